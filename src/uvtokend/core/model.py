@@ -1,0 +1,210 @@
+"""The nouns. All are frozen; all times are aware UTC datetimes; all durations are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+#: Options as a sorted tuple of pairs, so that a request can be compared and used as a key.
+Frozen: TypeAlias = "None | bool | int | float | str | tuple[Frozen, ...]"
+
+FailureKind = Literal["transient", "login-required", "rejected"]
+ErrorKind = Literal["transient", "login-required", "rejected", "delivery"]
+Health = Literal["fresh", "stale", "expired", "none"]
+State = Literal["waiting", "fetching", "retrying", "blocked"]
+Sink = Literal["netrc", "uv-store"]
+
+
+class Secret(str):
+    """A token or password. It shows itself as ``****``; only `reveal` gives the text away."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "****"
+
+    def __str__(self) -> str:
+        return "****"
+
+    def __format__(self, spec: str) -> str:
+        return "****"
+
+    def reveal(self) -> str:
+        """Return the text itself, for a sink that is about to deliver it."""
+        return str.__str__(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a file, and how to mend it.
+
+    Args:
+        file: The file as a person would name it.
+        where: A key (``index[0].url``) or ``line 12``.
+        message: What is wrong, in a sentence.
+        mend: What to do about it.
+    """
+
+    file: str
+    where: str
+    message: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.where}: {self.message} ({self.mend})"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a fetch failed.
+
+    Args:
+        kind: ``transient`` (try again), ``login-required`` (a person must log in), ``rejected`` (asking again as it is
+            will not help).
+        reason: One word for machines, kebab-case.
+        message: A sentence for people, without secrets.
+        hint: The exact command that mends it, where a person can.
+        retry_after: Seconds that the issuer asked us to wait.
+    """
+
+    kind: FailureKind
+    reason: str
+    message: str
+    hint: str | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A login and its token, as the issuer gave them.
+
+    Args:
+        login: The netrc login; may be empty.
+        password: The token.
+        issued_at: When its life began, UTC.
+        expires_at: Its end of life, UTC; None where the issuer names none.
+        refresh_after: When the issuer itself wants to be asked again, UTC; wins over our own policy.
+        identity: Who the token is for, as far as the provider can tell.
+    """
+
+    login: str
+    password: Secret
+    issued_at: datetime
+    expires_at: datetime | None = None
+    refresh_after: datetime | None = None
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one fetch needs to know. Indexes with equal requests share one lease, and so one token.
+
+    Args:
+        provider: The provider's name.
+        service: The tenant's URL prefix where the token belongs to one, else empty.
+        options: The provider's options, sorted by key; secret references stand here as references.
+        env: Extra environment of the worker, sorted by name.
+    """
+
+    provider: str
+    service: str = ""
+    options: tuple[tuple[str, Frozen], ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+    def option(self, key: str) -> Frozen:
+        """Return one option, or None."""
+        return dict(self.options).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A private index, as the configuration describes it."""
+
+    name: str
+    url: str
+    host: str
+    provider: str
+    request: Request
+    sink: Sink = "netrc"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration, checked and with its defaults filled in."""
+
+    file: str
+    indexes: tuple[Index, ...] = ()
+    netrc: str | None = None
+    fetch_timeout: float = 60.0
+    max_workers: int = 4
+    ca_bundle: str | None = None
+    log_level: str = "info"
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a sink shall hold for one host."""
+
+    host: str
+    login: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the state file remembers of a delivered token: never the token itself.
+
+    Args:
+        request_key: Digest of the request, so that a changed configuration is fetched anew.
+        hosts: The hosts whose entries it was delivered to.
+        sha256: Of the token, in hex: an entry that does not match is fetched anew.
+    """
+
+    request_key: str
+    hosts: tuple[str, ...]
+    login: str
+    sha256: str
+    issued_at: datetime
+    expires_at: datetime | None
+    refresh_at: datetime
+    refresh_after: datetime | None = None
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The last thing that went wrong with an index, as the status shows it."""
+
+    kind: ErrorKind
+    reason: str
+    message: str
+    hint: str | None
+    at: datetime
+
+
+Env: TypeAlias = Mapping[str, str]
+
+__all__ = [
+    "Credential",
+    "Entry",
+    "Env",
+    "ErrorKind",
+    "Failure",
+    "FailureKind",
+    "Frozen",
+    "Health",
+    "Index",
+    "Json",
+    "LastError",
+    "Problem",
+    "Record",
+    "Request",
+    "Secret",
+    "Settings",
+    "Sink",
+    "State",
+]
