@@ -46,12 +46,14 @@ class Problem:
         where: A key (``index[0].url``) or ``line 12``.
         message: What is wrong, in a sentence.
         mend: What to do about it.
+        fatal: False for a warning: the file still does what it is for.
     """
 
     file: str
     where: str
     message: str
     mend: str
+    fatal: bool = True
 
     def __str__(self) -> str:
         return f"{self.file}: {self.where}: {self.message} ({self.mend})"

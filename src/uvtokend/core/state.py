@@ -1,0 +1,176 @@
+"""The state file: what a restart needs to keep tokens that are still good. It never holds a token.
+
+It is JSON of our own making, but it is read as if anybody had written it: what does not fit is forgotten, and a
+forgotten record costs one fetch, no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from uvtokend.core.model import Credential, Entry, Json, Record, Request
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the state file says.
+
+    Args:
+        netrc: The netrc that the records speak of, resolved.
+        records: One for each token that stands.
+        created: We made that netrc, so `purge` may take an empty one away.
+    """
+
+    netrc: str = ""
+    records: tuple[Record, ...] = ()
+    created: bool = False
+
+    def ours(self) -> dict[str, tuple[str, str]]:
+        """Return host -> (login, SHA-256 of the token): how an entry is known to be ours."""
+        return {host: (record.login, record.sha256) for record in self.records for host in record.hosts}
+
+
+def request_key(request: Request) -> str:
+    """Return a digest of a request: another profile or role is another token."""
+    text = json.dumps([request.provider, request.service, request.options, request.env])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record(request: Request, credential: Credential, refresh_at: datetime, hosts: tuple[str, ...]) -> Record:
+    """Return what to remember of a token that was delivered to these hosts."""
+    return Record(
+        request_key=request_key(request),
+        hosts=hosts,
+        login=credential.login,
+        sha256=hashlib.sha256(credential.password.reveal().encode()).hexdigest(),
+        issued_at=credential.issued_at,
+        expires_at=credential.expires_at,
+        refresh_at=refresh_at,
+        refresh_after=credential.refresh_after,
+        identity=credential.identity,
+    )
+
+
+def shifted(known: Record, shift: timedelta) -> Record:
+    """Return a record with its times moved, say from the daemon's clock to the wall clock."""
+    return replace(
+        known,
+        issued_at=known.issued_at + shift,
+        expires_at=None if known.expires_at is None else known.expires_at + shift,
+        refresh_at=known.refresh_at + shift,
+        refresh_after=None if known.refresh_after is None else known.refresh_after + shift,
+    )
+
+
+def recover(state: State, entries: Mapping[str, Entry], requests: tuple[Request, ...], now: datetime) -> Recovered:
+    """Match the records with the entries that really stand in the netrc.
+
+    Args:
+        state: What the state file says.
+        entries: Our entries as they stand, by host.
+        requests: What the configuration asks for.
+        now: Aware UTC.
+
+    Returns:
+        For each request whose token still stands and lives: the credential and when it is due.
+    """
+    wanted = {request_key(request): request for request in requests}
+    found: Recovered = {}
+    for known in state.records:
+        request = wanted.get(known.request_key)
+        token = next((entries[host].password for host in known.hosts if _matches(known, entries.get(host))), None)
+        if request is None or token is None or (known.expires_at is not None and known.expires_at <= now):
+            continue
+        credential = Credential(
+            known.login, token, known.issued_at, known.expires_at, known.refresh_after, known.identity
+        )
+        # A record from the future (a clock that was wrong) must not put the refresh off.
+        due = now if known.issued_at > now else known.refresh_at
+        found[request] = (credential, due)
+    return found
+
+
+Recovered = dict[Request, tuple[Credential, datetime]]
+
+
+def _matches(known: Record, entry: Entry | None) -> bool:
+    if entry is None or entry.login != known.login:
+        return False
+    return hashlib.sha256(entry.password.reveal().encode()).hexdigest() == known.sha256
+
+
+def encode(state: State) -> bytes:
+    """Return the text of the state file."""
+    records: list[Json] = [
+        {
+            "request": known.request_key,
+            "hosts": list(known.hosts),
+            "login": known.login,
+            "sha256": known.sha256,
+            "issued_at": zulu(known.issued_at),
+            "expires_at": zulu(known.expires_at),
+            "refresh_at": zulu(known.refresh_at),
+            "refresh_after": zulu(known.refresh_after),
+            "identity": known.identity,
+        }
+        for known in state.records
+    ]
+    document = {"version": VERSION, "netrc": state.netrc, "created": state.created, "tokens": records}
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def decode(text: bytes) -> State:
+    """Return what a state file says; whatever does not fit counts as not there."""
+    try:
+        document = json.loads(text)
+        if document["version"] != VERSION:
+            return State()
+        records = tuple(_record(raw) for raw in document["tokens"])
+        return State(str(document["netrc"]), records, bool(document["created"]))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return State()
+
+
+def _record(raw: dict[str, str | None]) -> Record:
+    issued, refresh = parse_zulu(raw["issued_at"]), parse_zulu(raw["refresh_at"])
+    if issued is None or refresh is None:
+        raise ValueError(raw)
+    return Record(
+        request_key=str(raw["request"]),
+        hosts=tuple(str(host) for host in raw["hosts"] or ()),
+        login=str(raw["login"]),
+        sha256=str(raw["sha256"]),
+        issued_at=issued,
+        expires_at=parse_zulu(raw["expires_at"]),
+        refresh_at=refresh,
+        refresh_after=parse_zulu(raw["refresh_after"]),
+        identity=None if raw["identity"] is None else str(raw["identity"]),
+    )
+
+
+def zulu(time: datetime | None) -> str | None:
+    """Return a time as RFC 3339 in UTC with ``Z``, to the millisecond at most."""
+    if time is None:
+        return None
+    whole = time.astimezone(UTC)
+    return whole.isoformat(timespec="milliseconds" if whole.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def parse_zulu(text: object) -> datetime | None:
+    """Return the aware UTC time that an RFC 3339 text names, or None for None.
+
+    Raises:
+        ValueError: It is no time, or it has no zone.
+    """
+    if text is None:
+        return None
+    time = datetime.fromisoformat(str(text))
+    if time.tzinfo is None:
+        raise ValueError(text)
+    return time.astimezone(UTC)

@@ -1,0 +1,173 @@
+"""Bytes <-> messages: the one line that a worker answers, and the lines of the control socket.
+
+Both sides of both wires are read as if an enemy had written them: bounded, and never with an exception not our own.
+
+A worker answers ``{"credential": {…}}`` or ``{"failure": {…}}``, one line. The control socket speaks JSON-RPC 2.0
+(https://www.jsonrpc.org/specification), one object per line.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret
+from uvtokend.core.state import parse_zulu, zulu
+
+#: A token of 16 KiB, quoted, with its identity and times fits well.
+WORKER_LIMIT = 64 * 1024
+CONTROL_LIMIT = 64 * 1024
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+REFUSED = -32001
+
+
+# ---------------------------------------------------------------------------------------------------------- worker
+
+
+def encode_request(request: Request) -> str:
+    """Return a request as the worker reads it; it holds references to secrets, never secrets."""
+    return json.dumps([request.provider, request.service, request.options, request.env])
+
+
+def decode_request(text: str) -> Request:
+    """Return the request that `encode_request` wrote."""
+    provider, service, options, env = json.loads(text)
+    return Request(provider, service, _tuples(options), _tuples(env))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def encode_answer(outcome: Credential | Failure) -> bytes:
+    """Return a worker's answer as one line."""
+    if isinstance(outcome, Failure):
+        failure = {
+            "kind": outcome.kind,
+            "reason": outcome.reason,
+            "message": outcome.message,
+            "hint": outcome.hint,
+            "retry_after": outcome.retry_after,
+        }
+        return json.dumps({"failure": failure}).encode() + b"\n"
+    credential = {
+        "login": outcome.login,
+        "password": outcome.password.reveal(),
+        "issued_at": zulu(outcome.issued_at),
+        "expires_at": zulu(outcome.expires_at),
+        "refresh_after": zulu(outcome.refresh_after),
+        "identity": outcome.identity,
+    }
+    return json.dumps({"credential": credential}).encode() + b"\n"
+
+
+def decode_answer(line: bytes) -> Credential | Failure:
+    """Return what a worker answered; garbage is a failure, and none of it is repeated."""
+    try:
+        message = json.loads(line)
+        if "failure" in message:
+            return _failure(message["failure"])
+        return _credential(message["credential"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return Failure("rejected", "garbage", "The provider answered something that is not a credential.")
+
+
+def _failure(raw: dict[str, Any]) -> Failure:
+    if raw["kind"] not in get_args(FailureKind):
+        raise ValueError(raw["kind"])
+    retry_after = raw.get("retry_after")
+    hint = raw.get("hint")
+    return Failure(
+        cast("FailureKind", raw["kind"]),
+        _line(raw["reason"]),
+        _line(raw["message"]),
+        None if hint is None else _line(hint),
+        None if retry_after is None else float(retry_after),
+    )
+
+
+def _credential(raw: dict[str, Any]) -> Credential:
+    issued = parse_zulu(raw["issued_at"])
+    if issued is None or not isinstance(raw["login"], str) or not isinstance(raw["password"], str):
+        raise ValueError
+    identity = raw.get("identity")
+    return Credential(
+        raw["login"],
+        Secret(raw["password"]),
+        issued,
+        parse_zulu(raw["expires_at"]),
+        parse_zulu(raw.get("refresh_after")),
+        None if identity is None else _line(identity),
+    )
+
+
+def _line(text: object) -> str:
+    """Return a text without line breaks and other control characters, of a readable length."""
+    return "".join(char if char.isprintable() else " " for char in str(text))[:1000]
+
+
+# --------------------------------------------------------------------------------------------------------- control
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One valid line of a control client."""
+
+    id: Json
+    method: str
+    params: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """One line of a control client that is none: what to answer."""
+
+    id: Json
+    code: int
+    message: str
+
+
+def decode_command(line: bytes) -> Command | Invalid:
+    """Return what one control line asks for."""
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError):
+        return Invalid(None, PARSE_ERROR, "This line is not JSON.")
+    if not isinstance(raw, dict):
+        return Invalid(None, INVALID_REQUEST, "A request is one JSON object.")
+    id_ = raw.get("id")
+    if not isinstance(id_, str | int | float | None) or isinstance(id_, bool):
+        return Invalid(None, INVALID_REQUEST, "An id is a text, a number or null.")
+    method, params = raw.get("method"), raw.get("params", {})
+    if raw.get("jsonrpc") != "2.0" or not isinstance(method, str):
+        return Invalid(id_, INVALID_REQUEST, 'A request has "jsonrpc": "2.0" and a "method".')
+    if not isinstance(params, dict):
+        return Invalid(id_, INVALID_PARAMS, "Parameters are given by name.")
+    return Command(id_, method, params)
+
+
+def encode_result(id_: Json, result: Json) -> bytes:
+    """Return the line that answers a request."""
+    return _dump({"jsonrpc": "2.0", "id": id_, "result": result})
+
+
+def encode_error(id_: Json, code: int, message: str, data: Json = None) -> bytes:
+    """Return the line that refuses a request."""
+    error: dict[str, Json] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return _dump({"jsonrpc": "2.0", "id": id_, "error": error})
+
+
+def encode_event(event: Json) -> bytes:
+    """Return the line that tells a listener of an event."""
+    return _dump({"jsonrpc": "2.0", "method": "event", "params": event})
+
+
+def _dump(message: Json) -> bytes:
+    return json.dumps(message).encode() + b"\n"

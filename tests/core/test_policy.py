@@ -1,0 +1,117 @@
+"""The arithmetic on time, held against the promise: 30 minutes of a one-hour token, 4 hours of a twelve-hour one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import policy
+from uvtokend.core.model import Credential, Failure, Secret
+
+NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
+ROLLS = st.floats(0, 1, exclude_max=True)
+LIVES = st.floats(2, 90 * 86400)
+
+
+def credential(life: float | None, issued: datetime = NOW, refresh_after: float | None = None) -> Credential:
+    end = None if life is None else issued + timedelta(seconds=life)
+    wish = None if refresh_after is None else issued + timedelta(seconds=refresh_after)
+    return Credential("aws", Secret("token"), issued, end, wish)
+
+
+def seconds(time: datetime) -> float:
+    return (time - NOW).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("life", "promised"),
+    [(3600, 1800), (7200, 3600), (12 * 3600, 4 * 3600), (24 * 3600, 8 * 3600), (900, 450)],
+)
+@pytest.mark.parametrize("roll", [0.0, 0.5, 0.999])
+def test_promise_of_the_usual_lives(life: float, promised: float, roll: float) -> None:
+    """A uv that starts just before the refresh, or a second after it, still finds the promised life."""
+    token = credential(life)
+    due = policy.refresh_at(token, NOW, None, roll)
+    assert life - seconds(due) >= promised + 1
+    assert policy.min_life(token, due) == pytest.approx(promised)
+
+
+@given(LIVES, ROLLS)
+def test_jitter_is_small_and_only_makes_it_earlier(life: float, roll: float) -> None:
+    """The refresh lies within 1/20 of the life before its fraction, unless the token is too short-lived to wait for."""
+    due = seconds(policy.refresh_at(credential(life), NOW, None, roll))
+    fraction = 1 / 2 if life <= 7200 else 2 / 3
+    assert due <= max(life * fraction, 1.0)
+    assert due >= min(life * (fraction - 1 / 20), life) - 1e-3 or due == pytest.approx(min(30, life / 4), abs=1e-3)
+
+
+@given(LIVES, ROLLS, st.floats(0, 1), st.booleans())
+def test_never_a_hot_loop_and_never_past_the_end(life: float, roll: float, spent: float, cached: bool) -> None:
+    """Whatever the issuer hands out, we wait a second at least, and ask again at the end of life at the latest."""
+    received = NOW + timedelta(seconds=life * spent)
+    token = credential(life)
+    due = policy.refresh_at(token, received, token.expires_at if cached else None, roll)
+    assert due >= received + timedelta(seconds=1)
+    assert token.expires_at is not None
+    assert due <= max(token.expires_at, received + timedelta(seconds=1))
+
+
+def test_the_issuers_wish_wins() -> None:
+    """A `refresh_after` takes the place of our fraction, but not of the shortest interval."""
+    assert seconds(policy.refresh_at(credential(86400, refresh_after=43200), NOW, None, 0.5)) == 43200
+    assert seconds(policy.refresh_at(credential(86400, refresh_after=1), NOW, None, 0.5)) == 30
+
+
+def test_a_cached_answer_is_asked_again_in_the_issuers_window() -> None:
+    """The same end of life: halfway first, then just inside the last 5 minutes, and never in a loop."""
+    token = credential(3600)
+    asked = []
+    at = 1800.0
+    while at < 3590:
+        asked.append(at)
+        at = seconds(policy.refresh_at(token, NOW + timedelta(seconds=at), token.expires_at, 0.5))
+    assert asked[:4] == [1800, 2700, 3150, 3330]
+    assert len(asked) <= 8
+    assert min(after - before for before, after in zip(asked, asked[1:], strict=False)) >= 30
+
+
+def test_a_secret_without_an_end_is_read_again_every_half_hour() -> None:
+    """No known end: 30 minutes less jitter, and no promise."""
+    assert seconds(policy.refresh_at(credential(None), NOW, None, 0.0)) == 1800
+    assert 1700 < seconds(policy.refresh_at(credential(None), NOW, None, 0.999)) < 1800
+    assert policy.min_life(credential(None), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("failures", "reason", "valid", "ceiling"),
+    [
+        (1, "throttled", True, 5),
+        (4, "throttled", True, 40),
+        (30, "throttled", True, 300),
+        (30, "throttled", False, 30),
+        (30, "unreachable", True, 30),
+        (5000, "timeout", True, 30),
+    ],
+)
+def test_back_off_doubles_up_to_its_cap(failures: int, reason: str, valid: bool, ceiling: float) -> None:
+    """5 s doubling; 30 s at most while no valid token stands or nobody answers, else 5 minutes."""
+    failure = Failure("transient", reason, "…")
+    assert policy.backoff(failures, failure, valid, 0.9999999) == pytest.approx(ceiling)
+    assert policy.backoff(failures, failure, valid, 0.0) == 1
+
+
+def test_retry_after_wins_up_to_an_hour() -> None:
+    """The issuer's wish is kept, a hostile one is bounded, and jitter comes on top of it."""
+    for asked, waited in ((120.0, 120.0), (0.0, 1.0), (1e9, 3600.0)):
+        failure = Failure("transient", "throttled", "…", retry_after=asked)
+        assert policy.backoff(1, failure, True, 0.0) == waited
+        assert waited <= policy.backoff(1, failure, True, 0.99) <= waited + 5
+
+
+@given(ROLLS)
+def test_a_blocked_lease_is_probed_every_five_minutes(roll: float) -> None:
+    """The slow probe, spread a little."""
+    assert 285 <= policy.probe(roll) <= 300

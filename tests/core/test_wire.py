@@ -1,0 +1,144 @@
+"""Both wires, read as if an enemy had written them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import wire
+from uvtokend.core.model import Credential, Failure, Request, Secret
+from uvtokend.core.wire import Command, Invalid
+
+NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001 - made aware below
+    lambda time: time.replace(tzinfo=UTC, microsecond=time.microsecond // 1000 * 1000)
+)
+LINES = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=30)
+
+
+@given(st.builds(Credential, LINES, LINES.map(Secret), TIMES, st.none() | TIMES, st.none() | TIMES, st.none() | LINES))
+def test_a_credential_survives_the_wire(credential: Credential) -> None:
+    """What a worker answers is what the daemon reads, token included."""
+    line = wire.encode_answer(credential)
+    assert line.count(b"\n") == 1
+    back = wire.decode_answer(line)
+    assert back == credential
+    assert isinstance(back, Credential)
+    assert back.password.reveal() == credential.password.reveal()
+    assert repr(back.password) == "****"
+
+
+@given(
+    st.sampled_from(["transient", "login-required", "rejected"]),
+    LINES,
+    LINES,
+    st.none() | LINES,
+    st.none() | st.floats(0, 9),
+)
+def test_a_failure_survives_the_wire(kind: str, reason: str, text: str, hint: str | None, wait: float | None) -> None:
+    """A failure comes through with its kind, sentence, hint and wait."""
+    failure = Failure(kind, reason, text, hint, wait)  # type: ignore[arg-type]
+    assert wire.decode_answer(wire.encode_answer(failure)) == failure
+
+
+def test_control_characters_of_a_failure_do_not_reach_a_terminal() -> None:
+    """A sentence from outside is one printable line of bounded length."""
+    failure = Failure("rejected", "x", "a\x1b[2Jb\nc" + "d" * 5000)
+    back = wire.decode_answer(wire.encode_answer(failure))
+    assert isinstance(back, Failure)
+    assert back.message.startswith("a [2Jb cd")
+    assert len(back.message) == 1000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"credential": {}}',
+        b'{"credential": {"login": 1, "password": "p", "issued_at": "2026-01-31T08:00:00Z", "expires_at": null}}',
+        b'{"credential": {"login": "a", "password": "SECRET", "issued_at": "2026-01-31T08:00:00", "expires_at": null}}',
+        b'{"credential": {"login": "a", "password": "SECRET", "issued_at": null, "expires_at": null}}',
+        b'{"failure": {"kind": "odd", "reason": "r", "message": "m"}}',
+        b'{"failure": {"kind": "transient", "reason": "r", "message": "m", "retry_after": "soon"}}',
+        b"[" * 50000,
+    ],
+)
+def test_garbage_is_a_failure_and_is_not_repeated(line: bytes) -> None:
+    """A worker's garbage ends classified, and none of it stands in the message."""
+    failure = wire.decode_answer(line)
+    assert isinstance(failure, Failure)
+    assert failure.reason == "garbage"
+    assert "SECRET" not in repr(failure)
+
+
+@given(st.binary(max_size=200))
+def test_no_worker_line_raises(line: bytes) -> None:
+    """Any bytes are a credential or a failure."""
+    assert isinstance(wire.decode_answer(line), Credential | Failure)
+
+
+def test_a_request_survives_the_wire() -> None:
+    """Nested options come back as the tuples that they were, so that requests compare equal."""
+    options = (("command", ("prog", "arg")), ("password", (("env", "VAR"),)), ("duration", 900), ("x", None))
+    request = Request("aws-codeartifact", "https://x", options, (("A", "b"),))
+    assert wire.decode_request(wire.encode_request(request)) == request
+    assert request.option("duration") == 900
+    assert request.option("none") is None
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["jsonrpc", "method", "id", "params"]), inner),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_no_control_line_raises(line: bytes) -> None:
+    """Any line is a command or says what is wrong with it."""
+    assert isinstance(wire.decode_command(line), Command | Invalid)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"{", wire.PARSE_ERROR),
+        (b"[" * 50000, wire.PARSE_ERROR),
+        (b"[]", wire.INVALID_REQUEST),
+        (b'{"method": "status"}', wire.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": 7}', wire.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": "status", "id": {}}', wire.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": "status", "id": true}', wire.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": "status", "params": []}', wire.INVALID_PARAMS),
+    ],
+)
+def test_what_is_wrong_with_a_control_line(line: bytes, code: int) -> None:
+    """Each kind of nonsense has its JSON-RPC code."""
+    invalid = wire.decode_command(line)
+    assert isinstance(invalid, Invalid)
+    assert invalid.code == code
+
+
+def test_control_answers() -> None:
+    """Results, errors and events are single lines of JSON-RPC 2.0."""
+    command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 7, "method": "status", "params": {"names": ["a"]}}')
+    assert command == Command(7, "status", {"names": ["a"]})
+    assert json.loads(wire.encode_result(7, {"a": 1})) == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
+    assert "data" not in json.loads(wire.encode_error(7, -1, "no"))["error"]
+    assert json.loads(wire.encode_error(7, -1, "no", {"x": 1}))["error"]["data"] == {"x": 1}
+    assert json.loads(wire.encode_event({"at": "now"}))["method"] == "event"
+
+
+def test_a_secret_shows_itself_nowhere() -> None:
+    """repr, str, format and a dataclass's repr all mask it."""
+    secret = Secret("hunter2")
+    credential = Credential("u", secret, NOW, NOW + timedelta(1))
+    assert "hunter2" not in f"{secret} {secret!r} {secret!s} {secret:>20} {credential} %s" % secret  # noqa: UP031
+    assert secret.reveal() == "hunter2"
