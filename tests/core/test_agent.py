@@ -136,12 +136,20 @@ def test_a_dead_token_on_arrival_is_a_failure() -> None:
     assert agent.leases[ACME].valid(after(1801)) == token("a")
 
 
+def test_a_token_that_no_netrc_can_carry_stops_nobody_else() -> None:
+    """A line break in a token is refused on arrival, so that the other tokens are still delivered."""
+    agent = configured()
+    agent.handle(FetchEnded(CORP, token("evil\nmachine other.example"), 0.5), NOW)
+    assert last_error(agent, "corp")[0] == "rejected"
+    assert Deliver((entry("acme.example", "a"),)) in agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+
+
 def test_a_full_disk_never_causes_a_fetch() -> None:
     """Delivery has its own back-off; the status names it; and when it works again nothing of it is left."""
     agent = configured()
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     actions = agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5, DISK_FULL), NOW)
-    assert [action.reason if isinstance(action, Failure) else type(action) for action in actions] == [Report]
+    assert [type(action) for action in actions] == [Report]
     assert last_error(agent, "prod") == ("delivery", "disk-full", "free some room")
     assert agent.snapshot(NOW).indexes[0].state == "retrying"
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (False, "The disk is full.")

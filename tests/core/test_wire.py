@@ -140,5 +140,5 @@ def test_a_secret_shows_itself_nowhere() -> None:
     """repr, str, format and a dataclass's repr all mask it."""
     secret = Secret("hunter2")
     credential = Credential("u", secret, NOW, NOW + timedelta(1))
-    assert "hunter2" not in f"{secret} {secret!r} {secret!s} {secret:>20} {credential} %s" % secret  # noqa: UP031
+    assert "hunter2" not in f"{secret} {secret!r} {secret!s} {secret:>20} {credential} %s" % secret
     assert secret.reveal() == "hunter2"

@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from uvtokend.core import lease as leases
-from uvtokend.core import policy
+from uvtokend.core import netrc, policy
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, Problem, Request, Settings, State
+from uvtokend.errors import DeliveryFailed
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -251,7 +252,8 @@ class Agent:
         lease = self.leases.get(event.request)
         if lease is None or lease.state != "fetching":
             return
-        outcome = admit(event.outcome, now)
+        host = next(index.host for index in self.indexes if index.request == event.request)
+        outcome = admit(event.outcome, host, now)
         if isinstance(outcome, Credential):
             self.leases[event.request] = leases.fetched(lease, outcome, now, event.roll)
             self._report("info", "refreshed", event.request, _life_sentence(outcome, now))
@@ -316,13 +318,14 @@ class Agent:
         self.leases[request] = leases.ask(self.leases[request])
 
     def _deliver_due(self, now: datetime) -> None:
-        delivery = self.delivery
-        resting = delivery.retry_at is not None and now < delivery.retry_at
-        wanted = self._wanted(now)
-        if delivery.in_flight or delivery.standing == wanted or resting:
+        if self.delivery.in_flight:
             return
-        self.delivery = replace(delivery, in_flight=True, retry_at=None)
-        self._actions.append(Deliver(wanted))
+        wanted = self._wanted(now)
+        if self.delivery.standing == wanted:  # whatever failed in between has become pointless
+            self.delivery = replace(self.delivery, failures=0, failure=None, retry_at=None)
+        elif self.delivery.retry_at is None or now >= self.delivery.retry_at:
+            self.delivery = replace(self.delivery, in_flight=True, retry_at=None)
+            self._actions.append(Deliver(wanted))
 
     def _answer_settled(self) -> None:
         pending = self.delivery.in_flight
@@ -413,9 +416,15 @@ class _Living:
     credential: Credential
 
 
-def admit(outcome: Credential | Failure, now: datetime) -> Credential | Failure:
-    """Refuse a credential that is dead on arrival: it must never replace one that lives."""
-    if isinstance(outcome, Failure) or outcome.expires_at is None or outcome.expires_at > now:
+def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential | Failure:
+    """Refuse a credential that is dead on arrival, or that no netrc can carry: and would only harm others."""
+    if isinstance(outcome, Failure):
+        return outcome
+    try:
+        netrc.check(Entry(host, outcome.login, outcome.password))
+    except DeliveryFailed as error:
+        return Failure("rejected", error.reason, error.message, error.hint)
+    if outcome.expires_at is None or outcome.expires_at > now:
         return outcome
     message = "The issuer handed out a token whose end of life is in the past."
     return Failure("transient", "expired-on-arrival", message, "check this machine's clock: timedatectl status")
