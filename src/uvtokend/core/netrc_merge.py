@@ -9,6 +9,11 @@ import re
 from difflib import SequenceMatcher
 
 
+def lacks(text: bytes, other: bytes) -> bool:
+    """Return whether a text lacks a line that another has."""
+    return not {line.rstrip(b"\n") for line in _lines(other)} <= {line.rstrip(b"\n") for line in _lines(text)}
+
+
 def union(older: bytes, newer: bytes) -> bytes:
     """Return a text with every line of both versions, in their order.
 

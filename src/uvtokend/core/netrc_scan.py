@@ -8,7 +8,8 @@ included, because what counts is what uv will see:
 * A word that begins with ``#`` is a comment, but the rest of its line is skipped only if the reader has crossed no LF
   on its way from the last word to the end of this one; before the first entry, only if it is a lone ``#`` besides. So
   after a blank line, after a trailing space or a quoted value, or with CRLF, the second word of a comment is read as a
-  word of the file (cpython issue 104306, uv issue 16083).
+  word of the file (cpython issue 104306, uv issue 16083). Newer uv skips the line before the first entry as well (uv
+  pull request 19494); we still count it as a trouble, for the sake of older uv and of Python.
 * An unknown word makes uv ignore the whole file, with a warning that only ``-v`` shows (uv issue 10854).
 * An empty word ``""`` where a keyword is due ends the file without a word.
 * ``macdef`` runs to the next blank line, and swallows what stands there.

@@ -1,0 +1,48 @@
+"""What a worker gets as its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from uvtokend.core.model import Env, Frozen, Request, Settings
+
+#: `requests` would send our own netrc entry to the cloud, even over an explicit Bearer header.
+NO_NETRC = {"NETRC": "/dev/null"}
+#: What botocore, requests (google-auth, azure-identity) and OpenSSL read.
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+def worker_environment(base: Env, request: Request, settings: Settings) -> dict[str, str]:
+    """Return the environment of the worker of one request.
+
+    It is the daemon's and the index's own, less the secrets of other indexes.
+
+    Args:
+        base: The daemon's environment.
+        request: What the worker fetches.
+        settings: All indexes, whose secrets are not for this worker, and the CA bundle.
+    """
+    others = {name for index in settings.indexes for name in secret_variables(index.request)}
+    hidden = others - secret_variables(request)
+    environment = {name: text for name, text in base.items() if name not in hidden}
+    return {**environment, **_certificates(base, settings), **dict(request.env), **NO_NETRC}
+
+
+def secret_variables(request: Request) -> set[str]:
+    """Return the names of the variables that a request's secret references name."""
+    return {name for _, value in request.options for name in _variables(value)}
+
+
+def _variables(value: Frozen) -> set[str]:
+    """Return the variable of ``{ env = "VAR" }``, which is frozen as ``(("env", "VAR"),)``."""
+    match value:
+        case (("env", str(name)),):
+            return {name}
+    return set()
+
+
+def _certificates(base: Env, settings: Settings) -> Mapping[str, str]:
+    if settings.ca_bundle is not None:
+        return dict.fromkeys(CA_VARIABLES, settings.ca_bundle)
+    default = base.get("SSL_CERT_FILE")
+    return {name: default for name in CA_VARIABLES if name not in base} if default else {}

@@ -1,0 +1,32 @@
+"""The daemon's clock: UTC that neither stops in sleep nor is ever set.
+
+A token's life runs from the moment of its receipt, so it is measured on the boot-time clock: a wall clock that is wrong
+or stepped while we run never deletes a good token. The wall clock only gives the name of the moment at which we
+started.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+#: Linux counts sleep in CLOCK_BOOTTIME (clock_gettime(2)). macOS has CLOCK_MONOTONIC_RAW for that: Apple documents it
+#: as equal to mach_continuous_time. Untested there.
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
+
+
+class Clock:
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        self.started = datetime.now(UTC)
+        self._origin = time.clock_gettime(_CLOCK)
+
+    def now(self) -> datetime:
+        """Return the moment, aware UTC."""
+        return self.started + timedelta(seconds=time.clock_gettime(_CLOCK) - self._origin)
+
+    def shift(self) -> timedelta:
+        """Return what to add to `now` to get the wall clock that people read; zero until somebody sets it."""
+        shift = datetime.now(UTC) - self.now()
+        return shift if abs(shift) >= timedelta(seconds=1) else timedelta()

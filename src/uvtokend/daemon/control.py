@@ -1,0 +1,218 @@
+"""The control socket: JSON-RPC 2.0, one object per line, for the same user only.
+
+The folder is 0700, the socket 0600, and the peer's uid is checked all the same. A client that sends garbage gets an
+error, one that sends too much or does not read is let go, and when all places are taken the longest-silent one goes
+first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from uvtokend.core import wire
+from uvtokend.core.model import Json
+from uvtokend.core.wire import Command, Invalid
+from uvtokend.errors import ConfigError, UvtokendError
+
+MAX_CLIENTS = 128
+SLOW = 10.0
+_BACKLOG_OF_EVENTS = 100
+
+
+class UnknownNamesError(Exception):
+    """A client named indexes that do not exist."""
+
+    def __init__(self, unknown: list[str], known: list[str]) -> None:
+        super().__init__(unknown)
+        self.unknown = unknown
+        self.known = known
+
+
+class Handler(Protocol):
+    """What the daemon can be asked for."""
+
+    def status(self, names: list[str] | None) -> dict[str, Json]:
+        """Return the status document."""
+
+    async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
+        """Fetch now and return the status document once it is settled."""
+
+    def reload(self) -> dict[str, Json]:
+        """Read the configuration again."""
+
+    def stop(self) -> dict[str, Json]:
+        """End the daemon."""
+
+    def version(self) -> dict[str, Json]:
+        """Return who answers."""
+
+    def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
+        """Tell the listener of events until the returned function is called."""
+
+
+class ControlServer:
+    """Serves the socket until closed."""
+
+    def __init__(self, path: str, handler: Handler) -> None:
+        self._path = path
+        self._handler = handler
+        self._clients: dict[asyncio.Task[None], float] = {}
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Take the socket's path, which a dead daemon may have left behind.
+
+        The caller holds the socket's lock: ``asyncio.start_unix_server`` would take a living daemon's path as well.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self._path)
+        os.chmod(self._path, 0o600)
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS
+        )
+
+    async def close(self) -> None:
+        """Let all clients go and take the socket away."""
+        if self._server is not None:
+            self._server.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        clients = tuple(self._clients)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        if len(self._clients) >= MAX_CLIENTS:
+            min(self._clients, key=lambda client: self._clients[client]).cancel()
+        self._heard(task)
+        try:
+            if peer_uid(writer) == os.getuid():
+                await self._converse(reader, writer, task)
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the client is gone, slow, or let go
+        finally:
+            self._clients.pop(task, None)
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    def _heard(self, task: asyncio.Task[None]) -> None:
+        self._clients[task] = asyncio.get_running_loop().time()
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
+        while True:
+            try:
+                line = await reader.readuntil(b"\n")
+            except asyncio.IncompleteReadError as end:
+                if end.partial.strip():
+                    await _send(writer, wire.encode_error(None, wire.PARSE_ERROR, "The line has no end."))
+                return
+            except asyncio.LimitOverrunError:
+                await _send(writer, wire.encode_error(None, wire.INVALID_REQUEST, "The line is longer than 64 KiB."))
+                return
+            self._heard(task)
+            command = wire.decode_command(line)
+            if isinstance(command, Command) and command.method == "events":
+                await self._stream(command, writer)
+                return
+            await _send(writer, await self._answer(command))
+
+    async def _answer(self, command: Command | Invalid) -> bytes:
+        if isinstance(command, Invalid):
+            return wire.encode_error(command.id, command.code, command.message)
+        call = self._method(command)
+        if call is None:
+            message = f"There is no method {command.method[:40]!r}."
+            return wire.encode_error(command.id, wire.METHOD_NOT_FOUND, message)
+        try:
+            return wire.encode_result(command.id, await call)
+        except UnknownNamesError as error:
+            data: Json = {"unknown": list(error.unknown), "known": list(error.known)}
+            return wire.encode_error(command.id, wire.INVALID_PARAMS, "No index has that name.", data)
+        except ConfigError as error:
+            problems: list[Json] = [
+                {"file": bad.file, "where": bad.where, "message": bad.message, "mend": bad.mend}
+                for bad in error.problems
+            ]
+            return wire.encode_error(command.id, wire.REFUSED, "The configuration is wrong.", {"problems": problems})
+        except UvtokendError as error:
+            return wire.encode_error(command.id, wire.REFUSED, error.message, {"hint": error.hint})
+        except ValueError as error:
+            return wire.encode_error(command.id, wire.INVALID_PARAMS, str(error))
+
+    def _method(self, command: Command) -> Awaitable[Json] | None:
+        params, handler = command.params, self._handler
+        match command.method:
+            case "status":
+                return _soon(lambda: handler.status(_names(params)))
+            case "refresh":
+                return _refresh(handler, params)
+            case "reload":
+                return _soon(handler.reload)
+            case "stop":
+                return _soon(handler.stop)
+            case "version":
+                return _soon(handler.version)
+        return None
+
+    async def _stream(self, command: Command, writer: asyncio.StreamWriter) -> None:
+        events: asyncio.Queue[dict[str, Json]] = asyncio.Queue(_BACKLOG_OF_EVENTS)
+
+        def listener(event: dict[str, Json]) -> None:
+            with contextlib.suppress(asyncio.QueueFull):  # who does not read misses events, not we
+                events.put_nowait(event)
+
+        leave = self._handler.listen(listener)
+        try:
+            await _send(writer, wire.encode_result(command.id, {"ok": True}))
+            while True:
+                await _send(writer, wire.encode_event(await events.get()))
+        finally:
+            leave()
+
+
+async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
+    return call()
+
+
+async def _refresh(handler: Handler, params: dict[str, Json]) -> Json:
+    wait = params.get("wait", True)
+    if not isinstance(wait, bool):
+        raise ValueError("wait is true or false.")
+    return await handler.refresh(_names(params), wait)
+
+
+def _names(params: dict[str, Json]) -> list[str] | None:
+    names = params.get("names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("names is a list of texts.")
+    return [str(name) for name in names]
+
+
+async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    writer.write(line)
+    await asyncio.wait_for(writer.drain(), SLOW)
+
+
+def peer_uid(writer: asyncio.StreamWriter) -> int:
+    """Return the uid of the process at the other end (unix(7) SO_PEERCRED; LOCAL_PEERCRED on macOS, untested)."""
+    peer: socket.socket = writer.get_extra_info("socket")
+    if hasattr(socket, "SO_PEERCRED"):
+        _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return int(uid)
+    sol_local, local_peercred = 0, 1  # <sys/un.h>; struct xucred begins with its version and the uid
+    _, uid = struct.unpack("II", peer.getsockopt(sol_local, local_peercred, 76)[:8])
+    return int(uid)

@@ -1,0 +1,50 @@
+"""Two names change places in one step: ``renameat2`` with ``RENAME_EXCHANGE`` on Linux, ``renamex_np`` on macOS.
+
+Python has no call for it, and ctypes costs 0.6 MiB, so it is loaded by the first use.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+
+#: linux/fs.h RENAME_EXCHANGE and sys/stdio.h RENAME_SWAP happen to be the same number.
+_SWAP = 2
+_AT_FDCWD = -100  # linux/fcntl.h
+
+#: What a kernel, a file system or a sandbox says that does not know the call.
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
+
+
+def swap(one: str, other: str) -> None:
+    """Let two names in one file system change places.
+
+    Raises:
+        OSError: With ENOSYS where the system has no such call; see `UNSUPPORTED`.
+    """
+    code = _function()(os.fsencode(one), os.fsencode(other))
+    if code:
+        raise OSError(code, os.strerror(code), one, None, other)
+
+
+@cache
+def _function() -> Callable[[bytes, bytes], int]:
+    import ctypes  # noqa: PLC0415 - see above
+
+    library = ctypes.CDLL(None, use_errno=True)
+    name = "renamex_np" if sys.platform == "darwin" else "renameat2"
+    call = getattr(library, name, None)
+    if call is None:
+        return lambda _one, _other: errno.ENOSYS
+
+    def exchange(one: bytes, other: bytes) -> int:
+        if sys.platform == "darwin":
+            failed = call(one, other, ctypes.c_uint(_SWAP))
+        else:
+            failed = call(_AT_FDCWD, one, _AT_FDCWD, other, ctypes.c_uint(_SWAP))
+        return ctypes.get_errno() if failed else 0
+
+    return exchange

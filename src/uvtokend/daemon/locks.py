@@ -1,0 +1,52 @@
+"""One owner: a lock file that is held for life and says by whom.
+
+``flock`` goes with the process, also when it is killed; the text in the file is for people only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import socket
+
+from uvtokend.errors import UvtokendError
+
+
+class Lock:
+    """Holds a lock from its creation until `release` or the end of the process.
+
+    Args:
+        path: The lock file, in a folder of ours.
+        what: What it guards, as the sentence of the refusal names it.
+
+    Raises:
+        UvtokendError: Somebody else holds it.
+    """
+
+    def __init__(self, path: str, what: str) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(self._file, 300).decode(errors="replace").strip() or "another process"
+            os.close(self._file)
+            message = f"{what} already has an owner: {owner}."
+            raise UvtokendError(message, "uvtokend status") from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let it go; the file stays, since another process may already wait for it."""
+        os.close(self._file)
+
+
+def netrc_lock(folder: str, netrc: str) -> Lock:
+    """Take the ownership of one netrc.
+
+    Args:
+        folder: The state folder.
+        netrc: The resolved path.
+    """
+    digest = hashlib.sha256(os.fsencode(netrc)).hexdigest()[:16]
+    return Lock(os.path.join(folder, f"netrc-{digest}.lock"), f"The netrc {netrc}")

@@ -1,0 +1,129 @@
+"""The composition root: what the daemon is made of, and what must hold before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator, Sequence
+
+from uvtokend import config, paths
+from uvtokend.core.agent import Report
+from uvtokend.core.model import Json, Settings
+from uvtokend.daemon.control import ControlServer, UnknownNamesError
+from uvtokend.daemon.events import EventLog
+from uvtokend.daemon.locks import Lock, netrc_lock
+from uvtokend.daemon.loop import Daemon, Load
+from uvtokend.daemon.notify import notify
+from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.daemon.store import Store
+from uvtokend.errors import FAILED, OK, UsageError, UvtokendError
+
+
+def run(config_file: str | None = None, quiet: bool = False) -> int:
+    """Run the daemon in the foreground until SIGTERM, SIGINT or ``uvtokend stop``.
+
+    Args:
+        config_file: Another configuration file.
+        quiet: Say nothing on standard error.
+
+    Raises:
+        UvtokendError: It could not start, and why.
+    """
+    _harden()
+    settings = config.load(config_file)
+    socket = paths.socket_file()
+    paths.private_folder(os.path.dirname(socket))
+    with _owned(settings) as (sink, state_folder), _released(Lock(f"{socket}.lock", f"The socket {socket}")):
+        log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet)
+        asyncio.run(_serve(lambda: config.load(config_file), settings, sink, Store(state_folder), log, socket))
+    return OK
+
+
+async def _serve(load: Load, settings: Settings, sink: NetrcSink, store: Store, log: EventLog, socket: str) -> None:
+    daemon = Daemon(load, settings, sink, store, log, socket)
+    server = ControlServer(socket, daemon)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, daemon, log)
+    await server.open()
+    daemon.start()
+    notify("READY=1")
+    await daemon.stopped.wait()
+    notify("STOPPING=1")
+    await asyncio.sleep(0)  # lets the answer to `stop` out
+    await server.close()
+    await daemon.close()
+
+
+def _reload(daemon: Daemon, log: EventLog) -> None:
+    try:
+        daemon.reload()
+    except UvtokendError as error:
+        log.emit(Report("error", "configuration", (), f"The new configuration is refused: {error.message}", error.hint))
+
+
+def once(settings: Settings, names: Sequence[str]) -> tuple[dict[str, Json], int]:
+    """Without a daemon: fetch what is due, deliver it, and end.
+
+    Args:
+        settings: The configuration.
+        names: The indexes; none means all.
+
+    Returns:
+        The status document, and the exit status: 1 if some index has no valid delivered token.
+
+    Raises:
+        UvtokendError: Somebody else owns the netrc.
+    """
+    _harden()
+    with _owned(settings) as (sink, state_folder):
+        log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet=True)
+        document = asyncio.run(_once(settings, sink, Store(state_folder), log, list(names)))
+    indexes = document["indexes"]
+    assert isinstance(indexes, list)  # noqa: S101 - for the type checker
+    good = all(isinstance(index, dict) and index["delivered"] for index in indexes)
+    return document, OK if good else FAILED
+
+
+async def _once(settings: Settings, sink: NetrcSink, store: Store, log: EventLog, names: list[str]) -> dict[str, Json]:
+    daemon = Daemon(lambda: settings, settings, sink, store, log, None)
+    try:
+        daemon.start()
+        return await daemon.settle(names or None)
+    except UnknownNamesError as error:
+        raise UsageError(f"No index is called {', '.join(error.unknown)}.", "uvtokend status") from None
+    finally:
+        await daemon.close()
+
+
+def _harden() -> None:
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    home = os.path.expanduser("~")
+    with contextlib.suppress(FileNotFoundError):
+        owner = os.stat(home).st_uid
+        if owner != os.getuid():
+            message = f"The home folder {home} belongs to uid {owner}, and this process runs as uid {os.getuid()}."
+            raise UvtokendError(message, "run uvtokend as the user whose home it is, without sudo")
+
+
+@contextlib.contextmanager
+def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
+    """Hold the netrc: its sink and the state folder."""
+    folder = paths.state_folder()
+    paths.private_folder(folder)
+    sink = NetrcSink(settings.netrc or os.path.expanduser("~/.netrc"))
+    with _released(netrc_lock(folder, sink.path)):
+        yield sink, folder
+
+
+@contextlib.contextmanager
+def _released(lock: Lock) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lock.release()

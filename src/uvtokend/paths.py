@@ -1,0 +1,154 @@
+"""Where uvtokend keeps its files: the configuration, the state folder and the control socket.
+
+Every folder is the one that platformdirs names. `status` must start near Python's own floor, and importing platformdirs
+alone costs as much as that floor; so the two answers that it needs, the socket and the state folder, are worked out
+here for the usual case, and asked of platformdirs otherwise. A test holds them equal.
+"""
+
+# pathlib would cost a third of Python's own start; os.path is there already.
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from uvtokend.errors import UvtokendError
+
+APP = "uvtokend"
+#: Longest path of a unix socket in bytes, without its final NUL: unix(7), and sys/un.h of macOS.
+SUN_PATH_MAX = 103 if sys.platform == "darwin" else 107
+PRIVATE = 0o700
+
+
+def config_file(explicit: str | None = None) -> str:
+    """Return the user's configuration file.
+
+    Args:
+        explicit: What `--config` names; wins over ``UVTOKEND_CONFIG``.
+    """
+    named = explicit or os.environ.get("UVTOKEND_CONFIG")
+    if named:
+        return _absolute(named)
+    from platformdirs import user_config_dir  # noqa: PLC0415 - see the module's docstring
+
+    return os.path.join(user_config_dir(APP, False), "config.toml")
+
+
+def site_config_file() -> str:
+    """Return the configuration file that a company may hand out, beneath the user's."""
+    from platformdirs import site_config_dir  # noqa: PLC0415 - see the module's docstring
+
+    return os.path.join(site_config_dir(APP, False), "config.toml")
+
+
+def state_folder() -> str:
+    """Return the folder of the state file, the events and the locks. It need not exist."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(base):
+        return os.path.join(base, APP)
+    home = os.environ.get("HOME", "")
+    if os.path.isabs(home):
+        default = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
+        return os.path.join(home.rstrip("/") or "/", default, APP)
+    from platformdirs import user_state_dir  # noqa: PLC0415 - see the module's docstring
+
+    return user_state_dir(APP, False)
+
+
+def state_file() -> str:
+    """Return the file that remembers what was delivered; it holds no secret."""
+    return os.path.join(state_folder(), "state.json")
+
+
+def events_file() -> str:
+    """Return the file of the last events, one JSON object per line."""
+    return os.path.join(state_folder(), "events.jsonl")
+
+
+def socket_file() -> str:
+    """Return the control socket: in the user's runtime folder, or where there is none in the state folder.
+
+    Raises:
+        UvtokendError: The path is longer than a unix socket's may be.
+    """
+    named = os.environ.get("UVTOKEND_SOCKET")
+    path = _absolute(named) if named else os.path.join(_runtime_folder() or state_folder(), "control.sock")
+    if len(os.fsencode(path)) > SUN_PATH_MAX:
+        message = f"The path of the control socket is longer than the {SUN_PATH_MAX} bytes of a unix socket: {path}"
+        raise UvtokendError(message, "set UVTOKEND_SOCKET to a shorter path, in a folder of your own with mode 0700")
+    return path
+
+
+def private_folder(path: str) -> None:
+    """Create a folder with mode 0700, or check that it is private.
+
+    Raises:
+        UvtokendError: It is not ours, not 0700, a symlink or no folder, or it cannot be created.
+    """
+    try:
+        _create(path)
+    except OSError as error:
+        message = f"The folder {path} cannot be created: {error.strerror}"
+        raise UvtokendError(message) from error
+    check_private(path)
+
+
+def check_private(path: str) -> None:
+    """Check that nobody else can put anything into a folder; one that does not exist passes.
+
+    Raises:
+        UvtokendError: It is not ours, not 0700, a symlink or no folder.
+    """
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        message = f"The folder {path} cannot be read: {error.strerror}"
+        raise UvtokendError(message) from error
+    mode = stat.S_IMODE(info.st_mode)
+    if stat.S_ISLNK(info.st_mode):
+        message = f"{path} is a symbolic link: uvtokend wants a folder of its own there"
+        raise UvtokendError(message, f"rm {path}")
+    if not stat.S_ISDIR(info.st_mode):
+        message = f"{path} is not a folder"
+        raise UvtokendError(message, f"rm {path}")
+    if info.st_uid != os.geteuid():
+        message = f"The folder {path} belongs to uid {info.st_uid}, not to you (uid {os.geteuid()})"
+        raise UvtokendError(message, "set UVTOKEND_SOCKET to a path in a folder of your own with mode 0700")
+    if mode & 0o777 != PRIVATE:
+        message = f"Others may enter the folder {path} (mode {mode:04o}, wanted 0700)"
+        raise UvtokendError(message, f"chmod 700 {path}")
+
+
+def _runtime_folder() -> str | None:
+    for base in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.geteuid()}"):
+        if os.path.isabs(base) and _usable(base):
+            return os.path.join(base.rstrip("/") or "/", APP)
+    return None
+
+
+def _usable(folder: str) -> bool:
+    """Say whether a folder can be a runtime folder: after ``su`` the variable still names another user's."""
+    try:
+        info = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
+
+
+def _create(path: str) -> None:
+    if os.path.lexists(path):
+        return
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _create(parent)
+    try:
+        os.mkdir(path, PRIVATE)
+    except FileExistsError:
+        return  # another uvtokend was faster; the caller checks what stands there
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

@@ -1,0 +1,61 @@
+"""The worker: a child process that makes one fetch, answers one line and ends.
+
+The request comes in the environment, since the standard input is closed, and is taken out of it at once, so that no helper
+inherits it. The answer goes to the standard output as it was at the start; whatever an SDK prints goes nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+from importlib.metadata import entry_points
+
+from uvtokend.core import wire
+from uvtokend.core.model import Credential, Failure, Request
+from uvtokend.errors import FetchFailed
+
+GROUP = "uvtokend.providers"
+
+
+def main() -> None:
+    """Fetch what the environment asks for and answer it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
+    logging.disable()  # botocore's debug log prints the token
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    request = wire.decode_request(os.environ.pop("UVTOKEND_REQUEST"))
+    _outlive_no_daemon(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
+    line = wire.encode_answer(fetch(request))
+    while line:
+        line = line[os.write(answer, line) :]
+
+
+def fetch(request: Request) -> Credential | Failure:
+    """Call the request's provider; whatever happens ends as a credential or a classified failure."""
+    found = tuple(entry_points(group=GROUP, name=request.provider))
+    if not found:
+        message = f"There is no provider {request.provider!r} in this installation."
+        return Failure("rejected", "no-provider", message, "uvtokend list")
+    try:
+        outcome = found[0].load()(request)
+    except FetchFailed as error:
+        return error.failure
+    except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
+        message = f"The provider {request.provider!r} failed in a way that it does not explain ({type(error).__name__})."
+        return Failure("transient", "unexpected", message)
+    if isinstance(outcome, Credential):
+        return outcome
+    return Failure("rejected", "garbage", f"The provider {request.provider!r} did not answer a credential.")
+
+
+def _outlive_no_daemon(seconds: float) -> None:
+    """End with the whole process group a little after the deadline, should the daemon have died meanwhile."""
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, seconds + 5)
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)  # the line is out: no SDK thread may hold us back

@@ -1,0 +1,225 @@
+"""The control socket against every kind of client, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from uvtokend.core.model import Json, Problem
+from uvtokend.daemon import control
+from uvtokend.daemon.control import ControlServer, UnknownNamesError
+from uvtokend.errors import ConfigError, UvtokendError
+
+
+class Answers:
+    """A handler that answers what it was asked."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[dict[str, Json]], None]] = []
+
+    def status(self, names: list[str] | None) -> dict[str, Json]:
+        if names == ["unknown"]:
+            raise UnknownNamesError(names, ["prod"])
+        return {"names": list(names) if names else None}
+
+    async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
+        return {"names": list(names) if names else None, "wait": wait}
+
+    def reload(self) -> dict[str, Json]:
+        raise ConfigError([Problem("config.toml", "index[0].url", "It is missing.", "add it")])
+
+    def stop(self) -> dict[str, Json]:
+        raise UvtokendError("No.", "because")
+
+    def version(self) -> dict[str, Json]:
+        return {"version": "1"}
+
+    def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+
+Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def serve(folder: Path, talk: Callable[[str, Answers], Awaitable[None]]) -> None:
+    async def main() -> None:
+        path = str(folder / "s")
+        answers = Answers()
+        server = ControlServer(path, answers)
+        await server.open()
+        try:
+            await asyncio.wait_for(talk(path, answers), 60)
+        finally:
+            await server.close()
+        assert not os.path.exists(path)
+
+    asyncio.run(main())
+
+
+async def ask(client: Client, line: bytes) -> Any:
+    reader, writer = client
+    writer.write(line)
+    await writer.drain()
+    return json.loads(await reader.readline())
+
+
+def command(method: str, **params: Json) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
+
+
+def test_every_method_answers(tmp_path: Path) -> None:
+    """Results and refusals come back with their id; several requests share a connection."""
+
+    async def talk(path: str, _: Answers) -> None:
+        client = await asyncio.open_unix_connection(path)
+        for line, part in (
+            (command("version"), {"result": {"version": "1"}}),
+            (command("status"), {"result": {"names": None}}),
+            (command("status", names=["a", "b"]), {"result": {"names": ["a", "b"]}}),
+            (command("refresh", names=["a"]), {"result": {"names": ["a"], "wait": True}}),
+            (command("refresh", wait=False), {"result": {"names": None, "wait": False}}),
+        ):
+            assert await ask(client, line) == {"jsonrpc": "2.0", "id": 1, **part}
+        for line, code, data in (
+            (command("nothing"), -32601, None),
+            (command("status", names="a"), -32602, None),
+            (command("refresh", wait="yes"), -32602, None),
+            (command("status", names=["unknown"]), -32602, {"unknown": ["unknown"], "known": ["prod"]}),
+            (command("stop"), -32001, {"hint": "because"}),
+            (b"nonsense\n", -32700, None),
+        ):
+            error = (await ask(client, line))["error"]
+            assert (error["code"], error.get("data")) == (code, data)
+        refused = (await ask(client, command("reload")))["error"]["data"]["problems"]
+        assert [problem["where"] for problem in refused] == ["index[0].url"]
+        client[1].close()
+
+    serve(tmp_path, talk)
+
+
+def test_the_socket_is_private(tmp_path: Path) -> None:
+    """Mode 0600; a stale one of a dead daemon is taken over; and the peer is known."""
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "s"))
+    dead.close()
+
+    async def talk(path: str, _: Answers) -> None:
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        _, writer = await asyncio.open_unix_connection(path)
+        assert control.peer_uid(writer) == os.getuid()
+        writer.close()
+
+    serve(tmp_path, talk)
+
+
+def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets as far as the socket with another uid is hung up on."""
+    monkeypatch.setattr(control, "peer_uid", lambda _: os.getuid() + 1)
+
+    async def talk(path: str, _: Answers) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        with contextlib.suppress(ConnectionResetError):  # hung up on, the line unread
+            writer.write(command("version"))
+            assert await reader.read() == b""
+        writer.close()
+
+    serve(tmp_path, talk)
+
+
+def test_too_long_and_unfinished_lines(tmp_path: Path) -> None:
+    """Ten megabytes or half a line get an error and the end, and the next client is served."""
+
+    async def talk(path: str, _: Answers) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"x" * 10_000_000)
+        assert json.loads(await reader.readline())["error"]["code"] == -32600
+        writer.close()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"jsonrpc"')
+        writer.write_eof()
+        assert json.loads(await reader.readline())["error"]["code"] == -32700
+        assert await reader.read() == b""
+        writer.close()
+        client = await asyncio.open_unix_connection(path)
+        assert (await ask(client, command("version")))["result"]
+        client[1].close()
+
+    serve(tmp_path, talk)
+
+
+def test_who_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose answers pile up is closed, and others are served meanwhile."""
+    monkeypatch.setattr(control, "SLOW", 0.2)
+
+    async def talk(path: str, _: Answers) -> None:
+        deaf = socket.socket(socket.AF_UNIX)
+        deaf.connect(path)
+        deaf.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while True:
+                await loop.sock_sendall(deaf, command("status", names=["x" * 60000]))
+        deaf.close()
+        client = await asyncio.open_unix_connection(path)
+        assert (await ask(client, command("version")))["result"]
+        client[1].close()
+
+    serve(tmp_path, talk)
+
+
+def test_when_all_places_are_taken_the_longest_silent_goes(tmp_path: Path) -> None:
+    """129 clients: the first one, silent since, is let go; the last one is served."""
+
+    async def talk(path: str, _: Answers) -> None:
+        clients = []
+        for _number in range(control.MAX_CLIENTS + 1):
+            client = await asyncio.open_unix_connection(path)
+            assert (await ask(client, command("version")))["result"]
+            clients.append(client)
+        assert await clients[0][0].read() == b""
+        assert (await ask(clients[1], command("version")))["result"]
+        for _, writer in clients:
+            writer.close()
+
+    serve(tmp_path, talk)
+
+
+def test_events_are_streamed(tmp_path: Path) -> None:
+    """A listener hears every event as a notification, and is forgotten when it leaves."""
+
+    async def talk(path: str, answers: Answers) -> None:
+        client = await asyncio.open_unix_connection(path)
+        assert (await ask(client, command("events")))["result"] == {"ok": True}
+        for number in range(1000):  # more than fit in the queue: the newest are lost, nothing grows
+            answers.listeners[0]({"number": number})
+        event = json.loads(await client[0].readline())
+        assert (event["method"], event["params"]) == ("event", {"number": 0})
+        client[1].close()
+
+    serve(tmp_path, talk)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=80), min_size=20, max_size=60))
+def test_garbage_harms_nobody(tmp_path: Path, garbage: list[bytes]) -> None:
+    """Whatever is sent, every line gets one answer, and the next client is served."""
+
+    async def talk(path: str, _: Answers) -> None:
+        client = await asyncio.open_unix_connection(path)
+        for piece in garbage:
+            answer = await ask(client, piece.replace(b"\n", b"") + b"\n")
+            assert answer["error"]["code"] in {-32700, -32600, -32601, -32602}
+        client[1].close()
+
+    serve(tmp_path, talk)

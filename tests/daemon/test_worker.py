@@ -1,0 +1,149 @@
+"""The workers, with real child processes and a real plug-in provider."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from plugin import install
+
+from uvtokend.core.model import Credential, Failure, Frozen, Request
+from uvtokend.daemon.worker import Outcome, Workers
+
+
+def request(**options: Frozen) -> Request:
+    return Request("made-up", options=tuple(sorted(options.items())))
+
+
+class Fetches:
+    """Workers whose outcomes can be awaited."""
+
+    def __init__(self, folder: Path, timeout: float = 30, limit: int = 4) -> None:
+        environment = install(folder)
+        self.outcomes: asyncio.Queue[tuple[Request, Outcome]] = asyncio.Queue()
+        self.workers = Workers(
+            limit,
+            timeout,
+            lambda wanted: {**environment, **dict(wanted.env)},
+            lambda wanted, outcome: self.outcomes.put_nowait((wanted, outcome)),
+        )
+
+    async def one(self, wanted: Request) -> Outcome:
+        self.workers.start(wanted)
+        return (await asyncio.wait_for(self.outcomes.get(), 60))[1]
+
+
+def fetch(folder: Path, wanted: Request, timeout: float = 30) -> Outcome:
+    async def main() -> Outcome:
+        fetches = Fetches(folder, timeout)
+        try:
+            return await fetches.one(wanted)
+        finally:
+            fetches.workers.close()
+
+    return asyncio.run(main())
+
+
+def test_a_credential_comes_back(tmp_path: Path) -> None:
+    """One process, one line, one credential."""
+    outcome = fetch(tmp_path / "p", request())
+    assert isinstance(outcome, Credential)
+    assert (outcome.login, outcome.identity) == ("me", "me@example.com")
+
+
+def test_a_worker_sees_its_environment_but_not_the_request(tmp_path: Path) -> None:
+    """The index's own environment reaches its worker; helpers do not inherit the request."""
+    wanted = Request("made-up", options=(("how", "environment"),), env=(("WHO", "alice"),))
+    outcome = fetch(tmp_path / "p", wanted)
+    assert isinstance(outcome, Credential)
+    assert outcome.login == "alice"
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "reason"),
+    [
+        ("login", "login-required", "sso-expired"),
+        ("die", "transient", "no-answer"),
+        ("raise", "transient", "unexpected"),
+        ("nonsense", "rejected", "garbage"),
+        ("huge", "rejected", "too-much"),
+    ],
+)
+def test_whatever_happens_ends_classified(tmp_path: Path, how: str, kind: str, reason: str) -> None:
+    """A provider that fails, dies, raises or answers nonsense is a failure, and nothing of its text leaks."""
+    outcome = fetch(tmp_path / "p", request(how=how))
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.reason) == (kind, reason)
+    assert "canary" not in repr(outcome)
+
+
+@pytest.mark.parametrize("how", ["print", "stdin"])
+def test_printing_and_reading_do_no_harm(
+    tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What an SDK prints goes nowhere; a prompt finds its input closed."""
+    assert isinstance(fetch(tmp_path / "p", request(how=how)), Credential)
+    assert "canary" not in "".join(capfd.readouterr())
+
+
+def test_a_provider_that_is_not_installed(tmp_path: Path) -> None:
+    """It is named, and the others go on."""
+    outcome = fetch(tmp_path / "p", Request("nowhere"))
+    assert isinstance(outcome, Failure)
+    assert "nowhere" in outcome.message
+
+
+def test_a_token_with_a_line_break_survives_the_wire_for_the_agent_to_refuse(tmp_path: Path) -> None:
+    """The line protocol is not broken by it."""
+    outcome = fetch(tmp_path / "p", request(how="line-break"))
+    assert isinstance(outcome, Credential)
+    assert "\n" in outcome.password.reveal()
+
+
+def test_a_hang_ends_at_the_deadline_with_its_whole_group(tmp_path: Path) -> None:
+    """Worker and helper are gone; a helper that left the group on purpose lives on."""
+    for agent in (False, True):
+        note = tmp_path / f"pids-{agent}"
+        outcome = fetch(tmp_path / f"p{agent}", request(how="hang", note=str(note), agent=agent), timeout=3)
+        assert isinstance(outcome, Failure)
+        assert outcome.reason == "deadline"
+        worker, helper = (int(pid) for pid in note.read_text().split())
+        doomed = [worker] if agent else [worker, helper]
+        psutil.wait_procs([psutil.Process(pid) for pid in doomed if psutil.pid_exists(pid)], 10)
+        alive = psutil.pid_exists(helper) and psutil.Process(helper).status() != psutil.STATUS_ZOMBIE
+        assert alive == agent
+        assert not psutil.pid_exists(worker)
+        if alive:
+            os.kill(helper, signal.SIGKILL)
+
+
+def test_a_hang_does_not_delay_the_others(tmp_path: Path) -> None:
+    """While one hangs, others are fetched; more than the limit wait in line."""
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600, limit=2)
+        fetches.workers.start(request(how="hang"))
+        for number in range(3):
+            assert isinstance(await fetches.one(request(number=number)), Credential)
+        fetches.workers.start(request(how="hang", n=2))
+        fetches.workers.start(request(number=9))
+        assert fetches.outcomes.empty()
+        fetches.workers.cancel(request(how="hang"))
+        wanted, outcome = await asyncio.wait_for(fetches.outcomes.get(), 60)
+        assert (wanted, type(outcome)) == (request(number=9), Credential)
+        fetches.workers.cancel(request(how="nothing-of-the-kind"))
+        fetches.workers.close()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process to be had is a transient failure."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "no-python"))
+    outcome = fetch(tmp_path / "p", request())
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.reason) == ("transient", "no-worker")
