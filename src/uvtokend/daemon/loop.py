@@ -97,7 +97,7 @@ class Daemon:
 
     def _recover(self) -> state.Recovered:
         try:
-            standing = block_entries(self._sink.read())
+            standing = block_entries(self._sink.read(), self._state.ours())
         except (OSError, DeliveryFailed):
             return {}  # the first delivery will say what is wrong
         requests = tuple(index.request for index in self._settings.indexes)
@@ -193,7 +193,7 @@ class Daemon:
         roll = random.random()
         try:
             self._save(both)
-            delivery = self._sink.deliver(wanted, both.ours() | before.ours())
+            delivery = self._sink.deliver(wanted, {**self._configured_hosts(), **before.ours(), **both.ours()})
             self._save(state.State(self._sink.path, records, created))
         except DeliveryFailed as error:
             return core.DeliveryEnded(wanted, roll, _delivery_failure(error))
@@ -204,6 +204,10 @@ class Daemon:
             self._fingerprint = self._sink.fingerprint()
         note = "The netrc is a single-file mount, so it is written in place." if delivery.in_place else None
         return core.DeliveryEnded(wanted, roll, None, delivery.foreign, delivery.problems, note)
+
+    def _configured_hosts(self) -> dict[str, tuple[str, str]]:
+        """Return our hosts with an empty digest: within the block the host alone tells what is ours."""
+        return {index.host: ("", "") for index in self._settings.indexes}
 
     def _save(self, new: state.State) -> None:
         """A state file that cannot be written costs a fetch after the next start, no more."""

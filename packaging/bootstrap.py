@@ -1,0 +1,115 @@
+"""Set up and run the demo or the tests, with nothing but Python 3.11 and pip.
+
+    python3 packaging/bootstrap.py demo [--seconds N]
+    python3 packaging/bootstrap.py test [arguments for pytest]
+
+Everything is installed into virtual environments inside the checkout, from pinned and hashed requirements. No `venv`
+package of the distribution is needed (the environment is made without pip, and the outer pip installs into it), nor may
+pip write into the system's Python (PEP 668). This file must at least start on any Python 3, to say what is missing.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+USAGE = "usage: python3 packaging/bootstrap.py demo [--seconds N] | test [arguments for pytest]"
+
+
+def main(arguments):
+    """Run what the first argument names and return its exit status."""
+    if not arguments or arguments[0] not in ("demo", "test"):
+        return complain(USAGE)
+    problem = missing()
+    if problem:
+        return complain(problem)
+    what, rest = arguments[0], arguments[1:]
+    environment = os.path.join(ROOT, ".venv-demo" if what == "demo" else ".venv")
+    requirements = os.path.join(ROOT, "packaging", "requirements-%s.txt" % ("demo" if what == "demo" else "dev"))
+    try:
+        python = prepare(environment, requirements)
+        return demo(python, rest) if what == "demo" else check(python, rest)
+    except subprocess.CalledProcessError as error:
+        return complain("this failed, for the reason above: %s" % " ".join(error.cmd))
+    except KeyboardInterrupt:
+        return 130
+
+
+def missing():
+    """Say what this machine lacks and how to get it, or None."""
+    if sys.version_info < (3, 11):
+        return "Python 3.11 or newer is needed, and this is %s: run it as python3.11, say." % sys.version.split()[0]
+    try:
+        import venv  # noqa: F401, PLC0415
+    except ImportError:
+        return "Python's own venv module is missing: apt-get install python3-venv, or your system's like."
+    pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False)
+    if pip.returncode != 0:
+        return "pip is missing: apt-get install python3-pip, or %s -m ensurepip --user" % sys.executable
+    if tuple(int(part) for part in pip.stdout.split()[1].split(".")[:2]) < (22, 3):
+        return "pip 22.3 or newer is needed: %s -m pip install --user --upgrade pip" % sys.executable
+    return None
+
+
+def prepare(environment, requirements):
+    """Make or renew a virtual environment, and return its Python."""
+    python = os.path.join(environment, "bin", "python")
+    stamp = os.path.join(environment, "requirements.sha256")
+    digest = hashlib.sha256()
+    for name in (requirements, os.path.join(ROOT, "pyproject.toml")):
+        with open(name, "rb") as file:
+            digest.update(file.read())
+    wanted = "%s %s %s" % (digest.hexdigest(), sys.version.split()[0], ROOT)
+    if os.path.exists(stamp):
+        with open(stamp) as file:
+            if file.read() == wanted:
+                return python
+    say("setting up %s" % os.path.relpath(environment, ROOT))
+    run([sys.executable, "-m", "venv", "--without-pip", "--clear", environment])
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
+    run([*pip, "--require-hashes", "--requirement", requirements])
+    run([*pip, "--no-index", "--no-deps", "--no-build-isolation", "--editable", ROOT])
+    with open(stamp, "w") as file:
+        file.write(wanted)
+    return python
+
+
+def demo(python, arguments):
+    """Run the demo."""
+    return subprocess.run([python, "-m", "uvtokend", "demo", *arguments], check=False).returncode
+
+
+def check(python, arguments):
+    """The one strict command: style, types, tests, and every branch of the core."""
+    tools = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "--quiet", "."],
+        ["mypy"],
+    ]
+    for tool in tools:
+        say(" ".join(tool))
+        run([python, "-m", *tool])
+    say("pytest")
+    run([python, "-m", "pytest", *(arguments or ["-n", "auto", "--cov"])])
+    return 0
+
+
+def run(command):
+    """Run a command in the checkout; raise if it fails."""
+    subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL)
+
+
+def say(text):
+    """Tell what is going on."""
+    print("== %s" % text, flush=True)
+
+
+def complain(text):
+    """Say what is wrong, and return the exit status of wrong usage."""
+    print("bootstrap: %s" % text, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
