@@ -1,7 +1,7 @@
 """The worker: a child process that makes one fetch, answers one line and ends.
 
-The request comes in the environment, since the standard input is closed, and is taken out of it at once, so that no helper
-inherits it. The answer goes to the standard output as it was at the start; whatever an SDK prints goes nowhere.
+The request comes in the environment, since the standard input is closed, and is taken out of it at once, so that no
+helper inherits it. The answer goes to the standard output as it was at the start; whatever an SDK prints goes nowhere.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def fetch(request: Request) -> Credential | Failure:
     except FetchFailed as error:
         return error.failure
     except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
-        message = f"The provider {request.provider!r} failed in a way that it does not explain ({type(error).__name__})."
+        message = (
+            f"The provider {request.provider!r} failed in a way that it does not explain ({type(error).__name__})."
+        )
         return Failure("transient", "unexpected", message)
     if isinstance(outcome, Credential):
         return outcome

@@ -1,0 +1,50 @@
+"""The emulator against clients that we did not write: they must be as content with it as boto3 is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from uvtokend.sandbox.codeartifact import CodeArtifact
+
+INDEX = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"
+
+
+@pytest.fixture
+def cloud() -> Iterator[CodeArtifact]:
+    """The emulator."""
+    with CodeArtifact() as emulator:
+        yield emulator
+
+
+def run(cloud: CodeArtifact, home: Path, program: str, *arguments: str) -> str:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "example",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHON_KEYRING_BACKEND": "keyrings.codeartifact.CodeArtifactBackend",
+        **cloud.environment(),
+    }
+    command = [str(Path(sys.executable).parent / program), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_the_aws_command(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """``aws codeartifact get-authorization-token`` reads token and end of life."""
+    what = ("codeartifact", "get-authorization-token", "--domain", "acme", "--region", "eu-central-1")
+    answer = json.loads(run(cloud, tmp_path, "aws", *what, "--output", "json"))
+    assert cloud.valid(answer["authorizationToken"])
+    assert answer["expiration"]
+
+
+def test_keyrings_codeartifact(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """The keyring plug-in gets a token that the index would let in."""
+    assert cloud.valid(run(cloud, tmp_path, "keyring", "get", INDEX, "aws").strip())
