@@ -1,0 +1,1 @@
+"""The command line: one verb a file. The hot ones, `status` and `refresh`, import next to nothing."""

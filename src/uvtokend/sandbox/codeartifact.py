@@ -41,6 +41,13 @@ class CodeArtifact:
         """Tell whether a package index would let a token in now."""
         return self.tokens.get(token, 0.0) > time.time()
 
+    def issue(self) -> str:
+        """Make a token, as one would by hand."""
+        end = time.time() + self.life
+        token = jwe(end - self.life, end)
+        self.tokens[token] = end
+        return token
+
     @property
     def fetches(self) -> int:
         """How often a token was asked for."""
@@ -80,10 +87,8 @@ class CodeArtifact:
     def _authorization_token(self) -> Answer:
         # The request: aws-cli issue 7434 (debug log). The answer's epoch number: aws-cli issue 5382, and the sample of
         # the CodeArtifact guide on NuGet, a float there.
-        end = time.time() + self.life
-        token = jwe(end - self.life, end)
-        self.tokens[token] = end
-        return Answer.json({"authorizationToken": token, "expiration": end})
+        token = self.issue()
+        return Answer.json({"authorizationToken": token, "expiration": self.tokens[token]})
 
     def _sso_role(self) -> Answer:
         # botocore data/sso: GetRoleCredentials; expiration in milliseconds.

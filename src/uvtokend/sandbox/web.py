@@ -52,12 +52,16 @@ class Server:
     def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
         self.site = site
         self.calls: list[Call] = []
-        self._server = ThreadingHTTPServer((host, 0), _handler(self))
+        self._server = ThreadingHTTPServer((host, 0), handler(self._answer))
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self.url = f"http://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+
+    def _answer(self, call: Call) -> Answer:
+        self.calls.append(call)
+        return self.site(call)
 
     def close(self) -> None:
         """Stop listening; calls under way are left to their threads."""
@@ -68,11 +72,15 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
-def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
+def handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    """Return a request handler class that answers every call with `site`."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -85,11 +93,12 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            call = Call(self.command, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), self.headers, body)
-            server.calls.append(call)
-            answer = server.site(call)
-            self.send_response(answer.status)
-            for name, text in answer.headers.items():
+            call = Call(
+                self.command, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), self.headers, body
+            )
+            answer = site(call)
+            self.send_response_only(answer.status)
+            for name, text in {"Date": self.date_time_string(), **answer.headers}.items():
                 self.send_header(name, text)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
@@ -98,7 +107,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _answer  # noqa: N815 - http.server's names
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
             """Say nothing: the calls are remembered instead."""
 
     return Handler

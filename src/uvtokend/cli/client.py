@@ -1,0 +1,190 @@
+"""The client of the control socket: JSON-RPC 2.0, one object per line, with errors that explain themselves.
+
+``uvtokend status`` starts near Python's own floor, so this module imports `socket` and `json` and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from uvtokend import __version__, paths
+from uvtokend.errors import NotRunning, UsageError, UvtokendError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Seconds to wait for what a daemon answers at once.
+SOON = 5.0
+#: Seconds to wait for fetches, whose own deadlines are what really ends them.
+FETCHES = 1800.0
+#: The longest answer in bytes; more is no answer of ours.
+_LIMIT = 16 * 1024 * 1024
+_METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
+
+
+class NoAnswerError(UvtokendError):
+    """Something holds the control socket, but does not answer in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The daemon has not answered within {seconds:g} s.", "uvtokend restart")
+
+
+class HungUpError(UvtokendError):
+    """The daemon went away in the middle."""
+
+    def __init__(self) -> None:
+        message = "The daemon hung up before it answered: it was stopped, or it crashed."
+        super().__init__(message, "uvtokend log")
+
+
+class Connection:
+    """One connection to the daemon.
+
+    Args:
+        timeout: Seconds to wait for each answer.
+
+    Raises:
+        NotRunning: Nobody listens.
+        NoAnswerError: The daemon takes no more clients.
+        UvtokendError: The socket's folder is not private.
+    """
+
+    def __init__(self, timeout: float = SOON) -> None:
+        path = paths.socket_file()
+        paths.check_private(os.path.dirname(path))
+        self.timeout = timeout
+        self._rest = b""
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(timeout)
+        try:
+            self.socket.connect(path)
+        except OSError as error:
+            self.socket.close()
+            if isinstance(error, (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)):
+                message = "uvtokend is not running."
+                raise NotRunning(message, "uvtokend start") from None
+            if isinstance(error, (TimeoutError, BlockingIOError)):
+                raise NoAnswerError(timeout) from None
+            message = f"The control socket {path} cannot be reached: {error.strerror}."
+            raise UvtokendError(message, f"ls -l {path}") from None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
+        """Ask for something and return the answer.
+
+        Raises:
+            UsageError: No index has one of those names.
+            ConfigError: The daemon refuses the new configuration.
+            NoAnswerError: It did not answer in time.
+            UvtokendError: It refuses, is of another version, or went away.
+        """
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
+        try:
+            self.socket.sendall(json.dumps(request).encode() + b"\n")
+        except TimeoutError:
+            raise NoAnswerError(self.timeout) from None
+        except OSError:
+            pass  # it has hung up, maybe with an answer on the way
+        answer = self.read()
+        if "error" in answer:
+            raise _explained(answer["error"], method)
+        return answer.get("result")
+
+    def read(self) -> dict[str, Any]:
+        """Return the next line of the daemon.
+
+        Raises:
+            NoAnswerError: There was none in time.
+            HungUpError: The daemon went away.
+            UvtokendError: It is none of ours.
+        """
+        while b"\n" not in self._rest:
+            try:
+                chunk = self.socket.recv(65536)
+            except TimeoutError:
+                raise NoAnswerError(self.timeout) from None
+            except OSError:
+                chunk = b""
+            if not chunk:
+                raise HungUpError
+            self._rest += chunk
+            if len(self._rest) > _LIMIT:
+                raise _stranger()
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            raise _stranger() from None
+        if not isinstance(answer, dict):
+            raise _stranger()
+        return answer
+
+    def pending(self) -> bool:
+        """Tell whether a whole line is here already."""
+        return b"\n" in self._rest
+
+
+def call(method: str, params: dict[str, Any] | None = None, timeout: float = SOON) -> Any:
+    """Ask the daemon for one thing; see `Connection.call`.
+
+    Args:
+        method: Of the control socket.
+        params: By name.
+        timeout: Seconds to wait for the answer.
+    """
+    with Connection(timeout) as connection:
+        return connection.call(method, params)
+
+
+def names(chosen: list[str]) -> dict[str, Any]:
+    """Return the parameter that names indexes; none named means all."""
+    return {"names": chosen} if chosen else {}
+
+
+def unknown(missing: list[str], known: list[str]) -> UsageError:
+    """Return the error that says which index names do not exist, and which do."""
+    message = f"No index is called {', '.join(missing)}. " + (
+        f"There are: {', '.join(known)}." if known else "No index is configured."
+    )
+    return UsageError(message)
+
+
+def _stranger() -> UvtokendError:
+    return UvtokendError("What answers on the control socket is not uvtokend.", "uvtokend restart")
+
+
+def _explained(error: Any, method: str) -> UvtokendError:
+    try:
+        code, message, data = error["code"], str(error["message"]), error.get("data") or {}
+        if code == _INVALID_PARAMS and "unknown" in data:
+            return unknown([str(name) for name in data["unknown"]], [str(name) for name in data["known"]])
+        if "problems" in data:
+            return _refused(data["problems"])
+        if code == _METHOD_NOT_FOUND:
+            return _skew(method)
+        return UvtokendError(message, data.get("hint"))
+    except (KeyError, TypeError, AttributeError):
+        return _stranger()
+
+
+def _refused(problems: list[dict[str, str]]) -> UvtokendError:
+    from uvtokend.core.model import Problem  # noqa: PLC0415 - the nouns cost too much for the usual case
+    from uvtokend.errors import ConfigError  # noqa: PLC0415
+
+    return ConfigError(
+        [Problem(str(bad["file"]), str(bad["where"]), str(bad["message"]), str(bad["mend"])) for bad in problems]
+    )
+
+
+def _skew(method: str) -> UvtokendError:
+    running = call("version").get("version")
+    message = f"The running daemon is version {running}, this is {__version__}: it does not know {method!r}."
+    return UvtokendError(message, "uvtokend restart")

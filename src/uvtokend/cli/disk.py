@@ -1,0 +1,92 @@
+"""What can be known while no daemon runs: from the configuration, the state file and the netrc."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from uvtokend import __version__, paths
+from uvtokend.cli.client import unknown
+from uvtokend.config import load
+from uvtokend.core import netrc, state, status
+from uvtokend.core.model import Entry, Index, Json, Record, Settings
+from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.daemon.store import Store
+from uvtokend.errors import DeliveryFailed
+
+
+def document(names: list[str], config: str | None) -> dict[str, Json]:
+    """Return the status document as it is without a daemon, with the pid null.
+
+    Args:
+        names: Only these indexes; none means all.
+        config: Another configuration file.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        UsageError: No index has one of those names.
+    """
+    settings = load(config)
+    indexes = chosen(settings, names)
+    known = Store(paths.state_folder()).load()
+    sink = NetrcSink(netrc_path(settings))
+    delivery: dict[str, Json] = {"ok": True, "problem": None}
+    entries: Mapping[str, Entry] = {}
+    try:
+        text = sink.read()
+        entries = netrc.block_entries(text, known.ours())
+        problems = netrc.problems(text, {index.host for index in indexes} & entries.keys(), sink.path)
+        if problems:
+            sentence = "; ".join(str(problem) for problem in problems)
+            delivery = {"ok": not any(problem.fatal for problem in problems), "problem": sentence}
+    except DeliveryFailed as error:
+        delivery = {"ok": False, "problem": error.message}
+    now = datetime.fromtimestamp(time.time(), UTC)
+    return {
+        "version": __version__,
+        "pid": None,
+        "started_at": None,
+        "config": settings.file,
+        "netrc": sink.path,
+        "socket": paths.socket_file(),
+        "delivery": delivery,
+        "indexes": [status.from_disk(index, _record(index, known, entries), now) for index in indexes],
+    }
+
+
+def chosen(settings: Settings, names: list[str]) -> tuple[Index, ...]:
+    """Return the named indexes, or all.
+
+    Raises:
+        UsageError: One of them is not configured.
+    """
+    known = {index.name: index for index in settings.indexes}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise unknown(missing, list(known))
+    return tuple(known[name] for name in dict.fromkeys(names)) or settings.indexes
+
+
+def netrc_path(settings: Settings) -> str:
+    """Return the netrc that the daemon would write."""
+    return settings.netrc or os.path.expanduser("~/.netrc")
+
+
+def _record(index: Index, known: state.State, entries: Mapping[str, Entry]) -> Record | None:
+    """Return what is remembered of an index's token, if that very token still stands in the netrc."""
+    entry = entries.get(index.host)
+    if entry is None:
+        return None
+    digest = hashlib.sha256(entry.password.reveal().encode()).hexdigest()
+    key = state.request_key(index.request)
+    for record in known.records:
+        if index.host in record.hosts and (record.request_key, record.login, record.sha256) == (
+            key,
+            entry.login,
+            digest,
+        ):
+            return record
+    return None

@@ -1,0 +1,263 @@
+"""``uvtokend start``, ``stop``, ``restart`` and ``reload``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from uvtokend import config, paths, service
+from uvtokend.cli import client, console
+from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
+
+#: Seconds between two looks at a daemon that starts or ends.
+_PAUSE = 0.03
+#: Seconds that a daemon gets to end by itself, and then after SIGTERM.
+_GRACE = 20.0
+#: The daemon's own output starts anew when it has grown to this.
+_OUTPUT_LIMIT = 64 * 1024
+#: What a daemon says that finds another in its place (`uvtokend.daemon.locks`).
+_OWNED = "already has an owner"
+
+
+def start(config_file: str | None, wait: float) -> int:
+    """Start the daemon in the background, and return when it answers. Running already is success.
+
+    Args:
+        config_file: Another configuration file.
+        wait: Seconds to wait for its answer.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        UvtokendError: It could not start, and why.
+    """
+    if (running := _version()) is not None:
+        console.say(f"uvtokend is running already (pid {running['pid']}).")
+        return OK
+    settings = config.load(config_file)
+    deadline = time.monotonic() + wait
+    unit = None if _special(config_file) else service.installed()
+    if unit is None:
+        child = _spawn(config_file)
+        running = _await_answer(deadline, child.problem)
+        child.yield_to(running)
+    else:
+        unit.start()
+        running = _await_answer(deadline, lambda: None)
+    if running is None:
+        message = f"The daemon was started, but has not answered within {wait:g} s."
+        raise UvtokendError(message, unit.why_command if unit else "uvtokend log")
+    console.say(f"uvtokend is running (pid {running['pid']}).")
+    if not settings.indexes:
+        console.say("It waits for a configuration. Set one up with: uvtokend init")
+    return OK
+
+
+def stop() -> int:
+    """Stop the daemon, and return when it is gone.
+
+    Raises:
+        NotRunning: There is none.
+        UvtokendError: It will not go.
+    """
+    try:
+        process = _process(client.call("version")["pid"])
+        client.call("stop")
+    except (client.NoAnswerError, client.HungUpError):
+        process = _silent()
+        if process is not None:
+            _end(process.terminate)
+    if process is not None and not _gone(process):
+        _end(process.kill)
+        if not _gone(process):
+            message = f"The daemon (pid {process.pid}) does not end."
+            raise UvtokendError(message, f"ps -o pid,stat,wchan,args -p {process.pid}")
+    console.say("uvtokend is stopped.")
+    return OK
+
+
+def restart(config_file: str | None, wait: float) -> int:
+    """Stop the daemon if it runs, and start it; see `start`. A wrong configuration leaves the old one running.
+
+    Args:
+        config_file: Another configuration file.
+        wait: Seconds to wait for its answer.
+    """
+    config.load(config_file)
+    with contextlib.suppress(NotRunning):
+        stop()
+    return start(config_file, wait)
+
+
+def reload() -> int:
+    """Let the daemon read its configuration again. A bad one is refused whole and the old one stays in force."""
+    answer = client.call("reload")
+    for notice in answer["notices"]:
+        console.say(notice)
+    count = answer["indexes"]
+    console.say(f"The configuration is in force; it names {count} {'index' if count == 1 else 'indexes'}.")
+    return OK
+
+
+# ----------------------------------------------------------------------------------------------------------- start
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """The daemon that we have started, and where its output begins."""
+
+    process: subprocess.Popen[bytes]
+    output: str
+    begin: int
+
+    def problem(self) -> _StartFailedError | None:
+        """Return why it ended, if it did."""
+        status = self.process.poll()
+        if status is None:
+            return None
+        with open(self.output, "rb") as file:
+            file.seek(self.begin)
+            said = file.read(_OUTPUT_LIMIT).decode(errors="replace").strip()
+        return _StartFailedError(status, said)
+
+    def yield_to(self, running: Any) -> None:
+        """End it if another daemon was quicker: it must not take over later, when that one is stopped."""
+        if running is not None and running["pid"] != self.process.pid:
+            self.process.terminate()
+            self.process.wait()
+
+
+class _StartFailedError(UvtokendError):
+    """The daemon ended at once.
+
+    Args:
+        status: Its exit status, or less than 0 for a signal.
+        said: Its output.
+    """
+
+    def __init__(self, status: int, said: str) -> None:
+        how = f"with status {status}" if status >= 0 else f"by signal {-status}"
+        sentence = said.removeprefix("uvtokend: ") or f"it ended {how} and said nothing."
+        message, _, hint = sentence.partition("\n  mend: ")
+        super().__init__(f"The daemon could not start. {message}", hint or None)
+        self.exit_status = max(FAILED, status)
+        #: Another daemon was quicker, and will answer soon if it is one of this socket.
+        self.overtaken = _OWNED in said
+
+
+def _spawn(config_file: str | None) -> _Child:
+    folder = paths.state_folder()
+    paths.private_folder(folder)
+    output = os.path.join(folder, "daemon.log")
+    # -P: nothing in the folder where a person happens to be may stand in for a module.
+    command = [sys.executable, "-P", "-m", "uvtokend", "run", "--quiet"]
+    if config_file is not None:
+        command += ["--config", paths.config_file(config_file)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(output, flags, 0o600)
+    try:
+        if os.fstat(file).st_size > _OUTPUT_LIMIT:
+            os.ftruncate(file, 0)
+        begin = os.fstat(file).st_size
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, cwd="/", env=_environ()
+        )
+    finally:
+        os.close(file)
+    return _Child(process, output, begin)
+
+
+def _environ() -> dict[str, str]:
+    """Return the daemon's environment: it works in ``/``, so paths that are relative to here become absolute."""
+    names = {"UVTOKEND_CONFIG", "UVTOKEND_SOCKET", "NETRC"}
+    return {
+        name: os.path.abspath(os.path.expanduser(value)) if name in names and value else value
+        for name, value in os.environ.items()
+    }
+
+
+def _special(config_file: str | None) -> bool:
+    """Tell whether a daemon is wanted that is not the one of the installed service."""
+    return config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
+
+
+def _await_answer(deadline: float, problem: Callable[[], _StartFailedError | None]) -> Any:
+    """Return what the daemon answers, or None after the deadline."""
+    while True:
+        # In this order: another daemon that was quicker answers although our own child has ended.
+        ended = problem()
+        running = _version(max(0.1, min(client.SOON, deadline - time.monotonic())))
+        if running is not None:
+            return running
+        late = time.monotonic() >= deadline
+        if ended is not None and (late or not ended.overtaken):
+            raise ended
+        if late:
+            return None
+        time.sleep(_PAUSE)
+
+
+def _version(timeout: float = client.SOON) -> Any:
+    """Return what a running daemon says of itself, or None."""
+    try:
+        return client.call("version", timeout=timeout)
+    except (NotRunning, client.HungUpError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------------ stop
+
+
+def _process(pid: int) -> psutil.Process | None:
+    """Return the process that has answered as the daemon; psutil knows it from a later one of the same number."""
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _silent() -> psutil.Process | None:
+    """Return the process of a daemon that does not answer, by what its lock file says, if that is true.
+
+    Raises:
+        UvtokendError: It cannot be told which process it is.
+    """
+    lock = f"{paths.socket_file()}.lock"
+    try:
+        with open(lock, encoding="utf-8", errors="replace") as file:
+            named = re.match(r"pid (\d+) ", file.read(200))
+        written = os.stat(lock).st_mtime
+        process = psutil.Process(int(named[1])) if named else None
+        ours = process is not None and process.uids().real == os.getuid() and "run" in process.cmdline()
+        if process is not None and ours and process.create_time() <= written + 1:
+            return process
+    except (OSError, psutil.Error):
+        pass
+    message = "The daemon does not answer, and it cannot be told which process it is."
+    raise UvtokendError(message, "pgrep -af uvtokend")
+
+
+def _end(signal: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        signal()
+
+
+def _gone(process: psutil.Process) -> bool:
+    """Wait until a process is gone; one that only waits for its parent to notice counts."""
+    deadline = time.monotonic() + _GRACE
+    while time.monotonic() < deadline:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(_PAUSE)
+    return False

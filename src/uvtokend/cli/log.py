@@ -1,0 +1,71 @@
+"""``uvtokend log``: the last events with their reasons."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from uvtokend import paths
+from uvtokend.cli import console
+from uvtokend.core import report
+from uvtokend.errors import OK
+
+#: How many events are shown.
+_LAST = 200
+#: Seconds between two looks at the file.
+_PAUSE = 0.25
+
+
+def run(follow: bool) -> int:
+    """Show the last events.
+
+    Args:
+        follow: Go on until interrupted.
+    """
+    path = paths.events_file()
+    end = _Tail(path)
+    lines = _lines(f"{path}.1") + end.read()
+    for line in lines[-_LAST:]:
+        _show(line)
+    if not lines:
+        console.say("Nothing has happened yet: the daemon has never run.")
+    while follow:
+        for line in end.read():
+            _show(line)
+        time.sleep(_PAUSE)
+    return OK
+
+
+class _Tail:
+    """Reads what a file has grown by, also when it has been replaced."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._at = (0, 0)
+
+    def read(self) -> list[bytes]:
+        try:
+            with open(self._path, "rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode == self._at[0]:
+                    file.seek(self._at[1])
+                text = file.read()
+                whole = text.rfind(b"\n") + 1  # half a line is read again when it is whole
+                self._at = (inode, file.tell() - len(text) + whole)
+                return text[:whole].splitlines()
+        except FileNotFoundError:
+            return []
+
+
+def _lines(path: str) -> list[bytes]:
+    return _Tail(path).read()
+
+
+def _show(line: bytes) -> None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = {}
+    console.out(report.event(record, console.coloured(sys.stdout)) + "\n")

@@ -1,0 +1,93 @@
+"""The entry point: finds the verb, and turns every error into a sentence and an exit status, never a traceback.
+
+``status`` and ``refresh`` run in prompts, hooks and loops, so their usual forms are understood right here: argparse
+alone costs two thirds of Python's own start. All else, ``--help`` and wrong usage too, goes to `uvtokend.cli.parser`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from uvtokend.cli import console
+from uvtokend.errors import FAILED, UvtokendError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: The arguments; those of this process by default.
+    """
+    # What an old terminal cannot show must not end a command.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, unless a test says no
+    try:
+        status = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except UvtokendError as error:
+        console.complain(error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more at its end; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a person gets a sentence, whatever happens
+        console.complain(_unexpected(error))
+        return FAILED
+
+
+def _dispatch(args: list[str]) -> int:
+    hot = _hot(args)
+    if hot is None:
+        from uvtokend.cli import parser  # noqa: PLC0415 - see the module's text
+
+        return parser.run(args)
+    verb, names, flags, config = hot
+    if verb == "status":
+        from uvtokend.cli import status  # noqa: PLC0415
+
+        return status.run(names, "--json" in flags, "--watch" in flags, config)
+    from uvtokend.cli import refresh  # noqa: PLC0415
+
+    return refresh.run(names, "--json" in flags)
+
+
+def _hot(args: list[str]) -> tuple[str, list[str], set[str], str | None] | None:
+    """Return verb, names, flags and configuration file of a hot verb in its usual form, or None."""
+    known = {"status": {"--json", "--watch"}, "refresh": {"--json"}}
+    words: list[str] = []
+    flags: set[str] = set()
+    config: str | None = None
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--config":
+            config = next(rest, None)
+            if config is None:
+                return None
+        elif arg.startswith("--config="):
+            config = arg.removeprefix("--config=")
+        elif arg.startswith("-"):
+            flags.add(arg)
+        else:
+            words.append(arg)
+    verb = words[0] if words else ""
+    if verb not in known or not flags <= known[verb]:
+        return None
+    return verb, words[1:], flags, config
+
+
+def _unexpected(error: Exception) -> UvtokendError:
+    """Return a sentence about a mistake of ours. The error's own text stays out of it: nobody knows what it holds."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "?"
+    message = f"This should not have happened: {type(error).__name__} at {where} (Python {sys.version.split()[0]})."
+    return UvtokendError(message, "report it, with the line above")

@@ -1,0 +1,45 @@
+"""``uvtokend once``: what is due, now, and no daemon afterwards; for CI, containers and cron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvtokend.cli import client, disk, status
+from uvtokend.config import load
+from uvtokend.core import report
+from uvtokend.errors import FAILED, OK, NotRunning
+
+
+def run(names: list[str], config: str | None) -> int:
+    """Fetch what is due and deliver it, through a running daemon if there is one.
+
+    Args:
+        names: These indexes; none means all.
+        config: Another configuration file.
+
+    Returns:
+        0 if each has a valid delivered token now, else 1.
+    """
+    try:
+        document, exit_status = _through_daemon(names)
+    except NotRunning:
+        document, exit_status = _alone(names, config)
+    status.show(document, as_json=False)
+    return exit_status
+
+
+def _through_daemon(names: list[str]) -> tuple[dict[str, Any], int]:
+    document = client.call("status", client.names(names))
+    due = [index["name"] for index in document["indexes"] if not (index["delivered"] and index["health"] == "fresh")]
+    if due:
+        client.call("refresh", client.names(due), client.FETCHES)
+        document = client.call("status", client.names(names))
+    return document, OK if all(report.healthy(index) for index in document["indexes"]) else FAILED
+
+
+def _alone(names: list[str], config: str | None) -> tuple[dict[str, Any], int]:
+    from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
+
+    settings = load(config)
+    disk.chosen(settings, names)
+    return once(settings, names)

@@ -1,0 +1,105 @@
+"""``uvtokend purge``: removes everything that we wrote. The netrc is then, to the byte, what it would be without us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from uvtokend import paths
+from uvtokend.cli import backups, console, disk, lifecycle
+from uvtokend.cli.backups import Backup
+from uvtokend.config import load
+from uvtokend.core import netrc
+from uvtokend.core.netrc_adopt import restore
+from uvtokend.core.state import State
+from uvtokend.daemon.locks import netrc_lock
+from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.daemon.store import Store
+from uvtokend.errors import OK, ConfigError, NotRunning, UvtokendError
+
+_STATE_FILES = ("state.json", "state.json.new", "events.jsonl", "events.jsonl.1", "daemon.log")
+
+
+def run(config: str | None) -> int:
+    """Stop the daemon and remove its entries and files.
+
+    Args:
+        config: Another configuration file; a broken one is no hindrance.
+
+    Raises:
+        UvtokendError: Something could not be removed; what remembers it is kept, so that purge can be run again.
+    """
+    with contextlib.suppress(NotRunning):
+        lifecycle.stop()
+    folder = Path(paths.state_folder())
+    paths.private_folder(str(folder))  # for the locks, should somebody have taken it away
+    known = Store(str(folder)).load()
+    kept = backups.newest_first()
+    for path in _netrcs(known, kept, config):
+        lock = netrc_lock(str(folder), path)
+        try:
+            _clean_netrc(path, known, [backup for backup in kept if backup.netrc == path])
+        finally:
+            lock.release()
+    _remove_files(folder, Path(paths.socket_file()))
+    console.say("Everything that uvtokend wrote is removed; its configuration is yours and stays.")
+    return OK
+
+
+def _netrcs(known: State, kept: Iterable[Backup], config: str | None) -> list[str]:
+    """Return every netrc that we may have written, resolved."""
+    try:
+        configured = disk.netrc_path(load(config))
+    except ConfigError:
+        configured = os.environ.get("NETRC") or "~/.netrc"
+    current = NetrcSink(os.path.abspath(os.path.expanduser(configured))).path
+    found = [known.netrc, *(backup.netrc for backup in kept), current]
+    return list(dict.fromkeys(path for path in found if path))
+
+
+def _clean_netrc(path: str, known: State, kept: Iterable[Backup]) -> None:
+    """Take our entries out of one netrc, and put back what was taken over. One that we made and is empty goes."""
+
+    def edit(text: bytes) -> bytes:
+        ours = {host: (entry.login, "") for host, entry in netrc.block_entries(text).items()}
+        if known.netrc == path:
+            ours |= known.ours()
+        text = netrc.edit(text, [], ours).text
+        for backup in kept:
+            text = _restored(text, backup)
+        return text
+
+    sink = NetrcSink(path)
+    if known.netrc == path or kept or _marked(sink.read()):
+        sink.change(edit)
+    with contextlib.suppress(FileNotFoundError):
+        if known.netrc == path and known.created and os.path.getsize(path) == 0:
+            os.unlink(path)
+
+
+def _marked(text: bytes) -> bool:
+    return netrc.BEGIN in text or netrc.END in text
+
+
+def _restored(text: bytes, backup: Backup) -> bytes:
+    try:
+        return restore(text, backup.text)
+    except ValueError as error:
+        message = f"The backup {backup.file} is broken, so what it holds cannot be put back."
+        raise UvtokendError(message, f"mv {backup.file} {backup.file}.broken && uvtokend purge") from error
+
+
+def _remove_files(folder: Path, socket: Path) -> None:
+    """Remove our files and then the folders, where nothing else stands in them."""
+    for name in _STATE_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for file in [*backups.folder().glob("*.json"), *folder.glob("netrc-*.lock")]:
+        file.unlink(missing_ok=True)
+    for file in (socket, Path(f"{socket}.lock")):
+        with contextlib.suppress(NotADirectoryError):
+            file.unlink(missing_ok=True)
+    for place in (backups.folder(), folder, *([socket.parent] if socket.parent.name == paths.APP else [])):
+        with contextlib.suppress(OSError):
+            place.rmdir()
