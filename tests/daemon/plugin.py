@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CODE = '''
+CODE = """
 import os, subprocess, sys, time
 from datetime import UTC, datetime, timedelta
 from uvtokend.core.model import Credential, Failure, Secret
@@ -44,7 +44,7 @@ def fetch(request):
     now = datetime.now(UTC)
     life = request.option("life") or 3600
     return Credential("me", Secret(f"t{time.time_ns()}"), now, now + timedelta(seconds=life), None, "me@example.com")
-'''
+"""
 
 
 def install(folder: Path) -> dict[str, str]:

@@ -81,7 +81,7 @@ def command(method: str, **params: Json) -> bytes:
 def test_every_method_answers(tmp_path: Path) -> None:
     """Results and refusals come back with their id; several requests share a connection."""
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)
         for line, part in (
             (command("version"), {"result": {"version": "1"}}),
@@ -114,7 +114,7 @@ def test_the_socket_is_private(tmp_path: Path) -> None:
     dead.bind(str(tmp_path / "s"))
     dead.close()
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         assert os.stat(path).st_mode & 0o777 == 0o600
         _, writer = await asyncio.open_unix_connection(path)
         assert control.peer_uid(writer) == os.getuid()
@@ -127,7 +127,7 @@ def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Whoever gets as far as the socket with another uid is hung up on."""
     monkeypatch.setattr(control, "peer_uid", lambda _: os.getuid() + 1)
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         with contextlib.suppress(ConnectionResetError):  # hung up on, the line unread
             writer.write(command("version"))
@@ -140,7 +140,7 @@ def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_too_long_and_unfinished_lines(tmp_path: Path) -> None:
     """Ten megabytes or half a line get an error and the end, and the next client is served."""
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"x" * 10_000_000)
         assert json.loads(await reader.readline())["error"]["code"] == -32600
@@ -162,7 +162,7 @@ def test_who_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A client whose answers pile up is closed, and others are served meanwhile."""
     monkeypatch.setattr(control, "SLOW", 0.2)
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         deaf = socket.socket(socket.AF_UNIX)
         deaf.connect(path)
         deaf.setblocking(False)
@@ -181,7 +181,7 @@ def test_who_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_when_all_places_are_taken_the_longest_silent_goes(tmp_path: Path) -> None:
     """129 clients: the first one, silent since, is let go; the last one is served."""
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         clients = []
         for _number in range(control.MAX_CLIENTS + 1):
             client = await asyncio.open_unix_connection(path)
@@ -215,7 +215,7 @@ def test_events_are_streamed(tmp_path: Path) -> None:
 def test_garbage_harms_nobody(tmp_path: Path, garbage: list[bytes]) -> None:
     """Whatever is sent, every line gets one answer, and the next client is served."""
 
-    async def talk(path: str, _: Answers) -> None:
+    async def talk(path: str, _answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)
         for piece in garbage:
             answer = await ask(client, piece.replace(b"\n", b"") + b"\n")

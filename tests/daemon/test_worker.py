@@ -82,9 +82,7 @@ def test_whatever_happens_ends_classified(tmp_path: Path, how: str, kind: str, r
 
 
 @pytest.mark.parametrize("how", ["print", "stdin"])
-def test_printing_and_reading_do_no_harm(
-    tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_printing_and_reading_do_no_harm(tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     """What an SDK prints goes nowhere; a prompt finds its input closed."""
     assert isinstance(fetch(tmp_path / "p", request(how=how)), Credential)
     assert "canary" not in "".join(capfd.readouterr())

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
@@ -23,6 +24,11 @@ from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call
 
 ROLE = "arn:aws:iam::123456789012:role/dev"
+LEAK = "[profile dev]\ncredential_process = sh -c 'echo the-canary >&2; exit 1'"
+MFA = (
+    f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = arn:aws:iam::1:mfa/me\n"
+    "[profile base]\naws_access_key_id = A\naws_secret_access_key = the-canary"
+)
 HTML = Answer(200, b"<html><body>Please pay for the Wi-Fi.</body></html>", {"Content-Type": "text/html"})
 START = "https://acme.awsapps.example/start"
 
@@ -63,7 +69,8 @@ def sso_session(tmp_path: Path, seconds: float, refresh: bool = False) -> None:
         tmp_path,
         f"[sso-session corp]\nsso_start_url = {START}\nsso_region = eu-central-1\n"
         "sso_registration_scopes = sso:account:access\n"
-        "[profile dev]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = dev\nregion = eu-central-1\n",
+        "[profile dev]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = dev\n"
+        "region = eu-central-1\n",
     )
     cache = tmp_path / ".aws" / "sso" / "cache"
     cache.mkdir(parents=True)
@@ -94,7 +101,7 @@ def in_worker(wanted: Request) -> tuple[Credential | Failure, str]:
     """Fetch in a real worker (botocore looks for the SSO cache once, when it is imported); return what it printed too."""
     environment = {**os.environ, "UVTOKEND_REQUEST": wire.encode_request(wanted), "UVTOKEND_FETCH_TIMEOUT": "60"}
     command = [sys.executable, "-m", "uvtokend.providers.worker"]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True, start_new_session=True)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
     line, _, more = done.stdout.partition(b"\n")
     return wire.decode_answer(line), (more + done.stderr).decode()
 
@@ -202,7 +209,7 @@ def answers(answer: Answer) -> Callable[[Call], Answer | None]:
 
 
 ERRORS = [
-    (codeartifact.error(403, "ExpiredTokenException", "The token is expired"), "login-required", "credentials-expired"),
+    (codeartifact.error(403, "ExpiredTokenException", "expired"), "login-required", "credentials-expired"),
     (codeartifact.error(403, "UnrecognizedClientException", "Invalid"), "login-required", "bad-credentials"),
     (codeartifact.error(403, "InvalidSignatureException", "Signature expired: …"), "transient", "clock-skew"),
     (codeartifact.error(403, "InvalidSignatureException", "It does not match"), "login-required", "bad-credentials"),
@@ -249,17 +256,11 @@ def test_what_sts_refuses(cloud: CodeArtifact, code: str, kind: str) -> None:
         ("", None, "login-required", "no-credentials"),
         ("", "dev", "rejected", "no-profile"),
         ("[profile dev]\ncredential_process = echo garbage", "dev", "rejected", "bad-process"),
-        ("[profile dev]\ncredential_process = sh -c 'echo the-canary >&2; exit 1'", "dev", "login-required", "credential-process"),
+        (LEAK, "dev", "login-required", "credential-process"),
         ("[profile dev]\ncredential_process = /does/not/exist", "dev", "rejected", "no-file"),
         ("[profile dev]\naws_access_key_id = AKIA", "dev", "login-required", "no-credentials"),
         ("[profile dev", "dev", "rejected", "bad-profile"),
-        (
-            f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = arn:aws:iam::1:mfa/me\n"
-            "[profile base]\naws_access_key_id = A\naws_secret_access_key = the-canary",
-            "dev",
-            "login-required",
-            "mfa",
-        ),
+        (MFA, "dev", "login-required", "mfa"),
         (f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = dev", "dev", "rejected", "bad-profile"),
         ("[profile dev]\nrole_arn = x\nsource_profile = gone", "dev", "rejected", "bad-profile"),
     ],
@@ -295,7 +296,7 @@ def test_a_cloud_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPat
 def test_a_cloud_that_never_answers(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own time limit ends it."""
     release = threading.Event()
-    brief = aws.Config(connect_timeout=1, read_timeout=0.3, retries={"total_max_attempts": 1})
+    brief = Config(connect_timeout=1, read_timeout=0.3, retries={"total_max_attempts": 1})
     monkeypatch.setattr(aws, "_CONFIG", brief)
 
     def hang(_: Call) -> Answer | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 #: Options as a sorted tuple of pairs, so that a request can be compared and used as a key.
-Frozen: TypeAlias = "None | bool | int | float | str | tuple[Frozen, ...]"
+Frozen: TypeAlias = "bool | int | float | str | tuple[Frozen, ...] | None"
 
 FailureKind = Literal["transient", "login-required", "rejected"]
 ErrorKind = Literal["transient", "login-required", "rejected", "delivery"]

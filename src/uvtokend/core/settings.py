@@ -114,7 +114,7 @@ def seconds(text: object) -> int | None:
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine itself."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
@@ -342,8 +342,7 @@ class _Reader:
                 return self.time(found)
             case "command":
                 return self.command(found, found.value)
-            case "secret":
-                return self.secret(found)
+        return self.secret(found)
 
     def text(self, found: _Value) -> str | None:
         if isinstance(found.value, str) and found.value and found.value.isprintable():

@@ -32,8 +32,12 @@ class State:
     created: bool = False
 
     def ours(self) -> dict[str, tuple[str, str]]:
-        """Return host -> (login, SHA-256 of the token): how an entry is known to be ours."""
-        return {host: (record.login, record.sha256) for record in self.records for host in record.hosts}
+        """Return host -> (login, SHA-256 of the token): how an entry is known to be ours.
+
+        While a delivery is under way a host has two records; the older one is what stands.
+        """
+        known = reversed(self.records)
+        return {host: (record.login, record.sha256) for record in known for host in record.hosts}
 
 
 def request_key(request: Request) -> str:

@@ -189,11 +189,11 @@ class Daemon:
         """
         before = self._state
         created = before.created or not os.path.lexists(self._sink.path)
-        both = state.State(self._sink.path, before.records + records, created)
+        both = state.State(self._sink.path, tuple(dict.fromkeys(before.records + records)), created)
         roll = random.random()
         try:
             self._save(both)
-            delivery = self._sink.deliver(wanted, {**self._configured_hosts(), **before.ours(), **both.ours()})
+            delivery = self._sink.deliver(wanted, self._configured_hosts() | both.ours())
             self._save(state.State(self._sink.path, records, created))
         except DeliveryFailed as error:
             return core.DeliveryEnded(wanted, roll, _delivery_failure(error))

@@ -1,0 +1,110 @@
+"""URL -> provider: what is recognised, what is not, and what shares a token."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import indexes
+
+ACME = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-central-1"}
+D = "acme-123456789012.d.codeartifact"
+
+
+@pytest.mark.parametrize(
+    ("url", "provider", "options"),
+    [
+        (f"https://{D}.eu-central-1.amazonaws.com/pypi/prod/simple/", "aws-codeartifact", ACME),
+        (f"https://{D.upper()}.EU-CENTRAL-1.AMAZONAWS.COM/pypi/prod/simple/", "aws-codeartifact", ACME),
+        ("https://acme-123456789012.codeartifact.eu-central-1.on.aws/pypi/prod/simple/", "aws-codeartifact", ACME),
+        (
+            f"https://{D.replace('acme', 'my-own-acme')}.us-gov-west-1.amazonaws.com/pypi/p/simple/",
+            "aws-codeartifact",
+            {"domain": "my-own-acme", "domain-owner": "123456789012", "region": "us-gov-west-1"},
+        ),
+        (f"https://{D}.cn-north-1.amazonaws.com.cn/pypi/p/", "aws-codeartifact", {**ACME, "region": "cn-north-1"}),
+        (
+            "https://vpce-0a1b-xyz.d.codeartifact.eu-central-1.vpce.amazonaws.com/pypi/d/acme-123456789012/prod/simple/",
+            "aws-codeartifact",
+            ACME,
+        ),
+        ("https://europe-west3-python.pkg.dev/acme/models/simple/", "google-artifact-registry", {}),
+        ("https://us-python.pkg.dev/acme/models/simple/", "google-artifact-registry", {}),
+        ("https://pkgs.dev.azure.com/acme/_packaging/feed/pypi/simple/", "azure-artifacts", {}),
+        ("https://pkgs.dev.azure.com/acme/project/_packaging/feed/pypi/simple/", "azure-artifacts", {}),
+        ("https://acme.pkgs.visualstudio.com/_packaging/feed/pypi/simple/", "azure-artifacts", {}),
+    ],
+)
+def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
+    """The clouds' own hosts tell their provider, and CodeArtifact's their domain, owner and region."""
+    assert indexes.recognise(url) == (provider, options)
+    assert indexes.told_by_url(provider, url) == options
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://{D}.eu-west-1.amazonaws.com.evil.example/pypi/prod/simple/",
+        f"https://evil.example/{D}.eu-west-1.amazonaws.com/simple/",
+        f"https://evil{D}x.eu-west-1.amazonaws.com/",
+        "https://acme-12345678901.d.codeartifact.eu-west-1.amazonaws.com/",
+        "https://vpce-0a1b.d.codeartifact.eu-central-1.vpce.amazonaws.com/pypi/prod/simple/",
+        "https://europe-python.pkg.dev.evil.example/a/b/simple/",
+        "https://npm.pkg.dev/a/b/",
+        "https://pkgs.dev.azure.com.evil.example/acme/",
+        "https://pkgs.dev.azure.com/",
+        "https://.pkgs.visualstudio.com/",
+        "https://pkgs.visualstudio.com/",
+        "https://corp.example/simple/",
+    ],
+)
+def test_not_recognised(url: str) -> None:
+    """Look-alikes and strangers are nobody's."""
+    assert indexes.recognise(url) is None
+    assert indexes.told_by_url("aws-codeartifact", url) == {}
+
+
+def test_what_shares_a_token() -> None:
+    """All repositories of a domain, all of one Google identity, all feeds of an organisation; others do not."""
+    aws = [indexes.request("aws-codeartifact", f"https://x/{repository}", ACME, {}) for repository in "ab"]
+    assert aws[0] == aws[1]
+    assert aws[0] != indexes.request("aws-codeartifact", "https://x/a", {**ACME, "profile": "dev"}, {})
+    assert aws[0] != indexes.request("aws-codeartifact", "https://x/a", ACME, {"AWS_CONFIG_FILE": "/x"})
+    google = [indexes.request("google-artifact-registry", f"https://{host}-python.pkg.dev/x", {}, {}) for host in "ab"]
+    assert google[0] == google[1]
+    azure = [
+        indexes.request("azure-artifacts", f"https://pkgs.dev.azure.com/{path}/pypi/simple/", {}, {}).service
+        for path in ("acme/_packaging/a", "acme/project/_packaging/b", "other/_packaging/a")
+    ]
+    assert azure == ["https://pkgs.dev.azure.com/acme"] * 2 + ["https://pkgs.dev.azure.com/other"]
+    legacy = indexes.request("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/a/", {}, {})
+    assert legacy.service == "https://acme.pkgs.visualstudio.com"
+    assert indexes.request("plug-in", "https://x.example/a", {}, {}).service == "https://x.example/a"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        (f"https://{D}.eu-central-1.amazonaws.com/pypi/production/simple/", "production"),
+        ("https://europe-west3-python.pkg.dev/acme-ml/models/simple/", "models"),
+        ("https://pkgs.dev.azure.com/acme/_packaging/platform/pypi/simple/", "platform"),
+        ("https://corp.example/simple/", "corp.example"),
+        ("https://corp.example/a%20b/", "a-20b"),
+        ("https://corp.example/---/", "index"),
+    ],
+)
+def test_a_derived_name_is_one_that_uv_allows(url: str, name: str) -> None:
+    """The last telling word of the path, else the host."""
+    assert indexes.default_name(url) == name
+    assert indexes.told_by_url("plug-in", url) == {}
+
+
+@given(st.text(max_size=60))
+def test_no_url_raises_but_valueerror(text: str) -> None:
+    """Whatever stands in a file as a URL ends in an answer or in ValueError."""
+    try:
+        indexes.recognise(f"https://{text}")
+        assert indexes.default_name(f"https://{text}")
+    except ValueError:
+        return

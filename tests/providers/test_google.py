@@ -1,0 +1,776 @@
+"""google-artifact-registry, with the real google-auth against a loopback Google behind a TLS-ending proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google_world import CANARY, TARGET, World, asked, loopback_world
+
+from uvtokend.core.model import Credential, Failure
+from uvtokend.providers import google, google_gcloud, google_transport
+from uvtokend.sandbox import google as fake
+from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.sandbox.web import Answer, Server, Site
+
+LOGIN = "gcloud auth application-default login"
+BUILDER = f"builder@{fake.PROJECT}.iam.gserviceaccount.com"
+HTML = Answer(200, b"<html>Please log in to this network</html>", {"Content-Type": "text/html"})
+FUTURE = datetime(2099, 1, 31, 8, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with loopback_world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+def check(world: World, found: Credential, identity: str | None, holder: str | None = None) -> None:
+    """A credential is what Google gave: valid there, for the right one, with its true end."""
+    token = found.password.reveal()
+    assert world.cloud.valid(token)
+    assert world.cloud.holder(token) == (holder or identity)
+    assert (found.login, found.identity) == ("oauth2accesstoken", identity)
+    assert found.expires_at is not None
+    assert found.expires_at.tzinfo is UTC
+    assert abs(found.expires_at - found.issued_at - timedelta(seconds=world.cloud.life)) < timedelta(seconds=60)
+    assert world.proxy.refused == []
+
+
+# ------------------------------------------------------------------------------------------------------- who asks
+
+
+def service_account(world: World) -> None:
+    world.use(world.cloud.service_account())
+
+
+def user(world: World) -> None:
+    world.well_known(world.cloud.user())
+
+
+def user_named(world: World) -> None:
+    world.use(world.cloud.user())
+
+
+def workforce(world: World) -> None:
+    world.use(world.cloud.workforce_user())
+
+
+def federated(world: World) -> None:
+    world.use(world.cloud.external_account({"file": world.subject()}))
+
+
+def federated_program(world: World) -> None:
+    subject = Path(world.subject()).read_text()
+    kind = "urn:ietf:params:oauth:token-type:jwt"
+    said = {"version": 1, "success": True, "token_type": kind, "id_token": subject}
+    program = world.program(f"echo '{json.dumps(said)}'\n", "subject-token")
+    world.use(world.cloud.external_account({"executable": {"command": program, "timeout_millis": 5000}}))
+    world.patch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+
+
+def federated_aws(world: World) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        world.patch.setenv(name, CANARY)
+    world.patch.setenv("AWS_REGION", "eu-central-1")
+    verification = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"
+    source = {"environment_id": "aws1", "regional_cred_verification_url": verification}
+    world.use({**world.cloud.external_account(source), "subject_token_type": fake.AWS_REQUEST})
+
+
+def federated_impersonating(world: World) -> None:
+    world.cloud.impersonable.add(TARGET)
+    world.use(world.cloud.external_account({"file": world.subject()}, TARGET))
+
+
+def impersonating(world: World) -> None:
+    world.cloud.impersonable.add(TARGET)
+    url, source = fake.impersonation_url(TARGET), world.cloud.user()
+    kind = "impersonated_service_account"
+    world.well_known({"type": kind, "service_account_impersonation_url": url, "source_credentials": source})
+
+
+Setting = Callable[[World], None]
+
+FORMS: dict[str, tuple[Setting, str, str | None]] = {
+    "service account": (service_account, BUILDER, None),
+    "user": (user, "person@example.com", None),
+    "user named by the variable": (user_named, "person@example.com", None),
+    "workforce user": (workforce, fake.WORKFORCE, "workforce@example.com"),
+    "external account, file": (federated, fake.POOL, "principal:" + fake.POOL),
+    "external account, program": (federated_program, fake.POOL, "principal:" + fake.POOL),
+    "external account, AWS": (federated_aws, fake.POOL, "principal:" + fake.POOL),
+    "external account, impersonating": (federated_impersonating, TARGET, None),
+    "impersonated service account": (impersonating, TARGET, None),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_adc(world: World, form: str) -> None:
+    """Each kind of ADC ends in a valid token of its identity, by calls to Google alone and without gcloud."""
+    prepare, identity, holder = FORMS[form]
+    marker = world.home / "gcloud-was-run"
+    world.program(f": > {marker}\n")
+    prepare(world)
+    check(world, google.fetch(asked()), identity, holder)
+    assert not marker.exists()
+
+
+def test_a_named_file_goes_before_the_environment(world: World) -> None:
+    """credentials-file decides alone, and Google is asked exactly once."""
+    world.use(world.cloud.user("other@example.com"))
+    path = world.file(world.cloud.service_account(), "key.json")
+    check(world, google.fetch(asked(source="adc", credentials_file=path)), BUILDER)
+    assert world.paths() == ["oauth2.googleapis.com/token"]
+
+
+@pytest.mark.parametrize("prepare", [service_account, user, federated], ids=lambda prepare: prepare.__name__)
+def test_impersonation_with_a_lifetime(world: World, prepare: Setting) -> None:
+    """Any source may impersonate; the life that is asked for is the life that is reported."""
+    prepare(world)
+    world.cloud.impersonable.add(TARGET)
+    world.cloud.longest, world.cloud.life = 43200, 7200
+    check(world, google.fetch(asked(impersonate_service_account=TARGET, lifetime=7200)), TARGET)
+
+
+def test_a_subject_token_from_an_address(world: World) -> None:
+    """The token that is to be exchanged may come from an address; what that says is no token of Google's."""
+    subject = Path(world.subject()).read_text()
+    answers = [Answer(200, subject.encode()), Answer(403, CANARY.encode()), Answer(200, b""), HTML]
+    with Server(lambda _: answers.pop(0)) as issuer:
+        world.use(world.cloud.external_account({"url": f"{issuer.url}/token"}))
+        check(world, google.fetch(asked()), fake.POOL, "principal:" + fake.POOL)
+        reasons = [(failure.kind, failure.reason) for failure in (world.failure(), world.failure(), world.failure())]
+    assert reasons == [("transient", "subject-token")] * 2 + [("transient", "captive-portal")]
+
+
+def test_the_end_is_told_on_our_clock(world: World) -> None:
+    """Google names an impersonated token's end on its own clock; where that is ahead, the end is moved to ours."""
+    user(world)
+    world.cloud.impersonable.add(TARGET)
+    world.cloud.clock_ahead = 5000
+    check(world, google.fetch(asked(impersonate_service_account=TARGET)), TARGET)
+
+
+def test_no_credential_of_netrc_overwrites_a_token(world: World) -> None:
+    """requests replaces an explicit Bearer header by what netrc holds for the host; ours does not look."""
+    user(world)
+    world.cloud.impersonable.add(TARGET)
+    netrc = world.file("default login stranger password wrong\n", "netrc")
+    Path(netrc).chmod(0o600)
+    world.patch.setenv("NETRC", netrc)
+    check(world, google.fetch(asked(impersonate_service_account=TARGET)), TARGET)
+
+
+def test_the_metadata_server(world: World) -> None:
+    """On a machine of Google the token comes from its metadata server, with the true end of a cached one."""
+    world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with Server(world.cloud.metadata) as metadata:
+        world.machine(metadata)
+        first, second = world.worker(), world.worker()
+    assert isinstance(first, Credential)
+    assert isinstance(second, Credential)
+    check(world, first, fake.MACHINE)
+    assert first.password.reveal() == second.password.reveal()
+    assert first.expires_at is not None
+    assert second.expires_at is not None
+    assert abs(first.expires_at - second.expires_at) <= timedelta(seconds=3)
+
+
+def test_the_metadata_server_impersonating(world: World) -> None:
+    """A machine may impersonate, too, without a further question about its universe."""
+    world.cloud.impersonable.add(TARGET)
+    with Server(world.cloud.metadata) as metadata:
+        world.machine(metadata)
+        found = world.worker(impersonate_service_account=TARGET)
+        paths = [call.path for call in metadata.calls]
+    assert isinstance(found, Credential)
+    check(world, found, TARGET)
+    assert not [path for path in paths if "universe" in path or "project" in path]
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/x", "http://metadata.google.internal/x"])
+def test_the_machine_is_never_asked_through_a_proxy(world: World, url: str) -> None:
+    """A proxy would answer with the token of its own machine; a call to the metadata server goes straight there."""
+    with Server(lambda _: Answer(200, b"", {"Metadata-Flavor": "Google"})) as proxy:
+        world.patch.setenv("HTTP_PROXY", proxy.url)
+        world.patch.setattr(socket, "create_connection", _nowhere)
+        world.patch.setattr(socket, "getaddrinfo", _nowhere)
+        assert not google_transport.Transport().is_metadata_server(url.split("/")[2])
+        assert proxy.calls == []
+
+
+def _nowhere(*_: Any, **__: Any) -> Any:
+    raise OSError
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def said(answer: Answer) -> Site:
+    return lambda _: answer
+
+
+def at(endpoint: fake.Endpoint, answer: Answer) -> Setting:
+    return lambda world: world.cloud.faults.update({endpoint: said(answer)})
+
+
+def both(*steps: Setting) -> Setting:
+    def run(world: World) -> None:
+        for step in steps:
+            step(world)
+
+    return run
+
+
+def nobody(world: World) -> None:
+    """Nothing is set up at all."""
+
+
+def no_proxy(world: World) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        world.patch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free.getsockname()[1]}")
+
+
+def host_unknown_to_the_proxy(world: World) -> None:
+    world.proxy.sites = {}
+
+
+def distrusted(world: World) -> None:
+    with TlsProxy({}) as other:
+        world.file(Path(other.ca_file).read_text(), "other.pem")
+    world.patch.setenv("REQUESTS_CA_BUNDLE", str(world.home / "other.pem"))
+
+
+def no_bundle(world: World) -> None:
+    world.patch.setenv("REQUESTS_CA_BUNDLE", str(world.home / "missing.pem"))
+
+
+def named_file(content: Any) -> Setting:
+    return lambda world: world.patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", world.file(content))
+
+
+def named_missing(world: World) -> None:
+    user(world)
+    world.patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(world.home / "missing.json"))
+
+
+def named_folder(world: World) -> None:
+    world.patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(world.home))
+
+
+def broken_login(world: World) -> None:
+    world.well_known({"type": "authorized_user", "client_id": "x"})
+
+
+def other_key(world: World) -> None:
+    old = world.cloud.service_account()
+    world.cloud.service_account()
+    world.use(old)
+
+
+def no_address(world: World) -> None:
+    world.use({**world.cloud.service_account(), "token_uri": CANARY})
+
+
+def unknown_account(world: World) -> None:
+    world.use(fake.GoogleCloud().service_account())
+
+
+def ahead(world: World) -> None:
+    service_account(world)
+    world.cloud.clock_ahead = 79 * 60
+
+
+def logged_out(world: World) -> None:
+    world.well_known(fake.GoogleCloud().user())
+
+
+def stale_subject(world: World) -> None:
+    federated(world)
+    world.cloud.subjects.clear()
+
+
+def no_subject(world: World) -> None:
+    world.use(world.cloud.external_account({"file": str(world.home / "missing")}))
+
+
+def other_pool(world: World) -> None:
+    world.use({**world.cloud.external_account({"file": world.subject()}), "audience": "//iam.googleapis.com/other"})
+
+
+def program_forbidden(world: World) -> None:
+    federated_program(world)
+    world.patch.delenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES")
+
+
+def program_failing(world: World) -> None:
+    federated_program(world)
+    world.program(f"echo {CANARY}; exit 1\n", "subject-token")
+
+
+def disabled(world: World) -> None:
+    message = f"IAM Service Account Credentials API has not been used in project 1 before {CANARY}."
+    world.cloud.faults["iam"] = said(fake.problem(403, "PERMISSION_DENIED", message, reason="SERVICE_DISABLED"))
+
+
+def allowed(world: World) -> None:
+    world.cloud.impersonable.add(TARGET)
+
+
+def refusal(error: str, subtype: str = "", status: int = 400) -> Answer:
+    return fake.refusal(error, CANARY, subtype, status)
+
+
+TO_TARGET = {"impersonate_service_account": TARGET}
+BUSY = Answer(429, CANARY.encode(), {"Retry-After": "17"})
+GARBAGE = Answer(200, f'"{CANARY}"'.encode(), {"Content-Type": "application/json"})
+SPACE = Answer.json({"access_token": f"{CANARY} x", "expires_in": 3599})
+SOON = Answer.json({"access_token": CANARY, "expires_in": "soon"})
+KEYS = f"gcloud iam service-accounts keys create new-key.json --iam-account {BUILDER}"
+BIND = f"gcloud iam service-accounts add-iam-policy-binding {TARGET} --member"
+
+#: What is set up, the options, and the failure: kind, reason, hint.
+FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
+    "nothing is set up": (nobody, {}, "login-required", "no-credentials", LOGIN),
+    "named file is missing": (named_missing, {}, "rejected", "no-credentials-file", None),
+    "named file is a folder": (named_folder, {}, "rejected", "bad-credentials-file", None),
+    "named file is not JSON": (named_file(CANARY), {}, "rejected", "bad-credentials-file", None),
+    "named file is a list": (named_file([CANARY]), {}, "rejected", "bad-credentials-file", None),
+    "named file is of no type": (named_file({"type": CANARY}), {}, "rejected", "bad-credentials-file", None),
+    "key is no key": (
+        named_file({"type": "service_account", "client_email": "a@b", "token_uri": "x", "private_key": CANARY}),
+        {},
+        "rejected",
+        "bad-credentials-file",
+        None,
+    ),
+    "key names no address": (
+        no_address,
+        {},
+        "rejected",
+        "bad-credentials-file",
+        None,
+    ),
+    "impersonation of nothing": (
+        named_file({"type": "impersonated_service_account"}),
+        {},
+        "rejected",
+        "bad-credentials-file",
+        None,
+    ),
+    "login file is broken": (broken_login, {}, "login-required", "bad-credentials-file", LOGIN),
+    "login was revoked": (logged_out, {}, "login-required", "login-expired", LOGIN),
+    "reauthentication": (
+        both(user, at("token", fake.REAUTHENTICATE)),
+        {},
+        "login-required",
+        "reauthentication",
+        LOGIN,
+    ),
+    "reauthentication, other subtype": (
+        both(user, at("token", refusal("invalid_grant", "rapt_required"))),
+        {},
+        "login-required",
+        "reauthentication",
+        LOGIN,
+    ),
+    "workforce login was revoked": (
+        both(workforce, at("sts", fake.REVOKED)),
+        {},
+        "login-required",
+        "login-expired",
+        LOGIN,
+    ),
+    "client was deleted": (
+        both(user, at("token", refusal("deleted_client", status=401))),
+        {},
+        "login-required",
+        "client-refused",
+        LOGIN,
+    ),
+    "policy": (both(user, at("token", refusal("admin_policy_enforced"))), {}, "rejected", "policy", None),
+    "unknown refusal of a user": (both(user, at("token", refusal("invalid_scope"))), {}, "rejected", "refused", LOGIN),
+    "refusal without a body": (both(user, at("token", Answer(403))), {}, "rejected", "refused", LOGIN),
+    "key was deleted": (other_key, {}, "rejected", "key-revoked", KEYS),
+    "account was deleted": (
+        unknown_account,
+        {},
+        "rejected",
+        "account-gone",
+        f"gcloud iam service-accounts describe {BUILDER}",
+    ),
+    "clock is wrong": (ahead, {}, "transient", "clock-skew", "sudo timedatectl set-ntp true"),
+    "refusal of a service account": (
+        both(service_account, at("token", refusal("invalid_scope"))),
+        {},
+        "rejected",
+        "refused",
+        None,
+    ),
+    "subject token is stale": (stale_subject, {}, "transient", "subject-token", None),
+    "subject token is missing": (no_subject, {}, "transient", "subject-token", None),
+    "subject token's program fails": (program_failing, {}, "transient", "subject-token", None),
+    "subject token's program is forbidden": (program_forbidden, {}, "rejected", "executable-not-allowed", None),
+    "pool is another": (other_pool, {}, "rejected", "federation-refused", None),
+    "may not impersonate": (
+        service_account,
+        TO_TARGET,
+        "rejected",
+        "impersonation-denied",
+        f"{BIND}=serviceAccount:{BUILDER} --role=roles/iam.serviceAccountTokenCreator",
+    ),
+    "impersonated account is gone": (
+        both(user, at("iam", fake.problem(404, "NOT_FOUND", f"Not found; {CANARY}"))),
+        TO_TARGET,
+        "rejected",
+        "account-gone",
+        f"gcloud iam service-accounts describe {TARGET}",
+    ),
+    "API is off": (
+        both(user, disabled),
+        TO_TARGET,
+        "rejected",
+        "api-disabled",
+        "gcloud services enable iamcredentials.googleapis.com",
+    ),
+    "impersonation is refused": (
+        both(user, at("iam", fake.problem(400, CANARY, CANARY))),
+        TO_TARGET,
+        "rejected",
+        "refused",
+        None,
+    ),
+    "garbage instead of an impersonation": (
+        both(user, at("iam", Answer.json({"accessToken": CANARY, "expireTime": "soon"}))),
+        TO_TARGET,
+        "transient",
+        "bad-answer",
+        None,
+    ),
+    "user may not impersonate": (
+        user,
+        TO_TARGET,
+        "rejected",
+        "impersonation-denied",
+        f"{BIND}=user:ACCOUNT --role=roles/iam.serviceAccountTokenCreator",
+    ),
+    "life is too long": (both(user, allowed), {**TO_TARGET, "lifetime": 7200}, "rejected", "lifetime", None),
+    "source's token is refused": (
+        both(user, at("iam", fake.problem(401, "UNAUTHENTICATED", CANARY))),
+        TO_TARGET,
+        "rejected",
+        "refused",
+        None,
+    ),
+    "busy": (both(user, at("token", BUSY)), {}, "transient", "throttled", None),
+    "busy in OAuth's words": (
+        both(user, at("token", refusal("rate_limit_exceeded", status=403))),
+        {},
+        "transient",
+        "throttled",
+        None,
+    ),
+    "fault at Google": (both(user, at("token", Answer(500, CANARY.encode()))), {}, "transient", "server-error", None),
+    "fault at Google, later": (
+        both(user, allowed, at("iam", Answer(503, CANARY.encode()))),
+        TO_TARGET,
+        "transient",
+        "server-error",
+        None,
+    ),
+    "fault in OAuth's words": (
+        both(user, at("token", refusal("internal_failure"))),
+        {},
+        "transient",
+        "server-error",
+        None,
+    ),
+    "captive portal": (both(user, at("token", HTML)), {}, "transient", "captive-portal", None),
+    "captive portal of an exchange": (both(federated, at("sts", HTML)), {}, "transient", "captive-portal", None),
+    "captive portal, redirecting": (
+        both(user, at("token", Answer(302, b"", {"Location": "https://portal.example/"}))),
+        {},
+        "transient",
+        "captive-portal",
+        None,
+    ),
+    "captive portal, honest": (both(user, at("token", Answer(511))), {}, "transient", "captive-portal", None),
+    "garbage": (both(user, at("token", GARBAGE)), {}, "transient", "bad-answer", None),
+    "token with a space": (both(user, at("token", SPACE)), {}, "transient", "bad-answer", None),
+    "end that is no number": (both(user, at("token", SOON)), {}, "transient", "bad-answer", None),
+    "no token in the answer": (both(user, at("token", Answer.json({}))), {}, "transient", "bad-answer", None),
+    "nobody listens": (both(user, no_proxy), {}, "transient", "unreachable", None),
+    "proxy refuses": (both(user, host_unknown_to_the_proxy), {}, "transient", "unreachable", None),
+    "certificate is not trusted": (both(user, distrusted), {}, "transient", "untrusted-certificate", None),
+    "bundle is missing": (both(user, no_bundle), {}, "rejected", "ca-bundle", None),
+    "source is unknown": (user, {"source": "guess"}, "rejected", "bad-options", None),
+    "file with gcloud": (nobody, {"source": "gcloud", "credentials_file": "x"}, "rejected", "bad-options", None),
+    "life without impersonation": (user, {"lifetime": 600}, "rejected", "bad-options", None),
+    "life without end": (user, {**TO_TARGET, "lifetime": 43201}, "rejected", "bad-options", None),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures(world: World, case: str) -> None:
+    """Every failure ends classified, with its mend, at the first answer, and shows no secret."""
+    prepare, options, kind, reason, hint = FAILURES[case]
+    world.program(": > gcloud-was-run\n")
+    prepare(world)
+    found = world.failure(**options)
+    assert (found.kind, found.reason, found.hint) == (kind, reason, hint)
+    assert found.message.endswith(".")
+    assert len(world.proxy.calls) <= 2
+    assert not (world.home / "gcloud-was-run").exists()
+
+
+def test_retry_after_is_passed_on(world: World) -> None:
+    """What Google asks us to wait is told to the daemon, as seconds."""
+    user(world)
+    world.cloud.faults["token"] = said(BUSY)
+    assert world.failure().retry_after == 17
+
+
+@pytest.mark.parametrize("limit", ["CALL_TIMEOUT", "TIMEOUT"])
+def test_silence_is_bounded(world: World, limit: str) -> None:
+    """A Google that accepts and never answers costs the time limit of the call, and at most that of the fetch."""
+    user(world)
+    over = threading.Event()
+    world.cloud.faults["token"] = fake.hanging(over.wait)
+    world.patch.setattr(google_transport if limit == "CALL_TIMEOUT" else google, limit, 0.3)
+    try:
+        found = world.failure()
+    finally:
+        over.set()
+    assert (found.kind, found.reason) == ("transient", "timeout")
+
+
+def test_a_machine_without_a_service_account(world: World) -> None:
+    """The metadata server answers 404 for a machine that has no service account: nothing will help until it has."""
+    answer = world.cloud.metadata
+
+    def site(call: Any) -> Answer:
+        return Answer(404, CANARY.encode()) if "service-accounts" in call.path else answer(call)
+
+    with Server(site) as metadata:
+        world.machine(metadata)
+        found = world.worker()
+    assert isinstance(found, Failure)
+    assert (found.kind, found.reason, found.hint) == ("rejected", "no-service-account", None)
+
+
+def test_a_machine_of_somebody_else(world: World) -> None:
+    """What answers at the well-known address without Google's header is not asked for a token."""
+    with Server(said(Answer(200, b"latest"))) as metadata:
+        world.machine(metadata)
+        world.patch.delenv("GCE_METADATA_HOST")
+        found = world.worker()
+        asked_for = [call.path for call in metadata.calls]
+    assert isinstance(found, Failure)
+    assert (found.kind, found.reason, found.hint) == ("login-required", "no-credentials", LOGIN)
+    assert asked_for == ["/"]
+
+
+def test_a_named_metadata_server_that_is_down(world: World) -> None:
+    """Where the environment names a metadata server, its silence is a fault that may pass, not a missing login."""
+    world.patch.delenv("NO_GCE_CHECK")
+    world.patch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+    found = world.failure()
+    assert (found.kind, found.reason) == ("transient", "unreachable")
+
+
+# --------------------------------------------------------------------------------------------------------- gcloud
+
+
+def gcloud(world: World, properties: str = '{"core": {"account": "person@example.com"}}') -> None:
+    """A gcloud that notes how it was called and answers as config-helper is documented to."""
+    world.secrets.append(CANARY)
+    answer = (
+        f'{{"credential": {{"access_token": "{CANARY}", "token_expiry": "2099-01-31T08:00:00Z"}},'
+        f' "configuration": {{"properties": {properties}}}}}'
+    )
+    note = f'echo "$@" > {world.home}/arguments\n/usr/bin/env > {world.home}/environment\n'
+    world.program(f"{note}echo '{answer}'\n")
+
+
+def test_gcloud_as_the_source(world: World) -> None:
+    """gcloud answers for its own account, is forced to a new token, and is told our CA bundle; ADC is not touched."""
+    user(world)
+    gcloud(world)
+    found = google.fetch(asked(source="gcloud"))
+    assert (found.login, found.password.reveal()) == ("oauth2accesstoken", CANARY)
+    assert (found.expires_at, found.identity) == (FUTURE, "person@example.com")
+    arguments = (world.home / "arguments").read_text()
+    assert arguments.startswith("config config-helper --force-auth-refresh --format=json(credential.access_token,")
+    environment = (world.home / "environment").read_text()
+    assert "CLOUDSDK_CORE_DISABLE_PROMPTS=1" in environment
+    assert f"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE={world.proxy.ca_file}" in environment
+    assert world.proxy.calls == []
+
+
+def test_gcloud_that_impersonates(world: World) -> None:
+    """Where gcloud itself impersonates, the token's identity is the impersonated account."""
+    gcloud(world, json.dumps({"core": {"account": "a@example.com"}, "auth": {"impersonate_service_account": TARGET}}))
+    assert google.fetch(asked(source="gcloud")).identity == TARGET
+
+
+def test_impersonation_by_the_account_of_gcloud(world: World) -> None:
+    """gcloud's token may be the source of an impersonation, as any other."""
+    allowed(world)
+    token = world.cloud.user_token("person@example.com")
+    world.program(f'echo \'{{"credential": {{"access_token": "{token}"}}}}\'\n')
+    check(world, google.fetch(asked(source="gcloud", impersonate_service_account=TARGET)), TARGET)
+    assert [path.rpartition("/")[2] for path in world.paths()] == [f"{TARGET}:generateAccessToken"]
+
+
+def test_gcloud_without_a_known_end(world: World) -> None:
+    """gcloud documents that the end of some tokens is unknown; then none is invented."""
+    world.program('echo \'{"credential": {"access_token": "abc", "token_expiry": null}}\'\n')
+    found = google.fetch(asked(source="gcloud"))
+    assert (found.expires_at, found.identity) == (None, None)
+
+
+REFRESHING = "There was a problem refreshing your current auth tokens:"
+ADVICE = "\nPlease run:\n\n  $ gcloud auth login\n\nto obtain new credentials."
+POOLED = "HTTPSConnectionPool(host='oauth2.googleapis.com', port=443): Max retries exceeded with url: /token"
+OF_ACCOUNT = "There was a problem refreshing auth tokens for account builder@example.com:"
+KEY_ADVICE = "\nPlease run:\n\n  $ gcloud auth activate-service-account --key-file=SERVICE_ACCOUNT_FILE_PATH"
+SHORT_LIVED = json.loads(fake.SKEWED.body)["error_description"]
+#: What gcloud 528 itself said with this loopback Google behind it, except for "certificate" and "unknown".
+GCLOUD_FAILURES = {
+    "no account": (
+        f"You do not currently have an active account selected.{ADVICE}",
+        ("login-required", "no-account", "gcloud auth login"),
+    ),
+    "revoked": (
+        f"{REFRESHING} ('invalid_grant: Token has been expired or revoked.', '{CANARY}'){ADVICE}",
+        ("login-required", "login-expired", "gcloud auth login"),
+    ),
+    "reauthentication": (
+        f"{REFRESHING} Reauthentication failed. cannot prompt during non-interactive execution.{ADVICE}",
+        ("login-required", "reauthentication", "gcloud auth login"),
+    ),
+    "unreachable, with the advice to log in": (
+        f"{REFRESHING} {POOLED}{ADVICE}",
+        ("transient", "unreachable", None),
+    ),
+    "key was deleted": (
+        f"{OF_ACCOUNT} ('invalid_grant: Invalid JWT Signature.', '{CANARY}'){KEY_ADVICE}",
+        ("login-required", "login-expired", "gcloud auth login --cred-file=KEY.json"),
+    ),
+    "clock is wrong": (
+        f"{OF_ACCOUNT} ('invalid_grant: {SHORT_LIVED}', '{CANARY}'){KEY_ADVICE}",
+        ("transient", "clock-skew", "sudo timedatectl set-ntp true"),
+    ),
+    "fault at Google, with the advice to log in": (
+        f"{OF_ACCOUNT} {KEY_ADVICE}",
+        ("transient", "gcloud-failed", "gcloud config config-helper --format='value(credential.token_expiry)'"),
+    ),
+    "may not impersonate": (
+        f"PERMISSION_DENIED: Failed to impersonate [{TARGET}]. Make sure the account that's trying to impersonate it",
+        ("rejected", "impersonation-denied", None),
+    ),
+    "certificate": (
+        f"{REFRESHING} {POOLED} (Caused by SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]')){ADVICE}",
+        ("transient", "untrusted-certificate", None),
+    ),
+    "unknown": (
+        CANARY,
+        ("transient", "gcloud-failed", "gcloud config config-helper --format='value(credential.token_expiry)'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GCLOUD_FAILURES)
+def test_gcloud_failing(world: World, case: str) -> None:
+    """What gcloud complains of is understood, and its words are not repeated; no other source takes its place."""
+    user(world)
+    complaint, expected = GCLOUD_FAILURES[case]
+    path = world.file(f"ERROR: (gcloud.config.config-helper) {complaint}\n", "complaint")
+    world.program(f'while read -r line; do echo "$line" >&2; done < {path}\nexit 1\n')
+    found = world.failure(source="gcloud")
+    assert (found.kind, found.reason, found.hint) == expected
+    assert world.proxy.calls == []
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "nonsense", "[]", '{"credential": null}', '{"credential": {"access_token": ""}}']
+)
+def test_gcloud_answering_garbage(world: World, answer: str) -> None:
+    """An answer without a token is a failure that may pass."""
+    world.program(f"echo '{answer}'\n")
+    found = world.failure(source="gcloud")
+    assert (found.kind, found.reason) == ("transient", "bad-answer")
+
+
+def test_gcloud_missing(world: World) -> None:
+    """Without gcloud on the PATH the source fails; ADC, which would work, is not asked."""
+    user(world)
+    found = world.failure(source="gcloud")
+    assert (found.kind, found.reason) == ("rejected", "no-gcloud")
+    (world.home / "bin" / "gcloud").write_text("not a program")
+    (world.home / "bin" / "gcloud").chmod(0o755)
+    assert world.failure(source="gcloud").reason == "no-gcloud"
+    assert world.proxy.calls == []
+
+
+def test_a_gcloud_that_hangs(world: World) -> None:
+    """A gcloud that never answers costs its time limit, although a child of it holds the pipe open; that child is in
+    our process group, so whoever ends the fetch ends it too."""
+    note = world.home / "child"
+    world.program(f"/bin/sleep 600 &\necho $! > {note}.new\n/bin/mv {note}.new {note}\nwait\n")
+    world.patch.setattr(google_gcloud, "TIMEOUT", 1.0)
+    found = world.failure(source="gcloud")
+    assert (found.kind, found.reason) == ("transient", "timeout")
+    child = int(note.read_text())
+    try:
+        assert os.getpgid(child) == os.getpgrp()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+# --------------------------------------------------------------------------------------------------------- secrets
+
+_DEBUG = """
+import json, logging, sys, warnings
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+logging.getLogger("google").setLevel(logging.DEBUG)
+from uvtokend.core.model import Request
+from uvtokend.errors import FetchFailed
+from uvtokend.providers.google import fetch
+options = tuple(sorted(json.loads(sys.argv[1]).items()))
+try:
+    print("got", repr(fetch(Request("google-artifact-registry", options=options))))
+except FetchFailed as failed:
+    logging.exception("failed")
+    print("failed", failed, repr(failed.failure))
+"""
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+@pytest.mark.parametrize("prepare", [service_account, user, federated_impersonating], ids=lambda found: found.__name__)
+def test_no_secret_is_shown(world: World, prepare: Setting, faulty: bool) -> None:
+    """With all debug logging switched on, neither output holds a token, key, refresh token or client secret."""
+    prepare(world)
+    allowed(world)
+    world.secrets.append(CANARY)
+    if faulty:
+        world.cloud.faults["iam"] = said(fake.problem(400, CANARY, CANARY))
+    env = {**os.environ, "GOOGLE_SDK_PYTHON_LOGGING_SCOPE": "google"}
+    command = [sys.executable, "-c", _DEBUG, json.dumps({"impersonate-service-account": TARGET, "lifetime": 600})]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("failed" if faulty else "got")
+    assert "DEBUG" in done.stderr
+    shown = done.stdout + done.stderr
+    assert not [secret for secret in [*world.secrets, *world.cloud.issued()] if secret in shown]

@@ -1,0 +1,685 @@
+"""The command line: real processes, the real daemon, real files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from uvtokend import __version__
+
+TOKEN = "tok-3b1f9a"
+FOREIGN = b"# mine\nmachine ftp.example login me password mine\n"
+
+
+@dataclass
+class Desk:
+    """A home of its own, and the commands run there."""
+
+    home: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "UVTOKEND_", "NO_"))}
+        kept.pop("NETRC", None)
+        return {**kept, "HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), **self.extra}
+
+    @property
+    def netrc(self) -> Path:
+        return self.home / ".netrc"
+
+    @property
+    def config(self) -> Path:
+        return self.home / ".config" / "uvtokend" / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.home / ".local" / "state" / "uvtokend"
+
+    @property
+    def socket(self) -> Path:
+        return self.home / "run" / "uvtokend" / "control.sock"
+
+    def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
+        """Start one command."""
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(
+            [sys.executable, "-m", "uvtokend", *args], stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes
+        )
+
+    def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end; its exit status must be this one, and it must never show a traceback."""
+        process = self.popen(*args)
+        out, err = process.communicate(timeout=60)
+        assert "Traceback" not in out + err
+        assert TOKEN not in out + err
+        assert process.returncode == status, (args, out, err)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def document(self, *args: str, status: int = 0) -> dict[str, Any]:
+        """Return the status document of one command."""
+        document = json.loads(self.run(*args, "--json", status=status).stdout)
+        assert isinstance(document, dict)
+        return document
+
+    def configure(self, *indexes: tuple[str, str], daemon: str = "") -> None:
+        """Write a configuration of `command` indexes: (name, host), answered by the file `answer-<name>`."""
+        parts = [daemon]
+        for name, host in indexes:
+            answer = self.home / f"answer-{name}"
+            if not answer.exists():
+                self.answer(name)
+            command = json.dumps(["cat", str(answer)])
+            parts += ["[[index]]", f'url = "https://{host}/simple/"', f'name = "{name}"']
+            parts += ['provider = "command"', f"command = {command}"]
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        self.config.write_text("\n".join(parts))
+        self.config.chmod(0o600)
+
+    def answer(self, name: str, text: str | None = None) -> None:
+        """Let an index's command answer this; a good token by default."""
+        good = json.dumps({"username": "me", "password": TOKEN, "expires_in": 3600})
+        (self.home / f"answer-{name}").write_text(good if text is None else text)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk whose daemon, if one is left running, is ended."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "run").mkdir(0o700)
+    desk = Desk(tmp_path)
+    desk.netrc.write_bytes(FOREIGN)
+    desk.netrc.chmod(0o600)
+    yield desk
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, psutil.NoSuchProcess):
+        process = psutil.Process(ask(desk.socket, "version")["pid"])
+        process.terminate()
+        gone(process)
+
+
+def ask(path: Path, method: str) -> Any:
+    """Ask a daemon one thing, without the client under test."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(json.dumps({"jsonrpc": "2.0", "id": 7, "method": method}).encode() + b"\n")
+        return json.loads(client.makefile().readline())["result"]
+
+
+def gone(process: psutil.Process) -> None:
+    """Wait until a process is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+
+
+# ----------------------------------------------------------------------------------------------- wrong use, no daemon
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["nope"],
+        ["--nope"],
+        ["status", "--nope"],
+        ["refresh", "--watch"],
+        ["start", "--wait", "soon"],
+        ["start", "--wait", "-1"],
+        ["stop", "now"],
+        ["adopt"],
+        ["--config"],
+        ["status", "--config"],
+        ["status", "nobody"],
+        ["once", "nobody"],
+        ["adopt", "nobody"],
+    ],
+)
+def test_wrong_usage_is_2(desk: Desk, args: list[str]) -> None:
+    """Wrong usage, an unknown index name too, is exit status 2 and a sentence on standard error."""
+    done = desk.run(*args, status=2)
+    assert done.stderr
+    assert not done.stdout
+
+
+def test_help_and_version_are_for_standard_output(desk: Desk) -> None:
+    """What was asked for goes to standard output, and every verb has help."""
+    assert desk.run("--version").stdout == f"uvtokend {__version__}\n"
+    text = desk.run("--help").stdout
+    verbs = ("run", "start", "stop", "restart", "reload", "status", "refresh", "once", "log", "purge", "adopt", "demo")
+    assert all(f"    {verb} " in text for verb in verbs)
+    assert "--watch" in desk.run("status", "--help").stdout
+
+
+def test_without_a_configuration_status_says_how_to_go_on(desk: Desk) -> None:
+    """No configuration, or one without an index, is no error: `uvtokend init` is named, and the status is 0."""
+    assert "uvtokend init" in desk.run("status").stdout
+    document = json.loads((done := desk.run("status", "--json")).stdout)
+    assert (document["pid"], document["indexes"]) == (None, [])
+    assert "uvtokend init" in done.stderr
+    desk.configure()
+    assert "uvtokend init" in desk.run("status").stdout
+    assert not desk.state.exists()
+
+
+@pytest.mark.parametrize("verb", ["status", "run", "start", "restart", "once", "adopt"])
+def test_a_wrong_configuration_is_2_with_all_its_problems(desk: Desk, verb: str) -> None:
+    """All problems come at once, each with its file, key and mend, whichever verb finds them."""
+    desk.configure()
+    desk.config.write_text('[daemon]\nmax-wrkers = 1\n\n[[index]]\nurl = "ftp://x.example/"\nname = "x"\n')
+    done = desk.run(verb, *(["x"] if verb == "adopt" else []), status=2)
+    lines = [line for line in done.stderr.splitlines() if str(desk.config) in line]
+    assert len(lines) >= 2
+    assert "max-wrkers" in done.stderr
+    assert "max-workers" in done.stderr
+
+
+def test_another_configuration_may_stand_before_or_after_the_verb(desk: Desk) -> None:
+    """`--config` means the same in both places, for the hot verbs and for the others."""
+    desk.configure(("a", "a.example"))
+    other = desk.home / "other.toml"
+    desk.config.rename(other)
+    for args in (["--config", str(other), "status"], ["status", f"--config={other}"]):
+        assert desk.document(*args, status=3)["config"] == str(other)
+    for args in (["--config", str(other), "adopt", "a"], ["adopt", "a", "--config", str(other)]):
+        assert "nothing to take over" in desk.run(*args).stderr
+
+
+@pytest.mark.parametrize("args", [["stop"], ["reload"], ["refresh"]])
+def test_without_a_daemon_it_is_3(desk: Desk, args: list[str]) -> None:
+    """What needs a daemon says that there is none, and how to start one."""
+    desk.configure(("a", "a.example"))
+    done = desk.run(*args, status=3)
+    assert "not running" in done.stderr
+    assert "uvtokend start" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------- a whole life
+
+
+def test_a_life_from_start_to_purge(desk: Desk) -> None:
+    """The verbs do what they promise, one after the other, and purge leaves the netrc as if we had never been."""
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    assert "is running (pid" in desk.run("start").stderr
+    assert "already" in desk.run("start").stderr
+    desk.run("refresh")
+    document = desk.document("status")
+    assert [index["health"] for index in document["indexes"]] == ["fresh", "fresh"]
+    assert document["pid"] == ask(desk.socket, "version")["pid"]
+    assert {"version", "started_at", "config", "netrc", "socket", "delivery"} <= document.keys()
+    assert [index["name"] for index in desk.document("status", "b")["indexes"]] == ["b"]
+    assert [index["name"] for index in desk.document("refresh", "b")["indexes"]] == ["b"]
+    for verb in ("status", "refresh"):
+        assert "a, b" in desk.run(verb, "nobody", status=2).stderr
+    assert desk.run("status").stdout.splitlines()[0].startswith("INDEX")
+    assert TOKEN in desk.netrc.read_text()
+    log = desk.run("log").stdout
+    assert log.count("A new token was fetched") >= 2
+    assert stat.S_IMODE((desk.state / "daemon.log").stat().st_mode) == 0o600
+    assert "is stopped" in desk.run("stop").stderr
+    document = desk.document("status", status=3)
+    assert document["pid"] is None
+    assert [(index["health"], index["delivered"]) for index in document["indexes"]] == [("fresh", True)] * 2
+    assert "not running" in desk.run("status", status=3).stdout
+    desk.run("purge")
+    assert desk.netrc.read_bytes() == FOREIGN
+    assert not desk.state.exists()
+    assert not desk.socket.parent.exists()
+    assert desk.config.exists()
+    desk.run("purge")
+
+
+def test_purge_ends_a_running_daemon_and_takes_a_netrc_of_our_own_away(desk: Desk) -> None:
+    """Where there was no netrc before us there is none after us; the daemon is gone first."""
+    desk.netrc.unlink()
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    process = psutil.Process(ask(desk.socket, "version")["pid"])
+    desk.run("purge")
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert not desk.netrc.exists()
+
+
+def test_purge_needs_no_state_and_leaves_a_strange_netrc_alone(desk: Desk) -> None:
+    """Our block goes also when the state folder is lost; a netrc that never held anything of ours is not touched."""
+    desk.netrc.chmod(0o644)
+    before = desk.netrc.stat()
+    desk.run("purge")
+    after = desk.netrc.stat()
+    assert (after.st_mode, after.st_ino, after.st_mtime_ns) == (before.st_mode, before.st_ino, before.st_mtime_ns)
+    desk.configure(("a", "a.example"))
+    desk.run("once")
+    desk.config.write_text("nonsense")
+    for file in desk.state.iterdir():
+        file.unlink()
+    desk.state.rmdir()
+    desk.run("purge")
+    assert desk.netrc.read_bytes() == FOREIGN
+
+
+def test_restart_starts_a_stopped_daemon_and_replaces_a_running_one(desk: Desk) -> None:
+    """`restart` ends with a new daemon, whatever was before; with a wrong configuration the old one goes on."""
+    desk.configure(("a", "a.example"))
+    desk.run("restart")
+    first = ask(desk.socket, "version")["pid"]
+    desk.run("restart")
+    second = ask(desk.socket, "version")["pid"]
+    assert second != first
+    desk.config.write_text("nonsense")
+    desk.run("restart", status=2)
+    assert ask(desk.socket, "version")["pid"] == second
+
+
+def test_reload_takes_a_good_configuration_and_refuses_a_bad_one(desk: Desk) -> None:
+    """A bad configuration is refused whole, with all problems; the old one stays in force."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    assert "names 2 indexes" in desk.run("reload").stderr
+    desk.config.write_text(desk.config.read_text() + "\n[daemon]\nmax-wrkers = 1\nlog-level = 7\n")
+    done = desk.run("reload", status=2)
+    assert "max-wrkers" in done.stderr
+    assert "log-level" in done.stderr
+    assert len(desk.document("refresh")["indexes"]) == 2
+
+
+def test_a_failure_is_1_and_shows_its_mend_first(desk: Desk) -> None:
+    """Where a token cannot be had, `status`, `refresh` and `once` exit 1, and cause and mend stand on top."""
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    desk.answer("b", "garbage")
+    desk.run("once", status=1)
+    desk.run("start")
+    done = desk.run("refresh", status=1)
+    assert done.stdout.startswith("b: ")
+    assert desk.run("status", status=1).stdout.splitlines()[0] == done.stdout.splitlines()[0]
+    desk.run("status", "a")
+    desk.run("refresh", "a")
+    desk.run("once", "a")
+    desk.run("once", status=1)
+    desk.answer("b")
+    desk.run("once")
+    desk.run("status")
+    # A refresh that fails although the old token still lives has failed all the same.
+    desk.answer("a", "garbage")
+    desk.run("refresh", "a", status=1)
+    desk.run("status", "a")
+
+
+def test_once_needs_no_daemon(desk: Desk) -> None:
+    """`once` fetches what is due, delivers it and leaves no process behind; what is fresh it leaves alone."""
+    desk.configure(("a", "a.example"))
+    desk.run("once")
+    assert TOKEN in desk.netrc.read_text()
+    assert not desk.socket.exists()
+    desk.answer("a", "garbage")
+    desk.run("once")
+
+
+# --------------------------------------------------------------------------------------------------- starting, stopping
+
+
+def test_two_starts_at_once_make_one_daemon(desk: Desk) -> None:
+    """Whoever starts at the same instant gets the same daemon, and all succeed."""
+    desk.configure(("a", "a.example"))
+    starts = [desk.popen("start") for _ in range(3)]
+    texts = ["".join(start.communicate(timeout=60)) for start in starts]
+    assert [start.returncode for start in starts] == [0, 0, 0], texts
+    pid = ask(desk.socket, "version")["pid"]
+    assert all(f"(pid {pid})" in text for text in texts)
+    # Nor may a slow one take over later, when that daemon is stopped.
+    assert [process.pid for process in psutil.process_iter() if daemon_of(desk, process)] == [pid]
+
+
+def daemon_of(desk: Desk, process: psutil.Process) -> bool:
+    """Tell whether a process is a daemon of this desk."""
+    with contextlib.suppress(psutil.Error):
+        return process.environ().get("HOME") == str(desk.home) and "run" in process.cmdline()
+    return False
+
+
+def test_start_fails_with_the_reason(desk: Desk) -> None:
+    """A daemon that cannot start says why through `start`, which exits 1."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.extra["UVTOKEND_SOCKET"] = str(desk.home / "run" / "other.sock")
+    done = desk.run("start", "--wait", "1", status=1)
+    assert "already has an owner: pid" in done.stderr
+    desk.extra["UVTOKEND_SOCKET"] = str(desk.home / "run" / ("x" * 120))
+    assert "UVTOKEND_SOCKET" in desk.run("start", status=1).stderr
+
+
+@pytest.mark.parametrize("verb", ["start", "status", "run"])
+def test_a_socket_folder_that_others_may_enter_is_refused(desk: Desk, verb: str) -> None:
+    """Daemon and client refuse a control socket in a folder that is not private, and name the mend."""
+    desk.configure(("a", "a.example"))
+    (desk.home / "run" / "uvtokend").mkdir()
+    (desk.home / "run" / "uvtokend").chmod(0o755)
+    assert "chmod 700" in desk.run(verb, status=1).stderr
+
+
+def test_a_daemon_that_hangs_is_ended_by_stop(desk: Desk) -> None:
+    """A daemon that does not answer any more is named by `status`, and `stop` still gets rid of it."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    process = psutil.Process(ask(desk.socket, "version")["pid"])
+    process.suspend()
+    try:
+        stop = desk.popen("stop")
+        assert "uvtokend restart" in desk.run("status", status=1).stderr
+        # A stopped process does not see SIGTERM until it goes on.
+        while not _pending(process, signal.SIGTERM):
+            time.sleep(0.02)
+    finally:
+        process.resume()
+    assert stop.wait(timeout=60) == 0
+    stop.communicate()
+    gone(process)
+    desk.run("stop", status=3)
+
+
+def _pending(process: psutil.Process, number: int) -> bool:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_ends_well_when_it_is_asked_to(desk: Desk, number: int) -> None:
+    """`run` stays in the foreground, waits for a configuration if there is none, and exits 0 after a signal."""
+    daemon = desk.popen("run")
+    wait_for_daemon(desk)
+    assert "uvtokend init" in desk.run("status").stdout
+    assert ask(desk.socket, "version")["pid"] == daemon.pid
+    daemon.send_signal(number)
+    daemon.communicate(timeout=20)
+    assert daemon.returncode == 0
+
+
+def wait_for_daemon(desk: Desk) -> None:
+    """Return when a daemon answers."""
+    while True:
+        with contextlib.suppress(OSError):
+            ask(desk.socket, "version")
+            return
+        time.sleep(0.02)
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >> "$HOME/asked"
+case "$2" in
+    show-environment) test ! -e "$HOME/unreachable" ;;
+    start) test -e "$HOME/broken" && { echo "Unit is masked." >&2; exit 1; }
+        setsid "$PYTHON" -m uvtokend run --quiet < /dev/null > /dev/null 2>&1 & ;;
+esac
+"""
+
+
+def test_an_installed_service_is_what_start_starts(desk: Desk) -> None:
+    """With a user unit and a manager that can be reached, `start` goes through it, and tells why it refuses."""
+    unit = desk.home / ".config" / "systemd" / "user" / "uvtokend.service"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    systemctl = desk.home / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(SYSTEMCTL)
+    systemctl.chmod(0o755)
+    desk.extra |= {"PATH": f"{systemctl.parent}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    desk.configure(("a", "a.example"))
+    (desk.home / "broken").touch()
+    done = desk.run("start", status=1)
+    assert "Unit is masked." in done.stderr
+    assert "journalctl --user -u uvtokend" in done.stderr
+    (desk.home / "broken").unlink()
+    desk.run("restart")
+    assert (desk.home / "asked").read_text().splitlines()[-1] == "--user start uvtokend.service"
+    assert not (desk.state / "daemon.log").exists()
+    desk.run("stop")
+    (desk.home / "unreachable").touch()
+    desk.run("start")
+    assert (desk.state / "daemon.log").exists()
+    desk.run("stop")
+
+
+def test_a_killed_daemon_is_not_running(desk: Desk) -> None:
+    """After SIGKILL the socket that is left behind misleads nobody, and `start` works at once."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    process = psutil.Process(ask(desk.socket, "version")["pid"])
+    process.kill()
+    gone(process)
+    assert desk.socket.exists()
+    desk.run("status", status=3)
+    desk.run("start")
+
+
+# ---------------------------------------------------------------------------------------------------------------- adopt
+
+
+def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
+    """A foreign entry blocks its index, `adopt` mends it, and `purge` restores the netrc to the byte."""
+    before = (
+        FOREIGN + b"machine a.example\n  login old # why\n  password old-secret\nmachine z.example login z password z"
+    )
+    desk.netrc.write_bytes(before)
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    done = desk.run("refresh", status=1)
+    assert "  mend: uvtokend adopt a" in done.stdout.splitlines()
+    assert desk.netrc.read_bytes() == before
+    desk.run("adopt", "a")
+    desk.run("refresh")
+    assert b"old-secret" not in desk.netrc.read_bytes()
+    (backup,) = (desk.state / "adopted").iterdir()
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    assert "nothing to take over" in desk.run("adopt", "a").stderr
+    desk.run("purge")
+    assert desk.netrc.read_bytes() == before
+    assert not desk.state.exists()
+
+
+def test_a_broken_backup_stops_purge_before_it_forgets(desk: Desk) -> None:
+    """What purge cannot put back it does not delete."""
+    desk.netrc.write_bytes(b"machine a.example login old password old\n")
+    desk.configure(("a", "a.example"))
+    desk.run("adopt", "a")
+    (backup,) = (desk.state / "adopted").iterdir()
+    text = backup.read_text()
+    for broken in ("no json", json.dumps({"netrc": str(desk.netrc), "backup": "{}"})):
+        backup.write_text(broken)
+        assert str(backup) in desk.run("purge", status=1).stderr
+    backup.write_text(text)
+    desk.run("purge")
+    assert desk.netrc.read_bytes() == b"machine a.example login old password old\n"
+
+
+# ------------------------------------------------------------------------------------------------- terminals and pipes
+
+
+def test_watch_prints_anew_after_each_event_and_ends_with_the_daemon(desk: Desk) -> None:
+    """Without a terminal `--watch` prints lines; when the daemon is stopped it says so and exits 3."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    watch = desk.popen("status", "--watch", "--json")
+    assert watch.stdout is not None
+    assert json.loads(watch.stdout.readline())["indexes"][0]["name"] == "a"
+    desk.run("refresh")
+    assert json.loads(watch.stdout.readline())["indexes"][0]["name"] == "a"
+    desk.run("stop")
+    out, _ = watch.communicate(timeout=20)
+    assert watch.returncode == 3
+    assert json.loads(out[out.index("{\n") :])["pid"] is None
+
+
+def test_watch_on_a_terminal_draws_over_itself_until_interrupted(desk: Desk) -> None:
+    """On a terminal the picture is redrawn, in colour; Ctrl-C ends it with 130 and no traceback."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    text, status = on_terminal(desk, ["status", "--watch"], until=lambda seen: seen.count("\x1b[H\x1b[J") >= 2)
+    assert status == 130
+    assert "\x1b[32m" in text
+    assert "Traceback" not in text
+    text, _ = on_terminal(desk, ["status"])
+    assert "\x1b[32m" in text
+    desk.extra["NO_COLOR"] = "1"
+    text, _ = on_terminal(desk, ["status"])
+    assert "fresh" in text
+    assert "\x1b" not in text
+
+
+def on_terminal(desk: Desk, args: list[str], until: Callable[[str], bool] | None = None) -> tuple[str, int]:
+    """Run a command on a terminal of 60 columns; interrupt it once enough is seen."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    process = desk.popen(*args, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: the last process on the terminal has ended
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+            if until is not None and until(seen.decode()):
+                process.send_signal(signal.SIGINT)
+                until = None
+    os.close(ours)
+    return seen.decode(), process.wait(timeout=20)
+
+
+def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
+    """`uvtokend log --follow | head -1` ends quietly."""
+    desk.configure(("a", "a.example"))
+    desk.run("once")
+    log = desk.popen("log", "--follow")
+    assert log.stdout is not None
+    assert log.stderr is not None
+    assert "A new token" in log.stdout.readline()
+    log.stdout.close()
+    desk.answer("a", "garbage")
+    events = desk.state / "events.jsonl"
+    events.write_bytes(events.read_bytes() * 2)
+    assert log.wait(timeout=20) == 141
+    assert log.stderr.read() == ""
+    log.stderr.close()
+
+
+def test_the_log_goes_on_after_rotation_and_over_broken_lines(desk: Desk) -> None:
+    """Events are told once and whole: across a rotation, half a line, and a line that is none of ours."""
+    assert "never run" in desk.run("log").stderr
+    desk.state.mkdir(0o700, parents=True)
+    events = desk.state / "events.jsonl"
+
+    def event(text: str) -> str:
+        return json.dumps({"at": "2026-01-31T08:00:00Z", "level": "info", "names": [], "message": text, "hint": None})
+
+    events.write_text(f"{event('one')}\nnonsense\n{event('two')[:9]}")
+    log = desk.popen("log", "--follow")
+    assert log.stdout is not None
+    assert log.stdout.readline().endswith("one\n")
+    assert "no event" in log.stdout.readline()
+    events.write_text(f"{event('one')}\nnonsense\n{event('two')}\n")
+    assert log.stdout.readline().endswith("two\n")
+    events.rename(f"{events}.1")
+    events.write_text(event("three \x1b[31m") + "\n")
+    assert log.stdout.readline().endswith("three \\x1b[31m\n")
+    log.send_signal(signal.SIGINT)
+    log.communicate(timeout=20)
+    assert log.returncode == 130
+    assert [line.split()[-1] for line in desk.run("log").stdout.splitlines()] == ["one", "event)", "two", "\\x1b[31m"]
+
+
+# -------------------------------------------------------------------------------------------------- strange daemons
+
+
+@contextlib.contextmanager
+def impostor(desk: Desk, *answers: bytes) -> Iterator[None]:
+    """Stand in for the daemon: each client gets the next answer, then is hung up on."""
+    desk.socket.parent.mkdir(0o700)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(desk.socket))
+    server.listen()
+
+    def serve() -> None:
+        for answer in answers:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return  # the test is over
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"garbage\n", "is not uvtokend"),
+        (b"[]\n", "is not uvtokend"),
+        (b'{"error": 3}\n', "is not uvtokend"),
+        (b'{"error": {"code": 1}}\n', "is not uvtokend"),
+        (b"", "hung up"),
+        (b'{"half', "hung up"),
+        (b'{"error": {"code": -32603, "message": "Ouch \\u001b[31m", "data": {"hint": "mend it"}}}\n', "mend it"),
+        (b'{"error": {"code": -32602, "message": "names is a list"}}\n', "names is a list"),
+    ],
+)
+def test_a_strange_answer_is_a_sentence(desk: Desk, answer: bytes, sentence: str) -> None:
+    """Whatever answers on the socket, the client says what is wrong; it neither hangs nor shows a traceback."""
+    with impostor(desk, answer):
+        done = desk.run("status", status=1)
+    assert sentence in done.stderr
+    assert "\x1b" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_another_version_is_named(desk: Desk) -> None:
+    """A daemon that does not know a method is told apart by its version, with the mend."""
+    refusal = b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "There is no method."}}\n'
+    with impostor(desk, refusal, b'{"jsonrpc": "2.0", "id": 1, "result": {"version": "0.0.7", "pid": 1}}\n'):
+        done = desk.run("reload", status=1)
+    assert "0.0.7" in done.stderr
+    assert "uvtokend restart" in done.stderr
+
+
+def test_an_older_daemon_is_named_by_status(desk: Desk) -> None:
+    """After an upgrade the daemon that still runs is of the old version, and `status` says so."""
+    document = {
+        "version": "0.0.7",
+        "pid": 1,
+        "netrc": "/n",
+        "delivery": {"ok": True, "problem": None},
+        "indexes": [],
+    }
+    with impostor(desk, json.dumps({"jsonrpc": "2.0", "id": 1, "result": document}).encode() + b"\n"):
+        done = desk.run("status", "--json")
+    assert json.loads(done.stdout) == document
+    assert "0.0.7" in done.stderr
+    assert "uvtokend restart" in done.stderr

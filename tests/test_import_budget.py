@@ -1,0 +1,133 @@
+"""What `uvtokend status` may import: it runs in prompts and hooks, so it must start near Python's own floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+OURS = {
+    "uvtokend",
+    "uvtokend.cli",
+    "uvtokend.cli.client",
+    "uvtokend.cli.console",
+    "uvtokend.cli.main",
+    "uvtokend.cli.refresh",
+    "uvtokend.cli.status",
+    "uvtokend.core",
+    "uvtokend.core.report",
+    "uvtokend.errors",
+    "uvtokend.paths",
+}
+#: What talking JSON over a socket and reading a time cost in themselves, on whatever Python this is.
+NEEDED = "import __future__, datetime, json, os, select, socket, stat, sys, time"
+TOO_DEAR = {
+    "apscheduler",
+    "argparse",
+    "asyncio",
+    "azure",
+    "boto3",
+    "botocore",
+    "dataclasses",
+    "google",
+    "hashlib",
+    "inspect",
+    "logging",
+    "pathlib",
+    "platformdirs",
+    "psutil",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "tomllib",
+    "typing",
+    "urllib",
+}
+INDEX = {
+    "name": "a",
+    "health": "fresh",
+    "state": "waiting",
+    "life_left_s": 3000,
+    "refresh_at": "2026-01-31T08:00:00Z",
+    "delivered": True,
+    "failures": 0,
+    "last_error": None,
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Serve one status document on a control socket, and give the environment that leads there."""
+    folder = tmp_path / "s"
+    folder.mkdir(0o700)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(folder / "c"))
+    server.listen()
+    thread = threading.Thread(target=_serve, args=(server,))
+    thread.start()
+    yield {
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "UVTOKEND_SOCKET": str(folder / "c"),
+    }
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    server.close()
+
+
+def _serve(server: socket.socket) -> None:
+    from uvtokend import __version__
+
+    document = {
+        "version": __version__,
+        "pid": 1,
+        "netrc": "/n",
+        "delivery": {"ok": True, "problem": None},
+        "indexes": [INDEX],
+    }
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:
+            return
+        with client:
+            client.recv(65536)
+            client.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "result": document}).encode() + b"\n")
+
+
+def imported(code: str, environment: dict[str, str]) -> set[str]:
+    """Return the modules that a fresh Python has after some code, beyond those that it has anyway."""
+    code = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before), file=sys.stderr)"
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("args", [["status"], ["status", "a", "--json"], ["refresh", "--json", "a"]])
+def test_a_hot_verb_imports_next_to_nothing(args: list[str], environment: dict[str, str]) -> None:
+    """The hot verbs import what a socket, JSON and a time need, and their own few modules, no more."""
+    modules = imported(f"from uvtokend.cli.main import main; assert main({args}) == 0", environment)
+    assert "uvtokend.cli.client" in modules
+    assert modules <= imported(NEEDED, environment) | OURS
+
+
+def test_what_is_needed_is_cheap(environment: dict[str, str]) -> None:
+    """Nothing dear hides in what is needed, so that the test above means something."""
+    roots = {module.partition(".")[0] for module in imported(NEEDED, environment)}
+    assert "socket" in roots
+    assert not roots & TOO_DEAR
+
+
+def test_the_first_line_costs_nothing(environment: dict[str, str]) -> None:
+    """`--version` and `--help` load neither the daemon nor any SDK."""
+    modules = imported("from uvtokend.cli.main import main; assert main(['--version']) == 0", environment)
+    roots = {module.partition(".")[0] for module in modules}
+    assert not roots & {"apscheduler", "asyncio", "azure", "boto3", "google", "platformdirs", "psutil"}
+    assert not {module for module in modules if module.startswith("uvtokend.daemon")}

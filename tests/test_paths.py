@@ -1,0 +1,160 @@
+"""Where things are: the same places as platformdirs names, and no folder that others could reach into."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+
+from uvtokend import paths
+from uvtokend.errors import UvtokendError
+
+NAMES = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "UVTOKEND_SOCKET", "UVTOKEND_CONFIG")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def private(path: Path) -> Path:
+    """Make a folder that only we can enter."""
+    path.mkdir(0o700)
+    path.chmod(0o700)
+    return path
+
+
+@pytest.mark.parametrize("xdg", [None, "", "relative", "/somewhere/else", "/somewhere/else/", "/"])
+@pytest.mark.parametrize("home", [None, "", "relative", "/home/me", "/home/me/", "/"])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_state_folder_is_platformdirs_own(
+    monkeypatch: pytest.MonkeyPatch, xdg: str | None, home: str | None, platform: str
+) -> None:
+    """What the hot path works out by itself is what platformdirs would have said."""
+    for name, value in (("XDG_STATE_HOME", xdg), ("HOME", home)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    if platform == "darwin" and (home is None or not home.startswith("/")):
+        platform = "linux"  # such a home is left to platformdirs, which looks at the real platform
+    monkeypatch.setattr(sys, "platform", platform)
+    expected = (MacOS if platform == "darwin" else Unix)("uvtokend", False).user_state_dir
+    assert os.path.normpath(paths.state_folder()) == os.path.normpath(expected)
+    assert paths.state_file() == os.path.join(paths.state_folder(), "state.json")
+    assert paths.events_file() == os.path.join(paths.state_folder(), "events.jsonl")
+
+
+def test_the_socket_is_in_platformdirs_runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A runtime folder as the XDG specification wants it is used just as platformdirs uses it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(private(tmp_path / "run")))
+    assert paths.socket_file() == os.path.join(platformdirs.user_runtime_dir("uvtokend", False), "control.sock")
+
+
+@pytest.mark.parametrize("kind", ["missing", "open", "file", "symlink", "relative"])
+def test_without_a_usable_runtime_folder_the_socket_is_in_the_state_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """A runtime folder that is not there, not ours alone or no folder, as after `su`, counts as none."""
+    folder = tmp_path / "run"
+    if kind == "open":
+        private(folder).chmod(0o777)
+    elif kind == "file":
+        folder.touch()
+    elif kind == "symlink":
+        folder.symlink_to(private(tmp_path / "real"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run" if kind == "relative" else str(folder))
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)  # nobody's /run/user
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert paths.socket_file() == str(tmp_path / "uvtokend" / "control.sock")
+
+
+def test_variables_name_other_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """UVTOKEND_SOCKET and UVTOKEND_CONFIG win, --config wins over the latter, and all become absolute."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("UVTOKEND_SOCKET", "here/c.sock")
+    monkeypatch.setenv("UVTOKEND_CONFIG", "~/c.toml")
+    assert paths.socket_file() == str(tmp_path / "here" / "c.sock")
+    assert paths.config_file() == "/home/me/c.toml"
+    assert paths.config_file("d.toml") == str(tmp_path / "d.toml")
+    monkeypatch.delenv("UVTOKEND_CONFIG")
+    assert paths.config_file() == str(platformdirs.user_config_path("uvtokend", False) / "config.toml")
+    assert paths.site_config_file() == str(platformdirs.site_config_path("uvtokend", False) / "config.toml")
+
+
+def test_a_path_too_long_for_a_socket_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest path works; one byte more names the variable that mends it, instead of a bare OSError."""
+    longest = "/" + "ä" * ((paths.SUN_PATH_MAX - 1) // 2)
+    monkeypatch.setenv("UVTOKEND_SOCKET", longest)
+    assert paths.socket_file() == longest
+    monkeypatch.setenv("UVTOKEND_SOCKET", longest + "x")
+    with pytest.raises(UvtokendError, match=r"longer than the 10\d bytes") as caught:
+        paths.socket_file()
+    assert "UVTOKEND_SOCKET" in str(caught.value.hint)
+
+
+def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    """What is made is 0700, whatever the umask, and making it again is fine."""
+    before = os.umask(0)
+    try:
+        paths.private_folder(str(tmp_path / "a" / "b"))
+    finally:
+        os.umask(before)
+    paths.private_folder(str(tmp_path / "a" / "b"))
+    assert [oct((tmp_path / name).stat().st_mode & 0o777) for name in ("a", "a/b")] == ["0o700", "0o700"]
+    paths.check_private(str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("open", "Others may enter"),
+        ("symlink", "symbolic link"),
+        ("dangling", "symbolic link"),
+        ("file", "not a folder"),
+        ("foreign", "belongs to uid"),
+    ],
+)
+def test_a_folder_that_is_not_private_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, message: str
+) -> None:
+    """A folder that others may enter, or that leads elsewhere, is refused with the mend, and left as it is."""
+    folder = tmp_path / "x"
+    if kind == "symlink":
+        folder.symlink_to(private(tmp_path / "real"))
+    elif kind == "dangling":
+        folder.symlink_to(tmp_path / "nowhere")
+    elif kind == "file":
+        folder.touch()
+    else:
+        private(folder).chmod(0o755 if kind == "open" else 0o700)
+    if kind == "foreign":
+        monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    for check in (paths.private_folder, paths.check_private):
+        with pytest.raises(UvtokendError, match=message) as caught:
+            check(str(folder))
+        assert caught.value.hint
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
+    """A file in the way of a parent is a sentence, not a bare OSError."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UvtokendError, match="cannot be created"):
+        paths.private_folder(str(tmp_path / "file" / "a"))
+    with pytest.raises(UvtokendError, match="cannot be read"):
+        paths.check_private(str(tmp_path / "file" / "a"))
+
+
+def test_the_hot_path_imports_no_platformdirs(tmp_path: Path) -> None:
+    """With a home there is no need to ask platformdirs, which would cost as much as Python's own start."""
+    code = "import sys; from uvtokend import paths; paths.socket_file(); paths.state_file(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert "uvtokend.paths" in done.stdout.split()
+    assert not {"platformdirs", "pathlib", "typing", "dataclasses"} & set(done.stdout.split())
