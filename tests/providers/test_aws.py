@@ -98,7 +98,7 @@ def failure(wanted: Request) -> Failure:
 
 
 def in_worker(wanted: Request) -> tuple[Credential | Failure, str]:
-    """Fetch in a real worker (botocore looks for the SSO cache once, when it is imported); return what it printed too."""
+    """Fetch in a real worker, since botocore looks for the SSO cache once; return what it printed too."""
     environment = {**os.environ, "UVTOKEND_REQUEST": wire.encode_request(wanted), "UVTOKEND_FETCH_TIMEOUT": "60"}
     command = [sys.executable, "-m", "uvtokend.providers.worker"]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)

@@ -1,0 +1,48 @@
+"""The launchd agent, as far as it can be checked without a Mac: the plist's form, keys and types (launchd.plist(5))."""
+
+from __future__ import annotations
+
+import plistlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "launchd"
+TYPES: dict[str, type] = {
+    "Label": str,
+    "ProgramArguments": list,
+    "EnvironmentVariables": dict,
+    "RunAtLoad": bool,
+    "KeepAlive": dict,
+    "ThrottleInterval": int,
+    "ProcessType": str,
+    "Umask": int,
+}
+
+
+@pytest.fixture
+def agent() -> dict[str, Any]:
+    """The one property list."""
+    (file,) = FOLDER.glob("*.plist")
+    with file.open("rb") as opened:
+        return {**plistlib.load(opened), "file": file.stem}
+
+
+def test_keys_and_types(agent: dict[str, Any]) -> None:
+    """Known keys with their types only: launchd ignores others in silence."""
+    file = agent.pop("file")
+    assert {key: type(value) for key, value in agent.items()} == TYPES
+    assert agent["Label"] == file
+    assert all(isinstance(text, str) for text in agent["EnvironmentVariables"].values())
+    assert agent["ProcessType"] in {"Background", "Standard", "Adaptive", "Interactive"}
+
+
+def test_what_it_runs(agent: dict[str, Any]) -> None:
+    """``uvtokend run`` with umask 077, again after a crash, not after a stop; helpers are on the PATH."""
+    program, *arguments = agent["ProgramArguments"]
+    assert Path(program).is_absolute()
+    assert "exec uvtokend run" in arguments[-1]
+    assert agent["Umask"] == 0o077
+    assert agent["KeepAlive"] == {"SuccessfulExit": False}
+    assert {"/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"} <= set(agent["EnvironmentVariables"]["PATH"].split(":"))
