@@ -15,7 +15,7 @@ EFFECTS = {"time", "random", "socket", "subprocess", "asyncio", "threading", "pa
 
 RULES = [
     ("core", EFFECTS, "the core decides; clock, dice, files and sockets are somebody else's"),
-    ("core", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "service", "sandbox")}, "it stands below all"),
+    ("core", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "sandbox")}, "it is the lowest"),
     ("daemon", {"uvtokend.providers"}, "the daemon spawns providers; importing one would load an SDK into it"),
     ("daemon", {"uvtokend.cli", "uvtokend.sandbox", "psutil"}, "the daemon stays small"),
     ("providers", {"uvtokend.daemon", "uvtokend.cli"}, "a worker knows nothing of who spawned it"),

@@ -1,0 +1,304 @@
+"""The whole daemon as a process: real boto3 in its workers, the emulated cloud, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from uvtokend.sandbox import codeartifact
+from uvtokend.sandbox.codeartifact import CodeArtifact
+from uvtokend.sandbox.laptop import Laptop
+from uvtokend.sandbox.web import Answer, Call
+
+FOREIGN = b"# my own\r\nmachine mine.example login me password \xff'mine'\n\n\tmacdef x\n y\n"
+#: What a step may take on a busy machine before the test calls it hung.
+PATIENCE = 40.0
+
+
+@pytest.fixture
+def cloud() -> Iterator[CodeArtifact]:
+    """The emulated AWS."""
+    with CodeArtifact() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Iterator[Laptop]:
+    """A machine with one index, whose daemon is ended at the end."""
+    machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+    machine.configure(a="https://a.example/simple/")
+    yield machine
+    machine.stop()
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Await a condition of another process."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+    return found
+
+
+def status(laptop: Laptop) -> dict[str, Any]:
+    done = laptop.uvtokend("status", "--json")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def index(laptop: Laptop, name: str = "a") -> dict[str, Any]:
+    return next(one for one in status(laptop)["indexes"] if one["name"] == name)
+
+
+def tokens(laptop: Laptop) -> dict[str, str]:
+    """Return what Python's own netrc reads: host -> token."""
+    if not laptop.netrc.exists():
+        return {}
+    return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
+
+
+def start(laptop: Laptop) -> None:
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["delivered"])
+
+
+def test_one_request_serves_ten_indexes(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """All repositories of a domain share one token, on every host; a uv finds each of them."""
+    laptop.configure(**{f"i{number}": f"https://h{number % 3}.example/r{number}/simple/" for number in range(10)})
+    laptop.start()
+    until(lambda: len(status(laptop)["indexes"]) == 10 and laptop.uvtokend("status").returncode == 0)
+    assert cloud.fetches == 1
+    assert set(tokens(laptop)) == {"h0.example", "h1.example", "h2.example"}
+    assert len(set(tokens(laptop).values())) == 1
+
+
+def test_a_kill_at_any_moment(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """After SIGKILL the next start works at once; a token that stands is kept; foreign text is intact."""
+    laptop.netrc.write_bytes(FOREIGN)
+    dice = random.Random(7)
+    for _ in range(6):
+        laptop.start()
+        time.sleep(dice.uniform(0.05, 0.9))
+        assert laptop.daemon is not None
+        laptop.daemon.kill()
+        laptop.daemon.wait()
+        assert laptop.netrc.read_bytes().endswith(FOREIGN)
+    start(laptop)
+    fetched = cloud.fetches
+    assert laptop.daemon is not None
+    laptop.daemon.kill()
+    laptop.daemon.wait()
+    start(laptop)
+    assert cloud.fetches == fetched
+    assert laptop.netrc.read_bytes().endswith(FOREIGN)
+    assert laptop.uvtokend("stop").returncode == 0
+    assert laptop.uvtokend("purge").returncode == 0
+    assert laptop.netrc.read_bytes() == FOREIGN
+
+
+def test_expiry_fails_closed(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """The cloud is away: the token stands to its end, then its entry goes, and comes back with the next token."""
+    cloud.life = 6.0
+    start(laptop)
+    cloud.fault = lambda _: codeartifact.error(500, "InternalServerException", "oops")
+    until(lambda: index(laptop)["health"] == "stale" and index(laptop)["last_error"])
+    assert "a.example" in tokens(laptop)
+    until(lambda: "a.example" not in tokens(laptop))
+    found = index(laptop)
+    assert (found["health"], found["delivered"]) == ("expired", False)
+    assert found["last_error"]["kind"] == "transient"
+    assert laptop.uvtokend("status").returncode == 1
+    cloud.fault = None
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert cloud.valid(tokens(laptop)["a.example"])
+
+
+def test_expired_entries_go_before_the_first_fetch(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """A daemon that starts over a token that died takes it out, also while the cloud is away."""
+    cloud.life = 2.0
+    start(laptop)
+    laptop.stop()
+    until(lambda: not cloud.valid(tokens(laptop)["a.example"]))
+    cloud.fault = lambda _: codeartifact.error(500, "InternalServerException", "oops")
+    laptop.start()
+    until(lambda: "a.example" not in tokens(laptop))
+
+
+def test_a_fetch_that_hangs_delays_nobody(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """It is gone at its deadline with its helpers, while another index got its token at once."""
+    note = laptop.folder / "pid"
+    (laptop.home / "hang").write_text(
+        f"[profile hang]\ncredential_process = sh -c 'echo $$ > {note}; exec sleep 600'\n"
+    )
+    table = laptop.config.read_text()
+    hang = table.replace('"a"', '"b"').replace("a.example", "b.example").replace('"dev"', '"hang"')
+    hang = hang.replace("env = {", f'env = {{ AWS_CONFIG_FILE = "{laptop.home / "hang"}",')
+    laptop.config.write_text(f'[daemon]\nfetch-timeout = "4s"\n{table}\n{hang}')
+    laptop.start()
+    until(lambda: note.exists() and note.read_text().strip())
+    helper = psutil.Process(int(note.read_text()))
+    until(lambda: status(laptop)["pid"] and index(laptop, "a")["delivered"])
+    helper.wait(PATIENCE)
+    until(lambda: (index(laptop, "b")["last_error"] or {}).get("reason") == "deadline")
+
+
+def test_a_cloud_that_never_answers(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """The SDK's endpoint accepts and is silent: the deadline ends it, and a refresh is answered."""
+    text = laptop.config.read_text()
+    laptop.config.write_text(f'[daemon]\nfetch-timeout = "3s"\n{text}')
+
+    def silent(_: Call) -> Answer | None:
+        time.sleep(8)
+        return None
+
+    cloud.fault = silent
+    laptop.start()
+    until(lambda: status(laptop)["pid"])
+    assert laptop.uvtokend("refresh").returncode == 1
+    assert index(laptop)["last_error"]["reason"] == "deadline"
+
+
+def test_a_new_login_is_noticed(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Blocked, with the exact command; and as soon as the login's files change, the token is fetched."""
+    keys = (laptop.home / "aws").read_text()
+    (laptop.home / "aws").write_text("")
+    laptop.config.write_text(laptop.config.read_text().replace('profile = "dev"\n', ""))
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["state"] == "blocked")
+    assert index(laptop)["last_error"]["hint"] == "aws configure"
+    assert "aws configure" in laptop.uvtokend("status").stdout
+    (laptop.home / "aws").write_text(keys.replace("[dev]", "[default]"))
+    until(lambda: index(laptop)["delivered"])
+
+
+def test_one_owner_for_a_netrc(laptop: Laptop) -> None:
+    """A second daemon with another socket gives way, and names who owns the netrc."""
+    start(laptop)
+    assert laptop.daemon is not None
+    second = laptop.run(
+        [sys.executable, "-P", "-m", "uvtokend", "run"],
+        env={"UVTOKEND_SOCKET": str(laptop.folder / "run" / "other.sock")},
+    )
+    assert second.returncode == 1
+    assert str(laptop.daemon.pid) in second.stderr
+
+
+def test_reload_takes_all_or_nothing(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """A bad configuration is refused whole with every problem; a good one is taken without a new fetch."""
+    start(laptop)
+    good = laptop.config.read_text()
+    laptop.config.write_text(good.replace('profile = "dev"', 'profil = "dev"\nduration = 7'))
+    refused = laptop.uvtokend("reload")
+    assert refused.returncode == 2
+    assert "profil" in refused.stderr
+    assert "duration" in refused.stderr
+    assert index(laptop)["delivered"]
+    laptop.config.write_text(good + good.replace('"a"', '"b"').replace("a.example", "b.example"))
+    assert laptop.uvtokend("reload").returncode == 0
+    until(lambda: index(laptop, "b")["delivered"])
+    assert cloud.fetches == 1
+    laptop.config.write_text("")
+    assert laptop.daemon is not None
+    laptop.daemon.send_signal(signal.SIGHUP)
+    until(lambda: not tokens(laptop))
+
+
+def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Without one it runs and waits; with one it begins by itself."""
+    text = laptop.config.read_text()
+    laptop.config.write_text("")
+    laptop.start()
+    until(lambda: status(laptop)["pid"])
+    shown = laptop.uvtokend("status")
+    assert (shown.returncode, "uvtokend init" in shown.stdout) == (0, True)
+    laptop.config.write_text(text)
+    until(lambda: "a.example" in tokens(laptop))
+
+
+def test_a_rival_that_drops_our_comments_does_not_lock_us_out(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """An entry without its marks that equals ours is taken back at the next delivery; nothing is doubled."""
+    start(laptop)
+    bare = "\n".join(line for line in laptop.netrc.read_text().splitlines() if not line.startswith("#"))
+    laptop.netrc.write_text(f"{bare}\nmachine mine.example login me password mine\n")
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert laptop.netrc.read_text().count("a.example") == 1
+    assert set(tokens(laptop)) == {"a.example", "mine.example"}
+
+
+def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: Laptop) -> None:
+    """It is left alone until the person says so, and purge gives it back."""
+    before = b"machine a.example login me password old\n# kept\n"
+    laptop.netrc.write_bytes(before)
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])
+    assert laptop.netrc.read_bytes() == before
+    assert index(laptop)["last_error"]["hint"] == "uvtokend adopt a"
+    assert laptop.uvtokend("adopt", "a").returncode == 0
+    until(lambda: index(laptop)["delivered"])
+    assert laptop.uvtokend("purge").returncode == 0
+    assert laptop.netrc.read_bytes() == before
+
+
+def test_a_netrc_that_cannot_be_written(laptop: Laptop) -> None:
+    """A folder in its place: the status says so with the mend, and it recovers by itself."""
+    laptop.netrc.mkdir()
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])
+    until(lambda: index(laptop)["last_error"]["kind"] == "delivery")
+    assert not status(laptop)["delivery"]["ok"]
+    laptop.netrc.rmdir()
+    until(lambda: index(laptop)["delivered"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer.json({"authorizationToken": "a\nmachine evil.example", "expiration": 4e9}), "control-character"),
+        (Answer.json({"authorizationToken": "x" * 20000, "expiration": 4e9}), "too-long"),
+        (Answer.json({"authorizationToken": "dead", "expiration": 1e9}), "expired-on-arrival"),
+    ],
+    ids=["line-break", "giant", "dead"],
+)
+def test_a_hostile_answer(laptop: Laptop, cloud: CodeArtifact, answer: Answer, reason: str) -> None:
+    """A token that would break the file, or is dead, is refused by name, and the file stays clean."""
+    laptop.netrc.write_bytes(FOREIGN)
+    cloud.fault = lambda call: answer if call.path == "/v1/authorization-token" else None
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])
+    assert index(laptop)["last_error"]["reason"] == reason
+    assert laptop.netrc.read_bytes() == FOREIGN
+
+
+def test_the_token_is_nowhere_but_in_the_netrc(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Not in the state, the log, the status, an argument list or a printed environment."""
+    start(laptop)
+    assert laptop.uvtokend("refresh").returncode == 0
+    said = laptop.uvtokend("status", "--json").stdout + laptop.uvtokend("status").stdout + laptop.uvtokend("log").stdout
+    files = [path for path in laptop.folder.rglob("*") if path.is_file() and path != laptop.netrc]
+    assert laptop.daemon is not None
+    process = psutil.Process(laptop.daemon.pid)
+    said += " ".join(process.cmdline()) + str(process.environ())
+    for token in cloud.tokens:
+        assert token not in said
+        assert token[200:260] not in said
+        assert not [path for path in files if token.encode() in path.read_bytes()]
+
+
+def test_the_daemon_is_light(laptop: Laptop) -> None:
+    """It carries no SDK: what a fetch needs is loaded in its worker."""
+    start(laptop)
+    assert laptop.daemon is not None
+    maps = Path(f"/proc/{laptop.daemon.pid}/maps")
+    if maps.exists():
+        assert "botocore" not in maps.read_text()
+    assert psutil.Process(laptop.daemon.pid).memory_info().rss < 48 * 2**20
