@@ -1,0 +1,31 @@
+"""What every test shares: which tests this machine cannot run, said aloud instead of skipped in silence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def missing_for_systemd() -> str | None:
+    """Say why a user manager of systemd cannot be run here, or None."""
+    if sys.platform != "linux" or os.getuid() != 0:
+        return "a systemd of our own needs Linux and root"
+    if not shutil.which("systemctl") or not any(Path(p, "systemd/systemd").exists() for p in ("/usr/lib", "/lib")):
+        return "systemd is not installed: apt-get install systemd dbus-user-session"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked ``systemd`` where there is none, and say so."""
+    reason = missing_for_systemd()
+    chosen = [item for item in items if item.get_closest_marker("systemd")] if reason else []
+    if chosen:
+        config.hook.pytest_deselected(items=chosen)
+        items[:] = [item for item in items if item not in chosen]
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"left out {len(chosen)} tests: {reason}")
