@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from uvtokend import paths
-from uvtokend.cli import backups, console, disk, lifecycle
+from uvtokend.cli import backups, console, lifecycle
 from uvtokend.cli.backups import Backup
 from uvtokend.config import load
 from uvtokend.core import netrc
+from uvtokend.core.model import Settings
 from uvtokend.core.netrc_adopt import restore
 from uvtokend.core.state import State
 from uvtokend.daemon.locks import netrc_lock
@@ -37,10 +38,11 @@ def run(config: str | None) -> int:
     paths.private_folder(str(folder))  # for the locks, should somebody have taken it away
     known = Store(str(folder)).load()
     kept = backups.newest_first()
-    for path in _netrcs(known, kept, config):
+    settings = _settings(config)
+    for path in _netrcs(known, kept, settings):
         lock = netrc_lock(str(folder), path)
         try:
-            _clean_netrc(path, known, [backup for backup in kept if backup.netrc == path])
+            _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path])
         finally:
             lock.release()
     _remove_files(folder, Path(paths.socket_file()))
@@ -48,24 +50,28 @@ def run(config: str | None) -> int:
     return OK
 
 
-def _netrcs(known: State, kept: Iterable[Backup], config: str | None) -> list[str]:
-    """Return every netrc that we may have written, resolved."""
+def _settings(config: str | None) -> Settings:
     try:
-        configured = disk.netrc_path(load(config))
+        return load(config)
     except ConfigError:
-        configured = os.environ.get("NETRC") or "~/.netrc"
-    current = NetrcSink(os.path.abspath(os.path.expanduser(configured))).path
+        return Settings("", netrc=os.environ.get("NETRC") or "~/.netrc")
+
+
+def _netrcs(known: State, kept: Iterable[Backup], settings: Settings) -> list[str]:
+    """Return every netrc that we may have written, resolved."""
+    current = NetrcSink(os.path.abspath(os.path.expanduser(settings.netrc or "~/.netrc"))).path
     found = [known.netrc, *(backup.netrc for backup in kept), current]
     return list(dict.fromkeys(path for path in found if path))
 
 
-def _clean_netrc(path: str, known: State, kept: Iterable[Backup]) -> None:
+def _clean_netrc(path: str, known: State, settings: Settings, kept: Iterable[Backup]) -> None:
     """Take our entries out of one netrc, and put back what was taken over. One that we made and is empty goes."""
 
     def edit(text: bytes) -> bytes:
-        ours = {host: (entry.login, "") for host, entry in netrc.block_entries(text).items()}
-        if known.netrc == path:
-            ours |= known.ours()
+        hosts = {index.host for index in settings.indexes}
+        if not known.netrc:  # the state is lost, so the block alone tells
+            hosts |= netrc.block_entries(text).keys()
+        ours = dict.fromkeys(hosts, ("", "")) | (known.ours() if known.netrc == path else {})
         text = netrc.edit(text, [], ours).text
         for backup in kept:
             text = _restored(text, backup)
