@@ -13,7 +13,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("run", "start", "stop", "restart", "reload", "status", "refresh", "once", "log", "purge", "adopt", "demo")
+VERBS = (
+    "run",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "status",
+    "refresh",
+    "once",
+    "log",
+    "purge",
+    "adopt",
+    "demo",
+    "init",
+)
 
 
 @pytest.fixture(scope="module")

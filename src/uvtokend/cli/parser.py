@@ -94,6 +94,10 @@ def _tokens(verbs: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _files(verbs: argparse._SubParsersAction[_Parser]) -> None:
+    init = _verb(verbs, "init", "find the private indexes that uv knows, and add what is missing to config.toml")
+    init.add_argument("paths", metavar="PATH", nargs="*", help="a project's folder, pyproject.toml or uv.toml (here)")
+    init.add_argument("--yes", action="store_true", help="do not ask")
+    init.set_defaults(verb=_init)
     adopt = _verb(verbs, "adopt", "take over a foreign netrc entry for an index's host; purge puts it back")
     adopt.add_argument("name", metavar="NAME", help="the index")
     adopt.set_defaults(verb=_adopt)
@@ -170,6 +174,12 @@ def _log(args: argparse.Namespace) -> int:
     from uvtokend.cli import log  # noqa: PLC0415
 
     return log.run(args.follow)
+
+
+def _init(args: argparse.Namespace) -> int:
+    from uvtokend.cli import init  # noqa: PLC0415
+
+    return init.run(args.paths, args.yes, args.config)
 
 
 def _adopt(args: argparse.Namespace) -> int:
