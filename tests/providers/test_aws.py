@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from botocore import exceptions as raised
 from botocore.config import Config
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import aws
+from uvtokend.providers import aws, aws_failures
+from uvtokend.providers.aws_login import Login
 from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call
 
+LOUD = "sh -c 'echo the-canary >&2; exit 1'"
 ROLE = "arn:aws:iam::123456789012:role/dev"
-LEAK = "[profile dev]\ncredential_process = sh -c 'echo the-canary >&2; exit 1'"
+PAGE = b"<html><body>Please pay for the Wi-Fi.</body></html>"
+HTML = Answer(200, PAGE, {"Content-Type": "text/html"})
+OLD = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
+LEAK = f"[profile dev]\ncredential_process = {LOUD}"
 MFA = (
     f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = arn:aws:iam::1:mfa/me\n"
     "[profile base]\naws_access_key_id = A\naws_secret_access_key = the-canary"
 )
-HTML = Answer(200, b"<html><body>Please pay for the Wi-Fi.</body></html>", {"Content-Type": "text/html"})
 START = "https://acme.awsapps.example/start"
 
 
@@ -42,8 +50,9 @@ def request(**options: Frozen) -> Request:
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtifact]:
     """The emulator, and an environment in which nothing but it can be found."""
-    for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION", "HTTPS_PROXY", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with CodeArtifact() as emulator:
@@ -53,7 +62,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtif
 
 
 @pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def keys(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:  # it empties the environment first
     """Static keys in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-canary-key")
@@ -70,7 +79,8 @@ def sso_session(tmp_path: Path, seconds: float, refresh: bool = False) -> None:
         f"[sso-session corp]\nsso_start_url = {START}\nsso_region = eu-central-1\n"
         "sso_registration_scopes = sso:account:access\n"
         "[profile dev]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = dev\n"
-        "region = eu-central-1\n",
+        "region = eu-central-1\n"
+        f"[profile role]\nrole_arn = {ROLE}\nsource_profile = dev\n",
     )
     cache = tmp_path / ".aws" / "sso" / "cache"
     cache.mkdir(parents=True)
@@ -93,7 +103,9 @@ def failure(wanted: Request) -> Failure:
     with pytest.raises(FetchFailed) as caught:
         aws.fetch(wanted)
     assert "canary" not in f"{caught.value} {caught.value.failure}"
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
     assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
     return caught.value.failure
 
 
@@ -138,11 +150,25 @@ def test_no_identity_is_no_failure(cloud: CodeArtifact) -> None:
 @pytest.mark.usefixtures("keys")
 def test_a_role_is_assumed_on_top(cloud: CodeArtifact) -> None:
     """``role-arn`` asks STS with the chain's identity, and CodeArtifact with the role's."""
-    assert aws.fetch(request(role_arn=ROLE)).identity
+    assert aws.fetch(request(role_arn=ROLE)).identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
     actions = [call.form().get("Action") for call in cloud.server.calls if call.path == "/"]
-    assert actions[0] == "AssumeRole"
+    assert actions == ["AssumeRole"], "the role's answer says who we are: no second question"
     token_call = next(call for call in cloud.server.calls if call.path == "/v1/authorization-token")
     assert "ASIAEXAMPLE" in (token_call.headers["Authorization"] or "")
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("minutes", [-4, 4])
+def test_times_stand_on_this_machines_clock(cloud: CodeArtifact, minutes: int) -> None:
+    """The answer's ``Date`` takes out the difference between the clocks, of which AWS allows some minutes."""
+    there = datetime.now(UTC) + timedelta(minutes=minutes)
+    end = there.timestamp() + 900
+    told = {"authorizationToken": codeartifact.jwe(there.timestamp(), end), "expiration": end}
+    cloud.fault = answers(Answer.json(told, Date=format_datetime(there, usegmt=True)))
+    credential = aws.fetch(request())
+    assert credential.expires_at is not None
+    assert abs(credential.expires_at - datetime.now(UTC) - timedelta(seconds=900)) < timedelta(seconds=10)
+    assert abs(credential.issued_at - datetime.now(UTC)) < timedelta(seconds=10)
 
 
 def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:
@@ -155,6 +181,44 @@ def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:
     assert aws.fetch(request(profile="base"))
     assert "AKIABASE" in (cloud.server.calls[0].headers["Authorization"] or "")
     assert aws.fetch(request(profile="dev"))
+    assert not (tmp_path / ".aws" / "cli").exists(), "no keys are put on disk"
+
+
+def mfa(tmp_path: Path, cached: str | None) -> None:
+    """A role that needs MFA, and what the aws command's cache holds for it, under the name that it gives the file."""
+    device = "arn:aws:iam::123456789012:mfa/me"
+    configure(
+        tmp_path,
+        "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = the-canary\n"
+        f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = {device}\n",
+    )
+    if cached is not None:
+        asked = json.dumps({"RoleArn": ROLE, "SerialNumber": device}, sort_keys=True)
+        file = tmp_path / ".aws" / "cli" / "cache" / f"{hashlib.sha1(asked.encode()).hexdigest()}.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(cached)
+
+
+def session_keys(seconds: float) -> str:
+    keys = {"AccessKeyId": "ASIACACHED", "SecretAccessKey": "the-canary", "SessionToken": "t"}
+    return json.dumps({"Credentials": {**keys, "Expiration": _iso(seconds)}})
+
+
+def test_an_mfa_session_of_the_aws_command(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """After one interactive call of the aws command, its cached session serves without a prompt."""
+    mfa(tmp_path, session_keys(3000))
+    assert aws.fetch(request(profile="dev"))
+    assert "ASIACACHED" in (cloud.server.calls[0].headers["Authorization"] or "")
+
+
+@pytest.mark.parametrize("cached", [None, session_keys(-60), "{", "[]", '{"Credentials": {}}'])
+def test_no_mfa_session(cloud: CodeArtifact, tmp_path: Path, cached: str | None) -> None:
+    """No session, a dead one and a broken file all mean that a person must give a code."""
+    mfa(tmp_path, cached)
+    found = failure(request(profile="dev"))
+    assert (found.kind, found.reason) == ("login-required", "mfa")
+    assert found.hint == "aws sts get-caller-identity --profile dev"
+    assert cloud.server.calls == []
 
 
 def test_web_identity(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +228,29 @@ def test_web_identity(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
     assert aws.fetch(request())
     assert cloud.server.calls[0].form()["Action"] == "AssumeRoleWithWebIdentity"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "reason"),
+    [
+        ("ExpiredTokenException", "login-required", "bad-identity"),
+        ("InvalidIdentityToken", "login-required", "bad-identity"),
+        ("AccessDenied", "rejected", "denied"),
+        ("IDPCommunicationError", "transient", "server-error"),
+        (None, "rejected", "no-file"),
+    ],
+)
+def test_a_web_identity_that_is_refused(
+    cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, kind: str, reason: str
+) -> None:
+    """It is the identity's token that is refused, not the keys of a person; without its file nobody is asked."""
+    if code is not None:
+        (tmp_path / "jwt").write_text("the-canary-jwt")
+        cloud.fault = lambda _: codeartifact.sts_error(400, code, "no")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "jwt"))
+    monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+    found = failure(request())
+    assert (found.kind, found.reason) == (kind, reason)
 
 
 def test_a_container(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +291,50 @@ def test_an_sso_session_that_has_ended(cloud: CodeArtifact, tmp_path: Path, left
     assert cloud.fetches == 0
 
 
+SSO_ERRORS = [
+    ("/token", codeartifact.error(400, "InvalidGrantException", "no"), "login-required", "sso-expired"),
+    ("/token", codeartifact.error(500, "InternalServerException", "oops"), "transient", "server-error"),
+    ("/token", HTML, "transient", "captive-portal"),
+    ("/token", Answer(302, PAGE, {"Location": "http://portal.example/"}), "transient", "captive-portal"),
+    (
+        "/federation/credentials",
+        codeartifact.error(401, "UnauthorizedException", "no"),
+        "login-required",
+        "sso-expired",
+    ),
+    ("/federation/credentials", codeartifact.error(403, "ForbiddenException", "No access"), "rejected", "denied"),
+    ("/federation/credentials", codeartifact.error(404, "ResourceNotFoundException", "no"), "rejected", "denied"),
+    ("/federation/credentials", codeartifact.error(429, "TooManyRequestsException", "no"), "transient", "throttled"),
+]
+
+
+@pytest.mark.parametrize(("path", "answer", "kind", "reason"), SSO_ERRORS)
+def test_what_sso_refuses(
+    cloud: CodeArtifact, tmp_path: Path, path: str, answer: Answer, kind: str, reason: str
+) -> None:
+    """A server's trouble is no end of the session, though botocore says so; no right of CodeArtifact's is missing."""
+    sso_session(tmp_path, -60, refresh=True)
+    cloud.fault = lambda call: answer if call.path == path else None
+    found, printed = in_worker(request(profile="dev"))
+    assert isinstance(found, Failure)
+    assert (found.kind, found.reason) == (kind, reason)
+    assert "codeartifact" not in (found.hint or "")
+    assert printed == ""
+
+
+@pytest.mark.parametrize("cached", ["", "{}", "[]"])
+def test_the_login_behind_a_role_is_named(cloud: CodeArtifact, tmp_path: Path, cached: str) -> None:
+    """A role reached through an SSO profile: the command logs in to that one; a broken cache is no session."""
+    sso_session(tmp_path, 7200)
+    for file in (tmp_path / ".aws" / "sso" / "cache").iterdir():
+        file.write_text(cached)
+    found, _ = in_worker(request(profile="role"))
+    assert isinstance(found, Failure)
+    assert found.kind == "login-required"
+    assert found.hint == "aws sso login --profile dev"
+    assert cloud.server.calls == []
+
+
 def answers(answer: Answer) -> Callable[[Call], Answer | None]:
     return lambda call: answer if call.path == "/v1/authorization-token" else None
 
@@ -222,7 +353,11 @@ ERRORS = [
     (codeartifact.error(503, "Whatever", "oops"), "transient", "server-error"),
     (codeartifact.error(418, "Teapot", "no"), "rejected", "refused"),
     (HTML, "transient", "captive-portal"),
+    (Answer(302, PAGE, {"Location": "http://portal.example/"}), "transient", "captive-portal"),
+    (Answer(403, PAGE, {"Content-Type": "text/html; charset=utf-8"}), "transient", "captive-portal"),
     (Answer.json({"odd": 1}), "transient", "captive-portal"),
+    (Answer.json({"authorizationToken": "", "expiration": 4e9}), "transient", "captive-portal"),
+    (Answer.json({"authorizationToken": "x", "expiration": OLD}), "transient", "expired-on-arrival"),
 ]
 
 
@@ -237,9 +372,21 @@ def test_what_codeartifact_refuses(cloud: CodeArtifact, answer: Answer, kind: st
 
 @pytest.mark.usefixtures("keys")
 def test_retry_after_is_passed_on(cloud: CodeArtifact) -> None:
-    """The issuer's wish reaches the schedule, also in whole minutes."""
+    """The issuer's wish reaches the schedule; a proxy's may be a date, by its own clock."""
     cloud.fault = answers(codeartifact.error(429, "ThrottlingException", "slow", Retry_After="7"))
     assert failure(request()).retry_after == 7
+    later = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT", "Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}
+    cloud.fault = answers(Answer(503, PAGE, later))
+    assert failure(request()).retry_after == 9
+
+
+@pytest.mark.usefixtures("keys")
+def test_an_answer_that_botocore_cannot_parse(cloud: CodeArtifact) -> None:
+    """Its parsers raise builtins (a date where its model has a number): nothing is said against the profile."""
+    cloud.fault = answers(codeartifact.error(429, "ThrottlingException", "slow", Retry_After="Thu, 01 Jan 2026"))
+    assert failure(request()).kind == "transient"
+    cloud.fault = answers(Answer.json({"authorizationToken": "x", "expiration": "soon"}))
+    assert failure(request()).kind == "transient"
 
 
 @pytest.mark.usefixtures("keys")
@@ -247,7 +394,53 @@ def test_retry_after_is_passed_on(cloud: CodeArtifact) -> None:
 def test_what_sts_refuses(cloud: CodeArtifact, code: str, kind: str) -> None:
     """A role that may not be assumed, and caller's keys that have expired."""
     cloud.fault = lambda call: codeartifact.sts_error(403, code, "no") if call.path == "/" else None
-    assert failure(request(role_arn=ROLE)).kind == kind
+    found = failure(request(role_arn=ROLE))
+    assert found.kind == kind
+    assert ("sts:AssumeRole" in (found.hint or "")) == (code == "AccessDenied")
+
+
+@pytest.mark.usefixtures("keys")
+def test_keys_in_the_environment_that_died(cloud: CodeArtifact) -> None:
+    """They shadow every login: the mend takes them away, which no login would."""
+    cloud.fault = answers(codeartifact.error(403, "ExpiredTokenException", "The token is expired"))
+    hint = failure(request()).hint
+    assert hint == "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN && uvtokend restart"
+
+
+def test_a_hint_reads_the_indexs_own_files(
+    cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index with its own AWS_CONFIG_FILE is mended there, not in ~/.aws."""
+    file = tmp_path / "my work"
+    file.write_text("[profile dev]\nregion = eu-central-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    wanted = request(profile="dev")
+    found = failure(Request(wanted.provider, options=wanted.options, env=(("AWS_CONFIG_FILE", str(file)),)))
+    assert found.hint == f"AWS_CONFIG_FILE='{file}' aws configure --profile dev"
+    assert cloud.server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason", "hint"),
+    [
+        (raised.LoginRefreshRequired(), "login-required", "login-expired", "aws login --profile dev"),
+        (
+            raised.LoginTokenLoadError(error_msg="the-canary"),
+            "login-required",
+            "login-expired",
+            "aws login --profile dev",
+        ),
+        (raised.LoginInsufficientPermissions(), "rejected", "denied", aws_failures.RIGHTS),
+        (raised.UnknownEndpointError(service_name="x", region_name="y"), "rejected", "bad-option", None),
+        (raised.RefreshWithMFAUnsupportedError(), "login-required", "mfa", None),
+        (ZeroDivisionError("the-canary"), "transient", "unexpected", None),
+    ],
+)
+def test_what_no_emulator_can_provoke(error: Exception, kind: str, reason: str, hint: str | None) -> None:
+    """``aws login`` needs awscrt, which is not installed; an exception of no known class is still classified."""
+    found = aws_failures.classify(error, Login("dev", "dev", "login"))
+    assert (found.kind, found.reason) == (kind, reason)
+    assert found.hint == hint if hint else "canary" not in found.message
 
 
 @pytest.mark.parametrize(
@@ -258,6 +451,22 @@ def test_what_sts_refuses(cloud: CodeArtifact, code: str, kind: str) -> None:
         ("[profile dev]\ncredential_process = echo garbage", "dev", "rejected", "bad-process"),
         (LEAK, "dev", "login-required", "credential-process"),
         ("[profile dev]\ncredential_process = /does/not/exist", "dev", "rejected", "no-file"),
+        ("[profile dev]\ncredential_process = echo []", "dev", "rejected", "bad-process"),
+        ("[profile dev]\ncredential_process = printf '\\377'", "dev", "rejected", "bad-process"),
+        ("[profile dev]\ncredential_process = sh -c 'x", "dev", "rejected", "bad-profile"),
+        (
+            f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\ncredential_process = {LOUD}",
+            "dev",
+            "login-required",
+            "credential-process",
+        ),
+        (
+            f"[profile dev]\nrole_arn = {ROLE}\ncredential_source = Environment",
+            "dev",
+            "login-required",
+            "no-credentials",
+        ),
+        ("[profile dev]\nlogin_session = me", "dev", "rejected", "no-crt"),
         ("[profile dev]\naws_access_key_id = AKIA", "dev", "login-required", "no-credentials"),
         ("[profile dev", "dev", "rejected", "bad-profile"),
         (MFA, "dev", "login-required", "mfa"),
@@ -290,6 +499,20 @@ def test_a_cloud_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPat
     """Nobody answers: transient, so that it is tried again soon."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", "http://127.0.0.1:9")
     assert failure(request()).reason == "unreachable"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", "https://codeartifact.example")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:the-canary@127.0.0.1:9")
+    assert failure(request()).reason == "unreachable"
+
+
+@pytest.mark.usefixtures("keys")
+def test_tls_that_cannot_be_trusted(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No TLS at the other end, and a CA bundle that is not there: transient, and the configuration key is named."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", cloud.url.replace("http:", "https:"))
+    found = failure(request())
+    assert (found.kind, found.reason) == ("transient", "tls")
+    assert "ca-bundle" in (found.hint or "")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    assert failure(request()).reason == "tls"
 
 
 @pytest.mark.usefixtures("keys")
@@ -328,10 +551,22 @@ def test_no_secret_is_said_even_at_debug_level(cloud: CodeArtifact, tmp_path: Pa
     assert printed == ""
 
 
+@pytest.mark.usefixtures("keys")
+def test_no_secret_is_logged_in_this_process(cloud: CodeArtifact, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever calls the provider himself with debug logging on sees no token either, and keeps his logging."""
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("botocore.parsers").setLevel(logging.DEBUG)
+        token = aws.fetch(request()).password.reveal()
+        logging.getLogger("mine").debug("afterwards")
+    assert cloud.valid(token)
+    assert caplog.messages == ["afterwards"]
+
+
 def test_the_shape_of_a_token() -> None:
     """Five segments, the first one JSON with the seven keys, and the length that real ones have."""
-    token = codeartifact.jwe(1000, 44200)
+    token = codeartifact.jwe(1_700_000_000, 1_700_043_200)
     assert len(token.split(".")) == 5
     assert 1100 < len(token) < 1550
-    assert aws._issued(token) == datetime.fromtimestamp(1000, UTC)
+    assert len(token.partition(".")[0]) == 176
+    assert aws._issued(token) == datetime.fromtimestamp(1_700_000_000, UTC)
     assert aws._issued("garbage") is None

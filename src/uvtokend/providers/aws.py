@@ -9,20 +9,25 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
-import socket
 import warnings
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import boto3
+from botocore import exceptions as raised
 from botocore.config import Config
+from botocore.session import Session
 from botocore.utils import JSONFileCache
 
 from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import aws_failures
-from uvtokend.providers.aws_failures import Login
+from uvtokend.providers.aws_login import Login, find_login
+from uvtokend.providers.failures import parse_http_date, transient
 
 LOGIN = "aws"
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
@@ -30,7 +35,9 @@ _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard"
 #: Who we are is nice to know, no more.
 _BRIEF = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1})
 _ROLE_SESSION = "uvtokend"
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+#: The ``Date`` header knows whole seconds: less of a difference is no difference.
+_SKEW = timedelta(seconds=2)
+_KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
 def fetch(request: Request) -> Credential:
@@ -43,61 +50,149 @@ def fetch(request: Request) -> Credential:
     Raises:
         FetchFailed: With a failure that says what mends it.
     """
-    options = {key: str(value) for key, value in request.options if value is not None}
-    login = Login(options.get("profile"))
+    one = _Fetch(request)
+    with _silence():
+        try:
+            return one.run()
+        except FetchFailed as error:
+            failed = FetchFailed(error.failure)
+        except Exception as error:  # noqa: BLE001 - nothing escapes unclassified
+            failed = FetchFailed(aws_failures.classify(error, one.login, one.renewal))
+    raise failed  # out here it has no context: a credential_process may have written a secret into botocore's error
+
+
+class _Fetch:
+    """One fetch, and what is learnt on the way.
+
+    Attributes:
+        login: How the profile is logged in to.
+        renewal: What SSO answered when it was asked to renew the session, as botocore parsed it.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._options = {key: str(value) for key, value in request.options if value is not None}
+        self._env = dict(request.env)
+        self.login = Login(self._options.get("profile"))
+        self.renewal: dict[str, Any] | None = None
+        self._role: str | None = None
+
+    def run(self) -> Credential:
+        session = self._session()
+        self._log_in(session)
+        if role := self._options.get("role-arn"):
+            session = self._assume(session, role)
+        client = session.client("codeartifact")
+        wanted: dict[str, Any] = {"domain": self._options["domain"], "domainOwner": self._options["domain-owner"]}
+        if "duration" in self._options:
+            wanted["durationSeconds"] = int(self._options["duration"])
+        token, issued, end = _read(_ask(client.get_authorization_token, **wanted))
+        return Credential(LOGIN, token, issued, end, None, self._role or _identity(session))
+
+    def _session(self) -> boto3.Session:
+        core, profile = Session(), self._options.get("profile")
+        core.set_default_client_config(_CONFIG)
+        core.register("after-call.sts", self._see_role)
+        core.register("after-call.sso-oidc", self._see_renewal)
+        if profile is not None:
+            core.set_config_variable("profile", profile)
+        keys = profile is None and "AWS_ACCESS_KEY_ID" in os.environ  # botocore looks for them only then
+        self.login = find_login(core.profile, keys, core.full_config, self._env)
+        session = boto3.Session(botocore_session=core, region_name=self._options["region"])
+        _no_prompts(core)
+        return session
+
+    def _log_in(self, session: boto3.Session) -> None:
+        """Let botocore's chain find the keys, so that a helper's odd answer is not taken for one of CodeArtifact's."""
+        try:
+            found = session.get_credentials()
+            if found is None:
+                raise raised.NoCredentialsError
+            found.get_frozen_credentials()
+        except (KeyError, TypeError, AttributeError):
+            raise FetchFailed(aws_failures.garbled(self.login, self.renewal)) from None
+
+    def _assume(self, session: boto3.Session, role: str) -> boto3.Session:
+        """Take on a role on top of whoever the chain says that we are (STS API, AssumeRole)."""
+        keys = _ask(session.client("sts").assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
+        core = Session()
+        core.set_default_client_config(_CONFIG)
+        core.set_credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+        return boto3.Session(botocore_session=core, region_name=self._options["region"])
+
+    def _see_role(self, **event: Any) -> None:
+        """Remember the role that STS gave us: it need not be asked who we are."""
+        self._role = event["parsed"].get("AssumedRoleUser", {}).get("Arn") or self._role
+
+    def _see_renewal(self, **event: Any) -> None:
+        """Remember how SSO answered to a renewal: botocore says that the session has expired, whatever the reason."""
+        self.renewal = event["parsed"]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Let nothing be logged, since botocore's debug log prints the token, and hide advice on Python versions."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable()
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
+    """Call an API. botocore's parsers raise builtins where the answer does not have the form of the API's model."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # boto3 has advice on Python versions
-            return _fetch(options, login)
-    except FetchFailed:
+        return dict(call(**wanted))
+    except raised.BotoCoreError:  # some are a ValueError too
         raise
-    except Exception as error:  # noqa: BLE001 - nothing escapes unclassified
-        failure = aws_failures.classify(error, login)
-        if failure.reason == "sso-expired" and not _sso_reachable(login):
-            failure = aws_failures.UNREACHABLE
-        raise FetchFailed(failure) from None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise FetchFailed(aws_failures.PORTAL) from None
 
 
-def _fetch(options: dict[str, str], login: Login) -> Credential:
-    session = boto3.Session(profile_name=options.get("profile"), region_name=options["region"])
-    session._session.set_default_client_config(_CONFIG)
-    login.learn(session._session.get_scoped_config())
-    _no_prompts(session)
-    if role := options.get("role-arn"):
-        session = _assume(session, role)
-    client = session.client("codeartifact", config=_CONFIG)
-    duration = {"durationSeconds": int(options["duration"])} if "duration" in options else {}
-    now = datetime.now(UTC)
-    answer = client.get_authorization_token(domain=options["domain"], domainOwner=options["domain-owner"], **duration)
-    token, end = answer["authorizationToken"], answer["expiration"].astimezone(UTC)
-    issued = _issued(token) or now
-    return Credential(LOGIN, Secret(token), min(issued, now), end, None, _identity(session))
-
-
-def _assume(session: Any, role: str) -> Any:
-    """Take on a role on top of whoever the chain says that we are (STS API, AssumeRole)."""
-    answer = session.client("sts", config=_CONFIG).assume_role(RoleArn=role, RoleSessionName=_ROLE_SESSION)
-    keys = answer["Credentials"]
-    assumed = boto3.Session(
-        keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], region_name=session.region_name
-    )
-    assumed._session.set_default_client_config(_CONFIG)
-    return assumed
-
-
-def _no_prompts(session: Any) -> None:
+def _no_prompts(core: Session) -> None:
     """Let a role that needs MFA use the session that the aws command cached, and fail where it would ask a person.
 
     These are botocore's own attributes; where they are gone, its prompt ends at once, since there is no terminal.
     """
     with contextlib.suppress(Exception):
-        provider = session._session.get_component("credential_provider").get_provider("assume-role")
-        provider.cache = JSONFileCache(os.path.expanduser("~/.aws/cli/cache"))
+        provider = core.get_component("credential_provider").get_provider("assume-role")
+        provider.cache = _AwsCliCache(str(Path("~/.aws/cli/cache").expanduser()))
         provider._prompter = _refuse
+
+
+class _AwsCliCache(JSONFileCache):
+    """The role sessions that the aws command keeps. Only read: we put no keys on disk. Broken ones do not exist."""
+
+    def __contains__(self, key: str) -> bool:
+        with contextlib.suppress(KeyError, TypeError):
+            keys = self[key]["Credentials"]
+            return all(isinstance(keys[name], str) for name in _KEYS)
+        return False
+
+    def __setitem__(self, key: str, value: object) -> None:
+        """Keep nothing."""
 
 
 def _refuse(_: str = "") -> NoReturn:
     raise EOFError
+
+
+def _read(answer: dict[str, Any]) -> tuple[Secret, datetime, datetime]:
+    """Return token, begin and end of life of an answer, on this machine's clock.
+
+    AWS allows some minutes of difference between the clocks; the answer's own ``Date`` takes them out.
+    """
+    token, end, now = answer.get("authorizationToken"), answer.get("expiration"), datetime.now(UTC)
+    if not isinstance(token, str) or not token or not isinstance(end, datetime):
+        raise FetchFailed(aws_failures.PORTAL)
+    theirs = parse_http_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date")) or now
+    if end <= theirs:
+        raise transient("expired-on-arrival", "CodeArtifact gave a token that has already expired.")
+    ahead = theirs - now if abs(theirs - now) > _SKEW else timedelta()
+    issued = min(_issued(token) or theirs, theirs)
+    return Secret(token), issued - ahead, end.astimezone(UTC) - ahead
 
 
 def _issued(token: str) -> datetime | None:
@@ -110,21 +205,8 @@ def _issued(token: str) -> datetime | None:
         return None
 
 
-def _identity(session: Any) -> str | None:
+def _identity(session: boto3.Session) -> str | None:
     """Return the ARN of the caller (STS API, GetCallerIdentity), if it is quickly told."""
     with contextlib.suppress(Exception):
         return str(session.client("sts", config=_BRIEF).get_caller_identity()["Arn"])
     return None
-
-
-def _sso_reachable(login: Login) -> bool:
-    """Tell an SSO session that ended from a network that is away: botocore reports both as the same."""
-    if login.sso_region is None or any(os.environ.get(name) for name in _PROXIES):
-        return True
-    if "AWS_ENDPOINT_URL_SSO_OIDC" in os.environ:
-        return True
-    try:
-        socket.create_connection((f"oidc.{login.sso_region}.amazonaws.com", 443), 3).close()
-    except OSError:
-        return False
-    return True

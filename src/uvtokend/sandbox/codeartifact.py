@@ -151,7 +151,15 @@ def jwe(issued: float, end: float) -> str:
         "alg": "A128GCMKW",
         "iv": _random(12),
     }
-    return ".".join((_base64(json.dumps(header).encode()), _random(16), _random(12), _random(720), _random(16)))
+    return ".".join(
+        (
+            _base64(json.dumps(header, separators=(",", ":")).encode()),
+            _random(16),
+            _random(12),
+            _random(720),
+            _random(16),
+        )
+    )
 
 
 def _target(call: Call) -> bool:
