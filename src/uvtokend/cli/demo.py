@@ -1,4 +1,4 @@
-"""`uvtokend demo`: the main job on this machine alone, beside what people do without it.
+"""``uvtokend demo``: the main job on this machine alone, beside what people do without it.
 
 A loopback CodeArtifact hands out tokens that live for seconds; a loopback index lets in living tokens only. A real
 daemon keeps the netrc, and a real uv installs through it again and again. Beside it the same uv installs with a token
@@ -7,145 +7,247 @@ that was exported once, and fails as soon as that token has died.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from uvtokend.cli import console
 from uvtokend.errors import FAILED, OK, UvtokendError
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.index import PackageIndex
+from uvtokend.sandbox.index import PACKAGES, PackageIndex
 from uvtokend.sandbox.laptop import Laptop, find_uv
 
 if TYPE_CHECKING:
     import argparse
 
-#: Seconds that a token of the demo lives.
-LIFE = 8.0
+#: Seconds that a token lives: long enough for a slow machine to fetch the next one, short enough to watch.
+LIFE = 10.0
 #: Seconds between two rounds of installs.
-PAUSE = 0.4
+PAUSE = 0.5
 #: Seconds for the first token to come.
 FIRST = 30.0
+_GREEN, _RED, _BOLD, _DIM = "32", "31", "1", "2"
+_COLUMN = 26
+#: What uv says where an index does not let it in.
+_REFUSED = "401 Unauthorized"
 
 
 @dataclass(slots=True)
-class Tally:
-    """What has happened so far."""
+class Side:
+    """How one side's installs went; `seconds` are those of the ones that worked."""
 
-    tokens: int = 0
-    installs: int = 0
     failures: int = 0
-    control_installs: int = 0
-    control_failures: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def installs(self) -> int:
+        """How many there were."""
+        return len(self.seconds) + self.failures
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo for ``args.seconds`` seconds.
 
     Returns:
-        0 if every install through the daemon worked, and those without it failed once their token had died.
+        0 if every install through the daemon worked, and none with the exported token after its death; 1 if not; 128
+        and the signal's number if a signal ended it.
 
     Raises:
         UvtokendError: There is no uv, or the daemon did not deliver.
     """
     find_uv()
-    former = signal.signal(signal.SIGTERM, _interrupt)
-    folder = Path(tempfile.mkdtemp(prefix="uvtokend-demo-"))
-    try:
-        return _demo(folder, args.seconds)
-    finally:
-        signal.signal(signal.SIGTERM, former)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _demo(folder: Path, seconds: float) -> int:
-    with (
-        CodeArtifact(LIFE) as cloud,
-        PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
-    ):
-        laptop = Laptop(folder, cloud)
-        laptop.configure(index.url)
-        exported = cloud.issue()
-        print(f"A made-up CodeArtifact whose tokens live for {LIFE:g} s, and an index that lets in living ones only.")
-        print("Left: uv with the netrc that uvtokend keeps. Right: uv with a token that was exported once.\n")
+    with Interrupt() as interrupt:
+        folder = Path(tempfile.mkdtemp(prefix="uvtokend-demo-"))
         try:
-            laptop.start()
-            _await_first_token(laptop)
-            tally, elapsed = _rounds(laptop, index, exported, seconds)
+            with (
+                CodeArtifact(LIFE) as cloud,
+                PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
+            ):
+                return Demo(Laptop(folder, cloud), index, interrupt).run(args.seconds)
         finally:
-            laptop.stop()
-    return _summary(tally, elapsed)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _await_first_token(laptop: Laptop) -> None:
-    deadline = time.monotonic() + FIRST
-    while not (laptop.netrc.exists() and "machine" in laptop.netrc.read_text()):
-        if laptop.daemon is None or laptop.daemon.poll() is not None or time.monotonic() > deadline:
-            raise UvtokendError(
-                f"The demo's daemon did not deliver a token: {laptop.uvtokend('status').stdout.strip()}"
-            )
-        time.sleep(0.05)
+class Interrupt:
+    """Takes note of the signals that ask us to end, so that nothing is torn up half done; a context manager.
+
+    A signal that was ignored before stays so (``nohup``, and background jobs of a shell).
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.signal = number
 
 
-def _rounds(laptop: Laptop, index: PackageIndex, exported: str, seconds: float) -> tuple[Tally, float]:
-    """Install on both sides until the time is over."""
-    tally, began = Tally(), time.monotonic()
-    last = ""
-    while (elapsed := time.monotonic() - began) < seconds:
-        token = laptop.netrc.read_text()
-        tally.tokens += token != last
-        rotated = "  <- a new token" if token != last and last else ""
-        last = token
-        ours = _install(laptop, index)
-        control = _install(
-            laptop, index, UV_INDEX_DEMO_USERNAME="aws", UV_INDEX_DEMO_PASSWORD=exported, NETRC="/dev/null"
+class Demo:
+    """One run.
+
+    Args:
+        laptop: Where daemon and uv live.
+        index: What they install from.
+        interrupt: Tells when to end before the time.
+    """
+
+    def __init__(self, laptop: Laptop, index: PackageIndex, interrupt: Interrupt) -> None:
+        self.laptop = laptop
+        self.index = index
+        self.interrupt = interrupt
+        self.ours, self.control = Side(), Side()
+        self.too_good = 0
+        self.tokens = 0
+        self._last = ""
+        self._began = time.monotonic()
+
+    def run(self, seconds: float) -> int:
+        """Show everything and return the exit status."""
+        self.laptop.configure(demo=self.index.url)
+        self._configure_uv()
+        _introduce()
+        try:
+            self.laptop.start()
+            self._await_token()
+            exported = self.laptop.cloud.issue()
+            self._began = time.monotonic()
+            while not self.interrupt.signal and (not self.ours.installs or self._elapsed() < seconds):
+                self._round(exported)
+                self._pause(PAUSE)
+        finally:
+            self.laptop.stop()
+        status = self._summary(exported)
+        return 128 + self.interrupt.signal if self.interrupt.signal else status
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _configure_uv(self) -> None:
+        """Give uv the one index and no other; ``authenticate`` makes it ask for a credential first."""
+        file = self.laptop.home / "uv.toml"
+        url = json.dumps(self.index.url)
+        file.write_text(f'[[index]]\nname = "demo"\nurl = {url}\ndefault = true\nauthenticate = "always"\n')
+        self.laptop.environment["UV_CONFIG_FILE"] = str(file)
+
+    def _await_token(self) -> None:
+        deadline = time.monotonic() + FIRST
+        while self._token() is None and not self.interrupt.signal:
+            if self.laptop.daemon is None or self.laptop.daemon.poll() is not None or time.monotonic() > deadline:
+                raise UvtokendError(f"The demo's daemon did not deliver a token. {self._why()}".rstrip())
+            time.sleep(0.05)
+
+    def _why(self) -> str:
+        said = self.laptop.output.read_text(errors="replace").strip().removeprefix("uvtokend: ")
+        return said or self.laptop.uvtokend("status").stdout.strip()
+
+    def _token(self) -> str | None:
+        """Return what stands in the netrc, as any other program would read it."""
+        try:
+            entry = netrc(str(self.laptop.netrc)).authenticators("127.0.0.1")
+        except (OSError, NetrcParseError):
+            return None
+        return entry[2] if entry else None
+
+    def _round(self, exported: str) -> None:
+        """Install on both sides, and show it as a line."""
+        self._rotations()
+        dead = not self.laptop.cloud.valid(exported)
+        ours = self._install(self.ours)
+        once = {"UV_INDEX_DEMO_USERNAME": "aws", "UV_INDEX_DEMO_PASSWORD": exported, "NETRC": os.devnull}
+        control = self._install(self.control, once)
+        self.too_good += control is None and dead
+        self._line(_verdict(ours, self.ours), _verdict(control, self.control))
+        for failure in (ours, control):
+            if failure is not None and (failure is ours or _REFUSED not in failure):
+                console.out(f"{failure}\n")
+
+    def _install(self, side: Side, env: Mapping[str, str] | None = None) -> str | None:
+        """Install everything into a new folder, with nothing cached; return what uv said if it failed."""
+        with tempfile.TemporaryDirectory(dir=self.laptop.folder / "tmp", ignore_cleanup_errors=True) as target:
+            began = time.monotonic()
+            done = self.laptop.install(Path(target), *PACKAGES, env=env)
+            if done.returncode == 0:
+                side.seconds.append(time.monotonic() - began)
+                return None
+        side.failures += 1
+        return done.stderr.strip()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, with an eye on the netrc."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.interrupt.signal:
+            self._rotations()
+            time.sleep(0.05)
+
+    def _rotations(self) -> None:
+        """Show a new token in the netrc."""
+        token = self._token()
+        if token is None or token == self._last:
+            return
+        tokens = self.laptop.cloud.tokens
+        left = tokens.get(self._last, 0.0) - time.time()
+        said = f"the one before had {left:.1f} s left" if self._last else "the first one"
+        self.tokens += 1
+        self._last = token
+        self._line(_paint(f"token {self.tokens} is in the netrc; {said}", _BOLD), "")
+
+    def _line(self, left: str, right: str) -> None:
+        console.out(f"{self._elapsed():6.1f} s  {left}  {right}".rstrip() + "\n")
+
+    def _summary(self, exported: str) -> int:
+        """Say how it went, and return the exit status."""
+        console.out(
+            f"\nIn {self._elapsed():.0f} s the token was rotated {max(0, self.tokens - 1)} times.\n"
+            f"  with uvtokend:          {_counts(self.ours)}\n"
+            f"  with a token exported:  {_counts(self.control)}\n"
         )
-        tally.installs += 1
-        tally.control_installs += 1
-        tally.failures += ours.returncode != 0
-        tally.control_failures += control.returncode != 0
-        _say(f"{elapsed:5.1f} s  token {tally.tokens:2}   {_word(ours):12}   {_word(control):12}{rotated}")
-        if ours.returncode != 0:
-            _say(ours.stderr)
-        time.sleep(PAUSE)
-    return tally, time.monotonic() - began
+        if self.laptop.cloud.valid(exported):
+            console.out(f"The exported token still lives; it dies after {LIFE:g} s, so try --seconds 60.\n")
+        if self.too_good:
+            console.out(f"{self.too_good} installs worked with a dead token: the index of this demo is broken.\n")
+        return OK if self.ours.failures == 0 and not self.too_good else FAILED
 
 
-def _install(laptop: Laptop, index: PackageIndex, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Install two packages into a new folder, with nothing cached."""
-    target = tempfile.mkdtemp(dir=laptop.folder / "tmp")
-    done = laptop.uv(
-        *("pip", "install", "--quiet", "--no-cache", "--target", target),
-        *("--default-index", f"demo={index.url}", "alpha", "beta"),
-        **environment,
+def _introduce() -> None:
+    console.out(
+        f"On loopback: a made-up CodeArtifact whose tokens live for {LIFE:g} s, and a package index that lets in\n"
+        "living tokens only. Real are: uvtokend, boto3 and uv. Each line is an install of "
+        f"{len(PACKAGES)} packages, uncached.\n\n"
+        + _paint(f"          {'uv with uvtokend':{_COLUMN}}  uv with a token exported once", _DIM)
+        + "\n"
     )
-    shutil.rmtree(target, ignore_errors=True)
-    return done
 
 
-def _word(install: subprocess.CompletedProcess[str]) -> str:
-    good, bad = ("\x1b[32m", "\x1b[31m") if sys.stdout.isatty() else ("", "")
-    end = "\x1b[0m" if good else ""
-    return f"{good}installed{end}   " if install.returncode == 0 else f"{bad}FAILED{end}      "
+def _verdict(failure: str | None, side: Side) -> str:
+    if failure is None:
+        return _paint(f"{f'installed in {side.seconds[-1]:.2f} s':{_COLUMN}}", _GREEN)
+    why = _REFUSED if _REFUSED in failure else "see below"
+    return _paint(f"{f'FAILED: {why}':{_COLUMN}}", _RED)
 
 
-def _summary(tally: Tally, elapsed: float) -> int:
-    print(f"\nIn {elapsed:.0f} s the token was rotated {max(0, tally.tokens - 1)} times.")
-    print(f"  with uvtokend:    {tally.installs} installs, {tally.failures} failed")
-    print(f"  exported once:    {tally.control_installs} installs, {tally.control_failures} failed")
-    expected = tally.installs > 0 and tally.failures == 0
-    died = tally.control_failures > 0 or elapsed <= LIFE + 2
-    return OK if expected and died else FAILED
+def _counts(side: Side) -> str:
+    median = f", {sorted(side.seconds)[len(side.seconds) // 2]:.2f} s each" if side.seconds else ""
+    return f"{side.installs} installs, {side.failures} failed{median}"
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _paint(text: str, how: str) -> str:
+    return f"\x1b[{how}m{text}\x1b[0m" if console.coloured(sys.stdout) else text

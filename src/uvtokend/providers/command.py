@@ -1,46 +1,84 @@
-"""command: a credential from a program of the user's own, which answers one JSON object."""
+"""command: a program of the user's hands out the credential.
+
+It answers one JSON object: ``{"username", "password", "expires_at" or "expires_in"}``.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-from uvtokend.core.model import Credential, Request, Secret
-from uvtokend.core.state import parse_zulu
+from uvtokend.core.model import Credential, Request
+from uvtokend.errors import FetchFailed
+from uvtokend.providers import programs
 from uvtokend.providers.failures import rejected, transient
-from uvtokend.providers.secrets import run
+from uvtokend.providers.secrets import checked
 
-_LIMIT = 64 * 1024
-_FORM = 'it shall print {"username": "…", "password": "…", "expires_in": 3600}'
+#: Seconds; a longer life is a mistake, most likely milliseconds.
+LONGEST_LIFE = 20 * 365 * 86400
 
 
 def fetch(request: Request) -> Credential:
-    """Run the command and read its answer.
+    """Run the program and take its answer.
+
+    It has as long as the fetch has: the deadline ends it with all its children.
 
     Args:
-        request: Its option ``command``. The answer's end of life is ``expires_at`` (RFC 3339 with its zone) or
-            ``expires_in`` (seconds), or neither.
+        request: Its option ``command``: the program and its arguments.
 
     Raises:
-        FetchFailed: The command failed, or what it printed is no credential.
+        FetchFailed: It fails, or does not answer a credential. Nothing that it said is repeated.
     """
-    command = cast("tuple[str, ...]", request.option("command"))
+    command = request.option("command")
+    if not isinstance(command, tuple) or not command or not all(isinstance(word, str) and word for word in command):
+        raise rejected("bad-options", "command is a list of texts: the program and its arguments.")
+    words = [str(word) for word in command]
+    name = os.path.basename(words[0])
+    said = programs.answer(words)
     now = datetime.now(UTC)
     try:
-        answer = json.loads(run(command, _LIMIT))
-        username, password = answer["username"], answer["password"]
-        end = _end(answer, now)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise rejected("garbage", f"The command {command[0]} did not print a credential.", _FORM) from None
-    if not isinstance(username, str) or not isinstance(password, str) or not password:
-        raise rejected("garbage", f"The command {command[0]} did not print a credential.", _FORM)
-    if end is not None and end <= now:
-        raise transient("expired-on-arrival", f"The command {command[0]} printed a credential that has expired.")
-    return Credential(username, Secret(password), now, end)
+        found = json.loads(said)
+    except (ValueError, RecursionError):
+        raise _garbage(name, "something that is not JSON") from None
+    if not isinstance(found, dict):
+        raise _garbage(name, "JSON that is not one object")
+    return _credential(name, found, now)
 
 
-def _end(answer: dict[str, Any], now: datetime) -> datetime | None:
-    if answer.get("expires_in") is not None:
-        return now + timedelta(seconds=float(answer["expires_in"]))
-    return parse_zulu(answer.get("expires_at"))
+def _credential(name: str, found: dict[str, Any], now: datetime) -> Credential:
+    login, password = found.get("username"), found.get("password")
+    if not isinstance(login, str) or not login.isprintable() or ":" in login:
+        raise _garbage(name, "no username of one line without a colon")
+    if not isinstance(password, str):
+        raise _garbage(name, "no password")
+    token = checked(password, f"The password that {name} answered")
+    ends = _end(name, found, now)
+    if ends is not None and ends <= now:
+        raise transient("expired", f"{name} answered a credential whose end of life has passed.")
+    return Credential(login, token, now, ends)
+
+
+def _end(name: str, found: dict[str, Any], now: datetime) -> datetime | None:
+    """Return the end of life; where both forms are given, the earlier."""
+    ends = []
+    at, seconds = found.get("expires_at"), found.get("expires_in")
+    if at is not None:
+        try:
+            time = datetime.fromisoformat(at)
+            if time.tzinfo is None:
+                raise _garbage(name, "an expires_at without its zone")
+            ends.append(time.astimezone(UTC))
+        except (TypeError, ValueError, OverflowError):
+            raise _garbage(name, "an expires_at that is no ISO 8601 time") from None
+    if seconds is not None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) <= LONGEST_LIFE:
+            raise _garbage(name, "an expires_in that is no number of seconds")
+        ends.append(now + timedelta(seconds=seconds))
+    return min(ends, default=None)
+
+
+def _garbage(name: str, what: str) -> FetchFailed:
+    message = f"{name} answered {what}."
+    return rejected("garbage", message, 'answer {"username": "…", "password": "…", "expires_in": 3600}')

@@ -1,114 +1,123 @@
-"""Secrets by reference: ``{ env = … }``, ``{ file = … }``, ``{ command = [...] }``, ``{ keyring = {…} }``.
-
-They are read anew at every fetch, so a secret that was rotated is taken up by itself.
-"""
+"""Reads a secret from where the configuration says that it is; the configuration itself never holds one."""
 
 from __future__ import annotations
 
+import errno
 import os
-import subprocess
-from pathlib import Path
-from typing import cast
+import shlex
+import stat
 
 from uvtokend.core.model import Frozen, Secret
-from uvtokend.providers.failures import rejected, transient
+from uvtokend.providers import programs
+from uvtokend.providers.failures import login_required, rejected, transient
 
-#: A token of 16 KiB and a line end.
-_LIMIT = 16 * 1024 + 2
+#: Seconds that a program may take to hand out a secret, say a password store that asks an agent.
+COMMAND_TIMEOUT = 20.0
+#: Bytes of the longest secret that a netrc entry may hold.
+LIMIT = 16 * 1024
 
 
 def read_secret(reference: Frozen) -> Secret:
-    """Return the secret that a reference names, without its final line end.
+    """Return the secret that a reference leads to, without a line break at its end.
 
     Args:
-        reference: As the settings froze it: ``(("env", "VAR"),)`` and so on.
+        reference: As the settings freeze it: ``(("env", "VAR"),)``, ``(("file", "/absolute"),)``,
+            ``(("command", ("prog", "arg")),)`` or ``(("keyring", (("service", "s"), ("username", "u"))),)``.
 
     Raises:
-        FetchFailed: It is not there, empty, too long, or more than one line.
+        FetchFailed: It leads to nothing that could be a secret; the failure names the mend.
     """
-    ((how, what),) = cast("tuple[tuple[str, Frozen]]", reference)
-    match how:
-        case "env":
-            text, place, mend = _variable(str(what))
-        case "file":
-            text, place, mend = _file(str(what))
-        case "command":
-            text, place, mend = _command(cast("tuple[str, ...]", what))
-        case _:
-            text, place, mend = _keyring(dict(cast("tuple[tuple[str, str], ...]", what)))
-    secret = text.removesuffix("\n").removesuffix("\r")
-    if not secret:
-        raise rejected("no-secret", f"{place} is empty.", mend)
-    if len(secret) > _LIMIT or not secret.isprintable():
-        raise rejected("bad-secret", f"{place} is too long, or not one line of printable text.", mend)
-    return Secret(secret)
+    match reference:
+        case (("env", str(name)),):
+            return _from_env(name)
+        case (("file", str(path)),):
+            return _from_file(path)
+        case (("command", (str(program), *rest)),):
+            command = (program, *(str(word) for word in rest))
+            said = programs.answer(command, COMMAND_TIMEOUT)
+            return checked(said, f"The output of {os.path.basename(program)}")
+        case (("keyring", (("service", str(service)), ("username", str(username)))),):
+            return _from_keyring(service, username)
+    raise rejected("bad-options", "What stands for the secret is no reference to one.")
 
 
-def _variable(name: str) -> tuple[str, str, str]:
-    mend = f"export {name}=… and uvtokend restart"
-    if name not in os.environ:
-        raise rejected("no-secret", f"The environment variable {name} is not set for the daemon.", mend)
-    return os.environ[name], f"The environment variable {name}", mend
+def checked(raw: bytes | str, source: str, hint: str | None = None) -> Secret:
+    """Return a secret that a netrc entry can hold.
 
+    Args:
+        raw: What was read; one line break at its end is taken off.
+        source: What it was read from, as the subject of a sentence.
+        hint: The command that mends a wrong one.
 
-def _file(path: str) -> tuple[str, str, str]:
-    mend = f"ls -l {path}"
+    Raises:
+        FetchFailed: It is empty, too long, or holds line breaks or other control characters.
+    """
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            return file.read(_LIMIT + 1), f"The file {path}", mend
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise rejected("no-secret", f"The secret's file {path} cannot be read: {why}.", mend) from None
+        text = raw.decode() if isinstance(raw, bytes) else raw
+        size = len(text.encode())
+    except UnicodeError:
+        raise rejected("bad-secret", f"{source} is not UTF-8 text.", hint) from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise rejected("empty-secret", f"{source} is empty.", hint)
+    if size > LIMIT:
+        raise rejected("bad-secret", f"{source} is longer than {LIMIT // 1024} KiB.", hint)
+    if not text.isprintable():
+        message = f"{source} holds a line break or another control character, which no credential has."
+        raise rejected("bad-secret", message, hint)
+    return Secret(text)
 
 
-def _command(command: tuple[str, ...]) -> tuple[str, str, str]:
-    return run(command), f"What {command[0]} printed", command[0]
+def _from_env(name: str) -> Secret:
+    text = os.environ.get(name)
+    hint = f"set {name} in the environment that starts uvtokend, then: uvtokend restart"
+    if text is None:
+        raise rejected("no-secret", f"The variable {name} is not set for uvtokend.", hint)
+    return checked(text, f"The variable {name}", hint)
 
 
-def _keyring(entry: dict[str, str]) -> tuple[str, str, str]:
-    service, username = entry["service"], entry["username"]
-    mend = f"keyring set {service} {username}"
+def _from_file(path: str) -> Secret:
+    quoted = shlex.quote(path)
+    write = f"install -m 600 /dev/stdin {quoted}"  # takes the secret from the terminal, not from the arguments
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block
+        with open(handle, "rb", closefd=True) as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise rejected("no-secret", f"{path} is no file.", f"ls -ld {quoted}")
+            return checked(file.read(programs.LIMIT), f"The file {path}", write)
+    except IsADirectoryError:
+        raise rejected("no-secret", f"{path} is a folder.", f"ls -ld {quoted}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise rejected("no-secret", f"The file {path} does not exist.", write) from None
+    except PermissionError:
+        raise rejected("no-secret", f"The file {path} may not be read.", f"ls -ld {quoted}") from None
+    except (OSError, ValueError) as error:
+        why = (isinstance(error, OSError) and error.errno and os.strerror(error.errno)) or "its name is odd"
+        if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}:
+            raise transient("unreadable", f"The file {path} cannot be read at the moment: {why}.") from None
+        raise rejected("no-secret", f"The file {path} cannot be read: {why}.", f"ls -ld {quoted}") from None
+
+
+def _from_keyring(service: str, username: str) -> Secret:
     try:
         import keyring  # noqa: PLC0415 - an optional extra
+        from keyring.errors import KeyringLocked, NoKeyringError  # noqa: PLC0415
     except ImportError:
-        message = "The keyring library is not installed beside uvtokend."
+        message = "The configuration names a keyring, and the keyring library is not installed beside uvtokend."
         raise rejected("no-keyring", message, "uv tool install 'uvtokend[keyring]'") from None
+    where = f"The keyring entry of {service} for {username}"
+    hint = shlex.join(["keyring", "set", service, username])
     try:
-        secret = keyring.get_password(service, username)
-    except Exception as error:  # noqa: BLE001 - backends raise what they like
-        raise transient("no-keyring", f"The keyring did not answer ({type(error).__name__}).", mend) from None
-    if secret is None:
-        raise rejected("no-secret", f"The keyring holds nothing for {service} and {username}.", mend)
-    return secret, "The keyring's entry", mend
-
-
-def run(command: tuple[str, ...], limit: int = _LIMIT) -> str:
-    """Return what a command prints; the worker's deadline bounds it.
-
-    Args:
-        command: Program and arguments.
-        limit: Most characters that it may print.
-
-    Raises:
-        FetchFailed: It is missing, fails, or prints too much or no text. What it printed is never repeated.
-    """
-    program = command[0]
-    try:
-        with subprocess.Popen(  # noqa: S603 - the user's own configuration names it
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        ) as process:
-            assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
-            printed = process.stdout.read(limit + 1)
-            if len(printed) > limit:
-                process.kill()
-                raise rejected("too-much", f"The command {program} printed far more than a credential.", program)
-    except OSError as error:
-        message = f"The command {program} cannot be run: {error.strerror}."
-        raise rejected("no-command", message, f"command -v {program}") from None
-    if process.returncode != 0:
-        message = f"The command {program} failed with status {process.returncode}."
-        raise transient("command-failed", message, f"run it at a terminal: {program}")
-    try:
-        return printed.decode()
-    except UnicodeDecodeError:
-        raise rejected("garbage", f"The command {program} printed something that is no text.", program) from None
+        found = keyring.get_password(service, username)
+    except KeyringLocked:
+        hint = "unlock it, or log in to the desktop"
+        raise login_required("keyring-locked", "The keyring is locked.", hint) from None
+    except NoKeyringError:
+        message = "There is no keyring on this machine, or none that a background process can reach."
+        raise rejected("no-keyring", message, "keyring diagnose") from None
+    except Exception as error:  # noqa: BLE001 - a backend is anybody's code; its text may hold the secret
+        message = f"The keyring failed ({type(error).__name__})."
+        raise transient("keyring-failed", message, "keyring diagnose") from None
+    if found is None:
+        raise rejected("no-secret", f"{where} does not exist.", hint)
+    return checked(found, where, hint)

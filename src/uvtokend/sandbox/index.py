@@ -5,19 +5,44 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import threading
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
+from html import escape
 
+from uvtokend.sandbox.registries import CODEARTIFACT, Registry
 from uvtokend.sandbox.web import Answer, Call, Server
 
-#: The path of a repository, as CodeArtifact has it.
-ROOT = "/pypi/production"
-#: Seen on CodeArtifact's npm endpoint (confluentinc/mcp-confluent issue 150); assumed to be alike on this one.
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="acme/production"'}
+#: What there is to install, and what each needs.
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "alpha": ("beta>=1.1", "gamma"),
+    "beta": ("delta",),
+    "gamma": ("delta", "epsilon>=1"),
+    "delta": (),
+    "epsilon": ("zeta<3",),
+    "zeta": (),
+    "eta": ("theta",),
+    "theta": (),
+}
+VERSIONS = ("1.0", "1.1", "2.0")
+#: Where redirected downloads lie: below it the path is their own credential.
+_SIGNED = "/artifacts-downloads/namespaces/acme-ml/repositories/models/downloads/"
 
 Valid = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file on offer."""
+
+    name: str
+    version: str
+    file: str
+    data: bytes
 
 
 class PackageIndex:
@@ -25,29 +50,41 @@ class PackageIndex:
 
     Args:
         valid: Tells whether a login and a token are let in now.
-        packages: Names; each has versions 1.0 and 2.0.
-        host: The loopback name to listen on.
+        packages: Names and what each needs; each has the versions 1.0, 1.1 and 2.0.
+        registry: What it imitates.
+
+    Attributes:
+        url: The index, as uv wants it.
+        upload_url: Where to publish to.
+        accepted, refused: How many calls were let in, and how many were not.
+        leaked: How many calls brought a credential to the blob store, which is no business of it.
     """
 
-    def __init__(self, valid: Valid, packages: tuple[str, ...] = ("alpha", "beta"), host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, valid: Valid, packages: Mapping[str, tuple[str, ...]] = PACKAGES, registry: Registry = CODEARTIFACT
+    ) -> None:
         self.valid = valid
-        self.files: dict[str, dict[str, bytes]] = {}
-        self.accepted = 0
-        self.refused = 0
-        for name in packages:
-            for version in ("1.0", "2.0"):
-                self.add(f"{name}-{version}-py3-none-any.whl", wheel(name, version))
-        self.server = Server(self._answer, host)
-        self.url = f"{self.server.url}{ROOT}/simple/"
-        self.upload_url = f"{self.server.url}{ROOT}/"
+        self.registry = registry
+        self.files: dict[str, File] = {}
+        self.accepted = self.refused = self.leaked = 0
+        self._lock = threading.Lock()
+        for name, needs in packages.items():
+            for version in VERSIONS:
+                self.add(f"{name}-{version}-py3-none-any.whl", wheel(name, version, needs))
+        self.server = Server(self._answer)
+        self.blobs = Server(self._blob)
+        self.url = f"{self.server.url}{registry.root}/simple/"
+        self.upload_url = f"{self.server.url}{registry.upload}"
 
     def add(self, file: str, data: bytes) -> None:
-        """Offer a file."""
-        self.files.setdefault(file.partition("-")[0].replace("_", "-").lower(), {})[file] = data
+        """Offer a file; its name tells package and version."""
+        name, version = file.removesuffix(".tar.gz").split("-")[:2]
+        self.files[file] = File(name.replace("_", "-").lower(), version, file, data)
 
     def close(self) -> None:
         """Stop."""
         self.server.close()
+        self.blobs.close()
 
     def __enter__(self) -> PackageIndex:
         return self
@@ -56,47 +93,98 @@ class PackageIndex:
         self.close()
 
     def _answer(self, call: Call) -> Answer:
-        login, token = _basic(call)
-        if not self.valid(login, token):
-            # Without a token, and with one that has died, pages and files answer 401: uv issues 14318, 1860 and 11899.
-            self.refused += 1
-            return Answer(401, b"", dict(_CHALLENGE))
-        self.accepted += 1
+        if call.path.startswith(_SIGNED):
+            return self._data(call)
+        if not self._let_in(call):
+            challenge = self.registry.refused if "Authorization" in call.headers else self.registry.stranger
+            return Answer(401, b"", {"WWW-Authenticate": challenge})
         if call.method == "POST":
             return self._upload(call)
-        return self._read(call.path.removeprefix(f"{ROOT}/simple").strip("/").split("/"))
+        page = call.path.removeprefix(f"{self.registry.root}/simple/")
+        if page != call.path and page.count("/") <= 1 and (not page or page.endswith("/")):
+            return self._page(page.removesuffix("/"))
+        return self._download(call)
 
-    def _read(self, path: list[str]) -> Answer:
-        """Answer a page or a file; relative links as in the sample of uv issue 1388, files below the page (6244)."""
-        if path == [""]:
-            return _page(f'<a href="{name}/">{name}</a>' for name in sorted(self.files))
-        files = self.files.get(path[0], {})
-        if len(path) == 1 and files:
-            return _page(
-                f'<a href="{_version(file)}/{file}#sha256={hashlib.sha256(data).hexdigest()}" '
-                f'data-requires-python="&gt;=3.8" data-gpg-sig="false">{file}</a>'
-                for file, data in sorted(files.items())
-            )
-        if len(path) == 3 and path[2] in files:
-            return Answer(200, files[path[2]], {"Content-Type": "application/octet-stream"})
-        return Answer(404)  # uv issue 11096: a wrong path with good credentials
+    def _let_in(self, call: Call) -> bool:
+        good = self.valid(*_credential(call, self.registry))
+        with self._lock:
+            self.accepted += good
+            self.refused += not good
+        return good
+
+    def _page(self, name: str) -> Answer:
+        """Answer the list of packages, or of one package's files; attributes as in the sample of uv issue 1388."""
+        files = tuple(self.files.values())
+        if not name:
+            return _page(f'<a href="{name}/">{name}</a>' for name in sorted({file.name for file in files}))
+        found = [file for file in files if file.name == name]
+        if not found:
+            return Answer(404)  # with good credentials: uv issues 11096 and 8167
+        return _page(self._link(file) for file in found)
+
+    def _link(self, file: File) -> str:
+        href = self.registry.href(file.name, file.version, file.file)
+        if href.startswith("/"):
+            href = f"{self.server.url}{href}"
+        digest = hashlib.sha256(file.data).hexdigest()
+        python = escape(">=3.8")
+        return f'<a href="{href}#sha256={digest}" data-requires-python="{python}" data-gpg-sig="false">{file.file}</a>'
+
+    def _download(self, call: Call) -> Answer:
+        for file in self.files.values():
+            if call.path == self.registry.location(file.name, file.version, file.file):
+                if call.method == "HEAD" and not self.registry.head:
+                    return Answer(405)
+                return self._file(file)
+        return Answer(404)
+
+    def _file(self, file: File) -> Answer:
+        match self.registry.download:
+            case "file":
+                return _bytes(file)
+            case "moved-here":
+                return Answer(307, b"", {"Location": f"{_SIGNED}{file.file}"})
+            case "moved-away":
+                return Answer(303, b"", {"Location": f"{self.blobs.url}/{file.file}?sig=made-up"})
+
+    def _data(self, call: Call) -> Answer:
+        file = self.files.get(call.path.rpartition("/")[2])
+        return Answer(404) if file is None else _bytes(file)
+
+    def _blob(self, call: Call) -> Answer:
+        """Answer for the blob store. A signed URL and a credential beside it are refused, as by S3 (pull request 1171
+        of ansible's community.general)."""
+        if "Authorization" in call.headers:
+            with self._lock:
+                self.leaked += 1
+            return Answer(400)
+        return self._data(call)
 
     def _upload(self, call: Call) -> Answer:
-        """Take a file as twine sends it: a form with the field ``content``."""
-        head = f"Content-Type: {call.headers.get('Content-Type')}\r\n\r\n".encode()
-        for part in BytesParser(policy=HTTP).parsebytes(head + call.body).iter_parts():
-            file, data = part.get_filename(), part.get_payload(decode=True)
-            if file is not None and isinstance(data, bytes):
-                self.add(file, data)
+        """Take a file as twine and uv send it: a form with the field ``content`` (packaging.python.org, "Upload API").
+
+        What the form says of the file must be true.
+        """
+        form = _form(call)
+        content = form.get("content")
+        file = content.get_filename() if content is not None else None
+        data = content.get_payload(decode=True) if content is not None else None
+        digest = form.get("sha256_digest")
+        if not file or not isinstance(data, bytes) or digest is None:
+            return Answer(400)
+        if digest.get_content().strip() != hashlib.sha256(data).hexdigest():
+            return Answer(400)
+        self.add(file, data)
         return Answer(200)
 
 
-def wheel(name: str, version: str) -> bytes:
-    """Return a wheel with one module that knows its version."""
+def wheel(name: str, version: str, needs: Iterable[str] = ()) -> bytes:
+    """Return a wheel with one module that knows its version; the same bytes every time."""
     info = f"{name}-{version}.dist-info"
+    requires = "".join(f"Requires-Dist: {need}\n" for need in needs)
     files = {
         f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: uvtokend\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items())
@@ -104,7 +192,7 @@ def wheel(name: str, version: str) -> bytes:
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w") as archive:
         for path, text in files.items():
-            archive.writestr(path, text)
+            archive.writestr(zipfile.ZipInfo(path), text)
     return memory.getvalue()
 
 
@@ -112,8 +200,8 @@ def _digest(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
-def _version(file: str) -> str:
-    return file.split("-")[1]
+def _bytes(file: File) -> Answer:
+    return Answer(200, file.data, {"Content-Type": "application/octet-stream"})
 
 
 def _page(links: Iterable[str]) -> Answer:
@@ -121,9 +209,22 @@ def _page(links: Iterable[str]) -> Answer:
     return Answer(200, body.encode(), {"Content-Type": "text/html; charset=UTF-8"})
 
 
-def _basic(call: Call) -> tuple[str, str]:
+def _form(call: Call) -> dict[str, EmailMessage]:
+    head = f"Content-Type: {call.headers.get('Content-Type')}\r\n\r\n".encode()
+    message = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + call.body)
+    parts = [part for part in message.iter_parts() if isinstance(part, EmailMessage)]
+    return {str(part.get_param("name", header="content-disposition")): part for part in parts}
+
+
+def _credential(call: Call, registry: Registry) -> tuple[str, str]:
+    """Return login and token of a call; both empty if it has none that can be read."""
     scheme, _, text = (call.headers.get("Authorization") or "").partition(" ")
+    if scheme.lower() == "bearer" and registry.bearer:
+        return registry.login, text
     if scheme.lower() != "basic":
         return "", ""
-    login, _, token = base64.b64decode(text).decode(errors="replace").partition(":")
+    try:
+        login, _, token = base64.b64decode(text, validate=True).decode().partition(":")
+    except ValueError:
+        return "", ""
     return login, token

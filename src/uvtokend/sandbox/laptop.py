@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from uvtokend import paths
 from uvtokend.errors import UvtokendError
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact
 
-#: What a user's shell may hold that must not reach the inside.
-_FOREIGN = ("AWS_", "UV_", "UVTOKEND_", "XDG_", "PIP_", "PYTHONPATH", "NETRC", "NOTIFY_SOCKET", "VIRTUAL_ENV")
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-#: Seconds for a daemon to come or to go.
-_PATIENCE = 30
+#: What reaches the inside of the user's own environment, beside the PATH: how programs speak. Nothing else, since
+#: UV_*, AWS_*, NETRC, proxies and many more would change what uv and boto3 do.
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH")
+#: Seconds for a daemon to go.
+_PATIENCE = 10.0
+#: Seconds for a command to end.
+_LIMIT = 120.0
 
 
 class Laptop:
@@ -24,54 +31,70 @@ class Laptop:
     Args:
         folder: An empty folder; nothing is written elsewhere.
         cloud: Where the tokens come from.
+
+    Attributes:
+        environment: Of every command that is run here; this Python is the first on the PATH.
+        daemon: The daemon, once it was started.
+
+    Raises:
+        UvtokendError: The folder's path is too long.
     """
 
     def __init__(self, folder: Path, cloud: CodeArtifact) -> None:
         self.folder = folder
         self.cloud = cloud
-        self.netrc = folder / "home" / ".netrc"
-        self.config = folder / "home" / "config.toml"
+        self.home = folder / "home"
+        self.netrc = self.home / ".netrc"
+        self.config = self.home / "config.toml"
+        self.state = self.home / ".local" / "state" / "uvtokend"
+        self.output = folder / "daemon.log"
+        self.daemon: subprocess.Popen[bytes] | None = None
+        socket = str(folder / "run" / "control.sock")
+        if len(os.fsencode(socket)) > paths.SUN_PATH_MAX:
+            message = f"The path of the temporary folder is too long for a unix socket in it: {folder}"
+            raise UvtokendError(message, "set TMPDIR=/tmp")
         for name in ("home", "run", "tmp"):
             (folder / name).mkdir(mode=0o700)
-        (folder / "home" / "aws").write_text(
-            "[dev]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = example\n"
-        )
-        kept = {name: text for name, text in os.environ.items() if not _foreign(name)}
-        self.environment = {
-            **kept,
-            "HOME": str(folder / "home"),
+        keys = "[dev]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = example\n"
+        (self.home / "aws").write_text(keys, encoding="utf-8")
+        self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {
+            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
+            "HOME": str(self.home),
             "TMPDIR": str(folder / "tmp"),
             "NETRC": str(self.netrc),
+            "XDG_CONFIG_DIRS": str(self.home / "etc"),
+            "XDG_STATE_HOME": str(self.state.parent),
             "UVTOKEND_CONFIG": str(self.config),
-            "UVTOKEND_SOCKET": str(folder / "run" / "control.sock"),
-            "UV_NO_CONFIG": "1",
-            "UV_NO_PROGRESS": "1",
+            "UVTOKEND_SOCKET": socket,
             "UV_CACHE_DIR": str(folder / "cache"),
-            "UV_PYTHON": sys.executable,
-            "UV_PYTHON_DOWNLOADS": "never",
             "UV_LINK_MODE": "copy",
+            "UV_NO_PROGRESS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
         }
-        self.daemon: subprocess.Popen[bytes] | None = None
 
-    def configure(self, *urls: str, extra: str = "") -> None:
-        """Write a configuration with one index for each URL, all of one CodeArtifact domain."""
-        env = {**self.cloud.environment(), "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "home" / "aws")}
-        inside = ", ".join(f'{name} = "{text}"' for name, text in env.items())
+    def configure(self, **urls: str) -> None:
+        """Write uvtokend's configuration: index names and their URLs, all of one CodeArtifact domain."""
+        env = {**self.cloud.environment(), "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws")}
+        inside = ", ".join(f"{name} = {json.dumps(text)}" for name, text in env.items())
         tables = [
-            f'[[index]]\nname = "demo-{number}"\nurl = "{url}"\nprovider = "aws-codeartifact"\nprofile = "dev"\n'
+            f'[[index]]\nname = "{name}"\nurl = "{url}"\nprovider = "aws-codeartifact"\nprofile = "dev"\n'
             f'domain = "acme"\ndomain-owner = "{ACCOUNT}"\nregion = "eu-central-1"\nenv = {{ {inside} }}\n'
-            for number, url in enumerate(urls)
+            for name, url in urls.items()
         ]
-        self.config.write_text(extra + "\n".join(tables))
+        self.config.write_text("\n".join(tables), encoding="utf-8")
+        self.config.chmod(0o600)
 
     def start(self) -> None:
-        """Start the daemon in the foreground of its own session."""
-        self.daemon = subprocess.Popen(
-            [sys.executable, "-m", "uvtokend", "run", "--quiet"],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for us; we end the daemon ourselves
-        )
+        """Start the daemon, in a session of its own: a Ctrl-C is not for it."""
+        with self.output.open("ab") as output:
+            self.daemon = subprocess.Popen(
+                self._ourselves("run", "--quiet"),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def stop(self) -> None:
         """End the daemon, by force if it must be."""
@@ -86,37 +109,65 @@ class Laptop:
 
     def uvtokend(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ours."""
-        return self.run([sys.executable, "-m", "uvtokend", *arguments])
+        return self.run(self._ourselves(*arguments))
 
-    def uv(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def uv(
+        self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run the real uv."""
-        return self.run([find_uv(), *arguments], **environment)
+        return self.run([find_uv(), *arguments], cwd, env)
 
-    def run(self, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command inside."""
-        return subprocess.run(
+    def install(
+        self, target: Path, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Let uv install packages into a folder, with nothing cached."""
+        # Without --python and --target uv would install into the environment that we run in.
+        where = ("--python", sys.executable, "--target", str(target))
+        return self.uv("pip", "install", "--no-cache", *where, *arguments, env=env)
+
+    def run(
+        self, command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside; after two minutes it is ended with all that it started."""
+        process = subprocess.Popen(
             command,
-            env={**self.environment, **environment},
-            cwd=self.folder,
+            env={**self.environment, **(env or {})},
+            cwd=cwd or self.folder,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
         )
+        try:
+            out, err = process.communicate(timeout=_LIMIT)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+                os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    @staticmethod
+    def _ourselves(*arguments: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "uvtokend", *arguments]
 
 
 def find_uv() -> str:
-    """Return the uv beside our Python, or the one on the PATH.
+    """Return the uv that is installed beside us, or the one on the PATH.
 
     Raises:
         UvtokendError: There is none.
     """
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.exists() else shutil.which("uv")
+    try:
+        from uv import find_uv_bin  # noqa: PLC0415 - it is there only where somebody wants a demo
+
+        return find_uv_bin()
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
     if found is None:
-        raise UvtokendError("uv was not found.", f"{sys.executable} -m pip install uv")
+        message = "uv was not found, neither beside this Python nor on the PATH."
+        raise UvtokendError(message, f"{sys.executable} -m pip install uv")
     return found
-
-
-def _foreign(name: str) -> bool:
-    return name.startswith(_FOREIGN) or name.lower() in _PROXIES

@@ -1,0 +1,736 @@
+"""azure-artifacts, with the real azure-identity against a loopback Azure behind a TLS-ending proxy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from azure_world import CANARY, LEGACY, SERVICE, World, asked, loopback_world
+
+from uvtokend.core import wire
+from uvtokend.core.model import Credential, Failure
+from uvtokend.providers import azure, azure_line
+from uvtokend.sandbox import azure as fake
+from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.sandbox.web import Answer, Call, Server, Site
+
+Setting = Callable[[World], object]
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[TlsProxy]:
+    with TlsProxy({}) as made:
+        yield made
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: TlsProxy) -> World:
+    return loopback_world(tmp_path, monkeypatch, proxy)
+
+
+def saying(answer: Answer) -> Site:
+    return lambda _: answer
+
+
+def left(credential: Credential) -> float:
+    assert credential.expires_at is not None
+    return (credential.expires_at - datetime.now(UTC)).total_seconds()
+
+
+@contextmanager
+def machine(world: World, site: Site | None = None) -> Iterator[Server]:
+    with Server(site or world.cloud.machine) as server:
+        world.machine(server)
+        yield server
+
+
+# ------------------------------------------------------------------------------------------------ a person's token
+
+
+def check_session(world: World, credential: Credential, holder: str = fake.PERSON) -> None:
+    token = credential.password.reveal()
+    assert world.cloud.valid(token)
+    assert world.cloud.kind(token) == "session"
+    assert (credential.login, credential.identity) == ("VssSessionToken", holder)
+
+
+@pytest.mark.parametrize("credential", ["cli", "developer-cli"])
+@pytest.mark.parametrize("service", [SERVICE, LEGACY])
+def test_a_login_becomes_a_session_token(world: World, credential: str, service: str) -> None:
+    """A person's Entra token is exchanged, at the organisation's own token service, that only reads packages."""
+    token = world.log_in()
+    world.tool("azd", world.cloud.azd_answer(token))
+    found = world.fetch(service, credential=credential)
+    check_session(world, found)
+    assert 23 * 3600 < left(found) < 24 * 3600
+    (host, call), *_ = [(host, call) for host, call in world.proxy.calls if call.method == "POST"]
+    assert host == ("vssps.dev.azure.com" if service == SERVICE else "sandbox.vssps.visualstudio.com")
+    assert call.path.endswith("/_apis/Token/SessionTokens")
+    assert json.loads(call.body)["scope"] == "vso.packaging"
+    assert call.headers["X-TFS-FedAuthRedirect"] == "Suppress"
+
+
+def test_the_organisations_tenant_is_looked_up(world: World) -> None:
+    """A guest's login has to be for the organisation's tenant; the package host names it to anybody who asks."""
+    world.log_in()
+    world.fetch(credential="cli")
+    assert f"--tenant {world.cloud.tenant}" in world.arguments()
+    assert [call.headers.get("Authorization") for call in world.calls("pkgs.dev.azure.com")] == [None]
+
+
+def test_a_named_tenant_is_not_looked_up(world: World) -> None:
+    """tenant-id decides alone."""
+    world.log_in()
+    world.fetch(credential="cli", tenant_id="example.com")
+    assert "--tenant example.com" in world.arguments()
+    assert "pkgs.dev.azure.com" not in world.hosts()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(401, b"", {"WWW-Authenticate": 'Basic realm="https://pkgsprodweu0.pkgs.visualstudio.com/"'}),
+        Answer(401, b"", {"WWW-Authenticate": "Bearer authorization_uri=https://login.windows.net.evil.example/x"}),
+        Answer(401, b"", {"WWW-Authenticate": "Bearer authorization_uri=https://login.windows.net/--debug"}),
+        Answer(503),
+        fake.PORTAL,
+    ],
+    ids=["basic only", "foreign host", "odd tenant", "fault", "portal"],
+)
+def test_a_host_that_tells_no_tenant_is_not_the_last_one_asked(world: World, answer: Answer) -> None:
+    """The look-up is a service: the token service is asked next, and nothing odd becomes an argument."""
+    world.log_in()
+    world.cloud.faults["packages"] = saying(answer)
+    check_session(world, world.fetch(credential="cli"))
+    assert f"--tenant {world.cloud.tenant}" in world.arguments()
+
+
+def test_without_a_tenant_the_login_still_serves(world: World) -> None:
+    """Where nobody names a tenant, az decides."""
+    world.log_in()
+    world.cloud.faults["packages"] = saying(Answer(404))
+    world.cloud.tenant = ""
+    check_session(world, world.fetch(credential="cli"))
+    assert "--tenant" not in world.arguments()
+
+
+def test_a_shorter_life_is_taken_where_a_long_one_is_refused(world: World) -> None:
+    """A 400 for the wished end of life is no refusal yet: the organisation's own is good enough."""
+    world.log_in()
+    world.cloud.session_limit = 8 * 3600
+    assert 3.9 * 3600 < left(world.fetch(credential="cli")) <= 4 * 3600
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_the_end_is_told_on_our_clock(world: World, ahead: float) -> None:
+    """Azure DevOps names the end on its own clock; where that differs, the end is moved to ours."""
+    world.log_in()
+    world.cloud.session_limit, world.cloud.clock_ahead = 0, ahead
+    assert 3.9 * 3600 < left(world.fetch(credential="cli")) <= 4 * 3600 + 2
+
+
+def test_a_person_may_have_the_entra_token(world: World) -> None:
+    """token = "entra" delivers what az gave, without asking Azure DevOps."""
+    token = world.log_in()
+    found = world.fetch(credential="cli", token="entra", tenant_id=world.cloud.tenant)
+    assert found.password.reveal() == token
+    assert (found.login, found.identity) == ("VssSessionToken", fake.PERSON)
+    assert world.hosts() == []
+
+
+def test_a_pat_is_read_from_where_it_is(world: World) -> None:
+    """A personal access token goes to the netrc as it is; nobody tells its end."""
+    world.set(WORK_PAT=CANARY + "\n")
+    found = world.fetch(pat=(("env", "WORK_PAT"),))
+    assert (found.password.reveal(), found.login, found.expires_at) == (CANARY, "VssSessionToken", None)
+    assert world.fetch(credential="pat", pat=(("env", "WORK_PAT"),)).password.reveal() == CANARY
+    assert world.hosts() == []
+
+
+# ------------------------------------------------------------------------------------------ an application's token
+
+
+def check_entra(world: World, credential: Credential, client: str) -> None:
+    token = credential.password.reveal()
+    assert world.cloud.valid(token)
+    assert world.cloud.kind(token) == "app"
+    assert (credential.login, credential.identity) == ("VssSessionToken", client)
+    assert "vssps.dev.azure.com" not in world.hosts()
+
+
+@pytest.mark.parametrize("credential", ["environment", "default"])
+def test_a_service_principal_keeps_its_entra_token(world: World, credential: str) -> None:
+    """An application's token is delivered itself: there is no session token for it."""
+    client = world.environment()
+    found = world.fetch(credential=credential)
+    check_entra(world, found, client)
+    assert 3500 < left(found) <= 3600
+
+
+@pytest.mark.parametrize("credential", ["workload-identity", "default"])
+def test_a_workload_identity(world: World, credential: str) -> None:
+    """A federated token from a file becomes an Entra token."""
+    client = world.workload()
+    check_entra(world, world.fetch(credential=credential), client)
+
+
+@pytest.mark.parametrize("credential", ["managed-identity", "default"])
+def test_a_managed_identity(world: World, credential: str) -> None:
+    """A virtual machine's token lives a day; the issuer's own wish when to be asked again is passed on."""
+    with machine(world) as server:
+        found = world.fetch(credential=credential)
+    check_entra(world, found, world.cloud.machine_clients[0])
+    assert 86000 < left(found) <= 86400
+    assert found.refresh_after is not None
+    assert abs((found.refresh_after - datetime.now(UTC)) - timedelta(hours=12)) < timedelta(minutes=2)
+    assert all(call.path == "/metadata/identity/oauth2/token" for call in server.calls)
+
+
+def test_one_of_several_managed_identities(world: World) -> None:
+    """client-id names a user-assigned identity."""
+    world.cloud.machine_clients.append("22222222-2222-2222-2222-222222222222")
+    with machine(world):
+        found = world.fetch(credential="managed-identity", client_id=world.cloud.machine_clients[1])
+    check_entra(world, found, world.cloud.machine_clients[1])
+
+
+def test_the_identity_of_app_service(world: World) -> None:
+    """App Service has an endpoint of its own, and a header that keeps others out; no proxy comes between."""
+    world.set(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
+    with Server(world.cloud.machine) as server:
+        world.set(IDENTITY_ENDPOINT=f"{server.url}/msi/token", IDENTITY_HEADER=world.cloud.identity_header)
+        found = world.fetch(credential="managed-identity")
+    check_entra(world, found, world.cloud.machine_clients[0])
+
+
+def test_az_may_be_logged_in_as_an_application(world: World) -> None:
+    """The token itself tells whose it is, not the tool that handed it out."""
+    client = world.environment()
+    token = world.fetch(credential="environment").password.reveal()
+    world.tool("az", world.cloud.az_answer(token))
+    check_entra(world, world.fetch(credential="cli", tenant_id=world.cloud.tenant), client)
+
+
+def test_no_netrc_entry_is_ever_sent(world: World) -> None:
+    """requests would send a netrc entry over our own Bearer header; this session never looks for one."""
+    world.log_in()
+    netrc = world.home / "netrc"
+    netrc.write_text(f"default login me password {CANARY}\n")
+    netrc.chmod(0o600)
+    world.set(NETRC=str(netrc))
+    check_session(world, world.fetch(credential="cli"))
+    told = [call.headers.get("Authorization", "") for _, call in world.proxy.calls]
+    assert not [text for text in told if text.startswith("Basic")]
+
+
+# ------------------------------------------------------------------------------------- the chain, and who decides
+
+
+def test_the_first_credential_that_is_there_decides(world: World) -> None:
+    """A wrong secret in the environment is a failure, though az has a login: nobody changes the identity silently."""
+    world.environment()
+    world.set(AZURE_CLIENT_SECRET="wrong")
+    world.log_in()
+    assert world.failure().reason == "wrong-secret"
+
+
+NO_MACHINE = [
+    Answer.json({"error": "invalid_request", "error_description": "Identity not found"}, 400),
+    Answer(403, b"connecting to 169.254.169.254:80: unreachable"),  # Docker Desktop (azure-identity ``imds.py``)
+    Answer(302, b"", {"Location": "http://wlan.example/"}),
+    fake.PORTAL,
+]
+
+
+@pytest.mark.parametrize("answer", NO_MACHINE, ids=["none assigned", "Docker Desktop", "redirect", "portal"])
+def test_what_is_not_there_is_passed_over(world: World, answer: Answer) -> None:
+    """No application, no identity of the machine: then az is asked."""
+    world.log_in()
+    with machine(world, saying(answer)):
+        check_session(world, world.fetch())
+
+
+def test_a_machine_that_cannot_answer_at_the_moment_decides_too(world: World) -> None:
+    """An identity endpoint with a fault is there; az is not asked in its place."""
+    world.log_in()
+    with machine(world, saying(Answer(500))):
+        failure = world.failure()
+    assert (failure.kind, failure.reason) == ("transient", "server-error")
+
+
+def test_the_environment_may_narrow_the_chain(world: World) -> None:
+    """AZURE_TOKEN_CREDENTIALS is azure-identity's own variable, and is honoured."""
+    world.environment()
+    world.set(AZURE_TOKEN_CREDENTIALS="dev")
+    world.log_in()
+    check_session(world, world.fetch())
+    world.set(AZURE_TOKEN_CREDENTIALS="nonsense")
+    assert world.failure().reason == "bad-options"
+
+
+def test_nobody_is_there(world: World) -> None:
+    """Where nothing at all is found, the login that a person can do is named, with the organisation's tenant."""
+    world.cloud.machine_clients.clear()
+    with machine(world):
+        failure = world.failure()
+        assert (failure.kind, failure.reason) == ("login-required", "no-credentials")
+        assert failure.hint == f"az login --tenant {world.cloud.tenant}"
+        world.program("azd", "echo 'ERROR: not logged in, run `azd auth login` to login' >&2; exit 1\n")
+        assert world.failure().hint == f"azd auth login --tenant-id {world.cloud.tenant}"
+
+
+# --------------------------------------------------------------------------------------- what Entra says, and means
+
+
+def entra(code: int, error: str = "invalid_client", status: int = 401) -> Answer:
+    return fake.refusal(code, f"Something about {CANARY} and nobody's business.", error, status)
+
+
+ENTRA: dict[str, tuple[Answer, str, str, str | None]] = {
+    "wrong secret": (entra(7000215), "rejected", "wrong-secret", "az ad app credential reset --id {client}"),
+    "expired secret": (entra(7000222), "rejected", "secret-expired", "az ad app credential reset --id {client}"),
+    "unknown application": (entra(700016, "unauthorized_client", 400), "rejected", "no-such-application", None),
+    "unknown tenant": (entra(90002, "invalid_request", 400), "rejected", "no-such-tenant", None),
+    "disabled": (entra(7000112), "rejected", "application-disabled", None),
+    "policy": (entra(53003, "access_denied", 400), "rejected", "conditional-access", None),
+    "no Azure DevOps": (entra(500011, "invalid_resource", 400), "rejected", "no-azure-devops", None),
+    "throttled": (entra(90055, "temporarily_unavailable", 400), "transient", "throttled", None),
+    "unavailable": (entra(90033, "temporarily_unavailable", 400), "transient", "server-error", None),
+    "unknown number": (entra(1234567), "rejected", "refused", None),
+    "no number": (Answer.json({"error": "temporarily_unavailable"}, 400), "transient", "server-error", None),
+    "fault": (Answer(500), "transient", "server-error", None),
+    "throttled by status": (Answer(429, b"", {"Retry-After": "17"}), "transient", "throttled", None),
+    "portal": (fake.PORTAL, "transient", "captive-portal", None),
+    "redirect": (Answer(302, b"", {"Location": "http://wlan.example/"}), "transient", "captive-portal", None),
+    "no JSON": (Answer(200, b"{", {"Content-Type": "application/json"}), "transient", "bad-answer", None),
+    "no token": (Answer.json({"token_type": "Bearer"}), "transient", "bad-answer", None),
+    "odd JSON": (Answer.json([CANARY]), "transient", "bad-answer", None),
+    "sign-up wanted": (Answer(511), "transient", "captive-portal", None),
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all calls", "token only"])
+@pytest.mark.parametrize("case", ENTRA)
+def test_entra_refuses(world: World, case: str, whole: bool) -> None:
+    """Each answer of Entra to an application ends as one kind, one word, and where there is one, one command."""
+    answer, kind, reason, hint = ENTRA[case]
+    client = world.environment()
+    twin = fake.AzureCloud()
+    well = twin.sites["login.microsoftonline.com"]
+    world.cloud.faults["login"] = lambda call: answer if whole or call.method == "POST" else well(call)
+    failure = world.failure(credential="environment")
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert failure.hint == (hint.format(client=client) if hint else None)
+    assert failure.retry_after == (17 if answer.status == 429 else None)
+
+
+NO_NETWORK = (
+    "HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries exceeded with url: /x "
+    "(Caused by NewConnectionError('Name or service not known')). Try az login"
+)
+AZ: dict[str, tuple[str, str, str, str | None]] = {
+    "not logged in": ("Please run 'az login' to setup account.", "login-required", "not-logged-in", ""),
+    "factor": ("AADSTS50076: Due to a configuration change …", "login-required", "mfa-required", "scope"),
+    "refresh token": ("AADSTS70043: The refresh token has expired", "login-required", "login-expired", ""),
+    "inactive": ("AADSTS700082: expired due to inactivity. run: az login", "login-required", "login-expired", ""),
+    "password": ("AADSTS50173: The provided grant has expired", "login-required", "login-expired", ""),
+    "old assertion": ("AADSTS700024: Client assertion is not …", "login-required", "login-expired", ""),
+    "consent": ("AADSTS65001: has not consented", "login-required", "interaction-required", "scope"),
+    "not a guest": ("AADSTS50020: User account from identity provider …", "rejected", "no-such-user", ""),
+    "policy": ("AADSTS53003: Access has been blocked", "rejected", "conditional-access", "scope"),
+    "unknown number": ("AADSTS1234567: hm", "login-required", "login-refused", ""),
+    "no network": (NO_NETWORK, "transient", "unreachable", None),
+    "certificate": ("[SSL: CERTIFICATE_VERIFY_FAILED] …", "transient", "untrusted-certificate", None),
+    "anything": ("Traceback (most recent call last): …", "transient", "tool-failed", "version"),
+}
+
+
+@pytest.mark.parametrize("case", AZ)
+def test_az_fails(world: World, case: str) -> None:
+    """What az says on its way out is understood, and nothing of it repeated."""
+    said, kind, reason, hint = AZ[case]
+    (world.home / "said").write_text(f"ERROR: {said} {CANARY}\n")
+    world.program("az", f"cat {world.home / 'said'} >&2; exit 1\n")
+    failure = world.failure(credential="cli")
+    login = f"az login --tenant {world.cloud.tenant}"
+    commands = {"": login, "scope": f"{login} --scope {fake.RESOURCE}/.default", "version": "az version", None: None}
+    assert (failure.kind, failure.reason, failure.hint) == (kind, reason, commands[hint])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "hint"),
+    [
+        (
+            "ERROR: not logged in, run `azd auth login` to login",
+            "not-logged-in",
+            "azd auth login --tenant-id example.com",
+        ),
+        (
+            '{"error":"reauthentication required, run `azd auth login`"}',
+            "not-logged-in",
+            "azd auth login --tenant-id example.com",
+        ),
+        ('{"error":"AADSTS70043: expired"}', "login-expired", "azd auth login --tenant-id example.com"),
+        ("dial tcp: lookup login.microsoftonline.com: no such host", "unreachable", None),
+    ],
+)
+def test_azd_fails(world: World, said: str, reason: str, hint: str | None) -> None:
+    """The same for azd."""
+    (world.home / "said").write_text(f"{said} {CANARY}\n")
+    world.program("azd", f"cat {world.home / 'said'} >&2; exit 1\n")
+    failure = world.failure(credential="developer-cli", tenant_id="example.com")
+    assert (failure.reason, failure.hint) == (reason, hint)
+
+
+def test_there_is_no_az(world: World) -> None:
+    """A missing tool is named, with the PATH that matters."""
+    failure = world.failure(credential="cli")
+    assert (failure.kind, failure.reason) == ("rejected", "no-az")
+    world.program("az", "")
+    (world.home / "bin" / "az").write_text("#!/nonexistent/interpreter\n")
+    assert world.failure(credential="cli").reason == "no-az"
+
+
+@pytest.mark.parametrize(
+    "said", ["", "hello", "[]", '{"accessToken": 7, "expires_on": 1}', f'{{"accessToken": "{CANARY}"}}']
+)
+def test_az_answers_no_token(world: World, said: str) -> None:
+    """What is no token is not taken for one, and not shown."""
+    world.tool("az", said)
+    failure = world.failure(credential="cli")
+    assert (failure.kind, failure.reason) in {("transient", "bad-answer"), ("transient", "unexpected")}
+
+
+def test_az_answers_a_dead_token(world: World) -> None:
+    """A tool's cache may be older than a token's life."""
+    world.log_in(life=-10)
+    assert world.failure(credential="cli").reason == "expired"
+
+
+@pytest.mark.parametrize("credential", ["cli", "default"])
+def test_az_hangs(world: World, credential: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hung az ends as a timeout; no other tool is asked in its place."""
+    monkeypatch.setattr(azure, "TOOL_TIMEOUT", 1)
+    world.set(AZURE_TOKEN_CREDENTIALS="dev")
+    world.program("az", "exec sleep 60\n")
+    world.tool("azd", world.cloud.azd_answer(world.cloud.user_token()))
+    failure = world.failure(credential=credential)
+    assert (failure.kind, failure.reason) == ("transient", "timeout")
+
+
+# ----------------------------------------------------------------------------------- what Azure DevOps says, and means
+
+TENANT_LOGIN = "az login --tenant {tenant}"
+SESSION: dict[str, tuple[Answer, str, str, str | None]] = {
+    "never signed in": (
+        fake.FIRST_SIGN_IN,
+        "login-required",
+        "first-sign-in",
+        "open https://dev.azure.com/sandbox in a browser and sign in",
+    ),
+    "not a member": (
+        fake.problem("TF400813: The user is not authorized."),
+        "login-required",
+        "token-refused",
+        TENANT_LOGIN,
+    ),
+    "redirect to sign-in": (fake.SIGN_IN, "login-required", "token-refused", TENANT_LOGIN),
+    "sign-in page": (fake.SIGN_IN_PAGE, "login-required", "token-refused", TENANT_LOGIN),
+    "forbidden": (fake.problem("no", 403), "rejected", "forbidden", 'ask its administrator, or set token = "entra"'),
+    "unknown organisation": (Answer(404), "rejected", "no-such-organisation", "open https://dev.azure.com/sandbox"),
+    "bad request": (fake.problem("no", 400), "rejected", "refused", 'set token = "entra" to do without'),
+    "fault": (Answer(503, b"", {"Retry-After": "30"}), "transient", "server-error", None),
+    "throttled": (Answer(429), "transient", "throttled", None),
+    "portal": (fake.PORTAL, "transient", "captive-portal", None),
+    "redirect": (Answer(302, b"", {"Location": "http://wlan.example/"}), "transient", "captive-portal", None),
+    "no token": (Answer.json({"displayName": CANARY}), "transient", "bad-answer", None),
+    "line break": (Answer.json({"token": f"a\n{CANARY}"}), "transient", "bad-answer", None),
+    "no JSON": (Answer(200, CANARY.encode()), "transient", "bad-answer", None),
+    "past": (Answer.json({"token": CANARY, "validTo": "2020-01-01T00:00:00Z"}), "transient", "expired", None),
+}
+
+
+@pytest.mark.parametrize("case", SESSION)
+def test_azure_devops_refuses(world: World, case: str) -> None:
+    """Each answer to the exchange ends as one kind, one word, and where there is one, one command."""
+    world.log_in()
+    answer, kind, reason, hint = SESSION[case]
+    world.cloud.faults["session"] = saying(answer)
+    failure = world.failure(credential="cli")
+    expected = hint.format(tenant=world.cloud.tenant) if hint else None
+    assert (failure.kind, failure.reason, failure.hint) == (kind, reason, expected)
+
+
+@pytest.mark.parametrize("told", [None, 7, "soon"])
+def test_an_unknown_end_is_none(world: World, told: object) -> None:
+    """A session token whose end cannot be read has none; it will be asked for again soon."""
+    world.log_in()
+    world.cloud.faults["session"] = saying(Answer.json({"token": "abc", "validTo": told}))
+    assert world.fetch(credential="cli").expires_at is None
+
+
+def test_an_organisation_of_a_personal_account(world: World) -> None:
+    """No Entra token ever opens it, so that no login helps: it wants a personal access token."""
+    world.log_in()
+    world.cloud.personal = True
+    failure = world.failure(credential="cli")
+    assert (failure.kind, failure.reason) == ("rejected", "personal-organisation")
+    assert "pat" in (failure.hint or "")
+
+
+def test_a_redirect_is_not_followed(world: World) -> None:
+    """The Entra token is sent to the organisation's own token service, and to nobody it points at."""
+    token = world.log_in()
+    reached: list[Call] = []
+    sites = dict(world.cloud.sites)
+    sites["evil.example"] = lambda call: reached.append(call) or Answer()  # type: ignore[func-returns-value]
+    world.proxy.sites = sites
+    world.cloud.faults["session"] = saying(Answer(307, b"", {"Location": "https://evil.example/"}))
+    world.failure(credential="cli")
+    assert not reached
+    sent = {host for host, call in world.proxy.calls if token in call.headers.get("Authorization", "")}
+    assert sent == {"vssps.dev.azure.com"}
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "https://pkgs.dev.azure.com.evil.example/sandbox",
+        "https://pkgs.dev.azure.com@evil.example/sandbox",
+        "https://pkgs.dev.azure.com/a/b",
+        "https://pkgs.dev.azure.com/..",
+        "https://pkgs.dev.azure.com/",
+        "https://evil.example/#.pkgs.visualstudio.com",
+        "https://x.y.pkgs.visualstudio.com",
+        "http://pkgs.dev.azure.com/sandbox",
+        "https://index.example/simple/",
+        "",
+    ],
+)
+def test_no_token_goes_anywhere_else(world: World, service: str) -> None:
+    """Hosts are matched whole, before anybody is asked for a token."""
+    world.log_in()
+    assert world.failure(service, credential="cli").reason == "bad-url"
+    assert world.hosts() == []
+
+
+def test_a_session_token_for_an_application(world: World) -> None:
+    """Where an application is refused one that was asked for by name, that line of the configuration is the mend."""
+    world.environment()
+    failure = world.failure(credential="environment", token="session")
+    assert (failure.kind, failure.reason) == ("rejected", "token-refused")
+    assert 'token = "session"' in (failure.hint or "")
+
+
+# --------------------------------------------------------------------------------------------- a machine's identity
+
+MACHINE: dict[str, tuple[Answer, str, str]] = {
+    "none assigned": (
+        Answer.json({"error": "invalid_request", "error_description": "Identity not found"}, 400),
+        "rejected",
+        "no-identity",
+    ),
+    "not ready": (Answer(410), "transient", "server-error"),
+    "not found": (Answer(404), "transient", "server-error"),
+    "throttled": (Answer(429), "transient", "throttled"),
+    "fault": (Answer(500), "transient", "server-error"),
+    "portal": (fake.PORTAL, "rejected", "no-identity"),
+    "redirect": (Answer(302, b"", {"Location": "http://wlan.example/"}), "rejected", "no-identity"),
+    "wrong header": (Answer.json({"statusCode": 401}, 401), "rejected", "refused"),
+    "no JSON": (Answer(200, b"hello"), "rejected", "no-identity"),
+    "Docker Desktop": (Answer(403, b"connecting to 169.254.169.254:80: unreachable"), "rejected", "no-identity"),
+}
+
+
+@pytest.mark.parametrize("case", MACHINE)
+def test_the_identity_endpoint_fails(world: World, case: str) -> None:
+    """Each answer of the endpoint ends as one kind and one word; nothing is asked twice."""
+    answer, kind, reason = MACHINE[case]
+    with machine(world, saying(answer)) as server:
+        failure = world.failure(credential="managed-identity")
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert len(server.calls) == 1
+
+
+def test_nobody_answers_as_the_identity_endpoint(world: World) -> None:
+    """An endpoint that the environment names and that is not there may come up later."""
+    with Server(saying(Answer())) as server:
+        gone = server.url
+    world.set(AZURE_POD_IDENTITY_AUTHORITY_HOST=gone)
+    for credential in ("managed-identity", "default"):
+        failure = world.failure(credential=credential)
+        assert (failure.kind, failure.reason) == ("transient", "unreachable")
+
+
+# ------------------------------------------------------------------------------------------------ the configuration
+
+
+def test_what_the_environment_lacks(world: World) -> None:
+    """An unset variable is named."""
+    world.set(AZURE_CLIENT_ID="11111111-1111-1111-1111-111111111111")
+    failure = world.failure(credential="environment")
+    assert (failure.kind, failure.reason) == ("rejected", "not-configured")
+    assert "AZURE_TENANT_ID" in failure.message
+    assert "AZURE_CLIENT_SECRET" in failure.message
+    assert world.failure(credential="workload-identity").reason == "not-configured"
+
+
+def test_a_missing_file(world: World) -> None:
+    """A file that an identity is read from and that is not there is named: azure-identity lets builtins out here."""
+    world.workload()
+    world.set(AZURE_FEDERATED_TOKEN_FILE=str(world.home / "nothing"))
+    failure = world.failure(credential="workload-identity")
+    assert (failure.kind, failure.reason) == ("rejected", "missing-file")
+    assert "nothing" in failure.message
+    world.set(AZURE_CLIENT_CERTIFICATE_PATH=str(world.home / "absent.pem"))
+    for credential in ("environment", "default"):
+        assert world.failure(credential=credential).reason == "missing-file"
+    (world.home / "absent.pem").write_text(CANARY)
+    assert world.failure(credential="environment").reason == "bad-certificate"
+
+
+def test_an_old_assertion(world: World) -> None:
+    """Kubernetes writes a new one by itself, so this passes."""
+    world.workload()
+    world.cloud.assertions.clear()
+    failure = world.failure(credential="workload-identity")
+    assert (failure.kind, failure.reason) == ("transient", "assertion-expired")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"credential": "pat"},
+        {"credential": "cli", "pat": (("env", "X"),)},
+        {"credential": "cli", "client_id": "x"},
+        {"credential": "environment", "client_id": "x"},
+        {"credential": "magic"},
+        {"tenant_id": "a b"},
+        {"tenant_id": "--debug"},
+        {"client_id": 7, "credential": "managed-identity"},
+    ],
+)
+def test_options_that_do_not_go_together(world: World, options: dict[str, str]) -> None:
+    """They are refused before anybody is asked for a token."""
+    world.log_in()
+    assert world.failure(**options).reason == "bad-options"
+    assert world.hosts() == []
+
+
+# ------------------------------------------------------------------------------------------------------ the network
+
+
+def test_no_proxy_no_network(world: World) -> None:
+    """A refused connection is told as such, though azure-identity calls it a failed authentication."""
+    world.environment()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    world.set(HTTPS_PROXY=gone)
+    failure = world.failure(credential="environment")
+    assert (failure.kind, failure.reason) == ("transient", "unreachable")
+    world.log_in()
+    assert world.failure(credential="cli").reason == "unreachable"
+
+
+def test_a_proxy_that_refuses_a_host(world: World) -> None:
+    """A host that the proxy does not let through to is unreachable."""
+    world.log_in()
+    sites = dict(world.cloud.sites)
+    del sites["vssps.dev.azure.com"]
+    world.proxy.sites = sites
+    assert world.failure(credential="cli").reason == "unreachable"
+
+
+def test_an_untrusted_certificate(world: World) -> None:
+    """A company's proxy whose authority is not known is told from a network that is down."""
+    world.patch.delenv("REQUESTS_CA_BUNDLE")
+    world.environment()
+    assert world.failure(credential="environment").reason == "untrusted-certificate"
+    world.log_in()
+    assert world.failure(credential="cli").reason == "untrusted-certificate"
+
+
+def test_a_missing_ca_bundle(world: World) -> None:
+    """requests lets a builtin out here."""
+    world.set(REQUESTS_CA_BUNDLE=str(world.home / "nothing.pem"))
+    world.environment()
+    failure = world.failure(credential="environment")
+    assert (failure.kind, failure.reason) == ("rejected", "ca-bundle")
+
+
+@pytest.mark.parametrize("endpoint", ["login", "session", "machine"])
+def test_a_server_that_never_answers(world: World, endpoint: fake.Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our time limits hold for every call, whoever makes it; azure-core's own is 300 s."""
+    monkeypatch.setattr(azure_line, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(azure_line, "MACHINE_TIMEOUT", (0.5, 0.5))
+    over = threading.Event()
+
+    def hang(_: Call) -> Answer:
+        over.wait(30)
+        return Answer(503)
+
+    world.cloud.faults[endpoint] = hang
+    try:
+        with machine(world):
+            if endpoint == "login":
+                world.environment()
+            world.log_in()
+            how = {"login": "environment", "session": "cli"}.get(endpoint, "managed-identity")
+            failure = world.failure(credential=how)
+    finally:
+        over.set()
+    assert (failure.kind, failure.reason) == ("transient", "timeout")
+
+
+# ------------------------------------------------------------------------------------------------------- the secrets
+
+
+def test_no_secret_in_any_log(
+    world: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With every library at its most talkative, no token, secret or assertion is printed or logged."""
+    caplog.set_level(logging.DEBUG)
+    world.environment()
+    world.fetch(credential="environment")
+    world.workload()
+    world.fetch(credential="workload-identity")
+    world.log_in()
+    world.fetch(credential="cli")
+    with machine(world):
+        world.fetch(credential="managed-identity")
+    world.tool("az", f'{{"accessToken": "{CANARY}", "expires_on": 7}}')
+    world.failure(credential="cli")
+    world.program("az", f"echo {CANARY} >&2; exit 1\n")
+    world.failure(credential="cli")
+    printed = capfd.readouterr()
+    assert caplog.text
+    world.check_quiet(printed.out + printed.err + caplog.text)
+    assert len(world.cloud.issued()) == 5
+
+
+def test_in_a_worker(world: World) -> None:
+    """The worker's one line is the credential, and nothing else is said."""
+    client = world.environment()
+    for options, good in (({"credential": "environment"}, True), ({"credential": "workload-identity"}, False)):
+        env = {
+            **os.environ,
+            "UVTOKEND_REQUEST": wire.encode_request(asked(**options)),
+            "UVTOKEND_FETCH_TIMEOUT": "60",
+        }
+        command = [sys.executable, "-P", "-m", "uvtokend.providers.worker"]
+        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+        outcome = wire.decode_answer(done.stdout)
+        assert done.stderr == b""
+        assert isinstance(outcome, Credential if good else Failure)
+        if isinstance(outcome, Credential):
+            check_entra(world, outcome, client)

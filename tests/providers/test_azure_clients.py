@@ -1,0 +1,78 @@
+"""A client that we did not write, artifacts-keyring-nofuss, gets its credentials from our loopback Azure.
+
+It discovers tenant and token service from the feed's own answer, so it also checks what the package host says.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from azure_world import LEGACY, SERVICE, World, loopback_world
+
+from uvtokend.sandbox import azure as fake
+from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.sandbox.web import Server
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with TlsProxy({}) as proxy:
+        yield loopback_world(tmp_path, monkeypatch, proxy)
+
+
+def keyring(service: str = SERVICE) -> list[str]:
+    """Return the lines that keyring's own command prints: user name and password, or nothing."""
+    backend = {"PYTHON_KEYRING_BACKEND": "artifacts_keyring_nofuss.ArtifactsKeyringBackend"}
+    index = f"{service}/_packaging/packages/pypi/simple/"
+    command = [sys.executable, "-m", "keyring", "--mode", "creds", "get", index]
+    done = subprocess.run(
+        command, env={**os.environ, **backend}, capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stdout.split()
+
+
+def az(world: World) -> str:
+    world.tool("az", f'"{world.cloud.user_token()}"')  # it asks for --query accessToken
+    return fake.PERSON
+
+
+def workload(world: World) -> str:
+    return world.workload()
+
+
+@pytest.mark.parametrize(
+    ("service", "prepare", "login", "kind"),
+    [
+        (SERVICE, az, "VssSessionToken", "session"),
+        (LEGACY, az, "VssSessionToken", "session"),
+        (SERVICE, workload, "bearer", "app"),
+    ],
+    ids=["az", "az, legacy host", "workload identity"],
+)
+def test_keyring(world: World, service: str, prepare: Callable[[World], str], login: str, kind: str) -> None:
+    """The keyring backend gets a valid token of the right identity and kind through the proxy."""
+    holder = prepare(world)
+    username, token = keyring(service)
+    assert (username, world.cloud.kind(token), world.cloud.holder(token)) == (login, kind, holder)
+    assert world.cloud.valid(token)
+
+
+def test_a_managed_identity(world: World) -> None:
+    """azure-identity's own chain, called by somebody else, reaches the machine's identity."""
+    with Server(world.cloud.machine) as server:
+        world.machine(server)
+        username, token = keyring()
+    assert (username, world.cloud.holder(token)) == ("bearer", world.cloud.machine_clients[0])
+
+
+def test_a_person_who_never_signed_in(world: World) -> None:
+    """The refusal is understood there too: no credential, and no exception."""
+    az(world)
+    world.cloud.faults["session"] = lambda _: fake.FIRST_SIGN_IN
+    world.set(ARTIFACTS_KEYRING_NOFUSS_PROVIDER="azure_cli")
+    assert keyring() == []

@@ -1,0 +1,226 @@
+"""The providers static and command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import traceback
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from uvtokend.core.model import Credential, Failure, Frozen, Request
+from uvtokend.daemon.worker import Outcome, Workers
+from uvtokend.errors import FetchFailed
+from uvtokend.providers import command, static
+
+CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
+
+
+def asked(provider: str, **options: Frozen) -> Request:
+    return Request(provider, options=tuple(sorted(options.items())))
+
+
+def said(script: str) -> Credential:
+    """Fetch from a shell script."""
+    return command.fetch(asked("command", command=("sh", "-c", script)))
+
+
+def answered(**members: object) -> Credential:
+    """Fetch from a program that prints one JSON object."""
+    return said(f"printf %s {shlex.quote(json.dumps(members))}")
+
+
+def quiet(caught: pytest.ExceptionInfo[FetchFailed]) -> Failure:
+    """Return a failure after looking for the canary in all that could be logged of it."""
+    assert CANARY not in "".join(traceback.format_exception(caught.value)) + repr(caught.value.failure)
+    return caught.value.failure
+
+
+# ------------------------------------------------------------------------------------------------------------ static
+
+
+def configured(**options: Frozen) -> Credential:
+    return static.fetch(asked("static", **{"username": "me", "password": (("env", "MY_PASSWORD"),), **options}))
+
+
+def test_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read from where it is kept at each fetch; without an end it has none."""
+    for text in ("one", "two"):
+        monkeypatch.setenv("MY_PASSWORD", text)
+        found = configured()
+        assert (found.login, found.password.reveal(), found.expires_at, found.identity) == ("me", text, None, "me")
+
+
+@pytest.mark.parametrize("text", ["2099-12-31T00:00:00Z", "2099-12-31T02:00:00+02:00"])
+def test_its_end(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """expires is its end of life, in any zone."""
+    monkeypatch.setenv("MY_PASSWORD", "x")
+    assert configured(expires=text).expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+
+
+def test_a_password_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not delivered, and the mend is named."""
+    monkeypatch.setenv("MY_PASSWORD", CANARY)
+    with pytest.raises(FetchFailed) as caught:
+        configured(expires="2020-01-01T00:00:00Z")
+    failure = quiet(caught)
+    assert (failure.kind, failure.reason) == ("rejected", "expired")
+    assert failure.hint is not None
+    assert "uvtokend reload" in failure.hint
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"expires": "soon"},
+        {"expires": "2099-12-31T00:00:00"},
+        {"expires": "0001-01-01T00:00:00+14:00"},
+        {"expires": 7},
+        {"username": None},
+        {"username": "a:b"},
+        {"username": "a\nb"},
+        {"password": CANARY},
+        {"password": None},
+    ],
+)
+def test_odd_options(monkeypatch: pytest.MonkeyPatch, options: dict[str, Frozen]) -> None:
+    """They are refused, and not shown."""
+    monkeypatch.setenv("MY_PASSWORD", "x")
+    with pytest.raises(FetchFailed) as caught:
+        configured(**options)
+    assert quiet(caught).reason == "bad-options"
+
+
+# ----------------------------------------------------------------------------------------------------------- command
+
+
+def test_what_a_program_answers() -> None:
+    """One JSON object; members that nobody knows are nobody's."""
+    found = answered(username="me", password=CANARY, note=[1])
+    assert (found.login, found.password.reveal(), found.expires_at) == ("me", CANARY, None)
+    assert answered(username="", password="x").login == ""
+
+
+def test_both_forms_of_an_end() -> None:
+    """Seconds or a time with its zone; where both are given, the earlier."""
+    soon, late = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) + timedelta(hours=9)
+    at = late.astimezone().isoformat()
+    for members, ends in (
+        ({"expires_in": 3600}, soon),
+        ({"expires_in": 3600.5}, soon),
+        ({"expires_at": at}, late),
+        ({"expires_at": at, "expires_in": 3600}, soon),
+        ({"expires_at": f"{late:%Y-%m-%dT%H:%M:%SZ}", "expires_in": None}, late),
+    ):
+        found = answered(username="me", password="x", **members)
+        assert found.expires_at is not None
+        assert abs(found.expires_at - ends) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"username": "me"},
+        {"password": CANARY},
+        {"username": 7, "password": CANARY},
+        {"username": "a:b", "password": CANARY},
+        {"username": "a\nmachine evil.example", "password": CANARY},
+        {"username": "me", "password": 7},
+        {"username": "me", "password": CANARY, "expires_in": "3600"},
+        {"username": "me", "password": CANARY, "expires_in": True},
+        {"username": "me", "password": CANARY, "expires_in": float("nan")},
+        {"username": "me", "password": CANARY, "expires_in": 1e300},
+        {"username": "me", "password": CANARY, "expires_at": 7},
+        {"username": "me", "password": CANARY, "expires_at": "soon"},
+        {"username": "me", "password": CANARY, "expires_at": "2099-12-31T00:00:00"},
+        {"username": "me", "password": CANARY, "expires_at": "0001-01-01T00:00:00+14:00"},
+    ],
+)
+def test_objects_that_are_no_credential(members: dict[str, object]) -> None:
+    """Each is refused with what is wrong, and without a value of it."""
+    with pytest.raises(FetchFailed) as caught:
+        answered(**members)
+    failure = quiet(caught)
+    assert (failure.kind, failure.reason) == ("rejected", "garbage")
+    assert "machine evil.example" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        ("", "empty-secret"),
+        (f"a\n{CANARY}", "bad-secret"),
+        (f"{CANARY}\ud800", "bad-secret"),
+        ("x" * 20000, "bad-secret"),
+    ],
+)
+def test_passwords_that_are_none(password: str, reason: str) -> None:
+    """A line break in a token would be a line of its own in the netrc."""
+    with pytest.raises(FetchFailed) as caught:
+        answered(username="me", password=password)
+    assert quiet(caught).reason == reason
+
+
+@pytest.mark.parametrize("members", [{"expires_in": -1}, {"expires_in": 0}, {"expires_at": "2020-01-01T00:00:00Z"}])
+def test_an_end_in_the_past(members: dict[str, object]) -> None:
+    """A dead credential is not delivered; the program may have a newer one next time."""
+    with pytest.raises(FetchFailed) as caught:
+        answered(username="me", password=CANARY, **members)
+    failure = quiet(caught)
+    assert (failure.kind, failure.reason) == ("transient", "expired")
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "reason"),
+    [
+        (f"echo {CANARY}", "rejected", "garbage"),
+        (f"echo '[\"{CANARY}\"]'", "rejected", "garbage"),
+        ("head -c 60000 /dev/zero | tr '\\0' '['", "rejected", "garbage"),
+        ("printf '\\377'", "rejected", "garbage"),
+        (f"yes {CANARY}", "rejected", "too-much"),
+        ("true", "rejected", "no-answer"),
+        (f"echo {CANARY} >&2; exit 1", "transient", "command-failed"),
+        ("no-such-program", "rejected", "no-command"),
+    ],
+)
+def test_programs_that_answer_no_object(script: str, kind: str, reason: str) -> None:
+    """Garbage, too much, nothing, a failure: each ends as one kind and one word, and nothing of it is repeated."""
+    with pytest.raises(FetchFailed) as caught:
+        said(script)
+    failure = quiet(caught)
+    assert (failure.kind, failure.reason) == (kind, reason)
+
+
+@pytest.mark.parametrize("words", [None, (), "prog", ("",), (7,)])
+def test_no_command(words: Frozen) -> None:
+    """What is no command is refused."""
+    with pytest.raises(FetchFailed) as caught:
+        command.fetch(asked("command", command=words))
+    assert caught.value.failure.reason == "bad-options"
+
+
+def test_a_program_that_hangs_is_gone_at_the_deadline(tmp_path: Path) -> None:
+    """The deadline of the fetch ends it, and the children that it has."""
+    note = tmp_path / "pids"
+    script = f"sleep 600 & echo $$ $! > {note}.new; mv {note}.new {note}; wait"
+
+    async def main() -> Outcome:
+        outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        workers = Workers(1, 2, lambda _: dict(os.environ), lambda _, outcome: outcomes.put_nowait(outcome))
+        workers.start(asked("command", command=("sh", "-c", script)))
+        try:
+            return await asyncio.wait_for(outcomes.get(), 60)
+        finally:
+            workers.close()
+
+    outcome = asyncio.run(main())
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.reason) == ("transient", "deadline")
+    left = [psutil.Process(pid) for pid in map(int, note.read_text().split()) if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(left, 10)[1] == []
