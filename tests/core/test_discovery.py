@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core import discovery
 from uvtokend.core.discovery import Candidate
+from uvtokend.core.model import Json
 from uvtokend.core.settings import Source, parse
 
 ACME = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
@@ -79,7 +80,7 @@ def test_only_what_is_missing_is_added() -> None:
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
     """Whatever a hostile project calls its index, what we write is one TOML table with that name and URL."""
-    document = {"index": [{"name": name, "url": GOOGLE + path}]}
+    document: dict[str, Json] = {"index": [{"name": name, "url": GOOGLE + path}]}
     for candidate in discovery.from_document(document, "x"):
         (table,) = tomllib.loads(discovery.tables([candidate], None))["index"]
         assert table["url"] == candidate.url
