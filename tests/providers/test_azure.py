@@ -414,7 +414,7 @@ def test_az_answers_no_token(world: World, said: str) -> None:
 def test_az_answers_a_dead_token(world: World) -> None:
     """A tool's cache may be older than a token's life."""
     world.log_in(life=-10)
-    assert world.failure(credential="cli").reason == "expired"
+    assert world.failure(credential="cli").reason == "expired-on-arrival"
 
 
 @pytest.mark.parametrize("credential", ["cli", "default"])
@@ -456,7 +456,12 @@ SESSION: dict[str, tuple[Answer, str, str, str | None]] = {
     "no token": (Answer.json({"displayName": CANARY}), "transient", "bad-answer", None),
     "line break": (Answer.json({"token": f"a\n{CANARY}"}), "transient", "bad-answer", None),
     "no JSON": (Answer(200, CANARY.encode()), "transient", "bad-answer", None),
-    "past": (Answer.json({"token": CANARY, "validTo": "2020-01-01T00:00:00Z"}), "transient", "expired", None),
+    "past": (
+        Answer.json({"token": CANARY, "validTo": "2020-01-01T00:00:00Z"}),
+        "transient",
+        "expired-on-arrival",
+        None,
+    ),
 }
 
 

@@ -173,7 +173,7 @@ def test_an_end_in_the_past(members: dict[str, object]) -> None:
     with pytest.raises(FetchFailed) as caught:
         answered(username="me", password=CANARY, **members)
     failure = quiet(caught)
-    assert (failure.kind, failure.reason) == ("transient", "expired")
+    assert (failure.kind, failure.reason) == ("transient", "expired-on-arrival")
 
 
 @pytest.mark.parametrize(

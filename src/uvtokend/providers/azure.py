@@ -362,7 +362,7 @@ def _checked(found: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
         message = (
             "The token that came has already ended; if this machine's clock is right, a tool handed out an old one."
         )
-        raise transient("expired", message)
+        raise transient("expired-on-arrival", message)
     return Secret(token), ends
 
 

@@ -135,7 +135,7 @@ def session_token(place: Organisation, entra: Secret, identity: str | None, who:
         raise transient("bad-answer", "Azure DevOps answered something that is no session token.")
     ends = _end(answer)
     if ends is not None and ends <= answer.at:
-        raise transient("expired", "Azure DevOps answered a token whose end of life has passed.")
+        raise transient("expired-on-arrival", "Azure DevOps answered a token whose end of life has passed.")
     return Credential(USER_NAME, Secret(token), answer.at, ends, identity=identity)
 
 

@@ -56,7 +56,7 @@ def _credential(name: str, found: dict[str, Any], now: datetime) -> Credential:
     token = checked(password, f"The password that {name} answered")
     ends = _end(name, found, now)
     if ends is not None and ends <= now:
-        raise transient("expired", f"{name} answered a credential whose end of life has passed.")
+        raise transient("expired-on-arrival", f"{name} answered a credential whose end of life has passed.")
     return Credential(login, token, now, ends)
 
 

@@ -83,6 +83,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes, and a delayed ACK would part them by 40 ms
 
         def handle_one_request(self) -> None:
             try:
