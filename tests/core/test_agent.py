@@ -191,10 +191,20 @@ def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
         actions = agent.handle(DeliveryEnded(wanted, 0.5, problems=(problem,)), NOW)
         assert [action.message for action in actions if isinstance(action, Report)] == [str(problem)]
         assert agent.snapshot(NOW).indexes[0].delivered == good
+        assert (agent.snapshot(NOW).indexes[0].last_error is None) == good
         assert agent.snapshot(NOW).delivery_ok == good
         assert agent.snapshot(NOW).delivery_problem == str(problem)
         agent.handle(SinkDrifted(), NOW)
         assert agent.handle(DeliveryEnded(wanted, 0.5, problems=(problem,)), NOW) == []
+
+
+def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
+    """Who sees an index without delivery sees why, and the mend."""
+    agent = holding()
+    agent.handle(SinkDrifted(), NOW)
+    fatal = Problem(".netrc", "line 1", "An unknown word", "delete the word")
+    agent.handle(DeliveryEnded(agent.delivery.standing or (), 0.5, problems=(fatal,)), NOW)
+    assert last_error(agent, "corp") == ("delivery", "netrc-unreadable", "delete the word")
 
 
 def test_a_note_of_the_sink_is_shown() -> None:

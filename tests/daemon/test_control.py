@@ -27,7 +27,7 @@ class Answers:
     def __init__(self) -> None:
         self.listeners: list[Callable[[dict[str, Json]], None]] = []
 
-    def status(self, names: list[str] | None) -> dict[str, Json]:
+    async def status(self, names: list[str] | None) -> dict[str, Json]:
         if names == ["unknown"]:
             raise UnknownNamesError(names, ["prod"])
         return {"names": list(names) if names else None}

@@ -162,6 +162,10 @@ class Delivery:
         in_flight: A delivery is under way.
         failure: Why the last one failed, and `failed_at` its time.
         retry_at: When to try again.
+        foreign: Hosts that somebody else's entries hold.
+        problems: What uv could not read in the file, or would read instead of our entries.
+        note: What else a person should know of the file.
+        seen_at: When foreign hosts and problems were seen.
     """
 
     standing: tuple[Entry, ...] | None = None
@@ -173,6 +177,7 @@ class Delivery:
     foreign: frozenset[str] = frozenset()
     problems: tuple[Problem, ...] = ()
     note: str | None = None
+    seen_at: datetime | None = None
 
 
 class Agent:
@@ -288,7 +293,7 @@ class Agent:
             foreign=event.foreign,
             problems=event.problems,
             note=event.note,
-            failed_at=now if event.foreign else None,
+            seen_at=now,
         )
         if before - after:
             self._report_hosts("warning", "removed", before - after, "The entry was removed: its token has died.")
@@ -375,13 +380,17 @@ class Agent:
 
     def _last_error(self, index: Index, lease: Lease) -> LastError | None:
         delivery = self.delivery
-        if index.host in delivery.foreign and delivery.failed_at is not None:
+        if index.host in delivery.foreign and delivery.seen_at is not None:
             message = f"The netrc already holds an entry for {index.host} that is not ours; it is left alone."
             hint = f"uvtokend adopt {index.name}"
-            return LastError("delivery", "foreign-entry", message, hint, delivery.failed_at)
+            return LastError("delivery", "foreign-entry", message, hint, delivery.seen_at)
         if lease.last_failure is not None and lease.failed_at is not None:
             failure = lease.last_failure
             return LastError(failure.kind, failure.reason, failure.message, failure.hint, lease.failed_at)
+        fatal = next((problem for problem in delivery.problems if problem.fatal), None)
+        if fatal is not None and delivery.seen_at is not None:
+            message = f"{fatal.file}, {fatal.where}: {fatal.message}."
+            return LastError("delivery", "netrc-unreadable", message, fatal.mend, delivery.seen_at)
         if delivery.failure is not None and delivery.failed_at is not None:
             failure = delivery.failure
             return LastError("delivery", failure.reason, failure.message, failure.hint, delivery.failed_at)

@@ -37,7 +37,7 @@ class UnknownNamesError(Exception):
 class Handler(Protocol):
     """What the daemon can be asked for."""
 
-    def status(self, names: list[str] | None) -> dict[str, Json]:
+    async def status(self, names: list[str] | None) -> dict[str, Json]:
         """Return the status document."""
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
@@ -155,7 +155,7 @@ class ControlServer:
         params, handler = command.params, self._handler
         match command.method:
             case "status":
-                return _soon(lambda: handler.status(_names(params)))
+                return _status(handler, params)
             case "refresh":
                 return _refresh(handler, params)
             case "reload":
@@ -184,6 +184,10 @@ class ControlServer:
 
 async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
     return call()
+
+
+async def _status(handler: Handler, params: dict[str, Json]) -> Json:
+    return await handler.status(_names(params))
 
 
 async def _refresh(handler: Handler, params: dict[str, Json]) -> Json:

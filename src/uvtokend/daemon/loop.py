@@ -6,6 +6,7 @@ Everything slow happens elsewhere: fetches in child processes, deliveries in a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable
@@ -35,6 +36,9 @@ WATCH = 2.0
 LATE = 10.0
 #: A wall clock that moved this much was set, or the machine was paused from outside.
 STEPPED = timedelta(seconds=30)
+
+#: How long a status waits for a delivery that is under way.
+SOON = 2.0
 
 Load = Callable[[], Settings]
 
@@ -138,9 +142,12 @@ class Daemon:
         late = (self._last_tick[0] - before).total_seconds() - GUARD_TICK
         if late > LATE or abs(self._last_tick[1] - shift) > STEPPED:
             self._feed(core.Woke())
-        if self._sink.fingerprint() != self._fingerprint:
-            self._feed(core.SinkDrifted())
+        self._look_for_drift()
         self._feed(core.Tick())
+
+    def _look_for_drift(self) -> None:
+        if not self._agent.delivery.in_flight and self._sink.fingerprint() != self._fingerprint:
+            self._feed(core.SinkDrifted())
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         if isinstance(outcome, Credential):
@@ -249,8 +256,14 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------ the control's wishes
 
-    def status(self, names: list[str] | None) -> dict[str, Json]:
-        """Return the status document."""
+    async def status(self, names: list[str] | None) -> dict[str, Json]:
+        """Return the status document, of the netrc as it is now."""
+        self._look_for_drift()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settled((), due_only=True), SOON)
+        return self._document(names)
+
+    def _document(self, names: list[str] | None) -> dict[str, Json]:
         wanted = {index.name for index in self._chosen(names)}
         now = self._clock.now()
         snapshot = self._agent.snapshot(now)
@@ -272,14 +285,15 @@ class Daemon:
         chosen = tuple(index.name for index in self._chosen(names))
         if not wait:
             self._feed(core.RefreshAsked(chosen))
-            return self.status(names)
+            return self._document(names)
+        self._look_for_drift()
         await self._settled(chosen, due_only=False)
-        return self.status(names)
+        return self._document(names)
 
     async def settle(self, names: list[str] | None) -> dict[str, Json]:
         """Wait until what is due is delivered or has failed, and return the status document."""
         await self._settled(tuple(index.name for index in self._chosen(names)), due_only=True)
-        return self.status(names)
+        return self._document(names)
 
     async def _settled(self, names: tuple[str, ...], due_only: bool) -> None:
         self._last_waiter += 1
