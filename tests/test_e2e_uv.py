@@ -82,9 +82,10 @@ authenticate = "always"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything, with the daemon not started yet."""
     made: World | None = None
+    tmp_path = tmp_path_factory.mktemp("w")  # a short path, since a socket lies in it
     with (
         CodeArtifact(fault=lambda call: made.hook(call) if made else None) as cloud,
         PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,

@@ -6,8 +6,7 @@ import base64
 import hashlib
 import http.client
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,8 +17,6 @@ from uvtokend.sandbox.laptop import Laptop
 from uvtokend.sandbox.registries import AZURE, CODEARTIFACT, REGISTRIES, Registry
 
 TOKEN = "made-up~token._-+/="
-
-Ask = Callable[..., http.client.HTTPResponse]
 
 
 @pytest.fixture(params=sorted(REGISTRIES))
@@ -36,10 +33,10 @@ def index(registry: Registry) -> Iterator[PackageIndex]:
 
 
 @pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Laptop]:
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A laptop without a daemon."""
     with CodeArtifact() as cloud:
-        yield Laptop(tmp_path, cloud)
+        yield Laptop(tmp_path_factory.mktemp("l"), cloud)
 
 
 def opened(registry: Registry) -> PackageIndex:

@@ -230,8 +230,8 @@ class Demo:
 def _introduce() -> None:
     console.out(
         f"On loopback: a made-up CodeArtifact whose tokens live for {LIFE:g} s, and a package index that lets in\n"
-        "living tokens only. Real are: uvtokend, boto3 and uv. Each line is an install of "
-        f"{len(PACKAGES)} packages, uncached.\n\n"
+        "living tokens only. uvtokend, boto3 and uv are the real ones. Each line is an install of "
+        f"{len(PACKAGES)} packages,\nnothing cached.\n\n"
         + _paint(f"          {'uv with uvtokend':{_COLUMN}}  uv with a token exported once", _DIM)
         + "\n"
     )
