@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
 import stat
 from dataclasses import replace
 
@@ -34,42 +35,62 @@ def load(explicit: str | None = None) -> Settings:
         ConfigError: With every problem in them.
     """
     user = paths.config_file(explicit)
-    named = explicit is not None or bool(os.environ.get("UVTOKEND_CONFIG"))
+    named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []
-    found = [_read(path, problems) for path in dict.fromkeys((paths.site_config_file(), user))]
-    sources = [source for source in found if source is not None]
-    if named and not os.path.lexists(user):
-        problems.append(Problem(user, "the file", "It does not exist.", "name a file that does, or leave it out"))
+    found = [_read(path, named and path == user, problems) for path in dict.fromkeys((paths.site_config_file(), user))]
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        problems.append(Problem(user, "~", "Nobody knows where your home folder is.", "set HOME to an absolute path"))
     if problems:
         raise ConfigError(problems)
+    sources = [source for source in found if source is not None]
     system_ca = next((path for path in _SYSTEM_CA if os.path.exists(path)), None)
-    settings = parse(sources, os.path.expanduser("~"), os.environ, system_ca)
-    return replace(settings, file=user)
+    return replace(parse(sources, home, _environment(), system_ca), file=user)
 
 
-def _read(path: str, problems: list[Problem]) -> Source | None:
+def _environment() -> dict[str, str]:
+    """Return the environment with ``NETRC`` as uv understands it: relative to the folder that it is started in."""
+    environ = dict(os.environ)
+    if environ.get("NETRC"):
+        environ["NETRC"] = os.path.abspath(os.path.expanduser(environ["NETRC"]))
+    return environ
+
+
+def _read(path: str, needed: bool, problems: list[Problem]) -> Source | None:
+    """Return a file, or None if it is not there or adds a problem; one that is needed must be there."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_opener) as file:
             wrong = _untrusted(path, os.fstat(file.fileno()))
-            text = file.read(LIMIT + 1)
+            text = b"" if wrong else file.read(LIMIT + 1)
     except FileNotFoundError:
-        return None
+        if os.path.islink(path):
+            wrong = Problem(path, "the file", "It is a link to nothing.", f"ls -l {shlex.quote(path)}")
+        elif needed:
+            wrong = Problem(path, "the file", "It does not exist.", "name a file that does, or leave it out")
+        else:
+            return None
     except OSError as error:
-        problems.append(Problem(path, "the file", f"It cannot be read: {error.strerror}.", f"ls -l {path}"))
-        return None
+        wrong = Problem(path, "the file", f"It cannot be read: {error.strerror}.", f"ls -l {shlex.quote(path)}")
     if wrong is not None:
         problems.append(wrong)
         return None
     return Source(path, text, os.path.dirname(path))
 
 
+def _opener(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _untrusted(path: str, info: os.stat_result) -> Problem | None:
     """Say why a file cannot be believed: it names the programs that we run."""
+    if not stat.S_ISREG(info.st_mode):
+        return Problem(path, "the file", "It is no regular file.", "name one that is")
     if info.st_uid not in {os.getuid(), 0, _NOBODY}:
         message = f"It belongs to uid {info.st_uid}, neither to you nor to root."
-        return Problem(path, "the file", message, f"chown {os.getuid()} {path}")
+        return Problem(path, "the file", message, f"sudo chown {os.getuid()} {shlex.quote(path)}")
     if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and not _private_group(info.st_gid)):
-        return Problem(path, "the file", "Others may write it.", f"chmod go-w {path}")
+        return Problem(path, "the file", "Others may write it.", f"chmod go-w {shlex.quote(path)}")
     return None
 
 

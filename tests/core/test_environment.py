@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from uvtokend.core.environment import worker_environment
 from uvtokend.core.model import Index, Request, Settings
 
@@ -32,3 +35,21 @@ def test_the_ca_bundle_reaches_every_sdk() -> None:
     default = worker_environment({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem"}, MINE, Settings("c"))
     assert [default[name] for name in names] == ["/aws.pem", "/ssl.pem", "/ssl.pem"]
     assert not set(names) & worker_environment({}, MINE, Settings("c")).keys()
+    own = Request("static", env=(("AWS_CA_BUNDLE", "/own.pem"), ("NETRC", "/home/me/.netrc")))
+    index_wins = worker_environment({}, own, Settings("c", ca_bundle="/corp.pem"))
+    assert index_wins == {**dict.fromkeys(names, "/corp.pem"), "AWS_CA_BUNDLE": "/own.pem", "NETRC": "/dev/null"}
+
+
+def test_what_starts_python_is_left_alone() -> None:
+    """A worker is the daemon's own interpreter: what that needed to start, its child needs too."""
+    base = {"PYTHONPATH": "/x", "PYTHONHOME": "/y", "VIRTUAL_ENV": "/z"}
+    assert worker_environment(base, MINE, BOTH).items() >= base.items()
+
+
+@given(st.dictionaries(st.sampled_from(["MINE", "OTHERS", "PATH", "NETRC", "SSL_CERT_FILE"]), st.text(max_size=3)))
+def test_whatever_the_daemon_has(base: dict[str, str]) -> None:
+    """No worker ever sees another index's secret or our netrc, and each sees its own secret as it is."""
+    mine, theirs = worker_environment(base, MINE, BOTH), worker_environment(base, OTHERS, BOTH)
+    assert (mine.get("MINE"), mine.get("OTHERS")) == (base.get("MINE"), None)
+    assert (theirs.get("MINE"), theirs.get("OTHERS")) == (None, base.get("OTHERS"))
+    assert mine["NETRC"] == theirs["NETRC"] == "/dev/null"

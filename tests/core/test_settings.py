@@ -75,6 +75,7 @@ def test_nothing_configured() -> None:
     assert parse([], "/home/me", {}).indexes == ()
     assert read("").netrc == "/home/me/.netrc"
     assert read("", NETRC="~/other").netrc == "/home/me/other"
+    assert read("", NETRC="/x/../y").netrc == "/y"
     assert read('[daemon]\nnetrc = "relative"', NETRC="/x").netrc == "/home/me/.config/uvtokend/relative"
     assert read('[daemon]\nca-bundle = "system"\nnotify = true').ca_bundle == "/ca.pem"
     assert read("[daemon]\nnotify = true").notices
@@ -99,7 +100,7 @@ def test_secrets_are_references() -> None:
         ('{ env = "VAR" }', (("env", "VAR"),)),
         ('{ file = "~/x" }', (("file", "/home/me/x"),)),
         ('{ command = ["pass", "x"] }', (("command", ("pass", "x")),)),
-        ('{ command = ["./tool"] }', (("command", ("/home/me/.config/uvtokend/tool",)),)),
+        ('{ command = ["./tool", "~/x"] }', (("command", ("/home/me/.config/uvtokend/tool", "/home/me/x")),)),
         ('{ keyring = { service = "s", username = "u" } }', (("keyring", (("service", "s"), ("username", "u"))),)),
     ):
         (index,) = read(f"{STATIC}password = {reference}").indexes
@@ -115,14 +116,31 @@ def test_other_options() -> None:
     (index,) = read(google).indexes
     assert index.request.option("source") == "gcloud"
     assert index.request.option("credentials-file") == "/home/me/.config/uvtokend/k.json"
-    plugin = (
-        '[[index]]\nurl = "https://x.example/"\nprovider = "mine"\noptions = { b = [1, { c = true }], a = 2026-01-01 }'
-    )
+    plugin = '[[index]]\nurl = "https://x.example/"\nprovider = "mine"\n'
+    plugin += 'options = { b = [1, { c = true }], a = 2026-01-01, f = "~/x" }'
     (index,) = read(plugin).indexes
-    assert index.request.options == (("a", "2026-01-01"), ("b", (1, (("c", True),))))
+    assert index.request.options == (("a", "2026-01-01"), ("b", (1, (("c", True),))), ("f", "/home/me/x"))
     (index,) = read('[[index]]\nurl = "http://[::1]:8080/"\nprovider = "command"\ncommand = ["x"]').indexes
     assert index.host == "[::1]"
     assert read(f'[[index]]\nurl = "{CODEARTIFACT}"\nduration = 0').indexes[0].request.option("duration") == 0
+    named = '[[index]]\nurl = "https://x.example/"\nprovider = "aws-codeartifact"\ndomain = "d"\nregion = "r"\n'
+    for owner, text in (("1234567890", "001234567890"), ('"012345678901"', "012345678901")):
+        (index,) = read(f"{named}domain-owner = {owner}").indexes
+        assert index.request.option("domain-owner") == text
+    assert read(f'[[index]]\nname = "_.x-"\nurl = "{CODEARTIFACT}"').indexes[0].name == "_.x-"
+
+
+def test_a_default_written_down_changes_nothing() -> None:
+    """Two indexes of which one writes the default share one token, and so one host."""
+    for url, default in (
+        ("https://eu-python.pkg.dev/a/{}/simple/", 'source = "adc"'),
+        ("https://pkgs.dev.azure.com/acme/_packaging/{}/pypi/simple/", 'credential = "default"'),
+    ):
+        one, other = (f'[[index]]\nurl = "{url.format(feed)}"\n' for feed in "ab")
+        a, b = read(f"{one}{other}{default}").indexes
+        assert a.request == b.request
+    azure = '[[index]]\nurl = "https://pkgs.dev.azure.com/acme/_packaging/a/pypi/simple/"\npat = { env = "P" }\n'
+    assert read(f'{azure}credential = "default"').indexes[0].request.option("credential") == "default"
 
 
 BAD = [
@@ -133,29 +151,50 @@ BAD = [
     ("x = '''", "the end"),
     (b"\xff", "the file"),
     (b"#" * (module.LIMIT + 1), "the file"),
+    (f"x = {'1' * 5000}", "the end"),
+    (f"daemon.netrc = 0x{'f' * 17}", "the file"),
+    ("daemon.netrc = nan", "the file"),
+    (f"x = {'[' * 5000}", "the end"),
+    (f"daemon{'.a' * 5000} = 1", "the file"),
     ("demon = 1", "demon"),
     ("daemon = 1", "daemon"),
     ("index = 1", "index"),
     ("index = [1]", "index[0]"),
     ("[[index]]", "index[0]"),
     ("[[index]]\nname = 'a'", "index[0]"),
-    ("[[index]]\nname = '-'", "index[0].name"),
+    ("[[index]]\nname = '-x'", "index[0].name"),
+    ("[[index]]\nname = 'ä'", "index[0].name"),
     ("[[index]]\nname = 1", "index[0].name"),
-    ("[[index]]\nurl = 1", "index[0]"),
+    ("[[index]]\nurl = 1", "index[0].url"),
     ("[[index]]\nurl = 'https://['", "index[0].url"),
     ("[[index]]\nurl = 'ftp://x.example'", "index[0].url"),
     ("[[index]]\nname = 'a'\nurl = 'https://x.example:99999/'", "index[0].url"),
     ('[[index]]\nname = "a"\nurl = "https://x.example/\\u001b"', "index[0].url"),
-    ("[[index]]\nurl = 'https://me:canary@x.example/'", "index[0].url"),
-    ("[[index]]\nurl = 'http://x.example/'", "index[0].url"),
+    ("[[index]]\nurl = 'https://me:canary@eu-python.pkg.dev/'", "index[0].url"),
+    ("[[index]]\nurl = 'https://me:p/canary@x.example/'", "index[0].url"),
+    ("[[index]]\nurl = 'http://eu-python.pkg.dev/'", "index[0].url"),
+    *(
+        (f"[[index]]\nurl = '{url}'\nprovider = 'mine'\noptions = {{}}", "index[0].url")
+        for url in (
+            "http://127.0.0.1.example/",
+            "http://localhost.example/",
+            "http://10.0.0.1/",
+            "http://[2001:db8::1]/",
+            "https://bücher.example/",
+            "https://x%2eexample/",
+            "https://evil.example\\.corp.example/",
+            "http://[::1%25lo]/",
+        )
+    ),
     ("[[index]]\nurl = 'https://x.example/'", "index[0].url"),
     ("[[index]]\nurl = 'https://x.example/'\nprovider = 'statick'", "index[0].provider"),
     ("[[index]]\nurl = 'https://x.example/'\nprovider = 7", "index[0].provider"),
+    ("[[index]]\nurl = 'https://'\nprovider = 'aws-codeartifact'", "index[0].url"),
     ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = 1", "index[0].options"),
     ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = {}\nx = 1", "index[0].x"),
     (
         "[[index]]\nurl = 'https://x.example/'\nprovider = 'aws-codeartifact'\ndomain = 'd'\nregion = 'r'",
-        "index[0].url",
+        "index[0]",
     ),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofil = 'x'", "index[0].profil"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofile = ''", "index[0].profile"),
@@ -168,20 +207,30 @@ BAD = [
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = 1", "index[0].env"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ A = 1 }}", "index[0].env"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ 'A=' = 'x' }}", "index[0].env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ '' = 'x' }}", "index[0].env"),
+    (f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ A = "x\\u0000" }}', "index[0].env.A"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = 1234567890123", "index[0].domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = true", "index[0].domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = '12'", "index[0].domain-owner"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ aws_secret_x = 'canary' }}", "index[0].env.aws_secret_x"),
     ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\nsource = 'x'", "index[0].source"),
     ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\ncredentials-file = 1", "index[0].credentials-file"),
     ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = 'x'", "index[0].command"),
     ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = []", "index[0].command"),
-    (STATIC, "index[0].url"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = [\"a\\u0000\"]", "index[0].command"),
+    (STATIC, "index[0]"),
+    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', '"me:x"'), "index[0].username"),
+    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', "1"), "index[0].username"),
     (f"{STATIC}password = 'canary'", "index[0].password"),
     (f"{STATIC}password = {{ canary = 'canary' }}", "index[0].password"),
     (f"{STATIC}password = {{ env = 'A', file = 'canary' }}", "index[0].password"),
     (f"{STATIC}password = {{ env = '' }}", "index[0].password"),
+    (f'{STATIC}password = {{ file = "x\\u0000" }}', "index[0].password"),
     (f"{STATIC}password = {{ command = 'canary' }}", "index[0].password"),
     (f"{STATIC}password = {{ keyring = {{ service = 's' }} }}", "index[0].password"),
     (f"{STATIC}password = {{ env = 'A' }}\nexpires = 'soon'", "index[0].expires"),
     (f"{STATIC}password = {{ env = 'A' }}\nexpires = 2026-01-01T00:00:00", "index[0].expires"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 0001-01-01T00:00:00+01:00", "index[0].expires"),
     ("[daemon]\nfetch-timeout = 0", "daemon.fetch-timeout"),
     ("[daemon]\nfetch-timeout = true", "daemon.fetch-timeout"),
     ("[daemon]\nfetch-timeout = -1", "daemon.fetch-timeout"),
@@ -189,6 +238,7 @@ BAD = [
     ("[daemon]\nlog-level = 'loud'", "daemon.log-level"),
     ("[daemon]\nquiet-hours = '25:00-07:00'", "daemon.quiet-hours"),
     ("[daemon]\nnetrc = 1", "daemon.netrc"),
+    ("[daemon]\nnetrc = '~somebody/.netrc'", "daemon.netrc"),
     ("[daemon]\nnotify = 1", "daemon.notify"),
 ]
 
@@ -206,10 +256,32 @@ def test_one_problem(text: str | bytes, where: str) -> None:
 def test_all_problems_at_once() -> None:
     """Every mistake in every file, in one go, with the nearest key where there is one."""
     found = problems("[daemon]\nfetch-timout = 3\n[[index]]\nurl = 'http://x.example'\n[[index]]\nname = 7", "x = 1")
-    assert [where for where, _ in found] == ["x", "daemon.fetch-timout", "index[1].name", "index[0].url"]
+    assert [where for where, _ in found] == [
+        "x",
+        "daemon.fetch-timout",
+        "index[1].name",
+        "index[0].url",
+        "index[0].url",
+    ]
     assert found[1][1] == "did you mean fetch-timeout?"
     assert "did you mean static?" in problems("[[index]]\nurl = 'https://x.e/'\nprovider = 'statik'")[0][1]
     assert "ca-bundle" in problems("[daemon]\nzzz = 1")[0][1]
+    keys = [f"k{number}" for number in range(9)]
+    assert [where for where, _ in problems("\n".join(f"{key} = 1" for key in keys))] == keys
+    rest = "enabled = 1\nsink = 2\nenv = 3\nduration = 4\nprovider = 'aws-codeartifact'\n"
+    places = [f"index[0].{key}" for key in ("name", "enabled", "url", "sink", "env", "duration")]
+    assert [where for where, _ in problems(f"[[index]]\nname = 'ä'\nurl = 'https://'\n{rest}")] == places
+    twice = f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 1\n[[index]]\nurl = '{CODEARTIFACT}'\nduration = 2"
+    assert [where for where, _ in problems(twice)] == ["index[1]", "index[0].duration", "index[1].duration"]
+
+
+def test_somebody_elses_home() -> None:
+    """``~name`` would have to be looked up: it is refused wherever a path stands."""
+    command = '[[index]]\nurl = "https://x.example/"\nprovider = "command"\ncommand = ["~bob/x"]'
+    assert "index[0].command" in [where for where, _ in problems(command)]
+    assert problems(f'{STATIC}password = {{ file = "~bob/x" }}') == [("index[0].password", "write the whole path")]
+    key = '[[index]]\nurl = "https://eu-python.pkg.dev/a/b/"\ncredentials-file = "~bob/k"'
+    assert problems(key) == [("index[0].credentials-file", "write the whole path")]
 
 
 def test_no_system_bundle() -> None:
@@ -271,6 +343,59 @@ def toml(value: object) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
     return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else str(value).replace("True", "true")
+
+
+CANARY = "Canary7Xq"
+
+
+@given(
+    st.sampled_from(
+        [
+            "https://me:{}@x.example/simple/",
+            "https://{}@x.example/",
+            "http://a:{}@127.0.0.1:1/",
+            "https://me:{}/x@x.example/",
+            "https://me:x/{}@x.example/",
+            "https://me:{}@eu-python.pkg.dev/a/b",
+            "https://me:{}@[",
+        ]
+    ),
+    st.sampled_from(["{}", "{} ", "{}\\u0000", "x%40{}", "{}:", "@{}", "ä{}"]),
+    st.sampled_from(["", "name = 'x'\n", "name = 1\n", "provider = 'static'\n", "provider = 'statik'\n"]),
+    st.integers(1, 2),
+)
+def test_a_password_in_a_url_is_never_repeated(url: str, password: str, more: str, times: int) -> None:
+    """Whatever else is wrong with a table, no part of the URL's user information gets into a message."""
+    text = f'[[index]]\n{more}url = "{url.format(password.format(CANARY))}"\n' * times
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert CANARY.lower() not in caught.value.message.lower()
+
+
+@given(
+    st.sampled_from(
+        [
+            'password = "{}"',
+            "password = ['{}']",
+            "password = {{ env = 'A', text = '{}' }}",
+            "password = {{ text = '{}' }}",
+            "password = {{ keyring = '{}' }}",
+            "password = '{}",
+            "username = ['{}']",
+            "expires = '{}'",
+            "enabled = '{}'",
+            "sink = '{}'",
+            "env = {{ MY_TOKEN = '{}' }}",
+            "env = {{ A = 1, MY_PASSWORD = '{}' }}",
+            "env = {{ A = ['{}'] }}",
+        ]
+    )
+)
+def test_no_value_is_ever_repeated(line: str) -> None:
+    """A literal that is refused may be a secret: its key is named, never its text."""
+    with pytest.raises(ConfigError) as caught:
+        read(f'[[index]]\nurl = "https://x.example/"\nprovider = "static"\n{line.format(CANARY)}\n')
+    assert CANARY not in caught.value.message
 
 
 @given(

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from uvtokend.core.model import Frozen, Request
 
-Kind = Literal["text", "secret", "duration", "choice", "path", "command", "time"]
+Kind = Literal["text", "login", "account", "secret", "duration", "choice", "path", "command", "time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,10 @@ class Option:
         kind: What its value is.
         choices: The values of a ``choice``; the first is the default.
         required: It must be known, from the file or from the URL.
+        told: The URL may tell it.
+        default: What it is where it is not written. It never stands in a request, so that writing it down does not make
+            two requests of one.
+        unless: Another option that changes the default where it is written.
         low: The least seconds of a ``duration``; 0 is always allowed where `zero` is set.
         high: The most.
     """
@@ -31,6 +35,9 @@ class Option:
     kind: Kind = "text"
     choices: tuple[str, ...] = ()
     required: bool = False
+    told: bool = False
+    default: str | None = None
+    unless: str = ""
     low: int = 0
     high: int = 0
     zero: bool = False
@@ -51,8 +58,8 @@ class Provider:
     service: Callable[[SplitResult], str] = lambda url: ""  # noqa: ARG005
 
 
-_REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)"
-_DOMAIN = r"(?P<domain>[a-z][a-z0-9-]{0,48}[a-z0-9])-(?P<owner>\d{12})"
+_REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2})"
+_DOMAIN = r"(?P<domain>[a-z][a-z0-9-]{0,48}[a-z0-9])-(?P<owner>[0-9]{12})"
 #: AWS CodeArtifact user guide, "Repository endpoints"; partitions as in botocore's partitions.json.
 _CODEARTIFACT = re.compile(
     rf"{_DOMAIN}\.d\.codeartifact\.{_REGION}\.amazonaws\.com(?:\.cn)?|"
@@ -107,16 +114,16 @@ PROVIDERS: dict[str, Provider] = {
         {
             "profile": Option(),
             "role-arn": Option(),
-            "domain": Option(required=True),
-            "domain-owner": Option(required=True),
-            "region": Option(required=True),
+            "domain": Option(required=True, told=True),
+            "domain-owner": Option("account", required=True, told=True),
+            "region": Option(required=True, told=True),
             "duration": _AWS_DURATION,
         },
         _codeartifact,
     ),
     "google-artifact-registry": Provider(
         {
-            "source": Option("choice", ("adc", "gcloud")),
+            "source": Option("choice", ("adc", "gcloud"), default="adc"),
             "credentials-file": Option("path"),
             "impersonate-service-account": Option(),
             "lifetime": Option("duration", low=60, high=43200),
@@ -136,6 +143,8 @@ PROVIDERS: dict[str, Provider] = {
                     "workload-identity",
                     "pat",
                 ),
+                default="default",
+                unless="pat",
             ),
             "tenant-id": Option(),
             "client-id": Option(),
@@ -147,7 +156,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "static": Provider(
         {
-            "username": Option(required=True),
+            "username": Option("login", required=True),
             "password": Option("secret", required=True),
             "expires": Option("time"),
         },

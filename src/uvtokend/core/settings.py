@@ -7,6 +7,7 @@ where both name the same index, in its table. No message ever repeats a value th
 from __future__ import annotations
 
 import ipaddress
+import math
 import os.path
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -40,7 +41,13 @@ _LEVELS = ("debug", "info", "warning", "error")
 _LATER = "is not part of this version and has no effect"
 _SECRETS = ("env", "file", "command", "keyring")
 _ADVICE = 'write { env = "VAR" }, { file = "~/x" }, { command = ["prog"] } or { keyring = { … } } instead'
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+#: Nested deeper than any configuration is: a plug-in's options are walked by recursion.
+_DEPTH = 32
+#: Index names as uv allows them (uv crates/uv-distribution-types/src/index_name.rs), but none that reads as an option.
+_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
+#: What uv's URL parser (WHATWG) and Python's read alike: no IDN, no percent signs, no backslash, no zone.
+_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+_ACCOUNT = re.compile(r"[0-9]{12}")
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|KEY", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 _QUIET = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -79,7 +86,7 @@ def parse(sources: Sequence[Source], home: str, environ: Env, system_ca: str | N
     Args:
         sources: The site's file first, then the user's; those that exist.
         home: What ``~`` stands for, absolute.
-        environ: For ``NETRC``.
+        environ: For ``NETRC``, absolute or with a ``~``.
         system_ca: The platform's own CA bundle, for ``ca-bundle = "system"``.
 
     Raises:
@@ -123,6 +130,7 @@ def is_loopback(host: str) -> bool:
 class _Reader:
     home: str
     system_ca: str | None
+    places: _Table = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
@@ -145,10 +153,13 @@ class _Reader:
         except UnicodeDecodeError:
             self.wrong(source, "the file", "It is not UTF-8 text.", "save it as UTF-8")
             return {}
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError itself for a number of thousands of digits
             place = re.search(r"at line (\d+)", str(error))
             where = f"line {place[1]}" if place else "the end"
             self.wrong(source, where, "It is not TOML.", "see https://toml.io for what a line may look like")
+            return {}
+        if (odd := _odd(document)) is not None:
+            self.wrong(source, "the file", odd, "take it out")
             return {}
         self.unknown(document, ("daemon", "index"), source, "")
         return document
@@ -163,7 +174,7 @@ class _Reader:
         return {key: _Value(value, source, f"{where}.{key}") for key, value in raw.items() if key in known}
 
     def unknown(self, raw: Mapping[str, Json], known: Collection[str], source: Source, prefix: str) -> None:
-        for key in raw.keys() - set(known):
+        for key in (key for key in raw if key not in known):
             close = get_close_matches(key, known, 1, 0.5)
             mend = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
             self.wrong(source, f"{prefix}{_printable(key)}", "There is no such key.", mend)
@@ -183,29 +194,25 @@ class _Reader:
                 continue
             table = {key: _Value(value, source, f"{where}.{key}") for key, value in item.items()}
             name = self.name(table, source, where)
-            if name is None:
-                continue
             if name in here:
                 mend = f'give one of them another name, say name = "{name}-2"'
                 self.wrong(source, where, f"It is called {name!r}, and so is {here[name]}.", mend)
+                name = _place(source, where)
             here[name] = where
+            self.places[name] = _Value(None, source, where)
             tables[name] = {**tables.get(name, {}), **table}
 
-    def name(self, table: _Table, source: Source, where: str) -> str | None:
+    def name(self, table: _Table, source: Source, where: str) -> str:
+        """Return an index's name, or for one without a good name its place, so that the rest of it is checked too."""
         name, url = table.get("name"), table.get("url")
         if name is not None:
             if isinstance(name.value, str) and _NAME.fullmatch(name.value):
                 return name.value
-            self.bad(name, "It is no name.", "letters, digits, '-', '_' and '.', with a letter or digit at both ends")
-            return None
-        if url is not None and isinstance(url.value, str):
-            try:
-                return indexes.default_name(url.value)
-            except ValueError:
-                self.bad(url, "It is not a URL.", "write the index URL as uv knows it")
-                return None
-        self.wrong(source, where, "It has no url.", 'add url = "https://…/simple/"')
-        return None
+            self.bad(name, "It is no name.", "letters, digits, '-', '_' and '.', and no '-' at the start")
+            return _place(source, where)
+        text = url.value if url is not None else None
+        good = isinstance(text, str) and (parts := _split(text)) is not None and "@" not in parts.netloc
+        return indexes.default_name(text) if good and isinstance(text, str) else _place(source, where)
 
     # --------------------------------------------------------------------------------------------- the indexes
 
@@ -214,23 +221,23 @@ class _Reader:
         before = len(self.problems)
         enabled = self.boolean(table, "enabled", True)
         url = self.url(name, table)
-        provider = self.provider(table, url) if url else None
+        provider = self.provider(table, url)
         self.sink(table)
         env = self.env(table)
-        if url is None or provider is None:
-            return None
-        options = self.options(table, provider, url)
-        if not enabled or len(self.problems) > before:
+        options = {} if provider is None else self.options(name, table, provider, url)
+        if url is None or provider is None or not enabled or len(self.problems) > before:
             return None
         request = indexes.request(provider, url, options, env)
-        host = _hostname(urlsplit(url))
-        return Index(name, url, host, provider, request)
+        return Index(name, url, _hostname(urlsplit(url)), provider, request)
 
     def url(self, name: str, table: _Table) -> str | None:
+        """Return the URL, for whatever else can be checked with it; None if there is none that can be read."""
         found = table.get("url")
         if found is None:
-            where = next(iter(table.values()))
-            self.wrong(where.source, where.where.partition(".")[0], f"The index {name!r} has no url.", 'add url = "…"')
+            if "name" not in table:
+                self.bad(self.places[name], "It has no url.", 'add url = "https://…/simple/"')
+            elif _NAME.fullmatch(name):  # a wrong name may have been meant for an index of the site's file
+                self.bad(self.places[name], f"The index {name!r} has no url.", 'add url = "…"')
             return None
         text = found.value
         parts = _split(text) if isinstance(text, str) else None
@@ -240,23 +247,24 @@ class _Reader:
         if "@" in parts.netloc:
             mend = "take everything up to the @ out of it, and change the credential if it was one"
             self.bad(found, "A user or a password stands in the URL.", mend)
-            return None
+        elif not _HOST.fullmatch(_hostname(parts)):
+            mend = "letters, digits, '-' and '.' only, as in xn--…"
+            self.bad(found, "Its host is not written as it goes over the wire.", mend)
         if parts.scheme == "http" and not is_loopback(_hostname(parts)):
             self.bad(found, "A token would go over the wire in clear.", "write https://")
-            return None
         return text
 
-    def provider(self, table: _Table, url: str) -> str | None:
+    def provider(self, table: _Table, url: str | None) -> str | None:
         found = table.get("provider")
         if found is None:
-            recognised = indexes.recognise(url)
-            if recognised is None:
+            recognised = indexes.recognise(url) if url is not None else None
+            if url is not None and recognised is None:
                 mend = f'add provider = "…", one of {", ".join(PROVIDERS)}'
                 self.bad(table["url"], "No provider is known for this URL.", mend)
             return recognised[0] if recognised else None
         if isinstance(found.value, str) and (found.value in PROVIDERS or "options" in table):
             return found.value
-        close = get_close_matches(str(found.value), PROVIDERS, 1, 0.5)
+        close = get_close_matches(found.value, PROVIDERS, 1, 0.5) if isinstance(found.value, str) else []
         mend = f"did you mean {close[0]}?" if close else f"one of {', '.join(PROVIDERS)}, or a plug-in with options"
         self.bad(found, "There is no such provider.", mend)
         return None
@@ -276,18 +284,20 @@ class _Reader:
             self.bad(found, "It is not a table of texts.", 'write env = { NAME = "value" }')
             return {}
         for name in found.value:
-            if not name or not name.isprintable() or "=" in name:
+            if not _is_variable(name):
                 self.bad(found, "A name of a variable is empty or odd.", "letters, digits and _")
+            elif "\0" in str(found.value[name]):
+                self.wrong(found.source, f"{found.where}.{name}", "No variable can hold a NUL.", "take it out")
             elif _SECRET_VARIABLE.search(name) and not name.endswith("_FILE"):
                 mend = "take it out; set it for the daemon, or let the provider's own files name it"
                 self.wrong(found.source, f"{found.where}.{name}", "A secret would stand in this file.", mend)
         return {name: self.expand(str(text)) for name, text in found.value.items()}
 
-    def options(self, table: _Table, provider: str, url: str) -> dict[str, Frozen]:
+    def options(self, name: str, table: _Table, provider: str, url: str | None) -> dict[str, Frozen]:
         known = PROVIDERS.get(provider)
         if known is None:
             return self.plugin_options(table)
-        told: dict[str, Frozen] = {**indexes.told_by_url(provider, url)}
+        told: dict[str, Frozen] = {**indexes.told_by_url(provider, url)} if url is not None else {}
         for key, found in table.items():
             if key in _INDEX and key != "options":
                 continue
@@ -296,15 +306,12 @@ class _Reader:
                 self.unknown_option(found, key, provider, known.options)
                 continue
             value = self.option(found, option)
-            if value is not None:
+            if value is not None and (value != option.default or option.unless in table):
                 told[key] = value
         for key, option in known.options.items():
-            if option.required and key not in told and key not in table:
-                self.bad(
-                    table["url"],
-                    f"The provider {provider} needs {key}, which this URL does not tell.",
-                    f"add {key} = …",
-                )
+            if option.required and key not in told and key not in table and not (option.told and url is None):
+                why = ", which this URL does not tell" if option.told else ""
+                self.bad(self.places[name], f"The provider {provider} needs {key}{why}.", f"add {key} = …")
         return told
 
     def unknown_option(self, found: _Value, key: str, provider: str, known: Collection[str]) -> None:
@@ -321,16 +328,29 @@ class _Reader:
         if not isinstance(found.value, dict):
             self.bad(found, "It is not a table.", "write options = { … }")
             return {}
-        return {key: _freeze(value) for key, value in found.value.items()}
+        return {key: self.freeze(value) for key, value in found.value.items()}
+
+    def freeze(self, value: Json) -> Frozen:
+        if isinstance(value, dict):
+            return tuple((key, self.freeze(item)) for key, item in sorted(value.items()))
+        if isinstance(value, list):
+            return tuple(self.freeze(item) for item in value)
+        if isinstance(value, str):
+            return self.expand(value)
+        return value if isinstance(value, bool | int | float | None) else str(value)
 
     def option(self, found: _Value, option: Option) -> Frozen:
         """Return a checked and frozen option, or None after naming what is wrong with it."""
         match option.kind:
             case "text":
                 return self.text(found)
+            case "login":
+                return self.login(found)
+            case "account":
+                return self.account(found)
             case "path":
                 path = self.text(found)
-                return None if path is None else self.path(path, found.source)
+                return None if path is None else self.path(path, found)
             case "choice":
                 if found.value in option.choices:
                     return str(found.value)
@@ -350,6 +370,22 @@ class _Reader:
         self.bad(found, "It is not a text of one line.", 'write it in quotes: "…"')
         return None
 
+    def login(self, found: _Value) -> str | None:
+        text = self.text(found)
+        if text is None or ":" not in text:
+            return text
+        self.bad(found, "A user name with a colon cannot be told from its password.", "write the name alone")
+        return None
+
+    def account(self, found: _Value) -> str | None:
+        """Return an AWS account id; as a number it may have lost its leading zeros."""
+        number = isinstance(found.value, int) and not isinstance(found.value, bool)
+        text = f"{found.value:012d}" if number else found.value
+        if isinstance(text, str) and _ACCOUNT.fullmatch(text):
+            return text
+        self.bad(found, "It is no AWS account id.", 'write its 12 digits in quotes: "123456789012"')
+        return None
+
     def option_duration(self, found: _Value, option: Option) -> int | None:
         value = seconds(found.value)
         if value is not None and (option.low <= value <= option.high or (option.zero and value == 0)):
@@ -362,19 +398,20 @@ class _Reader:
         value = found.value
         try:
             time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        except ValueError:
-            time = None
-        if time is None or time.tzinfo is None:
-            self.bad(found, "It is no time with its zone.", "write it as 2026-12-31T00:00:00Z")
-            return None
-        return zulu(time)
+            if time.tzinfo is not None:
+                return zulu(time)
+        except (ValueError, OverflowError):  # no time at all, or one before year 1 or after 9999 in UTC
+            pass
+        self.bad(found, "It is no time with its zone.", "write it as 2026-12-31T00:00:00Z")
+        return None
 
     def command(self, found: _Value, value: Json) -> Frozen:
-        if isinstance(value, list) and value and all(isinstance(word, str) and word for word in value):
+        if isinstance(value, list) and value and all(isinstance(word, str) and "\0" not in word for word in value):
             program, *rest = (str(word) for word in value)
             if "/" in program or program.startswith("~"):
-                program = self.path(program, found.source)
-            return (program, *rest)
+                program = self.path(program, found) or ""
+            if program:
+                return (program, *(self.expand(word) for word in rest))
         self.bad(found, "It is not a list of texts.", 'write command = ["prog", "arg"]')
         return None
 
@@ -391,9 +428,10 @@ class _Reader:
             case "command", _:
                 frozen = self.command(found, what)
                 return None if frozen is None else (("command", frozen),)
-            case "file", str() if what:
-                return (("file", self.path(what, found.source)),)
-            case "env", str() if what:
+            case "file", str() if what and what.isprintable():
+                path = self.path(what, found)
+                return None if path is None else (("file", path),)
+            case "env", str() if _is_variable(what):
                 return (("env", what),)
             case "keyring", {"service": str(service), "username": str(username)} if len(what) == 2:  # type: ignore[arg-type]
                 return (("keyring", (("service", service), ("username", username))),)
@@ -414,6 +452,7 @@ class _Reader:
 
     def settings(self, file: str, daemon: _Table, found: tuple[Index, ...], environ: Env) -> Settings:
         netrc = self.optional_path(daemon, "netrc") or self.expand(environ.get("NETRC", "") or "~/.netrc")
+        netrc = os.path.normpath(os.path.join(self.home, netrc))
         self.later(daemon)
         level = daemon.get("log-level")
         if level is not None and level.value not in _LEVELS:
@@ -421,7 +460,7 @@ class _Reader:
         return Settings(
             file=file,
             indexes=found,
-            netrc=os.path.abspath(netrc),
+            netrc=netrc,
             fetch_timeout=float(self.daemon_duration(daemon, "fetch-timeout", 60, 1, 600)),
             max_workers=self.integer(daemon, "max-workers", 4, 1, 32),
             ca_bundle=self.ca_bundle(daemon),
@@ -473,21 +512,44 @@ class _Reader:
     def optional_path(self, table: _Table, key: str) -> str | None:
         found = table.get(key)
         text = None if found is None else self.text(found)
-        return None if found is None or text is None else self.path(text, found.source)
+        return None if found is None or text is None else self.path(text, found)
 
-    def path(self, text: str, source: Source) -> str:
-        return os.path.normpath(os.path.join(source.folder, self.expand(text)))
+    def path(self, text: str, found: _Value) -> str | None:
+        """Return an absolute path, or None for ``~somebody``: whose home that is would have to be looked up."""
+        path = self.expand(text)
+        if path.startswith("~"):
+            self.bad(found, "The home of another user is not looked up.", "write the whole path")
+            return None
+        return os.path.normpath(os.path.join(found.source.folder, path))
 
     def expand(self, text: str) -> str:
         return self.home + text[1:] if text == "~" or text.startswith("~/") else text
 
 
-def _freeze(value: Json) -> Frozen:
-    if isinstance(value, dict):
-        return tuple((key, _freeze(item)) for key, item in sorted(value.items()))
-    if isinstance(value, list):
-        return tuple(_freeze(item) for item in value)
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+def _odd(document: Json) -> str | None:
+    """Say what tomllib reads although TOML has no such number, or JSON none, or no person would write it."""
+    todo: list[tuple[Json, int]] = [(document, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if depth > _DEPTH:
+            return "A value is nested too deep."
+        if isinstance(value, dict | list):
+            todo += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            return "A number in it is not finite."
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            return "A number in it has more than 64 bits."
+    return None
+
+
+def _place(source: Source, where: str) -> str:
+    """Return what stands for the name of an index that has no good one; no name has a space in it."""
+    return f"{where} of {source.file}"
+
+
+def _is_variable(name: str) -> bool:
+    """Tell whether the environment can hold a variable of this name."""
+    return name != "" and name.isprintable() and "=" not in name
 
 
 def _split(text: str) -> SplitResult | None:
