@@ -101,10 +101,19 @@ def test_netrc_is_the_one_uv_would_read(home: Path, tmp_path: Path, monkeypatch:
 
 
 def test_no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without a home has no netrc, and is told so."""
-    monkeypatch.setenv("HOME", "relative")
-    (problem,) = problems()
-    assert "HOME" in problem.mend
+    """A process without a home, such as a number without a name in a container, is told what it lacks."""
+
+    def nowhere(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nowhere)
+    for setting in ("relative", None):
+        if setting is None:
+            monkeypatch.delenv("HOME")
+        else:
+            monkeypatch.setenv("HOME", setting)
+        (problem,) = problems()
+        assert (problem.where, problem.mend) == ("HOME", "set HOME to an absolute path")
 
 
 def test_the_platforms_bundle(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

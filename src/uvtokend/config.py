@@ -34,13 +34,14 @@ def load(explicit: str | None = None) -> Settings:
     Raises:
         ConfigError: With every problem in them.
     """
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # before platformdirs is asked, which raises RuntimeError then
+        message = "Nobody knows where your home folder is."
+        raise ConfigError([Problem("the environment", "HOME", message, "set HOME to an absolute path")])
     user = paths.config_file(explicit)
     named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []
     found = [_read(path, named and path == user, problems) for path in dict.fromkeys((paths.site_config_file(), user))]
-    home = os.path.expanduser("~")
-    if not os.path.isabs(home):
-        problems.append(Problem(user, "~", "Nobody knows where your home folder is.", "set HOME to an absolute path"))
     if problems:
         raise ConfigError(problems)
     sources = [source for source in found if source is not None]

@@ -76,6 +76,8 @@ def test_nothing_configured() -> None:
     assert read("").netrc == "/home/me/.netrc"
     assert read("", NETRC="~/other").netrc == "/home/me/other"
     assert read("", NETRC="/x/../y").netrc == "/y"
+    assert parse([], "/", {}).netrc == "/.netrc"
+    assert parse([], "/", {"NETRC": "~"}).netrc == "/"
     assert read('[daemon]\nnetrc = "relative"', NETRC="/x").netrc == "/home/me/.config/uvtokend/relative"
     assert read('[daemon]\nca-bundle = "system"\nnotify = true').ca_bundle == "/ca.pem"
     assert read("[daemon]\nnotify = true").notices

@@ -8,8 +8,8 @@ from uvtokend.core.model import Env, Frozen, Request, Settings
 
 #: `requests` would send our own netrc entry to the cloud, even over an explicit Bearer header.
 NO_NETRC = {"NETRC": "/dev/null"}
-#: What botocore, requests (google-auth, azure-identity) and OpenSSL read.
-CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+#: What botocore, requests (google-auth, azure-identity), OpenSSL and gcloud (its core/custom_ca_certs_file) read.
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
 
 
 def worker_environment(base: Env, request: Request, settings: Settings) -> dict[str, str]:

@@ -523,7 +523,10 @@ class _Reader:
         return os.path.normpath(os.path.join(found.source.folder, path))
 
     def expand(self, text: str) -> str:
-        return self.home + text[1:] if text == "~" or text.startswith("~/") else text
+        """Put the home folder in the place of ``~``; in containers it is often ``/``."""
+        if text != "~" and not text.startswith("~/"):
+            return text
+        return self.home.rstrip("/") + text[1:] or "/"
 
 
 def _odd(document: Json) -> str | None:
