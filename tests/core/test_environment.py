@@ -29,11 +29,11 @@ def test_a_secret_reaches_only_its_own_worker() -> None:
 
 def test_the_ca_bundle_reaches_every_sdk() -> None:
     """A configured bundle wins everywhere; SSL_CERT_FILE fills only what is not set."""
-    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
     configured = worker_environment({"AWS_CA_BUNDLE": "/other"}, MINE, Settings("c", ca_bundle="/corp.pem"))
-    assert [configured[name] for name in names] == ["/corp.pem"] * 3
+    assert [configured[name] for name in names] == ["/corp.pem"] * 4
     default = worker_environment({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem"}, MINE, Settings("c"))
-    assert [default[name] for name in names] == ["/aws.pem", "/ssl.pem", "/ssl.pem"]
+    assert [default[name] for name in names] == ["/aws.pem", "/ssl.pem", "/ssl.pem", "/ssl.pem"]
     assert not set(names) & worker_environment({}, MINE, Settings("c")).keys()
     own = Request("static", env=(("AWS_CA_BUNDLE", "/own.pem"), ("NETRC", "/home/me/.netrc")))
     index_wins = worker_environment({}, own, Settings("c", ca_bundle="/corp.pem"))
