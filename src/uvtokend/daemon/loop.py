@@ -140,8 +140,12 @@ class Daemon:
         before, shift = self._last_tick
         self._last_tick = (self._clock.now(), self._clock.shift())
         late = (self._last_tick[0] - before).total_seconds() - GUARD_TICK
-        if late > LATE or abs(self._last_tick[1] - shift) > STEPPED:
+        if late > LATE:
             self._feed(core.Woke())
+        if abs(self._last_tick[1] - shift) > STEPPED:
+            # Set, or a paused machine whose own clocks stood still: no token is judged by it, all are fetched anew.
+            self._log.emit(Report("warning", "clock", (), "The wall clock was set; all tokens are fetched anew."))
+            self._feed(core.RefreshAsked(tuple(index.name for index in self._agent.indexes)))
         self._look_for_drift()
         self._feed(core.Tick())
 

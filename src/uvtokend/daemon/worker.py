@@ -48,6 +48,7 @@ class Workers:
         self._ended = ended
         self._waiting: deque[Request] = deque()
         self._running: dict[Request, _Worker] = {}
+        self._dying: list[subprocess.Popen[bytes]] = []
 
     def start(self, request: Request) -> None:
         """Fetch as soon as there is room."""
@@ -59,14 +60,16 @@ class Workers:
         if request in self._waiting:
             self._waiting.remove(request)
         if request in self._running:
-            self._running.pop(request).end()
+            self._end(request)
             self._fill()
 
     def close(self) -> None:
         """Kill all workers and forget all requests."""
         self._waiting.clear()
-        while self._running:
-            self._running.popitem()[1].end()
+        for request in tuple(self._running):
+            self._end(request)
+        for process in self._dying:
+            process.wait()
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self.limit:
@@ -79,9 +82,19 @@ class Workers:
                 self._ended(request, Failure("transient", "no-worker", message))
 
     def _done(self, request: Request, outcome: Outcome) -> None:
-        self._running.pop(request).end()
+        self._end(request)
         self._fill()
         self._ended(request, outcome)
+
+    def _end(self, request: Request) -> None:
+        self._dying.append(self._running.pop(request).end())
+        self._reap()
+
+    def _reap(self) -> None:
+        """Take the dead children's status; one that the kernel does not let die yet is looked at again."""
+        self._dying = [process for process in self._dying if process.poll() is None]
+        if self._dying:
+            asyncio.get_running_loop().call_later(_REAP_AGAIN, self._reap)
 
 
 class _Worker:
@@ -111,21 +124,15 @@ class _Worker:
         self._loop.add_reader(self._pipe, self._read)
         self._deadline = self._loop.call_later(timeout, self._late)
 
-    def end(self) -> None:
+    def end(self) -> subprocess.Popen[bytes]:
+        """Kill the group and return the child, which is still to be reaped."""
         self._deadline.cancel()
         self._loop.remove_reader(self._pipe)
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
             os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
-        self._reap(patience=1.0)
-
-    def _reap(self, patience: float = 0.0) -> None:
-        """Take the dead child's status; one that the kernel does not let die yet is looked at again."""
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._loop.call_later(_REAP_AGAIN, self._reap)
+        return self._process
 
     def _read(self) -> None:
         try:
