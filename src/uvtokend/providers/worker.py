@@ -37,7 +37,9 @@ def fetch(request: Request) -> Credential | Failure:
     found = tuple(entry_points(group=GROUP, name=request.provider))
     if not found:
         message = f"There is no provider {request.provider!r} in this installation."
-        return Failure("rejected", "no-provider", message, "uvtokend list")
+        return Failure(
+            "rejected", "no-provider", message, "install its package where uvtokend is, or name another provider"
+        )
     try:
         outcome = found[0].load()(request)
     except FetchFailed as error:
