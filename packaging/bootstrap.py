@@ -31,20 +31,24 @@ def main(arguments):
         python = prepare(environment, requirements)
         return demo(python, rest) if what == "demo" else check(python, rest)
     except subprocess.CalledProcessError as error:
-        return complain("this failed, for the reason above: %s" % " ".join(error.cmd))
+        complain("this failed, for the reason above: %s" % " ".join(error.cmd))
+        return 1
     except KeyboardInterrupt:
         return 130
 
 
 def missing():
     """Say what this machine lacks and how to get it, or None."""
+    if os.name != "posix":
+        return "Linux or macOS is needed: the program uses unix sockets and process groups."
     if sys.version_info < (3, 11):
         return "Python 3.11 or newer is needed, and this is %s: run it as python3.11, say." % sys.version.split()[0]
     try:
-        import venv  # noqa: F401, PLC0415
+        import venv  # noqa: F401, PLC0415 - asked for here, to be told that it is not there
     except ImportError:
         return "Python's own venv module is missing: apt-get install python3-venv, or your system's like."
-    pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False)
+    version = [sys.executable, "-m", "pip", "--version"]
+    pip = subprocess.run(version, capture_output=True, text=True, check=False, env=surroundings())
     if pip.returncode != 0:
         return "pip is missing: apt-get install python3-pip, or %s -m ensurepip --user" % sys.executable
     if tuple(int(part) for part in pip.stdout.split()[1].split(".")[:2]) < (22, 3):
@@ -61,10 +65,12 @@ def prepare(environment, requirements):
         with open(name, "rb") as file:
             digest.update(file.read())
     wanted = "%s %s %s" % (digest.hexdigest(), sys.version.split()[0], ROOT)
-    if os.path.exists(stamp):
+    if os.path.exists(stamp) and os.path.exists(python):
         with open(stamp) as file:
             if file.read() == wanted:
                 return python
+    if not os.access(environment if os.path.isdir(environment) else ROOT, os.W_OK):
+        sys.exit(complain("%s is not yours to write: run this in a checkout of your own (git clone)." % environment))
     say("setting up %s" % os.path.relpath(environment, ROOT))
     run([sys.executable, "-m", "venv", "--without-pip", "--clear", environment])
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
@@ -97,7 +103,17 @@ def check(python, arguments):
 
 def run(command):
     """Run a command in the checkout; raise if it fails."""
-    subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, env=surroundings())
+
+
+def surroundings():
+    """This process's environment without what would send pip elsewhere than into the virtual environment.
+
+    Mirrors, proxies and certificates of pip's own configuration stay in force.
+    """
+    elsewhere = ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PYTHONHOME", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    return dict(kept, PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0")
 
 
 def say(text):

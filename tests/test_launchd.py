@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import plistlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,15 @@ def test_what_it_runs(agent: dict[str, Any]) -> None:
     assert agent["Umask"] == 0o077
     assert agent["KeepAlive"] == {"SuccessfulExit": False}
     assert {"/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"} <= set(agent["EnvironmentVariables"]["PATH"].split(":"))
+
+
+def test_it_finds_the_program_in_the_home_folder(agent: dict[str, Any], tmp_path: Path) -> None:
+    """With launchd's poor environment, the user's own program is run, in the process that launchd watches."""
+    program = tmp_path / ".local" / "bin" / "uvtokend"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$$ $@"\n')
+    program.chmod(0o755)
+    environment = {"HOME": str(tmp_path), **agent["EnvironmentVariables"]}
+    with subprocess.Popen(agent["ProgramArguments"], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate(timeout=20)
+    assert said == f"{process.pid} run --quiet\n"

@@ -1,4 +1,4 @@
-"""Who may import what, and why."""
+"""Who may import what, and why: errors <- core <- {daemon, providers, cli, service}."""
 
 from __future__ import annotations
 
@@ -11,14 +11,41 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 FILES = sorted((SRC / "uvtokend").rglob("*.py"))
 SDKS = {"boto3", "botocore", "google", "azure", "msal", "requests", "urllib3", "keyring"}
-EFFECTS = {"time", "random", "socket", "subprocess", "asyncio", "threading", "pathlib", "secrets", "tempfile", "shutil"}
+#: All of the standard library that the core may know; what is not here can touch the world.
+HARMLESS = {
+    "__future__",
+    "base64",
+    "collections",
+    "dataclasses",
+    "datetime",
+    "difflib",
+    "hashlib",
+    "ipaddress",
+    "itertools",
+    "json",
+    "math",
+    "os.path",  # its arithmetic on texts, see test_the_core_reads_no_clock_and_no_disk
+    "re",
+    "tomllib",
+    "typing",
+    "urllib.parse",
+    "uvtokend.core",
+    "uvtokend.errors",
+}
+CLOCKS = {"time", "random"}
 
 RULES = [
-    ("core", EFFECTS, "the core decides; clock, dice, files and sockets are somebody else's"),
-    ("core", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "sandbox")}, "it is the lowest"),
     ("daemon", {"uvtokend.providers"}, "the daemon spawns providers; importing one would load an SDK into it"),
     ("daemon", {"uvtokend.cli", "uvtokend.sandbox", "psutil"}, "the daemon stays small"),
     ("providers", {"uvtokend.daemon", "uvtokend.cli"}, "a worker knows nothing of who spawned it"),
+    ("providers", CLOCKS, "no fetch waits or rolls dice: when to try again is the core's to say"),
+    ("providers", {"uvtokend.sandbox"}, "the real service is asked, never an emulator"),
+    ("cli", {"uvtokend.providers"}, "a verb that fetches does it in a child process, as the daemon does"),
+    ("cli", {"random"}, "the dice are the daemon's"),
+    ("service", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "sandbox")}, "it knows units only"),
+    ("service", CLOCKS, "it waits for nothing"),
+    ("sandbox", {f"uvtokend.{part}" for part in ("core", "daemon", "providers")}, "it would share their mistakes"),
+    ("sandbox", {"random"}, "what an emulator makes up comes from secrets, as a service's does"),
 ]  # fmt: skip
 
 
@@ -41,6 +68,22 @@ def breaches(part: str, forbidden: set[str]) -> list[str]:
     ]
 
 
+def test_the_core_knows_only_what_is_harmless() -> None:
+    """The core decides; clock, dice, files, sockets, SDKs and the other layers are somebody else's."""
+    for file in FILES:
+        if file.is_relative_to(SRC / "uvtokend" / "core"):
+            for name in imports(file):
+                known = any(name == good or name.startswith(f"{good}.") for good in HARMLESS)
+                assert known or name == "uvtokend", f"{file.name} imports {name}"
+
+
+def test_the_errors_are_the_lowest() -> None:
+    """Every layer raises them, so at run time they import nothing of ours; only their types name the nouns."""
+    tree = ast.parse((SRC / "uvtokend" / "errors.py").read_text())
+    loaded = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in loaded] == ["from __future__ import annotations"]
+
+
 @pytest.mark.parametrize(("part", "forbidden", "reason"), RULES, ids=[f"{row[0]}-{row[2][:30]}" for row in RULES])
 def test_imports(part: str, forbidden: set[str], reason: str) -> None:
     """Each layer knows only what is below it."""
@@ -59,12 +102,15 @@ def test_apscheduler_is_known_to_the_timer_alone() -> None:
     assert users == {"timer.py"}
 
 
-def test_the_core_reads_no_clock() -> None:
-    """Times are arguments: `now`, `today`, `environ` and `open` are not even named."""
+def test_the_core_reads_no_clock_and_no_disk() -> None:
+    """Times and texts are arguments: `now`, `today`, `environ`, `open` and `exists` are not even named."""
+    effects = {"utcnow", "today", "environ", "getenv", "urandom", "expanduser", "expandvars", "abspath", "realpath"}
+    effects |= {"exists", "isfile", "isdir", "islink", "getmtime", "getsize", "samefile"}
     for file in (SRC / "uvtokend" / "core").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute):
-                assert node.attr not in {"utcnow", "today", "environ", "getenv", "urandom"}, file.name
+                assert node.attr not in effects, f"{file.name}: {node.attr}"
                 assert not (node.attr == "now" and ast.unparse(node.value) == "datetime"), file.name
+                assert not (ast.unparse(node.value) == "os" and node.attr != "path"), f"{file.name}: os.{node.attr}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"open", "print", "input"}, file.name

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel's and the sdist's file lists, and the entry points."""
+"""What is shipped: the file lists of wheel and sdist, metadata, entry points, and what is pinned to set it up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from email import message_from_string
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from uvtokend import __version__
 
 ROOT = Path(__file__).parent.parent
 VERBS = (
@@ -54,8 +59,41 @@ def test_the_sdist_can_be_built_and_tested_from(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     tops = {name.partition("/")[0] for name in names}
-    assert {"src", "tests", "packaging", "systemd", "launchd", "README.md", "LICENSE", "pyproject.toml"} <= tops
-    assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", ".mypy", "dist"))]
+    wanted = {"src", "tests", "packaging", "systemd", "launchd", ".ci", "README.md", "LICENSE", "pyproject.toml"}
+    assert tops == wanted | {"PKG-INFO", ".gitignore"}
+    assert not [name for name in names if "__pycache__" in name]
+    tests = {str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("*.py")}
+    assert tests <= names
+
+
+def test_the_metadata(built: Path) -> None:
+    """An installer is told what the project says: versions, licence, what is needed, and the README."""
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+        told = message_from_string(wheel.read(name).decode())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (told["Name"], told["Version"]) == ("uvtokend", __version__)
+    assert (told["Requires-Python"], told["License-Expression"]) == (">=3.11", "MIT")
+    needed = {Requirement(text) for text in told.get_all("Requires-Dist", []) if "extra" not in text}
+    assert needed == {Requirement(text) for text in project["dependencies"]}
+    assert told.get_payload() == (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["demo", "dev"])
+def test_the_pinned_requirements(name: str) -> None:
+    """Every pin has a hash and names no host, and what the project needs is pinned to a version that it accepts."""
+    text = (ROOT / "packaging" / f"requirements-{name}.txt").read_text()
+    assert "://" not in text
+    pins = [pin for pin in text.replace("\\\n", " ").splitlines() if pin]
+    assert [
+        pin for pin in pins if not re.match(r"[a-z0-9-]+(\[[a-z,]+\])?==[^ ]+ .*--hash=sha256:[0-9a-f]{64}", pin)
+    ] == []
+    versions = {re.split(r"\[|==", pin)[0]: pin.partition("==")[2].split()[0] for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    needed += project["project"]["optional-dependencies"]["demo"]
+    for requirement in map(Requirement, needed):
+        assert requirement.specifier.contains(versions[requirement.name]), requirement
 
 
 def test_every_provider_resolves() -> None:
@@ -66,6 +104,8 @@ def test_every_provider_resolves() -> None:
     for point in found:
         if point.name in names:
             assert callable(point.load())
+    (command,) = entry_points(group="console_scripts", name="uvtokend")
+    assert callable(command.load())
 
 
 def test_the_readme_names_every_verb_and_no_other() -> None:
@@ -77,11 +117,3 @@ def test_the_readme_names_every_verb_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\n## ")[0]
     assert offered == set(VERBS)
     assert all(f"`uvtokend {verb}" in table or f"`{verb}`" in table for verb in VERBS)
-
-
-def test_the_top_level_is_tidy() -> None:
-    """What is tracked at the top is what a newcomer expects there."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    tops = {line.partition("/")[0] for line in listed.splitlines()}
-    wanted = {"pyproject.toml", "README.md", "LICENSE", "src", "tests", "packaging", "launchd", "systemd"}
-    assert {top for top in tops if not top.startswith(".")} <= wanted

@@ -1,0 +1,81 @@
+"""The README's two commands on machines that lack something: each gets one clear sentence, and nothing is written."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BOOTSTRAP = Path("packaging") / "bootstrap.py"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Another checkout, as far as setting it up is concerned."""
+    shutil.copytree(ROOT / "packaging", tmp_path / "checkout" / "packaging")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def bootstrap(checkout: Path, *arguments: str, lacks: str = "") -> subprocess.CompletedProcess[str]:
+    shims = checkout.parent / "shims"
+    (shims / lacks).mkdir(parents=True)
+    (shims / lacks / "__init__.py").write_text(f'raise ImportError("No module named {lacks}")\n')
+    command = [sys.executable, str(checkout / BOOTSTRAP), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(shims)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_it_starts_on_an_old_python() -> None:
+    """It must be read by a Python that is too old, to be able to say so."""
+    ast.parse((ROOT / BOOTSTRAP).read_text(), feature_version=(3, 7))
+
+
+@pytest.mark.parametrize("arguments", [(), ("tests",), ("--help",)])
+def test_wrong_usage(checkout: Path, arguments: tuple[str, ...]) -> None:
+    """There are two commands, and the answer to anything else names them."""
+    done = bootstrap(checkout, *arguments)
+    assert done.returncode == 2
+    assert "demo" in done.stderr
+    assert "test" in done.stderr
+
+
+@pytest.mark.parametrize(("lacks", "mend"), [("pip", "apt-get install python3-pip"), ("venv", "python3-venv")])
+def test_what_is_missing_is_named(checkout: Path, lacks: str, mend: str) -> None:
+    """A module that the distribution left out is named with what brings it."""
+    done = bootstrap(checkout, "demo", lacks=lacks)
+    assert done.returncode == 2
+    assert mend in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(checkout.glob(".venv*"))
+
+
+def test_an_environment_that_is_as_wanted_is_used_again(checkout: Path) -> None:
+    """Set up once, then only run; and what does not stand any more is not trusted because of its stamp."""
+    environment, before = checkout / ".venv-demo", set(checkout.iterdir())
+    code = f"""
+import sys; sys.path.insert(0, {str(checkout / "packaging")!r}); sys.dont_write_bytecode = True
+import bootstrap
+ran = []
+def run(command):
+    ran.append(command)
+    if "venv" in command:
+        import pathlib; (pathlib.Path(command[-1]) / "bin").mkdir(parents=True, exist_ok=True)
+        (pathlib.Path(command[-1]) / "bin" / "python").touch()
+bootstrap.run = run
+for _ in range(2):
+    bootstrap.prepare({str(environment)!r}, {str(checkout / "packaging" / "requirements-demo.txt")!r})
+    print(len(ran))
+import os; os.remove({str(environment / "bin" / "python")!r})
+bootstrap.prepare({str(environment)!r}, {str(checkout / "packaging" / "requirements-demo.txt")!r})
+print(len(ran), all("--require-hashes" in c or "--no-deps" in c for c in ran if "pip" in c))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n") == ["== setting up .venv-demo", "3", "3", "== setting up .venv-demo", "6 True", ""]
+    assert set(checkout.iterdir()) == before | {environment}

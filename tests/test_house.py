@@ -1,0 +1,92 @@
+"""The rules of the house that no tool knows: they hold for every file that is, or is about to be, in the repository."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TOP = {"pyproject.toml", "README.md", "LICENSE", "src", "tests", "packaging", "launchd", "systemd"}
+#: Package registries, in two halves so that this file names none.
+REGISTRIES = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"), ("crates", "io")]
+
+
+def files() -> list[Path]:
+    """Return the files that git has or would take; without git, those outside of folders that tools make."""
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+        found = [ROOT / name for name in listed if name]
+    except (OSError, subprocess.CalledProcessError):
+        found = [file for top in [*TOP, ".ci"] for file in [ROOT / top, *(ROOT / top).rglob("*")]]
+    return sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
+
+
+FILES = files()
+TESTS = [file for file in FILES if file.is_relative_to(ROOT / "tests") and file.name.startswith("test_")]
+
+
+def lines_with(pattern: str) -> list[str]:
+    wanted = re.compile(pattern)
+    return [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in FILES
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if wanted.search(line)
+    ]
+
+
+def test_the_files_are_seen() -> None:
+    """What follows would hold for an empty list, too."""
+    assert {ROOT / "README.md", ROOT / ".ci" / "run", Path(__file__)} <= set(FILES)
+
+
+def test_the_top_level_is_tidy() -> None:
+    """A newcomer finds what is expected there, and dot-files."""
+    tops = {file.relative_to(ROOT).parts[0] for file in FILES}
+    assert {top for top in tops if not top.startswith(".")} == TOP
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=[first for first, _ in REGISTRIES])
+def test_no_registry_is_named(registry: tuple[str, str]) -> None:
+    """Where packages come from is the user's to say: a mirror must do."""
+    assert lines_with(rf"(?i)\b{registry[0]}\.{registry[1]}\b") == []
+
+
+def test_no_path_of_this_machine_is_named() -> None:
+    """A checkout works in any folder."""
+    assert lines_with(rf"(?<![\w.}}]){re.escape(str(ROOT))}/") == []
+
+
+def test_every_test_says_its_law() -> None:
+    """A test without a sentence that says what must hold cannot be told from a habit."""
+    silent = [
+        f"{file.name}:{node.name}"
+        for file in TESTS
+        if file.suffix == ".py"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    "words", [("pragma", ": no "), ("TO", "DO"), ("FIX", "ME"), ("pytest.", "skip"), ("x", "fail")]
+)
+def test_nothing_is_put_off(words: tuple[str, str]) -> None:
+    """No line is left out of the coverage, no test is skipped, nothing waits to be written."""
+    assert lines_with(rf"\b{re.escape(''.join(words))}") == []
+
+
+def test_scripts_can_be_run() -> None:
+    """What starts with #! can be executed, and the shell's parser takes it."""
+    scripts = [file for file in FILES if file.read_bytes().startswith(b"#!")]
+    assert [file.name for file in scripts if not os.access(file, os.X_OK)] == []
+    for file in scripts:
+        subprocess.run(["bash", "-n", str(file)], check=True)
