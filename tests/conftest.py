@@ -20,12 +20,15 @@ def missing_for_systemd() -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests marked ``systemd`` where there is none, and say so."""
-    reason = missing_for_systemd()
-    chosen = [item for item in items if item.get_closest_marker("systemd")] if reason else []
+    """Leave out the tests marked ``systemd`` where there is none."""
+    chosen = [item for item in items if item.get_closest_marker("systemd")] if missing_for_systemd() else []
     if chosen:
         config.hook.pytest_deselected(items=chosen)
         items[:] = [item for item in items if item not in chosen]
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"left out {len(chosen)} tests: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out; here, because xdist's workers, which do the collecting, have nowhere to say it."""
+    reason = missing_for_systemd()
+    if reason:
+        terminalreporter.write_line(f"left out, the tests marked systemd: {reason}")
