@@ -212,3 +212,10 @@ def test_the_document_is_left_alone() -> None:
     before = copy.deepcopy(doc)
     report.status(doc, NOW)
     assert doc == before
+
+
+def test_notices_stand_above_the_table_with_their_mends() -> None:
+    """What is true of several indexes is said once."""
+    notice = {"reason": "ends-soon", "message": "This secret ends in 3 days.", "hint": "put a new one there"}
+    text = report.status(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")), NOW)
+    assert text.splitlines()[:3] == ["a, b: This secret ends in 3 days.", "  mend: put a new one there", ""]

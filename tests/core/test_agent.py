@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from uvtokend.core import status
@@ -21,7 +22,7 @@ from uvtokend.core.agent import (
     Tick,
     Woke,
 )
-from uvtokend.core.model import Credential, Entry, Failure, Index, Problem, Request, Secret, Settings
+from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings
 from uvtokend.core.state import record
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -358,3 +359,34 @@ def test_the_status_document_from_disk() -> None:
     unknown = status.from_disk(PROD, None, NOW)
     assert isinstance(unknown, dict)
     assert (unknown["health"], unknown["delivered"], unknown["expires_at"]) == ("none", False, None)
+
+
+def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
+    """What the environment and the token give rise to is shown as long as it holds, and reported when it begins."""
+    agent = Agent()
+    shadowed = Notice("shadowed", "The environment shadows the login.", "unset X")
+    actions = agent.handle(Configured(SETTINGS, notices={ACME: (shadowed,)}), NOW)
+    assert Report("warning", "shadowed", ("prod", "dev"), shadowed.message, "unset X") in actions
+    off = replace(token("a"), skew=600.0)
+    actions = agent.handle(FetchEnded(ACME, off, 0.5), NOW)
+    said = [action.event for action in actions if isinstance(action, Report)]
+    assert said == ["refreshed", "clock-skew"]
+    agent.handle(RefreshAsked(("prod",)), after(1))
+    actions = agent.handle(FetchEnded(ACME, off, 0.5), after(2))
+    assert [action.event for action in actions if isinstance(action, Report)] == ["refreshed"]
+    views = {view.index.name: view for view in agent.snapshot(after(2)).indexes}
+    assert [notice.reason for notice in views["dev"].notices] == ["shadowed", "clock-skew"]
+    assert views["corp"].notices == ()
+    document = status.indexes(agent.snapshot(after(2)), after(2), timedelta())
+    assert isinstance(document[0], dict)
+    assert "notices" not in str(document[2])
+    assert document[0]["notices"] == [
+        {"reason": "shadowed", "message": shadowed.message, "hint": "unset X"},
+        {
+            "reason": "clock-skew",
+            "message": "This machine's clock is about 10 minutes ahead of the issuer's.",
+            "hint": "timedatectl status",
+        },
+    ]
+    agent.handle(Configured(SETTINGS), after(3))
+    assert [notice.reason for notice in agent.snapshot(after(3)).indexes[0].notices] == ["clock-skew"]

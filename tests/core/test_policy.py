@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -116,3 +117,11 @@ def test_retry_after_wins_up_to_an_hour() -> None:
 def test_a_blocked_lease_is_probed_every_five_minutes(roll: float) -> None:
     """The slow probe, spread a little."""
     assert 285 <= policy.probe(roll) <= 300
+
+
+@given(LIVES, ROLLS, st.booleans())
+def test_a_secret_that_only_a_person_renews_is_read_again_every_half_hour(life: float, roll: float, same: bool) -> None:
+    """However far its end is: it may have been replaced long before."""
+    static = replace(credential(life), renew="put a new one there")
+    due = seconds(policy.refresh_at(static, NOW, static.expires_at if same else None, roll))
+    assert due == pytest.approx(min(1800 * (1 - roll / 20), life), abs=1e-3)

@@ -20,7 +20,19 @@ TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa: D
 LINES = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=30)
 
 
-@given(st.builds(Credential, LINES, LINES.map(Secret), TIMES, st.none() | TIMES, st.none() | TIMES, st.none() | LINES))
+@given(
+    st.builds(
+        Credential,
+        LINES,
+        LINES.map(Secret),
+        TIMES,
+        st.none() | TIMES,
+        st.none() | TIMES,
+        st.none() | LINES,
+        st.none() | LINES,
+        st.none() | st.floats(-1e6, 1e6),
+    )
+)
 def test_a_credential_survives_the_wire(credential: Credential) -> None:
     """What a worker answers is what the daemon reads, token included."""
     line = wire.encode_answer(credential)
@@ -68,6 +80,7 @@ def test_control_characters_of_a_failure_do_not_reach_a_terminal() -> None:
         b'{"credential": {"login": "a", "password": "SECRET", "issued_at": null, "expires_at": null}}',
         b'{"failure": {"kind": "odd", "reason": "r", "message": "m"}}',
         b'{"failure": {"kind": "transient", "reason": "r", "message": "m", "retry_after": "soon"}}',
+        b'{"failure": {"kind": "transient", "reason": "r", "message": "m", "retry_after": NaN}}',
         b"[" * 50000,
     ],
 )

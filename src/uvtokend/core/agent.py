@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from uvtokend.core import lease as leases
-from uvtokend.core import netrc, policy
+from uvtokend.core import netrc, notices, policy
 from uvtokend.core.lease import Lease
-from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, Problem, Request, Settings, State
+from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, Notice, Problem, Request, Settings, State
 from uvtokend.errors import DeliveryFailed
 
 # ---------------------------------------------------------------------------------------------------------- events
@@ -25,10 +25,17 @@ from uvtokend.errors import DeliveryFailed
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """New settings are in force. `recovered` are credentials that a former daemon delivered and that still stand."""
+    """New settings are in force.
+
+    Args:
+        settings: They.
+        recovered: Credentials that a former daemon delivered and that still stand.
+        notices: What there is to say of a request for as long as the daemon's own environment is what it is.
+    """
 
     settings: Settings
     recovered: Mapping[Request, tuple[Credential, datetime]] = field(default_factory=dict)
+    notices: Mapping[Request, tuple[Notice, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,7 @@ class IndexView:
     state: State
     delivered: bool
     last_error: LastError | None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +195,8 @@ class Agent:
         self.indexes: tuple[Index, ...] = ()
         self.leases: dict[Request, Lease] = {}
         self.delivery = Delivery()
+        self._surroundings: Mapping[Request, tuple[Notice, ...]] = {}
+        self._noticed: dict[Request, frozenset[str]] = {}
         self._waiters: dict[int, set[Request]] = {}
         self._actions: list[Action] = []
 
@@ -236,11 +246,15 @@ class Agent:
 
     def _configure(self, event: Configured, now: datetime) -> None:
         self.indexes = event.settings.indexes
+        self._surroundings = event.notices
         requests = dict.fromkeys(index.request for index in self.indexes)
         for gone in self.leases.keys() - requests.keys():
             if self.leases[gone].state == "fetching":
                 self._actions.append(CancelFetch(gone))
         self.leases = {request: self._adopted(request, event, now) for request in requests}
+        self._noticed = {request: said for request, said in self._noticed.items() if request in requests}
+        for request in requests:
+            self._notice(request, now)
         for waiting in self._waiters.values():
             waiting.intersection_update(requests)
         self.delivery = replace(self.delivery, standing=None, retry_at=None)
@@ -262,12 +276,21 @@ class Agent:
         if isinstance(outcome, Credential):
             self.leases[event.request] = leases.fetched(lease, outcome, now, event.roll)
             self._report("info", "refreshed", event.request, _life_sentence(outcome, now))
+            self._notice(event.request, now)
         else:
             self.leases[event.request] = leases.failed(lease, outcome, now, event.roll)
             level = "warning" if outcome.kind == "transient" else "error"
             self._report(level, outcome.reason, event.request, outcome.message, outcome.hint)
         for waiting in self._waiters.values():
             waiting.discard(event.request)
+
+    def _notice(self, request: Request, now: datetime) -> None:
+        """Tell the event log of what is newly noticed."""
+        found = self._notices(request, now)
+        for notice in found:
+            if notice.reason not in self._noticed.get(request, ()):
+                self._report("warning", notice.reason, request, notice.message, notice.hint)
+        self._noticed[request] = frozenset(notice.reason for notice in found)
 
     def _delivery_ended(self, event: DeliveryEnded, now: datetime) -> None:
         if event.failure is not None:
@@ -376,7 +399,10 @@ class Agent:
             state = "blocked"
         elif self.delivery.failure is not None and state == "waiting":
             state = "retrying"
-        return IndexView(index, lease, state, self._delivered(index, now), error)
+        return IndexView(index, lease, state, self._delivered(index, now), error, self._notices(index.request, now))
+
+    def _notices(self, request: Request, now: datetime) -> tuple[Notice, ...]:
+        return self._surroundings.get(request, ()) + notices.of(self.leases[request].valid(now), now)
 
     def _last_error(self, index: Index, lease: Lease) -> LastError | None:
         delivery = self.delivery

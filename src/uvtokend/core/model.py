@@ -90,6 +90,8 @@ class Credential:
         expires_at: Its end of life, UTC; None where the issuer names none.
         refresh_after: When the issuer itself wants to be asked again, UTC; wins over our own policy.
         identity: Who the token is for, as far as the provider can tell.
+        renew: What a person must do before the end, where no fetch can renew the token: it is only read again.
+        skew: Seconds by which this machine's wall clock is ahead of the issuer's ``Date``; None where it is not known.
     """
 
     login: str
@@ -98,6 +100,23 @@ class Credential:
     expires_at: datetime | None = None
     refresh_after: datetime | None = None
     identity: str | None = None
+    renew: str | None = None
+    skew: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person should know of an index although its token is good.
+
+    Args:
+        reason: One word for machines, kebab-case.
+        message: A sentence for people, without secrets.
+        hint: What mends it.
+    """
+
+    reason: str
+    message: str
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +221,7 @@ __all__ = [
     "Index",
     "Json",
     "LastError",
+    "Notice",
     "Problem",
     "Record",
     "Request",

@@ -9,7 +9,8 @@ The rules, in prose:
   is success: we ask again halfway, and at the latest just inside the window in which such issuers renew (Google's
   metadata server and MSAL: 5 minutes before the end; we take 4.5).
 * Nothing is asked again sooner than 30 s, or a quarter of the token's life where that is less.
-* A secret without a known end is read again every 30 minutes.
+* A secret without a known end, or one that only a person renews, is read again every 30 minutes: it may have been
+  replaced.
 * Back-off is 5 s doubling with full jitter, capped at 30 s while no valid token stands or nobody answers at all, else
   at 5 minutes. The issuer's ``Retry-After`` wins, up to an hour.
 * A blocked lease is probed every 5 minutes: a person may have mended it without telling us.
@@ -47,8 +48,11 @@ def refresh_at(credential: Credential, received: datetime, previous_end: datetim
         roll: The dice roll of this credential.
     """
     end = credential.expires_at
+    again = received + _seconds(REREAD * (1 - roll / 20))
     if end is None:
-        return received + _seconds(REREAD * (1 - roll / 20))
+        return again
+    if credential.renew is not None:
+        return max(min(again, end), received + _seconds(HARD_INTERVAL))
     life = (end - credential.issued_at).total_seconds()
     earliest = received + _seconds(max(HARD_INTERVAL, min(MIN_INTERVAL, life / 4)))
     if previous_end == end:

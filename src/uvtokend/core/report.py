@@ -43,7 +43,7 @@ def status(document: Mapping[str, Any], now: datetime, width: int = 80, colour: 
         width: Of the terminal, in characters.
         colour: Whether the terminal shows colours.
     """
-    lines = troubles(document, width, colour)
+    lines = troubles(document, width, colour) + notices(document, width, colour)
     indexes = document["indexes"]
     if indexes:
         lines += [*([""] if lines else []), *_table(document, now, width, colour)]
@@ -64,6 +64,18 @@ def troubles(document: Mapping[str, Any], width: int, colour: bool) -> list[str]
         said = _told_by_index(document, problem)
         lines += [] if said else _trouble(problem, None, width, colour)
     for (message, hint), names in _grouped(document).items():
+        lines += _trouble(f"{', '.join(names)}: {message}", hint, width, colour)
+    return lines
+
+
+def notices(document: Mapping[str, Any], width: int, colour: bool) -> list[str]:
+    """Return what a person should know although the tokens are good, each with its mend, as lines."""
+    grouped: dict[tuple[str, str | None], list[str]] = {}
+    for index in document["indexes"]:
+        for notice in index.get("notices", ()):
+            grouped.setdefault((notice["message"], notice["hint"]), []).append(index["name"])
+    lines: list[str] = []
+    for (message, hint), names in grouped.items():
         lines += _trouble(f"{', '.join(names)}: {message}", hint, width, colour)
     return lines
 

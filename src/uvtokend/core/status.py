@@ -41,6 +41,7 @@ def _index(view: IndexView, now: datetime, shift: timedelta) -> Json:
         "delivered": view.delivered,
         "failures": lease.failures,
         "last_error": _error(view.last_error, shift),
+        **_notices(view),
     }
 
 
@@ -80,6 +81,14 @@ def _known(index: Index) -> dict[str, Json]:
         "provider": index.provider,
         "sink": index.sink,
     }
+
+
+def _notices(view: IndexView) -> dict[str, Json]:
+    """Return a ``notices`` key where there are any."""
+    told: list[Json] = [
+        {"reason": notice.reason, "message": notice.message, "hint": notice.hint} for notice in view.notices
+    ]
+    return {"notices": told} if told else {}
 
 
 def _error(error: LastError | None, shift: timedelta) -> Json:

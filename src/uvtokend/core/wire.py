@@ -9,6 +9,7 @@ A worker answers ``{"credential": {…}}`` or ``{"failure": {…}}``, one line. 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -62,6 +63,8 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
         "expires_at": zulu(outcome.expires_at),
         "refresh_after": zulu(outcome.refresh_after),
         "identity": outcome.identity,
+        "renew": outcome.renew,
+        "skew": outcome.skew,
     }
     return json.dumps({"credential": credential}).encode() + b"\n"
 
@@ -87,7 +90,7 @@ def _failure(raw: dict[str, Any]) -> Failure:
         _line(raw["reason"]),
         _line(raw["message"]),
         None if hint is None else _line(hint),
-        None if retry_after is None else float(retry_after),
+        None if retry_after is None else _number(retry_after),
     )
 
 
@@ -95,7 +98,7 @@ def _credential(raw: dict[str, Any]) -> Credential:
     issued = parse_zulu(raw["issued_at"])
     if issued is None or not isinstance(raw["login"], str) or not isinstance(raw["password"], str):
         raise ValueError
-    identity = raw.get("identity")
+    identity, renew, skew = raw.get("identity"), raw.get("renew"), raw.get("skew")
     return Credential(
         raw["login"],
         Secret(raw["password"]),
@@ -103,7 +106,16 @@ def _credential(raw: dict[str, Any]) -> Credential:
         parse_zulu(raw["expires_at"]),
         parse_zulu(raw.get("refresh_after")),
         None if identity is None else _line(identity),
+        None if renew is None else _line(renew),
+        None if skew is None else _number(skew),
     )
+
+
+def _number(raw: Any) -> float:
+    number = float(raw)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _line(text: object) -> str:

@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 from uvtokend import __version__
@@ -163,13 +164,12 @@ class Daemon:
     def _on_our_clock(self, credential: Credential) -> Credential:
         """Move the issuer's times from the wall clock, on which they came in, to ours."""
         shift = self._clock.shift()
-        times = {
-            name: None if time is None else time - shift
-            for name, time in (("expires_at", credential.expires_at), ("refresh_after", credential.refresh_after))
-        }
-        login, password, identity = credential.login, credential.password, credential.identity
-        issued = min(credential.issued_at - shift, self._clock.now())
-        return Credential(login, password, issued, times["expires_at"], times["refresh_after"], identity)
+        return replace(
+            credential,
+            issued_at=min(credential.issued_at - shift, self._clock.now()),
+            expires_at=None if credential.expires_at is None else credential.expires_at - shift,
+            refresh_after=None if credential.refresh_after is None else credential.refresh_after - shift,
+        )
 
     def _environment(self, request: Request) -> dict[str, str]:
         return environment.worker_environment(os.environ, request, self._settings)

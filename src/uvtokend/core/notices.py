@@ -1,0 +1,42 @@
+"""What a person should know in time, although the token is good."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from uvtokend.core.model import Credential, Notice
+
+#: How long before its end a secret that only a person can renew is spoken of: a week has a working day in it.
+ENDS_SOON = timedelta(days=7)
+#: Seconds by which clocks may differ. AWS refuses requests that are off by more than 5 minutes, Google by 10.
+SKEW = 120.0
+
+
+def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
+    """Return what there is to say of a valid credential.
+
+    Args:
+        credential: As it stands; None where there is no valid one.
+        now: Aware UTC, on the clock of the credential's times.
+    """
+    if credential is None:
+        return ()
+    return tuple(notice for notice in (_ends_soon(credential, now), _skewed(credential)) if notice is not None)
+
+
+def _ends_soon(credential: Credential, now: datetime) -> Notice | None:
+    end = credential.expires_at
+    if credential.renew is None or end is None or end - now > ENDS_SOON:
+        return None
+    hours = int((end - now).total_seconds() // 3600)
+    left = f"{hours // 24} days" if hours >= 48 else f"{hours} hours"
+    return Notice("ends-soon", f"This secret ends in {left}, and no fetch can renew it.", credential.renew)
+
+
+def _skewed(credential: Credential) -> Notice | None:
+    skew = credential.skew
+    if skew is None or abs(skew) <= SKEW:
+        return None
+    side = "ahead of" if skew > 0 else "behind"
+    message = f"This machine's clock is about {abs(skew) / 60:.0f} minutes {side} the issuer's."
+    return Notice("clock-skew", message, "timedatectl status")
