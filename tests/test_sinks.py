@@ -66,7 +66,7 @@ def deliver(path: Path, *wanted: Entry) -> Delivery:
 class TestDeliver:
     def test_makes_the_file(self, path: Path) -> None:
         """A netrc that does not exist is made, 0600, and nothing else stays in the folder."""
-        assert deliver(path, entry()) == Delivery(frozenset(), (), in_place=False, changed=True)
+        assert deliver(path, entry()) == Delivery(frozenset(), (), None, changed=True)
         assert path.read_bytes() == block()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.listdir(path.parent) == [".netrc"]
@@ -339,7 +339,7 @@ class TestMounts:
                 ours = {"a.example": ("aws", "")}
                 wanted = [Entry("a.example", "aws", Secret("t" * int(length)))] if int(length) else []
                 done = sink.deliver(wanted, ours)
-                print(done.in_place, done.changed, sink.read().decode().count("t" * int(length)) > 0)
+                print(done.note is not None, done.changed, sink.read().decode().count("t" * int(length)) > 0)
             except DeliveryFailed as failed:
                 print(failed.reason)
         print(sink.read() == b"#x\\n", sorted(os.listdir(os.path.dirname(path))))
@@ -437,7 +437,7 @@ class TestFallbacks:
         monkeypatch.setattr(files, "PATIENCE", 0.01)
         path.write_bytes(b"#1\n")
         with path.open("ab", buffering=0) as typing:
-            assert deliver(path, entry()) == Delivery(frozenset(), (), in_place=False, changed=True)
+            assert deliver(path, entry()) == Delivery(frozenset(), (), None, changed=True)
             typing.write(b"#2\n")
         assert path.read_bytes() == block() + b"#1\n#2\n"
         assert os.listdir(path.parent) == [".netrc"]

@@ -80,6 +80,22 @@ def socket_file() -> str:
     return path
 
 
+def uv_credentials_file() -> str:
+    """Return uv's own credential store (uv crates/uv-auth/src/store.rs, `directory_path`; on macOS it is the same)."""
+    folder = os.environ.get("UV_CREDENTIALS_DIR")
+    if folder:
+        return os.path.join(_absolute(folder), "credentials.toml")
+    base = os.environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(base, "uv", "credentials", "credentials.toml")
+
+
+def uv_ledger_file() -> str:
+    """Return the file beside uv's credential store that tells which of its records are ours."""
+    return f"{uv_credentials_file()}.uvtokend"
+
+
 def private_folder(path: str) -> None:
     """Create a folder with mode 0700, or check that it is private.
 

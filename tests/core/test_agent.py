@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from uvtokend.core import status
 from uvtokend.core.agent import (
+    Action,
     Agent,
     Answer,
     CancelFetch,
     Configured,
     Deliver,
     DeliveryEnded,
+    Event,
     FetchEnded,
     LoginChanged,
     RefreshAsked,
@@ -22,7 +26,7 @@ from uvtokend.core.agent import (
     Tick,
     Woke,
 )
-from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings
+from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings, Sink
 from uvtokend.core.state import record
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -47,14 +51,22 @@ def entry(host: str, text: str) -> Entry:
     return Entry(host, "aws", Secret(text))
 
 
-def configured() -> Agent:
-    agent = Agent()
+class Plain(Agent):
+    """An agent whose deliveries name their entries alone; how it gives way to rivals is tested apart."""
+
+    def handle(self, event: Event, now: datetime) -> list[Action]:
+        actions = super().handle(event, now)
+        return [Deliver(action.wanted) if isinstance(action, Deliver) else action for action in actions]
+
+
+def configured() -> Plain:
+    agent = Plain()
     agent.handle(Configured(SETTINGS), NOW)
     agent.handle(DeliveryEnded((), 0.5), NOW)
     return agent
 
 
-def holding() -> Agent:
+def holding() -> Plain:
     """Return an agent whose two tokens are delivered."""
     agent = configured()
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
@@ -72,7 +84,7 @@ def last_error(agent: Agent, name: str, at: datetime = NOW) -> tuple[str, str, s
 
 def test_one_fetch_serves_all_the_indexes_of_its_token() -> None:
     """Three indexes with two requests are two fetches; the file is brought in order before the first of them."""
-    agent = Agent()
+    agent = Plain()
     actions = agent.handle(Configured(SETTINGS), NOW)
     assert actions == [Deliver(()), StartFetch(ACME), StartFetch(CORP)]
     assert agent.handle(Tick(), NOW) == []
@@ -108,7 +120,7 @@ def test_it_refreshes_when_due_and_keeps_the_old_token_meanwhile() -> None:
         view.delivered and view.lease.health(after(1801)) == "stale" for view in agent.snapshot(after(1801)).indexes
     )
     agent.handle(FetchEnded(ACME, token("b", 1801), 0.5), after(1802))
-    assert agent.delivery.in_flight
+    assert agent.deliveries["netrc"].in_flight
 
 
 def test_a_token_that_dies_is_taken_out() -> None:
@@ -186,7 +198,7 @@ def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
     agent = holding()
     warning = Problem(".netrc", "line 3", "A default entry.", "remove it", fatal=False)
     fatal = Problem(".netrc", "line 1", "An unknown word.", "remove it")
-    wanted = agent.delivery.standing or ()
+    wanted = agent.deliveries["netrc"].standing or ()
     for problem, good in ((warning, True), (fatal, False)):
         agent.handle(SinkDrifted(), NOW)
         actions = agent.handle(DeliveryEnded(wanted, 0.5, problems=(problem,)), NOW)
@@ -204,7 +216,7 @@ def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
     fatal = Problem(".netrc", "line 1", "An unknown word", "delete the word")
-    agent.handle(DeliveryEnded(agent.delivery.standing or (), 0.5, problems=(fatal,)), NOW)
+    agent.handle(DeliveryEnded(agent.deliveries["netrc"].standing or (), 0.5, problems=(fatal,)), NOW)
     assert last_error(agent, "corp") == ("delivery", "netrc-unreadable", "delete the word")
 
 
@@ -212,7 +224,7 @@ def test_a_note_of_the_sink_is_shown() -> None:
     """A single-file mount is written in place, and the status says so."""
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
-    agent.handle(DeliveryEnded(agent.delivery.standing or (), 0.5, note="In place."), NOW)
+    agent.handle(DeliveryEnded(agent.deliveries["netrc"].standing or (), 0.5, note="In place."), NOW)
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (True, "In place.")
 
 
@@ -282,7 +294,7 @@ def test_a_lease_that_is_gone_and_idle_needs_no_kill() -> None:
 
 def test_a_restart_keeps_what_is_good() -> None:
     """A recovered token is delivered at once and not fetched again before its time."""
-    agent = Agent()
+    agent = Plain()
     settings = Settings("config.toml", (PROD,))
     actions = agent.handle(Configured(settings, {ACME: (token("a"), after(1700))}), after(60))
     assert actions == [Deliver((entry("acme.example", "a"),))]
@@ -300,7 +312,7 @@ def test_a_token_without_an_end_has_no_deadline_but_its_reading() -> None:
     agent.handle(FetchEnded(ACME, DENIED, 0.0), NOW)
     agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5), NOW)
     assert agent.deadline(NOW) == after(300)
-    assert Agent().deadline(NOW) is None
+    assert Plain().deadline(NOW) is None
 
 
 def test_the_status_document() -> None:
@@ -363,7 +375,7 @@ def test_the_status_document_from_disk() -> None:
 
 def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
     """What the environment and the token give rise to is shown as long as it holds, and reported when it begins."""
-    agent = Agent()
+    agent = Plain()
     shadowed = Notice("shadowed", "The environment shadows the login.", "unset X")
     actions = agent.handle(Configured(SETTINGS, notices={ACME: (shadowed,)}), NOW)
     assert Report("warning", "shadowed", ("prod", "dev"), shadowed.message, "unset X") in actions
@@ -390,3 +402,143 @@ def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
     ]
     agent.handle(Configured(SETTINGS), after(3))
     assert [notice.reason for notice in agent.snapshot(after(3)).indexes[0].notices] == ["clock-skew"]
+
+
+STORE_REQUEST = Request("azure-artifacts", "https://pkgs.dev.azure.com/acme")
+STORED = Index(
+    "feed",
+    "https://pkgs.dev.azure.com/acme/_packaging/f/pypi/simple/",
+    "pkgs.dev.azure.com",
+    "azure-artifacts",
+    STORE_REQUEST,
+    "uv-store",
+    "https://pkgs.dev.azure.com/acme",
+)
+STORE_ENTRY = Entry("pkgs.dev.azure.com", "aws", Secret("s"), STORED.service)
+
+
+def both() -> Agent:
+    """Return an agent that holds a token in each of its two sinks."""
+    agent = Agent()
+    agent.handle(Configured(Settings("c", (CORPORATE, STORED)), sinks=("netrc", "uv-store")), NOW)
+    agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW)
+    agent.handle(FetchEnded(STORE_REQUEST, token("s"), 0.5), NOW)
+    agent.handle(DeliveryEnded((), 0.5), NOW)
+    agent.handle(DeliveryEnded((), 0.5, sink="uv-store"), NOW)
+    agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5), NOW)
+    agent.handle(DeliveryEnded((STORE_ENTRY,), 0.5, sink="uv-store"), NOW)
+    return agent
+
+
+def views(agent: Agent) -> dict[str, tuple[str, bool]]:
+    return {view.index.name: (view.state, view.delivered) for view in agent.snapshot(NOW).indexes}
+
+
+def test_each_sink_gets_its_own_entries() -> None:
+    """A netrc gets hosts, uv's store prefixes, and what is delivered is told of each."""
+    agent = Agent()
+    actions = agent.handle(Configured(Settings("c", (CORPORATE, STORED)), sinks=("netrc", "uv-store")), NOW)
+    assert actions[:2] == [Deliver(()), Deliver((), "uv-store")]
+    agent.handle(DeliveryEnded((), 0.5, sink="uv-store"), NOW)
+    assert Deliver((STORE_ENTRY,), "uv-store", ()) in agent.handle(FetchEnded(STORE_REQUEST, token("s"), 0.5), NOW)
+    assert views(both()) == {"corp": ("waiting", True), "feed": ("waiting", True)}
+
+
+def test_one_sink_that_fails_leaves_the_other_alone() -> None:
+    """A store that cannot be written says nothing of the netrc, and the other way round."""
+    agent = both()
+    agent.handle(SinkDrifted("uv-store"), NOW)
+    actions = agent.handle(DeliveryEnded((STORE_ENTRY,), 0.5, DISK_FULL, sink="uv-store"), NOW)
+    assert actions == [Report("error", "disk-full", ("feed",), "The disk is full.", "free some room")]
+    assert views(agent) == {"corp": ("waiting", True), "feed": ("retrying", False)}
+    assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (False, "The disk is full.")
+    retry = agent.deadline(NOW)
+    assert retry is not None
+    assert agent.handle(Tick(), retry) == [Deliver((STORE_ENTRY,), "uv-store", (STORE_ENTRY,))]
+
+
+def test_a_foreign_record_in_the_store_blocks_its_index_with_its_own_mend() -> None:
+    """What the sink says of the record is what the status says."""
+    agent = both()
+    agent.handle(SinkDrifted("uv-store"), NOW)
+    rival = Problem("credentials.toml", STORED.service, "Somebody's record.", "uv auth logout x", fatal=False)
+    ended = DeliveryEnded((STORE_ENTRY,), 0.5, None, frozenset({STORED.service}), (rival,), sink="uv-store")
+    reports = [action for action in agent.handle(ended, NOW) if isinstance(action, Report)]
+    assert reports[-1] == Report("error", "foreign-record", ("feed",), "Somebody's record.", "uv auth logout x")
+    assert views(agent)["feed"] == ("blocked", False)
+    assert last_error(agent, "feed") == ("delivery", "foreign-record", "uv auth logout x")
+
+
+@pytest.mark.parametrize(
+    ("sink", "login", "told"), [("uv-store", "aws", 1), ("uv-store", "beta", 0), ("netrc", "aws", 0)]
+)
+def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(sink: Sink, login: str, told: int) -> None:
+    """uv's store tells them apart by path, but one run of uv does by their user name alone."""
+    agent, other = both(), "https://pkgs.dev.azure.com/beta"
+    twin = replace(STORED, name="twin", request=Request("azure-artifacts", other), sink=sink, service=other)
+    agent.handle(Configured(Settings("c", (STORED, twin)), sinks=("netrc", "uv-store")), NOW)
+    agent.handle(FetchEnded(twin.request, replace(token("t"), login=login), 0.5), NOW)
+    said = {view.index.name: [notice.reason for notice in view.notices] for view in agent.snapshot(NOW).indexes}
+    assert said == {"feed": ["same-username"] * told, "twin": ["same-username"] * told}
+    if told:
+        assert "this index and twin" in agent.snapshot(NOW).indexes[0].notices[0].message
+
+
+def test_a_netrc_entry_shadows_the_store() -> None:
+    """uv asks the netrc first: an entry for the host, or a default one, stands in the way."""
+    for foreign, hint in (("pkgs.dev.azure.com", "uvtokend adopt feed"), ("default", "delete it, or name the host")):
+        agent = both()
+        agent.handle(SinkDrifted(), NOW)
+        ended = DeliveryEnded((entry("corp.example", "c"),), 0.5, None, frozenset({foreign}))
+        reports = [action for action in agent.handle(ended, NOW) if isinstance(action, Report)]
+        assert [(report.event, report.names) for report in reports] == [("foreign-entry", ("feed",))]
+        assert views(agent) == {"corp": ("waiting", True), "feed": ("blocked", False)}
+        assert (last_error(agent, "feed")[2] or "").startswith(hint)
+
+
+def test_a_sink_that_is_no_longer_used_is_forgotten() -> None:
+    """Whatever its last delivery still says harms nobody."""
+    agent = both()
+    agent.handle(Configured(Settings("c", (CORPORATE,))), NOW)
+    assert agent.handle(SinkDrifted("uv-store"), NOW) == []
+    assert agent.handle(DeliveryEnded((), 0.5, sink="uv-store"), NOW) == []
+    assert list(agent.deliveries) == ["netrc"]
+
+
+def drift(agent: Agent, at: datetime) -> Deliver:
+    deliveries = [action for action in agent.handle(SinkDrifted(), at) if isinstance(action, Deliver)]
+    assert len(deliveries) == 1
+    return deliveries[0]
+
+
+def test_a_rival_that_comes_back_within_a_minute_is_given_way_to() -> None:
+    """We restore what we left once. Who changes it again within a minute gets his way, and the index is blocked."""
+    agent = both()
+    wanted = (entry("corp.example", "c"),)
+    assert drift(agent, after(1)) == Deliver(wanted, "netrc", wanted)
+    agent.handle(DeliveryEnded(wanted, 0.5, rival=True), after(1))
+    assert drift(agent, after(50)) == Deliver(wanted, "netrc", wanted, yielding=True)
+    contested = Failure("transient", "contested", "Another program changes our block.", "end it")
+    agent.handle(DeliveryEnded(wanted, 0.5, contested), after(50))
+    assert views(agent) == {"corp": ("blocked", False), "feed": ("waiting", True)}
+    assert last_error(agent, "corp") == ("delivery", "contested", "end it")
+    assert agent.deliveries["netrc"].retry_at == after(50 + 300 * (1 - 0.5 / 20))
+
+
+def test_a_rival_that_comes_back_later_is_undone_again() -> None:
+    """An editor that takes our block out every few minutes is no fight; nor is one that changed only foreign text."""
+    agent = both()
+    wanted = (entry("corp.example", "c"),)
+    drift(agent, after(1))
+    agent.handle(DeliveryEnded(wanted, 0.5, rival=True), after(1))
+    assert not drift(agent, after(61)).yielding
+    agent.handle(DeliveryEnded(wanted, 0.5), after(61))
+    assert not drift(agent, after(62)).yielding
+
+
+def test_a_person_who_asks_for_a_refresh_ends_the_waiting() -> None:
+    """The mend was made: the delivery is tried at once, not at its next try."""
+    agent = both()
+    drift(agent, after(1))
+    agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5, DISK_FULL), after(1))
+    assert Deliver in map(type, agent.handle(RefreshAsked(("corp",)), after(2)))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uvtokend.core import indexes
 from uvtokend.core import settings as module
 from uvtokend.core.model import Settings
 from uvtokend.core.settings import Source, parse, seconds
@@ -203,7 +204,7 @@ BAD = [
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 800", "index[0].duration"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 'soon'", "index[0].duration"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\noptions = {{}}", "index[0].options"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nsink = 'uv-store'", "index[0].sink"),
+    ("[[index]]\nurl = 'http://[::1]/x/'\nprovider = 'mine'\noptions = {}\nsink = 'uv-store'", "index[0].sink"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nsink = 'x'", "index[0].sink"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nenabled = 'yes'", "index[0].enabled"),
     (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = 1", "index[0].env"),
@@ -410,3 +411,53 @@ def test_any_file_is_settings_or_problems(text: bytes) -> None:
         assert isinstance(read(text), Settings)
     except ConfigError as error:
         assert error.problems  # noqa: PT017 - either way is fine
+
+
+AZURE = "https://pkgs.dev.azure.com/{}/_packaging/{}/pypi/simple/"
+
+
+def table(name: str, url: str, **more: str) -> str:
+    return f'[[index]]\nname = "{name}"\nurl = "{url}"\n' + "".join(f'{key} = "{text}"\n' for key, text in more.items())
+
+
+def test_two_tenants_on_one_host_live_in_uvs_store() -> None:
+    """Each organisation has its own record; the feeds of one share it."""
+    text = "".join(
+        table(name, AZURE.format(org, name), **{"sink": "uv-store", "tenant-id": org})
+        for name, org in (("a", "acme"), ("b", "beta"), ("c", "acme"))
+    )
+    services = [(index.sink, index.service) for index in read(text).indexes]
+    acme, beta = ("uv-store", "https://pkgs.dev.azure.com/acme"), ("uv-store", "https://pkgs.dev.azure.com/beta")
+    assert services == [acme, beta, acme]
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "service"),
+    [
+        ("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/f/pypi/simple/", "https://acme.pkgs.visualstudio.com/"),
+        ("azure-artifacts", "https://tfs.example/tfs/Main/_packaging/f/pypi/simple", "https://tfs.example/tfs/Main"),
+        ("google-artifact-registry", "https://eu-python.pkg.dev/p/r/simple/", "https://eu-python.pkg.dev/p/r"),
+        ("static", "https://x.example/simple", "https://x.example/"),
+        ("static", "https://x.example/api/pypi/simple/simple/", "https://x.example/api/pypi/simple"),
+        ("mine", "https://X.example:443/a/", "https://x.example/a"),
+    ],
+)  # fmt: skip
+def test_the_prefix_of_a_record(provider: str, url: str, service: str) -> None:
+    """It covers the pages and the files of the index, and no other tenant's."""
+    assert indexes.store_service(provider, url) == service
+
+
+def test_mixing_the_sinks_of_one_host_is_an_error() -> None:
+    """The netrc would shadow the store."""
+    text = table("a", AZURE.format("acme", "f")) + table("b", AZURE.format("acme", "g"), sink="uv-store")
+    ((where, mend),) = problems(text)
+    assert where == "index[1].url"
+    assert mend == 'write sink = "uv-store" for all indexes on that host, or for none'
+
+
+def test_two_credentials_for_one_record_are_an_error() -> None:
+    """Two accounts of one organisation cannot be told apart by a prefix."""
+    text = "".join(
+        table(name, AZURE.format("acme", name), **{"sink": "uv-store", "tenant-id": name}) for name in ("a", "b")
+    )
+    assert problems(text) == [("index[1].url", "give them the same credential")]

@@ -11,7 +11,7 @@ from simulation import run
 
 from uvtokend.core import policy
 from uvtokend.core.agent import Agent
-from uvtokend.core.model import Credential, Entry
+from uvtokend.core.model import Credential, Entry, Sink
 
 
 @settings(max_examples=6, deadline=None, phases=(Phase.generate,))
@@ -50,7 +50,7 @@ def test_an_agent_that_refreshes_late_is_caught(monkeypatch: pytest.MonkeyPatch)
 def test_an_agent_that_keeps_the_dead_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that outlives its token is seen."""
 
-    def wanted(self: Agent, now: datetime) -> tuple[Entry, ...]:
+    def wanted(self: Agent, sink: Sink, now: datetime) -> tuple[Entry, ...]:
         held = {index.host: self.leases[index.request].credential for index in self.indexes}
         return tuple(Entry(host, one.login, one.password) for host, one in sorted(held.items()) if one is not None)
 

@@ -61,7 +61,7 @@ def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytes
         (tmp_path / "netrc").unlink()
         (tmp_path / "netrc").mkdir()
         await daemon.refresh(None, wait=True)
-        assert daemon._agent.delivery.failure is not None
+        assert daemon._agent.deliveries["netrc"].failure is not None
         (tmp_path / "netrc").rmdir()
         moment, shift = daemon._last_tick
         daemon._last_tick = (moment - timedelta(hours=9), shift)

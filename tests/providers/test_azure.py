@@ -149,11 +149,13 @@ def test_a_person_may_have_the_entra_token(world: World) -> None:
 
 
 def test_a_pat_is_read_from_where_it_is(world: World) -> None:
-    """A personal access token goes to the netrc as it is; nobody tells its end."""
+    """A personal access token is taken as it is, for a server of one's own too; nobody tells its end."""
     world.set(WORK_PAT=CANARY + "\n")
     found = world.fetch(pat=(("env", "WORK_PAT"),))
     assert (found.password.reveal(), found.login, found.expires_at) == (CANARY, "VssSessionToken", None)
     assert world.fetch(credential="pat", pat=(("env", "WORK_PAT"),)).password.reveal() == CANARY
+    assert world.fetch("https://tfs.example", pat=(("env", "WORK_PAT"),)).password.reveal() == CANARY
+    assert (found.login, world.fetch(username="acme", pat=(("env", "WORK_PAT"),)).login) == ("VssSessionToken", "acme")
     assert world.hosts() == []
 
 

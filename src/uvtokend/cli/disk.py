@@ -15,6 +15,7 @@ from uvtokend.core import netrc, state, status
 from uvtokend.core.model import Entry, Index, Json, Record, Settings
 from uvtokend.daemon.sinks import NetrcSink
 from uvtokend.daemon.store import Store
+from uvtokend.daemon.uv_store import UvStoreSink
 from uvtokend.errors import DeliveryFailed
 
 
@@ -42,6 +43,9 @@ def document(names: list[str], config: str | None) -> dict[str, Json]:
         if problems:
             sentence = "; ".join(str(problem) for problem in problems)
             delivery = {"ok": not any(problem.fatal for problem in problems), "problem": sentence}
+        if any(index.sink == "uv-store" for index in indexes):
+            stored = UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
+            entries = {**entries, **stored}
     except DeliveryFailed as error:
         delivery = {"ok": False, "problem": error.message}
     now = datetime.fromtimestamp(time.time(), UTC)
@@ -76,14 +80,14 @@ def netrc_path(settings: Settings) -> str:
 
 
 def _record(index: Index, known: state.State, entries: Mapping[str, Entry]) -> Record | None:
-    """Return what is remembered of an index's token, if that very token still stands in the netrc."""
-    entry = entries.get(index.host)
+    """Return what is remembered of an index's token, if that very token still stands in its sink."""
+    entry = entries.get(index.place)
     if entry is None:
         return None
     digest = hashlib.sha256(entry.password.reveal().encode()).hexdigest()
     key = state.request_key(index.request)
     for record in known.records:
-        if index.host in record.hosts and (record.request_key, record.login, record.sha256) == (
+        if index.place in record.places and (record.request_key, record.login, record.sha256) == (
             key,
             entry.login,
             digest,

@@ -18,6 +18,7 @@ from uvtokend.core.state import State
 from uvtokend.daemon.locks import netrc_lock
 from uvtokend.daemon.sinks import NetrcSink
 from uvtokend.daemon.store import Store
+from uvtokend.daemon.uv_store import UvStoreSink
 from uvtokend.errors import OK, ConfigError, NotRunning, UvtokendError
 
 _STATE_FILES = ("state.json", "state.json.new", "events.jsonl", "events.jsonl.1", "daemon.log")
@@ -45,6 +46,10 @@ def run(config: str | None) -> int:
             _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path])
         finally:
             lock.release()
+    if os.path.exists(paths.uv_ledger_file()):
+        store = UvStoreSink(paths.uv_credentials_file(), str(folder))
+        store.deliver((), {})
+        store.close()
     _remove_files(folder, Path(paths.socket_file()))
     console.say("Everything that uvtokend wrote is removed; its configuration is yours and stays.")
     return OK
@@ -101,7 +106,7 @@ def _remove_files(folder: Path, socket: Path) -> None:
     """Remove our files and then the folders, where nothing else stands in them."""
     for name in _STATE_FILES:
         (folder / name).unlink(missing_ok=True)
-    for file in [*backups.folder().glob("*.json"), *folder.glob("netrc-*.lock")]:
+    for file in [*backups.folder().glob("*.json"), *folder.glob("netrc-*.lock"), *folder.glob("store-*.lock")]:
         file.unlink(missing_ok=True)
     for file in (socket, Path(f"{socket}.lock")):
         with contextlib.suppress(NotADirectoryError):

@@ -17,8 +17,25 @@ from typing import TypeAlias
 from uvtokend.core import lease as leases
 from uvtokend.core import netrc, notices, policy
 from uvtokend.core.lease import Lease
-from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, Notice, Problem, Request, Settings, State
+from uvtokend.core.model import (
+    Credential,
+    Entry,
+    Failure,
+    Index,
+    LastError,
+    Notice,
+    Problem,
+    Request,
+    Settings,
+    Sink,
+    State,
+)
 from uvtokend.errors import DeliveryFailed
+
+#: Within this time of a rival's change, another one is a fight, and we yield.
+FIGHT = timedelta(seconds=60)
+#: Why a delivery failed that yielded.
+CONTESTED = "contested"
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -31,11 +48,13 @@ class Configured:
         settings: They.
         recovered: Credentials that a former daemon delivered and that still stand.
         notices: What there is to say of a request for as long as the daemon's own environment is what it is.
+        sinks: Those that hold something of ours, or shall.
     """
 
     settings: Settings
     recovered: Mapping[Request, tuple[Credential, datetime]] = field(default_factory=dict)
     notices: Mapping[Request, tuple[Notice, ...]] = field(default_factory=dict)
+    sinks: tuple[Sink, ...] = ("netrc",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,18 @@ class FetchEnded:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryEnded:
-    """The sink is done. `failure` is set if nothing was written."""
+    """A sink is done.
+
+    Args:
+        wanted: What it was to hold.
+        roll: A dice roll, for the back-off.
+        failure: Set if nothing was written.
+        foreign: Places that somebody else's entries hold; in a netrc also hosts of uv's store, which they shadow.
+        problems: What uv could not read in the file, or would read instead of our entries.
+        note: What else a person should know of the file.
+        rival: What we had left there was changed by somebody else.
+        sink: Which one.
+    """
 
     wanted: tuple[Entry, ...]
     roll: float
@@ -67,6 +97,8 @@ class DeliveryEnded:
     foreign: frozenset[str] = frozenset()
     problems: tuple[Problem, ...] = ()
     note: str | None = None
+    rival: bool = False
+    sink: Sink = "netrc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +120,9 @@ class LoginChanged:
 
 @dataclass(frozen=True, slots=True)
 class SinkDrifted:
-    """Somebody else changed the netrc."""
+    """Somebody else changed a sink."""
+
+    sink: Sink = "netrc"
 
 
 Event: TypeAlias = Configured | Tick | Woke | FetchEnded | DeliveryEnded | RefreshAsked | LoginChanged | SinkDrifted
@@ -112,9 +146,19 @@ class CancelFetch:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Make the sink hold exactly these entries of ours."""
+    """Make a sink hold exactly these entries of ours.
+
+    Args:
+        wanted: They.
+        sink: Which one.
+        left: What we left there, None where we do not know it.
+        yielding: Write nothing if somebody has changed what we left: they did so a moment ago, too.
+    """
 
     wanted: tuple[Entry, ...]
+    sink: Sink = "netrc"
+    left: tuple[Entry, ...] | None = None
+    yielding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +207,23 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What we know of the sink.
+    """What we know of a sink.
 
     Args:
-        standing: The entries that the sink holds, as far as we know; None before the first delivery.
+        standing: What we had wanted it to hold, as far as we know that it does; None if it may have changed.
+        left: Those entries that we wrote there last; None before the first delivery.
         in_flight: A delivery is under way.
         failure: Why the last one failed, and `failed_at` its time.
         retry_at: When to try again.
-        foreign: Hosts that somebody else's entries hold.
+        foreign: Places that somebody else's entries hold.
         problems: What uv could not read in the file, or would read instead of our entries.
         note: What else a person should know of the file.
-        seen_at: When foreign hosts and problems were seen.
+        seen_at: When foreign places and problems were seen.
+        rival_at: When somebody last changed what we had left.
     """
 
     standing: tuple[Entry, ...] | None = None
+    left: tuple[Entry, ...] | None = None
     in_flight: bool = False
     failures: int = 0
     failure: Failure | None = None
@@ -186,6 +233,25 @@ class Delivery:
     problems: tuple[Problem, ...] = ()
     note: str | None = None
     seen_at: datetime | None = None
+    rival_at: datetime | None = None
+
+    @property
+    def voided(self) -> bool:
+        """Tell whether uv cannot use anything of it."""
+        return any(problem.fatal for problem in self.problems)
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether it holds what it shall."""
+        return self.failure is None and not self.voided
+
+    @property
+    def problem(self) -> str | None:
+        """What a person should know of it."""
+        if self.failure is not None:
+            return self.failure.message
+        sentences = [str(problem) for problem in self.problems]
+        return "; ".join([*sentences, self.note] if self.note is not None else sentences) or None
 
 
 class Agent:
@@ -194,7 +260,7 @@ class Agent:
     def __init__(self) -> None:
         self.indexes: tuple[Index, ...] = ()
         self.leases: dict[Request, Lease] = {}
-        self.delivery = Delivery()
+        self.deliveries: dict[Sink, Delivery] = {"netrc": Delivery()}
         self._surroundings: Mapping[Request, tuple[Notice, ...]] = {}
         self._noticed: dict[Request, frozenset[str]] = {}
         self._waiters: dict[int, set[Request]] = {}
@@ -221,10 +287,11 @@ class Agent:
                 self.leases = {key: leases.login_changed(lease, now) for key, lease in self.leases.items()}
             case Woke():
                 self.leases = {key: leases.woke(lease, now) for key, lease in self.leases.items()}
-                self.delivery = replace(self.delivery, retry_at=None)
-            case SinkDrifted():
-                self.delivery = replace(self.delivery, standing=None, retry_at=None)
-        self._deliver_due(now)
+                self._deliver_again()
+            case SinkDrifted(sink) if sink in self.deliveries:
+                self.deliveries[sink] = replace(self.deliveries[sink], standing=None, retry_at=None)
+        for sink in self.deliveries:
+            self._deliver_due(sink, now)
         self._start_due(now)
         self._answer_settled()
         return self._actions
@@ -233,14 +300,15 @@ class Agent:
         """Return when the next thing is due, or None."""
         times = [lease.act_at for lease in self.leases.values() if lease.act_at is not None]
         times += [lease.credential.expires_at for lease in self._living(now) if lease.credential.expires_at is not None]
-        if self.delivery.retry_at is not None:
-            times.append(self.delivery.retry_at)
+        times += [delivery.retry_at for delivery in self.deliveries.values() if delivery.retry_at is not None]
         return min(times, default=None)
 
     def snapshot(self, now: datetime) -> Snapshot:
         """Return everything as it is at this moment."""
         views = tuple(self._view(index, now) for index in self.indexes)
-        return Snapshot(views, self.delivery.failure is None and not self._voided(), self._delivery_problem())
+        deliveries = self.deliveries.values()
+        problem = "; ".join(delivery.problem for delivery in deliveries if delivery.problem is not None)
+        return Snapshot(views, all(delivery.ok for delivery in deliveries), problem or None)
 
     # ------------------------------------------------------------------------------------------------ event by event
 
@@ -257,7 +325,8 @@ class Agent:
             self._notice(request, now)
         for waiting in self._waiters.values():
             waiting.intersection_update(requests)
-        self.delivery = replace(self.delivery, standing=None, retry_at=None)
+        known = {sink: self.deliveries.get(sink, Delivery()) for sink in event.sinks}
+        self.deliveries = {sink: replace(delivery, standing=None, retry_at=None) for sink, delivery in known.items()}
 
     def _adopted(self, request: Request, event: Configured, now: datetime) -> Lease:
         if request in self.leases:
@@ -271,8 +340,8 @@ class Agent:
         lease = self.leases.get(event.request)
         if lease is None or lease.state != "fetching":
             return
-        host = next(index.host for index in self.indexes if index.request == event.request)
-        outcome = admit(event.outcome, host, now)
+        index = next(index for index in self.indexes if index.request == event.request)
+        outcome = admit(event.outcome, index.host, now)
         if isinstance(outcome, Credential):
             self.leases[event.request] = leases.fetched(lease, outcome, now, event.roll)
             self._report("info", "refreshed", event.request, _life_sentence(outcome, now))
@@ -293,41 +362,55 @@ class Agent:
         self._noticed[request] = frozenset(notice.reason for notice in found)
 
     def _delivery_ended(self, event: DeliveryEnded, now: datetime) -> None:
-        if event.failure is not None:
-            failures = self.delivery.failures + 1
-            wait = policy.backoff(failures, event.failure, False, event.roll)
-            if self.delivery.failure != event.failure:
-                self._report_all("error", event.failure.reason, event.failure.message, event.failure.hint)
-            self.delivery = replace(
-                self.delivery,
-                in_flight=False,
-                failures=failures,
-                failure=event.failure,
-                failed_at=now,
-                retry_at=now + timedelta(seconds=wait),
-            )
+        before = self.deliveries.get(event.sink)
+        if before is None:
             return
-        before, after = self._standing_hosts(), {entry.host for entry in event.wanted} - event.foreign
-        if event.problems and event.problems != self.delivery.problems:
+        if event.failure is not None:
+            self._delivery_failed(event.sink, before, event.failure, now, event.roll)
+            return
+        left = tuple(entry for entry in event.wanted if entry.place not in event.foreign)
+        if event.problems and event.problems != before.problems:
             for problem in event.problems:
-                self._report_all("warning", "netrc", str(problem))
-        self.delivery = Delivery(
+                self._report_sink(event.sink, "warning", "sink", str(problem))
+        self.deliveries[event.sink] = Delivery(
             standing=event.wanted,
+            left=left,
             foreign=event.foreign,
             problems=event.problems,
             note=event.note,
             seen_at=now,
+            rival_at=now if event.rival else before.rival_at,
         )
-        if before - after:
-            self._report_hosts("warning", "removed", before - after, "The entry was removed: its token has died.")
+        removed = {entry.place for entry in before.left or ()} - {entry.place for entry in left} - event.foreign
+        if removed:
+            self._report_places("warning", "removed", removed, "The entry was removed: its token has died.")
         if event.foreign:
-            message = "The netrc already holds an entry for this host that is not ours; it is left alone."
-            self._report_hosts("error", "foreign-entry", event.foreign, message)
+            self._report_foreign()
+
+    def _delivery_failed(self, sink: Sink, before: Delivery, failure: Failure, now: datetime, roll: float) -> None:
+        failures = before.failures + 1
+        wait = policy.probe(roll) if failure.reason == CONTESTED else policy.backoff(failures, failure, False, roll)
+        if before.failure != failure:
+            self._report_sink(sink, "error", failure.reason, failure.message, failure.hint)
+        self.deliveries[sink] = replace(
+            before,
+            in_flight=False,
+            failures=failures,
+            failure=failure,
+            failed_at=now,
+            retry_at=now + timedelta(seconds=wait),
+        )
+
+    def _deliver_again(self) -> None:
+        """Wait no longer for the next try of a delivery."""
+        self.deliveries = {sink: replace(delivery, retry_at=None) for sink, delivery in self.deliveries.items()}
 
     def _refresh_asked(self, event: RefreshAsked) -> None:
         wanted = {index.request for index in self.indexes if index.name in event.names}
         if event.due_only:
             wanted = {request for request in wanted if self.leases[request].state == "fetching"}
+        else:
+            self._deliver_again()
         for request in wanted:
             self._start(request)
         if event.waiter is not None:
@@ -345,18 +428,20 @@ class Agent:
             self._actions.append(StartFetch(request))
         self.leases[request] = leases.ask(self.leases[request])
 
-    def _deliver_due(self, now: datetime) -> None:
-        if self.delivery.in_flight:
+    def _deliver_due(self, sink: Sink, now: datetime) -> None:
+        delivery = self.deliveries[sink]
+        if delivery.in_flight:
             return
-        wanted = self._wanted(now)
-        if self.delivery.standing == wanted:  # whatever failed in between has become pointless
-            self.delivery = replace(self.delivery, failures=0, failure=None, retry_at=None)
-        elif self.delivery.retry_at is None or now >= self.delivery.retry_at:
-            self.delivery = replace(self.delivery, in_flight=True, retry_at=None)
-            self._actions.append(Deliver(wanted))
+        wanted = self._wanted(sink, now)
+        if delivery.standing == wanted:  # whatever failed in between has become pointless
+            self.deliveries[sink] = replace(delivery, failures=0, failure=None, retry_at=None)
+        elif delivery.retry_at is None or now >= delivery.retry_at:
+            fought = delivery.rival_at is not None and now - delivery.rival_at < FIGHT
+            self.deliveries[sink] = replace(delivery, in_flight=True, retry_at=None)
+            self._actions.append(Deliver(wanted, sink, delivery.left, fought))
 
     def _answer_settled(self) -> None:
-        pending = self.delivery.in_flight
+        pending = any(delivery.in_flight for delivery in self.deliveries.values())
         settled = [waiter for waiter, waiting in self._waiters.items() if not waiting and not pending]
         for waiter in settled:
             del self._waiters[waiter]
@@ -370,65 +455,82 @@ class Agent:
             if credential is not None:
                 yield _Living(lease.request, credential)
 
-    def _wanted(self, now: datetime) -> tuple[Entry, ...]:
+    def _wanted(self, sink: Sink, now: datetime) -> tuple[Entry, ...]:
         living = {alive.request: alive.credential for alive in self._living(now)}
         entries = {
-            index.host: Entry(index.host, living[index.request].login, living[index.request].password)
+            index.place: Entry(index.host, living[index.request].login, living[index.request].password, index.service)
             for index in self.indexes
-            if index.request in living
+            if index.request in living and index.sink == sink
         }
-        return tuple(entries[host] for host in sorted(entries))
-
-    def _standing_hosts(self) -> set[str]:
-        return {entry.host for entry in self.delivery.standing or ()} - self.delivery.foreign
+        return tuple(entries[place] for place in sorted(entries))
 
     def _delivered(self, index: Index, now: datetime) -> bool:
         alive = self.leases[index.request].valid(now)
-        if alive is None or index.host in self.delivery.foreign or self._voided():
+        delivery = self.deliveries[index.sink]
+        if alive is None or delivery.voided or self._foreign(index) is not None:
             return False
-        return Entry(index.host, alive.login, alive.password) in (self.delivery.standing or ())
-
-    def _voided(self) -> bool:
-        return any(problem.fatal for problem in self.delivery.problems)
+        return Entry(index.host, alive.login, alive.password, index.service) in (delivery.standing or ())
 
     def _view(self, index: Index, now: datetime) -> IndexView:
         lease = self.leases[index.request]
+        failure = self.deliveries[index.sink].failure
         error = self._last_error(index, lease)
         state: State = lease.state
-        if index.host in self.delivery.foreign:
+        if self._foreign(index) is not None or (failure is not None and failure.reason == CONTESTED):
             state = "blocked"
-        elif self.delivery.failure is not None and state == "waiting":
+        elif failure is not None and state == "waiting":
             state = "retrying"
-        return IndexView(index, lease, state, self._delivered(index, now), error, self._notices(index.request, now))
+        said = self._notices(index.request, now) + self._alike(index, now)
+        return IndexView(index, lease, state, self._delivered(index, now), error, said)
 
     def _notices(self, request: Request, now: datetime) -> tuple[Notice, ...]:
         return self._surroundings.get(request, ()) + notices.of(self.leases[request].valid(now), now)
 
-    def _last_error(self, index: Index, lease: Lease) -> LastError | None:
-        delivery = self.delivery
-        if index.host in delivery.foreign and delivery.seen_at is not None:
+    def _alike(self, index: Index, now: datetime) -> tuple[Notice, ...]:
+        login = self._login(index, now)
+        for other in self.indexes if index.sink == "uv-store" and login is not None else ():
+            if other.host == index.host and other.request != index.request and self._login(other, now) == login:
+                return (notices.alike(login or "", other.name),)
+        return ()
+
+    def _login(self, index: Index, now: datetime) -> str | None:
+        alive = self.leases[index.request].valid(now)
+        return None if alive is None else alive.login
+
+    def _foreign(self, index: Index) -> LastError | None:
+        """Return whose entry stands in the way of an index's own."""
+        first, own = self.deliveries["netrc"], self.deliveries[index.sink]
+        adopt = f"uvtokend adopt {index.name}"
+        if index.sink == "netrc" and index.host in first.foreign:
             message = f"The netrc already holds an entry for {index.host} that is not ours; it is left alone."
-            hint = f"uvtokend adopt {index.name}"
-            return LastError("delivery", "foreign-entry", message, hint, delivery.seen_at)
+            return _delivery_error("foreign-entry", message, adopt, first)
+        if index.host in first.foreign:
+            message = f"The netrc holds an entry for {index.host}, which uv takes before any of its own store."
+            return _delivery_error("foreign-entry", message, adopt, first)
+        if index.sink != "netrc" and "default" in first.foreign:
+            message = "The netrc holds a default entry, which uv takes before any of its own store."
+            hint = "delete it, or name the host it is meant for: machine HOST"
+            return _delivery_error("foreign-entry", message, hint, first)
+        if index.place in own.foreign:
+            found = next(problem for problem in own.problems if problem.where == index.place)
+            return _delivery_error("foreign-record", found.message, found.mend, own)
+        return None
+
+    def _last_error(self, index: Index, lease: Lease) -> LastError | None:
+        delivery = self.deliveries[index.sink]
+        if (foreign := self._foreign(index)) is not None:
+            return foreign
         if lease.last_failure is not None and lease.failed_at is not None:
             failure = lease.last_failure
             return LastError(failure.kind, failure.reason, failure.message, failure.hint, lease.failed_at)
         fatal = next((problem for problem in delivery.problems if problem.fatal), None)
-        if fatal is not None and delivery.seen_at is not None:
+        if fatal is not None:
             message = f"{fatal.file}, {fatal.where}: {fatal.message}."
-            return LastError("delivery", "netrc-unreadable", message, fatal.mend, delivery.seen_at)
+            return _delivery_error("netrc-unreadable", message, fatal.mend, delivery)
         if delivery.failure is not None and delivery.failed_at is not None:
             failure = delivery.failure
             return LastError("delivery", failure.reason, failure.message, failure.hint, delivery.failed_at)
         return None
-
-    def _delivery_problem(self) -> str | None:
-        if self.delivery.failure is not None:
-            return self.delivery.failure.message
-        sentences = [str(problem) for problem in self.delivery.problems]
-        if self.delivery.note is not None:
-            sentences.append(self.delivery.note)
-        return "; ".join(sentences) or None
 
     def _names(self, request: Request) -> tuple[str, ...]:
         return tuple(index.name for index in self.indexes if index.request == request)
@@ -436,13 +538,21 @@ class Agent:
     def _report(self, level: str, event: str, request: Request, message: str, hint: str | None = None) -> None:
         self._actions.append(Report(level, event, self._names(request), message, hint))
 
-    def _report_all(self, level: str, event: str, message: str, hint: str | None = None) -> None:
-        self._actions.append(Report(level, event, tuple(index.name for index in self.indexes), message, hint))
-
-    def _report_hosts(self, level: str, event: str, hosts: Iterable[str], message: str) -> None:
-        names = tuple(index.name for index in self.indexes if index.host in hosts)
-        hint = f"uvtokend adopt {names[0]}" if event == "foreign-entry" and names else None
+    def _report_sink(self, sink: Sink, level: str, event: str, message: str, hint: str | None = None) -> None:
+        names = tuple(index.name for index in self.indexes if index.sink == sink)
         self._actions.append(Report(level, event, names, message, hint))
+
+    def _report_foreign(self) -> None:
+        found: dict[str, tuple[LastError, list[str]]] = {}
+        for index in self.indexes:
+            if (error := self._foreign(index)) is not None:
+                found.setdefault(index.place, (error, []))[1].append(index.name)
+        for error, names in found.values():
+            self._actions.append(Report("error", error.reason, tuple(names), error.message, error.hint))
+
+    def _report_places(self, level: str, event: str, places: Iterable[str], message: str) -> None:
+        names = tuple(index.name for index in self.indexes if index.place in places)
+        self._actions.append(Report(level, event, names, message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +573,10 @@ def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential
         return outcome
     message = "The issuer handed out a token whose end of life is in the past."
     return Failure("transient", "expired-on-arrival", message, "check this machine's clock: timedatectl status")
+
+
+def _delivery_error(reason: str, message: str, hint: str, seen: Delivery) -> LastError | None:
+    return None if seen.seen_at is None else LastError("delivery", reason, message, hint, seen.seen_at)
 
 
 def _life_sentence(credential: Credential, now: datetime) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from uvtokend.core.model import Frozen, Request
+from uvtokend.core.uv_store import normal
 
 Kind = Literal["text", "login", "account", "secret", "duration", "choice", "path", "command", "time"]
 
@@ -51,11 +52,13 @@ class Provider:
         options: By name.
         recognise: What an index URL says of the options, or None for a URL of somebody else.
         service: What of an index URL belongs into the request: the tenant, where tokens differ by tenant.
+        prefix: The URL prefix below which an index has its pages and files.
     """
 
     options: Mapping[str, Option]
     recognise: Callable[[SplitResult], dict[str, str] | None]
     service: Callable[[SplitResult], str] = lambda url: ""  # noqa: ARG005
+    prefix: Callable[[SplitResult], str] = lambda url: f"{url.scheme}://{url.netloc}{_root(url.path)}"
 
 
 _REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2})"
@@ -100,6 +103,18 @@ def _azure_service(url: SplitResult) -> str:
     """Return the organisation's prefix: file URLs lie outside the index's own root."""
     organisation = url.path.strip("/").partition("/")[0]
     return f"https://{_host(url)}/{organisation}" if _host(url) == _AZURE else f"https://{_host(url)}"
+
+
+def _azure_prefix(url: SplitResult) -> str:
+    """Return the organisation's prefix; on a server of one's own all before the feed, its collection."""
+    if _AZURE_LEGACY.fullmatch(_host(url)) or _host(url) == _AZURE:
+        return _azure_service(url)
+    return f"{url.scheme}://{url.netloc}{url.path.partition('/_packaging/')[0]}"
+
+
+def _root(path: str) -> str:
+    """Return an index's path without its last ``/simple/``, as uv does (uv-distribution-types, `IndexUrl::root`)."""
+    return path.rstrip("/").removesuffix("/simple")
 
 
 def _nobody(_: SplitResult) -> dict[str, str] | None:
@@ -150,9 +165,11 @@ PROVIDERS: dict[str, Provider] = {
             "client-id": Option(),
             "token": Option("choice", ("session", "entra")),
             "pat": Option("secret"),
+            "username": Option("login"),
         },
         _azure,
         _azure_service,
+        _azure_prefix,
     ),
     "static": Provider(
         {
@@ -193,6 +210,17 @@ def request(provider: str, url: str, options: Mapping[str, Frozen], env: Mapping
     known = PROVIDERS.get(provider)
     service = url if known is None else known.service(urlsplit(url))
     return Request(provider, service, tuple(sorted(options.items())), tuple(sorted(env.items())))
+
+
+def store_service(provider: str, url: str) -> str:
+    """Return the URL prefix that a record of uv's store has for an index: for Azure that of the whole organisation.
+
+    Args:
+        provider: Its name; plug-ins' indexes keep below their own root.
+        url: The index URL.
+    """
+    known = PROVIDERS.get(provider, PROVIDERS["static"])
+    return normal(known.prefix(urlsplit(url)))
 
 
 def default_name(url: str) -> str:

@@ -142,7 +142,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A private index, as the configuration describes it."""
+    """A private index, as the configuration describes it.
+
+    Args:
+        service: The URL prefix that its token is for in uv's store; empty where the sink is a netrc.
+    """
 
     name: str
     url: str
@@ -150,6 +154,12 @@ class Index:
     provider: str
     request: Request
     sink: Sink = "netrc"
+    service: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where its credential stands in its sink."""
+        return self.service or self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +178,24 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a sink shall hold for one host."""
+    """What a sink shall hold for one place: a host in a netrc, a URL prefix in uv's store.
+
+    Args:
+        host: The host, in lower case.
+        login: The user name.
+        password: The token.
+        service: The URL prefix, for uv's store only.
+    """
 
     host: str
     login: str
     password: Secret
+    service: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands in its sink."""
+        return self.service or self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +204,12 @@ class Record:
 
     Args:
         request_key: Digest of the request, so that a changed configuration is fetched anew.
-        hosts: The hosts whose entries it was delivered to.
+        places: Where it was delivered to: hosts of the netrc, or services of uv's store.
         sha256: Of the token, in hex: an entry that does not match is fetched anew.
     """
 
     request_key: str
-    hosts: tuple[str, ...]
+    places: tuple[str, ...]
     login: str
     sha256: str
     issued_at: datetime

@@ -44,7 +44,8 @@ class Edit:
 
     Args:
         text: The whole file.
-        foreign: The wanted hosts that are not written, because a foreign entry for them stands in the file.
+        foreign: The wanted hosts that are not written, because a foreign entry for them stands in the file; and of the
+            hosts that none may shadow those that one does, or ``default``.
         problems: What uv could not read in this text, or would read instead of our entries.
     """
 
@@ -79,7 +80,13 @@ def _size(*texts: str) -> int:
     return max(len(text.encode(errors="replace")) for text in texts)
 
 
-def edit(text: bytes, wanted: Sequence[Entry], ours: Mapping[str, tuple[str, str]], file: str = "the netrc") -> Edit:
+def edit(
+    text: bytes,
+    wanted: Sequence[Entry],
+    ours: Mapping[str, tuple[str, str]],
+    file: str = "the netrc",
+    shadowing: Collection[str] = (),
+) -> Edit:
     """Return a netrc with the wanted entries and no other of ours; all foreign text is kept to the byte.
 
     Args:
@@ -88,6 +95,7 @@ def edit(text: bytes, wanted: Sequence[Entry], ours: Mapping[str, tuple[str, str
         ours: host -> (login, SHA-256 of the password in hex), as last delivered. Name every host that we may have
             written, with an empty digest where the password is not known: within the block the host alone counts.
         file: How a person names the file.
+        shadowing: Hosts for which no entry is wanted, and none may stand, the ``default`` not either.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
@@ -99,7 +107,8 @@ def edit(text: bytes, wanted: Sequence[Entry], ours: Mapping[str, tuple[str, str
     foreign = frozenset(entry.host for entry in wanted if entry.host.encode() in names)
     written = [entry for entry in wanted if entry.host not in foreign]
     new = join(written, rest)
-    return Edit(new, foreign, problems(new, {entry.host for entry in written}, file))
+    shadows = frozenset(host for host in [*shadowing, *(["default"] if shadowing else [])] if host.encode() in names)
+    return Edit(new, foreign | shadows, problems(new, {entry.host for entry in written}, file))
 
 
 def block_entries(text: bytes, ours: Mapping[str, tuple[str, str]] | None = None) -> dict[str, Entry]:

@@ -24,6 +24,23 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
     return tuple(notice for notice in (_ends_soon(credential, now), _skewed(credential)) if notice is not None)
 
 
+def alike(login: str, other: str) -> Notice:
+    """Return what there is to say of two credentials with one user name on one host.
+
+    Within one run uv keeps a credential by host and user name, and asks its store by path only where it has none
+    (uv-auth, `AuthMiddleware::handle`).
+
+    Args:
+        login: The user name.
+        other: The other index.
+    """
+    message = (
+        f"One uv run cannot use both this index and {other}: it tells credentials of one host apart by their user "
+        f"name, and both have {login}. Give one of them another username, and write it into its URL for uv."
+    )
+    return Notice("same-username", message, None)
+
+
 def _ends_soon(credential: Credential, now: datetime) -> Notice | None:
     end = credential.expires_at
     if credential.renew is None or end is None or end - now > ENDS_SOON:

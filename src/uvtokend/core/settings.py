@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from uvtokend.core import indexes
 from uvtokend.core.indexes import PROVIDERS, Option
-from uvtokend.core.model import Env, Frozen, Index, Json, Problem, Settings
+from uvtokend.core.model import Env, Frozen, Index, Json, Problem, Settings, Sink
 from uvtokend.core.state import zulu
 from uvtokend.errors import ConfigError
 
@@ -48,6 +48,8 @@ _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 #: What uv's URL parser (WHATWG) and Python's read alike: no IDN, no percent signs, no backslash, no zone.
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _ACCOUNT = re.compile(r"[0-9]{12}")
+#: uv crates/uv-auth/src/service.rs, `check_scheme`.
+_STORE_LOOPBACK = {"127.0.0.1", "localhost"}
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|KEY", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 _QUIET = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -222,13 +224,14 @@ class _Reader:
         enabled = self.boolean(table, "enabled", True)
         url = self.url(name, table)
         provider = self.provider(table, url)
-        self.sink(table)
+        sink = self.sink(table, url)
         env = self.env(table)
         options = {} if provider is None else self.options(name, table, provider, url)
         if url is None or provider is None or not enabled or len(self.problems) > before:
             return None
         request = indexes.request(provider, url, options, env)
-        return Index(name, url, _hostname(urlsplit(url)), provider, request)
+        service = indexes.store_service(provider, url) if sink == "uv-store" else ""
+        return Index(name, url, _hostname(urlsplit(url)), provider, request, sink, service)
 
     def url(self, name: str, table: _Table) -> str | None:
         """Return the URL, for whatever else can be checked with it; None if there is none that can be read."""
@@ -269,12 +272,15 @@ class _Reader:
         self.bad(found, "There is no such provider.", mend)
         return None
 
-    def sink(self, table: _Table) -> None:
+    def sink(self, table: _Table, url: str | None) -> Sink:
         found = table.get("sink")
-        if found is not None and found.value == "uv-store":
-            self.bad(found, 'The sink "uv-store" is not part of this version.', 'write sink = "netrc", or leave it out')
-        elif found is not None and found.value != "netrc":
-            self.bad(found, "There is no such sink.", 'write sink = "netrc", or leave it out')
+        if found is None or found.value == "netrc":
+            return "netrc"
+        if found.value != "uv-store":
+            self.bad(found, "There is no such sink.", 'write sink = "netrc" or sink = "uv-store"')
+        elif url is not None and urlsplit(url).scheme == "http" and urlsplit(url).hostname not in _STORE_LOOPBACK:
+            self.bad(found, "uv's store takes http:// for 127.0.0.1 and localhost only.", 'write sink = "netrc"')
+        return "uv-store"
 
     def env(self, table: _Table) -> dict[str, str]:
         found = table.get("env")
@@ -439,14 +445,25 @@ class _Reader:
         return None
 
     def one_credential_a_host(self, found: Sequence[Index], tables: Mapping[str, _Table]) -> None:
-        """A netrc knows hosts only."""
-        first: dict[str, Index] = {}
+        """A netrc knows hosts only, uv's store URL prefixes; and uv asks the store only where no netrc has the host."""
+        hosts: dict[str, Index] = {}
+        places: dict[str, Index] = {}
         for index in found:
-            other = first.setdefault(index.host, index)
-            if other.request != index.request:
-                message = f"{index.host} needs another credential for {other.name!r}, and a netrc knows hosts only."
+            url = tables[index.name]["url"]
+            other = hosts.setdefault(index.host, index)
+            same = places.setdefault(index.place, index)
+            if other.sink != index.sink:
+                message = f"{index.host} has the sink {other.sink!r} for {other.name!r}, which would shadow the other."
+                self.bad(url, message, 'write sink = "uv-store" for all indexes on that host, or for none')
+            elif same.request == index.request:
+                continue
+            elif index.sink == "netrc":
+                message = f"{index.host} needs another credential for {same.name!r}, and a netrc knows hosts only."
                 mend = 'write sink = "uv-store" for all indexes on that host, or give them the same credential'
-                self.bad(tables[index.name]["url"], message, mend)
+                self.bad(url, message, mend)
+            else:
+                message = f"{index.place} needs another credential for {same.name!r}, and uv cannot tell them apart."
+                self.bad(url, message, "give them the same credential")
 
     # ---------------------------------------------------------------------------------------------- the daemon
 

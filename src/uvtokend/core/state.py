@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from uvtokend.core.model import Credential, Entry, Json, Record, Request
+from uvtokend.core.model import Credential, Entry, Json, Record, Request, Sink
 
 VERSION = 1
 
@@ -32,12 +32,14 @@ class State:
     created: bool = False
 
     def ours(self) -> dict[str, tuple[str, str]]:
-        """Return host -> (login, SHA-256 of the token): how an entry is known to be ours.
+        """Return host -> (login, SHA-256 of the token): how an entry of the netrc is known to be ours.
 
         While a delivery is under way a host has two records; the older one is what stands.
         """
         known = reversed(self.records)
-        return {host: (record.login, record.sha256) for record in known for host in record.hosts}
+        return {
+            place: (record.login, record.sha256) for record in known for place in record.places if "://" not in place
+        }
 
 
 def request_key(request: Request) -> str:
@@ -46,11 +48,11 @@ def request_key(request: Request) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def record(request: Request, credential: Credential, refresh_at: datetime, hosts: tuple[str, ...]) -> Record:
-    """Return what to remember of a token that was delivered to these hosts."""
+def record(request: Request, credential: Credential, refresh_at: datetime, places: tuple[str, ...]) -> Record:
+    """Return what to remember of a token that was delivered to these places."""
     return Record(
         request_key=request_key(request),
-        hosts=hosts,
+        places=places,
         login=credential.login,
         sha256=hashlib.sha256(credential.password.reveal().encode()).hexdigest(),
         issued_at=credential.issued_at,
@@ -59,6 +61,11 @@ def record(request: Request, credential: Credential, refresh_at: datetime, hosts
         refresh_after=credential.refresh_after,
         identity=credential.identity,
     )
+
+
+def sink_of(known: Record) -> Sink:
+    """Return the sink that a record's token was delivered to: a service of uv's store is a URL."""
+    return "uv-store" if any("://" in place for place in known.places) else "netrc"
 
 
 def shifted(known: Record, shift: timedelta) -> Record:
@@ -77,7 +84,7 @@ def recover(state: State, entries: Mapping[str, Entry], requests: tuple[Request,
 
     Args:
         state: What the state file says.
-        entries: Our entries as they stand, by host.
+        entries: Our entries as they stand, by place.
         requests: What the configuration asks for.
         now: Aware UTC.
 
@@ -88,7 +95,7 @@ def recover(state: State, entries: Mapping[str, Entry], requests: tuple[Request,
     found: Recovered = {}
     for known in state.records:
         request = wanted.get(known.request_key)
-        token = next((entries[host].password for host in known.hosts if _matches(known, entries.get(host))), None)
+        token = next((entries[place].password for place in known.places if _matches(known, entries.get(place))), None)
         if request is None or token is None or (known.expires_at is not None and known.expires_at <= now):
             continue
         credential = Credential(
@@ -114,7 +121,7 @@ def encode(state: State) -> bytes:
     records: list[Json] = [
         {
             "request": known.request_key,
-            "hosts": list(known.hosts),
+            "places": list(known.places),
             "login": known.login,
             "sha256": known.sha256,
             "issued_at": zulu(known.issued_at),
@@ -147,7 +154,7 @@ def _record(raw: dict[str, str | None]) -> Record:
         raise ValueError(raw)
     return Record(
         request_key=str(raw["request"]),
-        hosts=tuple(str(host) for host in raw["hosts"] or ()),
+        places=tuple(str(place) for place in raw["places"] or ()),
         login=str(raw["login"]),
         sha256=str(raw["sha256"]),
         issued_at=issued,

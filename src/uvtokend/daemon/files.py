@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -96,6 +97,40 @@ def overwrite(path: str, old: bytes, new: bytes) -> bool:
         return True
     finally:
         os.close(file)
+
+
+def fingerprint(path: str) -> tuple[int, ...]:
+    """Return something cheap that changes whenever a file does; empty if it is missing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def replace(path: str, text: bytes) -> None:
+    """Put a file with mode 0600 in the place of another, whole and for good. Its folder must be ours alone."""
+    temporary = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(file, text)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
+
+
+def sync(path: str) -> None:
+    """Make what another program has put in a file's place last."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+    sync_folder(os.path.dirname(path))
 
 
 def sync_folder(folder: str) -> None:

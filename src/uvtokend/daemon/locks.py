@@ -48,5 +48,14 @@ def netrc_lock(folder: str, netrc: str) -> Lock:
         folder: The state folder.
         netrc: The resolved path.
     """
-    digest = hashlib.sha256(os.fsencode(netrc)).hexdigest()[:16]
-    return Lock(os.path.join(folder, f"netrc-{digest}.lock"), f"The netrc {netrc}")
+    return _lock(folder, "netrc", netrc, f"The netrc {netrc}")
+
+
+def store_lock(folder: str, path: str) -> Lock:
+    """Take the ownership of our records in one credential store of uv's; arguments as for `netrc_lock`."""
+    return _lock(folder, "store", path, f"The credential store {path}")
+
+
+def _lock(folder: str, kind: str, path: str, what: str) -> Lock:
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Lock(os.path.join(folder, f"{kind}-{digest}.lock"), what)

@@ -13,19 +13,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
-from uvtokend import __version__
+from uvtokend import __version__, paths
 from uvtokend.core import agent as core
 from uvtokend.core import environment, state, status
 from uvtokend.core.agent import Agent, Report
-from uvtokend.core.model import Credential, Entry, Failure, Index, Json, Record, Request, Settings
+from uvtokend.core.model import Credential, Entry, Failure, Index, Json, Record, Request, Settings, Sink
 from uvtokend.core.netrc import block_entries
 from uvtokend.daemon import logins
 from uvtokend.daemon.clock import Clock
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.notify import notify
-from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.daemon.sinks import Delivery, NetrcSink
 from uvtokend.daemon.store import Store
 from uvtokend.daemon.timer import GUARD_TICK, Timer
 from uvtokend.daemon.worker import Workers
@@ -40,6 +41,10 @@ STEPPED = timedelta(seconds=30)
 
 #: How long a status waits for a delivery that is under way.
 SOON = 2.0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from uvtokend.daemon.uv_store import UvStoreSink
 
 Load = Callable[[], Settings]
 
@@ -73,7 +78,8 @@ class Daemon:
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
         self._timer = Timer(self._due, self._tick)
         self._state = store.load()
-        self._fingerprint: object = None
+        self._fingerprints: dict[Sink, object] = {}
+        self._store_sink: UvStoreSink | None = None
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
@@ -89,7 +95,7 @@ class Daemon:
             self._sink.check_writable()
         except DeliveryFailed as error:
             self._feed(core.DeliveryEnded((), random.random(), _delivery_failure(error)))
-        self._feed(core.Configured(self._settings, self._recover()))
+        self._feed(core.Configured(self._settings, self._recover(), sinks=self._sinks()))
         self._notices()
 
     async def close(self) -> None:
@@ -99,12 +105,15 @@ class Daemon:
         self._workers.close()
         self._timer.close()
         await self._loop.run_in_executor(None, self._disk.shutdown)
+        if self._store_sink is not None:
+            self._store_sink.close()
 
     def _recover(self) -> state.Recovered:
-        try:
-            standing = block_entries(self._sink.read(), self._state.ours())
-        except (OSError, DeliveryFailed):
-            return {}  # the first delivery will say what is wrong
+        standing: dict[str, Entry] = {}
+        with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery will say what is wrong
+            standing |= block_entries(self._sink.read(), self._state.ours())
+        with contextlib.suppress(OSError, DeliveryFailed):
+            standing |= self._uv_store().entries() if "uv-store" in self._sinks() else {}
         requests = tuple(index.request for index in self._settings.indexes)
         return state.recover(self._state, standing, requests, self._clock.now())
 
@@ -121,8 +130,8 @@ class Daemon:
                     self._workers.start(request)
                 case core.CancelFetch(request):
                     self._workers.cancel(request)
-                case core.Deliver(wanted):
-                    self._deliver(wanted)
+                case core.Deliver():
+                    self._deliver(action)
                 case core.Answer(waiter):
                     self._waiters.pop(waiter).set_result(None)
                 case Report():
@@ -151,8 +160,9 @@ class Daemon:
         self._feed(core.Tick())
 
     def _look_for_drift(self) -> None:
-        if not self._agent.delivery.in_flight and self._sink.fingerprint() != self._fingerprint:
-            self._feed(core.SinkDrifted())
+        for sink, delivery in tuple(self._agent.deliveries.items()):
+            if not delivery.in_flight and self._fingerprint(sink) != self._fingerprints.get(sink):
+                self._feed(core.SinkDrifted(sink))
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         if isinstance(outcome, Credential):
@@ -176,24 +186,24 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------- delivery
 
-    def _deliver(self, wanted: tuple[Entry, ...]) -> None:
-        records = tuple(self._records(wanted))
-        result = self._disk.submit(self._deliver_now, wanted, records)
+    def _deliver(self, action: core.Deliver) -> None:
+        records = tuple(self._records(action))
+        result = self._disk.submit(self._deliver_now, action, records)
         result.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._feed, done.result()))
 
-    def _records(self, wanted: tuple[Entry, ...]) -> list[Record]:
+    def _records(self, action: core.Deliver) -> list[Record]:
         shift = self._clock.shift()
         records = []
         for request, lease in self._agent.leases.items():
-            hosts = {index.host for index in self._agent.indexes if index.request == request}
-            hosts &= {entry.host for entry in wanted}
-            if hosts and lease.credential is not None and lease.refresh_at is not None:
-                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(hosts)))
+            places = {index.place for index in self._agent.indexes if index.request == request}
+            places &= {entry.place for entry in action.wanted}
+            if places and lease.credential is not None and lease.refresh_at is not None:
+                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(places)))
                 records.append(state.shifted(record, shift))
         return records
 
-    def _deliver_now(self, wanted: tuple[Entry, ...], records: tuple[Record, ...]) -> core.DeliveryEnded:
-        """Write the netrc, between two writes of the state file.
+    def _deliver_now(self, action: core.Deliver, records: tuple[Record, ...]) -> core.DeliveryEnded:
+        """Write a sink, between two writes of the state file.
 
         Before it, the state knows the old tokens and the new ones; after it, the new ones alone. So whenever we are
         killed, the entry that stands is known.
@@ -201,24 +211,46 @@ class Daemon:
         before = self._state
         created = before.created or not os.path.lexists(self._sink.path)
         both = state.State(self._sink.path, tuple(dict.fromkeys(before.records + records)), created)
-        roll = random.random()
+        others = tuple(record for record in before.records if state.sink_of(record) != action.sink)
+        ended = partial(core.DeliveryEnded, action.wanted, random.random(), sink=action.sink)
         try:
             self._save(both)
-            delivery = self._sink.deliver(wanted, self._configured_hosts() | both.ours())
-            self._save(state.State(self._sink.path, records, created))
+            done = self._write(action, both)
+            self._save(state.State(self._sink.path, others + records, created))
         except DeliveryFailed as error:
-            return core.DeliveryEnded(wanted, roll, _delivery_failure(error))
+            return ended(_delivery_failure(error))
         except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other
-            message = f"The netrc could not be written ({type(error).__name__})."
-            return core.DeliveryEnded(wanted, roll, Failure("transient", "unexpected", message))
+            message = f"The {action.sink} could not be written ({type(error).__name__})."
+            return ended(Failure("transient", "unexpected", message))
         finally:
-            self._fingerprint = self._sink.fingerprint()
-        note = "The netrc is a single-file mount, so it is written in place." if delivery.in_place else None
-        return core.DeliveryEnded(wanted, roll, None, delivery.foreign, delivery.problems, note)
+            self._fingerprints[action.sink] = self._fingerprint(action.sink)
+        return ended(None, done.foreign, done.problems, done.note, done.rival)
 
-    def _configured_hosts(self) -> dict[str, tuple[str, str]]:
-        """Return our hosts with an empty digest: within the block the host alone tells what is ours."""
-        return {index.host: ("", "") for index in self._settings.indexes}
+    def _write(self, action: core.Deliver, known: state.State) -> Delivery:
+        if action.sink == "uv-store":
+            urls: dict[str, list[str]] = {}
+            for index in self._settings.indexes:
+                urls.setdefault(index.service, []).append(index.url)
+            return self._uv_store().deliver(action.wanted, urls)
+        # An empty digest: within the block the host alone tells what is ours.
+        hosts = {index.host: ("", "") for index in self._settings.indexes}
+        shadowing = {index.host for index in self._settings.indexes if index.sink == "uv-store"}
+        return self._sink.deliver(action.wanted, hosts | known.ours(), action.left, action.yielding, shadowing)
+
+    def _fingerprint(self, sink: Sink) -> object:
+        return self._sink.fingerprint() if sink == "netrc" else self._uv_store().fingerprint()
+
+    def _uv_store(self) -> UvStoreSink:
+        """Return uv's store, which most daemons never touch, nor load the code for it."""
+        if self._store_sink is None:
+            from uvtokend.daemon.uv_store import UvStoreSink  # noqa: PLC0415
+
+            self._store_sink = UvStoreSink(paths.uv_credentials_file(), paths.state_folder())
+        return self._store_sink
+
+    def _sinks(self) -> tuple[Sink, ...]:
+        used = any(index.sink == "uv-store" for index in self._settings.indexes)
+        return ("netrc", "uv-store") if used or os.path.exists(paths.uv_ledger_file()) else ("netrc",)
 
     def _save(self, new: state.State) -> None:
         """A state file that cannot be written costs a fetch after the next start, no more."""
@@ -332,7 +364,7 @@ class Daemon:
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
         self._log.emit(Report("info", "reloaded", (), f"The configuration names {len(settings.indexes)} indexes."))
-        self._feed(core.Configured(settings))
+        self._feed(core.Configured(settings, sinks=self._sinks()))
         self._notices()
 
     def _chosen(self, names: list[str] | None) -> tuple[Index, ...]:

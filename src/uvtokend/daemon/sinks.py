@@ -20,7 +20,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uvtokend.core import netrc
@@ -33,6 +33,9 @@ from uvtokend.errors import DeliveryFailed
 TRIES = 200
 #: How long a program may take from reading the file to writing it, in seconds, after we were in its way.
 GRACE = 0.02
+
+#: Said where a reader may see half of the file.
+IN_PLACE = "The netrc is a single-file mount, so it is written in place."
 
 _MARK = stat.S_IXUSR
 _ACL = "system.posix_acl_access"
@@ -47,14 +50,16 @@ class Delivery:
     Args:
         foreign: Wanted hosts that were not written, because a foreign entry stands there.
         problems: What uv could not read in the file as it is now.
-        in_place: The file is mounted by itself and was written in place: readers may see half of it.
+        note: What else a person should know of the file.
         changed: The file was written.
+        rival: What we had left there was changed by somebody else.
     """
 
     foreign: frozenset[str]
     problems: tuple[Problem, ...]
-    in_place: bool
+    note: str | None
     changed: bool
+    rival: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +118,7 @@ class NetrcSink:
 
     def fingerprint(self) -> tuple[int, ...]:
         """Return something cheap that changes whenever the file does; empty if it is missing."""
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return ()
-        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+        return files.fingerprint(self._path)
 
     def check_writable(self) -> None:
         """Prove that a delivery could write where it will write.
@@ -141,24 +142,45 @@ class NetrcSink:
             else:
                 os.unlink(temporary)
 
-    def deliver(self, wanted: Sequence[Entry], ours: Mapping[str, tuple[str, str]]) -> Delivery:
+    def deliver(
+        self,
+        wanted: Sequence[Entry],
+        ours: Mapping[str, tuple[str, str]],
+        left: Sequence[Entry] | None = None,
+        yielding: bool = False,
+        shadowing: Collection[str] = (),
+    ) -> Delivery:
         """Let the netrc hold these entries and no other of ours.
 
         Args:
             wanted: What it shall hold.
             ours: What we delivered before; see `uvtokend.core.netrc.edit`.
+            left: What we left there; None where it is not known.
+            yielding: Write nothing if what we left was changed.
+            shadowing: Hosts of which any entry is told as foreign: uv takes it before its own store.
 
         Raises:
             DeliveryFailed: It could not be written; it is as it was.
         """
         edits: list[netrc.Edit] = []
+        rival = False
 
         def edit(text: bytes) -> bytes:
-            edits[:] = [netrc.edit(text, wanted, ours, self._path)]
+            nonlocal rival
+            rival = left is not None and netrc.block_entries(text, ours) != {entry.host: entry for entry in left}
+            if rival and yielding:
+                raise self._contested()
+            edits[:] = [netrc.edit(text, wanted, ours, self._path, shadowing)]
             return edits[0].text
 
         change = self.change(edit)
-        return Delivery(edits[0].foreign, edits[0].problems, change.in_place, change.changed)
+        return Delivery(
+            edits[0].foreign, edits[0].problems, IN_PLACE if change.in_place else None, change.changed, rival
+        )
+
+    def _contested(self) -> DeliveryFailed:
+        message = f"Another program changes our block in {self._path} again and again, so it is left alone."
+        return DeliveryFailed("contested", message, "end that program (another uvtokend?), then: uvtokend refresh")
 
     def change(self, edit: Callable[[bytes], bytes]) -> Change:
         """Put a function of its text in the place of the text. The function is called anew when somebody is quicker.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import contextvars
+import dataclasses
 import json
 import logging
 import os
@@ -67,7 +68,8 @@ def fetch(request: Request) -> Credential:
 
     Args:
         request: Its service is the organisation's prefix; its options are ``credential``, ``tenant-id``,
-            ``client-id``, ``token`` (``session`` or ``entra``) and ``pat`` (a secret reference).
+            ``client-id``, ``token`` (``session`` or ``entra``), ``pat`` (a secret reference) and ``username``: Azure
+            lets any in, and uv tells two organisations on one host apart by nothing else.
 
     Raises:
         FetchFailed: With a failure that says what mends it.
@@ -80,7 +82,8 @@ def _fetch(request: Request) -> Credential:
     with warnings.catch_warnings(), _quiet("azure", "msal"), Line() as line:
         warnings.simplefilter("ignore")  # azure-identity has advice for developers of applications
         try:
-            return _Fetch(request, line).run()
+            found = _Fetch(request, line).run()
+            return dataclasses.replace(found, login=str(request.option("username") or found.login))
         except FetchFailed:
             raise
         except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
@@ -104,7 +107,6 @@ def _quiet(*names: str) -> Iterator[None]:
 
 class _Fetch:
     def __init__(self, request: Request, line: Line) -> None:
-        self._place: Organisation = organisation(request.service)
         self._line = line
         self._pat = request.option("pat")
         self._how = str(request.option("credential") or ("pat" if self._pat is not None else "default"))
@@ -114,6 +116,8 @@ class _Fetch:
         self._discovered = False
         if (self._how == "pat") != (self._pat is not None):
             raise rejected("bad-options", 'credential = "pat" and pat = { … } go together.')
+        if self._how != "pat":  # which is good for a server of one's own, too
+            self._place: Organisation = organisation(request.service)
         if self._client and self._how not in _TAKES_CLIENT:
             advice = "; the environment says AZURE_CLIENT_ID instead" if self._how == "environment" else ""
             raise rejected("bad-options", f"client-id does not go with credential = {self._how!r}{advice}.")

@@ -54,6 +54,7 @@ class PackageIndex:
         registry: What it imitates.
 
     Attributes:
+        base: Scheme, host and port of its links: its own, unless another server stands before it.
         url: The index, as uv wants it.
         upload_url: Where to publish to.
         accepted, refused: How many calls were let in, and how many were not.
@@ -71,8 +72,9 @@ class PackageIndex:
         for name, needs in packages.items():
             for version in VERSIONS:
                 self.add(f"{name}-{version}-py3-none-any.whl", wheel(name, version, needs))
-        self.server = Server(self._answer)
+        self.server = Server(self.answer)
         self.blobs = Server(self._blob)
+        self.base = self.server.url
         self.url = f"{self.server.url}{registry.root}/simple/"
         self.upload_url = f"{self.server.url}{registry.upload}"
 
@@ -92,7 +94,8 @@ class PackageIndex:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self, call: Call) -> Answer:
+    def answer(self, call: Call) -> Answer:
+        """Answer one call."""
         if call.path.startswith(_SIGNED):
             return self._data(call)
         if not self._let_in(call):
@@ -125,7 +128,7 @@ class PackageIndex:
     def _link(self, file: File) -> str:
         href = self.registry.href(file.name, file.version, file.file)
         if href.startswith("/"):
-            href = f"{self.server.url}{href}"
+            href = f"{self.base}{href}"
         digest = hashlib.sha256(file.data).hexdigest()
         python = escape(">=3.8")
         return f'<a href="{href}#sha256={digest}" data-requires-python="{python}" data-gpg-sig="false">{file.file}</a>'

@@ -1,0 +1,254 @@
+"""Our records in uv's own credential store, a file of uv and its user: text in, plan out.
+
+uv takes the record of the same scheme, host and port whose path is the longest prefix of the URL's; where two are as
+long, it takes neither (uv crates/uv-auth/src/store.rs). So the store can tell two tenants on one host apart, which a
+netrc cannot.
+
+uv rewrites the file as a whole, so no mark in it would last. What is ours is told by a ledger beside it: service, user
+name and SHA-256 of the password, as we delivered them. All else is foreign and kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from uvtokend.core.model import Entry, Json, Secret
+
+Key = tuple[str, str]
+#: (service, user name) -> the digests of what we may have put there.
+Ledger = Mapping[Key, frozenset[str]]
+
+_PORTS = {"https": 443, "http": 80}
+_KEYS = {"service", "username", "scheme", "password", "token"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One record of the store.
+
+    Args:
+        service: The URL prefix that it is for, as `normal` writes it.
+        username: Empty for a bearer token.
+        secret: Its password or token.
+    """
+
+    service: str
+    username: str
+    secret: Secret
+
+    @property
+    def key(self) -> Key:
+        """What uv knows it by."""
+        return self.service, self.username
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done to the store.
+
+    Args:
+        put: Records to write.
+        drop: Records of ours to take out.
+        rivals: Service of ours -> the foreign record that uv would take instead, or that makes it take none.
+    """
+
+    put: tuple[Entry, ...]
+    drop: tuple[Key, ...]
+    rivals: Mapping[str, Stored]
+
+
+def normal(service: str) -> str:
+    """Return a service as uv writes it: host in lower case, no default port, at least a ``/`` for a path."""
+    parts = urlsplit(service if "://" in service else f"https://{service}")
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path or '/'}"
+
+
+def covers(service: str, url: str) -> bool:
+    """Tell whether uv would consider a record of this service for this URL."""
+    ours, theirs = urlsplit(service), urlsplit(normal(url))
+    prefix, path = ours.path, theirs.path
+    if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc) or not path.startswith(prefix):
+        return False
+    return prefix == path or prefix.endswith("/") or path[len(prefix)] == "/"
+
+
+def parse(text: bytes) -> tuple[Stored, ...]:
+    """Return the records of a store.
+
+    Raises:
+        ValueError: uv could not read it either, and so ignores the whole file.
+    """
+    records = tomllib.loads(text.decode()).get("credential", [])
+    if not isinstance(records, list):
+        raise ValueError
+    return tuple(_stored(raw) for raw in records)
+
+
+def _stored(raw: Json) -> Stored:
+    match raw:
+        case {"service": str(service), "scheme": "bearer", "token": str(token)}:
+            return Stored(normal(service), "", Secret(token))
+        case {"service": str(service), "username": str(username), **rest} if rest.get("scheme", "basic") == "basic":
+            return Stored(normal(service), username, Secret(str(rest.get("password") or "")))
+    raise ValueError
+
+
+def plan(stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> Plan:
+    """Return what makes the store hold the wanted records and no other of ours.
+
+    Args:
+        stored: What it holds.
+        wanted: What it shall hold, each with its `service`.
+        ledger: What we may have put there.
+        urls: service -> the indexes that it is for.
+    """
+    mine = [record for record in stored if _digest(record.secret) in ledger.get(record.key, ())]
+    foreign = [record for record in stored if record not in mine]
+    rivals = {}
+    for entry in wanted:
+        rival = _rival(entry.service, foreign, urls.get(entry.service, ()))
+        if rival is not None:
+            rivals[entry.service] = rival
+    free = [entry for entry in wanted if entry.service not in rivals]
+    standing = {(record.key, record.secret.reveal()) for record in mine}
+    put = tuple(entry for entry in free if (_key(entry), entry.password.reveal()) not in standing)
+    keys = {_key(entry) for entry in free}
+    return Plan(put, tuple(dict.fromkeys(record.key for record in mine if record.key not in keys)), rivals)
+
+
+def _rival(service: str, foreign: Iterable[Stored], urls: Iterable[str]) -> Stored | None:
+    for record in foreign:
+        if record.service == service:
+            return record
+        longer = len(urlsplit(record.service).path) >= len(urlsplit(service).path)
+        if longer and any(covers(record.service, url) for url in urls):
+            return record
+    return None
+
+
+def kept_by_uv(text: bytes) -> bool:
+    """Tell whether uv would lose nothing of a store by rewriting it: it drops comments and keys that it does not know.
+
+    Args:
+        text: A store that `parse` could read.
+    """
+    document = tomllib.loads(text.decode())
+    records = document.pop("credential", [])
+    values = "".join(str(value) for record in records for value in record.values())
+    known = not document and all(record.keys() <= _KEYS for record in records)
+    return known and text.count(b"#") == values.count("#")
+
+
+def edited(text: bytes, put: Iterable[Entry], drop: Iterable[Key]) -> bytes:
+    """Return a store without some records and with others; all else is kept to the byte.
+
+    Only a record that stands as we and uv write it is taken out, so that no comment goes with it.
+
+    Raises:
+        ValueError: The result would not be what was asked for.
+    """
+    put = tuple(put)
+    gone = {*drop, *(_key(entry) for entry in put)}
+    lines = [line for line in re.findall(r"[^\n]*\n|[^\n]+", text.decode()) if line.rstrip() != "credential = []"]
+    kept: list[str] = []
+    while lines:
+        size = _record_size(lines)
+        if size and _is_one_of(lines[:size], gone):
+            del lines[:size]
+            if lines and not lines[0].strip():
+                del lines[0]
+        else:
+            kept.append(lines.pop(0))
+    after = "".join(kept)
+    for entry in put:
+        after += ("" if not after or after.endswith("\n") else "\n") + ("\n" if after else "") + _table(entry)
+    new = after.encode()
+    if _rest(new) != _rest(text, gone) + Counter(_values(entry) for entry in put):
+        raise ValueError
+    return new
+
+
+def _record_size(lines: Sequence[str]) -> int:
+    """Return how many lines the record that begins here has, or 0 if none does."""
+    if lines[0].strip() != "[[credential]]":
+        return 0
+    size = 1
+    while size < len(lines) and lines[size].partition("=")[0].strip() in _KEYS:
+        size += 1
+    return size
+
+
+def _is_one_of(lines: Sequence[str], keys: Iterable[Key]) -> bool:
+    text = "".join(lines).encode()
+    try:
+        return parse(text)[0].key in keys and kept_by_uv(text)
+    except ValueError:
+        return False
+
+
+def _table(entry: Entry) -> str:
+    service, username, password = (_quoted(text) for text in (entry.service, entry.login, entry.password.reveal()))
+    return f'[[credential]]\nservice = {service}\nusername = {username}\nscheme = "basic"\npassword = {password}\n'
+
+
+def _quoted(text: str) -> str:
+    """Write a printable text as a basic string of TOML."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _rest(text: bytes, gone: Iterable[Key] = ()) -> Counter[tuple[Key, str]]:
+    return Counter((record.key, record.secret.reveal()) for record in parse(text) if record.key not in gone)
+
+
+def _values(entry: Entry) -> tuple[Key, str]:
+    return _key(entry), entry.password.reveal()
+
+
+def _key(entry: Entry) -> Key:
+    return entry.service, entry.login
+
+
+def _digest(secret: Secret) -> str:
+    return hashlib.sha256(secret.reveal().encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------- ledger
+
+
+def ledger_of(entries: Iterable[Entry], before: Ledger | None = None) -> Ledger:
+    """Return the ledger of these records, and of what another one says."""
+    ledger = dict(before or {})
+    for entry in entries:
+        ledger[_key(entry)] = ledger.get(_key(entry), frozenset()) | {_digest(entry.password)}
+    return ledger
+
+
+def encode_ledger(ledger: Ledger) -> bytes:
+    """Return the text of a ledger; it holds no secret."""
+    records: list[Json] = [
+        {"service": service, "username": username, "sha256": list[Json](sorted(digests))}
+        for (service, username), digests in sorted(ledger.items())
+    ]
+    return json.dumps({"version": 1, "records": records}, indent=1).encode() + b"\n"
+
+
+def decode_ledger(text: bytes) -> Ledger:
+    """Return what a ledger says; one that is broken says nothing."""
+    try:
+        return {
+            (str(raw["service"]), str(raw["username"])): frozenset(map(str, raw["sha256"]))
+            for raw in json.loads(text)["records"]
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}

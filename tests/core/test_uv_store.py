@@ -1,0 +1,218 @@
+"""Our records in uv's credential store: what is ours, what stands in the way, and that nothing else changes."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import uv_store
+from uvtokend.core.model import Entry, Secret
+from uvtokend.core.uv_store import Plan, Stored
+
+ACME, BETA = "https://pkgs.dev.azure.com/acme", "https://pkgs.dev.azure.com/beta"
+URL = f"{ACME}/_packaging/platform/pypi/simple/"
+TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=12)
+SERVICES = st.sampled_from([ACME, BETA, f"{ACME}/_packaging/x", "https://other.example/", "http://127.0.0.1:8080/a"])
+
+
+def entry(service: str = ACME, token: str = "t", login: str = "VssSessionToken") -> Entry:
+    return Entry("pkgs.dev.azure.com", login, Secret(token), service)
+
+
+def stored(service: str = ACME, token: str = "t", username: str = "VssSessionToken") -> Stored:
+    return Stored(service, username, Secret(token))
+
+
+ENTRIES = st.lists(
+    st.builds(entry, SERVICES, TEXT, TEXT), max_size=4, unique_by=lambda entry: (entry.service, entry.login)
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("https://X.example", "https://x.example/"),
+        ("https://x.example:443/a/", "https://x.example/a/"),
+        ("http://localhost:80/a", "http://localhost/a"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"),
+        ("x.example/a", "https://x.example/a"),
+        ("https://[::1]:8443/a", "https://[::1]:8443/a"),
+    ],
+)
+def test_a_service_is_written_as_uv_writes_it(written: str, read: str) -> None:
+    """Host in lower case, no default port, a path at least of one slash, https where no scheme is given."""
+    assert uv_store.normal(written) == read
+    assert uv_store.normal(read) == read
+
+
+@pytest.mark.parametrize(
+    ("service", "url", "yes"),
+    [
+        (ACME, URL, True),
+        (ACME, ACME, True),
+        (f"{ACME}/", URL, True),
+        (ACME, f"{ACME}corp/x", False),
+        (ACME, f"{BETA}/x", False),
+        (ACME, URL.replace("https", "http"), False),
+        (ACME, URL.replace(".com", ".com:8443"), False),
+        ("https://pkgs.dev.azure.com/", URL, True),
+    ],
+)
+def test_a_record_covers_what_lies_below_it(service: str, url: str, yes: bool) -> None:
+    """The same scheme, host and port, and whole segments of the path."""
+    assert uv_store.covers(service, url) is yes
+
+
+def test_what_stands_is_left_and_what_is_not_wanted_goes() -> None:
+    """A record that is there already is not written again; one of ours that nobody wants is dropped; foreign stay."""
+    ledger = uv_store.ledger_of([entry(), entry(BETA), entry(login="old")])
+    there = [stored(), stored(BETA), stored(username="old"), stored("https://foreign.example/x", "f")]
+    plan = uv_store.plan(there, [entry(), entry("https://new.example/")], ledger, {})
+    assert plan == Plan((entry("https://new.example/"),), ((BETA, "VssSessionToken"), (ACME, "old")), {})
+
+
+def test_a_new_token_replaces_the_old_one_without_a_gap() -> None:
+    """The same record gets the new token; it is not dropped first."""
+    assert uv_store.plan([stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {}) == Plan(
+        (entry(token="t2"),), (), {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("rival", "hinders"),
+    [
+        (stored(token="somebody's"), True),
+        (stored(username="me"), True),
+        (stored(f"{ACME}/", username="me"), True),
+        (stored(f"{ACME}/_packaging/platform", username="me"), True),
+        (stored(f"{ACME}/_packaging/other", username="me"), False),
+        (stored("https://pkgs.dev.azure.com/", username="me"), False),
+        (stored(BETA, username="me"), False),
+    ],
+)
+def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: Stored, hinders: bool) -> None:
+    """As long a path makes uv take none, a longer one theirs; ours is not written then, and what stood is dropped."""
+    plan = uv_store.plan([rival, stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {ACME: [URL]})
+    assert plan.rivals == ({ACME: rival} if hinders else {})
+    assert plan.put == (() if hinders else (entry(token="t2"),))
+    assert plan.drop == (((ACME, "VssSessionToken"),) if hinders else ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "credential = 1",
+        "[[credential]]\nservice = 1",
+        "[[credential]]\nservice = 'https://x.example'\npassword = 'p'",
+        "[[credential]]\nservice = 'https://x.example'\nscheme = 'bearer'",
+        "[[credential]]\nservice = 'https://x.example'\nusername = 'u'\nscheme = 'digest'",
+        "credential = [1]",
+        "[",
+        "\udcff",
+    ],
+)
+def test_a_store_that_uv_cannot_read(text: str) -> None:
+    """One bad record makes uv ignore the whole file, so it is none."""
+    with pytest.raises(ValueError):  # noqa: PT011 - its text is nobody's business
+        uv_store.parse(text.encode(errors="surrogateescape"))
+
+
+def test_records_of_every_kind_are_read() -> None:
+    """Basic is the scheme by default; a bearer token has no user."""
+    text = b"""
+[[credential]]
+service = "https://A.example"
+username = "u"
+[[credential]]
+service = "https://b.example/x"
+scheme = "bearer"
+token = "t"
+"""
+    assert uv_store.parse(text) == (stored("https://a.example/", "", "u"), stored("https://b.example/x", "t", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", True),
+        ("[[credential]]\nservice = 'https://x.example'\nusername = 'u'\npassword = 'a#b'\n", True),
+        ("# mine\n[[credential]]\nservice = 'https://x.example'\nusername = 'u'\n", False),
+        ("[[credential]]\nservice = 'https://x.example'\nusername = 'u'\nnote = 'mine'\n", False),
+        ("[mine]\na = 1\n", False),
+    ],
+)
+def test_what_uv_would_drop_is_seen(text: str, kept: bool) -> None:
+    """uv rewrites the file from what it knows: comments and other keys would be gone."""
+    assert uv_store.kept_by_uv(text.encode()) is kept
+
+
+def test_an_edit_keeps_all_else_to_the_byte() -> None:
+    """Comments, blank lines and odd spellings of foreign records stay; ours are replaced where they stand no more."""
+    foreign = b"# mine\n[[credential]] # the first\nservice='https://f.example' # f\nusername = 'f'\npassword = '#'\n"
+    with_ours = uv_store.edited(foreign, [entry(), entry(BETA)], [])
+    assert with_ours.startswith(foreign)
+    assert uv_store.edited(with_ours, [], [(ACME, "VssSessionToken"), (BETA, "VssSessionToken")]) == foreign + b"\n"
+    newer = uv_store.edited(with_ours, [entry(token='new"\\')], [(BETA, "VssSessionToken")])
+    assert newer.startswith(foreign)
+    assert {record.secret.reveal() for record in uv_store.parse(newer)} == {"#", 'new"\\'}
+
+
+def test_the_empty_list_that_uv_leaves_behind_is_no_hindrance() -> None:
+    """After its last record uv writes ``credential = []``, beside which no table may stand."""
+    assert len(uv_store.parse(uv_store.edited(b"credential = []\n", [entry()], []))) == 1
+
+
+def test_a_record_of_ours_that_was_edited_by_hand_is_not_cut_up() -> None:
+    """A comment within it would go with it."""
+    text = uv_store.edited(b"", [entry()], []).replace(b"username", b"# mine\nusername")
+    with pytest.raises(ValueError):  # noqa: PT011 - it says no more
+        uv_store.edited(text, [], [(ACME, "VssSessionToken")])
+    odd = b"[[credential]]\nservice = '''\n"
+    with pytest.raises(ValueError):  # noqa: PT011 - it says no more
+        uv_store.edited(odd, [entry()], [])
+
+
+@given(ENTRIES, ENTRIES)
+def test_after_an_edit_the_store_holds_what_was_asked_for(before: list[Entry], put: list[Entry]) -> None:
+    """Python's TOML reads back exactly the records put, and those that were there before and are others."""
+    text = uv_store.edited(uv_store.edited(b"", before, []), put, [])
+    wanted = {(one.service, one.login): one.password.reveal() for one in [*before, *put]}
+    records = tomllib.loads(text.decode()).get("credential", [])
+    assert {(raw["service"], raw["username"]): raw["password"] for raw in records} == wanted
+    assert len(records) == len(wanted)
+    assert uv_store.edited(text, [], wanted) == b""
+
+
+@given(ENTRIES, ENTRIES, ENTRIES)
+def test_carrying_out_a_plan_leaves_nothing_to_do(theirs: list[Entry], ours: list[Entry], wanted: list[Entry]) -> None:
+    """Foreign records stay, and a second plan is empty."""
+    there = {(one.service, one.login): one for one in [*theirs, *ours]}
+    text = uv_store.edited(b"", there.values(), [])
+    ledger = uv_store.ledger_of(ours)
+    wanted = list({one.service: one for one in wanted}.values())
+    plan = uv_store.plan(uv_store.parse(text), wanted, ledger, {})
+    after = uv_store.parse(uv_store.edited(text, plan.put, plan.drop))
+    again = uv_store.plan(after, wanted, uv_store.ledger_of(plan.put, ledger), {})
+    assert (again.put, again.drop) == ((), ())
+    foreign = [record for record in uv_store.parse(text) if there[record.key] not in ours]
+    assert set(foreign) <= set(after)
+
+
+@given(ENTRIES)
+def test_the_ledger_survives_its_file_and_holds_no_secret(entries: list[Entry]) -> None:
+    """It comes back as it was."""
+    secret = Entry("h", "u", Secret("a-canary-of-ours"), ACME)
+    text = uv_store.encode_ledger(uv_store.ledger_of([*entries, secret]))
+    assert uv_store.decode_ledger(text) == uv_store.ledger_of([*entries, secret])
+    assert b"canary" not in text
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"records": [1]}', b'{"records": [{"service": 1}]}', b"[" * 9999]
+)
+def test_a_broken_ledger_knows_nothing(text: bytes) -> None:
+    """It is read as if anybody had written it."""
+    assert uv_store.decode_ledger(text) == {}
