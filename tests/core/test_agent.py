@@ -476,7 +476,8 @@ def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(sink: Sink
     """uv's store tells them apart by path, but one run of uv does by their user name alone."""
     agent, other = both(), "https://pkgs.dev.azure.com/beta"
     twin = replace(STORED, name="twin", request=Request("azure-artifacts", other), sink=sink, service=other)
-    agent.handle(Configured(Settings("c", (STORED, twin)), sinks=("netrc", "uv-store")), NOW)
+    settings = Settings("c", (replace(STORED, sink=sink), twin))
+    agent.handle(Configured(settings, sinks=("netrc", "uv-store")), NOW)
     agent.handle(FetchEnded(twin.request, replace(token("t"), login=login), 0.5), NOW)
     said = {view.index.name: [notice.reason for notice in view.notices] for view in agent.snapshot(NOW).indexes}
     assert said == {"feed": ["same-username"] * told, "twin": ["same-username"] * told}
