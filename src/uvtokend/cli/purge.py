@@ -94,7 +94,7 @@ def _restored(text: bytes, backup: Backup) -> bytes:
         return restore(text, backup.text)
     except ValueError as error:
         message = f"The backup {backup.file} is broken, so what it holds cannot be put back."
-        raise UvtokendError(message, f"mv {backup.file} {backup.file}.broken && uvtokend purge") from error
+        raise UvtokendError(message, backups.set_aside(backup.file)) from error
 
 
 def _remove_files(folder: Path, socket: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -169,5 +170,5 @@ def find_uv() -> str:
         found = shutil.which("uv")
     if found is None:
         message = "uv was not found, neither beside this Python nor on the PATH."
-        raise UvtokendError(message, f"{sys.executable} -m pip install uv")
+        raise UvtokendError(message, f"{shlex.quote(sys.executable)} -m pip install uv")
     return found
