@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -94,6 +95,21 @@ def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, mo
     assert "0 failed" in out
     assert "Traceback" not in err
     assert left_behind(folder) == []
+
+
+def test_a_kill_leaves_nothing_behind(folder: Path) -> None:
+    """Killed without a chance to clean up, its daemon and its folder go all the same, soon afterwards."""
+    process = start(folder, 600)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        next(line for line in process.stdout if "installed in" in line)
+        process.kill()
+        process.wait(60)
+    deadline = time.monotonic() + 60
+    while remains := left_behind(folder):
+        assert time.monotonic() < deadline, remains
+        time.sleep(0.1)
 
 
 def test_a_reader_that_goes_away_leaves_nothing_behind(folder: Path) -> None:

@@ -7,14 +7,16 @@ that was exported once, and fails as soon as that token has died.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -72,9 +74,34 @@ def run(args: argparse.Namespace) -> int:
                 CodeArtifact(LIFE) as cloud,
                 PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
             ):
-                return Demo(Laptop(folder, cloud), index, interrupt).run(args.seconds)
+                laptop = Laptop(folder, cloud)
+                with _guarded(laptop):
+                    return Demo(laptop, index, interrupt).run(args.seconds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _guarded(laptop: Laptop) -> Iterator[None]:
+    """Leave nothing behind even if we are killed: a shell cleans up when our end of its pipe closes.
+
+    It waits a second for a daemon that is just starting to be one that can be stopped.
+    """
+    stop = 'read -r _; folder=$1; shift; sleep 1; "$@"'
+    remove = 'for _ in 1 2 3 4 5; do rm -rf "$folder" && break; sleep 1; done'  # a uv may still be writing there
+    guard = subprocess.Popen(  # noqa: S603 - ourselves
+        ["/bin/sh", "-c", f"{stop}; {remove}", "sh", str(laptop.folder), *laptop.ourselves("stop")],
+        env=laptop.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 class Interrupt:
