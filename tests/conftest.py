@@ -1,4 +1,4 @@
-"""What every test shares: which tests this machine cannot run, said aloud instead of skipped in silence; a folder."""
+"""What every test shares: a cloud, a folder, and which tests this machine cannot run, said aloud instead of skipped."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from uvtokend.sandbox.codeartifact import CodeArtifact
 
 
 def missing_for_systemd() -> str | None:
@@ -34,6 +36,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reason = missing_for_systemd()
     if reason:
         terminalreporter.write_line(f"left out, the tests marked systemd: {reason}")
+
+
+@pytest.fixture
+def cloud() -> Iterator[CodeArtifact]:
+    """The emulated AWS."""
+    with CodeArtifact() as emulator:
+        yield emulator
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from patience import until
 
 TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+\.[\w-]{100,}")
 
@@ -106,10 +107,7 @@ def test_a_kill_leaves_nothing_behind(folder: Path) -> None:
         next(line for line in process.stdout if "installed in" in line)
         process.kill()
         process.wait(60)
-    deadline = time.monotonic() + 60
-    while remains := left_behind(folder):
-        assert time.monotonic() < deadline, remains
-        time.sleep(0.1)
+    until(lambda: not left_behind(folder))
 
 
 def test_a_reader_that_goes_away_leaves_nothing_behind(folder: Path) -> None:

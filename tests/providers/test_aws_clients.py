@@ -6,21 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
 
 INDEX = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"
-
-
-@pytest.fixture
-def cloud() -> Iterator[CodeArtifact]:
-    """The emulator."""
-    with CodeArtifact() as emulator:
-        yield emulator
 
 
 def run(cloud: CodeArtifact, home: Path, module: str, *arguments: str) -> str:
