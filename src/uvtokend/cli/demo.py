@@ -20,16 +20,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvtokend.cli import console
 from uvtokend.errors import FAILED, OK, UvtokendError
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
 from uvtokend.sandbox.laptop import Laptop, find_uv
-
-if TYPE_CHECKING:
-    import argparse
 
 #: Seconds that a token lives: long enough for a slow machine to fetch the next one, short enough to watch.
 LIFE = 10.0
@@ -56,8 +53,11 @@ class Side:
         return len(self.seconds) + self.failures
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the demo for ``args.seconds`` seconds.
+def run(seconds: float) -> int:
+    """Run the demo.
+
+    Args:
+        seconds: How long it goes on; it installs once at least.
 
     Returns:
         0 if every install through the daemon worked, and none with the exported token after its death; 1 if not; 128
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             ):
                 laptop = Laptop(folder, cloud)
                 with _guarded(laptop):
-                    return Demo(laptop, index, interrupt).run(args.seconds)
+                    return Demo(laptop, index, interrupt).run(seconds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -141,8 +141,11 @@ class Demo:
         self.laptop = laptop
         self.index = index
         self.interrupt = interrupt
+        #: Installs through the daemon's netrc, and with the exported token.
         self.ours, self.control = Side(), Side()
+        #: How many installs worked with a dead token.
         self.too_good = 0
+        #: How many tokens were seen in the netrc, and the last of them.
         self.tokens = 0
         self._last = ""
         self._began = time.monotonic()
@@ -183,6 +186,7 @@ class Demo:
             time.sleep(0.05)
 
     def _why(self) -> str:
+        """Return what the daemon said, or else what `uvtokend status` says of it."""
         said = self.laptop.output.read_text(errors="replace").strip().removeprefix("uvtokend: ")
         return said or self.laptop.uvtokend("status").stdout.strip()
 
@@ -195,7 +199,7 @@ class Demo:
         return entry[2] if entry else None
 
     def _round(self, exported: str) -> None:
-        """Install on both sides, and show it as a line."""
+        """Install on both sides, and show it as a line, and what uv said of a failure that is none of the show's."""
         self._rotations()
         dead = not self.laptop.cloud.valid(exported)
         ours = self._install(self.ours)

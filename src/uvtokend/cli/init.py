@@ -57,7 +57,7 @@ def _candidates(places: list[Path]) -> Iterator[Candidate]:
         files = [place] if place.is_file() else [place / "uv.toml", place / "pyproject.toml"]
         for file in files:
             yield from _read(file)
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(paths.home_folder(), ".config")
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     system = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     for folder in (home, *system.split(":"), "/etc"):
         yield from _read(Path(folder) / "uv" / "uv.toml")
