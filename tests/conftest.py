@@ -1,13 +1,17 @@
-"""What every test shares: which tests this machine cannot run, said aloud instead of skipped in silence."""
+"""What every test shares: a cloud, a folder, and which tests this machine cannot run, said aloud instead of skipped."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from uvtokend.sandbox.codeartifact import CodeArtifact
 
 
 def missing_for_systemd() -> str | None:
@@ -32,3 +36,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reason = missing_for_systemd()
     if reason:
         terminalreporter.write_line(f"left out, the tests marked systemd: {reason}")
+
+
+@pytest.fixture
+def cloud() -> Iterator[CodeArtifact]:
+    """The emulated AWS."""
+    with CodeArtifact() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder

@@ -7,21 +7,17 @@ import os
 import pwd
 import shlex
 import subprocess
-import sys
-import tempfile
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ordinary import ORDINARY, as_user
 from uvtokend import config, paths
 from uvtokend.core.model import Problem
-from uvtokend.errors import ConfigError
+from uvtokend.errors import ConfigError, UsageError
 
 INDEX = '[[index]]\nname = "{}"\nurl = "https://eu-python.pkg.dev/acme/models/simple/"\n'
-#: Any user but root will do for what root may do and others may not.
-ORDINARY = 12345
 
 
 @pytest.fixture
@@ -107,13 +103,14 @@ def test_no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError
 
     monkeypatch.setattr(pwd, "getpwuid", nowhere)
-    for setting in ("relative", None):
+    for setting in ("relative", "", None):
         if setting is None:
             monkeypatch.delenv("HOME")
         else:
             monkeypatch.setenv("HOME", setting)
-        (problem,) = problems()
-        assert (problem.where, problem.mend) == ("HOME", "set HOME to an absolute path")
+        with pytest.raises(UsageError) as caught:
+            config.load()
+        assert caught.value.hint == "set HOME to an absolute path"
 
 
 def test_the_platforms_bundle(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,52 +203,33 @@ def test_a_file_of_somebody_else_is_refused(
         assert (problem.file, problem.mend) == (str(path), f"sudo chown {os.getuid()} {path}")
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Give a folder that every user may enter, which pytest's own are not."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
-
-
-def as_user(folder: Path, uid: int) -> str:
-    """Load the configuration in a process of another user, and return what it says.
-
-    The rights of root are given up only when all is imported, since root's Python may lie where nobody else may read.
+def load_as(folder: Path, uid: int) -> str:
+    """Load the configuration in a process of another user, and return what it says."""
+    script = """
+        import sys
+        try:
+            print(len(config.load(sys.argv[1]).indexes))
+        except ConfigError as error:
+            print(*(problem.mend for problem in error.problems), sep=";")
     """
-    program = f"""
-import os, tomllib
-from uvtokend import config, paths
-from uvtokend.errors import ConfigError
-paths.config_file()  # imports what it needs
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setresgid(*[{uid}] * 3)
-    os.setresuid(*[{uid}] * 3)
-try:
-    print(len(config.load({str(folder / "config.toml")!r}).indexes))
-except ConfigError as error:
-    print(*(problem.mend for problem in error.problems), sep=";")
-"""
-    environment = {**os.environ, "HOME": str(folder)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    imports = "tomllib, platformdirs.unix\nfrom uvtokend import config\nfrom uvtokend.errors import ConfigError"
+    path = str(folder / "config.toml")
+    return as_user(script, path, imports=imports, uid=uid, env={**os.environ, "HOME": str(folder)}).stdout.strip()
 
 
 def test_files_of_three_users(home: Path, open_folder: Path) -> None:
     """As an ordinary user: one's own and root's are read, a third one's and one that cannot be read are not."""
     path = write(open_folder / "config.toml", INDEX.format("a"))
-    assert as_user(open_folder, os.getuid()) == "1"
+    assert load_as(open_folder, os.getuid()) == "1"
     if os.getuid() != 0:
         path.chmod(0)
-        assert as_user(open_folder, os.getuid()) == f"ls -l {path}"
+        assert load_as(open_folder, os.getuid()) == f"ls -l {path}"
         return
     found = {}
     for owner, mode in ((ORDINARY, 0o600), (0, 0o644), (ORDINARY + 1, 0o644), (0, 0o600)):
         os.chown(path, owner, -1)
         path.chmod(mode)
-        found[owner, mode] = as_user(open_folder, ORDINARY)
+        found[owner, mode] = load_as(open_folder, ORDINARY)
     assert found == {
         (ORDINARY, 0o600): "1",
         (0, 0o644): "1",

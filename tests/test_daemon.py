@@ -8,28 +8,20 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from patience import PATIENCE, until
 from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.laptop import Laptop
 from uvtokend.sandbox.web import Answer, Call
 
 FOREIGN = b"# my own\r\nmachine mine.example login me password \xff'mine'\n\n\tmacdef x\n y\n"
-#: What a step may take on a busy machine before the test calls it hung.
-PATIENCE = 40.0
-
-
-@pytest.fixture
-def cloud() -> Iterator[CodeArtifact]:
-    """The emulated AWS."""
-    with CodeArtifact() as emulator:
-        yield emulator
 
 
 @pytest.fixture
@@ -39,15 +31,6 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Ite
     machine.configure(a="https://a.example/simple/")
     yield machine
     machine.stop()
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Await a condition of another process."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def status(laptop: Laptop) -> dict[str, Any]:

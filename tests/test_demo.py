@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from patience import until
+
 TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+\.[\w-]{100,}")
 
 
@@ -94,6 +96,18 @@ def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, mo
     assert "0 failed" in out
     assert "Traceback" not in err
     assert left_behind(folder) == []
+
+
+def test_a_kill_leaves_nothing_behind(folder: Path) -> None:
+    """Killed without a chance to clean up, its daemon and its folder go all the same, soon afterwards."""
+    process = start(folder, 600)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        next(line for line in process.stdout if "installed in" in line)
+        process.kill()
+        process.wait(60)
+    until(lambda: not left_behind(folder))
 
 
 def test_a_reader_that_goes_away_leaves_nothing_behind(folder: Path) -> None:

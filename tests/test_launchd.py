@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import plistlib
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from uvtokend import service
 
 FOLDER = Path(__file__).parent.parent / "launchd"
 TYPES: dict[str, type] = {
@@ -59,3 +64,23 @@ def test_it_finds_the_program_in_the_home_folder(agent: dict[str, Any], tmp_path
     with subprocess.Popen(agent["ProgramArguments"], env=environment, stdout=subprocess.PIPE, text=True) as process:
         said, _ = process.communicate(timeout=20)
     assert said == f"{process.pid} run --quiet\n"
+
+
+def test_it_is_loaded_and_started_by_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed agent is found without a word to launchd; to start it is to load it first, which may fail."""
+    agents, asked = tmp_path / "Library" / "LaunchAgents", tmp_path / "asked"
+    agents.mkdir(parents=True)
+    shutil.copy(next(FOLDER.glob("*.plist")), agents)
+    launchctl = tmp_path / "launchctl"
+    launchctl.write_text(f'#!/bin/sh\necho "$*" >> "{asked}"\ntest "$1" = kickstart\n')
+    launchctl.chmod(0o755)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = service.installed()
+    assert found is not None
+    assert not asked.exists()
+    found.start()
+    domain = f"gui/{os.getuid()}"
+    (plist,) = agents.iterdir()
+    assert asked.read_text() == f"bootstrap {domain} {plist}\nkickstart {domain}/io.github.uvtokend\n"

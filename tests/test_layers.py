@@ -24,7 +24,7 @@ HARMLESS = {
     "itertools",
     "json",
     "math",
-    "os.path",  # its arithmetic on texts, see test_the_core_reads_no_clock_and_no_disk
+    "os.path",  # its arithmetic on texts, see test_the_core_reads_no_disk
     "re",
     "tomllib",
     "typing",
@@ -32,20 +32,34 @@ HARMLESS = {
     "uvtokend.core",
     "uvtokend.errors",
 }
-CLOCKS = {"time", "random"}
+#: Who reads a clock, rolls dice or waits, and why. A decision takes its times as arguments: whoever is not here asks
+#: somebody above for them. A name that ends in / is a folder.
+CLOCKS = {
+    "providers/": {"datetime.now"},  # an issuer tells a life from now on. No fetch waits: when to try again is core's
+    "cli/demo.py": {"time.monotonic", "time.sleep", "time.time"},  # it goes on for as long as it was told
+    "cli/disk.py": {"datetime.now"},  # what is left of a life, for a person who asks now
+    "cli/lifecycle.py": {"time.monotonic", "time.sleep"},  # another process begins or ends, and tells nobody
+    "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
+    "cli/status.py": {"datetime.now"},  # as cli/disk.py
+    "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest
+    "daemon/clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
+    "daemon/events.py": {"datetime.now"},  # when something was told
+    "daemon/files.py": {"time.monotonic", "time.sleep"},  # another program ends its write
+    "daemon/loop.py": {"random.random"},  # the dice, rolled for core
+    "daemon/main.py": {"asyncio.sleep"},  # 0: a turn for the others
+    "daemon/sinks.py": {"time.sleep"},  # as daemon/files.py
+    "daemon/timer.py": {"datetime.now"},  # APScheduler wants to be told a date
+    "sandbox/": {"datetime.now", "time.time"},  # an issuer has a clock of its own
+}
 
 RULES = [
     ("daemon", {"uvtokend.providers"}, "the daemon spawns providers; importing one would load an SDK into it"),
     ("daemon", {"uvtokend.cli", "uvtokend.sandbox", "psutil"}, "the daemon stays small"),
     ("providers", {"uvtokend.daemon", "uvtokend.cli"}, "a worker knows nothing of who spawned it"),
-    ("providers", CLOCKS, "no fetch waits or rolls dice: when to try again is the core's to say"),
     ("providers", {"uvtokend.sandbox"}, "the real service is asked, never an emulator"),
     ("cli", {"uvtokend.providers"}, "a verb that fetches does it in a child process, as the daemon does"),
-    ("cli", {"random"}, "the dice are the daemon's"),
     ("service", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "sandbox")}, "it knows units only"),
-    ("service", CLOCKS, "it waits for nothing"),
     ("sandbox", {f"uvtokend.{part}" for part in ("core", "daemon", "providers")}, "it would share their mistakes"),
-    ("sandbox", {"random"}, "what an emulator makes up comes from secrets, as a service's does"),
 ]  # fmt: skip
 
 
@@ -102,15 +116,42 @@ def test_apscheduler_is_known_to_the_timer_alone() -> None:
     assert users == {"timer.py"}
 
 
-def test_the_core_reads_no_clock_and_no_disk() -> None:
-    """Times and texts are arguments: `now`, `today`, `environ`, `open` and `exists` are not even named."""
-    effects = {"utcnow", "today", "environ", "getenv", "urandom", "expanduser", "expandvars", "abspath", "realpath"}
+#: Beside the modules `time` and `random`.
+WAYS = {f"{kind}.{way}" for kind in ("datetime", "date") for way in ("now", "today", "utcnow")}
+WAYS |= {"asyncio.sleep", "loop.time", "get_running_loop.time"}
+
+
+def clocks(file: Path) -> Iterator[str]:
+    """Yield what a file uses of clocks, dice and waiting."""
+    modules = {"time", "random"} & set(imports(file))
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module in modules:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            name = f"{owner.removesuffix('()').split('.')[-1]}.{node.attr}"
+            if owner in modules or name in WAYS:
+                yield name
+
+
+def test_who_reads_a_clock() -> None:
+    """Time is an argument: only the files named above read a clock, roll dice or wait, and each only as it must."""
+    found: dict[str, set[str]] = {}
+    for file in FILES:
+        name = str(file.relative_to(SRC / "uvtokend"))
+        folder = f"{name.partition('/')[0]}/"
+        found.setdefault(folder if folder in CLOCKS else name, set()).update(clocks(file))
+    assert {name: uses for name, uses in found.items() if uses} == CLOCKS
+
+
+def test_the_core_reads_no_disk() -> None:
+    """Texts are arguments, as times are: `environ`, `open` and `exists` are not even named."""
+    effects = {"environ", "getenv", "urandom", "expanduser", "expandvars", "abspath", "realpath"}
     effects |= {"exists", "isfile", "isdir", "islink", "getmtime", "getsize", "samefile"}
     for file in (SRC / "uvtokend" / "core").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute):
                 assert node.attr not in effects, f"{file.name}: {node.attr}"
-                assert not (node.attr == "now" and ast.unparse(node.value) == "datetime"), file.name
                 assert not (ast.unparse(node.value) == "os" and node.attr != "path"), f"{file.name}: os.{node.attr}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"open", "print", "input"}, file.name

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import platformdirs
@@ -12,8 +14,9 @@ import pytest
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
+from ordinary import as_user
 from uvtokend import paths
-from uvtokend.errors import UvtokendError
+from uvtokend.errors import UsageError, UvtokendError
 
 NAMES = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "UVTOKEND_SOCKET", "UVTOKEND_CONFIG")
 
@@ -32,21 +35,69 @@ def private(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("xdg", [None, "", "relative", "/somewhere/else", "/somewhere/else/", "/"])
-@pytest.mark.parametrize("home", [None, "", "relative", "/home/me", "/home/me/", "/"])
+@pytest.mark.parametrize("home", ["/home/me", "/home/me/", "/", None])
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_the_state_folder_is_platformdirs_own(
     monkeypatch: pytest.MonkeyPatch, xdg: str | None, home: str | None, platform: str
 ) -> None:
-    """What the hot path works out by itself is what platformdirs would have said."""
+    """What the hot path works out by itself is what platformdirs would have said, without HOME by the passwd entry."""
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: types.SimpleNamespace(pw_dir="/home/entry"))
     for name, value in (("XDG_STATE_HOME", xdg), ("HOME", home)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-    if platform == "darwin" and (home is None or not home.startswith("/")):
-        platform = "linux"  # such a home is left to platformdirs, which looks at the real platform
     monkeypatch.setattr(sys, "platform", platform)
     expected = (MacOS if platform == "darwin" else Unix)("uvtokend", False).user_state_dir
     assert os.path.normpath(paths.state_folder()) == os.path.normpath(expected)
     assert paths.state_file() == os.path.join(paths.state_folder(), "state.json")
     assert paths.events_file() == os.path.join(paths.state_folder(), "events.jsonl")
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_without_a_home_its_places_are_refused(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """Where nothing says an absolute home, what lies in it is refused with the mend; what was named is not."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    for place in (paths.home_folder, paths.config_file, paths.state_folder):
+        with pytest.raises(UsageError) as caught:
+            place()
+        assert caught.value.hint == "set HOME to an absolute path"
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert (paths.config_file(), paths.state_folder()) == ("/config/uvtokend/config.toml", "/state/uvtokend")
+
+
+HOMELESS = (2, "Nobody knows where your home folder is")
+NOT_OURS = (1, "belongs to uid 0")
+CLOSED = (1, "set HOME to a folder that you may write")
+NOTHING = {"status": (0, "uvtokend init"), "init": (1, "nothing to add")}
+
+
+@pytest.mark.parametrize(
+    ("home", "expected"),
+    [
+        (None, dict.fromkeys(("status", "run", "init", "once"), HOMELESS)),
+        ("/", {**NOTHING, "run": NOT_OURS, "once": NOT_OURS}),
+        ("/nonexistent", {**NOTHING, "run": CLOSED, "once": CLOSED}),
+    ],
+)
+def test_verbs_of_a_user_without_an_entry(
+    open_folder: Path, home: str | None, expected: dict[str, tuple[int, str]]
+) -> None:
+    """A number without a name, as containers run it: each verb says what is missing, and none shows a traceback."""
+    if home is None and os.geteuid() != 0:
+        home = ""  # we cannot become such a user, but then too there is no home
+    env = {"XDG_CONFIG_DIRS": str(open_folder)} | ({} if home is None else {"HOME": home})
+    imports = "sys, platformdirs.unix, uvtokend.daemon.main\nfrom uvtokend.cli import disk, init, once, parser, status"
+    script = "from uvtokend.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    for verb, (exit_status, said) in expected.items():
+        arguments = ("--yes", str(open_folder)) if verb == "init" else ()
+        done = as_user(script, verb, *arguments, imports=f"{imports}, main", env=env)
+        assert (done.returncode, said in done.stdout + done.stderr) == (exit_status, True), (verb, done)
+        assert "Traceback" not in done.stderr
+        assert "should not have happened" not in done.stderr
 
 
 def test_the_socket_is_in_platformdirs_runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -141,6 +192,16 @@ def test_a_folder_that_is_not_private_is_refused(
         assert caught.value.hint
 
 
+def test_a_hint_can_be_pasted(tmp_path: Path) -> None:
+    """The command that mends a folder works on a path with a space, as macOS has it."""
+    folder = private(tmp_path / "Application Support")
+    folder.chmod(0o755)
+    with pytest.raises(UvtokendError) as caught:
+        paths.check_private(str(folder))
+    subprocess.run(["/bin/sh", "-c", str(caught.value.hint)], check=True)
+    paths.check_private(str(folder))
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     """A file in the way of a parent is a sentence, not a bare OSError."""
     (tmp_path / "file").touch()
@@ -150,11 +211,10 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
         paths.check_private(str(tmp_path / "file" / "a"))
 
 
-def test_the_hot_path_imports_no_platformdirs(tmp_path: Path) -> None:
-    """With a home there is no need to ask platformdirs, which would cost as much as Python's own start."""
+def test_the_hot_path_imports_no_platformdirs() -> None:
+    """Socket and state folder are found without platformdirs, which would cost as much as Python's own start."""
     code = "import sys; from uvtokend import paths; paths.socket_file(); paths.state_file(); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
-    )
+    command, env = [sys.executable, "-c", code], {"HOME": "/home/me"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "uvtokend.paths" in done.stdout.split()
     assert not {"platformdirs", "pathlib", "typing", "dataclasses"} & set(done.stdout.split())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ordinary import ORDINARY, as_user
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc import BEGIN
 from uvtokend.daemon import exchange, files
@@ -24,7 +25,6 @@ from uvtokend.daemon.sinks import Delivery, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
 FOREIGN = b"# mine\nmachine x.example login me password mine\n\xff no last line end"
-NOBODY = 65534
 OURS = {"a.example": ("aws", "")}
 
 
@@ -145,8 +145,8 @@ class TestDeliver:
         path.write_bytes(b"#x\n")
         path.chmod(0o644)
         if os.geteuid() == 0:
-            done = as_user(TestAsOrdinaryUser.SCRIPT, str(path))
-            assert done.stdout == f"not-ours|sudo chown {NOBODY} {path}\n"
+            done = as_owner(TestAsOrdinaryUser.SCRIPT, str(path))
+            assert done.stdout == f"not-ours|sudo chown {ORDINARY} {path}\n"
             assert path.read_bytes() == b"#x\n"
         assert os.listdir(users_home) == [".netrc"]
 
@@ -236,30 +236,21 @@ class TestRefusals:
         assert deliver(path, entry()).changed
 
 
-def as_user(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as an ordinary user, whoever we are.
-
-    The rights of root are given up only when all is imported, since root's Python may lie where nobody else may read.
-    """
-    start = "import ctypes, fcntl, os, pathlib, uvtokend.core.netrc_merge, uvtokend.daemon.sinks\n"
-    if os.geteuid() == 0:
-        start += f"os.setgroups([])\nos.setresgid(*[{NOBODY}] * 3)\nos.setresuid(*[{NOBODY}] * 3)\n"
-    words = [sys.executable, "-c", start + textwrap.dedent(script), *arguments]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+def as_owner(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return as_user(
+        script, *arguments, imports="ctypes, fcntl, pathlib, uvtokend.core.netrc_merge, uvtokend.daemon.sinks"
+    )
 
 
 @pytest.fixture
-def users_home(home: Path) -> Iterator[Path]:
-    """A home of the ordinary user that `as_user` runs as."""
-    upper = [
-        folder for folder in home.parents if not folder.stat().st_mode & stat.S_IXOTH and folder.stat().st_uid == 0
-    ]
+def users_home(open_folder: Path) -> Iterator[Path]:
+    """A home of the ordinary user that `as_owner` runs as."""
+    home = open_folder / "home"
+    home.mkdir(0o700)
     if os.geteuid() == 0:
-        os.chown(home, NOBODY, NOBODY)
-        for folder in upper:
-            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
+        os.chown(home, ORDINARY, ORDINARY)
     yield home
-    home.chmod(0o700)
+    home.chmod(0o700)  # or a test's 0 would keep an ordinary user from removing it
 
 
 class TestAsOrdinaryUser:
@@ -280,10 +271,10 @@ class TestAsOrdinaryUser:
         """No right of root is needed, also where the file is 0400."""
         path = users_home / ".netrc"
         assert (
-            as_user("import pathlib, sys; pathlib.Path(sys.argv[1]).write_bytes(b'#x\\n')", str(path)).returncode == 0
+            as_owner("import pathlib, sys; pathlib.Path(sys.argv[1]).write_bytes(b'#x\\n')", str(path)).returncode == 0
         )
         path.chmod(0o400)
-        done = as_user(self.SCRIPT, str(path))
+        done = as_owner(self.SCRIPT, str(path))
         assert (done.stdout, done.stderr) == ("True\n", "")
         assert path.read_bytes() == block() + b"#x\n"
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
@@ -291,7 +282,7 @@ class TestAsOrdinaryUser:
     def test_a_read_only_folder(self, users_home: Path) -> None:
         """It is named with its mend, the preflight tells it, and nothing is changed."""
         users_home.chmod(0o500)
-        done = as_user(self.SCRIPT, str(users_home / ".netrc"))
+        done = as_owner(self.SCRIPT, str(users_home / ".netrc"))
         assert done.stdout == f"no-permission|chmod u+rwx {users_home}\n"
         assert os.listdir(users_home) == []
 
@@ -300,7 +291,7 @@ class TestAsOrdinaryUser:
         path = users_home / ".netrc"
         path.write_bytes(b"#x\n")
         path.chmod(0o000)
-        done = as_user(self.SCRIPT, str(path))
+        done = as_owner(self.SCRIPT, str(path))
         assert done.stdout == f"no-permission|chmod u+rw {path}\n"
 
     def test_a_folder_of_somebody_else(self, users_home: Path) -> None:
@@ -308,13 +299,13 @@ class TestAsOrdinaryUser:
         other = users_home / "other"
         other.mkdir()
         if os.geteuid() == 0:
-            os.chown(other, 12345, 12345)
-            done = as_user(self.SCRIPT, str(other / "netrc"))
-            assert done.stdout == f"open-folder|sudo chown {NOBODY} {other}\n"
+            os.chown(other, ORDINARY + 1, ORDINARY + 1)
+            done = as_owner(self.SCRIPT, str(other / "netrc"))
+            assert done.stdout == f"open-folder|sudo chown {ORDINARY} {other}\n"
             other.chmod(0o000)
             users_home.chmod(0o000)
-            assert as_user(self.SCRIPT, str(other / "netrc")).stdout == "no-permission|None\n"
-        assert as_user(self.SCRIPT, "/etc/netrc").stdout == "no-permission|None\n"
+            assert as_owner(self.SCRIPT, str(other / "netrc")).stdout == "no-permission|None\n"
+        assert as_owner(self.SCRIPT, "/etc/netrc").stdout == "no-permission|None\n"
 
 
 def in_namespace(setup: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ An ordinary user's manager, with a journal, in namespaces of its own: ``systemd_
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_the_unit(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     shutil.copy(UNIT, units)
     (units / "uvtokend.service.d" / "soon.conf").write_text("[Service]\nRestartSec=100ms\n")
-    (binaries / "uvtokend").write_text(f'#!/bin/sh\nexec {sys.executable} -P -m uvtokend "$@"\n')
+    (binaries / "uvtokend").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m uvtokend "$@"\n')
     (binaries / "uvtokend").chmod(0o755)
     (config / "config.toml").write_text(
         '[[index]]\nname = "corp"\nurl = "https://corp.example/simple/"\nprovider = "command"\n'

@@ -33,11 +33,9 @@ def load(explicit: str | None = None) -> Settings:
 
     Raises:
         ConfigError: With every problem in them.
+        UsageError: There is no home folder.
     """
-    home = os.path.expanduser("~")
-    if not os.path.isabs(home):  # before platformdirs is asked, which raises RuntimeError then
-        message = "Nobody knows where your home folder is."
-        raise ConfigError([Problem("the environment", "HOME", message, "set HOME to an absolute path")])
+    home = paths.home_folder()
     user = paths.config_file(explicit)
     named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []

@@ -6,7 +6,7 @@
     ├── FetchFailed          1  a provider could not get a token; carries a `Failure`
     ├── DeliveryFailed       1  a token is there, but its sink could not be written
     ├── NotRunning           3  no daemon answers on the control socket
-    └── UsageError           2  wrong usage, an unknown index name too
+    └── UsageError           2  wrong usage: an unknown index name too, or an environment without a home
         └── ConfigError      2  the configuration is wrong; carries every problem at once
 
 An error that reaches a person is a sentence and, where a person can mend it, the exact command. Its text never holds a
@@ -70,7 +70,7 @@ class NotRunning(UvtokendError):
 
 
 class UsageError(UvtokendError):
-    """The command line asks for something that does not exist."""
+    """The command line asks for something that does not exist, or the environment lacks what everything needs."""
 
     exit_status = USAGE
 

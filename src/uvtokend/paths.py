@@ -2,18 +2,19 @@
 
 Every folder is the one that platformdirs names. `status` must start near Python's own floor, and importing platformdirs
 alone costs as much as that floor; so the two answers that it needs, the socket and the state folder, are worked out
-here for the usual case, and asked of platformdirs otherwise. A test holds them equal.
+here. A test holds them equal.
 """
 
 # pathlib would cost a third of Python's own start; os.path is there already.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 
-from uvtokend.errors import UvtokendError
+from uvtokend.errors import UsageError, UvtokendError
 
 APP = "uvtokend"
 #: Longest path of a unix socket in bytes, without its final NUL: unix(7), and sys/un.h of macOS.
@@ -21,15 +22,33 @@ SUN_PATH_MAX = 103 if sys.platform == "darwin" else 107
 PRIVATE = 0o700
 
 
+def home_folder() -> str:
+    """Return the user's home folder: what ``HOME`` says, or else the passwd entry.
+
+    Raises:
+        UsageError: Neither says an absolute path: in a container, a process may run as a number without a name.
+    """
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home) or os.environ.get("HOME") == "":  # an empty one would lead to the root folder
+        message = "Nobody knows where your home folder is: HOME is no absolute path."
+        raise UsageError(message, "set HOME to an absolute path")
+    return home
+
+
 def config_file(explicit: str | None = None) -> str:
     """Return the user's configuration file.
 
     Args:
         explicit: What `--config` names; wins over ``UVTOKEND_CONFIG``.
+
+    Raises:
+        UsageError: It lies in the home folder, and there is none.
     """
     named = explicit or os.environ.get("UVTOKEND_CONFIG")
     if named:
         return _absolute(named)
+    if not os.path.isabs(os.environ.get("XDG_CONFIG_HOME", "")):
+        home_folder()  # without one, platformdirs would raise a RuntimeError, or name a folder beneath the current one
     from platformdirs import user_config_dir  # noqa: PLC0415 - see the module's docstring
 
     return os.path.join(user_config_dir(APP, False), "config.toml")
@@ -43,17 +62,16 @@ def site_config_file() -> str:
 
 
 def state_folder() -> str:
-    """Return the folder of the state file, the events and the locks. It need not exist."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(base):
-        return os.path.join(base, APP)
-    home = os.environ.get("HOME", "")
-    if os.path.isabs(home):
-        default = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
-        return os.path.join(home.rstrip("/") or "/", default, APP)
-    from platformdirs import user_state_dir  # noqa: PLC0415 - see the module's docstring
+    """Return the folder of the state file, the events and the locks. It need not exist.
 
-    return user_state_dir(APP, False)
+    Raises:
+        UsageError: It lies in the home folder, and there is none.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        default = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
+        base = os.path.join(home_folder(), default)
+    return os.path.join(base, APP)
 
 
 def state_file() -> str:
@@ -106,7 +124,8 @@ def private_folder(path: str) -> None:
         _create(path)
     except OSError as error:
         message = f"The folder {path} cannot be created: {error.strerror}"
-        raise UvtokendError(message) from error
+        closed = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
+        raise UvtokendError(message, "set HOME to a folder that you may write" if closed else None) from error
     check_private(path)
 
 
@@ -126,16 +145,23 @@ def check_private(path: str) -> None:
     mode = stat.S_IMODE(info.st_mode)
     if stat.S_ISLNK(info.st_mode):
         message = f"{path} is a symbolic link: uvtokend wants a folder of its own there"
-        raise UvtokendError(message, f"rm {path}")
+        raise UvtokendError(message, f"rm {quoted(path)}")
     if not stat.S_ISDIR(info.st_mode):
         message = f"{path} is not a folder"
-        raise UvtokendError(message, f"rm {path}")
+        raise UvtokendError(message, f"rm {quoted(path)}")
     if info.st_uid != os.geteuid():
         message = f"The folder {path} belongs to uid {info.st_uid}, not to you (uid {os.geteuid()})"
         raise UvtokendError(message, "set UVTOKEND_SOCKET to a path in a folder of your own with mode 0700")
     if mode & 0o777 != PRIVATE:
         message = f"Others may enter the folder {path} (mode {mode:04o}, wanted 0700)"
-        raise UvtokendError(message, f"chmod 700 {path}")
+        raise UvtokendError(message, f"chmod 700 {quoted(path)}")
+
+
+def quoted(path: str) -> str:
+    """Quote a path for a command that a person can paste: macOS has a space in the usual one."""
+    from shlex import quote  # noqa: PLC0415 - it imports re, which the hot path does without
+
+    return quote(path)
 
 
 def _runtime_folder() -> str | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import loopback
 import pytest
+from loopback import CANARY, forget, program, quiet
 
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.errors import FetchFailed
@@ -19,7 +20,6 @@ from uvtokend.sandbox.web import Call, Server
 
 SERVICE = f"https://pkgs.dev.azure.com/{ORGANISATION}"
 LEGACY = f"https://{ORGANISATION}.pkgs.visualstudio.com"
-CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
 #: Variables of the machine that would lead a library elsewhere.
 FOREIGN = ("PROXY", "AZURE_", "IDENTITY_", "IMDS_", "MSI_", "CA_BUNDLE", "SSL_CERT", "ARTIFACTS_", "VSS_")
 
@@ -39,9 +39,7 @@ class World:
             self.patch.setenv(name, text)
 
     def program(self, name: str, script: str) -> None:
-        path = self.home / "bin" / name
-        path.write_text("#!/bin/sh\n" + script)
-        path.chmod(0o755)
+        program(self.home / "bin" / name, script)
 
     def tool(self, name: str, answer: str) -> None:
         """Install a tool that answers, and notes its arguments in the file ``<name>.log``."""
@@ -87,8 +85,7 @@ class World:
         """Fetch, expect a failure, and look for secrets in all that could be logged of it."""
         with pytest.raises(FetchFailed) as caught:
             self.fetch(service, **options)
-        self.check_quiet("".join(traceback.format_exception(caught.value)) + repr(caught.value.failure))
-        return caught.value.failure
+        return quiet(caught, [*self.secrets, *self.cloud.issued()])
 
     def check_quiet(self, shown: str) -> None:
         assert not [secret for secret in [*self.secrets, *self.cloud.issued()] if secret in shown]
@@ -101,16 +98,12 @@ class World:
 
 
 def asked(service: str = SERVICE, **options: Frozen) -> Request:
-    """Return a request with options, whose hyphens are underscores here."""
-    pairs = sorted((name.replace("_", "-"), value) for name, value in options.items())
-    return Request("azure-artifacts", service, tuple(pairs))
+    return loopback.asked("azure-artifacts", service, **options)
 
 
 def loopback_world(home: Path, patch: pytest.MonkeyPatch, proxy: TlsProxy) -> World:
     """Make a world whose environment leads every library to it; the proxy may have served another one before."""
-    for name in list(os.environ):
-        if any(word in name.upper() for word in FOREIGN):
-            patch.delenv(name)
+    forget(patch, FOREIGN)
     cloud = AzureCloud()
     (home / "bin").mkdir()
     proxy.sites = cloud.sites

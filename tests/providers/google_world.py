@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import loopback
 import pytest
+from loopback import CANARY, forget, program, quiet
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
@@ -24,7 +25,6 @@ from uvtokend.sandbox.tls import TlsProxy
 from uvtokend.sandbox.web import Server
 
 TARGET = f"deployer@{fake.PROJECT}.iam.gserviceaccount.com"
-CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
 #: Variables of the machine that would lead a library elsewhere.
 FOREIGN = ("PROXY", "GOOGLE_", "CLOUDSDK_", "GCE_", "CA_BUNDLE", "SSL_CERT", "GCLOUD")
 
@@ -66,11 +66,7 @@ class World:
         return str(path)
 
     def program(self, script: str, name: str = "gcloud") -> str:
-        path = self.home / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("#!/bin/sh\n" + script)
-        path.chmod(0o755)
-        return str(path)
+        return program(self.home / "bin" / name, script)
 
     def machine(self, metadata: Server) -> None:
         """Run on a machine whose metadata server is `metadata`; google-auth reads these variables at its import."""
@@ -89,26 +85,20 @@ class World:
         """Fetch, expect a failure, and look for secrets in all that could be logged of it."""
         with pytest.raises(FetchFailed) as caught:
             google.fetch(asked(**options))
-        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.failure)
-        assert not [secret for secret in [*self.secrets, CANARY] if secret in shown]
-        return caught.value.failure
+        return quiet(caught, [*self.secrets, CANARY])
 
     def paths(self) -> list[str]:
         return [f"{host}{call.path}" for host, call in self.proxy.calls]
 
 
 def asked(**options: Frozen) -> Request:
-    """Return a request with options, whose hyphens are underscores here."""
-    pairs = sorted((name.replace("_", "-"), value) for name, value in options.items())
-    return Request("google-artifact-registry", options=tuple(pairs))
+    return loopback.asked("google-artifact-registry", **options)
 
 
 @contextmanager
 def loopback_world(home: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
     """Make a world in `home`, and an environment that knows nothing else: no other proxy, no gcloud, no netrc."""
-    for name in list(os.environ):
-        if any(word in name.upper() for word in FOREIGN):
-            patch.delenv(name)
+    forget(patch, FOREIGN)
     cloud = fake.GoogleCloud()
     (home / "bin").mkdir()
     with TlsProxy(cloud.sites) as proxy:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from botocore import exceptions as raised
 from botocore.config import Config
+from loopback import forget
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
@@ -50,9 +51,7 @@ def request(**options: Frozen) -> Request:
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtifact]:
     """The emulator, and an environment in which nothing but it can be found."""
-    for name in list(os.environ):
-        if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
+    forget(monkeypatch, ("AWS_", "_PROXY"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with CodeArtifact() as emulator:

@@ -6,24 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
 
 INDEX = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"
 
 
-@pytest.fixture
-def cloud() -> Iterator[CodeArtifact]:
-    """The emulator."""
-    with CodeArtifact() as emulator:
-        yield emulator
-
-
-def run(cloud: CodeArtifact, home: Path, program: str, *arguments: str) -> str:
+def run(cloud: CodeArtifact, home: Path, module: str, *arguments: str) -> str:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -33,14 +23,15 @@ def run(cloud: CodeArtifact, home: Path, program: str, *arguments: str) -> str:
         "PYTHON_KEYRING_BACKEND": "keyrings.codeartifact.CodeArtifactBackend",
         **cloud.environment(),
     }
-    command = [str(Path(sys.executable).parent / program), *arguments]
+    # As a module: the first line of a script cannot name a Python whose path has a space in it.
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_the_aws_command(cloud: CodeArtifact, tmp_path: Path) -> None:
     """``aws codeartifact get-authorization-token`` reads token and end of life."""
     what = ("codeartifact", "get-authorization-token", "--domain", "acme", "--region", "eu-central-1")
-    answer = json.loads(run(cloud, tmp_path, "aws", *what, "--output", "json"))
+    answer = json.loads(run(cloud, tmp_path, "awscli", *what, "--output", "json"))
     assert cloud.valid(answer["authorizationToken"])
     assert answer["expiration"]
 

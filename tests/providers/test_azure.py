@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from azure_world import CANARY, LEGACY, SERVICE, World, asked, loopback_world
+from azure_world import LEGACY, SERVICE, World, asked, loopback_world
+from loopback import CANARY
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google_world import CANARY, TARGET, World, asked, loopback_world
+from google_world import TARGET, World, asked, loopback_world
+from loopback import CANARY
 
 from uvtokend.core.model import Credential, Failure
 from uvtokend.providers import google, google_gcloud, google_transport

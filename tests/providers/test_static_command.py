@@ -6,23 +6,17 @@ import asyncio
 import json
 import os
 import shlex
-import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from loopback import CANARY, asked, quiet
 
-from uvtokend.core.model import Credential, Failure, Frozen, Request
+from uvtokend.core.model import Credential, Failure, Frozen
 from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import command, static
-
-CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
-
-
-def asked(provider: str, **options: Frozen) -> Request:
-    return Request(provider, options=tuple(sorted(options.items())))
 
 
 def said(script: str) -> Credential:
@@ -33,12 +27,6 @@ def said(script: str) -> Credential:
 def answered(**members: object) -> Credential:
     """Fetch from a program that prints one JSON object."""
     return said(f"printf %s {shlex.quote(json.dumps(members))}")
-
-
-def quiet(caught: pytest.ExceptionInfo[FetchFailed]) -> Failure:
-    """Return a failure after looking for the canary in all that could be logged of it."""
-    assert CANARY not in "".join(traceback.format_exception(caught.value)) + repr(caught.value.failure)
-    return caught.value.failure
 
 
 # ------------------------------------------------------------------------------------------------------------ static

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def keep(backup: Backup) -> None:
         os.fsync(file.fileno())
 
 
+def set_aside(file: Path) -> str:
+    """Return the command that takes a broken backup out of the way and purges without it."""
+    return f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.broken')} && uvtokend purge"
+
+
 def newest_first() -> list[Backup]:
     """Return all backups in the order in which they must be put back.
 
@@ -64,5 +70,5 @@ def newest_first() -> list[Backup]:
             found.append(Backup(file, str(document["netrc"]), str(document["backup"]).encode("ascii")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"The backup {file} cannot be read ({type(error).__name__}), so what it holds is not put back."
-            raise UvtokendError(message, f"mv {file} {file}.broken && uvtokend purge") from error
+            raise UvtokendError(message, set_aside(file)) from error
     return found

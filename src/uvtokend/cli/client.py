@@ -69,7 +69,7 @@ class Connection:
             if isinstance(error, (TimeoutError, BlockingIOError)):
                 raise NoAnswerError(timeout) from None
             message = f"The control socket {path} cannot be reached: {error.strerror}."
-            raise UvtokendError(message, f"ls -l {path}") from None
+            raise UvtokendError(message, f"ls -l {paths.quoted(path)}") from None
 
     def __enter__(self) -> Connection:
         return self

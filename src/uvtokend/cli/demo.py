@@ -7,27 +7,26 @@ that was exported once, and fails as soon as that token has died.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvtokend.cli import console
 from uvtokend.errors import FAILED, OK, UvtokendError
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
 from uvtokend.sandbox.laptop import Laptop, find_uv
-
-if TYPE_CHECKING:
-    import argparse
 
 #: Seconds that a token lives: long enough for a slow machine to fetch the next one, short enough to watch.
 LIFE = 10.0
@@ -54,8 +53,11 @@ class Side:
         return len(self.seconds) + self.failures
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the demo for ``args.seconds`` seconds.
+def run(seconds: float) -> int:
+    """Run the demo.
+
+    Args:
+        seconds: How long it goes on; it installs once at least.
 
     Returns:
         0 if every install through the daemon worked, and none with the exported token after its death; 1 if not; 128
@@ -72,9 +74,34 @@ def run(args: argparse.Namespace) -> int:
                 CodeArtifact(LIFE) as cloud,
                 PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
             ):
-                return Demo(Laptop(folder, cloud), index, interrupt).run(args.seconds)
+                laptop = Laptop(folder, cloud)
+                with _guarded(laptop):
+                    return Demo(laptop, index, interrupt).run(seconds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _guarded(laptop: Laptop) -> Iterator[None]:
+    """Leave nothing behind even if we are killed: a shell cleans up when our end of its pipe closes.
+
+    It waits a second for a daemon that is just starting to be one that can be stopped.
+    """
+    stop = 'read -r _; folder=$1; shift; sleep 1; "$@"'
+    remove = 'for _ in 1 2 3 4 5; do rm -rf "$folder" && break; sleep 1; done'  # a uv may still be writing there
+    guard = subprocess.Popen(  # noqa: S603 - ourselves
+        ["/bin/sh", "-c", f"{stop}; {remove}", "sh", str(laptop.folder), *laptop.ourselves("stop")],
+        env=laptop.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 class Interrupt:
@@ -114,8 +141,11 @@ class Demo:
         self.laptop = laptop
         self.index = index
         self.interrupt = interrupt
+        #: Installs through the daemon's netrc, and with the exported token.
         self.ours, self.control = Side(), Side()
+        #: How many installs worked with a dead token.
         self.too_good = 0
+        #: How many tokens were seen in the netrc, and the last of them.
         self.tokens = 0
         self._last = ""
         self._began = time.monotonic()
@@ -156,6 +186,7 @@ class Demo:
             time.sleep(0.05)
 
     def _why(self) -> str:
+        """Return what the daemon said, or else what `uvtokend status` says of it."""
         said = self.laptop.output.read_text(errors="replace").strip().removeprefix("uvtokend: ")
         return said or self.laptop.uvtokend("status").stdout.strip()
 
@@ -168,7 +199,7 @@ class Demo:
         return entry[2] if entry else None
 
     def _round(self, exported: str) -> None:
-        """Install on both sides, and show it as a line."""
+        """Install on both sides, and show it as a line, and what uv said of a failure that is none of the show's."""
         self._rotations()
         dead = not self.laptop.cloud.valid(exported)
         ours = self._install(self.ours)

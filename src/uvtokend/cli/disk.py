@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -48,7 +47,7 @@ def document(names: list[str], config: str | None) -> dict[str, Json]:
             entries = {**entries, **stored}
     except DeliveryFailed as error:
         delivery = {"ok": False, "problem": error.message}
-    now = datetime.fromtimestamp(time.time(), UTC)
+    now = datetime.now(UTC)
     return {
         "version": __version__,
         "pid": None,

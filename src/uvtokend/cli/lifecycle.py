@@ -44,7 +44,7 @@ def start(config_file: str | None, wait: float) -> int:
         return OK
     settings = config.load(config_file)
     deadline = time.monotonic() + wait
-    unit = None if _special(config_file) else service.installed()
+    unit = None if _wants_another(config_file) else service.installed()
     if unit is None:
         child = _spawn(config_file)
         running = _await_answer(deadline, child.problem)
@@ -90,6 +90,10 @@ def restart(config_file: str | None, wait: float) -> int:
     Args:
         config_file: Another configuration file.
         wait: Seconds to wait for its answer.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        UvtokendError: The old one will not go, or the new one could not start, and why.
     """
     config.load(config_file)
     with contextlib.suppress(NotRunning):
@@ -98,7 +102,12 @@ def restart(config_file: str | None, wait: float) -> int:
 
 
 def reload() -> int:
-    """Let the daemon read its configuration again. A bad one is refused whole and the old one stays in force."""
+    """Let the daemon read its configuration again. A bad one is refused whole and the old one stays in force.
+
+    Raises:
+        NotRunning: There is none.
+        ConfigError: The configuration is wrong.
+    """
     answer = client.call("reload")
     for notice in answer["notices"]:
         console.say(notice)
@@ -112,7 +121,13 @@ def reload() -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """The daemon that we have started, and where its output begins."""
+    """The daemon that we have started.
+
+    Args:
+        process: It.
+        output: The file that its output is added to.
+        begin: Where in that file its output begins, in bytes.
+    """
 
     process: subprocess.Popen[bytes]
     output: str
@@ -154,6 +169,7 @@ class _StartFailedError(UvtokendError):
 
 
 def _spawn(config_file: str | None) -> _Child:
+    """Start the daemon in a session of its own; what it says before it has its log is added to ``daemon.log``."""
     folder = paths.state_folder()
     paths.private_folder(folder)
     output = os.path.join(folder, "daemon.log")
@@ -184,13 +200,21 @@ def _environ() -> dict[str, str]:
     }
 
 
-def _special(config_file: str | None) -> bool:
-    """Tell whether a daemon is wanted that is not the one of the installed service."""
+def _wants_another(config_file: str | None) -> bool:
+    """Tell whether another daemon is wanted than that of the installed service, which knows none of these."""
     return config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
 
 
 def _await_answer(deadline: float, problem: Callable[[], _StartFailedError | None]) -> Any:
-    """Return what the daemon answers, or None after the deadline."""
+    """Return what the daemon says of itself, or None after the deadline.
+
+    Args:
+        deadline: On the monotonic clock, in seconds.
+        problem: Tells why our own child has ended, if it did.
+
+    Raises:
+        UvtokendError: That problem, unless another daemon answers.
+    """
     while True:
         # In this order: another daemon that was quicker answers although our own child has ended.
         ended = problem()
@@ -206,7 +230,7 @@ def _await_answer(deadline: float, problem: Callable[[], _StartFailedError | Non
 
 
 def _version(timeout: float = client.SOON) -> Any:
-    """Return what a running daemon says of itself, or None."""
+    """Return what a running daemon says of itself, or None; raise NoAnswerError after so many seconds."""
     try:
         return client.call("version", timeout=timeout)
     except (NotRunning, client.HungUpError):

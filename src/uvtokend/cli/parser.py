@@ -197,4 +197,4 @@ def _purge(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from uvtokend.cli import demo  # noqa: PLC0415
 
-    return demo.run(args)
+    return demo.run(args.seconds)

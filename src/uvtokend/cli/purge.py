@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from uvtokend import paths
-from uvtokend.cli import backups, console, lifecycle
+from uvtokend.cli import backups, console, disk, lifecycle
 from uvtokend.cli.backups import Backup
 from uvtokend.config import load
 from uvtokend.core import netrc
@@ -56,15 +56,16 @@ def run(config: str | None) -> int:
 
 
 def _settings(config: str | None) -> Settings:
+    """Return the configuration, or for a broken one what is in force without any."""
     try:
         return load(config)
     except ConfigError:
-        return Settings("", netrc=os.environ.get("NETRC") or "~/.netrc")
+        return Settings("", netrc=os.path.abspath(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc")))
 
 
 def _netrcs(known: State, kept: Iterable[Backup], settings: Settings) -> list[str]:
     """Return every netrc that we may have written, resolved."""
-    current = NetrcSink(os.path.abspath(os.path.expanduser(settings.netrc or "~/.netrc"))).path
+    current = NetrcSink(disk.netrc_path(settings)).path
     found = [known.netrc, *(backup.netrc for backup in kept), current]
     return list(dict.fromkeys(path for path in found if path))
 
@@ -95,11 +96,12 @@ def _marked(text: bytes) -> bool:
 
 
 def _restored(text: bytes, backup: Backup) -> bytes:
+    """Return a netrc's text with what a backup holds put back."""
     try:
         return restore(text, backup.text)
     except ValueError as error:
         message = f"The backup {backup.file} is broken, so what it holds cannot be put back."
-        raise UvtokendError(message, f"mv {backup.file} {backup.file}.broken && uvtokend purge") from error
+        raise UvtokendError(message, backups.set_aside(backup.file)) from error
 
 
 def _remove_files(folder: Path, socket: Path) -> None:

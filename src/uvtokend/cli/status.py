@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import select
 import sys
-import time
 from datetime import UTC, datetime
 
 from uvtokend import __version__
@@ -59,7 +58,7 @@ def show(document: dict[str, Any], as_json: bool) -> None:
 
 
 def _text(document: dict[str, Any]) -> str:
-    now = datetime.fromtimestamp(time.time(), UTC)
+    now = datetime.now(UTC)
     return report.status(document, now, console.width(sys.stdout), console.coloured(sys.stdout))
 
 

@@ -20,9 +20,13 @@ from uvtokend.core.model import Json
 from uvtokend.core.wire import Command, Invalid
 from uvtokend.errors import ConfigError, UvtokendError
 
+#: Places; who comes when all are taken gets that of the longest-silent one.
 MAX_CLIENTS = 128
+#: Seconds that a client may take to read what it was sent.
 SLOW = 10.0
+#: Events that wait for a listener; what it does not take in time is lost to it.
 _BACKLOG_OF_EVENTS = 100
+_TOO_LONG = f"The line is longer than {wire.CONTROL_LIMIT // 1024} KiB."
 
 
 class UnknownNamesError(Exception):
@@ -103,7 +107,10 @@ class ControlServer:
             pass  # the client is gone, slow, or let go
         finally:
             self._clients.pop(task, None)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()  # `close` would wait for a client that does not read
+            else:
+                writer.close()
 
     def _heard(self, task: asyncio.Task[None]) -> None:
         self._clients[task] = asyncio.get_running_loop().time()
@@ -119,7 +126,7 @@ class ControlServer:
                     await _send(writer, wire.encode_error(None, wire.PARSE_ERROR, "The line has no end."))
                 return
             except asyncio.LimitOverrunError:
-                await _send(writer, wire.encode_error(None, wire.INVALID_REQUEST, "The line is longer than 64 KiB."))
+                await _send(writer, wire.encode_error(None, wire.INVALID_REQUEST, _TOO_LONG))
                 return
             self._heard(task)
             command = wire.decode_command(line)
@@ -137,21 +144,11 @@ class ControlServer:
             return wire.encode_error(command.id, wire.METHOD_NOT_FOUND, message)
         try:
             return wire.encode_result(command.id, await call)
-        except UnknownNamesError as error:
-            data: Json = {"unknown": list(error.unknown), "known": list(error.known)}
-            return wire.encode_error(command.id, wire.INVALID_PARAMS, "No index has that name.", data)
-        except ConfigError as error:
-            problems: list[Json] = [
-                {"file": bad.file, "where": bad.where, "message": bad.message, "mend": bad.mend}
-                for bad in error.problems
-            ]
-            return wire.encode_error(command.id, wire.REFUSED, "The configuration is wrong.", {"problems": problems})
-        except UvtokendError as error:
-            return wire.encode_error(command.id, wire.REFUSED, error.message, {"hint": error.hint})
-        except ValueError as error:
-            return wire.encode_error(command.id, wire.INVALID_PARAMS, str(error))
+        except (UnknownNamesError, UvtokendError, ValueError) as error:
+            return wire.encode_error(command.id, *_explained(error))
 
     def _method(self, command: Command) -> Awaitable[Json] | None:
+        """Return what will answer a command, or None if there is no such method."""
         params, handler = command.params, self._handler
         match command.method:
             case "status":
@@ -167,6 +164,7 @@ class ControlServer:
         return None
 
     async def _stream(self, command: Command, writer: asyncio.StreamWriter) -> None:
+        """Send events until the client is gone; nothing that it says is heard any more."""
         events: asyncio.Queue[dict[str, Json]] = asyncio.Queue(_BACKLOG_OF_EVENTS)
 
         def listener(event: dict[str, Json]) -> None:
@@ -182,7 +180,22 @@ class ControlServer:
             leave()
 
 
+def _explained(error: UnknownNamesError | UvtokendError | ValueError) -> tuple[int, str, Json]:
+    """Return code, message and data of a JSON-RPC error, from which `uvtokend.cli.client` makes the error again."""
+    if isinstance(error, UnknownNamesError):
+        return wire.INVALID_PARAMS, "No index has that name.", {"unknown": [*error.unknown], "known": [*error.known]}
+    if isinstance(error, ConfigError):
+        problems: list[Json] = [
+            {"file": bad.file, "where": bad.where, "message": bad.message, "mend": bad.mend} for bad in error.problems
+        ]
+        return wire.REFUSED, "The configuration is wrong.", {"problems": problems}
+    if isinstance(error, UvtokendError):
+        return wire.REFUSED, error.message, {"hint": error.hint}
+    return wire.INVALID_PARAMS, str(error), None
+
+
 async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
+    """Make of what is answered at once something to await, as the others are."""
     return call()
 
 
@@ -207,6 +220,7 @@ def _names(params: dict[str, Json]) -> list[str] | None:
 
 
 async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    """Write a line; raise TimeoutError if the client does not take it in time."""
     writer.write(line)
     await asyncio.wait_for(writer.drain(), SLOW)
 

@@ -103,12 +103,12 @@ async def _once(settings: Settings, sink: NetrcSink, store: Store, log: EventLog
 def _harden() -> None:
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    home = os.path.expanduser("~")
+    home = paths.home_folder()
     with contextlib.suppress(FileNotFoundError):
         owner = os.stat(home).st_uid
         if owner != os.getuid():
             message = f"The home folder {home} belongs to uid {owner}, and this process runs as uid {os.getuid()}."
-            raise UvtokendError(message, "run uvtokend as the user whose home it is, without sudo")
+            raise UvtokendError(message, "leave out sudo, or set HOME to a folder of your own")
 
 
 @contextlib.contextmanager

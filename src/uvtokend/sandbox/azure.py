@@ -13,11 +13,10 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import formatdate
 from typing import Any, Literal
 
+from uvtokend.sandbox.issuer import Issuer, Token
 from uvtokend.sandbox.web import Answer, Call, Site
 
 Endpoint = Literal["login", "packages", "session", "machine"]
@@ -77,14 +76,7 @@ SIGN_IN_PAGE = Answer(
 PORTAL = Answer(200, b"<html>Welcome to our WLAN</html>", {"Content-Type": "text/html; charset=utf-8"})
 
 
-@dataclass(slots=True)
-class _Token:
-    holder: str
-    ends: float
-    kind: Literal["user", "app", "session"]
-
-
-class AzureCloud:
+class AzureCloud(Issuer[Endpoint]):
     """See the module's text.
 
     Attributes:
@@ -96,12 +88,11 @@ class AzureCloud:
         machine_clients: The client ids of this machine's identities; the first is its own. Empty: it has none.
         assertions: The federated tokens that Entra accepts for the workload.
         personal: The organisation belongs to a personal Microsoft account and to no tenant.
-        faults: For an endpoint, what answers instead; remove it to mend the fault.
-        clock_ahead: Seconds by which Azure DevOps' clock is ahead of ours.
         identity_header: What ``X-IDENTITY-HEADER`` has to be (``IDENTITY_HEADER``).
     """
 
     def __init__(self, life: float = 3599) -> None:
+        super().__init__()
         self.tenant = str(uuid.uuid4())
         self.life = life
         self.session_life = 4 * 3600.0
@@ -110,18 +101,15 @@ class AzureCloud:
         self.machine_clients = [str(uuid.uuid4())]
         self.assertions: set[str] = set()
         self.personal = False
-        self.faults: dict[Endpoint, Site] = {}
-        self.clock_ahead = 0.0
         self.identity_header = secrets.token_urlsafe(24)
         self._clients: dict[str, str] = {}
-        self._tokens: dict[str, _Token] = {}
 
     @property
     def sites(self) -> Mapping[str, Site]:
         """The hosts that this Azure stands for, each with what answers its calls."""
-        packages, session = self._guarded("packages", self._packages), self._guarded("session", self._security)
+        packages, session = self.guarded("packages", self._packages), self.guarded("session", self._security)
         return {
-            LOGIN_HOST: self._guarded("login", self._login),
+            LOGIN_HOST: self.guarded("login", self._login),
             PACKAGES_HOST: packages,
             f"{ORGANISATION}.pkgs.visualstudio.com": packages,
             SECURITY_HOST: session,
@@ -131,23 +119,11 @@ class AzureCloud:
     @property
     def machine(self) -> Site:
         """The identity endpoint of a machine on this Azure: of a virtual machine and of App Service."""
-        return self._guarded("machine", self._machine)
-
-    def valid(self, token: str) -> bool:
-        """Tell whether a token was given out here and lives."""
-        return token in self._tokens and self._tokens[token].ends > time.time()
-
-    def holder(self, token: str) -> str:
-        """Return whom a token was given to."""
-        return self._tokens[token].holder
+        return self.guarded("machine", self._machine)
 
     def kind(self, token: str) -> str:
         """Return what a token is: ``user`` or ``app`` (both of Entra), or ``session``."""
         return self._tokens[token].kind
-
-    def issued(self) -> list[str]:
-        """Return every token that was ever given out."""
-        return list(self._tokens)
 
     def application(self) -> tuple[str, str]:
         """Make an application and return its client id and secret."""
@@ -179,14 +155,6 @@ class AzureCloud:
         ends = datetime.fromtimestamp(self._tokens[token].ends, UTC)
         return json.dumps({"token": token, "expiresOn": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
 
-    def _guarded(self, endpoint: Endpoint, site: Site) -> Site:
-        def answer(call: Call) -> Answer:
-            said = self.faults.get(endpoint, site)(call)
-            now = time.time() + self.clock_ahead
-            return Answer(said.status, said.body, {"Date": formatdate(now, usegmt=True), **said.headers})
-
-        return answer
-
     def _entra(self, holder: str, kind: Literal["user", "app"], life: float, claims: dict[str, Any]) -> str:
         now = time.time()
         told = {"aud": RESOURCE, "iss": f"https://sts.windows.net/{self.tenant}/", "tid": self.tenant, "ver": "1.0"}
@@ -195,7 +163,7 @@ class AzureCloud:
         token = _jwt(
             {**told, **times, "oid": subject, "sub": subject if kind == "app" else secrets.token_hex(16), **claims}
         )
-        self._tokens[token] = _Token(holder, now + life, kind)
+        self._tokens[token] = Token(holder, now + life, kind)
         return token
 
     # ---------------------------------------------------------------------------------------------------- Entra
@@ -303,7 +271,7 @@ class AzureCloud:
         # That the session token is a JWT is what tokenType=SelfDescribing says; no recording of it is public.
         claims = {"iss": "app.vstoken.visualstudio.com", "aud": "app.vstoken.visualstudio.com", "exp": int(ends)}
         token = _jwt({**claims, "nbf": int(now), "scp": asked["scope"], "jti": str(uuid.uuid4())})
-        self._tokens[token] = _Token(holder, ends, "session")
+        self._tokens[token] = Token(holder, ends, "session")
         told = datetime.fromtimestamp(ends + self.clock_ahead, UTC)
         # Members: artifacts-credprovider VstsSessionToken; seven digits are .NET's form of a fraction.
         body = {"displayName": asked["displayName"], "scope": asked["scope"], "token": token}

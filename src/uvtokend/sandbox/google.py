@@ -11,9 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import formatdate
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -21,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from uvtokend.sandbox.issuer import Issuer, Token
 from uvtokend.sandbox.web import Answer, Call, Site
 
 Endpoint = Literal["token", "sts", "iam", "metadata"]
@@ -72,61 +71,39 @@ BAD_SIGNATURE = refusal("invalid_grant", "Invalid JWT Signature.")
 UNKNOWN_ACCOUNT = refusal("invalid_grant", "Invalid grant: account not found")
 
 
-@dataclass(slots=True)
-class _Token:
-    holder: str
-    ends: float
-
-
-class GoogleCloud:
+class GoogleCloud(Issuer[Endpoint]):
     """See the module's text.
 
     Attributes:
         life: Seconds that a new token lives. Google was seen to say 3599 for an hour.
-        faults: For an endpoint, what answers instead; remove it to mend the fault.
-        clock_ahead: Seconds by which this Google's clock is ahead of ours.
         impersonable: The service accounts that any identity may impersonate.
         longest: Seconds that an impersonated token may live at most; an organisation's policy may raise it to 43200.
         subjects: The subject tokens that the security token service accepts.
     """
 
     def __init__(self, life: float = 3599) -> None:
+        super().__init__()
         self.life = life
-        self.faults: dict[Endpoint, Site] = {}
-        self.clock_ahead = 0.0
         self.impersonable: set[str] = set()
         self.longest = 3600
         self.subjects: set[str] = set()
         self._keys: dict[str, rsa.RSAPublicKey] = {}
         self._users: dict[str, str] = {}
-        self._tokens: dict[str, _Token] = {}
         self._cached = ""
 
     @property
     def sites(self) -> Mapping[str, Site]:
         """The hosts that this Google stands for, each with what answers its calls."""
         return {
-            OAUTH_HOST: self._guarded("token", self._token),
-            STS_HOST: self._guarded("sts", self._sts),
-            IAM_HOST: self._guarded("iam", self._iam),
+            OAUTH_HOST: self.guarded("token", self._token),
+            STS_HOST: self.guarded("sts", self._sts),
+            IAM_HOST: self.guarded("iam", self._iam),
         }
 
     @property
     def metadata(self) -> Site:
         """The metadata server of a machine on this Google."""
-        return self._guarded("metadata", self._machine)
-
-    def valid(self, token: str) -> bool:
-        """Tell whether a token was given out here and lives."""
-        return token in self._tokens and self._tokens[token].ends > time.time()
-
-    def holder(self, token: str) -> str:
-        """Return whom a token was given to."""
-        return self._tokens[token].holder
-
-    def issued(self) -> list[str]:
-        """Return all the tokens that were given out."""
-        return list(self._tokens)
+        return self.guarded("metadata", self._machine)
 
     def user_token(self, email: str) -> str:
         """Return a token of a user, as gcloud would have it."""
@@ -189,19 +166,9 @@ class GoogleCloud:
             found["service_account_impersonation_url"] = impersonation_url(impersonate)
         return found
 
-    def _guarded(self, endpoint: Endpoint, site: Site) -> Site:
-        def answer(call: Call) -> Answer:
-            said = self.faults.get(endpoint, site)(call)
-            return Answer(said.status, said.body, {"Date": formatdate(self._now(), usegmt=True), **said.headers})
-
-        return answer
-
-    def _now(self) -> float:
-        return time.time() + self.clock_ahead
-
     def _issue(self, holder: str, life: float | None = None) -> str:
         token = "ya29." + secrets.token_urlsafe(150)  # the prefix is all that is public of their form
-        self._tokens[token] = _Token(holder, time.time() + (self.life if life is None else life))
+        self._tokens[token] = Token(holder, time.time() + (self.life if life is None else life))
         return token
 
     def _grant(self, holder: str, **more: Any) -> Answer:
@@ -223,7 +190,7 @@ class GoogleCloud:
             if email is None:
                 return REVOKED
             # A login for ADC asks for openid too, so its answers hold an ID token (OpenID Connect Core 12.2).
-            return self._grant(email, id_token=_id_token(email, self._now()))
+            return self._grant(email, id_token=_id_token(email, self.now()))
         return refusal("unsupported_grant_type", f"Invalid grant_type: {form.get('grant_type')}")
 
     def _signed(self, assertion: str) -> Answer:
@@ -238,7 +205,7 @@ class GoogleCloud:
             return BAD_SIGNATURE
         except (KeyError, TypeError, ValueError):
             return refusal("invalid_grant", "Bad Request")
-        if not claims["iat"] - SKEW <= self._now() <= claims["exp"] or claims["exp"] - claims["iat"] > 3600:
+        if not claims["iat"] - SKEW <= self.now() <= claims["exp"] or claims["exp"] - claims["iat"] > 3600:
             return SKEWED
         if claims.get("aud") != f"https://{OAUTH_HOST}/token" or not claims.get("scope"):
             return refusal("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
@@ -278,7 +245,7 @@ class GoogleCloud:
         if life > self.longest or not asked["scope"]:
             message = f"Access token lifetime exceeds the allowed {self.longest}s."  # the code is documented, no text
             return problem(400, "INVALID_ARGUMENT", message)
-        ends = datetime.fromtimestamp(int(self._now() + life), UTC)
+        ends = datetime.fromtimestamp(int(self.now() + life), UTC)
         return Answer.json({"accessToken": self._issue(email, life), "expireTime": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
 
     def _machine(self, call: Call) -> Answer:

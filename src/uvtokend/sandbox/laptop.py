@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -88,7 +89,7 @@ class Laptop:
         """Start the daemon, in a session of its own: a Ctrl-C is not for it."""
         with self.output.open("ab") as output:
             self.daemon = subprocess.Popen(
-                self._ourselves("run", "--quiet"),
+                self.ourselves("run", "--quiet"),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -107,9 +108,14 @@ class Laptop:
             self.daemon.kill()
             self.daemon.wait()
 
+    @staticmethod
+    def ourselves(*arguments: str) -> list[str]:
+        """Return a command of ours."""
+        return [sys.executable, "-P", "-m", "uvtokend", *arguments]
+
     def uvtokend(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of ours."""
-        return self.run(self._ourselves(*arguments))
+        return self.run(self.ourselves(*arguments))
 
     def uv(
         self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -150,10 +156,6 @@ class Laptop:
                 raise
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
-    @staticmethod
-    def _ourselves(*arguments: str) -> list[str]:
-        return [sys.executable, "-P", "-m", "uvtokend", *arguments]
-
 
 def find_uv() -> str:
     """Return the uv that is installed beside us, or the one on the PATH.
@@ -169,5 +171,5 @@ def find_uv() -> str:
         found = shutil.which("uv")
     if found is None:
         message = "uv was not found, neither beside this Python nor on the PATH."
-        raise UvtokendError(message, f"{sys.executable} -m pip install uv")
+        raise UvtokendError(message, f"{shlex.quote(sys.executable)} -m pip install uv")
     return found

@@ -24,11 +24,13 @@ class Service:
         file: The unit or the property list.
         start_command: What starts it.
         why_command: What a person runs to see why it does not start.
+        load_command: What makes the manager read it first; it may fail, for one that was read already.
     """
 
     file: Path
     start_command: tuple[str, ...]
     why_command: str
+    load_command: tuple[str, ...] | None = None
 
     def start(self) -> None:
         """Ask the manager to start the daemon.
@@ -36,6 +38,8 @@ class Service:
         Raises:
             UvtokendError: It refuses, and why.
         """
+        if self.load_command is not None:
+            _ask(self.load_command)
         done = _ask(self.start_command)
         if done is None or done.returncode != 0:
             said = done.stderr.strip() if done else "it does not answer"
@@ -48,8 +52,10 @@ def installed() -> Service | None:
     if sys.platform == "darwin":
         return _launchd()
     file = next((folder / UNIT for folder in _systemd_folders() if (folder / UNIT).is_file()), None)
-    reachable = file is not None and _ask(("systemctl", "--user", "show-environment"))
-    if file is None or not reachable or reachable.returncode != 0:
+    if file is None:
+        return None
+    done = _ask(("systemctl", "--user", "show-environment"))  # it answers where the manager can be reached
+    if done is None or done.returncode != 0:
         return None
     return Service(file, ("systemctl", "--user", "start", UNIT), f"journalctl --user -u {UNIT} -n 20")
 
@@ -64,18 +70,18 @@ def _systemd_folders() -> Iterator[Path]:
 
 
 def _launchd() -> Service | None:
-    """Return our agent. launchctl(1): ``bootstrap`` loads it, and says so if it is loaded; ``kickstart`` starts it."""
+    """Return our agent. launchctl(1): ``bootstrap`` loads it, and fails if it is loaded; ``kickstart`` starts it."""
     for folder in (Path.home() / "Library" / "LaunchAgents", Path("/Library/LaunchAgents")):
         for file in sorted(folder.glob("*uvtokend*.plist")):
             domain = f"gui/{os.getuid()}"
-            _ask(("launchctl", "bootstrap", domain, str(file)))
             target = f"{domain}/{file.stem}"
-            return Service(file, ("launchctl", "kickstart", target), f"launchctl print {target}")
+            load = ("launchctl", "bootstrap", domain, str(file))
+            return Service(file, ("launchctl", "kickstart", target), f"launchctl print {target}", load)
     return None
 
 
 def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    """Run a command of the service manager; None if there is none, or it does not answer."""
+    """Run a command of the service manager and return how it ended; None if there is none, or it does not answer."""
     try:
         return subprocess.run(  # noqa: S603 - the commands stand above
             command,
