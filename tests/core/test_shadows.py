@@ -67,7 +67,7 @@ def test_what_is_said(environ: dict[str, str], provider: str) -> None:
     found = temporary_credentials(environ, request)
     if found is None:
         return
-    named = found.hint.removeprefix("unset ").partition(" &&")[0].split()
+    named = (found.hint or "").removeprefix("unset ").partition(" &&")[0].split()
     assert all(environ[name] for name in named)
     assert temporary_credentials({name: environ[name] for name in environ if name not in named}, request) is None
     assert "canary" not in repr(found)

@@ -11,9 +11,7 @@ that google-auth reads neither). azure-identity reads no token from the environm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from uvtokend.core.model import Env, Request
+from uvtokend.core.model import Env, Notice, Request
 
 _AWS_TOKENS = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 _AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_AWS_TOKENS, "AWS_CREDENTIAL_EXPIRATION")
@@ -22,22 +20,7 @@ _GCLOUD = ("CLOUDSDK_AUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE")
 _TEMPORARY_KEY = "ASIA"
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
-    """Variables that stand before the login of an index and will die.
-
-    Args:
-        reason: One word for machines, kebab-case.
-        message: A sentence for people; it names the variables and never what is in them.
-        hint: The command that mends it.
-    """
-
-    reason: str
-    message: str
-    hint: str
-
-
-def temporary_credentials(environ: Env, request: Request) -> Shadow | None:
+def temporary_credentials(environ: Env, request: Request) -> Notice | None:
     """Return the temporary credentials that a request's worker would take from the daemon's environment.
 
     Args:
@@ -51,7 +34,7 @@ def temporary_credentials(environ: Env, request: Request) -> Shadow | None:
         return None
     what = f"The environment that uvtokend was started from holds temporary credentials ({', '.join(names)})."
     message = f"{what} They come before your login now, and will end without being renewed."
-    return Shadow("temporary-environment", message, f"unset {' '.join(names)} && uvtokend restart")
+    return Notice("temporary-environment", message, f"unset {' '.join(names)} && uvtokend restart")
 
 
 def _temporary(found: Env, request: Request) -> tuple[str, ...]:
