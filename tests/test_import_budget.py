@@ -25,6 +25,7 @@ OURS = {
     "uvtokend.core.report",
     "uvtokend.errors",
     "uvtokend.paths",
+    "uvtokend.peers",
 }
 #: What talking JSON over a socket and reading a time cost in themselves, on whatever Python this is.
 NEEDED = "import __future__, datetime, json, os, select, socket, stat, sys, time"

@@ -48,6 +48,7 @@ CLOCKS = {
     "daemon/loop.py": {"random.random"},  # the dice, rolled for core
     "daemon/main.py": {"asyncio.sleep"},  # 0: a turn for the others
     "daemon/sinks.py": {"time.sleep"},  # as daemon/files.py
+    "daemon/uv_store.py": {"time.monotonic", "time.sleep"},  # uv lets go of its lock, and tells nobody
     "daemon/timer.py": {"datetime.now"},  # APScheduler wants to be told a date
     "sandbox/": {"datetime.now", "time.time"},  # an issuer has a clock of its own
 }

@@ -225,13 +225,19 @@ class TestRefusals:
         assert path.read_bytes() == FOREIGN
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_temporary_name_that_is_taken(self, path: Path) -> None:
-        """A link or a folder under the name that we write is neither followed nor deleted."""
-        leftover(path).symlink_to(path.parent / "elsewhere")
+    @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+    def test_a_temporary_name_that_is_taken(self, path: Path, kind: str) -> None:
+        """What stands under the name that we write and is no file is neither followed, opened nor deleted."""
+        make: dict[str, Callable[[], object]] = {
+            "link": lambda: leftover(path).symlink_to(path.parent / "elsewhere"),
+            "folder": leftover(path).mkdir,
+            "pipe": lambda: os.mkfifo(leftover(path)),
+        }
+        make[kind]()
         for act in (lambda: deliver(path, entry()), NetrcSink(str(path)).check_writable):
             failure = refused(act)
             assert failure.reason == "temporary-taken"
-        assert leftover(path).is_symlink()
+        assert os.listdir(path.parent) == [leftover(path).name]
         subprocess.run(failure.hint or "", shell=True, check=True)
         assert deliver(path, entry()).changed
 
@@ -278,6 +284,32 @@ class TestAsOrdinaryUser:
         assert (done.stdout, done.stderr) == ("True\n", "")
         assert path.read_bytes() == block() + b"#x\n"
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
+
+    def test_a_text_that_somebody_else_has_left(self, users_home: Path) -> None:
+        """It was put there while the folder was open to him: not a word of it comes into the netrc."""
+        if os.geteuid() != 0:
+            return  # nobody else can be played
+        path = users_home / ".netrc"
+        planted = b"default login evil password evil\n"
+        for mode in (0o644, 0o744):
+            leftover(path).write_bytes(planted)
+            leftover(path).chmod(mode)
+            os.chown(leftover(path), ORDINARY + 1, ORDINARY + 1)
+            done = as_owner(self.SCRIPT, str(path))
+            assert done.stdout == f"temporary-taken|rm -r {leftover(path)}\n"
+            assert (leftover(path).read_bytes(), path.exists()) == (planted, False)
+
+    def test_a_second_name_of_the_netrc(self, users_home: Path) -> None:
+        """A hard link keeps the old text, which nobody else can read either; the new one is ours alone."""
+        path, second = users_home / ".netrc", users_home / "second"
+        words = (
+            "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_bytes(b'#x\\n'); os.link(p, sys.argv[2])"
+        )
+        assert as_owner(words, str(path), str(second)).returncode == 0
+        path.chmod(0o600)
+        assert as_owner(self.SCRIPT, str(path)).stdout == "True\n"
+        assert (path.read_bytes(), second.read_bytes()) == (block() + b"#x\n", b"#x\n")
+        assert [stat.S_IMODE(one.stat().st_mode) for one in (path, second)] == [0o600, 0o600]
 
     def test_a_read_only_folder(self, users_home: Path) -> None:
         """It is named with its mend, the preflight tells it, and nothing is changed."""

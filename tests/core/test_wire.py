@@ -66,6 +66,15 @@ def test_control_characters_of_a_failure_do_not_reach_a_terminal() -> None:
     assert len(back.message) == 1000
 
 
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59+14:00", "9000-01-01T00:00:00Z"])
+def test_an_end_of_all_times_is_none(end: str) -> None:
+    """Some say never in this way; on a clock that is set back, one could not count with it."""
+    line = {"login": "a", "password": "p", "issued_at": "2026-01-31T08:00:00Z", "expires_at": end, "refresh_after": end}
+    found = wire.decode_answer(json.dumps({"credential": line}).encode())
+    assert isinstance(found, Credential)
+    assert (found.expires_at, found.refresh_after) == (None, None)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -81,6 +90,7 @@ def test_control_characters_of_a_failure_do_not_reach_a_terminal() -> None:
         b'{"failure": {"kind": "odd", "reason": "r", "message": "m"}}',
         b'{"failure": {"kind": "transient", "reason": "r", "message": "m", "retry_after": "soon"}}',
         b'{"failure": {"kind": "transient", "reason": "r", "message": "m", "retry_after": NaN}}',
+        b'{"credential": {"login": "a", "password": "p", "issued_at": "0001-01-01T00:00:00Z", "expires_at": null}}',
         b"[" * 50000,
     ],
 )
@@ -123,6 +133,7 @@ def test_no_control_line_raises(line: bytes) -> None:
     ("line", "code"),
     [
         (b"{", wire.PARSE_ERROR),
+        (b'{"jsonrpc": "2.0", "id": NaN, "method": "status"}', wire.PARSE_ERROR),
         (b"[" * 50000, wire.PARSE_ERROR),
         (b"[]", wire.INVALID_REQUEST),
         (b'{"method": "status"}', wire.INVALID_REQUEST),

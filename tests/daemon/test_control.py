@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from uvtokend import peers
 from uvtokend.core.model import Json, Problem
 from uvtokend.daemon import control
 from uvtokend.daemon.control import ControlServer, UnknownNamesError
@@ -117,7 +118,8 @@ def test_the_socket_is_private(tmp_path: Path) -> None:
     async def talk(path: str, _answers: Answers) -> None:
         assert os.stat(path).st_mode & 0o777 == 0o600
         _, writer = await asyncio.open_unix_connection(path)
-        assert control.peer_uid(writer) == os.getuid()
+        peer = writer.get_extra_info("socket")
+        assert (peers.uid(peer), peers.pid(peer)) == (os.getuid(), os.getpid())
         writer.close()
 
     serve(tmp_path, talk)
@@ -125,7 +127,7 @@ def test_the_socket_is_private(tmp_path: Path) -> None:
 
 def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gets as far as the socket with another uid is hung up on."""
-    monkeypatch.setattr(control, "peer_uid", lambda _: os.getuid() + 1)
+    monkeypatch.setattr(peers, "uid", lambda _: os.getuid() + 1)
 
     async def talk(path: str, _answers: Answers) -> None:
         reader, writer = await asyncio.open_unix_connection(path)

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 
-from uvtokend import __version__, paths
+from uvtokend import __version__, paths, peers
 from uvtokend.errors import NotRunning, UsageError, UvtokendError
 
 TYPE_CHECKING = False
@@ -49,7 +49,10 @@ class Connection:
     Raises:
         NotRunning: Nobody listens.
         NoAnswerError: The daemon takes no more clients.
-        UvtokendError: The socket's folder is not private.
+        UvtokendError: The socket's folder is not private, or somebody else listens there.
+
+    Attributes:
+        pid: The daemon's; 0 where it runs in a pid namespace that we cannot see.
     """
 
     def __init__(self, timeout: float = SOON) -> None:
@@ -70,6 +73,11 @@ class Connection:
                 raise NoAnswerError(timeout) from None
             message = f"The control socket {path} cannot be reached: {error.strerror}."
             raise UvtokendError(message, f"ls -l {paths.quoted(path)}") from None
+        self.pid, uid = peers.pid(self.socket), peers.uid(self.socket)
+        if uid != os.geteuid():
+            self.socket.close()
+            message = f"Another user (uid {uid}) listens on the control socket {path}."
+            raise UvtokendError(message, f"rm {paths.quoted(path)}")
 
     def __enter__(self) -> Connection:
         return self

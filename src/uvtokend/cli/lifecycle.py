@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -68,11 +69,16 @@ def stop() -> int:
         NotRunning: There is none.
         UvtokendError: It will not go.
     """
+    process: psutil.Process | None = None
     try:
-        process = _process(client.call("version")["pid"])
-        client.call("stop")
-    except (client.NoAnswerError, client.HungUpError):
-        process = _silent()
+        with client.Connection() as connection:
+            process = _process(connection.pid)
+            connection.call("stop")
+    except (client.NoAnswerError, client.HungUpError) as error:
+        process = process or _process(_written_pid(f"{paths.socket_file()}.lock"))
+        if process is None and isinstance(error, client.NoAnswerError):
+            message = "The daemon does not answer, and it cannot be told which process it is."
+            raise UvtokendError(message, "pgrep -af uvtokend") from None
         if process is not None:
             _end(process.terminate)
     if process is not None and not _gone(process):
@@ -241,32 +247,25 @@ def _version(timeout: float = client.SOON) -> Any:
 
 
 def _process(pid: int) -> psutil.Process | None:
-    """Return the process that has answered as the daemon; psutil knows it from a later one of the same number."""
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
+    """Return a daemon's process, if it is one; psutil knows it from a later one of the same number.
 
-
-def _silent() -> psutil.Process | None:
-    """Return the process of a daemon that does not answer, by what its lock file says, if that is true.
-
-    Raises:
-        UvtokendError: It cannot be told which process it is.
+    Nothing else is ever signalled, whoever may have given the number: a process of another pid namespace is called
+    otherwise here, and a number that was written down may have been given to somebody else meanwhile.
     """
-    lock = f"{paths.socket_file()}.lock"
     try:
-        with open(lock, encoding="utf-8", errors="replace") as file:
-            named = re.match(r"pid (\d+) ", file.read(200))
-        written = os.stat(lock).st_mtime
-        process = psutil.Process(int(named[1])) if named else None
-        ours = process is not None and process.uids().real == os.getuid() and "run" in process.cmdline()
-        if process is not None and ours and process.create_time() <= written + 1:
-            return process
-    except (OSError, psutil.Error):
-        pass
-    message = "The daemon does not answer, and it cannot be told which process it is."
-    raise UvtokendError(message, "pgrep -af uvtokend")
+        process = psutil.Process(pid)
+        words = process.cmdline() if pid and process.uids().real == os.getuid() else []
+    except psutil.Error:
+        return None
+    return process if "run" in words and any(os.path.basename(word) == paths.APP for word in words) else None
+
+
+def _written_pid(lock: str) -> int:
+    """Return the pid that a lock file names, if it was written on this host; else 0, which is no process."""
+    with contextlib.suppress(OSError), open(lock, encoding="utf-8", errors="replace") as file:
+        if named := re.fullmatch(r"pid (\d{1,9}) on (.*)\n", file.read(300)):
+            return int(named[1]) if named[2] == socket.gethostname() else 0
+    return 0
 
 
 def _end(signal: Callable[[], None]) -> None:

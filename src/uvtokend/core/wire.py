@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from datetime import UTC, datetime
+from typing import Any, NoReturn, cast, get_args
 
 from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret
 from uvtokend.core.state import parse_zulu, zulu
@@ -19,6 +20,9 @@ from uvtokend.core.state import parse_zulu, zulu
 #: A token of 16 KiB, quoted, with its identity and times fits well.
 WORKER_LIMIT = 64 * 1024
 CONTROL_LIMIT = 64 * 1024
+
+#: What clocks count from, and a time with room after it for a clock that is set: who names a later end names none.
+_EPOCH, _NEVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -72,7 +76,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
 def decode_answer(line: bytes) -> Credential | Failure:
     """Return what a worker answered; garbage is a failure, and none of it is repeated."""
     try:
-        message = json.loads(line)
+        message = _load(line)
         if "failure" in message:
             return _failure(message["failure"])
         return _credential(message["credential"])
@@ -95,7 +99,7 @@ def _failure(raw: dict[str, Any]) -> Failure:
 
 
 def _credential(raw: dict[str, Any]) -> Credential:
-    issued = parse_zulu(raw["issued_at"])
+    issued = _time(raw["issued_at"])
     if issued is None or not isinstance(raw["login"], str) or not isinstance(raw["password"], str):
         raise ValueError
     identity, renew, skew = raw.get("identity"), raw.get("renew"), raw.get("skew")
@@ -103,8 +107,8 @@ def _credential(raw: dict[str, Any]) -> Credential:
         raw["login"],
         Secret(raw["password"]),
         issued,
-        parse_zulu(raw["expires_at"]),
-        parse_zulu(raw.get("refresh_after")),
+        _time(raw["expires_at"]),
+        _time(raw.get("refresh_after")),
         None if identity is None else _line(identity),
         None if renew is None else _line(renew),
         None if skew is None else _number(skew),
@@ -116,6 +120,13 @@ def _number(raw: Any) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+def _time(raw: object) -> datetime | None:
+    found = parse_zulu(raw)
+    if found is not None and found < _EPOCH:
+        raise ValueError
+    return None if found is None or found >= _NEVER else found
 
 
 def _line(text: object) -> str:
@@ -147,7 +158,7 @@ class Invalid:
 def decode_command(line: bytes) -> Command | Invalid:
     """Return what one control line asks for."""
     try:
-        raw = json.loads(line)
+        raw = _load(line)
     except (ValueError, RecursionError):
         return Invalid(None, PARSE_ERROR, "This line is not JSON.")
     if not isinstance(raw, dict):
@@ -179,6 +190,15 @@ def encode_error(id_: Json, code: int, message: str, data: Json = None) -> bytes
 def encode_event(event: Json) -> bytes:
     """Return the line that tells a listener of an event."""
     return _dump({"jsonrpc": "2.0", "method": "event", "params": event})
+
+
+def _load(line: bytes) -> Any:
+    """Read JSON as RFC 8259 has it: Python's own reader also takes ``NaN``, which no arithmetic survives."""
+    return json.loads(line, parse_constant=_refuse)
+
+
+def _refuse(_constant: str) -> NoReturn:
+    raise ValueError
 
 
 def _dump(message: Json) -> bytes:

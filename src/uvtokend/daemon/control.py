@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from uvtokend import peers
 from uvtokend.core import wire
 from uvtokend.core.model import Json
 from uvtokend.core.wire import Command, Invalid
@@ -101,7 +101,7 @@ class ControlServer:
             min(self._clients, key=lambda client: self._clients[client]).cancel()
         self._heard(task)
         try:
-            if peer_uid(writer) == os.getuid():
+            if peers.uid(writer.get_extra_info("socket")) == os.getuid():
                 await self._converse(reader, writer, task)
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client is gone, slow, or let go
@@ -223,14 +223,3 @@ async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
     """Write a line; raise TimeoutError if the client does not take it in time."""
     writer.write(line)
     await asyncio.wait_for(writer.drain(), SLOW)
-
-
-def peer_uid(writer: asyncio.StreamWriter) -> int:
-    """Return the uid of the process at the other end (unix(7) SO_PEERCRED; LOCAL_PEERCRED on macOS, untested)."""
-    peer: socket.socket = writer.get_extra_info("socket")
-    if hasattr(socket, "SO_PEERCRED"):
-        _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-        return int(uid)
-    sol_local, local_peercred = 0, 1  # <sys/un.h>; struct xucred begins with its version and the uid
-    _, uid = struct.unpack("II", peer.getsockopt(sol_local, local_peercred, 76)[:8])
-    return int(uid)

@@ -1,13 +1,15 @@
 """The files that a login changes, watched cheaply while a lease waits for one.
 
-A look is a few stat calls. What our own fetches write there (an SSO cache, a token database) is no login: the caller
-takes a new picture after each failed fetch and compares from there.
+A look is a few stat calls. What our own fetches write there (an SSO cache, a token database) is no login, but a person
+may log in while one runs: so what has changed meanwhile is worth one more fetch, and no third.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from uvtokend.core.model import Request
 
 Picture = tuple[tuple[str, int, int], ...]
 
@@ -27,15 +29,64 @@ _PLACES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def picture(provider: str, environ: Mapping[str, str]) -> Picture:
-    """Return what the login files of a provider look like now.
+class Watch:
+    """Remembers, for each request, what the files looked like when its last fetch began.
 
     Args:
-        provider: The provider's name.
-        environ: The worker's environment, which may name other places.
+        environment: What a request's worker gets as its environment.
     """
-    places = (environ.get(variable) or default for variable, default in _PLACES.get(provider, ()))
-    return tuple(sorted(_look(os.path.expanduser(place) for place in places if place)))
+
+    def __init__(self, environment: Callable[[Request], Mapping[str, str]]) -> None:
+        self._environment = environment
+        self._seen: dict[Request, Picture] = {}
+        self._twice: set[Request] = set()
+
+    def begins(self, request: Request) -> None:
+        """A fetch begins."""
+        self._seen[request] = self._picture(request)
+
+    def succeeds(self, request: Request) -> None:
+        """It got a token."""
+        self._twice.discard(request)
+
+    def fails(self, request: Request) -> bool:
+        """It needs a login; return whether one may have come while it ran."""
+        moved = self.changed(request)
+        self._seen[request] = self._picture(request)
+        if moved and request not in self._twice:
+            self._twice.add(request)
+            return True
+        self._twice.discard(request)
+        return False
+
+    def changed(self, request: Request) -> bool:
+        """Return whether a login may have come since."""
+        return self._picture(request) != self._seen.get(request)
+
+    def _picture(self, request: Request) -> Picture:
+        return picture(request, self._environment(request))
+
+
+def picture(request: Request, environ: Mapping[str, str]) -> Picture:
+    """Return what the files that a request's login is in look like now.
+
+    Args:
+        request: What is fetched; it may name files of its own.
+        environ: Its worker's environment, which may name other places.
+    """
+    places = [environ.get(variable) or default for variable, default in _PLACES.get(request.provider, ())]
+    home = environ.get("HOME") or os.path.expanduser("~")
+    named = [home + place[1:] if place.startswith("~/") else place for place in (*places, *_named(request))]
+    return tuple(sorted(_look(place for place in named if place)))
+
+
+def _named(request: Request) -> Iterator[str]:
+    for key, value in request.options:
+        match value:
+            case str(path) if key == "credentials-file":
+                yield path
+            case (("file", str(path)),):  # a secret reference, as the settings freeze it
+                yield path
 
 
 def _look(paths: Iterable[str]) -> Iterable[tuple[str, int, int]]:

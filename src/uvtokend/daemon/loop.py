@@ -83,7 +83,7 @@ class Daemon:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
-        self._pictures: dict[str, logins.Picture] = {}
+        self._logins = logins.Watch(self._environment)
         self._watch: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------------------------------------- life
@@ -127,6 +127,7 @@ class Daemon:
         for action in self._agent.handle(event, self._clock.now()):
             match action:
                 case core.StartFetch(request):
+                    self._logins.begins(request)
                     self._workers.start(request)
                 case core.CancelFetch(request):
                     self._workers.cancel(request)
@@ -165,11 +166,15 @@ class Daemon:
                 self._feed(core.SinkDrifted(sink))
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
+        logged_in = False
         if isinstance(outcome, Credential):
             outcome = self._on_our_clock(outcome)
+            self._logins.succeeds(request)
         elif outcome.kind != "transient":
-            self._pictures[request.provider] = self._picture(request)
+            logged_in = self._logins.fails(request)
         self._feed(core.FetchEnded(request, outcome, random.random()))
+        if logged_in:
+            self._feed(core.LoginChanged())
 
     def _on_our_clock(self, credential: Credential) -> Credential:
         """Move the issuer's times from the wall clock, on which they came in, to ours."""
@@ -272,11 +277,9 @@ class Daemon:
         self._watch = None
         if not self._settings.indexes:
             self._look_for_configuration()
-        for request, lease in tuple(self._agent.leases.items()):
-            if lease.state == "blocked" and self._picture(request) != self._pictures.get(request.provider):
-                self._pictures[request.provider] = self._picture(request)
-                self._feed(core.LoginChanged())
-                break
+        leases = self._agent.leases.items()
+        if any(lease.state == "blocked" and self._logins.changed(request) for request, lease in leases):
+            self._feed(core.LoginChanged())
         self._watch_if_needed()
 
     def _look_for_configuration(self) -> None:
@@ -286,9 +289,6 @@ class Daemon:
             return  # `reload` and the next start say what is wrong with it
         if settings.indexes:
             self._take(settings)
-
-    def _picture(self, request: Request) -> logins.Picture:
-        return logins.picture(request.provider, {**os.environ, **dict(request.env)})
 
     # ------------------------------------------------------------------------------------------ the control's wishes
 

@@ -381,21 +381,32 @@ def _tighten(path: str, status: os.stat_result) -> None:
 
 
 def _leftover(temporary: str, path: str) -> _Kept | None:
-    """Return what a crash has left beside the file and may be nowhere else."""
+    """Return what a crash has left beside the file and may be nowhere else.
+
+    What somebody else has put there, while the folder was open to him, would be his text in our netrc.
+    """
     try:
         content = files.read_settled(temporary)
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.ENOTSUP, errno.ELOOP, errno.EFBIG):
             raise
-        message = f"{temporary} is in the way of writing {path}: it is no file of uvtokend."
-        raise DeliveryFailed("temporary-taken", message, f"rm -r {shlex.quote(temporary)}") from error
-    if content is None or content.status.st_mode & _MARK:
+        raise _taken(temporary, path) from error
+    if content is None:
         return None
     try:
-        newer = bool(os.stat(path).st_mode & _MARK)
+        now = os.stat(path)
     except FileNotFoundError:
-        newer = True
-    return _Kept(content.text, newer)
+        now = None
+    if content.status.st_uid not in {os.geteuid(), now.st_uid if now else os.geteuid()}:
+        raise _taken(temporary, path)
+    if content.status.st_mode & _MARK:
+        return None
+    return _Kept(content.text, newer=now is None or bool(now.st_mode & _MARK))
+
+
+def _taken(temporary: str, path: str) -> DeliveryFailed:
+    message = f"{temporary} is in the way of writing {path}: it is no file of uvtokend."
+    return DeliveryFailed("temporary-taken", message, f"rm -r {shlex.quote(temporary)}")
 
 
 def _temporary(path: str) -> str:

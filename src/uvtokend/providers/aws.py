@@ -185,7 +185,7 @@ def _read(answer: dict[str, Any]) -> tuple[Secret, datetime, datetime]:
     AWS allows some minutes of difference between the clocks; the answer's own ``Date`` takes them out.
     """
     token, end, now = answer.get("authorizationToken"), answer.get("expiration"), datetime.now(UTC)
-    if not isinstance(token, str) or not token or not isinstance(end, datetime):
+    if not isinstance(token, str) or not token.strip() or not isinstance(end, datetime):
         raise FetchFailed(aws_failures.PORTAL)
     theirs = parse_http_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date")) or now
     if end <= theirs:

@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 
 from uvtokend.core.model import Failure, FailureKind
 from uvtokend.providers.aws_login import Login
-from uvtokend.providers.failures import excerpt, parse_http_date, parse_retry_after
+from uvtokend.providers.failures import excerpt, parse_http_date, parse_retry_after, too_much
 
 RIGHTS = "ask for codeartifact:GetAuthorizationToken and sts:GetServiceBearerToken"
 _RIGHTS_OF = {
@@ -60,6 +60,7 @@ _BY_TYPE: dict[type[BaseException], tuple[FailureKind, str, str]] = {
     EOFError: ("login-required", "mfa", "The AWS role asks for an MFA code."),
     FileNotFoundError: ("rejected", "no-file", "A program or file that the AWS profile names is missing."),
     PermissionError: ("rejected", "no-file", "A program or file that the AWS profile names may not be used."),
+    RecursionError: ("transient", "captive-portal", "Something that is not AWS answered in its place."),
     RuntimeError: ("login-required", "credentials-expired", "The AWS credentials have expired."),
     ValueError: ("rejected", "bad-profile", "The AWS profile's settings cannot be used."),
 }
@@ -139,6 +140,9 @@ def classify(error: Exception, login: Login, renewal: Mapping[str, Any] | None =
     if isinstance(error, raised.CredentialRetrievalError):
         kind, reason, message = _BY_SOURCE.get(error.kwargs.get("provider", ""), _NO_METADATA)
         return Failure(kind, reason, message, login.command if reason == "no-credentials" else login.whoami)
+    cause = error.kwargs.get("error") if isinstance(error, raised.HTTPClientError) else error
+    if isinstance(cause, MemoryError):  # the worker's limit: botocore itself has none
+        return too_much("AWS").failure
     for base in type(error).__mro__:
         if base in _BY_TYPE:
             kind, reason, message = _BY_TYPE[base]

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import requests
 
 from uvtokend.errors import FetchFailed
-from uvtokend.providers.failures import parse_http_date, parse_retry_after, rejected, transient
+from uvtokend.providers import bounded
+from uvtokend.providers.failures import parse_http_date, parse_retry_after, rejected, too_much, transient
 
 #: Seconds to wait for a connection, and then for an answer.
 TIMEOUT = (6.0, 12.0)
@@ -61,6 +62,7 @@ class Line(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.auth = _no_netrc
+        bounded.mount(self)
         self.last: Exchange | None = None
         self.trouble: FetchFailed | None = None
         self.refusal: Exchange | None = None
@@ -136,6 +138,8 @@ def _remembered(url: str, answer: requests.Response) -> Exchange:
 def _unsent(url: str, error: Exception) -> FetchFailed:
     host = _host(url)
     match error:
+        case bounded.TooMuchError():
+            return too_much(host)
         case requests.Timeout():
             return transient("timeout", f"{host} did not answer in time.")
         case requests.exceptions.ProxyError():

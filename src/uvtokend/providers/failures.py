@@ -37,6 +37,11 @@ def rejected(reason: str, message: str, hint: str | None = None) -> FetchFailed:
     return FetchFailed(Failure("rejected", reason, message, hint))
 
 
+def too_much(who: str) -> FetchFailed:
+    """Return the error for an answer without measure; `who` gave it."""
+    return rejected("too-much", f"{who} answered far more than a credential.")
+
+
 def parse_http_date(header: str | None) -> datetime | None:
     """Return the time of a ``Date`` header (RFC 9110 5.6.7) in UTC, or None where it is missing or not one."""
     try:

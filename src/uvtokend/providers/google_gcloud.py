@@ -127,7 +127,7 @@ def _parsed(said: str) -> GcloudToken:
         access = answer["credential"]["access_token"]
         expiry = answer["credential"].get("token_expiry")
         expires_at = datetime.strptime(expiry, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) if expiry else None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise transient("bad-answer", "gcloud answered something that is not a credential.") from None
     properties = _member(_member(answer, "configuration"), "properties")
     impersonated = _member(properties, "auth").get("impersonate_service_account")

@@ -22,7 +22,8 @@ from google.auth.exceptions import TransportError
 from google.auth.transport.requests import Request as RequestsTransport
 
 from uvtokend.errors import FetchFailed
-from uvtokend.providers.failures import parse_http_date, parse_retry_after, rejected, transient
+from uvtokend.providers import bounded
+from uvtokend.providers.failures import parse_http_date, parse_retry_after, rejected, too_much, transient
 
 #: Seconds to wait for a connection, and again for an answer.
 CALL_TIMEOUT = 8.0
@@ -67,6 +68,7 @@ class Transport(google.auth.transport.Request):
         self.last: Exchange | None = None
         session = requests.Session()
         session.auth = _no_netrc
+        bounded.mount(session)
         self._send = RequestsTransport(session)
 
     def close(self) -> None:
@@ -133,13 +135,15 @@ def _grant(body: Any) -> str:
 def _json(data: Any) -> Mapping[str, Any]:
     try:
         found = json.loads(data)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _unsent(url: str, cause: BaseException | None) -> FetchFailed:
     host = urlsplit(url).hostname
+    if isinstance(cause, bounded.TooMuchError):
+        return too_much(host or "the server")
     if isinstance(cause, requests.Timeout):
         return transient("timeout", f"{host} did not answer within {CALL_TIMEOUT:g} s.")
     if isinstance(cause, requests.exceptions.ProxyError):

@@ -6,22 +6,30 @@ helper inherits it. The answer goes to the standard output as it was at the star
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
 import signal
+import subprocess
 from importlib.metadata import entry_points
+from typing import Any
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.errors import FetchFailed
 
 GROUP = "uvtokend.providers"
+#: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
+MEMORY = 512 << 20
+_TOO_MUCH = Failure("rejected", "too-much", "The provider was answered far more than a credential.")
 
 
 def main() -> None:
     """Fetch what the environment asks for and answer it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
+    _bound_memory(MEMORY)
+    subprocess.Popen = _Helper  # type: ignore[misc]  # before an SDK takes hold of it
     logging.disable()  # botocore's debug log prints the token
     answer = os.dup(1)
     os.dup2(2, 1)
@@ -44,14 +52,35 @@ def fetch(request: Request) -> Credential | Failure:
         outcome = found[0].load()(request)
     except FetchFailed as error:
         return error.failure
+    except MemoryError:
+        return _TOO_MUCH
     except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
         message = (
             f"The provider {request.provider!r} failed in a way that it does not explain ({type(error).__name__})."
         )
         return Failure("transient", "unexpected", message)
     if isinstance(outcome, Credential):
-        return outcome
+        return _TOO_MUCH if len(outcome.password.reveal()) > wire.WORKER_LIMIT else outcome
     return Failure("rejected", "garbage", f"The provider {request.provider!r} did not answer a credential.")
+
+
+def _bound_memory(size: int) -> None:
+    """Let no answer, however long, take the machine's memory (getrlimit(2), RLIMIT_DATA; macOS does not enforce it)."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    with contextlib.suppress(ValueError, OSError):  # a stricter limit stands already
+        resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
+
+
+class _Helper(subprocess.Popen[Any]):
+    """A program that an SDK or we start: it inherits no limit of ours, which a Java or Node of its own would hit."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        try:
+            super().__init__(*args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _outlive_no_daemon(seconds: float) -> None:
