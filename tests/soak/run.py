@@ -38,10 +38,12 @@ def main() -> int:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the parts are soak.daemon, soak.kills, ...
     seed = secrets.randbelow(1_000_000) if args.seed is None else args.seed
     signal.signal(signal.SIGTERM, _interrupt)
+    if args.part in {"daemon", "all"}:
+        import_module("soak.world").enter_namespace()
     parts = list(PARTS) if args.part == "all" else [args.part]
     broken = 0
     for part in parts:
-        scale = args.minutes / MINUTES if part == "daemon" and args.minutes is not None else args.scale
+        scale = args.minutes / MINUTES if part == "daemon" and args.minutes else args.scale
         again = f"python tests/soak/run.py {part} --seed {seed} --scale {scale:g}"
         _say(f"{part}: {again}")
         try:
