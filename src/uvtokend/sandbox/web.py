@@ -64,7 +64,7 @@ class Server:
         self._thread.start()
 
     def down(self) -> None:
-        """Refuse connections until `up`, and keep the port: Linux lets a listening socket be shut down and listen anew."""
+        """Refuse connections until `up`, and keep the port: Linux lets a socket that was shut down listen anew."""
         self._server.shutdown()
         self._thread.join()
         self._server.socket.shutdown(socket.SHUT_RDWR)
