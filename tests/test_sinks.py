@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc import BEGIN
+from uvtokend.core.netrc import BEGIN, Ours
 from uvtokend.daemon import exchange, files
 from uvtokend.daemon.sinks import Delivery, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
 FOREIGN = b"# mine\nmachine x.example login me password mine\n\xff no last line end"
 NOBODY = 65534
-OURS = {"a.example": ("aws", "")}
+OURS: Ours = {"a.example": ()}
 
 
 def entry(token: str = "t0") -> Entry:
@@ -336,7 +336,7 @@ class TestMounts:
         for length in lengths:
             try:
                 sink.check_writable()
-                ours = {"a.example": ("aws", "")}
+                ours: Ours = {"a.example": ()}
                 wanted = [Entry("a.example", "aws", Secret("t" * int(length)))] if int(length) else []
                 done = sink.deliver(wanted, ours)
                 print(done.in_place, done.changed, sink.read().decode().count("t" * int(length)) > 0)

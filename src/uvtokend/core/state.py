@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from uvtokend.core.model import Credential, Entry, Json, Record, Request
 
 VERSION = 1
+#: How many tokens of a host are remembered: with tokens of one hour, those of the last eight.
+KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class State:
 
     Args:
         netrc: The netrc that the records speak of, resolved.
-        records: One for each token that stands.
+        records: One for each token that stands, and then those of the last few that stood before: a program that read
+            the netrc a while ago may write them back.
         created: We made that netrc, so `purge` may take an empty one away.
     """
 
@@ -31,13 +34,13 @@ class State:
     records: tuple[Record, ...] = ()
     created: bool = False
 
-    def ours(self) -> dict[str, tuple[str, str]]:
-        """Return host -> (login, SHA-256 of the token): how an entry is known to be ours.
-
-        While a delivery is under way a host has two records; the older one is what stands.
-        """
-        known = reversed(self.records)
-        return {host: (record.login, record.sha256) for record in known for host in record.hosts}
+    def ours(self) -> dict[str, set[tuple[str, str]]]:
+        """Return host -> login and SHA-256 of the tokens: how an entry is known to be ours."""
+        known: dict[str, set[tuple[str, str]]] = {}
+        for record in self.records:
+            for host in record.hosts:
+                known.setdefault(host, set()).add((record.login, record.sha256))
+        return known
 
 
 def request_key(request: Request) -> str:
@@ -59,6 +62,16 @@ def record(request: Request, credential: Credential, refresh_at: datetime, hosts
         refresh_after=credential.refresh_after,
         identity=credential.identity,
     )
+
+
+def remember(new: Iterable[Record], former: Iterable[Record]) -> tuple[Record, ...]:
+    """Return the new records and the last few of the former ones, latest first, each token once."""
+    kept: dict[tuple[tuple[str, ...], str, str], Record] = {}
+    for known in (*new, *former):
+        same_hosts = sum(hosts == known.hosts for hosts, _, _ in kept)
+        if same_hosts < KEPT:
+            kept.setdefault((known.hosts, known.login, known.sha256), known)
+    return tuple(kept.values())
 
 
 def shifted(known: Record, shift: timedelta) -> Record:

@@ -195,17 +195,21 @@ class Daemon:
     def _deliver_now(self, wanted: tuple[Entry, ...], records: tuple[Record, ...]) -> core.DeliveryEnded:
         """Write the netrc, between two writes of the state file.
 
-        Before it, the state knows the old tokens and the new ones; after it, the new ones alone. So whenever we are
-        killed, the entry that stands is known.
+        Before it, the state knows the old tokens and the new ones; after it, the new ones and the last few before
+        them. So whenever we are killed, and whatever others write back, the entry that stands is known.
         """
         before = self._state
         created = before.created or not os.path.lexists(self._sink.path)
-        both = state.State(self._sink.path, tuple(dict.fromkeys(before.records + records)), created)
+        both = state.State(self._sink.path, state.remember(records, before.records), created)
+        # Within the block the host alone tells what is ours.
+        configured: dict[str, set[tuple[str, str]]] = {index.host: set() for index in self._settings.indexes}
         roll = random.random()
         try:
             self._save(both)
-            delivery = self._sink.deliver(wanted, self._configured_hosts() | both.ours())
-            self._save(state.State(self._sink.path, records, created))
+            delivery = self._sink.deliver(wanted, configured | both.ours())
+            written = [known for known in records if not delivery.foreign.issuperset(known.hosts)]
+            former = [known for known in before.records if not configured.keys().isdisjoint(known.hosts)]
+            self._save(state.State(self._sink.path, state.remember(written, former), created))
         except DeliveryFailed as error:
             return core.DeliveryEnded(wanted, roll, _delivery_failure(error))
         except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other
@@ -215,10 +219,6 @@ class Daemon:
             self._fingerprint = self._sink.fingerprint()
         note = "The netrc is a single-file mount, so it is written in place." if delivery.in_place else None
         return core.DeliveryEnded(wanted, roll, None, delivery.foreign, delivery.problems, note)
-
-    def _configured_hosts(self) -> dict[str, tuple[str, str]]:
-        """Return our hosts with an empty digest: within the block the host alone tells what is ours."""
-        return {index.host: ("", "") for index in self._settings.indexes}
 
     def _save(self, new: state.State) -> None:
         """A state file that cannot be written costs a fetch after the next start, no more."""

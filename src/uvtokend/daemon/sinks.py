@@ -20,7 +20,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from uvtokend.core import netrc
@@ -141,12 +141,12 @@ class NetrcSink:
             else:
                 os.unlink(temporary)
 
-    def deliver(self, wanted: Sequence[Entry], ours: Mapping[str, tuple[str, str]]) -> Delivery:
+    def deliver(self, wanted: Sequence[Entry], ours: netrc.Ours) -> Delivery:
         """Let the netrc hold these entries and no other of ours.
 
         Args:
             wanted: What it shall hold.
-            ours: What we delivered before; see `uvtokend.core.netrc.edit`.
+            ours: What we delivered lately; see `uvtokend.core.netrc.edit`.
 
         Raises:
             DeliveryFailed: It could not be written; it is as it was.
