@@ -336,7 +336,7 @@ class TestMounts:
         for length in lengths:
             try:
                 sink.check_writable()
-                ours: Ours = {"a.example": ()}
+                ours = {"a.example": ()}
                 wanted = [Entry("a.example", "aws", Secret("t" * int(length)))] if int(length) else []
                 done = sink.deliver(wanted, ours)
                 print(done.in_place, done.changed, sink.read().decode().count("t" * int(length)) > 0)
