@@ -53,7 +53,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
 
 
 def soak(seed: int, seconds: float, kinds: Sequence[str], say: Say, life: float = LIFE, broken: str = "") -> Result:
-    """Soak for a time, and at least through one fault.
+    """Soak for a time, and at least through one fault, if there are kinds of them.
 
     Args:
         seed: Of all dice.
@@ -110,6 +110,8 @@ class _Soak:
                     self._fault(fault)
                     if time.time() - began > seconds:
                         break
+                else:
+                    self._peace(began + seconds - time.time())
             finally:
                 self._stop.set()
                 for thread in threads:
@@ -153,7 +155,7 @@ class _Soak:
                 self._lost += sum(len(line) for line in wrong.lost)
                 self._break(f"the foreign text is not what the rivals wrote: {wrong}")
                 self._rival.accept()
-        time.sleep(seconds)
+        time.sleep(max(0.0, seconds))
 
     # ------------------------------------------------------------------------------------------------------ threads
 

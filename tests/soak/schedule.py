@@ -25,12 +25,12 @@ class Fault:
 
 
 def schedule(seed: int, kinds: Sequence[str], life: float) -> Iterator[Fault]:
-    """Draw faults without end: every kind once in each round, in another order each time.
+    """Draw faults without end, none if there are no kinds: every kind once in each round, in another order each time.
 
     A fault lasts from a tenth of a token's life to one and a half of it, so that some tokens outlive it and some do
     not; the quiet after it is a quarter of a life to one.
     """
     dice = random.Random(seed)
-    while True:
+    while kinds:
         for kind in dice.sample(kinds, len(kinds)):
             yield Fault(kind, dice.uniform(0.1, 1.5) * life, dice.random(), dice.uniform(0.25, 1.0) * life)

@@ -76,7 +76,8 @@ class World:
             self.laptop.stop()
             self._forget_clock()
         finally:
-            if self.small:
+            if self.small:  # what lies there is gone with the mount, and may have to be looked at
+                shutil.copytree(self.disk, self.laptop.folder / "left")
                 subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
             self.index.close()
             self.cloud.close()
