@@ -218,6 +218,18 @@ def test_a_rival_that_drops_our_comments_does_not_lock_us_out(laptop: Laptop, cl
     assert set(tokens(laptop)) == {"a.example", "mine.example"}
 
 
+def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Its text without comments may hold a token from before the last deliveries: it is ours as well."""
+    start(laptop)
+    bare = "\n".join(line for line in laptop.netrc.read_text().splitlines() if not line.startswith("#"))
+    for _ in range(2):
+        assert laptop.uvtokend("refresh").returncode == 0
+    laptop.netrc.write_text(f"{bare}\nmachine mine.example login me password mine\n")
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert laptop.netrc.read_text().count("a.example") == 1
+    assert set(tokens(laptop)) == {"a.example", "mine.example"}
+
+
 def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: Laptop) -> None:
     """It is left alone until the person says so, and purge gives it back."""
     before = b"machine a.example login me password old\n# kept\n"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core import netrc, netrc_scan
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc import BEGIN, END, block_entries, check, edit, problems, scan
+from uvtokend.core.netrc import BEGIN, END, Ours, block_entries, check, edit, problems, scan
 from uvtokend.core.netrc_adopt import restore, take_over
 from uvtokend.core.netrc_merge import lacks, union
 from uvtokend.errors import DeliveryFailed
@@ -87,8 +87,8 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def delivered(entries: list[Entry]) -> dict[str, tuple[str, str]]:
-    return {entry.host: (entry.login, digest(entry.password.reveal())) for entry in entries}
+def delivered(entries: list[Entry]) -> Ours:
+    return {entry.host: [(entry.login, digest(entry.password.reveal()))] for entry in entries}
 
 
 def quoted(value: str) -> str:
@@ -187,7 +187,7 @@ class TestEdit:
     @given(LINES | FOREIGN, WANTED, st.sampled_from(["", "t0", "t1"]))
     def test_is_idempotent(self, text: bytes, wanted: list[Entry], token: str) -> None:
         """A second edit changes nothing."""
-        ours = {"a.example": ("aws", digest(token)), "b.example": ("aws", digest("t0"))}
+        ours = {"a.example": [("aws", digest(token))], "b.example": [("aws", digest("t0"))]}
         once = edit(text, wanted, ours)
         assert edit(once.text, wanted, ours) == once
 
@@ -195,7 +195,7 @@ class TestEdit:
     @given(LINES, WANTED)
     def test_loses_no_foreign_line(self, text: bytes, wanted: list[Entry]) -> None:
         """Where the marks stand, in whatever disorder: all lines but marks and our own entries stay, in their order."""
-        ours = dict.fromkeys(HOSTS, ("aws", ""))
+        ours = dict.fromkeys(HOSTS, ())
 
         def foreign(text: bytes) -> list[bytes]:
             lines = [line for line in text.split(b"\n") if line.strip() not in (BEGIN, END, b"")]
@@ -264,7 +264,7 @@ class TestEdit:
     def test_a_foreign_entry_is_not_touched(self) -> None:
         """A host for which somebody else has an entry is named, and not written; the others are."""
         text = b"machine a.example login me password mine\n"
-        result = edit(text, [entry("a.example"), entry("b.example")], {"a.example": ("aws", digest("t0"))})
+        result = edit(text, [entry("a.example"), entry("b.example")], {"a.example": [("aws", digest("t0"))]})
         assert result.foreign == {"a.example"}
         assert result.text == BEGIN + b"\nmachine b.example login aws password t0\n" + END + b"\n" + text
 
@@ -272,7 +272,7 @@ class TestEdit:
         """What others put between our marks stays theirs, also if it is written as we write."""
         theirs = b"machine x.example login me password mine\n"
         text = BEGIN + b"\nmachine a.example login aws password t0\n" + theirs + b"#word\n" + END + b"\n#last"
-        result = edit(text, [entry("a.example", "t1")], {"a.example": ("aws", digest("t0"))})
+        result = edit(text, [entry("a.example", "t1")], {"a.example": [("aws", digest("t0"))]})
         assert (
             result.text
             == BEGIN + b"\nmachine a.example login aws password t1\n" + END + b"\n" + theirs + b"#word\n#last"
@@ -280,7 +280,7 @@ class TestEdit:
 
     def test_a_block_without_end_ends_at_the_first_foreign_line(self) -> None:
         """Only the lines that we wrote go, and the second entry of one host is none of those."""
-        ours = {"a.example": ("aws", ""), "b.example": ("aws", "")}
+        ours: Ours = {"a.example": (), "b.example": ()}
         lines = [f"machine {host} login aws password t0\n".encode() for host in ("a.example", "b.example", "a.example")]
         foreign = b"machine x.example login b password c\nmachine b.example login aws password t0\n"
         assert edit(BEGIN + b"\n" + b"".join(lines), [], ours).text == lines[2]
@@ -291,12 +291,12 @@ class TestEdit:
         line = b"machine a.example login aws password \xff\n"
         text = BEGIN + b"\n" + line + END + b"\n"
         assert block_entries(text) == {}
-        assert edit(text, [], {"a.example": ("aws", "")}).text == line
+        assert edit(text, [], {"a.example": ()}).text == line
 
     def test_two_blocks_are_merged(self) -> None:
         """A block that was copied, before and after foreign text, comes out as one at the top."""
         block = edit(b"", [entry("a.example"), entry("b.example")], {}).text
-        result = edit(b"#one\n" + block + b"#two\n" + block, [entry("a.example")], {"b.example": ("aws", "")})
+        result = edit(b"#one\n" + block + b"#two\n" + block, [entry("a.example")], {"b.example": ()})
         assert result.text == edit(b"", [entry("a.example")], {}).text + b"#one\n#two\n"
 
     def test_an_entry_of_old_values_is_foreign_outside_the_block(self) -> None:
@@ -305,7 +305,7 @@ class TestEdit:
             b"machine a.example login aws password t1\n",
             b"machine a.example login aws account x password t0\n",
         ):
-            assert edit(text, [], {"a.example": ("aws", digest("t0"))}).text == text
+            assert edit(text, [], {"a.example": [("aws", digest("t0"))]}).text == text
 
     def test_a_byte_order_mark_stays_first(self) -> None:
         """It voids the file wherever it stands, but an editor finds it only at the start."""
@@ -318,13 +318,21 @@ class TestEdit:
         text = (
             b"machine x login a password b\n\nmachine a.example login aws password t0\n# two words\nmachine y login c\n"
         )
-        result = edit(text, [], {"a.example": ("aws", digest("t0"))}).text
+        result = edit(text, [], {"a.example": [("aws", digest("t0"))]}).text
         assert result == b"machine x login a password b\n\n#\n# two words\nmachine y login c\n"
         assert set(as_read(result)) == {"x", "y"}
 
+    def test_any_of_the_last_tokens_is_known(self) -> None:
+        """Whoever drops the comments may have read the file before our last delivery."""
+        ours = {"a.example": [("aws", digest("t1")), ("aws", digest("t0"))]}
+        for token in ("t0", "t1"):
+            text = f"machine a.example login aws password {token}\nmachine x login y password z\n".encode()
+            assert edit(text, [], ours).text == b"machine x login y password z\n"
+            assert block_entries(text, ours) == {"a.example": entry("a.example", token)}
+
     def test_what_stands_on_the_line_of_a_bare_entry_stays(self) -> None:
         """Comments and other entries on its lines are foreign."""
-        ours = {"a.example": ("aws", digest("t0"))}
+        ours = {"a.example": [("aws", digest("t0"))]}
         for text, left in (
             (b"machine a.example login aws password t0 #note\n", b" #note\n"),
             (b"machine x login b machine a.example login aws password t0\n", b"machine x login b \n"),
@@ -340,7 +348,7 @@ class TestEdit:
         foreign = b"".join(b"machine host%d.example login me password mine\n" % number for number in range(20_000))
         text = edit(foreign, [entry("a.example")], {}).text
         assert text.endswith(END + b"\n" + foreign)
-        assert edit(text, [], {"a.example": ("", "")}).text == foreign
+        assert edit(text, [], {"a.example": ()}).text == foreign
 
     def test_a_line_of_a_megabyte(self) -> None:
         """Neither a value of that length nor a comment makes the scan slow or deep."""
@@ -463,7 +471,7 @@ class TestAdopt:
         taken = take_over(text, host)
         assert (taken.removed == 0) == (taken.text == text)
         with_ours = edit(taken.text, [*wanted, entry(host)], {}).text
-        ours = {**delivered(wanted), host: ("aws", "")}
+        ours: Ours = {**delivered(wanted), host: ()}
         assert edit(restore(with_ours, taken.backup), [], ours).text == foreign
 
     @LAWS

@@ -19,13 +19,13 @@ import pytest
 
 from ordinary import ORDINARY, as_user
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc import BEGIN
+from uvtokend.core.netrc import BEGIN, Ours
 from uvtokend.daemon import exchange, files
 from uvtokend.daemon.sinks import Delivery, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
 FOREIGN = b"# mine\nmachine x.example login me password mine\n\xff no last line end"
-OURS = {"a.example": ("aws", "")}
+OURS: Ours = {"a.example": ()}
 
 
 def entry(token: str = "t0") -> Entry:
@@ -359,7 +359,7 @@ class TestMounts:
         for length in lengths:
             try:
                 sink.check_writable()
-                ours = {"a.example": ("aws", "")}
+                ours = {"a.example": ()}
                 wanted = [Entry("a.example", "aws", Secret("t" * int(length)))] if int(length) else []
                 done = sink.deliver(wanted, ours)
                 print(done.note is not None, done.changed, sink.read().decode().count("t" * int(length)) > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import state
-from uvtokend.core.model import Credential, Entry, Request, Secret
+from uvtokend.core.model import Credential, Entry, Record, Request, Secret
 from uvtokend.core.state import State
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -27,9 +28,22 @@ def test_it_survives_the_disk_and_holds_no_secret() -> None:
     text = state.encode(STATE)
     assert state.decode(text) == STATE
     assert b"hunter2" not in text
-    assert STATE.ours() == dict.fromkeys(("a.example", "b.example"), ("me", RECORD.sha256))
+    assert STATE.ours() == {host: {("me", RECORD.sha256)} for host in ("a.example", "b.example")}
     endless = State("n", (state.record(REQUEST, Credential("", Secret("x"), NOW), NOW, ("h",)),))
     assert state.decode(state.encode(endless)) == endless
+
+
+def test_the_last_tokens_are_remembered() -> None:
+    """The new one comes first and each but once; of a host's former ones the oldest are forgotten, others' are not."""
+    other = state.record(REQUEST, TOKEN, NOW, ("c.example",))
+    known: tuple[Record, ...] = (other,)
+    for number in range(2 * state.KEPT):
+        record = replace(RECORD, sha256=str(number))
+        known = state.remember([record], state.remember([record], known))
+    newest = [str(number) for number in range(2 * state.KEPT)][: -state.KEPT - 1 : -1]
+    assert [one.sha256 for one in known if one != other] == newest
+    assert other in known
+    assert State("n", known).ours()["b.example"] == {("me", digest) for digest in newest}
 
 
 def test_a_living_token_is_recovered() -> None:

@@ -258,7 +258,7 @@ def test_a_token_that_is_text_for_a_netrc(tmp_path: Path, monkeypatch: pytest.Mo
                 assert found.reason != "unexpected"
                 continue
             wanted = Entry("a.example", found.login, found.password)
-            NetrcSink(str(path)).deliver([wanted], {"a.example": ("", "")})
+            NetrcSink(str(path)).deliver([wanted], {"a.example": ()})
             assert path.read_text().endswith(FOREIGN)
             hosts = netrc.netrc(str(path)).hosts
             assert hosts == {"a.example": (found.login, "", token), "mine.example": ("me", "", "mine")}

@@ -77,7 +77,7 @@ def _clean_netrc(path: str, known: State, settings: Settings, kept: Iterable[Bac
         hosts = {index.host for index in settings.indexes}
         if not known.netrc:  # the state is lost, so the block alone tells
             hosts |= netrc.block_entries(text).keys()
-        ours = dict.fromkeys(hosts, ("", "")) | (known.ours() if known.netrc == path else {})
+        ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == path else {})}
         text = netrc.edit(text, [], ours).text
         for backup in kept:
             text = _restored(text, backup)

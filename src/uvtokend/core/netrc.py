@@ -12,8 +12,8 @@ one word, because comments of several are not safe (see `netrc_scan`). Only a by
 an editor can still take it away.
 
 A line in the block is ours if it is written exactly as we write it and its host is one of ours; everything else is
-foreign, wherever it stands. An entry outside the block is ours only if login and password are what we last delivered:
-a program has rewritten the file without its comments.
+foreign, wherever it stands. An entry outside the block is ours only if login and password are what we delivered lately:
+a program has rewritten the file without its comments, and may have read it before our last delivery.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from uvtokend.core import netrc_scan
 from uvtokend.core.model import Entry, Problem, Secret
@@ -29,13 +30,16 @@ from uvtokend.core.netrc_lint import BEGIN, END, problems
 from uvtokend.core.netrc_scan import BOM, WHITE, Scan, scan
 from uvtokend.errors import DeliveryFailed
 
-__all__ = ["BEGIN", "END", "Edit", "Scan", "block_entries", "check", "edit", "problems", "scan"]
+__all__ = ["BEGIN", "END", "Edit", "Ours", "Scan", "block_entries", "check", "edit", "problems", "scan"]
 
 #: The longest token or login, in bytes of UTF-8.
 LIMIT = 16 * 1024
 
 _BARE = re.compile(r"[A-Za-z0-9._~+/=:-]+")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\]")
+
+#: host -> the logins, with the SHA-256 of the password in hex, that we delivered lately.
+Ours: TypeAlias = Mapping[str, Collection[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def _size(*texts: str) -> int:
 def edit(
     text: bytes,
     wanted: Sequence[Entry],
-    ours: Mapping[str, tuple[str, str]],
+    ours: Ours,
     file: str = "the netrc",
     shadowing: Collection[str] = (),
 ) -> Edit:
@@ -92,8 +96,8 @@ def edit(
     Args:
         text: The file as it stands.
         wanted: What shall stand in it, in any order.
-        ours: host -> (login, SHA-256 of the password in hex), as last delivered. Name every host that we may have
-            written, with an empty digest where the password is not known: within the block the host alone counts.
+        ours: What we delivered lately. Name every host that we may have written, with nothing where the passwords are
+            not known: within the block the host alone counts.
         file: How a person names the file.
         shadowing: Hosts for which no entry is wanted, and none may stand, the ``default`` not either.
 
@@ -111,7 +115,7 @@ def edit(
     return Edit(new, foreign | shadows, problems(new, {entry.host for entry in written}, file))
 
 
-def block_entries(text: bytes, ours: Mapping[str, tuple[str, str]] | None = None) -> dict[str, Entry]:
+def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
     """Return the entries that stand in the block, by host, and those outside that are ours all the same.
 
     Args:
@@ -160,7 +164,7 @@ def join(entries: Sequence[Entry], foreign: bytes) -> bytes:
     return b"".join([bom, *(line + b"\n" for line in block), foreign[len(bom) :]])
 
 
-def _foreign(text: bytes, hosts: Collection[str], ours: Mapping[str, tuple[str, str]]) -> bytes:
+def _foreign(text: bytes, hosts: Collection[str], ours: Ours) -> bytes:
     """Return a netrc without anything of ours. Taking one entry out may uncover another, so until none is left."""
     while True:
         rest = split(text, hosts)[1]
@@ -170,16 +174,16 @@ def _foreign(text: bytes, hosts: Collection[str], ours: Mapping[str, tuple[str, 
         text = rest
 
 
-def _bare(text: bytes, ours: Mapping[str, tuple[str, str]]) -> list[netrc_scan.Entry]:
-    """Return the entries in foreign text that are what we last delivered."""
+def _bare(text: bytes, ours: Ours) -> list[netrc_scan.Entry]:
+    """Return the entries in foreign text that are what we delivered lately."""
     if not any(host.encode(errors="replace") in text for host in ours):
         return []
     return [
         entry
         for entry in scan(text).entries
         if not entry.account
-        and ours.get(entry.name.decode(errors="replace"))
-        == (entry.login.decode(errors="replace"), hashlib.sha256(entry.password).hexdigest())
+        and (entry.login.decode(errors="replace"), hashlib.sha256(entry.password).hexdigest())
+        in ours.get(entry.name.decode(errors="replace"), ())
     ]
 
 

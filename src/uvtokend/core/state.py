@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from uvtokend.core.model import Credential, Entry, Json, Record, Request, Sink
 
 VERSION = 1
+#: How many tokens of a host are remembered: with tokens of one hour, those of the last eight.
+KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class State:
 
     Args:
         netrc: The netrc that the records speak of, resolved.
-        records: One for each token that stands.
+        records: One for each token that stands, and then those of the last few that stood before: a program that read
+            the netrc a while ago may write them back.
         created: We made that netrc, so `purge` may take an empty one away.
     """
 
@@ -31,15 +34,13 @@ class State:
     records: tuple[Record, ...] = ()
     created: bool = False
 
-    def ours(self) -> dict[str, tuple[str, str]]:
-        """Return host -> (login, SHA-256 of the token): how an entry of the netrc is known to be ours.
-
-        While a delivery is under way a host has two records; the older one is what stands.
-        """
-        known = reversed(self.records)
-        return {
-            place: (record.login, record.sha256) for record in known for place in record.places if "://" not in place
-        }
+    def ours(self) -> dict[str, set[tuple[str, str]]]:
+        """Return host -> login and SHA-256 of the tokens: how an entry of the netrc is known to be ours."""
+        known: dict[str, set[tuple[str, str]]] = {}
+        for record in self.records:
+            for host in record.places if sink_of(record) == "netrc" else ():
+                known.setdefault(host, set()).add((record.login, record.sha256))
+        return known
 
 
 def request_key(request: Request) -> str:
@@ -66,6 +67,16 @@ def record(request: Request, credential: Credential, refresh_at: datetime, place
 def sink_of(known: Record) -> Sink:
     """Return the sink that a record's token was delivered to: a service of uv's store is a URL."""
     return "uv-store" if any("://" in place for place in known.places) else "netrc"
+
+
+def remember(new: Iterable[Record], former: Iterable[Record]) -> tuple[Record, ...]:
+    """Return the new records and the last few of the former ones, latest first, each token once."""
+    kept: dict[tuple[tuple[str, ...], str, str], Record] = {}
+    for known in (*new, *former):
+        same_places = sum(places == known.places for places, _, _ in kept)
+        if same_places < KEPT:
+            kept.setdefault((known.places, known.login, known.sha256), known)
+    return tuple(kept.values())
 
 
 def shifted(known: Record, shift: timedelta) -> Record:

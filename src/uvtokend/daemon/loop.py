@@ -210,18 +210,24 @@ class Daemon:
     def _deliver_now(self, action: core.Deliver, records: tuple[Record, ...]) -> core.DeliveryEnded:
         """Write a sink, between two writes of the state file.
 
-        Before it, the state knows the old tokens and the new ones; after it, the new ones alone. So whenever we are
-        killed, the entry that stands is known.
+        Before it, the state knows the old tokens and the new ones; after it, the new ones and the last few before
+        them. So whenever we are killed, and whatever others write back, the entry that stands is known.
         """
         before = self._state
         created = before.created or not os.path.lexists(self._sink.path)
-        both = state.State(self._sink.path, tuple(dict.fromkeys(before.records + records)), created)
-        others = tuple(record for record in before.records if state.sink_of(record) != action.sink)
+        both = state.State(self._sink.path, state.remember(records, before.records), created)
         ended = partial(core.DeliveryEnded, action.wanted, random.random(), sink=action.sink)
         try:
             self._save(both)
             done = self._write(action, both)
-            self._save(state.State(self._sink.path, others + records, created))
+            written = [known for known in records if not done.foreign.issuperset(known.places)]
+            places = {index.place for index in self._settings.indexes}
+            former = [
+                known
+                for known in before.records
+                if state.sink_of(known) != action.sink or not places.isdisjoint(known.places)
+            ]
+            self._save(state.State(self._sink.path, state.remember(written, former), created))
         except DeliveryFailed as error:
             return ended(_delivery_failure(error))
         except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other
@@ -237,8 +243,8 @@ class Daemon:
             for index in self._settings.indexes:
                 urls.setdefault(index.service, []).append(index.url)
             return self._uv_store().deliver(action.wanted, urls)
-        # An empty digest: within the block the host alone tells what is ours.
-        hosts = {index.host: ("", "") for index in self._settings.indexes}
+        # Within the block the host alone tells what is ours.
+        hosts: dict[str, set[tuple[str, str]]] = {index.host: set() for index in self._settings.indexes}
         shadowing = {index.host for index in self._settings.indexes if index.sink == "uv-store"}
         return self._sink.deliver(action.wanted, hosts | known.ours(), action.left, action.yielding, shadowing)
 

@@ -20,7 +20,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from uvtokend.core import netrc
@@ -145,7 +145,7 @@ class NetrcSink:
     def deliver(
         self,
         wanted: Sequence[Entry],
-        ours: Mapping[str, tuple[str, str]],
+        ours: netrc.Ours,
         left: Sequence[Entry] | None = None,
         yielding: bool = False,
         shadowing: Collection[str] = (),
@@ -154,7 +154,7 @@ class NetrcSink:
 
         Args:
             wanted: What it shall hold.
-            ours: What we delivered before; see `uvtokend.core.netrc.edit`.
+            ours: What we delivered lately; see `uvtokend.core.netrc.edit`.
             left: What we left there; None where it is not known.
             yielding: Write nothing if what we left was changed.
             shadowing: Hosts of which any entry is told as foreign: uv takes it before its own store.

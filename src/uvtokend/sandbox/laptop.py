@@ -85,12 +85,12 @@ class Laptop:
         self.config.write_text("\n".join(tables), encoding="utf-8")
         self.config.chmod(0o600)
 
-    def start(self) -> None:
-        """Start the daemon, in a session of its own: a Ctrl-C is not for it."""
+    def start(self, env: Mapping[str, str] | None = None) -> None:
+        """Start the daemon, in a session of its own: a Ctrl-C is not for it. `env` is what it alone gets."""
         with self.output.open("ab") as output:
             self.daemon = subprocess.Popen(
                 self.ourselves("run", "--quiet"),
-                env=self.environment,
+                env={**self.environment, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,8 +57,22 @@ class Server:
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self.url = f"http://{host}:{self.port}"
+        self._serve()
+
+    def _serve(self) -> None:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+
+    def down(self) -> None:
+        """Refuse connections until `up`, and keep the port: Linux lets a socket that was shut down listen anew."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.socket.shutdown(socket.SHUT_RDWR)
+
+    def up(self) -> None:
+        """Listen again after `down`."""
+        self._server.socket.listen(self._server.request_queue_size)
+        self._serve()
 
     def _answer(self, call: Call) -> Answer:
         self.calls.append(call)

@@ -1,0 +1,207 @@
+"""The rival: other programs that edit the netrc, and the reference model of what they did.
+
+Each edit is done twice: on the file as it was read, ours included, and on the model, which knows the foreign text
+only. At rest the file's foreign text must be the model, to the byte. Every foreign line has a number, so that one that
+is lost is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from soak.verdict import Token, Trouble
+from soak.world import World, lines_of
+
+#: How many foreign lines the rival keeps, about.
+LINES = 40
+_BEGIN = b"#uvtokend:begin"
+
+#: One edit on the lines of a text; the last one is empty, unless the last line has no end.
+Edit = Callable[[list[bytes]], list[bytes]]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is wrong with a foreign text: lines that are gone, that came from nowhere, or stand elsewhere."""
+
+    lost: tuple[bytes, ...]
+    added: tuple[bytes, ...]
+
+    def __str__(self) -> str:
+        if not self.lost and not self.added:
+            return "the order has changed"
+        return f"lost {[line.decode() for line in self.lost]}, added {[line.decode() for line in self.added]}"
+
+
+class Rival:
+    """Edits the netrc in a thread of its own, now and then; a context manager.
+
+    Args:
+        world: Whose netrc.
+        seed: Of its dice.
+        note: Is told of each edit.
+
+    Attributes:
+        model: The foreign text as it must be.
+        edits: How many there were.
+        troubles: Edits that did harm: where a reader may have seen half a file, or an old entry was put back.
+    """
+
+    def __init__(self, world: World, seed: int, note: Note) -> None:
+        self.edits = 0
+        self.troubles: list[Trouble] = []
+        self._world = world
+        self._dice = random.Random(seed)
+        self._note = note
+        self._number = 0
+        self.model: list[bytes] = [*(self._line() for _ in range(LINES)), b""]
+        self._busy = threading.Lock()
+        self._stop = threading.Event()
+        self._hurry = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Rival:
+        self._world.netrc.write_bytes(b"\n".join(self.model))
+        self._world.netrc.chmod(0o600)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Edit many times a second."""
+        self._hurry = True
+        try:
+            yield
+        finally:
+            self._hurry = False
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Edit nothing."""
+        with self._busy:
+            yield
+
+    def difference(self) -> Difference | None:
+        """Compare the file with the model; only at rest. None: it is the same to the byte."""
+        found = [line for line in self._world.read() if not self._world.ours(line)]
+        if found == self.model:
+            return None
+        before, after = Counter(self.model), Counter(found)
+        return Difference(tuple((before - after).elements()), tuple((after - before).elements()))
+
+    def accept(self) -> None:
+        """Take the file as it is for the model, after a difference was told; only at rest."""
+        self.model = [line for line in self._world.read() if not self._world.ours(line)]
+
+    # --------------------------------------------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._dice.uniform(0.002, 0.06) if self._hurry else self._dice.uniform(0.2, 2.0)):
+            with self._busy:
+                self._edit()
+
+    def _edit(self) -> None:
+        dice = self._dice
+        if dice.random() < 0.2:
+            self._append()
+            return
+        before = lines_of(self._world.netrc)
+        name, edit = self._draw(before)
+        think = dice.uniform(0.02, 0.3) if self._hurry and dice.random() < 0.1 else dice.uniform(0, 0.003)
+        time.sleep(think)
+        after = edit(before)
+        how = dice.choice([self._rename, self._truncate, self._truncate_slowly])
+        begin, replaced = time.time(), self._world.standing(lines_of(self._world.netrc))
+        how(b"\n".join(after))
+        self.model = edit(self.model)
+        self._set_back(begin, replaced, self._world.standing(after))
+        self._done(f"{name}, {how.__name__.strip('_')}")
+
+    def _done(self, what: str) -> None:
+        self.edits += 1
+        self._note(what)
+
+    def _draw(self, before: list[bytes]) -> tuple[str, Edit]:
+        dice = self._dice
+        foreign = [line for line in self.model if line]
+        kinds = ["strip", "swap", "insert", "insert on top", "insert inside", "rewrite", "no last newline"]
+        if len(foreign) > LINES:
+            kinds += ["drop"] * 6
+        kind = dice.choice(kinds)
+        one, two = dice.sample(foreign, 2)
+        new = self._line()
+        mark = before.index(_BEGIN) + 1 if _BEGIN in before else 0
+        above = sum(not self._world.ours(line) for line in before[:mark])
+        edits: dict[str, Edit] = {
+            "strip": lambda lines: [line for line in lines if not line.startswith(b"#")],
+            "swap": lambda lines: [{one: two, two: one}.get(line, line) for line in lines],
+            "insert": lambda lines: [each for line in lines for each in ((line, new) if line == one else (line,))],
+            "insert on top": lambda lines: [new, *lines],
+            "insert inside": lambda lines: _inside(lines, new, mark if _BEGIN in lines else above),
+            "rewrite": lambda lines: [new if line == one else line for line in lines],
+            "no last newline": lambda lines: lines[:-1] if lines[-1] == b"" and lines[-2:-1] != [b""] else lines,
+            "drop": lambda lines: [line for line in lines if line != one],
+        }
+        return kind, edits[kind]
+
+    def _line(self) -> bytes:
+        self._number += 1
+        number = self._number
+        if number % 5 == 0:
+            return b"#note-%d" % number
+        return b"machine host-%d.example login me-%d password secret-%d" % (number, number, number)
+
+    # ------------------------------------------------------------------------------------------------- ways to write
+
+    def _append(self) -> None:
+        """Add a line without reading the file; an end for the last line too, if it has none."""
+        line = self._line()
+        closed = self.model[-1] == b""
+        with self._world.netrc.open("ab", buffering=0) as file:
+            file.write((b"" if closed else b"\n") + line + b"\n")
+        self.model = [*(self.model[:-1] if closed else self.model), line, b""]
+        self._done("append")
+
+    def _rename(self, text: bytes) -> None:
+        beside = self._world.disk / ".netrc.rival"
+        beside.touch(0o600)
+        beside.write_bytes(text)
+        os.replace(beside, self._world.netrc)
+
+    def _truncate(self, text: bytes) -> None:
+        self._in_place(text, 0)
+
+    def _truncate_slowly(self, text: bytes) -> None:
+        self._in_place(text, self._dice.uniform(0.001, 0.05))
+
+    def _in_place(self, text: bytes, pause: float) -> None:
+        begin = time.time()
+        with self._world.writing, self._world.netrc.open("wb", buffering=0) as file:
+            half = self._dice.randrange(len(text) + 1)
+            file.write(text[:half])
+            if pause:
+                time.sleep(pause)
+            file.write(text[half:])
+        self.troubles.append(Trouble("rival wrote in place", "reading", begin, time.time()))
+
+    def _set_back(self, begin: float, replaced: Token | None, left: Token | None) -> None:
+        """Note it if the daemon had delivered a token since we read the text, and we undid that."""
+        if replaced is not None and replaced != left:
+            since = left.issued if left is not None else 0.0
+            self.troubles.append(Trouble("rival put an old entry back", "entry", begin, time.time(), since, left))
+
+
+def _inside(lines: list[bytes], new: bytes, at: int) -> list[bytes]:
+    return [*lines[:at], new, *lines[at:]]
