@@ -195,6 +195,12 @@ def request(provider: str, url: str, options: Mapping[str, Frozen], env: Mapping
     return Request(provider, service, tuple(sorted(options.items())), tuple(sorted(env.items())))
 
 
+def hostname(parts: SplitResult) -> str:
+    """Return the host of a URL as a netrc names it: in lower case, IPv6 in brackets."""
+    host = (parts.hostname or "").lower()
+    return f"[{host}]" if ":" in host else host
+
+
 def default_name(url: str) -> str:
     """Return a readable name for an index that has none: the last words of its path, or its host.
 

@@ -142,7 +142,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A private index, as the configuration describes it."""
+    """A private index, as the configuration describes it.
+
+    Args:
+        files: Those that describe it, as a person would name them: the site's, the user's, or both.
+    """
 
     name: str
     url: str
@@ -150,11 +154,16 @@ class Index:
     provider: str
     request: Request
     sink: Sink = "netrc"
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration, checked and with its defaults filled in."""
+    """The whole configuration, checked and with its defaults filled in.
+
+    Args:
+        disabled: Indexes that are switched off. Nothing is done for them, but their secrets are still theirs alone.
+    """
 
     file: str
     indexes: tuple[Index, ...] = ()
@@ -164,6 +173,7 @@ class Settings:
     ca_bundle: str | None = None
     log_level: str = "info"
     notices: tuple[str, ...] = ()
+    disabled: tuple[Index, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

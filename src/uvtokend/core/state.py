@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -38,6 +38,12 @@ class State:
         """
         known = reversed(self.records)
         return {host: (record.login, record.sha256) for record in known for host in record.hosts}
+
+
+def without(state: State, hosts: Collection[str]) -> State:
+    """Return what is known when the entries for some hosts are gone."""
+    shrunk = [replace(known, hosts=tuple(host for host in known.hosts if host not in hosts)) for known in state.records]
+    return replace(state, records=tuple(known for known in shrunk if known.hosts))
 
 
 def request_key(request: Request) -> str:
