@@ -19,6 +19,7 @@ HARMLESS = {
     "dataclasses",
     "datetime",
     "difflib",
+    "fnmatch",
     "hashlib",
     "ipaddress",
     "itertools",

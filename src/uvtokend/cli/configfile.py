@@ -59,6 +59,12 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
     raise UvtokendError(message, f"fuser -v {shlex.quote(target)}")
 
 
+def preview(explicit: str | None, change: Callable[[str], str]) -> Settings:
+    """Return what the configuration would say after an edit; nothing is written. See `edit`."""
+    target = paths.config_file(explicit)
+    return _edited(explicit, target, config.read(target), change)[1]
+
+
 def tell_daemon(settings: Settings) -> bool:
     """Let the daemon read the configuration, and say whether it did; False if none runs that reads this one."""
     try:
