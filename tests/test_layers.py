@@ -11,7 +11,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 FILES = sorted((SRC / "uvtokend").rglob("*.py"))
 SDKS = {"boto3", "botocore", "google", "azure", "msal", "requests", "urllib3", "keyring"}
-#: All of the standard library that the core may know; what is not here can touch the world.
+#: All that the core may know of the standard library, and of others; what is not here can touch the world.
 HARMLESS = {
     "__future__",
     "base64",
@@ -19,6 +19,7 @@ HARMLESS = {
     "dataclasses",
     "datetime",
     "difflib",
+    "fnmatch",
     "hashlib",
     "ipaddress",
     "itertools",
@@ -26,6 +27,7 @@ HARMLESS = {
     "math",
     "os.path",  # its arithmetic on texts, see test_the_core_reads_no_disk
     "re",
+    "tomlkit",  # texts and values only, as tomllib; in edit.py, which neither the daemon nor `status` imports
     "tomllib",
     "typing",
     "urllib.parse",
@@ -39,6 +41,7 @@ CLOCKS = {
     "cli/demo.py": {"time.monotonic", "time.sleep", "time.time"},  # it goes on for as long as it was told
     "cli/disk.py": {"datetime.now"},  # what is left of a life, for a person who asks now
     "cli/lifecycle.py": {"time.monotonic", "time.sleep"},  # another process begins or ends, and tells nobody
+    "cli/remove.py": {"time.monotonic", "time.sleep"},  # the daemon delivers, and tells its log alone
     "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
     "cli/status.py": {"datetime.now"},  # as cli/disk.py
     "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest

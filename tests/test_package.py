@@ -32,6 +32,9 @@ VERBS = (
     "adopt",
     "demo",
     "init",
+    "add",
+    "remove",
+    "list",
 )
 
 

@@ -25,11 +25,12 @@ _SYSTEM_CA = (
 )
 
 
-def load(explicit: str | None = None) -> Settings:
+def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
     """Read the site's file and the user's over it.
 
     Args:
         explicit: What ``--config`` names; then, and with ``UVTOKEND_CONFIG``, the file must be there.
+        instead: What the user's file is about to say; it is not looked at then.
 
     Raises:
         ConfigError: With every problem in them.
@@ -39,12 +40,30 @@ def load(explicit: str | None = None) -> Settings:
     user = paths.config_file(explicit)
     named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []
-    found = [_read(path, named and path == user, problems) for path in dict.fromkeys((paths.site_config_file(), user))]
+    site = paths.site_config_file()
+    found = [_read(site, False, problems)] if site != user else []
+    if instead is None:
+        found.append(_read(user, named, problems))
+    else:
+        found.append(Source(user, instead, os.path.dirname(user)))
     if problems:
         raise ConfigError(problems)
     sources = [source for source in found if source is not None]
     system_ca = next((path for path in _SYSTEM_CA if os.path.exists(path)), None)
     return replace(parse(sources, home, _environment(), system_ca), file=user)
+
+
+def read(path: str) -> bytes | None:
+    """Return what a configuration file says, or None if it is not there.
+
+    Raises:
+        ConfigError: It cannot be read, or not be believed.
+    """
+    problems: list[Problem] = []
+    source = _read(path, False, problems)
+    if problems:
+        raise ConfigError(problems)
+    return source.text if source is not None else None
 
 
 def _environment() -> dict[str, str]:

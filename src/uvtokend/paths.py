@@ -121,7 +121,7 @@ def private_folder(path: str) -> None:
         UvtokendError: It is not ours, not 0700, a symlink or no folder, or it cannot be created.
     """
     try:
-        _create(path)
+        make_folder(path)
     except OSError as error:
         message = f"The folder {path} cannot be created: {error.strerror}"
         closed = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -180,12 +180,17 @@ def _usable(folder: str) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
 
 
-def _create(path: str) -> None:
+def make_folder(path: str) -> None:
+    """Create a folder, and those above it, with mode 0700; one that exists stays as it is.
+
+    Raises:
+        OSError: It cannot be created.
+    """
     if os.path.lexists(path):
         return
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
-        _create(parent)
+        make_folder(parent)
     try:
         os.mkdir(path, PRIVATE)
     except FileExistsError:

@@ -27,6 +27,12 @@ def test_a_secret_reaches_only_its_own_worker() -> None:
     assert "MINE" not in worker_environment(BASE, OTHERS, BOTH)
 
 
+def test_the_secret_of_an_index_that_is_switched_off_is_still_its_own() -> None:
+    """Switching an index off does not hand its variable to the others."""
+    off = Settings("c", BOTH.indexes[:1], disabled=BOTH.indexes[1:])
+    assert "OTHERS" not in worker_environment(BASE, MINE, off)
+
+
 def test_the_ca_bundle_reaches_every_sdk() -> None:
     """A configured bundle wins everywhere; SSL_CERT_FILE fills only what is not set."""
     names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")

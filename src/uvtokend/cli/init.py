@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
-import tomllib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from uvtokend import config, paths
-from uvtokend.cli import client, console
-from uvtokend.core import discovery, environment
-from uvtokend.core.discovery import Candidate
-from uvtokend.core.model import Credential, Failure, Request, Settings
-from uvtokend.core.settings import Source, parse
+from uvtokend.cli import configfile, console, uvfiles
+from uvtokend.core import discovery, edit, environment
+from uvtokend.core.discovery import Candidate, Plan
+from uvtokend.core.model import Credential, Failure, Index, Request, Settings
+from uvtokend.core.report import clean
 from uvtokend.daemon.worker import Outcome, Workers
-from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
-
-_HEADER = "# uvtokend: the private indexes whose tokens are kept fresh. Made by `uvtokend init`; yours to edit.\n"
+from uvtokend.errors import FAILED, OK, UvtokendError
 
 
-def run(places: list[str], yes: bool, config_file: str | None) -> int:
+def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     """Show what uv's configuration names, ask, try each index once, and add what is missing.
 
     Args:
@@ -33,96 +30,92 @@ def run(places: list[str], yes: bool, config_file: str | None) -> int:
         UvtokendError: Without a terminal only ``--yes`` goes on; or the configuration is wrong.
     """
     target = paths.config_file(config_file)
-    settings = config.load(config_file) if os.path.exists(target) or config_file is None else Settings(target)
-    candidates = list(_candidates([Path(place) for place in places or ["."]]))
-    found = discovery.missing(candidates, settings.indexes)
-    _show(candidates, found)
-    if not found:
-        console.say("There is nothing to add.")
-        return OK if settings.indexes else FAILED
+    settings = config.load(config_file, config.read(target) or b"")
+    found = uvfiles.candidates(places, os.environ)
+    # botocore asks for the two variables in this order.
+    profile = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
+    plan = discovery.plan(found, settings.indexes, settings.disabled, profile)
+    _show(plan)
+    _warn_of_passwords(found)
+    if not plan.additions:
+        _say_nothing_to_add(found, plan)
+        return OK if settings.indexes and not plan.conflicts else FAILED
+    tables = [addition.table for addition in plan.additions]
+
+    def change(text: str) -> str:
+        return edit.append(text, tables)
+
+    whole = configfile.preview(config_file, change)  # what would not be accepted is not even asked about
     if not yes and not _agreed(target):
+        console.say("Nothing was added.")
         return FAILED
-    text = discovery.tables(found, os.environ.get("AWS_PROFILE"))
-    added = _checked(target, text)
-    _try(added, settings)
-    _append(target, text)
-    console.say(f"Added {len(found)} to {target}.")
-    _reload()
+    names = {str(table["name"]) for table in tables}
+    _try([index for index in whole.indexes if index.name in names], whole)
+    settings = configfile.edit(config_file, change)
+    console.say(f"Added {len(tables)} to {target}.")
+    configfile.tell_daemon(settings)
     return OK
 
 
-def _candidates(places: list[Path]) -> Iterator[Candidate]:
-    """Yield what uv would read: the projects', the user's and the system's files, and the environment."""
-    for place in places:
-        files = [place] if place.is_file() else [place / "uv.toml", place / "pyproject.toml"]
-        for file in files:
-            yield from _read(file)
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    system = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
-    for folder in (home, *system.split(":"), "/etc"):
-        yield from _read(Path(folder) / "uv" / "uv.toml")
-    yield from discovery.from_environment(os.environ)
+def _show(plan: Plan) -> None:
+    for addition in plan.additions:
+        candidate = addition.candidate
+        console.out(clean(f"{addition.table['name']}: {candidate.url}") + "\n")
+        sink = f", sink {addition.table['sink']}" if "sink" in addition.table else ""
+        console.out(clean(f"    {candidate.provider}{sink}, from {candidate.place}") + "\n")
+        if addition.note is not None:
+            console.out(clean(f"    {addition.note}") + "\n")
+    for sentence in plan.conflicts:
+        console.say(sentence)
+    if plan.unknown:
+        console.say("No provider is known for these. A public index needs none; a private one can be added so:")
+        for candidate in plan.unknown:
+            name = f" --name {shlex.quote(candidate.name)}" if candidate.name else ""
+            console.say(f"    uvtokend add {shlex.quote(candidate.url)}{name} --set provider=…")
 
 
-def _read(file: Path) -> Iterator[Candidate]:
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, RecursionError):
-        console.say(f"{file} cannot be read, so it is left out.")
-        return
-    if file.name == "pyproject.toml":
-        tool = document.get("tool")
-        document = tool.get("uv", {}) if isinstance(tool, dict) else {}
-    if isinstance(document, dict):
-        yield from discovery.from_document(document, str(file))
-
-
-def _show(candidates: list[Candidate], found: list[Candidate]) -> None:
-    for candidate in found:
-        name = f"{candidate.name}: " if candidate.name else ""
-        console.out(f"{name}{candidate.url}\n    {candidate.provider}, from {candidate.place!r}\n")
-    for candidate in candidates:
+def _warn_of_passwords(found: Iterable[Candidate]) -> None:
+    for candidate in dict.fromkeys(found):
         if candidate.credential:
-            console.say(f"A password stands in the URL of an index in {candidate.place!r}. Write instead:")
-            console.say(f'    url = "{candidate.url}"')
+            console.say(f"A password stands in the URL of an index in {candidate.place}. Write instead:")
+            console.say(f"    {candidate.line}")
+
+
+def _say_nothing_to_add(found: Sequence[Candidate], plan: Plan) -> None:
+    if plan.conflicts:
+        return
+    known = sum(candidate.provider is not None for candidate in found)
+    console.say(
+        "There is nothing to add: all that uv knows is configured."
+        if known
+        else "There is nothing to add: uv's configuration names no private index here."
+    )
 
 
 def _agreed(target: str) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         message = "Without a terminal, uvtokend init does not ask, and adds nothing."
         raise UvtokendError(message, "uvtokend init --yes")
-    console.out(f"Try these once, and add them to {target}? [y/N] ")
+    console.out(clean(f"Try these once, and add them to {target}? [y/N] "))
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _checked(target: str, text: str) -> Settings:
-    """Return the settings as they will be; what would not be accepted is never written."""
-    try:
-        before = Path(target).read_bytes()
-    except FileNotFoundError:
-        before = b""
-    folder = os.path.dirname(target)
-    whole = parse([Source(target, before + text.encode(), folder)], str(Path.home()), os.environ)
-    new = {index.name for index in parse([Source(target, text.encode(), folder)], "/", {}).indexes}
-    return Settings(target, tuple(index for index in whole.indexes if index.name in new))
-
-
-def _try(added: Settings, settings: Settings) -> None:
+def _try(added: Sequence[Index], settings: Settings) -> None:
     """Fetch each token once and say what works and what is missing; nothing is delivered."""
-    requests = list(dict.fromkeys(index.request for index in added.indexes))
+    requests = list(dict.fromkeys(index.request for index in added))
     outcomes = asyncio.run(_fetch_all(requests, settings))
-    for index in added.indexes:
+    for index in added:
         outcome = outcomes[index.request]
         if isinstance(outcome, Credential):
-            console.out(f"{index.name}: works{f', as {outcome.identity}' if outcome.identity else ''}\n")
+            works = f"{index.name}: works{f', as {outcome.identity}' if outcome.identity else ''}"
+            console.out(clean(works) + "\n")
         else:
             assert isinstance(outcome, Failure)  # noqa: S101 - for the type checker
-            console.out(f"{index.name}: {outcome.message}\n" + (f"  mend: {outcome.hint}\n" if outcome.hint else ""))
+            console.out(clean(f"{index.name}: {outcome.message}") + "\n")
+            console.out(clean(f"  mend: {outcome.hint}") + "\n" if outcome.hint else "")
 
 
-async def _fetch_all(requests: list[Request], settings: Settings) -> dict[Request, Outcome]:
+async def _fetch_all(requests: Sequence[Request], settings: Settings) -> dict[Request, Outcome]:
     outcomes: dict[Request, Outcome] = {}
     done = asyncio.Event()
 
@@ -142,24 +135,3 @@ async def _fetch_all(requests: list[Request], settings: Settings) -> dict[Reques
     finally:
         workers.close()
     return outcomes
-
-
-def _append(target: str, text: str) -> None:
-    """Add to the end of the file, or make it; what stands in it stays."""
-    folder = os.path.dirname(target)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    file = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "r+b") as opened:
-        before = opened.read()
-        glue = "" if before.endswith(b"\n") or not before else "\n"
-        opened.write((f"{glue}{text}" if before else _HEADER + text).encode())
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
-def _reload() -> None:
-    try:
-        client.call("reload")
-        console.say("The running daemon has taken it up.")
-    except NotRunning:
-        console.say("Start it with: uvtokend start")

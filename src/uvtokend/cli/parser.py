@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import NoReturn
 
@@ -12,7 +13,9 @@ from uvtokend.errors import USAGE, UvtokendError
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"uvtokend: {message}\n  mend: {self.prog} --help\n")
+        # It repeats arguments, and one may be a URL with a password in it.
+        harmless = re.sub(r"//[^/@\s]*@", "//…@", message)
+        self.exit(USAGE, f"uvtokend: {harmless}\n  mend: {self.prog} --help\n")
 
 
 def run(args: list[str]) -> int:
@@ -98,6 +101,24 @@ def _files(verbs: argparse._SubParsersAction[_Parser]) -> None:
     init.add_argument("paths", metavar="PATH", nargs="*", help="a project's folder, pyproject.toml or uv.toml (here)")
     init.add_argument("--yes", action="store_true", help="do not ask")
     init.set_defaults(verb=_init)
+    add = _verb(verbs, "add", "add an index to config.toml and let the daemon take it up")
+    add.add_argument("url", metavar="URL", help="the index, as uv knows it")
+    add.add_argument("--name", metavar="NAME", help="as uv knows it (by default derived from the URL)")
+    add.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="a key of the index's table: provider=static, duration=3600, env.NAME=value, "
+        "'password={ env = \"VAR\" }'; may be repeated",
+    )
+    add.set_defaults(verb=_add)
+    remove = _verb(verbs, "remove", "take an index out of config.toml, and its token out of the netrc")
+    remove.add_argument("name", metavar="NAME", help="the index")
+    remove.set_defaults(verb=_remove)
+    list_ = _verb(verbs, "list", "show what is configured, and in which file")
+    list_.set_defaults(verb=_list)
     adopt = _verb(verbs, "adopt", "take over a foreign netrc entry for an index's host; purge puts it back")
     adopt.add_argument("name", metavar="NAME", help="the index")
     adopt.set_defaults(verb=_adopt)
@@ -180,6 +201,24 @@ def _init(args: argparse.Namespace) -> int:
     from uvtokend.cli import init  # noqa: PLC0415
 
     return init.run(args.paths, args.yes, args.config)
+
+
+def _add(args: argparse.Namespace) -> int:
+    from uvtokend.cli import add  # noqa: PLC0415
+
+    return add.run(args.url, args.name, args.assignments, args.config)
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from uvtokend.cli import remove  # noqa: PLC0415
+
+    return remove.run(args.name, args.config)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from uvtokend.cli import list as list_  # noqa: PLC0415
+
+    return list_.run(args.config)
 
 
 def _adopt(args: argparse.Namespace) -> int:

@@ -20,9 +20,10 @@ def worker_environment(base: Env, request: Request, settings: Settings) -> dict[
     Args:
         base: The daemon's environment.
         request: What the worker fetches.
-        settings: All indexes, whose secrets are not for this worker, and the CA bundle.
+        settings: All indexes, whose secrets are not for this worker, those switched off too, and the CA bundle.
     """
-    others = {name for index in settings.indexes for name in secret_variables(index.request)}
+    everybody = (*settings.indexes, *settings.disabled)
+    others = {name for index in everybody for name in secret_variables(index.request)}
     hidden = others - secret_variables(request)
     environment = {name: text for name, text in base.items() if name not in hidden}
     return {**environment, **_certificates(base, settings), **dict(request.env), **NO_NETRC}

@@ -212,6 +212,12 @@ def request(provider: str, url: str, options: Mapping[str, Frozen], env: Mapping
     return Request(provider, service, tuple(sorted(options.items())), tuple(sorted(env.items())))
 
 
+def hostname(parts: SplitResult) -> str:
+    """Return the host of a URL as a netrc names it: in lower case, IPv6 in brackets."""
+    host = (parts.hostname or "").lower()
+    return f"[{host}]" if ":" in host else host
+
+
 def store_service(provider: str, url: str) -> str:
     """Return the URL prefix that a record of uv's store has for an index: for Azure that of the whole organisation.
 

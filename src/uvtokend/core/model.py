@@ -146,6 +146,7 @@ class Index:
 
     Args:
         service: The URL prefix that its token is for in uv's store; empty where the sink is a netrc.
+        files: Those that describe it, as a person would name them: the site's, the user's, or both.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Index:
     request: Request
     sink: Sink = "netrc"
     service: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -164,7 +166,11 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration, checked and with its defaults filled in."""
+    """The whole configuration, checked and with its defaults filled in.
+
+    Args:
+        disabled: Indexes that are switched off. Nothing is done for them, but their secrets are still theirs alone.
+    """
 
     file: str
     indexes: tuple[Index, ...] = ()
@@ -174,6 +180,7 @@ class Settings:
     ca_bundle: str | None = None
     log_level: str = "info"
     notices: tuple[str, ...] = ()
+    disabled: tuple[Index, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

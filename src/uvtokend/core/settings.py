@@ -11,14 +11,14 @@ import math
 import os.path
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from difflib import get_close_matches
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from uvtokend.core import indexes
-from uvtokend.core.indexes import PROVIDERS, Option
+from uvtokend.core.indexes import PROVIDERS, Option, hostname
 from uvtokend.core.model import Env, Frozen, Index, Json, Problem, Settings, Sink
 from uvtokend.core.state import zulu
 from uvtokend.errors import ConfigError
@@ -101,13 +101,14 @@ def parse(sources: Sequence[Source], home: str, environ: Env, system_ca: str | N
         document = reader.document(source)
         daemon.update(reader.table(document.get("daemon"), source, "daemon", _DAEMON))
         reader.merge(tables, document.get("index"), source)
-    found = [index for name, table in tables.items() if (index := reader.index(name, table)) is not None]
+    whole = [index for name, table in tables.items() if (index := reader.index(name, table)) is not None]
+    found = [index for index in whole if _is_on(tables[index.name])]
     reader.one_credential_a_host(found, tables)
     file = sources[-1].file if sources else ""
     settings = reader.settings(file, daemon, tuple(found), environ)
     if reader.problems:
         raise ConfigError(reader.problems)
-    return settings
+    return replace(settings, disabled=tuple(index for index in whole if index not in found))
 
 
 def seconds(text: object) -> int | None:
@@ -219,19 +220,20 @@ class _Reader:
     # --------------------------------------------------------------------------------------------- the indexes
 
     def index(self, name: str, table: _Table) -> Index | None:
-        """Return one index, or None if it is switched off or wrong."""
+        """Return one index, switched off or not, or None if it is wrong."""
         before = len(self.problems)
-        enabled = self.boolean(table, "enabled", True)
+        self.boolean(table, "enabled", True)
         url = self.url(name, table)
         provider = self.provider(table, url)
         sink = self.sink(table, url)
         env = self.env(table)
         options = {} if provider is None else self.options(name, table, provider, url)
-        if url is None or provider is None or not enabled or len(self.problems) > before:
+        if url is None or provider is None or len(self.problems) > before:
             return None
         request = indexes.request(provider, url, options, env)
         service = indexes.store_service(provider, url) if sink == "uv-store" else ""
-        return Index(name, url, _hostname(urlsplit(url)), provider, request, sink, service)
+        files = tuple(dict.fromkeys(value.source.file for value in table.values()))
+        return Index(name, url, hostname(urlsplit(url)), provider, request, sink, service, files)
 
     def url(self, name: str, table: _Table) -> str | None:
         """Return the URL, for whatever else can be checked with it; None if there is none that can be read."""
@@ -250,10 +252,10 @@ class _Reader:
         if "@" in parts.netloc:
             mend = "take everything up to the @ out of it, and change the credential if it was one"
             self.bad(found, "A user or a password stands in the URL.", mend)
-        elif not _HOST.fullmatch(_hostname(parts)):
+        elif not _HOST.fullmatch(hostname(parts)):
             mend = "letters, digits, '-' and '.' only, as in xn--…"
             self.bad(found, "Its host is not written as it goes over the wire.", mend)
-        if parts.scheme == "http" and not is_loopback(_hostname(parts)):
+        if parts.scheme == "http" and not is_loopback(hostname(parts)):
             self.bad(found, "A token would go over the wire in clear.", "write https://")
         return text
 
@@ -567,6 +569,10 @@ def _place(source: Source, where: str) -> str:
     return f"{where} of {source.file}"
 
 
+def _is_on(table: _Table) -> bool:
+    return "enabled" not in table or table["enabled"].value is not False
+
+
 def _is_variable(name: str) -> bool:
     """Tell whether the environment can hold a variable of this name."""
     return name != "" and name.isprintable() and "=" not in name
@@ -579,11 +585,6 @@ def _split(text: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if good else None
-
-
-def _hostname(parts: SplitResult) -> str:
-    host = (parts.hostname or "").lower()
-    return f"[{host}]" if ":" in host else host
 
 
 def _printable(key: str) -> str:

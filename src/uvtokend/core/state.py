@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -41,6 +41,14 @@ class State:
             for host in record.places if sink_of(record) == "netrc" else ():
                 known.setdefault(host, set()).add((record.login, record.sha256))
         return known
+
+
+def without(state: State, places: Collection[str]) -> State:
+    """Return what is known when the entries for some places are gone."""
+    shrunk = [
+        replace(known, places=tuple(place for place in known.places if place not in places)) for known in state.records
+    ]
+    return replace(state, records=tuple(known for known in shrunk if known.places))
 
 
 def request_key(request: Request) -> str:

@@ -347,7 +347,8 @@ class Daemon:
     def reload(self) -> dict[str, Json]:
         """Read the configuration again; a bad one is refused whole and the old one stays in force."""
         self._take(self._load())
-        return {"indexes": len(self._settings.indexes), "notices": list(self._settings.notices)}
+        settings = self._settings
+        return {"config": settings.file, "indexes": len(settings.indexes), "notices": list(settings.notices)}
 
     def stop(self) -> dict[str, Json]:
         """End the daemon."""

@@ -1,0 +1,161 @@
+"""``uvtokend add``: one more index in ``config.toml``."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from uvtokend import config
+from uvtokend.cli import configfile, console
+from uvtokend.core import edit, indexes
+from uvtokend.core.indexes import PROVIDERS
+from uvtokend.core.model import Json
+from uvtokend.core.report import clean
+from uvtokend.errors import OK, UsageError
+
+#: Options of these kinds are texts, whatever else their value could be read as.
+_TEXTS = {"text", "login", "account", "choice", "path"}
+
+
+def run(url: str, name: str | None, assignments: Sequence[str], config_file: str | None) -> int:
+    """Write an index down and let the daemon take it up.
+
+    Args:
+        url: As uv knows it.
+        name: As uv knows it; by default derived from the URL.
+        assignments: ``KEY=VALUE``, as the command line has them.
+        config_file: Another configuration file.
+
+    Raises:
+        UsageError: Of a name that is taken, a URL that cannot be taken, or a setting that cannot be read.
+        ConfigError: The configuration would be wrong; nothing was written.
+    """
+    table = _table(url, name, assignments)
+
+    def change(text: str) -> str:
+        _check_name(table, text, config_file)
+        return edit.append(text, [table])
+
+    settings = configfile.edit(config_file, change)
+    console.out("".join(f"{clean(line)}\n" for line in edit.render(table).splitlines()))
+    console.say(f"Added to {settings.file}.")
+    configfile.tell_daemon(settings)
+    return OK
+
+
+def _table(url: str, name: str | None, assignments: Sequence[str]) -> edit.Table:
+    for text in (url, name or "", *assignments):
+        if not _is_text(text):
+            raise UsageError("What was given is no UTF-8 text.")
+    provider = _provider(url, assignments)
+    table: edit.Table = {"name": name or indexes.default_name(url), "url": url}
+    for assignment in assignments:
+        path, value = _setting(assignment, provider)
+        _set(table, path, value)
+    return table
+
+
+def _provider(url: str, assignments: Sequence[str]) -> str:
+    try:
+        parts = urlsplit(url)
+        found = indexes.recognise(url)
+    except ValueError:
+        message = "That is not a URL."
+        raise UsageError(message, "uvtokend add https://…/simple/") from None
+    if "@" in parts.netloc:
+        _refuse_user(parts)
+    named = [text.partition("=")[2] for text in assignments if text.partition("=")[0].strip() == "provider"]
+    if not found and not named:
+        message = f"No provider is known for this URL, so it must be named: one of {', '.join(PROVIDERS)}."
+        raise UsageError(message, f"uvtokend add {shlex.quote(url)} --set provider=…")
+    return named[0].strip(" \"'") if named else found[0] if found else ""
+
+
+def _refuse_user(parts: SplitResult) -> None:
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    message = "A user or a password stands in the URL: uvtokend fetches what is needed. "
+    message += "If it was a password, change it: it is in your shell's history now."
+    raise UsageError(message, f"uvtokend add {shlex.quote(bare)}")
+
+
+def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
+    """Return the key as a path, and the value: TOML where it can be read so, else a text.
+
+    Raises:
+        UsageError: It is no setting. The text itself is not repeated: it may hold a secret.
+    """
+    key, equals, text = assignment.partition("=")
+    path = _path(key) if equals else []
+    if not path:
+        message = "--set wants KEY=VALUE, with a key of the index's table."
+        raise UsageError(message, "uvtokend add URL --set duration=3600 --set 'password={ env = \"VAR\" }'")
+    if path[0] in {"url", "name"}:
+        raise UsageError(f"--set {path[0]} says twice what is given once.", "uvtokend add URL --name NAME")
+    value = _value(text)
+    options = PROVIDERS[provider].options if provider in PROVIDERS else {}
+    texts = {"provider", "sink", *(name for name, option in options.items() if option.kind in _TEXTS)}
+    if not isinstance(value, str) and (path[0] in texts or (path[0] == "env" and len(path) > 1)):
+        return path, text
+    return path, value
+
+
+def _path(key: str) -> list[str]:
+    """Return the parts of a key as TOML has them, such as ``env.NAME``; none if it is no key."""
+    try:
+        found: Any = tomllib.loads(f"{key} = 0") if key.isprintable() and not key.lstrip().startswith("[") else {}
+    except (ValueError, RecursionError):
+        return []
+    path: list[str] = []
+    while isinstance(found, dict) and len(found) == 1:
+        ((part, found),) = found.items()
+        path.append(part)
+    return path
+
+
+def _value(text: str) -> Json:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    value: Json = document.pop("value")
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return text if document or odd else value
+
+
+def _set(table: edit.Table, path: Sequence[str], value: Json) -> None:
+    for part in path[:-1]:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {part} is given twice.")
+        table = inner
+    if path[-1] in table:
+        raise UsageError(f"--set {'.'.join(path)} is given twice.")
+    table[path[-1]] = value
+
+
+def _check_name(table: edit.Table, text: str, config_file: str | None) -> None:
+    name = str(table["name"])
+    if name in edit.names(text):
+        message = f"An index called {name!r} is there already."
+    elif name in {index.name for index in _of_site(config_file)}:
+        message = f"The site's configuration has an index called {name!r} already."
+    else:
+        return
+    raise UsageError(message, f"uvtokend add {shlex.quote(str(table['url']))} --name {shlex.quote(name + '-2')}")
+
+
+def _of_site(config_file: str | None) -> list[Any]:
+    settings = config.load(config_file, b"")
+    return [*settings.indexes, *settings.disabled]
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,36 @@
+"""``uvtokend list``: what is configured, and where; no daemon is asked."""
+
+from __future__ import annotations
+
+from uvtokend import config
+from uvtokend.cli import console
+from uvtokend.core.model import Index
+from uvtokend.core.report import INIT, clean
+from uvtokend.errors import OK
+
+_HEADER = ("INDEX", "ENABLED", "PROVIDER", "SINK", "URL", "FILE")
+
+
+def run(config_file: str | None) -> int:
+    """Show a table of the indexes, those that are switched off behind the others.
+
+    Args:
+        config_file: Another configuration file.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
+    settings = config.load(config_file)
+    rows = [_row(index, "yes") for index in settings.indexes] + [_row(index, "no") for index in settings.disabled]
+    if not rows:
+        console.out(f"{INIT}\n")
+        return OK
+    widths = [max(len(row[column]) for row in [_HEADER, *rows]) for column in range(len(_HEADER))]
+    for row in [_HEADER, *rows]:
+        console.out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    return OK
+
+
+def _row(index: Index, enabled: str) -> tuple[str, ...]:
+    files = " and ".join(index.files)
+    return tuple(clean(cell) for cell in (index.name, enabled, index.provider, index.sink, index.url, files))

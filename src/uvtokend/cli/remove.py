@@ -1,0 +1,178 @@
+"""``uvtokend remove``: an index goes out of ``config.toml``, and its entry and record at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Set
+from urllib.parse import urlsplit
+
+from uvtokend import config, paths
+from uvtokend.cli import client, configfile, console, disk
+from uvtokend.core import edit, netrc, state
+from uvtokend.core.indexes import hostname
+from uvtokend.core.model import Settings
+from uvtokend.core.report import clean
+from uvtokend.daemon.locks import netrc_lock
+from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.daemon.store import Store
+from uvtokend.errors import OK, USAGE, ConfigError, NotRunning, UsageError, UvtokendError
+
+#: Seconds that the daemon gets to take an entry out, and between two looks.
+_PATIENCE = 20.0
+_PAUSE = 0.03
+
+
+class _OfSiteError(UsageError):
+    """The index stands in the site's file alone."""
+
+    def __init__(self, name: str, file: str) -> None:
+        super().__init__(f"{name!r} comes from the site's configuration, {file}, and not from yours.")
+
+
+def run(name: str, config_file: str | None) -> int:
+    """Take an index out of the user's file, its entry out of the netrc and its record out of the state file.
+
+    Args:
+        name: The index.
+        config_file: Another configuration file.
+
+    Raises:
+        UsageError: No index has that name.
+        ConfigError: The configuration would be wrong without it; nothing was written.
+        UvtokendError: Its entry could not be taken out.
+    """
+    target = paths.config_file(config_file)
+    removals: list[edit.Removal] = []
+
+    def change(text: str) -> str:
+        removal = edit.remove(text, name)
+        if removal is None:
+            raise _unknown(name, config_file)
+        removals[:] = [removal]
+        return removal.text
+
+    try:
+        with _owner(config_file) as running:
+            settings = configfile.edit(config_file, change)
+            console.out("".join(f"{clean(line.rstrip())}\n" for line in removals[0].removed.splitlines()))
+            console.say(f"Taken out of {target}.")
+            gone = _host(removals[0].table) - {index.host for index in settings.indexes}
+            if not running:
+                forget(settings, gone)
+            elif configfile.tell_daemon(settings):
+                _await_daemon(gone)
+    except _OfSiteError as error:
+        console.complain(error)
+        _say_how_to_switch_off(name, target)
+        return USAGE
+    if name in _names(settings):
+        console.say(f"The site's configuration names {name!r}, too, and that is in force now.")
+        _say_how_to_switch_off(name, target)
+    return OK
+
+
+def forget(settings: Settings, gone: Set[str]) -> None:
+    """Take our entries for some hosts out of the netrc, and their records out of the state file.
+
+    The caller holds the netrc's lock.
+
+    Args:
+        settings: As they are now.
+        gone: The hosts.
+
+    Raises:
+        UvtokendError: One of the two could not be written.
+    """
+    store = Store(paths.state_folder())
+    known = store.load()
+    sink = NetrcSink(disk.netrc_path(settings))
+    hosts = {*(index.host for index in settings.indexes), *gone}
+    ours: netrc.Ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == sink.path else {})}
+
+    def without(text: bytes) -> bytes:
+        standing = netrc.block_entries(text, ours)
+        return netrc.edit(text, [standing[host] for host in standing if host in ours and host not in gone], ours).text
+
+    if gone & netrc.block_entries(sink.read(), ours).keys():
+        sink.change(without)
+    left = state.without(known, gone)
+    if left != known:
+        try:
+            store.save(left)
+        except OSError as error:
+            message = f"The state file could not be written: {error.strerror}. The entry is gone all the same."
+            raise UvtokendError(message, "uvtokend start") from error
+
+
+@contextlib.contextmanager
+def _owner(config_file: str | None) -> Iterator[bool]:
+    """Tell whether a daemon runs; while none does, own the netrc in its place, so that none starts meanwhile."""
+    try:
+        client.call("version")
+    except NotRunning:
+        pass
+    else:
+        yield True
+        return
+    folder = paths.state_folder()
+    paths.private_folder(folder)
+    lock = netrc_lock(folder, NetrcSink(_netrc(config_file)).path)
+    try:
+        yield False
+    finally:
+        lock.release()
+
+
+def _netrc(config_file: str | None) -> str:
+    try:
+        return disk.netrc_path(config.load(config_file))
+    except ConfigError:  # it may be what is to be removed that is wrong
+        return os.path.abspath(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc"))
+
+
+def _await_daemon(gone: Set[str]) -> None:
+    """Wait until the daemon has taken out entry and record.
+
+    Raises:
+        UvtokendError: It could not, and why.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    document = client.call("status")  # it answers when what is under way is delivered
+    while _standing(document["netrc"], gone):
+        if time.monotonic() > deadline:
+            problem = client.call("status")["delivery"]["problem"] or ""
+            message = f"The index is out of the configuration, but its entry still stands. {problem}".rstrip()
+            raise UvtokendError(message, "uvtokend status")
+        time.sleep(_PAUSE)
+
+
+def _standing(path: str, gone: Set[str]) -> bool:
+    """Tell whether an entry or a record for one of the hosts is still there."""
+    known = Store(paths.state_folder()).load()
+    entries = netrc.block_entries(NetrcSink(path).read(), known.ours())
+    return bool(gone & entries.keys()) or state.without(known, gone) != known
+
+
+def _host(table: edit.Table) -> set[str]:
+    url = table.get("url")
+    try:
+        return {hostname(urlsplit(url))} if isinstance(url, str) else set()
+    except ValueError:
+        return set()
+
+
+def _names(settings: Settings) -> dict[str, str]:
+    return {index.name: " and ".join(index.files) for index in (*settings.indexes, *settings.disabled)}
+
+
+def _unknown(name: str, config_file: str | None) -> UsageError:
+    known = _names(config.load(config_file))
+    return _OfSiteError(name, known[name]) if name in known else client.unknown([name], list(known))
+
+
+def _say_how_to_switch_off(name: str, target: str) -> None:
+    console.say(f"To switch it off for you, add these lines to {target}:")
+    for line in ("", "[[index]]", f'name = "{name}"', "enabled = false"):
+        console.say(line)

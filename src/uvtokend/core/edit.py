@@ -1,0 +1,315 @@
+"""``config.toml`` with one index more or one less, and all else to the byte: text in, text out.
+
+A new table goes to the end; one that goes is cut out by its lines. Only the values are tomlkit's to write, and a list
+in one value, ``index = [{…}]``, is its to edit: tomlkit (0.15) moves a table that stands between two ``[[index]]``, and
+takes with a table the comments above the next one.
+
+Which comments belong to a table: those inside it, those right above its header behind a blank line, and those right
+below its last key before a blank line. Any other stays. Whatever was done, the result is read again and compared with
+what it should say; a text for which that fails is not edited.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Array, Item
+
+from uvtokend.core import indexes
+from uvtokend.core.model import Json
+
+#: One index's table: keys and values in the order in which they are to be written.
+Table: TypeAlias = dict[str, Json]
+
+
+class NotEditableError(Exception):
+    """The text is written in a way that cannot be edited safely; the message is a sentence that says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A text without an index.
+
+    Args:
+        text: What is left.
+        removed: What was taken out, comments and all.
+        table: What it said.
+    """
+
+    text: str
+    removed: str
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A header and the lines up to the next one.
+
+    Args:
+        first: Its first line.
+        content: The line behind its last key; from there on only comments and blank lines follow.
+        end: The line behind its last one.
+        starts: It is an ``[[index]]``.
+        belongs: It is one, or a table below one.
+    """
+
+    first: int
+    content: int
+    end: int
+    starts: bool
+    belongs: bool
+
+
+def name_of(table: Any) -> str | None:
+    """Return the name of an index as the settings would; None for a table that has no good one."""
+    if not isinstance(table, dict):
+        return None
+    name, url = table.get("name"), table.get("url")
+    if name is None and isinstance(url, str):
+        try:
+            return indexes.default_name(url)
+        except ValueError:
+            return None
+    return name if isinstance(name, str) else None
+
+
+def names(text: str) -> list[str | None]:
+    """Return the names of the indexes in a text, in their order.
+
+    Raises:
+        NotEditableError: It is no TOML, or its `index` is no list.
+    """
+    return [name_of(table) for table in _listed(_read(text))]
+
+
+def render(table: Table) -> str:
+    """Return one table as it is written at the end of a file, with ``\\n`` as line end."""
+    lines = [f"{tomlkit.key(key).as_string()} = {_item(value).as_string()}" for key, value in table.items()]
+    return "\n".join(["[[index]]", *lines, ""])
+
+
+def append(text: str, tables: Sequence[Table]) -> str:
+    """Return a text with more indexes, at its end.
+
+    Raises:
+        NotEditableError: It cannot be edited safely.
+    """
+    document = _read(text)
+    wanted: Table = {**document, "index": [*_listed(document), *tables]}
+    if _in_one_value(text, document):
+        return _checked(_with_more(text, tables), wanted)
+    rendered = "\n".join(render(table) for table in tables)
+    glue = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    added = (glue + rendered).replace("\n", "\r\n" if "\r\n" in text else "\n")
+    return _checked(text + added, wanted)
+
+
+def remove(text: str, name: str) -> Removal | None:
+    """Return a text without one index, or None if there is none of that name.
+
+    Raises:
+        NotEditableError: It cannot be edited safely.
+    """
+    document = _read(text)
+    listed = _listed(document)
+    number = next((at for at, table in enumerate(listed) if name_of(table) == name), None)
+    if number is None:
+        return None
+    left = [table for at, table in enumerate(listed) if at != number]
+    new, removed = _with_less(text, number) if _in_one_value(text, document) else _without(text, number)
+    # Where the last one goes there is no list any more, or an empty one.
+    rest = {key: value for key, value in document.items() if key != "index"}
+    _checked(new, {**rest, "index": left}, *([] if left else [rest]))
+    table = listed[number]
+    assert isinstance(table, dict)  # noqa: S101 - for the type checker: it has a name
+    return Removal(new, removed, table)
+
+
+# -------------------------------------------------------------------------------------------------- tables of lines
+
+
+def _without(text: str, number: int) -> tuple[str, str]:
+    lines = _lines(text)
+    kept, removed, at = [], [], 0
+    for first, end in _blocks(lines, number):
+        kept += lines[at:first]
+        removed += lines[first:end]
+        at = end
+    return "".join(kept + lines[at:]), "".join(removed).strip("\r\n") + "\n"
+
+
+def _blocks(lines: list[str], number: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of lines to cut out for one index; tables below it may stand apart from it."""
+    sections = list(_sections(lines))
+    before = 0
+    count = -1
+    block: list[int] = []
+    for section in sections:
+        count += section.starts
+        if section.belongs and count == number:
+            block = [block[0] if block else _lead(lines, before, section.first), section.content, section.end]
+        elif block:
+            yield _trimmed(lines, *block)
+            block = []
+        before = section.content
+    if block:
+        yield _trimmed(lines, *block)
+
+
+def _sections(lines: list[str]) -> Iterator[_Section]:
+    """Yield the sections; the first has no header."""
+    first = 0
+    header: Mapping[str, Any] = {}
+    for at in range(len(lines) + 1):
+        last = at == len(lines)
+        if not last and not (lines[at].lstrip(" \t").startswith("[") and _is_whole(lines[first:at])):
+            continue
+        index = header.get("index")
+        yield _Section(first, _content(lines, first, at), at, isinstance(index, list), index is not None)
+        if not last:
+            first, header = at, tomllib.loads(lines[at])
+
+
+def _content(lines: list[str], first: int, end: int) -> int:
+    """Return the line behind the last key of a section."""
+    content = end
+    while content > first and (_is_blank(lines[content - 1]) or _is_comment(lines[content - 1])):
+        content -= 1
+    while not _is_whole(lines[first:content]):  # what looked like a comment ends a text of several lines
+        content += 1
+    return content
+
+
+def _lead(lines: list[str], least: int, header: int) -> int:
+    """Return where the comment above a header begins, if there is one that is surely its own."""
+    first = header
+    while first > least and _is_comment(lines[first - 1]):
+        first -= 1
+    return first if first > 0 and _is_blank(lines[first - 1]) else header
+
+
+def _trimmed(lines: list[str], first: int, content: int, end: int) -> tuple[int, int]:
+    """Add to a block the comment below its last key that is surely its own, and one blank line beside it."""
+    tail = content
+    while tail < end and _is_comment(lines[tail]):
+        tail += 1
+    behind = tail if tail == len(lines) or (tail < end and _is_blank(lines[tail])) else content
+    alone = first == 0 or _is_blank(lines[first - 1])
+    if alone and behind < len(lines) and _is_blank(lines[behind]):
+        return first, behind + 1
+    if alone and first > 0 and behind == len(lines):
+        return first - 1, behind
+    return first, behind
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _is_blank(line: str) -> bool:
+    return not line.strip(" \t\r\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip(" \t").startswith("#")
+
+
+def _is_whole(lines: list[str]) -> bool:
+    """Tell whether lines are TOML by themselves, and so no part of a value is missing."""
+    try:
+        tomllib.loads("".join(lines))
+    except ValueError:
+        return False
+    return True
+
+
+# -------------------------------------------------------------------------------------------------- a list in a value
+
+
+def _in_one_value(text: str, document: Mapping[str, Json]) -> bool:
+    return "index" in document and not any(section.starts for section in _sections(_lines(text)))
+
+
+def _with_more(text: str, tables: Sequence[Table]) -> str:
+    document, array = _array(text)
+    for table in tables:
+        array.append(_item(table))
+    new = tomlkit.dumps(document)
+    if _piece(new, text) is None:
+        raise NotEditableError("Its list of indexes is written in a way that cannot be added to safely.")
+    return new
+
+
+def _with_less(text: str, number: int) -> tuple[str, str]:
+    document, array = _array(text)
+    del array[number]
+    new = tomlkit.dumps(document)
+    removed = _piece(text, new)
+    if removed is None or "#" in removed:
+        raise NotEditableError("Its list of indexes is written in a way that nothing can be taken out of it safely.")
+    return new, removed.strip() + "\n"
+
+
+def _array(text: str) -> tuple[tomlkit.TOMLDocument, Array]:
+    try:
+        document = tomlkit.parse(text)
+        array = document["index"]
+    except (TOMLKitError, ValueError) as error:
+        raise NotEditableError("Its list of indexes is written in an unusual way.") from error
+    if not isinstance(array, Array) or tomlkit.dumps(document) != text:
+        raise NotEditableError("Its list of indexes is written in an unusual way.")
+    return document, array
+
+
+def _piece(longer: str, shorter: str) -> str | None:
+    """Return the one piece that a text has more than another; None if that is not all in which they differ."""
+    pairs = enumerate(zip(longer, shorter, strict=False))
+    at = next((at for at, (one, other) in pairs if one != other), len(shorter))
+    end = at + len(longer) - len(shorter)
+    return longer[at:end] if longer[:at] + longer[end:] == shorter else None
+
+
+# ------------------------------------------------------------------------------------------------------------ values
+
+
+def _item(value: Json) -> Item:
+    """Return a value as it stands on one line."""
+    if isinstance(value, dict):
+        inline = tomlkit.inline_table()
+        for key, inner in value.items():
+            inline.append(key, _item(inner))
+        return inline
+    if isinstance(value, list):
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_item(inner))
+        return array
+    return tomlkit.item(value)
+
+
+def _read(text: str) -> dict[str, Json]:
+    try:
+        document: dict[str, Json] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotEditableError("It is not TOML.") from error
+    return document
+
+
+def _listed(document: Mapping[str, Json]) -> list[Json]:
+    listed = document.get("index", [])
+    if not isinstance(listed, list):
+        raise NotEditableError("Its index is not a list of tables.")
+    return listed
+
+
+def _checked(text: str, *wanted: Mapping[str, Json]) -> str:
+    """Return a text that says what it should."""
+    if _read(text) not in wanted:
+        raise NotEditableError("It is written in a way that cannot be edited safely.")
+    return text
