@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core.environment import worker_environment
+from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Index, Request, Settings
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
@@ -25,6 +26,18 @@ def test_a_secret_reaches_only_its_own_worker() -> None:
         "NETRC": "/dev/null",
     }
     assert "MINE" not in worker_environment(BASE, OTHERS, BOTH)
+
+
+def test_every_secret_option_of_every_provider_is_hidden() -> None:
+    """Whatever option may hold a reference, its variable is kept from all other indexes' workers."""
+    for name, provider in PROVIDERS.items():
+        for key, option in provider.options.items():
+            if option.kind in {"secret", "login-or-secret"}:
+                theirs = Request(name, options=((key, (("env", "THEIRS"),)),))
+                settings = Settings("c", (Index("a", "https://x", "x", name, theirs), *BOTH.indexes))
+                base = {**BASE, "THEIRS": "3"}
+                assert "THEIRS" not in worker_environment(base, MINE, settings)
+                assert worker_environment(base, theirs, settings)["THEIRS"] == "3"
 
 
 def test_the_ca_bundle_reaches_every_sdk() -> None:

@@ -6,14 +6,14 @@ Hosts are matched whole, never by their ends: ``…amazonaws.com.evil.example`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from uvtokend.core.model import Frozen, Request
 
-Kind = Literal["text", "login", "account", "secret", "duration", "choice", "path", "command", "time"]
+Kind = Literal["text", "login", "login-or-secret", "account", "secret", "duration", "choice", "path", "command", "time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,23 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """One of several ways to log in.
+
+    Args:
+        needs: The options that it is made of.
+        takes: Those that may stand beside them.
+    """
+
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+    def fits(self, written: set[str]) -> bool:
+        """Tell whether options are those of this way and of no other."""
+        return {*self.needs} <= written <= {*self.needs, *self.takes}
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """One kind of issuer.
 
@@ -51,11 +68,18 @@ class Provider:
         options: By name.
         recognise: What an index URL says of the options, or None for a URL of somebody else.
         service: What of an index URL belongs into the request: the tenant, where tokens differ by tenant.
+        ways: The ways to log in, of which the options have to make exactly one; none where they need not.
     """
 
     options: Mapping[str, Option]
     recognise: Callable[[SplitResult], dict[str, str] | None]
     service: Callable[[SplitResult], str] = lambda url: ""  # noqa: ARG005
+    ways: tuple[Way, ...] = ()
+
+    def undecided(self, written: Iterable[str]) -> bool:
+        """Tell whether options make no way to log in, or a mixture of two."""
+        known = {name for way in self.ways for name in (*way.needs, *way.takes)}
+        return bool(self.ways) and not any(way.fits(known & {*written}) for way in self.ways)
 
 
 _REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2})"
@@ -71,6 +95,10 @@ _CODEARTIFACT_VPC_PATH = re.compile(rf"/pypi/d/{_DOMAIN}/.+")
 _ARTIFACT_REGISTRY = re.compile(r"[a-z0-9-]+-python\.pkg\.dev")
 _AZURE = "pkgs.dev.azure.com"
 _AZURE_LEGACY = re.compile(r"[a-z0-9][a-z0-9-]*\.pkgs\.visualstudio\.com")
+#: A subscription's own host (JFrog documentation, "JFrog Cloud").
+_JFROG = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+jfrog\.io")
+#: Where Artifactory's PyPI repositories stand below the platform (JFrog documentation, "PyPI Repositories").
+_ARTIFACTORY = "/artifactory/api/pypi/"
 
 
 def _codeartifact(url: SplitResult) -> dict[str, str] | None:
@@ -100,6 +128,16 @@ def _azure_service(url: SplitResult) -> str:
     """Return the organisation's prefix: file URLs lie outside the index's own root."""
     organisation = url.path.strip("/").partition("/")[0]
     return f"https://{_host(url)}/{organisation}" if _host(url) == _AZURE else f"https://{_host(url)}"
+
+
+def _jfrog(url: SplitResult) -> dict[str, str] | None:
+    return {} if _JFROG.fullmatch(_host(url)) and re.match(rf"{_ARTIFACTORY}[^/]", url.path) else None
+
+
+def _jfrog_service(url: SplitResult) -> str:
+    """Return the platform's base URL, below which its token service stands; empty where the URL does not show it."""
+    prefix, found, _ = url.path.partition(_ARTIFACTORY)
+    return f"{url.scheme}://{url.netloc.lower()}{prefix}" if found else ""
 
 
 def _nobody(_: SplitResult) -> dict[str, str] | None:
@@ -153,6 +191,31 @@ PROVIDERS: dict[str, Provider] = {
         },
         _azure,
         _azure_service,
+    ),
+    "jfrog-artifactory": Provider(
+        {
+            "username": Option("login"),
+            "password": Option("secret"),
+            "access-token": Option("secret"),
+            "refresh-token": Option("secret"),
+            "oidc-provider": Option(),
+            "oidc-token": Option("secret"),
+        },
+        _jfrog,
+        _jfrog_service,
+        (
+            Way(("username", "password")),
+            Way(("access-token",), ("username",)),
+            Way(("refresh-token",), ("username", "access-token")),
+            Way(("oidc-provider", "oidc-token"), ("username",)),
+        ),
+    ),
+    "nexus": Provider(
+        {
+            "username": Option("login-or-secret", required=True),
+            "password": Option("secret", required=True),
+        },
+        _nobody,
     ),
     "static": Provider(
         {
