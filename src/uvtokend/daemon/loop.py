@@ -77,7 +77,7 @@ class Daemon:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
-        self._pictures: dict[str, logins.Picture] = {}
+        self._pictures: dict[str, logins.Look] = {}
         self._watch: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------------------------------------- life
@@ -158,7 +158,7 @@ class Daemon:
         if isinstance(outcome, Credential):
             outcome = self._on_our_clock(outcome)
         elif outcome.kind != "transient":
-            self._pictures[request.provider] = self._picture(request)
+            self._pictures |= self._look_at(request)
         self._feed(core.FetchEnded(request, outcome, random.random()))
 
     def _on_our_clock(self, credential: Credential) -> Credential:
@@ -241,8 +241,9 @@ class Daemon:
         if not self._settings.indexes:
             self._look_for_configuration()
         for request, lease in tuple(self._agent.leases.items()):
-            if lease.state == "blocked" and self._picture(request) != self._pictures.get(request.provider):
-                self._pictures[request.provider] = self._picture(request)
+            now = self._look_at(request) if lease.state == "blocked" else {}
+            if any(look != self._pictures.get(place) for place, look in now.items()):
+                self._pictures |= now
                 self._feed(core.LoginChanged())
                 break
         self._watch_if_needed()
@@ -255,8 +256,8 @@ class Daemon:
         if settings.indexes:
             self._take(settings)
 
-    def _picture(self, request: Request) -> logins.Picture:
-        return logins.picture(request.provider, {**os.environ, **dict(request.env)})
+    def _look_at(self, request: Request) -> dict[str, logins.Look]:
+        return logins.pictures(request, {**os.environ, **dict(request.env)})
 
     # ------------------------------------------------------------------------------------------ the control's wishes
 
