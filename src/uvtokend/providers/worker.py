@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import signal
 from importlib.metadata import entry_points
 
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.errors import FetchFailed
+from uvtokend.providers import deadline
 
 GROUP = "uvtokend.providers"
 
@@ -26,7 +26,7 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
     request = wire.decode_request(os.environ.pop("UVTOKEND_REQUEST"))
-    _outlive_no_daemon(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
+    deadline.start(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
     line = wire.encode_answer(fetch(request))
     while line:
         line = line[os.write(answer, line) :]
@@ -52,12 +52,6 @@ def fetch(request: Request) -> Credential | Failure:
     if isinstance(outcome, Credential):
         return outcome
     return Failure("rejected", "garbage", f"The provider {request.provider!r} did not answer a credential.")
-
-
-def _outlive_no_daemon(seconds: float) -> None:
-    """End with the whole process group a little after the deadline, should the daemon have died meanwhile."""
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, seconds + 5)
 
 
 if __name__ == "__main__":
