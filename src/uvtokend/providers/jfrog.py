@@ -15,7 +15,7 @@ from uvtokend.providers import jfrog_chain, jwt
 from uvtokend.providers.failures import rejected, transient
 from uvtokend.providers.jfrog_chain import Chain, Link
 from uvtokend.providers.jfrog_line import NotSent, post
-from uvtokend.providers.network import Exchange, host_of
+from uvtokend.providers.network import Exchange, host_of, skew_of
 from uvtokend.providers.secrets import place, read_secret
 
 #: RFC 8693 2.1, and the members as jfrog-client-go sends them (``access/services/oidctoken.go``).
@@ -58,7 +58,7 @@ def _given(request: Request, login: str) -> Credential:
     if ends is not None and ends <= now:
         message = f"This access token ended at {ends:%Y-%m-%d %H:%M} UTC."
         raise rejected("expired", message, f"put a new one {place(reference)}")
-    return _credential(token, login, now, ends)
+    return _credential(token, login, now, ends, renew=f"put a new access token {place(reference)}")
 
 
 def _exchanged(request: Request, login: str) -> Credential:
@@ -75,22 +75,30 @@ def _exchanged(request: Request, login: str) -> Credential:
         raise answers.no_token(answer)
     told = answer.body.get("username")
     known = told if isinstance(told, str) and told.isprintable() and ":" not in told else ""
-    return _credential(token, login or known, answer.at, answers.end_of(answer, token))
+    return _credential(token, login or known, answer.at, answers.end_of(answer, token), skew=skew_of(answer))
 
 
 def _refreshed(request: Request, login: str) -> Credential:
-    platform, seed = _platform(request), read_secret(request.option("refresh-token"))
-    with jfrog_chain.held(platform, seed) as chain:
-        if not chain.advanced:
-            _refresh(request, chain, f"{platform}/access/api/v1/tokens")
+    platform, reference = _platform(request), request.option("refresh-token")
+    skew = None
+    with jfrog_chain.held(platform, read_secret(reference)) as chain:
+        if not chain.advanced and not _stands(chain.link):
+            skew = _refresh(request, chain, f"{platform}/access/api/v1/tokens")
         link = chain.link
     if link.access is None:
         raise transient("bad-answer", f"{host_of(platform)} answered no access token.")
-    return _credential(link.access, login, link.issued_at or datetime.now(UTC), link.expires_at)
+    renew = answers.new_pair(reference) if link.refresh is None else None
+    return _credential(link.access, login, link.issued_at or datetime.now(UTC), link.expires_at, renew, skew)
 
 
-def _refresh(request: Request, chain: Chain, url: str) -> None:
-    """Add a link to a chain; see `jfrog_chain` for the order of things.
+def _stands(link: Link) -> bool:
+    """Tell whether a chain has come to its end, and its last access token still lives: there is nothing to ask for."""
+    alive = link.access is not None and (link.expires_at is None or link.expires_at > datetime.now(UTC))
+    return link.refresh is None and alive
+
+
+def _refresh(request: Request, chain: Chain, url: str) -> float | None:
+    """Add a link to a chain and return how far the clocks are apart; see `jfrog_chain` for the order of things.
 
     The request wants a living access token of the same user ("Refresh Token" of JFrog's REST API). Where the last one
     is refused, the one of the configuration may do, or none: a platform may have a grace period for expired ones.
@@ -117,11 +125,12 @@ def _refresh(request: Request, chain: Chain, url: str) -> None:
     token, successor = answers.token_of(answer), answers.token_of(answer, "refresh_token")
     if token is None and successor is None:
         raise answers.no_token(answer)
-    grown = Link(successor, token, answer.at, None if token is None else answers.end_of(answer, token), link.number + 1)
+    ends = None if token is None else answers.end_of(answer, token)
     try:
-        chain.grow(grown)
+        chain.grow(Link(successor, token, answer.at, ends, link.number + 1))
     except OSError as error:
         raise answers.not_kept(host_of(url), error.strerror or "the system refused", reference) from None
+    return skew_of(answer)
 
 
 def _asked(url: str, content: dict[str, object], proofs: list[Secret]) -> Exchange:
@@ -140,14 +149,15 @@ def _platform(request: Request) -> str:
     return request.service
 
 
-def _credential(token: Secret, login: str, issued: datetime, ends: datetime | None) -> Credential:
-    """Return the credential of a token that has come.
-
-    Args:
-        token: The token.
-        login: Whose it is, or empty, and then the token itself may tell.
-        issued: When it came, UTC.
-        ends: Its end of life, UTC.
+def _credential(
+    token: Secret,
+    login: str,
+    issued: datetime,
+    ends: datetime | None,
+    renew: str | None = None,
+    skew: float | None = None,
+) -> Credential:
+    """Return the credential of a token that has come; an empty `login` is filled in where the token names its user.
 
     Raises:
         FetchFailed: It is none that could be delivered.
@@ -158,4 +168,5 @@ def _credential(token: Secret, login: str, issued: datetime, ends: datetime | No
     if ends is not None and ends <= issued:
         raise transient("expired-on-arrival", "The token that came has already ended.")
     user = login or answers.user_of(text)
-    return Credential(user, token, issued, ends, identity=user or answers.subject_of(text))
+    identity = user or answers.subject_of(text)
+    return Credential(user, token, issued, ends, identity=identity, renew=renew, skew=skew)

@@ -37,7 +37,7 @@ def end_of(exchange: Exchange, token: Secret) -> datetime | None:
     """
     ends = []
     seconds = exchange.body.get("expires_in")
-    if isinstance(seconds, int | float) and 0 < seconds < _LONGEST_LIFE:
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < _LONGEST_LIFE:
         ends.append(exchange.at + timedelta(seconds=seconds))
     if (told := jwt.end(token.reveal())) is not None:
         ends.append(on_our_clock(told, exchange))
@@ -87,7 +87,7 @@ def refresh_refused(exchange: Exchange, link: Link, reference: Frozen, proven: b
         proven: There was an access token to ask with.
     """
     host, status = host_of(exchange.url), exchange.status
-    mend = _new_pair(reference)
+    mend = new_pair(reference)
     if link.asked_at is not None and status in _REFUSALS and _is_jfrogs(exchange):
         message = (
             f"The refresh of {link.asked_at:%Y-%m-%d %H:%M} UTC was cut short before its answer was on disk. By then "
@@ -112,16 +112,21 @@ def refresh_refused(exchange: Exchange, link: Link, reference: Frozen, proven: b
     return rejected("refused", f"{host} refused to refresh the token ({status}).", mend)
 
 
+def new_pair(reference: Frozen) -> str:
+    """Return what a person does to begin a new chain; `reference` is where the configuration keeps the seed."""
+    return f"make a new token pair (jf access-token-create --refreshable) and put its refresh token {place(reference)}"
+
+
 def chain_ended(host: str, reference: Frozen) -> FetchFailed:
     """Return the failure of a chain whose last answer brought no refresh token."""
     message = f"{host} gave no refresh token with the last access token, so there is nothing to go on with."
-    return login_required("chain-ended", message, _new_pair(reference))
+    return login_required("chain-ended", message, new_pair(reference))
 
 
 def not_kept(host: str, why: str, reference: Frozen) -> FetchFailed:
     """Return the failure of a refresh whose answer could not be put on disk."""
     message = f"{host} gave out new tokens, and they could not be put on disk ({why}); the refresh token is used up."
-    return login_required("chain-lost", message, _new_pair(reference))
+    return login_required("chain-lost", message, new_pair(reference))
 
 
 def exchange_refused(exchange: Exchange, provider: str, subject: str, reference: Frozen) -> FetchFailed:
@@ -152,10 +157,6 @@ def exchange_refused(exchange: Exchange, provider: str, subject: str, reference:
 def no_token(exchange: Exchange) -> FetchFailed:
     """Return the failure of an answer in which there is no token."""
     return transient("bad-answer", f"{host_of(exchange.url)} answered something that is no token ({exchange.status}).")
-
-
-def _new_pair(reference: Frozen) -> str:
-    return f"make a new token pair (jf access-token-create --refreshable) and put its refresh token {place(reference)}"
 
 
 def _is_jfrogs(exchange: Exchange) -> bool:

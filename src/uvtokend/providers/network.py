@@ -132,8 +132,13 @@ def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def on_our_clock(ends: datetime, exchange: Exchange) -> datetime:
     """Move a time that an issuer told from its clock to ours, as far as the answer's ``Date`` tells the two apart."""
-    ahead = timedelta() if exchange.date is None else exchange.date - exchange.at
-    return ends - ahead if abs(ahead) > timedelta(seconds=SKEW) else ends
+    skew = skew_of(exchange) or 0.0
+    return ends + timedelta(seconds=skew) if abs(skew) > SKEW else ends
+
+
+def skew_of(exchange: Exchange) -> float | None:
+    """Return the seconds by which our clock is ahead of the issuer's; None where the answer has no ``Date``."""
+    return None if exchange.date is None else (exchange.at - exchange.date).total_seconds()
 
 
 def bounded(seconds: float, work: Callable[[], _T], late: FetchFailed) -> _T:

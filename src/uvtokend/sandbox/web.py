@@ -56,7 +56,7 @@ class Server:
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self.url = f"http://{host}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
     def _answer(self, call: Call) -> Answer:
