@@ -102,6 +102,13 @@ def test_apscheduler_is_known_to_the_timer_alone() -> None:
     assert users == {"timer.py"}
 
 
+def test_only_a_chain_of_tokens_is_kept_by_a_fetch() -> None:
+    """A fetch leaves nothing on disk, since the next one must not depend on it; a token that works once has to be."""
+    folder = SRC / "uvtokend" / "providers"
+    users = {file.name for file in folder.glob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}
+    assert users == {"jfrog_chain.py"}
+
+
 def test_the_core_reads_no_clock_and_no_disk() -> None:
     """Times and texts are arguments: `now`, `today`, `environ`, `open` and `exists` are not even named."""
     effects = {"utcnow", "today", "environ", "getenv", "urandom", "expanduser", "expandvars", "abspath", "realpath"}

@@ -160,7 +160,7 @@ def held(platform: str, seed: Secret) -> Iterator[Chain]:
     Raises:
         FetchFailed: The state folder cannot be used.
     """
-    folder = os.path.join(paths.state_folder(), "chains")
+    folder = paths.chains_folder()
     try:
         paths.private_folder(folder)
     except UvtokendError as error:
