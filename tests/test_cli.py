@@ -277,6 +277,18 @@ def test_purge_needs_no_state_and_leaves_a_strange_netrc_alone(desk: Desk) -> No
     assert desk.netrc.read_bytes() == FOREIGN
 
 
+def test_purge_takes_the_chains_of_refresh_tokens_away(desk: Desk) -> None:
+    """No refresh token of ours is left, and a person is told that the own ones are used up."""
+    assert "token pairs" not in desk.run("purge").stderr
+    chains = desk.state / "chains"
+    chains.mkdir(parents=True, mode=0o700)
+    desk.state.chmod(0o700)
+    for name in ("a.json", "a.json.lock", "a.json.new", "a.json.room"):
+        (chains / name).write_text("{}")
+    assert "make new token pairs" in desk.run("purge").stderr
+    assert not desk.state.exists()
+
+
 def test_restart_starts_a_stopped_daemon_and_replaces_a_running_one(desk: Desk) -> None:
     """`restart` ends with a new daemon, whatever was before; with a wrong configuration the old one goes on."""
     desk.configure(("a", "a.example"))

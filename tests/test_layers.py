@@ -120,6 +120,13 @@ def test_apscheduler_is_known_to_the_timer_alone() -> None:
     assert users == {"timer.py"}
 
 
+def test_only_a_chain_of_tokens_is_kept_by_a_fetch() -> None:
+    """A fetch leaves nothing on disk, since the next one must not depend on it; a token that works once has to be."""
+    folder = SRC / "uvtokend" / "providers"
+    users = {file.name for file in folder.glob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}
+    assert users == {"jfrog_chain.py"}
+
+
 #: Beside the modules `time` and `random`.
 WAYS = {f"{kind}.{way}" for kind in ("datetime", "date") for way in ("now", "today", "utcnow")}
 WAYS |= {"asyncio.sleep", "loop.time", "get_running_loop.time"}

@@ -84,6 +84,11 @@ def events_file() -> str:
     return os.path.join(state_folder(), "events.jsonl")
 
 
+def chains_folder() -> str:
+    """Return the folder of the chains of refresh tokens, which are secrets: 0700."""
+    return os.path.join(state_folder(), "chains")
+
+
 def socket_file() -> str:
     """Return the control socket: in the user's runtime folder, or where there is none in the state folder.
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core.environment import worker_environment
+from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Index, Request, Settings
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
@@ -31,6 +32,18 @@ def test_the_secret_of_an_index_that_is_switched_off_is_still_its_own() -> None:
     """Switching an index off does not hand its variable to the others."""
     off = Settings("c", BOTH.indexes[:1], disabled=BOTH.indexes[1:])
     assert "OTHERS" not in worker_environment(BASE, MINE, off)
+
+
+def test_every_secret_option_of_every_provider_is_hidden() -> None:
+    """Whatever option may hold a reference, its variable is kept from all other indexes' workers."""
+    for name, provider in PROVIDERS.items():
+        for key, option in provider.options.items():
+            if option.kind in {"secret", "login-or-secret"}:
+                theirs = Request(name, options=((key, (("env", "THEIRS"),)),))
+                settings = Settings("c", (Index("a", "https://x", "x", name, theirs), *BOTH.indexes))
+                base = {**BASE, "THEIRS": "3"}
+                assert "THEIRS" not in worker_environment(base, MINE, settings)
+                assert worker_environment(base, theirs, settings)["THEIRS"] == "3"
 
 
 def test_the_ca_bundle_reaches_every_sdk() -> None:

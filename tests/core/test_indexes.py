@@ -34,6 +34,9 @@ D = "acme-123456789012.d.codeartifact"
         ("https://pkgs.dev.azure.com/acme/_packaging/feed/pypi/simple/", "azure-artifacts", {}),
         ("https://pkgs.dev.azure.com/acme/project/_packaging/feed/pypi/simple/", "azure-artifacts", {}),
         ("https://acme.pkgs.visualstudio.com/_packaging/feed/pypi/simple/", "azure-artifacts", {}),
+        ("https://acme.jfrog.io/artifactory/api/pypi/pypi-local/simple", "jfrog-artifactory", {}),
+        ("https://Acme-Dev.JFrog.io/artifactory/api/pypi/a/simple/", "jfrog-artifactory", {}),
+        ("https://acme.pe.jfrog.io/artifactory/api/pypi/a/simple/", "jfrog-artifactory", {}),
     ],
 )
 def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
@@ -65,6 +68,19 @@ def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
         "https://evil.example.pkgs.visualstudio.com/",
         "https://evilpkgs.dev.azure.com/acme/",
         "https://pkgs.visualstudio.com/",
+        "https://acme.jfrog.io.evil.example/artifactory/api/pypi/a/simple/",
+        "https://evil.example/acme.jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://acme.jfrog.io.evil.example\\.jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://evil.example#.jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://evil-jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://.jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://-.jfrog.io/artifactory/api/pypi/a/simple/",
+        "https://acme.jfrog.io/artifactory/api/npm/a/",
+        "https://acme.jfrog.io/artifactory/api/pypi/",
+        "https://acme.jfrog.io/other/artifactory/api/pypi/a/simple/",
+        "https://artifactory.corp.example/artifactory/api/pypi/a/simple/",
+        "https://nexus.corp.example/repository/a/simple/",
         "https://corp.example/simple/",
     ],
 )
@@ -90,6 +106,21 @@ def test_what_shares_a_token() -> None:
     legacy = indexes.request("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/a/", {}, {})
     assert legacy.service == "https://acme.pkgs.visualstudio.com"
     assert indexes.request("plug-in", "https://x.example/a", {}, {}).service == "https://x.example/a"
+
+
+@pytest.mark.parametrize(
+    ("url", "platform"),
+    [
+        ("https://acme.jfrog.io/artifactory/api/pypi/one/simple/", "https://acme.jfrog.io"),
+        ("https://ACME.jfrog.io/artifactory/api/pypi/two/simple", "https://acme.jfrog.io"),
+        ("https://corp.example:8443/tools/artifactory/api/pypi/one/simple/", "https://corp.example:8443/tools"),
+        ("http://127.0.0.1:8082/artifactory/api/pypi/one/simple/", "http://127.0.0.1:8082"),
+        ("https://corp.example/pypi/simple/", ""),
+    ],
+)
+def test_the_platform_of_an_artifactory(url: str, platform: str) -> None:
+    """All repositories of one platform share a token, under any host name; a URL that hides it has none."""
+    assert indexes.request("jfrog-artifactory", url, {}, {}).service == platform
 
 
 @pytest.mark.parametrize(

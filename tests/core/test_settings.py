@@ -110,6 +110,66 @@ def test_secrets_are_references() -> None:
         assert index.request.option("password") == frozen
 
 
+def jfrog(**options: str) -> str:
+    """Return a configuration; `o` stands for a secret that is kept elsewhere."""
+    values = {name: "{ env = 'V' }" if value == "o" else repr(value) for name, value in options.items()}
+    lines = [f"{name.replace('_', '-')} = {value}" for name, value in values.items()]
+    return "\n".join(['[[index]]\nurl = "https://acme.jfrog.io/artifactory/api/pypi/a/simple/"', *lines])
+
+
+WAYS = [
+    {"username": "me", "password": "o"},
+    {"access_token": "o"},
+    {"access_token": "o", "username": "me"},
+    {"refresh_token": "o"},
+    {"refresh_token": "o", "access_token": "o", "username": "me"},
+    {"oidc_provider": "ci", "oidc_token": "o"},
+    {"oidc_provider": "ci", "oidc_token": "o", "username": "me"},
+]
+NO_WAYS = [
+    {},
+    {"username": "me"},
+    {"password": "o"},
+    {"username": "me", "password": "o", "access_token": "o"},
+    {"username": "me", "password": "o", "refresh_token": "o"},
+    {"oidc_provider": "ci"},
+    {"oidc_token": "o"},
+    {"oidc_provider": "ci", "oidc_token": "o", "access_token": "o"},
+    {"oidc_provider": "ci", "refresh_token": "o"},
+]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+def test_one_way_to_log_in(options: dict[str, str]) -> None:
+    """Each way that Artifactory knows can be written, and what is written is what is asked for."""
+    (index,) = read(jfrog(**options)).indexes
+    assert {name.replace("-", "_") for name, _ in index.request.options} == options.keys()
+
+
+@pytest.mark.parametrize("options", NO_WAYS, ids=str)
+def test_two_ways_are_none(options: dict[str, str]) -> None:
+    """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the mend."""
+    ((where, mend),) = problems(jfrog(**options))
+    assert where == "index[0]"
+    assert mend == "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token"
+    both = problems(jfrog(**options) + "\nprofile = 1\nenabled = 7")
+    assert [where for where, _ in both] == ["index[0].enabled", "index[0].profile", "index[0]"]
+
+
+def test_a_login_may_be_a_secret() -> None:
+    """Nexus' user tokens have a name code, which is kept like a password; a name may stand in the file."""
+    nexus = (
+        '[[index]]\nurl = "https://nexus.example/repository/a/simple/"\nprovider = "nexus"\npassword = { env = "P" }\n'
+    )
+    (index,) = read(f'{nexus}username = "me"').indexes
+    assert dict(index.request.options) == {"username": "me", "password": (("env", "P"),)}
+    (index,) = read(f'{nexus}username = {{ file = "~/name" }}').indexes
+    assert index.request.option("username") == (("file", "/home/me/name"),)
+    for wrong in ("'a:b'", "1", "{ name = 'x' }", "''"):
+        assert [where for where, _ in problems(f"{nexus}username = {wrong}")] == ["index[0].username"]
+    assert [where for where, _ in problems(nexus)] == ["index[0]"]
+
+
 def test_other_options() -> None:
     """Times, choices, paths, commands and a plug-in's own table."""
     for expires in ('"2027-01-01T00:00:00Z"', "2027-01-01T01:00:00+01:00"):

@@ -19,10 +19,13 @@ from uvtokend.daemon.store import Store
 INDEX = Index("a", "https://a.example/", "a.example", "made-up", Request("made-up"))
 
 
-def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Callable[[Daemon], Awaitable[None]]) -> None:
+Story = Callable[[Daemon], Awaitable[None]]
+
+
+def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Story, *indexes: Index) -> None:
     """Run a daemon without a socket through a story."""
     monkeypatch.setenv("PYTHONPATH", install(folder / "plugin")["PYTHONPATH"])
-    settings = Settings("config.toml", (INDEX,))
+    settings = Settings("config.toml", indexes or (INDEX,))
 
     async def main() -> None:
         log = EventLog(str(folder / "events.jsonl"), quiet=True)
@@ -70,3 +73,30 @@ def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytes
         assert "a.example" in (tmp_path / "netrc").read_text()
 
     live(tmp_path, monkeypatch, story)
+
+
+def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that hold the secrets of blocked indexes are looked at: one that changes means a fetch, one that stays
+    as it was means none, though another index waits for another file."""
+    files = {name: tmp_path / name for name in "ab"}
+    requests = {
+        name: Request("static", options=(("password", (("file", str(file)),)), ("username", "me")))
+        for name, file in files.items()
+    }
+    indexes = [Index(n, f"https://{n}.example/", f"{n}.example", "static", r) for n, r in requests.items()]
+
+    def states(daemon: Daemon) -> list[str]:
+        return [lease.state for lease in daemon._agent.leases.values()]
+
+    async def story(daemon: Daemon) -> None:
+        for _ in range(3):
+            daemon._look()
+            assert states(daemon) == ["blocked", "blocked"]
+        files["b"].write_text("mended")
+        daemon._look()
+        assert "fetching" in states(daemon)
+        await daemon.settle(None)
+        assert states(daemon) == ["blocked", "waiting"]
+        assert "b.example login me password mended" in (tmp_path / "netrc").read_text()
+
+    live(tmp_path, monkeypatch, story, *indexes)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from soak.result import Result
 
 PARTS = {"daemon": "soak.daemon", "kills": "soak.kills", "fuzz": "soak.fuzz", "jfrog": "soak.jfrog_kills"}
-#: How often the part that is killed while it rotates a JFrog token is killed, at a scale of 1.
-JFROG_KILLS = 1000
 #: Minutes that the daemon's part takes at a scale of 1; the others count, and know their own numbers.
 MINUTES = 15.0
 
@@ -60,8 +58,6 @@ def main() -> int:
 
 def _run(part: str, seed: int, scale: float) -> Result:
     module: Any = import_module(PARTS[part])
-    if part == "jfrog":
-        return cast("Result", module.run(kills=max(1, round(JFROG_KILLS * scale)), seed=seed))
     return cast("Result", module.run(seed, scale, lambda text: _say(f"{time.strftime('%H:%M:%S')}  {text}")))
 
 

@@ -50,6 +50,8 @@ def run(config: str | None) -> int:
         store = UvStoreSink(paths.uv_credentials_file(), str(folder))
         store.deliver((), {})
         store.close()
+    if _remove_chains(Path(paths.chains_folder())):
+        console.say("With it go the refresh tokens that came after your own, which are used up: make new token pairs.")
     _remove_files(folder, Path(paths.socket_file()))
     console.say("Everything that uvtokend wrote is removed; its configuration is yours and stays.")
     return OK
@@ -102,6 +104,18 @@ def _restored(text: bytes, backup: Backup) -> bytes:
     except ValueError as error:
         message = f"The backup {backup.file} is broken, so what it holds cannot be put back."
         raise UvtokendError(message, backups.set_aside(backup.file)) from error
+
+
+def _remove_chains(folder: Path) -> bool:
+    """Remove the chains of refresh tokens and tell whether there were any; a symlink is somebody else's folder."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    files = [*folder.glob("*.json*")]
+    for file in files:
+        file.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return bool(files)
 
 
 def _remove_files(folder: Path, socket: Path) -> None:

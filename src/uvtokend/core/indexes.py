@@ -6,7 +6,7 @@ Hosts are matched whole, never by their ends: ``…amazonaws.com.evil.example`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from uvtokend.core.model import Frozen, Request
 from uvtokend.core.uv_store import normal
 
-Kind = Literal["text", "login", "account", "secret", "duration", "choice", "path", "command", "time"]
+Kind = Literal["text", "login", "login-or-secret", "account", "secret", "duration", "choice", "path", "command", "time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,23 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """One of several ways to log in.
+
+    Args:
+        needs: The options that it is made of.
+        takes: Those that may stand beside them.
+    """
+
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+    def fits(self, written: set[str]) -> bool:
+        """Tell whether options are those of this way and of no other."""
+        return {*self.needs} <= written <= {*self.needs, *self.takes}
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """One kind of issuer.
 
@@ -53,12 +70,19 @@ class Provider:
         recognise: What an index URL says of the options, or None for a URL of somebody else.
         service: What of an index URL belongs into the request: the tenant, where tokens differ by tenant.
         prefix: The URL prefix below which an index has its pages and files.
+        ways: The ways to log in, of which the options have to make exactly one; none where they need not.
     """
 
     options: Mapping[str, Option]
     recognise: Callable[[SplitResult], dict[str, str] | None]
     service: Callable[[SplitResult], str] = lambda url: ""  # noqa: ARG005
     prefix: Callable[[SplitResult], str] = lambda url: f"{url.scheme}://{url.netloc}{_root(url.path)}"
+    ways: tuple[Way, ...] = ()
+
+    def undecided(self, written: Iterable[str]) -> bool:
+        """Tell whether options make no way to log in, or a mixture of two."""
+        known = {name for way in self.ways for name in (*way.needs, *way.takes)}
+        return bool(self.ways) and not any(way.fits(known & {*written}) for way in self.ways)
 
 
 _REGION = r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2})"
@@ -74,6 +98,10 @@ _CODEARTIFACT_VPC_PATH = re.compile(rf"/pypi/d/{_DOMAIN}/.+")
 _ARTIFACT_REGISTRY = re.compile(r"[a-z0-9-]+-python\.pkg\.dev")
 _AZURE = "pkgs.dev.azure.com"
 _AZURE_LEGACY = re.compile(r"[a-z0-9][a-z0-9-]*\.pkgs\.visualstudio\.com")
+#: A subscription's own host (JFrog documentation, "JFrog Cloud").
+_JFROG = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+jfrog\.io")
+#: Where Artifactory's PyPI repositories stand below the platform (JFrog documentation, "PyPI Repositories").
+_ARTIFACTORY = "/artifactory/api/pypi/"
 
 
 def _codeartifact(url: SplitResult) -> dict[str, str] | None:
@@ -110,6 +138,16 @@ def _azure_prefix(url: SplitResult) -> str:
     if _AZURE_LEGACY.fullmatch(_host(url)) or _host(url) == _AZURE:
         return _azure_service(url)
     return f"{url.scheme}://{url.netloc}{url.path.partition('/_packaging/')[0]}"
+
+
+def _jfrog(url: SplitResult) -> dict[str, str] | None:
+    return {} if _JFROG.fullmatch(_host(url)) and re.match(rf"{_ARTIFACTORY}[^/]", url.path) else None
+
+
+def _jfrog_service(url: SplitResult) -> str:
+    """Return the platform's base URL, below which its token service stands; empty where the URL does not show it."""
+    prefix, found, _ = url.path.partition(_ARTIFACTORY)
+    return f"{url.scheme}://{url.netloc.lower()}{prefix}" if found else ""
 
 
 def _root(path: str) -> str:
@@ -170,6 +208,31 @@ PROVIDERS: dict[str, Provider] = {
         _azure,
         _azure_service,
         _azure_prefix,
+    ),
+    "jfrog-artifactory": Provider(
+        {
+            "username": Option("login"),
+            "password": Option("secret"),
+            "access-token": Option("secret"),
+            "refresh-token": Option("secret"),
+            "oidc-provider": Option(),
+            "oidc-token": Option("secret"),
+        },
+        _jfrog,
+        _jfrog_service,
+        ways=(
+            Way(("username", "password")),
+            Way(("access-token",), ("username",)),
+            Way(("refresh-token",), ("username", "access-token")),
+            Way(("oidc-provider", "oidc-token"), ("username",)),
+        ),
+    ),
+    "nexus": Provider(
+        {
+            "username": Option("login-or-secret", required=True),
+            "password": Option("secret", required=True),
+        },
+        _nobody,
     ),
     "static": Provider(
         {

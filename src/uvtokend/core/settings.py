@@ -320,6 +320,10 @@ class _Reader:
             if option.required and key not in told and key not in table and not (option.told and url is None):
                 why = ", which this URL does not tell" if option.told else ""
                 self.bad(self.places[name], f"The provider {provider} needs {key}{why}.", f"add {key} = …")
+        if known.undecided(table):
+            ways = ", or ".join(" and ".join(way.needs) for way in known.ways)
+            message = f"The provider {provider} needs exactly one way to log in."
+            self.bad(self.places[name], message, f"write {ways}")
         return told
 
     def unknown_option(self, found: _Value, key: str, provider: str, known: Collection[str]) -> None:
@@ -354,6 +358,8 @@ class _Reader:
                 return self.text(found)
             case "login":
                 return self.login(found)
+            case "login-or-secret":
+                return self.secret(found) if isinstance(found.value, dict) else self.login(found)
             case "account":
                 return self.account(found)
             case "path":

@@ -41,6 +41,20 @@ def read_secret(reference: Frozen) -> Secret:
     raise rejected("bad-options", "What stands for the secret is no reference to one.")
 
 
+def place(reference: Frozen) -> str:
+    """Return where a new secret is to be put, as the end of a sentence; `reference` as in `read_secret`."""
+    match reference:
+        case (("env", str(name)),):
+            return f"into {name} of the environment that starts uvtokend, then: uvtokend restart"
+        case (("file", str(path)),):
+            return f"into the file {path}"
+        case (("command", (str(program), *_)),):
+            return f"where {os.path.basename(program)} reads it"
+        case (("keyring", (("service", str(service)), ("username", str(username)))),):
+            return f"into the keyring: {shlex.join(['keyring', 'set', service, username])}"
+    return "where the configuration says"
+
+
 def checked(raw: bytes | str, source: str, hint: str | None = None) -> Secret:
     """Return a secret that a netrc entry can hold.
 

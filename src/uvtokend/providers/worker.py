@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import resource
-import signal
 import subprocess
 from importlib.metadata import entry_points
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.errors import FetchFailed
+from uvtokend.providers import deadline
 
 GROUP = "uvtokend.providers"
 #: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
@@ -34,7 +34,7 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
     request = wire.decode_request(os.environ.pop("UVTOKEND_REQUEST"))
-    _outlive_no_daemon(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
+    deadline.start(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
     line = wire.encode_answer(fetch(request))
     while line:
         line = line[os.write(answer, line) :]
@@ -81,12 +81,6 @@ class _Helper(subprocess.Popen[Any]):
             super().__init__(*args, **kwargs)
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _outlive_no_daemon(seconds: float) -> None:
-    """End with the whole process group a little after the deadline, should the daemon have died meanwhile."""
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, seconds + 5)
 
 
 if __name__ == "__main__":

@@ -99,14 +99,21 @@ class PackageIndex:
         if call.path.startswith(_SIGNED):
             return self._data(call)
         if not self._let_in(call):
-            challenge = self.registry.refused if "Authorization" in call.headers else self.registry.stranger
-            return Answer(401, b"", {"WWW-Authenticate": challenge})
+            return self._refusal("Authorization" in call.headers)
         if call.method == "POST":
             return self._upload(call)
         page = call.path.removeprefix(f"{self.registry.root}/simple/")
         if page != call.path and page.count("/") <= 1 and (not page or page.endswith("/")):
             return self._page(page.removesuffix("/"))
         return self._download(call)
+
+    def _refusal(self, known: bool) -> Answer:
+        """Answer 401, to a stranger or to a credential that is not good."""
+        registry = self.registry
+        challenge = registry.refused if known else registry.stranger
+        body = registry.refused_says if known else registry.stranger_says
+        kind = {"Content-Type": "application/json;charset=ISO-8859-1"} if body else {}
+        return Answer(401, body.encode(), {"WWW-Authenticate": challenge, **kind})
 
     def _let_in(self, call: Call) -> bool:
         good = self.valid(*_credential(call, self.registry))

@@ -26,12 +26,11 @@ _PATIENCE = 10.0
 _LIMIT = 120.0
 
 
-class Laptop:
+class Machine:
     """Everything that a uvtokend and a uv of their own need.
 
     Args:
         folder: An empty folder; nothing is written elsewhere.
-        cloud: Where the tokens come from.
 
     Attributes:
         environment: Of every command that is run here; this Python is the first on the PATH.
@@ -41,9 +40,8 @@ class Laptop:
         UvtokendError: The folder's path is too long.
     """
 
-    def __init__(self, folder: Path, cloud: CodeArtifact) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.cloud = cloud
         self.home = folder / "home"
         self.netrc = self.home / ".netrc"
         self.config = self.home / "config.toml"
@@ -56,8 +54,6 @@ class Laptop:
             raise UvtokendError(message, "set TMPDIR=/tmp")
         for name in ("home", "run", "tmp"):
             (folder / name).mkdir(mode=0o700)
-        keys = "[dev]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = example\n"
-        (self.home / "aws").write_text(keys, encoding="utf-8")
         self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
             "HOME": str(self.home),
@@ -73,15 +69,12 @@ class Laptop:
             "UV_PYTHON_DOWNLOADS": "never",
         }
 
-    def configure(self, **urls: str) -> None:
-        """Write uvtokend's configuration: index names and their URLs, all of one CodeArtifact domain."""
-        env = {**self.cloud.environment(), "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws")}
-        inside = ", ".join(f"{name} = {json.dumps(text)}" for name, text in env.items())
-        tables = [
-            f'[[index]]\nname = "{name}"\nurl = "{url}"\nprovider = "aws-codeartifact"\nprofile = "dev"\n'
-            f'domain = "acme"\ndomain-owner = "{ACCOUNT}"\nregion = "eu-central-1"\nenv = {{ {inside} }}\n'
-            for name, url in urls.items()
-        ]
+    def write(self, *tables: str) -> None:
+        """Write uvtokend's configuration.
+
+        Args:
+            tables: Its parts, in TOML.
+        """
         self.config.write_text("\n".join(tables), encoding="utf-8")
         self.config.chmod(0o600)
 
@@ -155,6 +148,32 @@ class Laptop:
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
         return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+class Laptop(Machine):
+    """A machine with an AWS login.
+
+    Args:
+        folder: An empty folder; nothing is written elsewhere.
+        cloud: Where the tokens come from.
+    """
+
+    def __init__(self, folder: Path, cloud: CodeArtifact) -> None:
+        super().__init__(folder)
+        self.cloud = cloud
+        keys = "[dev]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = example\n"
+        (self.home / "aws").write_text(keys, encoding="utf-8")
+
+    def configure(self, **urls: str) -> None:
+        """Write uvtokend's configuration: index names and their URLs, all of one CodeArtifact domain."""
+        env = {**self.cloud.environment(), "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws")}
+        inside = ", ".join(f"{name} = {json.dumps(text)}" for name, text in env.items())
+        tables = [
+            f'[[index]]\nname = "{name}"\nurl = "{url}"\nprovider = "aws-codeartifact"\nprofile = "dev"\n'
+            f'domain = "acme"\ndomain-owner = "{ACCOUNT}"\nregion = "eu-central-1"\nenv = {{ {inside} }}\n'
+            for name, url in urls.items()
+        ]
+        self.write(*tables)
 
 
 def find_uv() -> str:

@@ -1,4 +1,4 @@
-"""How three real registries lay out their pages and files, and how they refuse: what the loopback index imitates.
+"""How five real registries lay out their pages and files, and how they refuse: what the loopback index imitates.
 
 None of it was taken from a real service; each part names the public report that shows it.
 """
@@ -23,6 +23,7 @@ class Registry:
         path: The same path from the root of the host.
         stranger: The ``WWW-Authenticate`` of a 401 for a call without a credential.
         refused: The same for a credential that is not, or no longer, good.
+        stranger_says, refused_says: The bodies that go with them, JSON; empty where none is known.
         bearer: A token is let in as ``Authorization: Bearer`` too.
         download: What a file's URL answers: the file itself, or a redirect to where it is.
         head: Files can be asked for with HEAD.
@@ -36,6 +37,8 @@ class Registry:
     path: str
     stranger: str
     refused: str
+    stranger_says: str = ""
+    refused_says: str = ""
     bearer: bool = False
     download: Literal["file", "moved-here", "moved-away"] = "file"
     head: bool = True
@@ -106,8 +109,39 @@ AZURE = Registry(
     short=True,
 )
 
+_ARTIFACTORY_REALM = 'Basic realm="Artifactory Realm"'
+#: 401 of strangers: puppet-archive issue 489, and logs of npm, wget and curl; of an expired token: JFrog's own
+#: vault-plugin-secrets-artifactory matches the text. File URLs of a local repository: uv issues 6610 and 10594; that
+#: their links are relative was seen for a remote one only.
+ARTIFACTORY = Registry(
+    login="person",
+    root="/artifactory/api/pypi/pypi-local",
+    upload="/artifactory/api/pypi/pypi-local",
+    files="../../{name}/{version}/{file}",
+    path="/artifactory/api/pypi/pypi-local/{name}/{version}/{file}",
+    stranger=_ARTIFACTORY_REALM,
+    refused=_ARTIFACTORY_REALM,
+    stranger_says='{"errors":[{"status":401,"message":"Authentication is required"}]}',
+    refused_says='{"errors":[{"status":401,"message":"Token failed verification: expired"}]}',
+    bearer=True,
+)
+
+_NEXUS_REALM = 'BASIC realm="Sonatype Nexus Repository Manager"'
+#: Challenge, upper-case scheme and all: Shiro as nexus-public uses it, and six users' logs. File URLs: uv issue 1754.
+NEXUS = Registry(
+    login="namecode",
+    root="/repository/pypi-internal",
+    upload="/repository/pypi-internal/",
+    files="../../packages/{name}/{version}/{file}",
+    path="/repository/pypi-internal/packages/{name}/{version}/{file}",
+    stranger=_NEXUS_REALM,
+    refused=_NEXUS_REALM,
+)
+
 REGISTRIES: Mapping[str, Registry] = {
     "codeartifact": CODEARTIFACT,
     "artifact-registry": ARTIFACT_REGISTRY,
     "azure": AZURE,
+    "artifactory": ARTIFACTORY,
+    "nexus": NEXUS,
 }

@@ -52,7 +52,7 @@ class TlsProxy:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _tunnel(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
     def site(self, host: str) -> Site | None:

@@ -60,7 +60,7 @@ class Server:
         self._serve()
 
     def _serve(self) -> None:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
     def down(self) -> None:

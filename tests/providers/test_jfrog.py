@@ -1,0 +1,755 @@
+"""jfrog-artifactory, over real HTTP against a loopback platform that uses up a refresh token at once."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jfrog_world import CANARY, World, loopback_world, outcome
+
+from uvtokend.core.model import Credential, Failure
+from uvtokend.providers import jfrog_chain, jfrog_line, worker
+from uvtokend.sandbox import jfrog as fake
+from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.sandbox.web import Answer, Call, Server
+
+HOUR = timedelta(hours=1)
+FUTURE = datetime(2099, 1, 31, 8, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with loopback_world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+Setting = Callable[[World], None]
+
+
+def password(world: World) -> None:
+    world.platform.passwords["person"] = "pass word"
+    world.options = {"username": "person", "password": world.keep("password", "pass word")}
+
+
+def access(world: World) -> None:
+    world.options = {"access-token": world.keep("access", world.platform.pair()[0])}
+
+
+def reference(world: World) -> None:
+    world.platform.reference = True
+    access(world)
+
+
+def refresh(world: World) -> None:
+    world.plant()
+
+
+def oidc(world: World) -> None:
+    subject = fake.jwt("ci@example.com", time.time(), time.time() + 600)
+    world.platform.subjects[subject] = "robot"
+    world.options = {"oidc-provider": "ci", "oidc-token": world.keep("subject", subject)}
+
+
+def named(*steps: Setting) -> Setting:
+    """Set something up, and name the user whom the configuration names."""
+
+    def run(world: World) -> None:
+        for step in steps:
+            step(world)
+        world.options["username"] = "person"
+
+    return run
+
+
+#: What is set up, the login, the identity, and whether the end is known.
+WAYS: dict[str, tuple[Setting, str, str | None, bool]] = {
+    "password": (password, "person", "person", False),
+    "access token": (access, "person", "person", True),
+    "access token, named": (named(access), "person", "person", True),
+    "reference token": (reference, "", None, False),
+    "reference token, named": (named(reference), "person", "person", False),
+    "refresh token": (refresh, "person", "person", True),
+    "refresh token, named": (named(refresh), "person", "person", True),
+    "OIDC": (oidc, "robot", "robot", True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way(world: World, way: str) -> None:
+    """Each way ends in what Artifactory lets in, with the login that it needs and the end that it has."""
+    prepare, login, identity, ends = WAYS[way]
+    prepare(world)
+    found = world.fetch()
+    assert world.platform.valid(found.login, found.password.reveal())
+    assert (found.login, found.identity) == (login, identity)
+    assert (found.expires_at is not None) == ends
+    if found.expires_at is not None:
+        assert abs(found.expires_at - found.issued_at - HOUR) < timedelta(seconds=60)
+
+
+def test_an_access_token_is_read_and_not_asked_for(world: World) -> None:
+    """Nothing goes over the network; a new token is taken up, and a person is told what to do before it ends."""
+    access(world)
+    found = world.fetch()
+    assert found.renew == f"put a new access token into the file {world.home / 'access'}"
+    other, _ = world.platform.pair()
+    world.keep("access", other)
+    assert world.fetch().password.reveal() == other
+    assert world.platform.server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "login", "identity"),
+    [
+        ("jfrt@01abc/users/me@example.com", "me@example.com", "me@example.com"),
+        ("jfrt@01abc/users/a/b", "a/b", "a/b"),
+        ("jfrt@01abc/users/a:b", "", "jfrt@01abc/users/a:b"),
+        ("jfrt@01abc/users/", "", "jfrt@01abc/users/"),
+        ("jfxr@01abc", "", "jfxr@01abc"),
+        ("a\nb", "", None),
+        (7, "", None),
+    ],
+)
+def test_the_user_of_a_token(world: World, subject: Any, login: str, identity: str | None) -> None:
+    """The login is the user whom a token names, and else empty, as Artifactory takes it."""
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": subject}).encode()).decode().rstrip("=")
+    world.options = {"access-token": world.keep("access", f"e30.{claims}.x")}
+    found = world.fetch()
+    assert (found.login, found.identity, found.expires_at) == (login, identity, None)
+
+
+@pytest.mark.parametrize("odd", ["x", "x.y.z", "e30.e30.x", "e30.WzFd.x", "e30.eyJleHAiOiAxZTk5fQ.x", "e30._w.x"])
+def test_a_token_that_tells_nothing(world: World, odd: str) -> None:
+    """What is no JWT, or has no usable end, is a token without a known end."""
+    world.options = {"access-token": world.keep("access", odd)}
+    assert (world.fetch().expires_at, world.fetch().login) == (None, "")
+
+
+def test_over_tls_and_through_a_proxy(world: World) -> None:
+    """A subscription's own host is asked over TLS, with the CA bundle and the proxy of the environment."""
+    world.plant()
+    world.service = "https://acme.jfrog.io"
+    with TlsProxy({"acme.jfrog.io": world.platform.server.site}) as proxy:
+        world.patch.setenv("HTTPS_PROXY", proxy.url)
+        world.patch.setenv("REQUESTS_CA_BUNDLE", proxy.ca_file)
+        assert world.platform.valid("person", world.fetch().password.reveal())
+        assert [(host, call.path) for host, call in proxy.calls] == [("acme.jfrog.io", fake.TOKENS)]
+
+
+def test_below_a_prefix(world: World) -> None:
+    """A self-hosted platform may stand below a path of its host."""
+    world.plant()
+    world.service = f"{world.platform.url}/tools"
+    site = world.platform.server.site
+
+    def below(call: Call) -> Answer:
+        moved = replace(call, path=call.path.removeprefix("/tools"))
+        return Answer(404) if moved == call else site(moved)
+
+    world.platform.server.site = below
+    assert world.platform.valid("person", world.fetch().password.reveal())
+
+
+# -------------------------------------------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("prepare", [refresh, oidc], ids=lambda prepare: prepare.__name__)
+@pytest.mark.parametrize(
+    ("tells_life", "opaque", "life", "known"),
+    [
+        (True, False, 3600, True),
+        (False, False, 3600, True),
+        (True, True, 3600, True),
+        (False, True, 3600, False),
+        (True, False, None, False),
+        (False, True, None, False),
+    ],
+)
+def test_the_end_of_a_new_token(
+    world: World, prepare: Setting, tells_life: bool, opaque: bool, life: float | None, known: bool
+) -> None:
+    """expires_in or the JWT's own exp tell it; where neither does there is none. Both are moved to our clock."""
+    platform = world.platform
+    platform.tells_life, platform.reference, platform.life, platform.clock_ahead = tells_life, opaque, life, 5000
+    prepare(world)
+    found = world.fetch()
+    assert (found.expires_at is not None) == known
+    assert found.skew is not None
+    assert abs(found.skew + 5000) < 60
+    if found.expires_at is not None:
+        assert abs(found.expires_at - datetime.now(UTC) - HOUR) < timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("told", "hours"), [(0, 1), (-5, 1), ("soon", 1), (True, 1), (1800, 0.5), (7200, 1), (1e99, 1)]
+)
+def test_an_odd_or_earlier_expires_in(world: World, told: Any, hours: float) -> None:
+    """The earlier of the two ends counts, and what is no life is not counted."""
+    oidc(world)
+    token = fake.jwt("robot", time.time(), time.time() + 3600)
+    world.platform.fault = lambda _: Answer.json({"access_token": token, "expires_in": told})
+    found = world.fetch()
+    assert found.expires_at is not None
+    assert abs(found.expires_at - datetime.now(UTC) - hours * HOUR) < timedelta(seconds=60)
+
+
+# ------------------------------------------------------------------------------------------------------ the chain
+
+
+def test_each_link_leads_to_the_next(world: World) -> None:
+    """The seed is used once; from then on each refresh asks with what the one before brought, and proves itself by the
+    last access token."""
+    seed = world.plant()
+    tokens = [world.fetch().password.reveal() for _ in range(3)]
+    asked = [json.loads(call.body) for call in world.platform.server.calls]
+    proofs = [call.headers["Authorization"].removeprefix("Bearer ") for call in world.platform.server.calls]
+    assert asked[0] == {"grant_type": "refresh_token", "refresh_token": seed, "refreshable": True}
+    assert proofs == [(world.home / "access").read_text().strip(), *tokens[:2]]
+    assert len({link["refresh_token"] for link in asked}) == 3
+    assert world.platform.alive(world.link()["refresh_token"])
+    assert (world.link()["access_token"], world.link()["asked_at"]) == (tokens[2], None)
+
+
+def test_the_chain_is_private(world: World) -> None:
+    """Its folder and files are for nobody else, whatever the umask."""
+    world.plant()
+    world.fetch()
+    folder = world.chains()[0].parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+    assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".lock"]
+
+
+def test_another_seed_is_another_chain(world: World) -> None:
+    """A person who puts a new refresh token there begins anew; the old chain is left as it was, and so found again."""
+    old = world.plant()
+    world.fetch()
+    options = dict(world.options)
+    world.plant("other")
+    assert world.fetch().login == "other"
+    world.options = {**options, "refresh-token": world.keep("old", old)}
+    assert world.fetch().login == "person"
+    assert world.platform.refreshed == 3
+    assert len(world.chains()) == 2
+
+
+def test_a_seed_for_two_platforms_is_two_chains(world: World) -> None:
+    """What one platform gave is never sent to another."""
+    world.plant()
+    world.fetch()
+    with Server(lambda _: fake.access_error(404, "NOT_FOUND", "?")) as other:
+        world.service = other.url
+        world.failure()
+        assert json.loads(other.calls[0].body)["refresh_token"] == (world.home / "refresh").read_text().strip()
+    assert len(world.chains()) == 2
+
+
+def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
+    """When the platform has the request, the mark and room for the answer are on disk; when the credential is
+    there, so are both new tokens, and the mark is gone."""
+    seen: list[tuple[bool, int]] = []
+
+    def stage(name: str) -> None:
+        if name == "arrived":
+            room = world.chains()[-1].with_suffix(".json.room")
+            seen.append((world.link()["asked_at"] is not None, room.stat().st_size))
+
+    world.platform.stage = stage
+    world.plant()
+    found = world.fetch()
+    assert seen == [(True, jfrog_chain.ROOM)]
+    assert (world.link()["access_token"], world.link()["asked_at"]) == (found.password.reveal(), None)
+
+
+def test_two_at_once_refresh_once(world: World) -> None:
+    """The second process waits for the first, and takes what that one got; asked later, it refreshes again."""
+    world.plant()
+    began, go_on = threading.Event(), threading.Event()
+
+    def stage(name: str) -> None:
+        if name == "arrived":
+            began.set()
+            go_on.wait(60)
+
+    world.platform.stage = stage
+    first = world.worker()
+    assert began.wait(60)
+    others = [world.worker() for _ in range(2)]
+    lock = world.chains()[-1].with_suffix(".json.lock").stat().st_ino
+    deadline = time.monotonic() + 60
+    while _waiting_for(lock) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    go_on.set()
+    found = [outcome(process) for process in (first, *others)]
+    tokens = {one.password.reveal() for one in found if isinstance(one, Credential)}
+    assert len(tokens) == 1
+    assert world.platform.refreshed == 1
+    assert all(isinstance(one, Credential) and one.expires_at is not None for one in found)
+    world.fetch()
+    assert world.platform.refreshed == 2
+
+
+def _waiting_for(inode: int) -> int:
+    """Return how many processes wait for a lock (proc(5), /proc/locks: waiters stand behind an arrow)."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return sum("->" in line and f":{inode} " in line for line in lines)
+
+
+def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
+    """While nobody listens the chain is whole and bears no mark; then it goes on."""
+    world.plant()
+    world.fetch()
+    before = world.link()
+    world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert (world.failure().kind, world.failure().reason) == ("transient", "unreachable")
+    assert world.link() == before
+    world.patch.delenv("HTTP_PROXY")
+    world.fetch()
+
+
+def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> None:
+    """A fetch that has given up lets its call not go out when the resolver answers at last."""
+    world.plant()
+    world.service = f"http://slow.example:{world.platform.server.port}"
+    known, asked = threading.Event(), threading.Event()
+    real = socket.getaddrinfo
+
+    def slow(host: Any, *more: Any, **rest: Any) -> Any:
+        if host != "slow.example":
+            return real(host, *more, **rest)
+        asked.set()
+        known.wait(60)
+        return real("127.0.0.1", *more, **rest)
+
+    world.patch.setattr(socket, "getaddrinfo", slow)
+    world.patch.setattr(jfrog_line, "TIMEOUT", 0.2)
+    before = {*threading.enumerate()}
+    assert (world.failure().kind, world.link()["asked_at"]) == ("transient", None)
+    known.set()
+    for thread in {*threading.enumerate()} - before:
+        thread.join(60)
+    assert world.platform.refreshed == 0
+    assert asked.is_set()
+
+
+def test_a_lost_answer(world: World) -> None:
+    """The platform has used up the refresh token, and the answer never came: the mark stays, the next fetch says what
+    happened and exactly what to do, and a new seed is all that it takes."""
+    world.plant()
+    world.fetch()
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            raise OSError
+
+    world.platform.stage = stage
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("transient", "unreachable")
+    marked = world.link()["asked_at"]
+    assert marked is not None
+    world.platform.stage = lambda _: None
+    for _ in range(2):
+        failure = world.failure()
+        assert (failure.kind, failure.reason) == ("login-required", "chain-lost")
+        assert f"{datetime.fromisoformat(marked):%Y-%m-%d %H:%M} UTC" in failure.message
+        assert failure.hint is not None
+        assert failure.hint.endswith(f"put its refresh token into the file {world.home / 'refresh'}")
+        assert world.link()["asked_at"] == marked
+    world.plant()
+    world.fetch()
+
+
+def test_an_answer_that_is_late(world: World) -> None:
+    """A call ends long before its fetch is killed; what may have been sent is marked, and works if it was not."""
+    world.plant()
+    hold = threading.Event()
+
+    def fault(_: Any) -> Answer:
+        hold.wait(60)
+        return Answer(503)
+
+    world.platform.fault = fault
+    world.patch.setattr(jfrog_line, "TIMEOUT", 0.2)
+    failure = world.failure()
+    hold.set()
+    assert (failure.kind, failure.reason) == ("transient", "timeout")
+    assert world.link()["asked_at"] is not None
+    world.platform.fault = None
+    world.patch.setattr(jfrog_line, "TIMEOUT", 20.0)
+    world.fetch()
+    assert world.link()["asked_at"] is None
+
+
+def test_no_call_is_begun_that_could_be_cut_short(world: World) -> None:
+    """A fetch with too little time left asks nothing, and says which setting to change."""
+    world.plant()
+    found = outcome(world.worker(timeout=jfrog_line.LEAST - 1))
+    assert isinstance(found, Failure)
+    assert (found.kind, found.reason, found.hint) == ("transient", "deadline", 'set fetch-timeout = "60s" in [daemon]')
+    assert world.platform.server.calls == []
+    assert world.link()["asked_at"] is None
+
+
+def test_a_fault_of_the_platform_costs_nothing(world: World) -> None:
+    """After a 500 nobody knows what was done; if nothing was, the chain goes on."""
+    world.plant()
+    world.platform.fault = lambda _: Answer(500)
+    assert world.failure().reason == "server-error"
+    world.platform.fault = None
+    world.fetch()
+    assert world.link()["asked_at"] is None
+
+
+def test_an_expired_access_token(world: World) -> None:
+    """A platform with a grace period refreshes for it, and one that wants no proof without it; another one does not,
+    and the failure says so."""
+    world.platform.life, world.platform.replaces = -1.0, False
+    world.plant()
+    assert world.failure().reason == "login-expired"
+    world.platform.grace = 3600.0
+    world.platform.life = 3600.0
+    world.fetch()
+    world.platform.grace, world.platform.wants_proof = 0.0, False
+    world.platform.revoke(world.link()["access_token"])
+    assert world.platform.valid("person", world.fetch().password.reveal())
+
+
+def test_a_platform_that_brings_no_successor(world: World) -> None:
+    """The last access token is used as long as it lives, and a person is told what to do before it ends."""
+    world.platform.successor = False
+    world.plant()
+    first, second = world.fetch(), world.fetch()
+    assert first.password.reveal() == second.password.reveal()
+    assert first.renew is not None
+    assert "jf access-token-create --refreshable" in first.renew
+    assert world.platform.refreshed == 1
+    file = world.chains()[0]
+    file.write_bytes(json.dumps({**world.link(), "expires_at": "2026-01-01T00:00:00Z"}).encode())
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("login-required", "chain-ended")
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"{}", b'{"refresh_token": 7}', b"\xff"])
+def test_a_broken_file(world: World, broken: bytes) -> None:
+    """A chain's file that says nothing leaves the seed to go by: refused if it was used, and then the mend is named."""
+    world.plant()
+    world.fetch()
+    world.chains()[0].write_bytes(broken)
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("login-required", "login-expired")
+    assert str(world.home / "refresh") in (failure.hint or "")
+
+
+def test_a_disk_that_takes_nothing(world: World) -> None:
+    """If the answer could not be kept, the question is not asked; if it cannot be kept after all, that is said."""
+    world.plant()
+    world.fetch()
+    room = world.chains()[0].with_suffix(".json.room")
+    room.mkdir()
+    asked = len(world.platform.server.calls)
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("transient", "chain-file")
+    assert len(world.platform.server.calls) == asked
+    assert world.link()["asked_at"] is None
+    room.rmdir()
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            room.unlink()
+            room.mkdir()
+
+    world.platform.stage = stage
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("login-required", "chain-lost")
+    assert world.link()["asked_at"] is not None
+
+
+@pytest.mark.parametrize("prepare", ["open", "symlink", "file"])
+def test_a_folder_that_is_not_ours_alone(world: World, prepare: str) -> None:
+    """No refresh token is put where others could read it."""
+    world.plant()
+    folder = world.home / "state" / "uvtokend" / "chains"
+    folder.parent.mkdir(parents=True, mode=0o700)
+    match prepare:
+        case "open":
+            folder.mkdir()
+            folder.chmod(0o755)
+        case "symlink":
+            folder.symlink_to(world.home)
+        case "file":
+            folder.write_text("")
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("rejected", "state-folder")
+    assert str(folder) in (failure.hint or "")
+    assert world.platform.server.calls == []
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def answering(prepare: Setting, answer: Answer) -> Setting:
+    def run(world: World) -> None:
+        prepare(world)
+        world.platform.fault = lambda _: answer
+
+    return run
+
+
+def again(answer: Answer) -> Setting:
+    """A chain that has been refreshed once, and then this answer."""
+
+    def run(world: World) -> None:
+        world.plant()
+        world.fetch()
+        world.platform.fault = lambda _: answer
+
+    return run
+
+
+def then(prepare: Setting, change: Setting) -> Setting:
+    def run(world: World) -> None:
+        prepare(world)
+        change(world)
+
+    return run
+
+
+def used(world: World) -> None:
+    world.plant()
+    world.platform.revoke((world.home / "refresh").read_text().strip())
+
+
+def alone(world: World) -> None:
+    world.plant(with_access=False)
+
+
+def others(world: World) -> None:
+    world.plant()
+    world.keep("access", world.platform.pair("other")[0])
+
+
+def expired(world: World) -> None:
+    token = fake.jwt("person", time.time() - 7200, time.time() - 3600)
+    world.options = {"access-token": world.keep("access", token)}
+
+
+def unmapped(world: World) -> None:
+    oidc(world)
+    world.platform.subjects.clear()
+
+
+def unmapped_and_old(world: World) -> None:
+    subject = fake.jwt("ci@example.com", time.time() - 7200, time.time() - 3600)
+    world.options = {"oidc-provider": "ci", "oidc-token": world.keep("subject", subject)}
+
+
+def unknown_integration(world: World) -> None:
+    oidc(world)
+    world.options["oidc-provider"] = "other"
+
+
+def nowhere(world: World) -> None:
+    world.service = "http://127.0.0.1:9"
+
+
+def no_bundle(world: World) -> None:
+    world.service = "https://127.0.0.1:9"
+    world.patch.setenv("REQUESTS_CA_BUNDLE", str(world.home / "missing.pem"))
+
+
+def distrusted(world: World) -> None:
+    proxy = TlsProxy({"acme.jfrog.io": world.platform.server.site})
+    world.closing.append(proxy.close)
+    world.patch.setenv("HTTPS_PROXY", proxy.url)
+    world.service = "https://acme.jfrog.io"
+
+
+def unknown_to_the_proxy(world: World) -> None:
+    distrusted(world)
+    world.service = "https://other.jfrog.io"
+
+
+def only(**options: Any) -> Setting:
+    return lambda world: world.options.update({name.replace("_", "-"): value for name, value in options.items()})
+
+
+def without_address(world: World) -> None:
+    world.plant()
+    world.service = ""
+
+
+NO = fake.access_error
+PAGE = Answer(200, f"<html>{CANARY}</html>".encode(), {"Content-Type": "text/html; charset=utf-8"})
+GONE = Answer(404, f"<html>{CANARY}</html>".encode(), {"Content-Type": "text/html"})
+BUSY = Answer(429, CANARY.encode(), {"Retry-After": "17"})
+AWAY = Answer(302, b"", {"Location": "https://sso.example/login"})
+LARGE = Answer(200, b'{"access_token": "' + b"x" * 70000 + b'"}', {"Content-Type": "application/json"})
+NOTHING = Answer.json({"token_type": CANARY})
+SPACE = Answer.json({"access_token": f"{CANARY} x", "expires_in": 3600})
+PAIR = Answer.json({"access_token": "a b", "refresh_token": "next", "expires_in": 3600})
+DEAD = Answer.json({"access_token": fake.jwt("robot", 0, time.time() - 60)})
+LIST = Answer(200, f'["{CANARY}"]'.encode(), {"Content-Type": "application/json"})
+NEW = "make a new token pair"
+
+#: What is set up, and the failure: kind, reason, and words of the hint.
+FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
+    "refresh: seed was used, revoked or has expired": (used, "login-required", "refresh-token-refused", NEW),
+    "refresh: another program used it": (
+        again(NO(404, "NOT_FOUND", CANARY)),
+        "login-required",
+        "refresh-token-refused",
+        NEW,
+    ),
+    "refresh: of another instance": (
+        answering(refresh, NO(400, "BAD_REQUEST", CANARY)),
+        "login-required",
+        "refresh-token-refused",
+        NEW,
+    ),
+    "refresh: no access token known": (alone, "login-required", "no-access-token", "add access-token"),
+    "refresh: access token refused": (
+        answering(refresh, NO(401, "UNAUTHORIZED", "Invalid token, expired")),
+        "login-required",
+        "login-expired",
+        NEW,
+    ),
+    "refresh: access token refused by Artifactory": (
+        answering(refresh, fake.artifactory_error(401, "Token failed verification: expired")),
+        "login-required",
+        "login-expired",
+        NEW,
+    ),
+    "refresh: another user's access token": (others, "rejected", "forbidden", "allow-refreshable"),
+    "refresh: refused otherwise": (answering(refresh, NO(422, "X", CANARY)), "rejected", "refused", NEW),
+    "refresh: a stranger's 400": (answering(refresh, Answer(400, CANARY.encode())), "rejected", "refused", NEW),
+    "refresh: busy": (answering(refresh, BUSY), "transient", "throttled", None),
+    "refresh: fault": (answering(refresh, Answer(502, CANARY.encode())), "transient", "server-error", None),
+    "refresh: login page": (answering(refresh, PAGE), "transient", "captive-portal", None),
+    "refresh: network wants a login": (answering(refresh, Answer(511)), "transient", "captive-portal", None),
+    "refresh: redirect": (answering(refresh, AWAY), "rejected", "redirected", "url"),
+    "refresh: no Access API": (answering(refresh, GONE), "rejected", "no-access-api", "curl -i http://127.0.0.1"),
+    "refresh: method not allowed": (answering(refresh, Answer(405)), "rejected", "no-access-api", "curl"),
+    "refresh: no token in the answer": (answering(refresh, NOTHING), "transient", "bad-answer", None),
+    "refresh: no JSON object": (answering(refresh, LIST), "transient", "bad-answer", None),
+    "refresh: answer without end": (answering(refresh, LARGE), "transient", "bad-answer", None),
+    "refresh: token with a space": (answering(refresh, PAIR), "transient", "bad-answer", None),
+    "refresh: nobody listens": (then(refresh, nowhere), "transient", "unreachable", None),
+    "refresh: certificate is not trusted": (then(refresh, distrusted), "transient", "untrusted-certificate", None),
+    "refresh: proxy refuses": (then(refresh, unknown_to_the_proxy), "transient", "unreachable", None),
+    "refresh: bundle is missing": (then(refresh, no_bundle), "rejected", "ca-bundle", None),
+    "refresh: URL hides the platform": (without_address, "rejected", "bad-url", "Set Me Up"),
+    "refresh: seed is missing": (
+        only(refresh_token=(("file", "/missing/seed"),)),
+        "rejected",
+        "no-secret",
+        "/missing/seed",
+    ),
+    "OIDC: nobody mapped": (unmapped, "rejected", "oidc-refused", "oidc-provider"),
+    "OIDC: token has ended": (unmapped_and_old, "login-required", "oidc-token-expired", "subject"),
+    "OIDC: integration is unknown": (unknown_integration, "rejected", "oidc-refused", "oidc-provider"),
+    "OIDC: forbidden": (answering(oidc, NO(403, "FORBIDDEN", CANARY)), "rejected", "oidc-refused", "oidc-provider"),
+    "OIDC: busy": (answering(oidc, BUSY), "transient", "throttled", None),
+    "OIDC: fault": (answering(oidc, Answer(500, CANARY.encode())), "transient", "server-error", None),
+    "OIDC: login page": (answering(oidc, PAGE), "transient", "captive-portal", None),
+    "OIDC: redirect": (answering(oidc, AWAY), "rejected", "redirected", "url"),
+    "OIDC: no Access API": (answering(oidc, GONE), "rejected", "no-access-api", "curl"),
+    "OIDC: no token in the answer": (answering(oidc, NOTHING), "transient", "bad-answer", None),
+    "OIDC: answer without end": (answering(oidc, LARGE), "transient", "bad-answer", None),
+    "OIDC: token with a space": (answering(oidc, SPACE), "transient", "bad-answer", None),
+    "OIDC: token that has ended": (answering(oidc, DEAD), "transient", "expired-on-arrival", None),
+    "OIDC: nobody listens": (then(oidc, nowhere), "transient", "unreachable", None),
+    "access token: has ended": (expired, "rejected", "expired", "access"),
+    "access token: is missing": (
+        only(access_token=(("env", "UNSET_VARIABLE"),)),
+        "rejected",
+        "no-secret",
+        "UNSET_VARIABLE",
+    ),
+    "options: none": (only(), "rejected", "bad-options", None),
+    "options: two ways": (
+        then(refresh, only(username="me", password=(("env", "X"),))),
+        "rejected",
+        "bad-options",
+        None,
+    ),
+    "options: odd user": (then(access, only(username="a:b")), "rejected", "bad-options", None),
+    "options: no user": (then(access, only(username=7)), "rejected", "bad-options", None),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_what_goes_wrong_is_classified(world: World, case: str) -> None:
+    """Each failure has its kind, its reason and the mend, and no text of the server's, no secret among them."""
+    prepare, kind, reason, hint = FAILURES[case]
+    prepare(world)
+    try:
+        failure = world.failure()
+    finally:
+        for close in world.closing:
+            close()
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert (hint is None) == (failure.hint is None)
+    assert hint is None or hint in (failure.hint or "")
+    assert failure.message.endswith(".")
+
+
+def test_how_long_to_wait(world: World) -> None:
+    """The platform's Retry-After is passed on."""
+    answering(refresh, BUSY)(world)
+    assert world.failure().retry_after == 17.0
+
+
+REFUSALS = ["refresh: of another instance", "refresh: access token refused", "refresh: busy", "refresh: redirect",
+            "refresh: another user's access token", "refresh: no Access API", "refresh: a stranger's 400"]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_leaves_no_mark(world: World, case: str) -> None:
+    """Where the answer says that nothing was done, the chain is as it was, and no later failure speaks of a loss."""
+    FAILURES[case][0](world)
+    before = world.link() if world.chains() else None
+    world.failure()
+    assert world.link()["asked_at"] is None
+    assert before is None or world.link() == before
+
+
+@pytest.mark.parametrize("prepare", [refresh, oidc], ids=lambda prepare: prepare.__name__)
+def test_no_redirect_is_followed(world: World, prepare: Setting) -> None:
+    """Wherever a platform points, no token goes there."""
+    prepare(world)
+    with Server(lambda _: Answer.json({"access_token": "stranger"})) as other:
+        for status in (301, 302, 303, 307, 308):
+            world.platform.fault = lambda _, status=status: Answer(status, b"", {"Location": f"{other.url}/"})
+            assert world.failure().reason == "redirected"
+        assert other.calls == []
+
+
+def test_no_credential_of_netrc_overwrites_the_proof(world: World) -> None:
+    """requests replaces an explicit Bearer header by what netrc holds for the host; ours does not look."""
+    world.plant()
+    netrc = world.home / "netrc"
+    netrc.write_text("machine 127.0.0.1 login stranger password wrong\n")
+    netrc.chmod(0o600)
+    world.patch.setenv("NETRC", str(netrc))
+    world.fetch()
+    assert world.platform.server.calls[0].headers["Authorization"].startswith("Bearer ")
+
+
+def test_it_is_found_by_its_name(world: World) -> None:
+    """The worker finds the provider as any other, and a failure of it is an answer."""
+    password(world)
+    found = worker.fetch(world.request)
+    assert isinstance(found, Credential)
+    world.options = {}
+    assert isinstance(worker.fetch(world.request), Failure)

@@ -1,0 +1,12 @@
+"""A few of the soak's kills of a worker that refreshes a JFrog token."""
+
+from __future__ import annotations
+
+from soak.jfrog_kills import run
+
+
+def test_the_chain_survives_what_the_protocol_lets_it_survive() -> None:
+    """A kill never costs a chain that could be saved, and where the answer was lost the next failure names the mend."""
+    outcome = run(1, 0.01, print)
+    assert outcome.broken == ()
+    assert outcome.figures["kills"] == 5
