@@ -7,10 +7,8 @@ a failure (the chain itself would go on to the next tool after a timeout, and so
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import contextvars
-import json
 import logging
 import os
 import re
@@ -38,7 +36,7 @@ from azure.identity import (
 
 from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import azure_answers
+from uvtokend.providers import azure_answers, jwt
 from uvtokend.providers.azure_devops import USER_NAME, Organisation, organisation, session_token, tenant_of
 from uvtokend.providers.azure_hints import SCOPE, Method, Who
 from uvtokend.providers.azure_line import Line, is_machine
@@ -293,7 +291,7 @@ class _Fetch:
     def _delivered(self, found: AccessTokenInfo, who: Who) -> Credential:
         now = datetime.now(UTC)
         token, ends = _checked(found, now)
-        claims = _claims(found.token)
+        claims = jwt.claims(found.token)
         identity = next((claims[name] for name in _NAMES if isinstance(claims.get(name), str)), None)
         kind = self._kind or ("session" if _is_person(claims, who) else "entra")
         if kind == "session":
@@ -364,16 +362,6 @@ def _checked(found: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
         )
         raise transient("expired-on-arrival", message)
     return Secret(token), ends
-
-
-def _claims(token: str) -> dict[str, Any]:
-    """Return what a JWT says of itself; nobody here relies on it, so its signature is not looked at."""
-    try:
-        middle = token.split(".")[1]
-        found = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
-    except (IndexError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_person(claims: dict[str, Any], who: Who) -> bool:

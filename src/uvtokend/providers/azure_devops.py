@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from uvtokend.core.model import Credential, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.azure_hints import Who
-from uvtokend.providers.azure_line import Exchange, Line
+from uvtokend.providers.azure_line import Line
 from uvtokend.providers.failures import login_required, rejected, transient
+from uvtokend.providers.network import Exchange, on_our_clock
 
 USER_NAME = "VssSessionToken"
 PACKAGES = "pkgs.dev.azure.com"
@@ -30,8 +31,6 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 #: A session token lives 4 h, or as long as is asked for, 24 h at most (artifacts-credprovider); the quarter of an hour
 #: is for clocks that differ.
 LONGEST_LIFE = timedelta(hours=23, minutes=45)
-#: Seconds by which their clock and ours may differ before we count with it.
-_SKEW = 2.0
 #: Without it, a refused token is answered by a redirect to a sign-in page, or by that page itself, with status 203.
 _PLAIN = {"X-TFS-FedAuthRedirect": "Suppress", "Accept": "application/json"}
 
@@ -157,8 +156,7 @@ def _end(answer: Exchange) -> datetime | None:
         ends = ends.replace(tzinfo=UTC) if ends.tzinfo is None else ends.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
-    ahead = timedelta() if answer.date is None else answer.date - answer.at
-    return ends - ahead if abs(ahead) > timedelta(seconds=_SKEW) else ends
+    return on_our_clock(ends, answer)
 
 
 def _refused(place: Organisation, answer: Exchange, identity: str | None, who: Who) -> FetchFailed:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import threading
 import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,8 @@ from uvtokend.errors import FetchFailed
 from uvtokend.providers import google_gcloud
 from uvtokend.providers.failures import login_required, rejected, transient
 from uvtokend.providers.google_answers import LOGIN, refused
-from uvtokend.providers.google_transport import Exchange, Transport
+from uvtokend.providers.google_transport import Transport
+from uvtokend.providers.network import Exchange, bounded, on_our_clock
 
 USER_NAME = "oauth2accesstoken"
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -35,8 +34,6 @@ SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 TIMEOUT = 50.0
 #: The longest life of an impersonated token, in seconds (reference of generateAccessToken).
 LONGEST_LIFE = 43200
-#: Seconds by which Google's clock and ours may differ before we count with it.
-_SKEW = 2.0
 _FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 _PRODUCT_NAME = Path("/sys/class/dmi/id/product_name")
 
@@ -51,28 +48,21 @@ def fetch(request: Request) -> Credential:
     Raises:
         FetchFailed: With a failure that says what mends it.
     """
-    answer: queue.SimpleQueue[Credential | FetchFailed] = queue.SimpleQueue()
-    # A thread, since no time limit of a library bounds the look-up of a name or the walk through a host's addresses.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # google-auth has advice for developers of applications
-        threading.Thread(target=lambda: answer.put(_outcome(request)), daemon=True).start()
-        try:
-            outcome = answer.get(timeout=TIMEOUT)
-        except queue.Empty:
-            raise transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.") from None
-    if isinstance(outcome, FetchFailed):
-        raise outcome
-    return outcome
+        late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
+        return bounded(TIMEOUT, lambda: _fetch(request), late)
 
 
-def _outcome(request: Request) -> Credential | FetchFailed:
+def _fetch(request: Request) -> Credential:
     transport = Transport()
     try:
         return _Fetch(request, transport).run()
-    except FetchFailed as failed:
-        return failed
-    except Exception as error:  # noqa: BLE001 - nothing escapes unclassified
-        return transient("unexpected", f"The fetch failed in a way that it does not explain ({type(error).__name__}).")
+    except FetchFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
+        message = f"The fetch failed in a way that it does not explain ({type(error).__name__})."
+        raise transient("unexpected", message) from None
     finally:
         transport.close()
 
@@ -267,10 +257,7 @@ def _end(expiry: datetime | None, last: Exchange | None) -> datetime | None:
     if expiry is None:
         return None
     ends = expiry.replace(tzinfo=UTC)
-    if last is None or last.date is None or not last.url.endswith(":generateAccessToken"):
-        return ends
-    ahead = last.date - last.at
-    return ends - ahead if abs(ahead) > timedelta(seconds=_SKEW) else ends
+    return on_our_clock(ends, last) if last is not None and last.url.endswith(":generateAccessToken") else ends
 
 
 def _credential(token: Any, ends: datetime | None, at: datetime, identity: str | None) -> Credential:

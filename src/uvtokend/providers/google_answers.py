@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.failures import excerpt, login_required, rejected, transient
-from uvtokend.providers.google_transport import Exchange
+from uvtokend.providers.network import Exchange
 
 LOGIN = "gcloud auth application-default login"
 _REAUTHENTICATION = frozenset({"invalid_rapt", "rapt_required"})
