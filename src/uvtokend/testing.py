@@ -89,7 +89,7 @@ LONGEST_SENTENCE = 1000
 _GRACE = 0.5
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 #: The worker's own words for what a provider did not classify.
-_UNCLASSIFIED = frozenset({"unexpected", "garbage", "no-provider", "ambiguous-provider", "broken-provider"})
+_UNCLASSIFIED = frozenset({"unexpected", "no-provider", "ambiguous-provider", "broken-provider"})
 
 
 def asked(table: str) -> Request:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +26,7 @@ from uvtokend.errors import FetchFailed
 from uvtokend.providers import aws_failures
 from uvtokend.providers.aws_login import Login, find_login
 from uvtokend.providers.failures import parse_http_date, transient
+from uvtokend.providers.quiet import quiet
 
 LOGIN = "aws"
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
@@ -40,6 +39,7 @@ _SKEW = timedelta(seconds=2)
 _KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get an authorization token (CodeArtifact API, GetAuthorizationToken).
 
@@ -51,14 +51,12 @@ def fetch(request: Request) -> Credential:
         FetchFailed: With a failure that says what mends it.
     """
     one = _Fetch(request)
-    with _silence():
-        try:
-            return one.run()
-        except FetchFailed as error:
-            failed = FetchFailed(error.failure)
-        except Exception as error:  # noqa: BLE001 - nothing escapes unclassified
-            failed = FetchFailed(aws_failures.classify(error, one.login, one.renewal))
-    raise failed  # out here it has no context: a credential_process may have written a secret into botocore's error
+    try:
+        return one.run()
+    except FetchFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - botocore's, and the builtins that it lets out
+        raise FetchFailed(aws_failures.classify(error, one.login, one.renewal)) from None
 
 
 class _Fetch:
@@ -126,19 +124,6 @@ class _Fetch:
     def _see_renewal(self, **event: Any) -> None:
         """Remember how SSO answered to a renewal: botocore says that the session has expired, whatever the reason."""
         self.renewal = event["parsed"]
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Let nothing be logged, since botocore's debug log prints the token, and hide advice on Python versions."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable()
-        try:
-            yield
-        finally:
-            logging.disable(before)
 
 
 def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:

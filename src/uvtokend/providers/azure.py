@@ -7,16 +7,13 @@ a failure (the chain itself would go on to the next tool after a timeout, and so
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import logging
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +38,7 @@ from uvtokend.providers.azure_devops import USER_NAME, Organisation, organisatio
 from uvtokend.providers.azure_hints import SCOPE, Method, Who
 from uvtokend.providers.azure_line import Line, is_machine
 from uvtokend.providers.failures import login_required, rejected, transient
+from uvtokend.providers.quiet import quiet
 from uvtokend.providers.secrets import read_secret
 
 #: Seconds that az, azd and PowerShell may take; az needs a few on a cold start.
@@ -60,6 +58,7 @@ _TAKES_CLIENT = frozenset({"default", "managed-identity", "workload-identity"})
 _IDENTITY_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get a token.
 
@@ -75,29 +74,8 @@ def fetch(request: Request) -> Credential:
 
 
 def _fetch(request: Request) -> Credential:
-    with warnings.catch_warnings(), _quiet("azure", "msal"), Line() as line:
-        warnings.simplefilter("ignore")  # azure-identity has advice for developers of applications
-        try:
-            return _Fetch(request, line).run()
-        except FetchFailed:
-            raise
-        except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
-            message = f"The fetch failed in a way that it does not explain ({type(error).__name__})."
-            raise transient("unexpected", message) from None
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Silence loggers: azure-identity's debug log repeats what a tool printed to its standard error."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with Line() as line:
+        return _Fetch(request, line).run()
 
 
 class _Fetch:

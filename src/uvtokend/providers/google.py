@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from uvtokend.providers.failures import login_required, rejected, transient
 from uvtokend.providers.google_answers import LOGIN, refused
 from uvtokend.providers.google_transport import Transport
 from uvtokend.providers.network import Exchange, bounded, on_our_clock
+from uvtokend.providers.quiet import quiet
 
 USER_NAME = "oauth2accesstoken"
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -38,6 +38,7 @@ _FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 _PRODUCT_NAME = Path("/sys/class/dmi/id/product_name")
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get a token.
 
@@ -48,21 +49,14 @@ def fetch(request: Request) -> Credential:
     Raises:
         FetchFailed: With a failure that says what mends it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # google-auth has advice for developers of applications
-        late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
-        return bounded(TIMEOUT, lambda: _fetch(request), late)
+    late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
+    return bounded(TIMEOUT, lambda: _fetch(request), late)
 
 
 def _fetch(request: Request) -> Credential:
     transport = Transport()
     try:
         return _Fetch(request, transport).run()
-    except FetchFailed:
-        raise
-    except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
-        message = f"The fetch failed in a way that it does not explain ({type(error).__name__})."
-        raise transient("unexpected", message) from None
     finally:
         transport.close()
 

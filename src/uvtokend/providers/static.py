@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from uvtokend.core.model import Credential, Request
 from uvtokend.core.state import parse_zulu
 from uvtokend.providers.failures import rejected
+from uvtokend.providers.quiet import quiet
 from uvtokend.providers.secrets import read_secret
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Read the password again, from where it is kept.
 
