@@ -298,8 +298,11 @@ class _Reader:
         if known is None:
             return self.plugin_options(table)
         told: dict[str, Frozen] = {**indexes.told_by_url(provider, url)} if url is not None else {}
+        if "options" in table:
+            message = f"{provider} is uvtokend's own provider, which takes no options table, and no plug-in's place."
+            self.bad(table["options"], message, "write its keys beside url; a plug-in has to have another name")
         for key, found in table.items():
-            if key in _INDEX and key != "options":
+            if key in _INDEX:
                 continue
             option = known.options.get(key)
             if option is None:
