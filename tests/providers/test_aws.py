@@ -128,6 +128,7 @@ def test_a_token_with_its_end_and_its_identity(cloud: CodeArtifact) -> None:
     assert credential.expires_at is not None
     assert 43198 < (credential.expires_at - credential.issued_at).total_seconds() < 43202
     assert credential.identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
+    assert credential.skew == 0
     asked = cloud.server.calls[0]
     assert asked.query == {"domain": "acme", "domain-owner": "123456789012"}
 
@@ -169,6 +170,7 @@ def test_times_stand_on_this_machines_clock(cloud: CodeArtifact, minutes: int) -
     assert credential.expires_at is not None
     assert abs(credential.expires_at - datetime.now(UTC) - timedelta(seconds=900)) < timedelta(seconds=10)
     assert abs(credential.issued_at - datetime.now(UTC)) < timedelta(seconds=10)
+    assert credential.skew == pytest.approx(-60 * minutes, abs=5)
 
 
 def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:

@@ -159,7 +159,11 @@ def test_the_end_is_told_on_our_clock(world: World) -> None:
     user(world)
     world.cloud.impersonable.add(TARGET)
     world.cloud.clock_ahead = 5000
-    check(world, google.fetch(asked(impersonate_service_account=TARGET)), TARGET)
+    found = google.fetch(asked(impersonate_service_account=TARGET))
+    check(world, found, TARGET)
+    assert found.skew == pytest.approx(-5000, abs=5)
+    world.cloud.clock_ahead = 0
+    assert google.fetch(asked()).skew == 0
 
 
 def test_no_credential_of_netrc_overwrites_a_token(world: World) -> None:

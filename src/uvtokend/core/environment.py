@@ -34,7 +34,7 @@ def secret_variables(request: Request) -> set[str]:
 
 
 def _variables(value: Frozen) -> set[str]:
-    """Return the variables of ``{ env = "VAR" }``, frozen as ``(("env", "VAR"),)``, at any depth of plug-ins' tables."""
+    """Return the variables of ``{ env = "VAR" }``, frozen ``(("env", "VAR"),)``, at any depth of a plug-in's tables."""
     match value:
         case (("env", str(name)),):
             return {name}

@@ -150,6 +150,7 @@ PROVIDERS: dict[str, Provider] = {
             "client-id": Option(),
             "token": Option("choice", ("session", "entra")),
             "pat": Option("secret"),
+            "expires": Option("time"),
         },
         _azure,
         _azure_service,

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import aws_failures
 from uvtokend.providers.aws_login import Login, find_login
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import parse_http_date, transient
 from uvtokend.providers.quiet import quiet
 
@@ -34,8 +36,6 @@ _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard"
 #: Who we are is nice to know, no more.
 _BRIEF = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1})
 _ROLE_SESSION = "uvtokend"
-#: The ``Date`` header knows whole seconds: less of a difference is no difference.
-_SKEW = timedelta(seconds=2)
 _KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
@@ -83,8 +83,8 @@ class _Fetch:
         wanted: dict[str, Any] = {"domain": self._options["domain"], "domainOwner": self._options["domain-owner"]}
         if "duration" in self._options:
             wanted["durationSeconds"] = int(self._options["duration"])
-        token, issued, end = _read(_ask(client.get_authorization_token, **wanted))
-        return Credential(LOGIN, token, issued, end, None, self._role or _identity(session))
+        found = _read(_ask(client.get_authorization_token, **wanted))
+        return replace(found, identity=self._role or _identity(session))
 
     def _session(self) -> boto3.Session:
         core, profile = Session(), self._options.get("profile")
@@ -164,20 +164,22 @@ def _refuse(_: str = "") -> NoReturn:
     raise EOFError
 
 
-def _read(answer: dict[str, Any]) -> tuple[Secret, datetime, datetime]:
-    """Return token, begin and end of life of an answer, on this machine's clock.
+def _read(answer: dict[str, Any]) -> Credential:
+    """Return the credential of an answer, with its times on this machine's clock.
 
     AWS allows some minutes of difference between the clocks; the answer's own ``Date`` takes them out.
     """
     token, end, now = answer.get("authorizationToken"), answer.get("expiration"), datetime.now(UTC)
     if not isinstance(token, str) or not token or not isinstance(end, datetime):
         raise FetchFailed(aws_failures.PORTAL)
-    theirs = parse_http_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date")) or now
-    if end <= theirs:
+    theirs = parse_http_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+    ahead = skew(theirs, now)
+    ours = timedelta(seconds=ahead or 0.0)
+    ends = end.astimezone(UTC) + ours
+    if ends <= now:
         raise transient("expired-on-arrival", "CodeArtifact gave a token that has already expired.")
-    ahead = theirs - now if abs(theirs - now) > _SKEW else timedelta()
-    issued = min(_issued(token) or theirs, theirs)
-    return Secret(token), issued - ahead, end.astimezone(UTC) - ahead
+    issued = _issued(token)
+    return Credential(LOGIN, Secret(token), min(issued + ours, now) if issued else now, ends, skew=ahead)
 
 
 def _issued(token: str) -> datetime | None:

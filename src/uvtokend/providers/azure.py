@@ -37,9 +37,10 @@ from uvtokend.providers import azure_answers, jwt
 from uvtokend.providers.azure_devops import USER_NAME, Organisation, organisation, session_token, tenant_of
 from uvtokend.providers.azure_hints import SCOPE, Method, Who
 from uvtokend.providers.azure_line import Line, is_machine
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import login_required, rejected, transient
 from uvtokend.providers.quiet import quiet
-from uvtokend.providers.secrets import read_secret
+from uvtokend.providers.secrets import end_of, read_secret
 
 #: Seconds that az, azd and PowerShell may take; az needs a few on a cold start.
 TOOL_TIMEOUT = 20
@@ -64,7 +65,7 @@ def fetch(request: Request) -> Credential:
 
     Args:
         request: Its service is the organisation's prefix; its options are ``credential``, ``tenant-id``,
-            ``client-id``, ``token`` (``session`` or ``entra``) and ``pat`` (a secret reference).
+            ``client-id``, ``token`` (``session`` or ``entra``), ``pat`` (a secret reference) and ``expires``.
 
     Raises:
         FetchFailed: With a failure that says what mends it.
@@ -84,25 +85,36 @@ class _Fetch:
         self._line = line
         self._pat = request.option("pat")
         self._how = str(request.option("credential") or ("pat" if self._pat is not None else "default"))
+        self._expires = request.option("expires")
         self._kind = request.option("token")
         self._tenant = _identifier(request, "tenant-id")
         self._client = _identifier(request, "client-id")
         self._discovered = False
         if (self._how == "pat") != (self._pat is not None):
             raise rejected("bad-options", 'credential = "pat" and pat = { … } go together.')
+        if self._expires is not None and self._pat is None:
+            raise rejected("bad-options", "expires goes with pat only; every other token tells its own end.")
         if self._client and self._how not in _TAKES_CLIENT:
             advice = "; the environment says AZURE_CLIENT_ID instead" if self._how == "environment" else ""
             raise rejected("bad-options", f"client-id does not go with credential = {self._how!r}{advice}.")
 
     def run(self) -> Credential:
         if self._how == "pat":
-            return Credential(USER_NAME, read_secret(self._pat), datetime.now(UTC))
+            return self._personal()
         for credential in self._chain():
             who = self._who(credential)
             found = self._token(credential, who)
             if found is not None:
                 return self._delivered(found, who)
         raise self._nobody()
+
+    def _personal(self) -> Credential:
+        """Return the personal access token; one of a pipeline is a JWT, and tells its end and whose it is."""
+        now, token = datetime.now(UTC), read_secret(self._pat)
+        ends = end_of(token, self._expires, now)
+        renew = f"make a new one at {self._place.portal}/_usersSettings/tokens, and put it where pat says"
+        identity = _identity(jwt.claims(token.reveal()))
+        return Credential(USER_NAME, token, now, ends, identity=identity, renew=renew if ends else None)
 
     # ------------------------------------------------------------------------------------------- who signs in
 
@@ -270,16 +282,22 @@ class _Fetch:
         now = datetime.now(UTC)
         token, ends = _checked(found, now)
         claims = jwt.claims(found.token)
-        identity = next((claims[name] for name in _NAMES if isinstance(claims.get(name), str)), None)
+        identity = _identity(claims)
         kind = self._kind or ("session" if _is_person(claims, who) else "entra")
         if kind == "session":
             return session_token(self._place, token, identity, who, self._line)
         after = datetime.fromtimestamp(found.refresh_on, UTC) if found.refresh_on else None
-        return Credential(USER_NAME, token, now, ends, after, identity)
+        last = self._line.last
+        ahead = None if last is None else skew(last.date, last.at)
+        return Credential(USER_NAME, token, now, ends, after, identity, skew=ahead)
 
 
 #: Claims that tell a person's or an application's name (Entra documentation, "Access token claims reference").
 _NAMES = ("upn", "unique_name", "preferred_username", "appid", "azp")
+
+
+def _identity(claims: dict[str, Any]) -> str | None:
+    return next((claims[name] for name in _NAMES if isinstance(claims.get(name), str)), None)
 
 
 def _identifier(request: Request, name: str) -> str | None:

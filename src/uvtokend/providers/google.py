@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from google.oauth2.credentials import Credentials as UserCredentials
 from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import google_gcloud
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import login_required, rejected, transient
 from uvtokend.providers.google_answers import LOGIN, refused
 from uvtokend.providers.google_transport import Transport
@@ -160,7 +162,8 @@ class _Fetch:
             raise self._explained(error) from None
         last = self._transport.last
         at = datetime.now(UTC) if last is None else last.at
-        return _credential(credentials.token, _end(credentials.expiry, last), at, _known(credentials, self._identity))
+        found = _credential(credentials.token, _end(credentials.expiry, last), at, _known(credentials, self._identity))
+        return replace(found, skew=None if last is None else skew(last.date, last.at))
 
     def _explained(self, error: Exception) -> FetchFailed:
         last, kind = self._transport.last, type(error).__name__

@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 import requests
 
 from uvtokend.errors import FetchFailed
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import parse_http_date, parse_retry_after, rejected, transient
 
-#: Seconds by which an issuer's clock and ours may differ before we count with it.
-SKEW = 2.0
 _T = TypeVar("_T")
 
 
@@ -132,8 +131,7 @@ def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def on_our_clock(ends: datetime, exchange: Exchange) -> datetime:
     """Move a time that an issuer told from its clock to ours, as far as the answer's ``Date`` tells the two apart."""
-    ahead = timedelta() if exchange.date is None else exchange.date - exchange.at
-    return ends - ahead if abs(ahead) > timedelta(seconds=SKEW) else ends
+    return ends + timedelta(seconds=skew(exchange.date, exchange.at) or 0.0)
 
 
 def bounded(seconds: float, work: Callable[[], _T], late: FetchFailed) -> _T:
