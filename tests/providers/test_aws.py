@@ -151,7 +151,7 @@ def test_no_identity_is_no_failure(cloud: CodeArtifact) -> None:
 @pytest.mark.usefixtures("keys")
 def test_a_role_is_assumed_on_top(cloud: CodeArtifact) -> None:
     """``role-arn`` asks STS with the chain's identity, and CodeArtifact with the role's."""
-    assert aws.fetch(request(role_arn=ROLE)).identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
+    assert aws.fetch(request(role_arn=ROLE)).identity == "arn:aws:sts::123456789012:assumed-role/dev/uvtokend"
     actions = [call.form().get("Action") for call in cloud.server.calls if call.path == "/"]
     assert actions == ["AssumeRole"], "the role's answer says who we are: no second question"
     token_call = next(call for call in cloud.server.calls if call.path == "/v1/authorization-token")
