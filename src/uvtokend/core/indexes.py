@@ -209,4 +209,6 @@ def default_name(url: str) -> str:
 
 
 def _host(url: SplitResult) -> str:
-    return (url.hostname or "").lower()
+    """Return the host, or nothing where uv's URL parser (WHATWG) would read another one, or spell it otherwise."""
+    plain = url.netloc.isascii() and "\\" not in url.netloc
+    return (url.hostname or "").lower() if plain else ""

@@ -247,7 +247,7 @@ class _Reader:
         if "@" in parts.netloc:
             mend = "take everything up to the @ out of it, and change the credential if it was one"
             self.bad(found, "A user or a password stands in the URL.", mend)
-        elif not _HOST.fullmatch(_hostname(parts)):
+        elif not parts.netloc.isascii() or not _HOST.fullmatch(_hostname(parts)):
             mend = "letters, digits, '-' and '.' only, as in xn--…"
             self.bad(found, "Its host is not written as it goes over the wire.", mend)
         if parts.scheme == "http" and not is_loopback(_hostname(parts)):
