@@ -53,6 +53,7 @@ CLOCKS = {
     "daemon/sinks.py": {"time.sleep"},  # as daemon/files.py
     "daemon/uv_store.py": {"time.monotonic", "time.sleep"},  # uv lets go of its lock, and tells nobody
     "daemon/timer.py": {"datetime.now"},  # APScheduler wants to be told a date
+    "testing.py": {"time.time"},  # what a provider said of a life is compared with now
     "sandbox/": {"datetime.now", "time.time"},  # an issuer has a clock of its own
 }
 

@@ -46,6 +46,16 @@ def test_every_secret_option_of_every_provider_is_hidden() -> None:
                 assert worker_environment(base, theirs, settings)["THEIRS"] == "3"
 
 
+def test_a_plug_ins_secrets_are_found_at_any_depth() -> None:
+    """A plug-in may keep its references in tables of its own; words that only look alike are none."""
+    table = (("login", (("key", (("env", "DEEP"),)), ("user", "me"))), ("run", ("env", "PATH")), ("retries", 3))
+    plugin = Request("acme", options=table)
+    both = Settings("c", tuple(Index(n, "https://x", n, "acme", r) for n, r in (("a", plugin), ("b", OTHERS))))
+    base = {"DEEP": "1", "PATH": "/bin"}
+    assert worker_environment(base, plugin, both) == {**base, "NETRC": "/dev/null"}
+    assert worker_environment(base, OTHERS, both) == {"PATH": "/bin", "NETRC": "/dev/null"}
+
+
 def test_the_ca_bundle_reaches_every_sdk() -> None:
     """A configured bundle wins everywhere; SSL_CERT_FILE fills only what is not set."""
     names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")

@@ -90,6 +90,74 @@ def test_not_recognised(url: str) -> None:
     assert indexes.told_by_url("aws-codeartifact", url) == {}
 
 
+SPECIAL = {
+    f"https://{D}.eu-central-1.amazonaws.com:443/pypi/prod/simple/": "a port",
+    f"https://{D}.us-gov-east-1.amazonaws.com/pypi/prod/simple/": "GovCloud",
+    f"https://{D}.cn-northwest-1.amazonaws.com.cn/pypi/prod/simple/": "China",
+    f"https://{D}.us-iso-east-1.amazonaws.com/pypi/prod/simple/": "an isolated region",
+    f"https://{D}.ap-southeast-3.amazonaws.com/pypi/prod/simple/": "a region of three words",
+    f"https://{D.replace('acme', 'a1')}.eu-central-1.amazonaws.com/pypi/prod/": "the shortest domain",
+    f"https://{D.replace('acme', 'a' * 50)}.eu-central-1.amazonaws.com/pypi/prod/": "the longest domain",
+    f"https://{D.replace('acme', 'acme-210987654321')}.eu-central-1.amazonaws.com/pypi/prod/": "a domain with digits",
+    "https://acme-123456789012.codeartifact.us-gov-west-1.on.aws/pypi/prod/simple/": "dualstack in GovCloud",
+    "https://vpce-0a1b-xyz-eu-west-1a.d.codeartifact.eu-west-1.vpce.amazonaws.com/pypi/d/acme-123456789012/p/": "zone",
+    "https://vpce-0a.d.codeartifact.cn-north-1.vpce.amazonaws.com.cn/pypi/d/acme-123456789012/p/": "a VPC in China",
+    "https://ACME.PKGS.VisualStudio.com/_packaging/feed/pypi/simple/": "upper case",
+    "https://PKGS.dev.Azure.com/acme/_packaging/feed/pypi/simple/": "upper case",
+    "https://Europe-West3-Python.PKG.dev/acme/models/simple/": "upper case",
+}
+#: Where a Cyrillic letter, a full-width dot or a Kelvin sign stands, is said by its name.
+TRICKS = {
+    f"https://{D}.eu-west-1.amazonaws.com./pypi/prod/simple/": "a trailing dot, which no netrc can hold",
+    "https://pkgs.dev.azure.com./acme/_packaging/feed/pypi/simple/": "a trailing dot",
+    f"https://{D}.eu-west-1.amazonaws.com@evil.example/pypi/prod/simple/": "our host as a user",
+    f"https://{D}.eu-west-1.amazonaws.com:x@evil.example/pypi/prod/simple/": "our host as a user with a password",
+    "https://evil.example\\@pkgs.dev.azure.com/acme/": "a backslash, which ends the host for uv",
+    "https://pkgs.dev.azure.com\\@evil.example/acme/": "a backslash",
+    "https://evil.example/https://pkgs.dev.azure.com/acme/": "our URL as a path",
+    "https://evil.example?pkgs.dev.azure.com/acme/": "our host as a query",
+    "https://evil.example#.pkgs.visualstudio.com/": "our host as a fragment",
+    "https://pkgs.dev.azure%2Ecom/acme/": "a percent sign",
+    "https://pkgs.dev.\N{CYRILLIC SMALL LETTER A}zure.com/acme/": "a Cyrillic letter",
+    "https://xn--pkgs-8cd.dev.azure.com/acme/": "an international name",
+    "https://p\N{KELVIN SIGN}gs.dev.azure.com/acme/": "a sign that becomes k in lower case",
+    "https://pkgs.dev.azure\N{FULLWIDTH FULL STOP}com/acme/": "another dot",
+    "https://acme\N{IDEOGRAPHIC FULL STOP}pkgs.visualstudio.com/": "yet another dot",
+    f"https://{D}.evil.example.amazonaws.com/pypi/prod/simple/": "a host for a region",
+    f"https://{D}.eu-west-1.amazonaws.com.evil/pypi/prod/simple/": "a longer end",
+    f"https://{D}.eu-west-1.amazonaws.com.cn.example/pypi/prod/simple/": "a longer end of China's",
+    f"https://{D}.eu-west-1.amazonaws.org/pypi/prod/simple/": "another end",
+    f"https://{D}.eu-west-1-amazonaws.com/pypi/prod/simple/": "a hyphen for a dot",
+    f"https://{D.replace('.d.', '-d.')}.eu-west-1.amazonaws.com/pypi/prod/": "another hyphen for a dot",
+    f"https://{D.replace('acme', 'a')}.eu-west-1.amazonaws.com/pypi/prod/": "too short a domain",
+    f"https://{D.replace('acme', 'a' * 51)}.eu-west-1.amazonaws.com/pypi/prod/": "too long a domain",
+    f"https://{D.replace('acme', 'acme-')}.eu-west-1.amazonaws.com/pypi/prod/": "a domain that ends in a hyphen",
+    "https://acme-1234567890123.d.codeartifact.eu-west-1.amazonaws.com/": "13 digits",
+    "https://codeartifact.eu-west-1.amazonaws.com/pypi/prod/simple/": "the API",
+    "https://vpce-0a.d.codeartifact.eu-west-1.vpce.amazonaws.com/pypi/d/acme/p/": "a VPC without an owner",
+    "https://acme-123456789012.codeartifact.eu-west-1.on.aws.evil/pypi/prod/": "a longer end of dualstack's",
+    "https://acme.visualstudio.com/_packaging/feed/pypi/simple/": "an organisation's portal",
+    "https://pkgs.dev.azure.com.acme.pkgs.visualstudio.com.evil.example/x/": "two of our hosts",
+    "https://dev.azure.com/acme/_packaging/feed/pypi/simple/": "the portal",
+    "https://europe-west3-docker.pkg.dev/acme/models/": "another kind of registry",
+    "https://python.pkg.dev/acme/models/simple/": "no location",
+    "https://europe-python.pkg.dev.evil/acme/models/simple/": "a longer end",
+    "https://europe-pythonXpkg.dev/acme/models/simple/": "a letter for a dot",
+}
+
+
+@pytest.mark.parametrize("url", SPECIAL, ids=SPECIAL.get)
+def test_special_hosts(url: str) -> None:
+    """Whatever form of their hosts the clouds hand out is known, in any case and with any port."""
+    assert indexes.recognise(url) is not None
+
+
+@pytest.mark.parametrize("url", TRICKS, ids=TRICKS.get)
+def test_look_alikes(url: str) -> None:
+    """Nobody's host is taken for a cloud's, whoever made it look like one; its path is that of a real index."""
+    assert indexes.recognise(url) is None
+
+
 def test_what_shares_a_token() -> None:
     """All repositories of a domain, all of one Google identity, all feeds of an organisation; others do not."""
     aws = [indexes.request("aws-codeartifact", f"https://x/{repository}", ACME, {}) for repository in "ab"]

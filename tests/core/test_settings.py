@@ -170,6 +170,15 @@ def test_a_login_may_be_a_secret() -> None:
     assert [where for where, _ in problems(nexus)] == ["index[0]"]
 
 
+def test_no_plug_in_takes_a_name_of_ours() -> None:
+    """Who installed a plug-in that calls itself as ours and writes its options is told that ours wins."""
+    with pytest.raises(ConfigError) as caught:
+        read("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = ['x']\noptions = {}")
+    (problem,) = caught.value.problems
+    assert problem.where == "index[0].options"
+    assert "command is uvtokend's own provider" in problem.message
+
+
 def test_other_options() -> None:
     """Times, choices, paths, commands and a plug-in's own table."""
     for expires in ('"2027-01-01T00:00:00Z"', "2027-01-01T01:00:00+01:00"):

@@ -127,6 +127,7 @@ def test_a_token_with_its_end_and_its_identity(cloud: CodeArtifact) -> None:
     assert credential.expires_at is not None
     assert 43198 < (credential.expires_at - credential.issued_at).total_seconds() < 43202
     assert credential.identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
+    assert credential.skew == 0
     asked = cloud.server.calls[0]
     assert asked.query == {"domain": "acme", "domain-owner": "123456789012"}
 
@@ -149,7 +150,7 @@ def test_no_identity_is_no_failure(cloud: CodeArtifact) -> None:
 @pytest.mark.usefixtures("keys")
 def test_a_role_is_assumed_on_top(cloud: CodeArtifact) -> None:
     """``role-arn`` asks STS with the chain's identity, and CodeArtifact with the role's."""
-    assert aws.fetch(request(role_arn=ROLE)).identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
+    assert aws.fetch(request(role_arn=ROLE)).identity == "arn:aws:sts::123456789012:assumed-role/dev/uvtokend"
     actions = [call.form().get("Action") for call in cloud.server.calls if call.path == "/"]
     assert actions == ["AssumeRole"], "the role's answer says who we are: no second question"
     token_call = next(call for call in cloud.server.calls if call.path == "/v1/authorization-token")
@@ -168,6 +169,7 @@ def test_times_stand_on_this_machines_clock(cloud: CodeArtifact, minutes: int) -
     assert credential.expires_at is not None
     assert abs(credential.expires_at - datetime.now(UTC) - timedelta(seconds=900)) < timedelta(seconds=10)
     assert abs(credential.issued_at - datetime.now(UTC)) < timedelta(seconds=10)
+    assert credential.skew == pytest.approx(-60 * minutes, abs=5)
 
 
 def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:

@@ -137,7 +137,19 @@ def test_the_end_is_told_on_our_clock(world: World, ahead: float) -> None:
     """Azure DevOps names the end on its own clock; where that differs, the end is moved to ours."""
     world.log_in()
     world.cloud.session_limit, world.cloud.clock_ahead = 0, ahead
-    assert 3.9 * 3600 < left(world.fetch(credential="cli")) <= 4 * 3600 + 2
+    found = world.fetch(credential="cli")
+    assert 3.9 * 3600 < left(found) <= 4 * 3600 + 2
+    assert found.skew == pytest.approx(-ahead, abs=5)
+
+
+def test_entras_clock_is_compared_too(world: World) -> None:
+    """An application's own token tells how far the clocks are apart, and a tool's, which was not seen, does not."""
+    world.environment()
+    assert world.fetch(credential="environment").skew == 0
+    world.cloud.clock_ahead = 600
+    assert world.fetch(credential="environment").skew == pytest.approx(-600, abs=5)
+    world.log_in()
+    assert world.fetch(credential="cli", token="entra").skew is None
 
 
 def test_a_person_may_have_the_entra_token(world: World) -> None:
@@ -158,6 +170,22 @@ def test_a_pat_is_read_from_where_it_is(world: World) -> None:
     assert world.fetch("https://tfs.example", pat=(("env", "WORK_PAT"),)).password.reveal() == CANARY
     assert (found.login, world.fetch(username="acme", pat=(("env", "WORK_PAT"),)).login) == ("VssSessionToken", "acme")
     assert world.hosts() == []
+
+
+def test_a_pat_that_ends(world: World) -> None:
+    """Its end is the user's word, or that of a pipeline's JWT; either way the page that makes a new one is named."""
+    world.set(WORK_PAT=CANARY)
+    told = world.fetch(pat=(("env", "WORK_PAT"),), expires="2099-12-31T00:00:00Z")
+    assert told.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+    assert told.renew is not None
+    assert "https://dev.azure.com/sandbox/_usersSettings/tokens" in told.renew
+    assert world.fetch(pat=(("env", "WORK_PAT"),)).renew is None
+    world.set(WORK_PAT=world.cloud.user_token())
+    known = world.fetch(pat=(("env", "WORK_PAT"),))
+    assert 0 < left(known) <= 3600
+    assert known.identity == fake.PERSON
+    assert known.renew is not None
+    assert world.failure(pat=(("env", "WORK_PAT"),), expires="2020-01-01T00:00:00Z").reason == "expired"
 
 
 # ------------------------------------------------------------------------------------------ an application's token
@@ -623,6 +651,7 @@ def test_an_old_assertion(world: World) -> None:
         {"credential": "cli", "client_id": "x"},
         {"credential": "environment", "client_id": "x"},
         {"credential": "magic"},
+        {"credential": "cli", "expires": "2099-12-31T00:00:00Z"},
         {"tenant_id": "a b"},
         {"tenant_id": "--debug"},
         {"client_id": 7, "credential": "managed-identity"},
@@ -706,8 +735,9 @@ def test_a_server_that_never_answers(world: World, endpoint: fake.Endpoint, monk
 def test_no_secret_in_any_log(
     world: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With every library at its most talkative, no token, secret or assertion is printed or logged."""
+    """With every library at its most talkative, nothing is logged, and no token, secret or assertion is printed."""
     caplog.set_level(logging.DEBUG)
+    logging.debug("the log is on")
     world.environment()
     world.fetch(credential="environment")
     world.workload()
@@ -721,8 +751,8 @@ def test_no_secret_in_any_log(
     world.program("az", f"echo {CANARY} >&2; exit 1\n")
     world.failure(credential="cli")
     printed = capfd.readouterr()
-    assert caplog.text
-    world.check_quiet(printed.out + printed.err + caplog.text)
+    assert caplog.messages == ["the log is on"]
+    world.check_quiet(printed.out + printed.err)
     assert len(world.cloud.issued()) == 5
 
 

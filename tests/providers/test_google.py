@@ -160,7 +160,11 @@ def test_the_end_is_told_on_our_clock(world: World) -> None:
     user(world)
     world.cloud.impersonable.add(TARGET)
     world.cloud.clock_ahead = 5000
-    check(world, google.fetch(asked(impersonate_service_account=TARGET)), TARGET)
+    found = google.fetch(asked(impersonate_service_account=TARGET))
+    check(world, found, TARGET)
+    assert found.skew == pytest.approx(-5000, abs=5)
+    world.cloud.clock_ahead = 0
+    assert google.fetch(asked()).skew == 0
 
 
 def test_no_credential_of_netrc_overwrites_a_token(world: World) -> None:
@@ -747,6 +751,7 @@ _DEBUG = """
 import json, logging, sys, warnings
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 logging.getLogger("google").setLevel(logging.DEBUG)
+logging.debug("the log is on")
 from uvtokend.core.model import Request
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.google import fetch
@@ -772,6 +777,6 @@ def test_no_secret_is_shown(world: World, prepare: Setting, faulty: bool) -> Non
     command = [sys.executable, "-c", _DEBUG, json.dumps({"impersonate-service-account": TARGET, "lifetime": 600})]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith("failed" if faulty else "got")
-    assert "DEBUG" in done.stderr
+    assert done.stderr.count("DEBUG") == 1
     shown = done.stdout + done.stderr
     assert not [secret for secret in [*world.secrets, *world.cloud.issued()] if secret in shown]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shlex
@@ -48,7 +49,29 @@ def test_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_end(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """expires is its end of life, in any zone."""
     monkeypatch.setenv("MY_PASSWORD", "x")
-    assert configured(expires=text).expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+    found = configured(expires=text)
+    assert found.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+    assert found.renew is not None
+    assert "put a new one" in found.renew
+    assert configured().renew is None
+
+
+def test_a_token_that_tells_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JWT's own end counts where expires does not come before it; one that has ended is not delivered."""
+
+    def jwt(year: int) -> str:
+        claims = json.dumps({"exp": int(datetime(year, 1, 1, tzinfo=UTC).timestamp())})
+        return f"e30.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.x"
+
+    monkeypatch.setenv("MY_PASSWORD", jwt(2098))
+    for expires, year in ((None, 2098), ("2097-01-01T00:00:00Z", 2097), ("2099-01-01T00:00:00Z", 2098)):
+        found = configured(expires=expires)
+        assert found.expires_at == datetime(year, 1, 1, tzinfo=UTC)
+        assert found.renew is not None
+    monkeypatch.setenv("MY_PASSWORD", jwt(2020))
+    with pytest.raises(FetchFailed) as caught:
+        configured()
+    assert quiet(caught).reason == "expired"
 
 
 def test_a_password_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

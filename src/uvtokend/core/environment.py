@@ -35,10 +35,12 @@ def secret_variables(request: Request) -> set[str]:
 
 
 def _variables(value: Frozen) -> set[str]:
-    """Return the variable of ``{ env = "VAR" }``, which is frozen as ``(("env", "VAR"),)``."""
+    """Return the variables of ``{ env = "VAR" }``, frozen ``(("env", "VAR"),)``, at any depth of a plug-in's tables."""
     match value:
         case (("env", str(name)),):
             return {name}
+        case tuple():
+            return {name for item in value for name in _variables(item)}
     return set()
 
 

@@ -204,6 +204,7 @@ PROVIDERS: dict[str, Provider] = {
             "token": Option("choice", ("session", "entra")),
             "pat": Option("secret"),
             "username": Option("login"),
+            "expires": Option("time"),
         },
         _azure,
         _azure_service,
@@ -305,4 +306,6 @@ def default_name(url: str) -> str:
 
 
 def _host(url: SplitResult) -> str:
-    return (url.hostname or "").lower()
+    """Return the host, or nothing where uv's URL parser (WHATWG) would read another one, or spell it otherwise."""
+    plain = url.netloc.isascii() and "\\" not in url.netloc
+    return (url.hostname or "").lower() if plain else ""

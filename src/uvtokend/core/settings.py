@@ -252,7 +252,7 @@ class _Reader:
         if "@" in parts.netloc:
             mend = "take everything up to the @ out of it, and change the credential if it was one"
             self.bad(found, "A user or a password stands in the URL.", mend)
-        elif not _HOST.fullmatch(hostname(parts)):
+        elif not parts.netloc.isascii() or not _HOST.fullmatch(hostname(parts)):
             mend = "letters, digits, '-' and '.' only, as in xn--…"
             self.bad(found, "Its host is not written as it goes over the wire.", mend)
         if parts.scheme == "http" and not is_loopback(hostname(parts)):
@@ -306,8 +306,11 @@ class _Reader:
         if known is None:
             return self.plugin_options(table)
         told: dict[str, Frozen] = {**indexes.told_by_url(provider, url)} if url is not None else {}
+        if "options" in table:
+            message = f"{provider} is uvtokend's own provider, which takes no options table, and no plug-in's place."
+            self.bad(table["options"], message, "write its keys beside url; a plug-in has to have another name")
         for key, found in table.items():
-            if key in _INDEX and key != "options":
+            if key in _INDEX:
                 continue
             option = known.options.get(key)
             if option is None:

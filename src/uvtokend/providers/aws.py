@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +26,9 @@ from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import aws_failures
 from uvtokend.providers.aws_login import Login, find_login
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import parse_http_date, transient
+from uvtokend.providers.quiet import quiet
 
 LOGIN = "aws"
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
@@ -35,11 +36,10 @@ _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard"
 #: Who we are is nice to know, no more.
 _BRIEF = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1})
 _ROLE_SESSION = "uvtokend"
-#: The ``Date`` header knows whole seconds: less of a difference is no difference.
-_SKEW = timedelta(seconds=2)
 _KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get an authorization token (CodeArtifact API, GetAuthorizationToken).
 
@@ -51,14 +51,12 @@ def fetch(request: Request) -> Credential:
         FetchFailed: With a failure that says what mends it.
     """
     one = _Fetch(request)
-    with _silence():
-        try:
-            return one.run()
-        except FetchFailed as error:
-            failed = FetchFailed(error.failure)
-        except Exception as error:  # noqa: BLE001 - nothing escapes unclassified
-            failed = FetchFailed(aws_failures.classify(error, one.login, one.renewal))
-    raise failed  # out here it has no context: a credential_process may have written a secret into botocore's error
+    try:
+        return one.run()
+    except FetchFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - botocore's, and the builtins that it lets out
+        raise FetchFailed(aws_failures.classify(error, one.login, one.renewal)) from None
 
 
 class _Fetch:
@@ -85,8 +83,8 @@ class _Fetch:
         wanted: dict[str, Any] = {"domain": self._options["domain"], "domainOwner": self._options["domain-owner"]}
         if "duration" in self._options:
             wanted["durationSeconds"] = int(self._options["duration"])
-        token, issued, end = _read(_ask(client.get_authorization_token, **wanted))
-        return Credential(LOGIN, token, issued, end, None, self._role or _identity(session))
+        found = _read(_ask(client.get_authorization_token, **wanted))
+        return replace(found, identity=self._role or _identity(session))
 
     def _session(self) -> boto3.Session:
         core, profile = Session(), self._options.get("profile")
@@ -128,19 +126,6 @@ class _Fetch:
         self.renewal = event["parsed"]
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Let nothing be logged, since botocore's debug log prints the token, and hide advice on Python versions."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable()
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-
 def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
     """Call an API. botocore's parsers raise builtins where the answer does not have the form of the API's model."""
     try:
@@ -179,20 +164,22 @@ def _refuse(_: str = "") -> NoReturn:
     raise EOFError
 
 
-def _read(answer: dict[str, Any]) -> tuple[Secret, datetime, datetime]:
-    """Return token, begin and end of life of an answer, on this machine's clock.
+def _read(answer: dict[str, Any]) -> Credential:
+    """Return the credential of an answer, with its times on this machine's clock.
 
     AWS allows some minutes of difference between the clocks; the answer's own ``Date`` takes them out.
     """
     token, end, now = answer.get("authorizationToken"), answer.get("expiration"), datetime.now(UTC)
     if not isinstance(token, str) or not token.strip() or not isinstance(end, datetime):
         raise FetchFailed(aws_failures.PORTAL)
-    theirs = parse_http_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date")) or now
-    if end <= theirs:
+    theirs = parse_http_date(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+    ahead = skew(theirs, now)
+    ours = timedelta(seconds=ahead or 0.0)
+    ends = end.astimezone(UTC) + ours
+    if ends <= now:
         raise transient("expired-on-arrival", "CodeArtifact gave a token that has already expired.")
-    ahead = theirs - now if abs(theirs - now) > _SKEW else timedelta()
-    issued = min(_issued(token) or theirs, theirs)
-    return Secret(token), issued - ahead, end.astimezone(UTC) - ahead
+    issued = _issued(token)
+    return Credential(LOGIN, Secret(token), min(issued + ours, now) if issued else now, ends, skew=ahead)
 
 
 def _issued(token: str) -> datetime | None:

@@ -186,7 +186,7 @@ def _answered(response: Mapping[str, Any], operation: str, login: Login) -> Fail
     if known is None and (status < 400 or headers.get("content-type", "").startswith("text/html")):
         return PORTAL  # AWS neither redirects these calls nor speaks HTML
     kind, reason, message = known or ("rejected", "refused", f"AWS refused the request with status {status}.")
-    sentence = f"{message} It said: {said}" if said and kind == "rejected" else message
+    sentence = f"{message} It said: {said.removesuffix('.')}." if said and kind == "rejected" else message
     hint = _RIGHTS_OF.get(operation, RIGHTS) if reason == "denied" else _hint(reason, login)
     return Failure(kind, reason, sentence, hint, wait)
 

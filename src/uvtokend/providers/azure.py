@@ -7,17 +7,14 @@ a failure (the chain itself would go on to the next tool after a timeout, and so
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import dataclasses
-import logging
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,8 +38,10 @@ from uvtokend.providers import azure_answers, jwt
 from uvtokend.providers.azure_devops import USER_NAME, Organisation, organisation, session_token, tenant_of
 from uvtokend.providers.azure_hints import SCOPE, Method, Who
 from uvtokend.providers.azure_line import Line, is_machine
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import login_required, rejected, transient
-from uvtokend.providers.secrets import read_secret
+from uvtokend.providers.quiet import quiet
+from uvtokend.providers.secrets import end_of, read_secret
 
 #: Seconds that az, azd and PowerShell may take; az needs a few on a cold start.
 TOOL_TIMEOUT = 20
@@ -61,13 +60,14 @@ _TAKES_CLIENT = frozenset({"default", "managed-identity", "workload-identity"})
 _IDENTITY_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get a token.
 
     Args:
         request: Its service is the organisation's prefix; its options are ``credential``, ``tenant-id``,
-            ``client-id``, ``token`` (``session`` or ``entra``), ``pat`` (a secret reference) and ``username``: Azure
-            lets any in, and uv tells two organisations on one host apart by nothing else.
+            ``client-id``, ``token`` (``session`` or ``entra``), ``pat`` (a secret reference), ``expires``, and
+            ``username``: Azure lets any in, and uv tells two organisations on one host apart by nothing else.
 
     Raises:
         FetchFailed: With a failure that says what mends it.
@@ -77,30 +77,9 @@ def fetch(request: Request) -> Credential:
 
 
 def _fetch(request: Request) -> Credential:
-    with warnings.catch_warnings(), _quiet("azure", "msal"), Line() as line:
-        warnings.simplefilter("ignore")  # azure-identity has advice for developers of applications
-        try:
-            found = _Fetch(request, line).run()
-            return dataclasses.replace(found, login=str(request.option("username") or found.login))
-        except FetchFailed:
-            raise
-        except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
-            message = f"The fetch failed in a way that it does not explain ({type(error).__name__})."
-            raise transient("unexpected", message) from None
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Silence loggers: azure-identity's debug log repeats what a tool printed to its standard error."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with Line() as line:
+        found = _Fetch(request, line).run()
+    return dataclasses.replace(found, login=str(request.option("username") or found.login))
 
 
 class _Fetch:
@@ -108,13 +87,17 @@ class _Fetch:
         self._line = line
         self._pat = request.option("pat")
         self._how = str(request.option("credential") or ("pat" if self._pat is not None else "default"))
+        self._expires = request.option("expires")
         self._kind = request.option("token")
         self._tenant = _identifier(request, "tenant-id")
         self._client = _identifier(request, "client-id")
         self._discovered = False
         if (self._how == "pat") != (self._pat is not None):
             raise rejected("bad-options", 'credential = "pat" and pat = { … } go together.')
-        if self._how != "pat":  # which is good for a server of one's own, too
+        if self._expires is not None and self._pat is None:
+            raise rejected("bad-options", "expires goes with pat only; every other token tells its own end.")
+        self._service = request.service
+        if self._pat is None:  # which is good for a server of one's own, too
             self._place: Organisation = organisation(request.service)
         if self._client and self._how not in _TAKES_CLIENT:
             advice = "; the environment says AZURE_CLIENT_ID instead" if self._how == "environment" else ""
@@ -122,13 +105,21 @@ class _Fetch:
 
     def run(self) -> Credential:
         if self._how == "pat":
-            return Credential(USER_NAME, read_secret(self._pat), datetime.now(UTC))
+            return self._personal()
         for credential in self._chain():
             who = self._who(credential)
             found = self._token(credential, who)
             if found is not None:
                 return self._delivered(found, who)
         raise self._nobody()
+
+    def _personal(self) -> Credential:
+        """Return the personal access token; one of a pipeline is a JWT, and tells its end and whose it is."""
+        now, token = datetime.now(UTC), read_secret(self._pat)
+        ends = end_of(token, self._expires, now)
+        renew = f"make a new one{_where(self._service)}, and put it where pat says"
+        identity = _identity(jwt.claims(token.reveal()))
+        return Credential(USER_NAME, token, now, ends, identity=identity, renew=renew if ends else None)
 
     # ------------------------------------------------------------------------------------------- who signs in
 
@@ -296,16 +287,30 @@ class _Fetch:
         now = datetime.now(UTC)
         token, ends = _checked(found, now)
         claims = jwt.claims(found.token)
-        identity = next((claims[name] for name in _NAMES if isinstance(claims.get(name), str)), None)
+        identity = _identity(claims)
         kind = self._kind or ("session" if _is_person(claims, who) else "entra")
         if kind == "session":
             return session_token(self._place, token, identity, who, self._line)
         after = datetime.fromtimestamp(found.refresh_on, UTC) if found.refresh_on else None
-        return Credential(USER_NAME, token, now, ends, after, identity)
+        last = self._line.last
+        ahead = None if last is None else skew(last.date, last.at)
+        return Credential(USER_NAME, token, now, ends, after, identity, skew=ahead)
 
 
 #: Claims that tell a person's or an application's name (Entra documentation, "Access token claims reference").
 _NAMES = ("upn", "unique_name", "preferred_username", "appid", "azp")
+
+
+def _identity(claims: dict[str, Any]) -> str | None:
+    return next((claims[name] for name in _NAMES if isinstance(claims.get(name), str)), None)
+
+
+def _where(service: str) -> str:
+    """Return where a person makes a PAT; nothing for a server of one's own, whose pages are not known."""
+    try:
+        return f" at {organisation(service).portal}/_usersSettings/tokens"
+    except FetchFailed:
+        return ""
 
 
 def _identifier(request: Request, name: str) -> str | None:

@@ -101,7 +101,7 @@ def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
         return _unknown(code, str(body.get("error", "")), who)
     kind, reason, message = meaning
     hint = who.hint(reason)
-    return FetchFailed(Failure(kind, reason, f"{message} (AADSTS{code})", hint))
+    return FetchFailed(Failure(kind, reason, f"{message.removesuffix('.')} (AADSTS{code}).", hint))
 
 
 def unreachable(text: str, tool: str) -> FetchFailed | None:

@@ -17,6 +17,7 @@ from uvtokend.core.model import Credential, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.azure_hints import Who
 from uvtokend.providers.azure_line import Line
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import login_required, rejected, transient
 from uvtokend.providers.network import Exchange, on_our_clock
 
@@ -135,7 +136,8 @@ def session_token(place: Organisation, entra: Secret, identity: str | None, who:
     ends = _end(answer)
     if ends is not None and ends <= answer.at:
         raise transient("expired-on-arrival", "Azure DevOps answered a token whose end of life has passed.")
-    return Credential(USER_NAME, Secret(token), answer.at, ends, identity=identity)
+    ahead = skew(answer.date, answer.at)
+    return Credential(USER_NAME, Secret(token), answer.at, ends, identity=identity, skew=ahead)
 
 
 def _ask(place: Organisation, entra: Secret, line: Line, more: dict[str, str]) -> Exchange:

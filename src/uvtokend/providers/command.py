@@ -14,12 +14,14 @@ from uvtokend.core.model import Credential, Request
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import programs
 from uvtokend.providers.failures import rejected, transient
+from uvtokend.providers.quiet import quiet
 from uvtokend.providers.secrets import checked
 
 #: Seconds; a longer life is a mistake, most likely milliseconds.
 LONGEST_LIFE = 20 * 365 * 86400
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Run the program and take its answer.
 

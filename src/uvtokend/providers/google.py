@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from google.oauth2.credentials import Credentials as UserCredentials
 from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import google_gcloud
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import login_required, rejected, transient
 from uvtokend.providers.google_answers import LOGIN, refused
 from uvtokend.providers.google_transport import Transport
 from uvtokend.providers.network import Exchange, bounded, on_our_clock
+from uvtokend.providers.quiet import quiet
 
 USER_NAME = "oauth2accesstoken"
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -38,6 +40,7 @@ _FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 _PRODUCT_NAME = Path("/sys/class/dmi/id/product_name")
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get a token.
 
@@ -48,21 +51,14 @@ def fetch(request: Request) -> Credential:
     Raises:
         FetchFailed: With a failure that says what mends it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # google-auth has advice for developers of applications
-        late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
-        return bounded(TIMEOUT, lambda: _fetch(request), late)
+    late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
+    return bounded(TIMEOUT, lambda: _fetch(request), late)
 
 
 def _fetch(request: Request) -> Credential:
     transport = Transport()
     try:
         return _Fetch(request, transport).run()
-    except FetchFailed:
-        raise
-    except Exception as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
-        message = f"The fetch failed in a way that it does not explain ({type(error).__name__})."
-        raise transient("unexpected", message) from None
     finally:
         transport.close()
 
@@ -166,7 +162,8 @@ class _Fetch:
             raise self._explained(error) from None
         last = self._transport.last
         at = datetime.now(UTC) if last is None else last.at
-        return _credential(credentials.token, _end(credentials.expiry, last), at, _known(credentials, self._identity))
+        found = _credential(credentials.token, _end(credentials.expiry, last), at, _known(credentials, self._identity))
+        return replace(found, skew=None if last is None else skew(last.date, last.at))
 
     def _explained(self, error: Exception) -> FetchFailed:
         last, kind = self._transport.last, type(error).__name__

@@ -12,10 +12,12 @@ from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.providers import jfrog_answers as answers
 from uvtokend.providers import jfrog_chain, jwt
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import rejected, transient
 from uvtokend.providers.jfrog_chain import Chain, Link
 from uvtokend.providers.jfrog_line import NotSent, post
-from uvtokend.providers.network import Exchange, host_of, skew_of
+from uvtokend.providers.network import Exchange, host_of
+from uvtokend.providers.quiet import quiet
 from uvtokend.providers.secrets import place, read_secret
 
 #: RFC 8693 2.1, and the members as jfrog-client-go sends them (``access/services/oidctoken.go``).
@@ -25,6 +27,7 @@ _EXCHANGE = {
 }
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Get a credential.
 
@@ -75,7 +78,9 @@ def _exchanged(request: Request, login: str) -> Credential:
         raise answers.no_token(answer)
     told = answer.body.get("username")
     known = told if isinstance(told, str) and told.isprintable() and ":" not in told else ""
-    return _credential(token, login or known, answer.at, answers.end_of(answer, token), skew=skew_of(answer))
+    return _credential(
+        token, login or known, answer.at, answers.end_of(answer, token), skew=skew(answer.date, answer.at)
+    )
 
 
 def _refreshed(request: Request, login: str) -> Credential:
@@ -130,7 +135,7 @@ def _refresh(request: Request, chain: Chain, url: str) -> float | None:
         chain.grow(Link(successor, token, answer.at, ends, link.number + 1))
     except OSError as error:
         raise answers.not_kept(host_of(url), error.strerror or "the system refused", reference) from None
-    return skew_of(answer)
+    return skew(answer.date, answer.at)
 
 
 def _asked(url: str, content: dict[str, object], proofs: list[Secret]) -> Exchange:

@@ -19,10 +19,9 @@ import requests
 
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import measure
+from uvtokend.providers.clock import skew
 from uvtokend.providers.failures import parse_http_date, parse_retry_after, rejected, too_much, transient
 
-#: Seconds by which an issuer's clock and ours may differ before we count with it.
-SKEW = 2.0
 _T = TypeVar("_T")
 
 
@@ -135,13 +134,7 @@ def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def on_our_clock(ends: datetime, exchange: Exchange) -> datetime:
     """Move a time that an issuer told from its clock to ours, as far as the answer's ``Date`` tells the two apart."""
-    skew = skew_of(exchange) or 0.0
-    return ends + timedelta(seconds=skew) if abs(skew) > SKEW else ends
-
-
-def skew_of(exchange: Exchange) -> float | None:
-    """Return the seconds by which our clock is ahead of the issuer's; None where the answer has no ``Date``."""
-    return None if exchange.date is None else (exchange.at - exchange.date).total_seconds()
+    return ends + timedelta(seconds=skew(exchange.date, exchange.at) or 0.0)
 
 
 def bounded(seconds: float, work: Callable[[], _T], late: FetchFailed) -> _T:

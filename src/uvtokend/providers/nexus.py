@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 
 from uvtokend.core.model import Credential, Request
 from uvtokend.providers.failures import rejected
+from uvtokend.providers.quiet import quiet
 from uvtokend.providers.secrets import read_secret
 
 
+@quiet
 def fetch(request: Request) -> Credential:
     """Read the user and the password.
 

@@ -6,15 +6,19 @@ import errno
 import os
 import shlex
 import stat
+from datetime import datetime
 
 from uvtokend.core.model import Frozen, Secret
-from uvtokend.providers import programs
+from uvtokend.core.state import parse_zulu
+from uvtokend.providers import jwt, programs
 from uvtokend.providers.failures import login_required, rejected, transient
 
 #: Seconds that a program may take to hand out a secret, say a password store that asks an agent.
 COMMAND_TIMEOUT = 20.0
 #: Bytes of the longest secret that a netrc entry may hold.
 LIMIT = 16 * 1024
+#: What a person does before such a secret ends.
+RENEW = "put a new one where the configuration says, and if expires stands there, move it and: uvtokend reload"
 
 
 def read_secret(reference: Frozen) -> Secret:
@@ -53,6 +57,34 @@ def place(reference: Frozen) -> str:
         case (("keyring", (("service", str(service)), ("username", str(username)))),):
             return f"into the keyring: {shlex.join(['keyring', 'set', service, username])}"
     return "where the configuration says"
+
+
+def end_of(secret: Secret, expires: Frozen, now: datetime) -> datetime | None:
+    """Return when a secret that only a person renews ends, or None where nobody tells.
+
+    Args:
+        secret: A JWT (RFC 7519) tells its end itself.
+        expires: What the configuration says: ISO 8601 with its zone, or None. Of two ends the earlier counts.
+        now: Aware UTC.
+
+    Raises:
+        FetchFailed: It has ended, or `expires` is no time.
+    """
+    ends = min(filter(None, (_time(expires), jwt.end(secret.reveal()))), default=None)
+    if ends is not None and ends <= now:
+        raise rejected("expired", f"This secret ended at {ends:%Y-%m-%d %H:%M} UTC.", RENEW)
+    return ends
+
+
+def _time(text: Frozen) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        if isinstance(text, str) and (found := parse_zulu(text)) is not None:
+            return found
+    except (ValueError, OverflowError):
+        pass
+    raise rejected("bad-options", "expires is no time with its zone; write it as 2026-12-31T00:00:00Z.")
 
 
 def checked(raw: bytes | str, source: str, hint: str | None = None) -> Secret:

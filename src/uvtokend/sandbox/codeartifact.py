@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape
 from uvtokend.sandbox.web import Answer, Call, Server
 
 ACCOUNT = "123456789012"
+_ROLE = f"arn:aws:sts::{ACCOUNT}:assumed-role/dev/me"
 _COMMON_TYPE = "http://internal.amazon.com/coral/com.amazon.coral.service/"
 
 Fault = Callable[[Call], Answer | None]
@@ -28,12 +29,16 @@ class CodeArtifact:
     Args:
         life: Seconds that a token lives.
         fault: Asked first for every call; what it returns is the answer.
+
+    Attributes:
+        identities: For an access key id, the ARN of whom it belongs to; others belong to an assumed role.
     """
 
     def __init__(self, life: float = 43200.0, fault: Fault | None = None) -> None:
         self.life = life
         self.fault = fault
         self.tokens: dict[str, float] = {}
+        self.identities: dict[str, str] = {}
         self.server = Server(self._answer)
         self.url = self.server.url
 
@@ -81,7 +86,7 @@ class CodeArtifact:
         if call.path == "/container":
             return self._container()
         if call.method == "POST" and call.path == "/":
-            return _sts(call.form().get("Action", ""))
+            return _sts(call.form(), self.identities.get(_access_key(call), _ROLE))
         return error(404, "ResourceNotFoundException", "Nothing here.")
 
     def _authorization_token(self) -> Answer:
@@ -167,16 +172,25 @@ def _target(call: Call) -> bool:
     return (call.headers.get("X-Amz-Target") or "").endswith("GetAuthorizationToken")
 
 
-def _sts(action: str) -> Answer:
-    # STS API reference: the sample answers of the three actions.
-    role = f"arn:aws:sts::{ACCOUNT}:assumed-role/dev/me"
-    user = f"<AssumedRoleUser><Arn>{role}</Arn><AssumedRoleId>AROAEXAMPLE:me</AssumedRoleId></AssumedRoleUser>"
+def _access_key(call: Call) -> str:
+    """Return whose keys signed a call (AWS Signature Version 4, the Authorization header)."""
+    return (call.headers.get("Authorization") or "").partition("Credential=")[2].partition("/")[0]
+
+
+def _sts(form: dict[str, str], caller: str) -> Answer:
+    # STS API reference: the sample answers of the three actions; how an assumed role is named: IAM user guide, "IAM
+    # identifiers".
+    action, role = form.get("Action", ""), caller
+    if "RoleArn" in form:
+        role = form["RoleArn"].replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")
+        role += "/" + form.get("RoleSessionName", "")
+    user = f"<AssumedRoleUser><Arn>{escape(role)}</Arn><AssumedRoleId>AROAEXAMPLE:me</AssumedRoleId></AssumedRoleUser>"
     keys = (
         "<Credentials><AccessKeyId>ASIAEXAMPLE</AccessKeyId><SecretAccessKey>example</SecretAccessKey>"
         f"<SessionToken>example</SessionToken><Expiration>{_iso(time.time() + 3600)}</Expiration></Credentials>"
     )
     results = {
-        "GetCallerIdentity": f"<Arn>{role}</Arn><UserId>AROAEXAMPLE:me</UserId><Account>{ACCOUNT}</Account>",
+        "GetCallerIdentity": f"<Arn>{escape(role)}</Arn><UserId>AROAEXAMPLE:me</UserId><Account>{ACCOUNT}</Account>",
         "AssumeRole": keys + user,
         "AssumeRoleWithWebIdentity": keys + user,
     }
