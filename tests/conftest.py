@@ -1,4 +1,5 @@
-"""What every test shares: which tests this machine cannot run, said aloud instead of skipped in silence."""
+"""What every test shares: Hypothesis' settings, and which tests this machine cannot run, said aloud instead of skipped
+in silence."""
 
 from __future__ import annotations
 
@@ -8,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+#: Another user than the checkout's owner could not write Hypothesis' examples there, and a warning is an error.
+settings.register_profile("uvtokend", database=None)
+settings.load_profile("uvtokend")
 
 
 def missing_for_systemd() -> str | None:
