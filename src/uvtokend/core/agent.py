@@ -237,9 +237,9 @@ class Agent:
     def _configure(self, event: Configured, now: datetime) -> None:
         self.indexes = event.settings.indexes
         requests = dict.fromkeys(index.request for index in self.indexes)
-        for gone in self.leases.keys() - requests.keys():
-            if self.leases[gone].state == "fetching":
-                self._actions.append(CancelFetch(gone))
+        for request, lease in self.leases.items():
+            if request not in requests and lease.state == "fetching":
+                self._actions.append(CancelFetch(request))
         self.leases = {request: self._adopted(request, event, now) for request in requests}
         for waiting in self._waiters.values():
             waiting.intersection_update(requests)
@@ -302,13 +302,13 @@ class Agent:
             self._report_hosts("error", "foreign-entry", event.foreign, message)
 
     def _refresh_asked(self, event: RefreshAsked) -> None:
-        wanted = {index.request for index in self.indexes if index.name in event.names}
+        wanted = dict.fromkeys(index.request for index in self.indexes if index.name in event.names)
         if event.due_only:
-            wanted = {request for request in wanted if self.leases[request].state == "fetching"}
+            wanted = {request: None for request in wanted if self.leases[request].state == "fetching"}
         for request in wanted:
             self._start(request)
         if event.waiter is not None:
-            self._waiters[event.waiter] = wanted
+            self._waiters[event.waiter] = set(wanted)
 
     # ------------------------------------------------------------------------------------------- after every event
 
