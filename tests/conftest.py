@@ -1,4 +1,4 @@
-"""What every test shares: a cloud, a folder, and which tests this machine cannot run, said aloud instead of skipped."""
+"""What every test shares: a cloud, a folder, settings, and which tests this machine cannot run, said aloud."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
+
+#: Another user than the checkout's owner could not write Hypothesis' examples there, and a warning is an error.
+settings.register_profile("uvtokend", database=None)
+settings.load_profile("uvtokend")
 
 
 def missing_for_systemd() -> str | None:

@@ -520,6 +520,15 @@ class TestAdopt:
             b"machine x login 2\nmachine w login 1",
         )
 
+    def test_a_piece_that_uv_cannot_read_does_not_fall_into_a_macro(self) -> None:
+        """No place makes such a file readable, but only some let every entry be seen as before."""
+        piece = b"machine x.example login again password twicemachine x.example login me password mine\n"
+        foreign = b"macdef init\ncd /tmp\nls\n\n"
+        taken = take_over(foreign + piece, "x.example")
+        back = restore(taken.text + b"\n\n\n\n", taken.backup)
+        assert [(item.login, item.password) for item in scan(back).entries] == [(b"me", b"mine")]
+        assert restore(back, taken.backup) == back
+
     def test_into_a_hopeless_file(self) -> None:
         """Where every place is inside somebody's open quote or macro, the piece still comes back."""
         taken = take_over(b"machine x login 2\n", "x")

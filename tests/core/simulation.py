@@ -1,206 +1,451 @@
-"""A laptop's months in milliseconds: the agent against outages, sleep, logins that end and full disks.
+"""A laptop's months in milliseconds: the agent in a world that sleeps, breaks and lies. `laws` says what must hold.
 
-The world is drawn from a seed. Time jumps from event to event. A sleeping machine handles nothing; after it wakes, the
-guard tick comes up to 30 s later. `run` raises AssertionError as soon as a promise is broken.
+Time jumps from event to event. Everything that happens is a method of `World`, so that a seeded schedule (`run`) and
+Hypothesis (test_simulation.py) drive the same world. A sleeping machine handles nothing; after it wakes, the guard tick
+comes up to 30 s later, as it does in daemon/timer.py. What the daemon's loop makes of a stepped wall clock, of a login
+and of a changed netrc comes to the agent as it does there: `RefreshAsked`, `LoginChanged`, `SinkDrifted`.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from laws import DEADLINE, DELIVERY, TICK, Issuer, Laws, Token
+
 from uvtokend.core import agent as core
+from uvtokend.core import state
 from uvtokend.core.agent import Agent
 from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Secret, Settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-TICK = 30.0
-FETCH = 2.0
-DELIVERY = 0.05
-#: How soon after everything is well again a fresh token must stand: one guard tick or one capped retry, and the fetch.
-GRACE = 35.0
-REQUESTS_PER_HOUR = 400
+DAY = 86400.0
+#: The longest fetch that comes to a good end, in seconds.
+FETCH = 5.0
+#: A metadata server, ``az`` and ``gcloud`` hand out a token again until it has this long to live.
+WINDOW = 300.0
+
 UNREACHABLE = Failure("transient", "unreachable", "Nobody answers.")
+HUNG = Failure("transient", "deadline", "The fetch did not end and was killed.")
 LOGIN_ENDED = Failure("login-required", "sso-expired", "Log in.", "aws sso login")
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.")
+#: What an issuer may answer instead of a token.
+TROUBLES: dict[str, Failure] = {
+    "busy": Failure("transient", "throttled", "Too many requests.", retry_after=120.0),
+    "very-busy": Failure("transient", "throttled", "Too many requests.", retry_after=1e9),
+    "error": Failure("transient", "server-error", "The issuer has an error of its own."),
+    "denied": Failure("rejected", "access-denied", "You may not."),
+    "hung": HUNG,
+}
+ISSUERS = (
+    Issuer(3600.0),
+    Issuer(43200.0),
+    Issuer(7200.0, refresh_after=3600.0),
+    Issuer(3600.0, caching=True),
+    Issuer(3600.0, caching=True, relative=True),
+    Issuer(43200.0, caching=True, relative=True),
+    Issuer(None),
+    Issuer(900.0),
+)
 
 
 @dataclass
 class World:
-    """Everything around the agent, and what it has seen of it."""
+    """Everything around the agent.
+
+    Args:
+        dice: What chance there is.
+        issuers: One for each lease.
+        shared: How many indexes the first lease serves.
+        guard_tick: False for a daemon that forgets about sleep.
+        watch: False for a daemon that does not look for a new login.
+    """
 
     dice: Random
-    lives: dict[Request, float]
+    issuers: Iterable[Issuer]
+    shared: int = 1
     guard_tick: bool = True
+    watch: bool = True
     now: float = 0.0
     network: bool = True
     login: bool = True
     disk: bool = True
     asleep: bool = False
     dazed: bool = False  # awake, but the timers have not noticed yet
-    well_since: float = 0.0
-    file: tuple[Entry, ...] = ()
-    ends: dict[str, float] = field(default_factory=dict)
-    in_flight: set[Request] = field(default_factory=set)
-    asked: dict[Request, deque[float]] = field(default_factory=dict)
-    queue: list[tuple[float, int, str, object]] = field(default_factory=list)
-    frozen: list[tuple[str, object]] = field(default_factory=list)
-    count: int = 0
+    skew: float = 0.0  # what the wrong wall clock adds to an issuer's times
+    troubles: dict[Request, str] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
+    file: dict[str, str] = field(default_factory=dict)  # host -> the token's name
+    current: dict[Request, Token] = field(default_factory=dict)
+    flights: dict[Request, int] = field(default_factory=dict)
+    delivering: int | None = None
+    queue: list[tuple[float, int, Callable[[], None], bool]] = field(default_factory=list)
+    frozen: deque[Callable[[], None]] = field(default_factory=deque)
+    healed: bool = False
+    ticks: int = 0  # in a row, for something that is due and is not done
+    ticked_at: float = -1.0
+    serial: int = 0
     fetches: int = 0
 
-    def later(self, seconds: float, kind: str, what: object = None) -> None:
-        self.count += 1
-        heapq.heappush(self.queue, (self.now + seconds, self.count, kind, what))
+    def __post_init__(self) -> None:
+        issuers = {Request("p", options=(("n", n),)): issuer for n, issuer in enumerate(self.issuers)}
+        owners = [request for n, request in enumerate(issuers) for _ in range(1 if n else self.shared)]
+        self.all_indexes = tuple(
+            Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", request) for n, request in enumerate(owners)
+        )
+        self.laws = Laws(issuers)
+        self.agent = Agent()
+        self.configure(self.all_indexes)
+
+    # ------------------------------------------------------------------------------------------------------- time
+
+    def at(self) -> datetime:
+        return START + timedelta(seconds=self.now)
+
+    def live(self, seconds: float) -> None:
+        """Let time go by, and everything happen that is due in it."""
+        until = self.now + seconds
+        while self._step(until):
+            pass
+        self._go(until)
+
+    def later(self, seconds: float, what: Callable[[], None], world: bool = False) -> None:
+        """Let something happen later; what is not the `world`'s waits until a sleeping machine is awake."""
+        self.serial += 1
+        heapq.heappush(self.queue, (self.now + seconds, self.serial, what, world))
+
+    def _step(self, until: float) -> bool:
+        deadline = None if self.asleep or self.dazed else self.agent.deadline(self.at())
+        due = float("inf") if deadline is None else (deadline - START).total_seconds()
+        next_ = self.queue[0][0] if self.queue else float("inf")
+        if min(due, next_) > until:
+            return False
+        self._go(max(self.now, min(due, next_)))
+        if due <= next_:
+            self.ticks = self.ticks + 1 if due <= self.ticked_at else 0
+            self.ticked_at = self.now
+            assert self.ticks < 100, "a hot loop"
+            self.feed(core.Tick())
+            return True
+        _, _, what, world = heapq.heappop(self.queue)
+        if self.asleep and not world:
+            self.frozen.append(what)
+        else:
+            what()
+        return True
+
+    def _go(self, now: float) -> None:
+        self.now = now
+        if not self.asleep and not self.dazed:
+            self.laws.check(now, self.file)
+
+    # ------------------------------------------------------------------------------------- the agent and its actions
+
+    def feed(self, event: core.Event) -> None:
+        """Let the agent handle an event, and carry out its actions."""
+        for action in self.agent.handle(event, self.at()):
+            match action:
+                case core.StartFetch(request):
+                    self._begin(request)
+                case core.CancelFetch(request):
+                    del self.flights[request]
+                case core.Deliver(wanted):
+                    assert self.delivering is None, "two deliveries at once"
+                    self.serial += 1
+                    number = self.delivering = self.serial
+                    self.later(DELIVERY, lambda: self._delivered(number, wanted))
+                case core.Answer(waiter):
+                    self.laws.answered(waiter)
+                case _:
+                    pass
+
+    def _begin(self, request: Request) -> None:
+        assert request not in self.flights, "two fetches in flight for one lease"
+        self.serial += 1
+        number = self.flights[request] = self.serial
+        self.fetches += 1
+        duration, fate = self.dice.uniform(0.3, FETCH), None
+        if not self.network:
+            duration, fate = (DEADLINE, HUNG) if self.dice.random() < 0.3 else (duration / 10, UNREACHABLE)
+        elif self.troubles.get(request) == "hung":
+            duration = DEADLINE
+        elif not self.login:
+            fate = LOGIN_ENDED  # a worker reads the login at its beginning
+        self.laws.began(request, self.now, duration)
+        self.later(duration, lambda: self._fetched(request, number, fate))
+
+    def _fetched(self, request: Request, number: int, fate: Failure | None) -> None:
+        if self.flights.get(request) != number:
+            return  # its worker was killed
+        del self.flights[request]
+        answer = fate or self._answer(request)
+        outcome = answer if isinstance(answer, Failure) else self._credential(request, answer)
+        outcome = core.admit(outcome, "h.example", self.at())
+        if isinstance(outcome, Failure):
+            self.laws.failed(request, self.now, outcome)
+        elif isinstance(answer, Token):
+            self.laws.fetched(request, self.now, answer)
+        self.feed(core.FetchEnded(request, outcome, self.dice.random()))
+
+    def _answer(self, request: Request) -> Token | Failure:
+        if not self.network:
+            return UNREACHABLE
+        if request in self.troubles:
+            return TROUBLES[self.troubles[request]]
+        return self._seen(self._token(request), self.laws.issuers[request])
+
+    def _token(self, request: Request) -> Token:
+        """Return what an issuer in good health hands out."""
+        issuer, token = self.laws.issuers[request], self.current.get(request)
+        ends = token is not None and token.end is not None and token.end - self.now < WINDOW
+        if token is None or ends or not (issuer.caching or issuer.life is None):
+            end = None if issuer.life is None else self.now + issuer.life
+            self.serial += 1
+            token = self.current[request] = Token(f"t{self.serial}", self.now, end, end)
+        return token
+
+    def _seen(self, token: Token, issuer: Issuer) -> Token:
+        """Return a token as a machine with this clock sees it."""
+        if token.end is None:
+            return token
+        late = self.dice.random() if issuer.relative else 0.0
+        return replace(token, end=token.end - late + self.skew, skewed=bool(self.skew))
+
+    def _credential(self, request: Request, token: Token) -> Credential:
+        issued = min(token.issued + (self.skew if token.end is not None else 0.0), self.now)
+        after = self.laws.issuers[request].refresh_after
+        times = (None if time is None else _time(time) for time in (token.end, after and issued + after))
+        return Credential("u", Secret(token.name), _time(issued), *times)
+
+    def _delivered(self, number: int, wanted: tuple[Entry, ...]) -> None:
+        if self.delivering != number:
+            return  # the daemon that began it is dead
+        self.delivering = None
+        foreign = frozenset(entry.host for entry in wanted) & self.foreign
+        if self.disk:
+            self.file = {entry.host: entry.password.reveal() for entry in wanted if entry.host not in foreign}
+            self.laws.delivered(self.now)
+            self.feed(core.DeliveryEnded(wanted, self.dice.random(), None, foreign))
+        else:
+            self.laws.not_delivered(self.now)
+            self.feed(core.DeliveryEnded(wanted, self.dice.random(), DISK_FULL))
+
+    # ------------------------------------------------------------------------------------------------ what happens
+
+    def set_network(self, up: bool) -> None:
+        self.network = up
+
+    def set_disk(self, free: bool) -> None:
+        self.disk = free
+
+    def set_login(self, good: bool) -> None:
+        """A login ends, or somebody logs in: within 2 s the daemon sees that, if a lease is blocked."""
+        self.login = good
+        if good and self.watch:
+            self.later(2.0, self._look_for_login)
+
+    def _look_for_login(self) -> None:
+        if any(lease.state == "blocked" for lease in self.agent.leases.values()):
+            self.laws.login_seen(self.now, self.flights)
+            self.feed(core.LoginChanged())
+
+    def set_trouble(self, which: int, trouble: str | None) -> None:
+        """One issuer answers nonsense, or is itself again."""
+        request = self.all_indexes[which % len(self.all_indexes)].request
+        if trouble is None:
+            self.troubles.pop(request, None)
+        else:
+            self.troubles[request] = trouble
+
+    def sleep(self) -> None:
+        self.asleep = True
+
+    def wake(self) -> None:
+        """What was under way ends soon; timers that stood still in sleep are made good by the guard tick."""
+        self.asleep, self.dazed = False, True
+        while self.frozen:
+            self.later(DELIVERY, self.frozen.popleft())
+        self.later(self.dice.uniform(0.2, TICK) if self.guard_tick else DAY, self._guard)
+
+    def _guard(self) -> None:
+        if self.dazed and not self.asleep:
+            self.dazed = False
+            self.laws.woke(self.now, self.flights)
+            self.feed(core.Woke())
+
+    def step_clock(self, skew: float) -> None:
+        """Somebody sets the wall clock: the guard tick sees it."""
+        self.skew = skew
+        self.later(self.dice.uniform(0, TICK), lambda: self.ask(None))
+
+    def ask(self, names: tuple[str, ...] | None, due_only: bool = False) -> None:
+        """Somebody wants fresh tokens, or only waits for what is under way."""
+        if self.asleep or self.dazed:
+            return
+        known = tuple(index.name for index in self.agent.indexes)
+        chosen = known if names is None else tuple(name for name in names if name in known)
+        self.serial += 1
+        self.laws.asked(self.serial, self.now)
+        self.feed(core.RefreshAsked(chosen, self.serial, due_only))
+
+    def rotate(self) -> None:
+        """Whoever keeps the secrets without a known end changes them."""
+        for request, issuer in self.laws.issuers.items():
+            if issuer.life is None:
+                self.current.pop(request, None)
+                self.laws.rotated(request, self.now)
+
+    def set_foreign(self, host: str, stands: bool) -> None:
+        """Somebody writes an entry of his own for a host of ours, or takes it away."""
+        if stands:
+            self.foreign.add(host)
+            self.file.pop(host, None)
+        else:
+            self.foreign.discard(host)
+        self._touched(host)
+
+    def rewrite(self) -> None:
+        """Somebody writes an old copy of the netrc back, without our entries."""
+        for host in tuple(self.file):
+            del self.file[host]
+            self._touched(host)
+
+    def _touched(self, host: str) -> None:
+        self.laws.touched(host)
+        self.later(self.dice.uniform(0, TICK), lambda: self._drift(host))
+
+    def _drift(self, host: str) -> None:
+        if self.dazed or self.delivering is not None:
+            self.later(TICK, lambda: self._drift(host))
+            return
+        self.laws.drift_seen(host, self.now, host in self.foreign)
+        self.feed(core.SinkDrifted())
+
+    def configure(self, indexes: Iterable[Index]) -> None:
+        """The configuration names these indexes from now on."""
+        if self.asleep or self.dazed:
+            return
+        chosen = tuple(indexes)
+        self.laws.configured(self.now, chosen)
+        self.feed(core.Configured(Settings("config.toml", chosen)))
+
+    def kill(self) -> None:
+        """kill -9, and a new start that knows what stands in the file and what the state file says of it."""
+        if self.asleep or self.dazed:
+            return
+        old, self.agent = self.agent, Agent()
+        self.flights.clear()
+        self.delivering = None
+        records = tuple(
+            state.record(request, lease.credential, lease.refresh_at, (index.host,))
+            for request, lease in old.leases.items()
+            if lease.credential is not None and lease.refresh_at is not None
+            for index in old.indexes
+            if index.request == request
+        )
+        standing = {host: Entry(host, "u", Secret(token)) for host, token in self.file.items()}
+        recovered = state.recover(state.State("netrc", records), standing, tuple(old.leases), self.at())
+        self.laws.restarted(self.now, old.indexes, recovered)
+        self.feed(core.Configured(Settings("config.toml", old.indexes), recovered))
+
+    def look(self) -> None:
+        """Somebody asks for the status: what it calls delivered is."""
+        if self.asleep or self.dazed:
+            return
+        for view in self.agent.snapshot(self.at()).indexes:
+            if view.delivered and view.index.host not in self.laws.drifting:
+                assert view.index.host in self.file, "the status tells of an entry that does not stand"
+                token = self.laws.tokens[self.file[view.index.host]]
+                assert token.alive(self.now), "the status calls a dead token delivered"
+
+    def heal(self) -> None:
+        """Everything works again, and goes on to."""
+        self.healed = True
+        if self.asleep:
+            self.wake()
+        self.set_network(True)
+        self.set_disk(True)
+        self.set_login(True)
+        self.troubles.clear()
+        if self.skew:
+            self.step_clock(0.0)
+        for host in sorted(self.foreign):
+            self.set_foreign(host, False)
 
 
-def run(seed: int, days: float, guard_tick: bool = True) -> World:
-    """Live through one history.
+def _time(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> World:
+    """Live through one history with faults of every kind.
 
     Args:
         seed: Of the history.
         days: Its length.
         guard_tick: False for a daemon that forgets about sleep.
+        watch: False for a daemon that does not look for a new login.
+
+    Raises:
+        AssertionError: A law is broken.
     """
     dice = Random(seed)
-    requests = [Request("p", options=(("n", number),)) for number in range(dice.randint(1, 3))]
-    world = World(dice, {request: dice.choice([900.0, 3600.0, 43200.0]) for request in requests}, guard_tick)
-    indexes = tuple(Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", r) for n, r in enumerate(requests))
-    agent = Agent()
-    for kind in ("outage", "login-ends", "sleep", "disk-full", "refresh", "look"):
-        world.later(_gap(world, kind), kind)
-    feed(agent, world, core.Configured(Settings("config.toml", indexes)))
-    while world.now < days * 86400:
-        step(agent, world)
+    weights = (6, 6, 3, 3, 3, 2, 2, 0.3)
+    issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
+    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch)
+    for gap, length, begin, end in _faults(world, dice):
+        _plan(world, gap * DAY, length * 3600, begin, end)
+    world.live(days * DAY)
+    world.heal()
+    world.live(2 * 3600.0)
+    world.laws.all_is_well(world.now, world.file)
     return world
 
 
-def _gap(world: World, kind: str) -> float:
-    mean = {"outage": 2, "login-ends": 5, "sleep": 1, "disk-full": 10, "refresh": 3, "look": 0.02}[kind]
-    return world.dice.expovariate(1 / (mean * 86400))
+_Act = Callable[[], None]
 
 
-def feed(agent: Agent, world: World, event: core.Event) -> None:
-    """Let the agent handle an event, and carry out its actions in the world."""
-    for action in agent.handle(event, at(world)):
-        if isinstance(action, core.StartFetch):
-            assert action.request not in world.in_flight, "two fetches in flight for one lease"
-            world.in_flight.add(action.request)
-            count_request(world, action.request)
-            world.later(FETCH, "fetched", action.request)
-        elif isinstance(action, core.Deliver):
-            world.later(DELIVERY, "delivered", action.wanted)
+def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act | None]]:
+    """Return mean gap in days, mean length in hours, and what happens at the beginning and at the end."""
+    hosts = [index.host for index in world.all_indexes]
+    names = [index.name for index in world.all_indexes]
+    lease = dice.randrange(len(hosts))
+    return [
+        (1, 9, world.sleep, lambda: world.wake() if world.asleep else None),
+        (2, 4, lambda: world.set_network(False), lambda: world.set_network(True)),
+        (5, 4, lambda: world.set_login(False), lambda: world.set_login(True)),
+        (10, 4, lambda: world.set_disk(False), lambda: world.set_disk(True)),
+        (4, 3, lambda: world.set_trouble(lease, dice.choice(list(TROUBLES))), lambda: world.set_trouble(lease, None)),
+        (
+            9,
+            5,
+            lambda: world.step_clock(dice.choice([-18000, -2400, -900, -60, 60, 900])),
+            lambda: world.step_clock(0.0),
+        ),
+        (15, 8, lambda: world.set_foreign(hosts[0], True), lambda: world.set_foreign(hosts[0], False)),
+        (15, 8, lambda: world.configure(world.all_indexes[1:]), lambda: world.configure(world.all_indexes)),
+        (3, 0, lambda: world.ask(None if dice.random() < 0.5 else (dice.choice(names),), dice.random() < 0.3), None),
+        (6, 0, world.rewrite, None),
+        (6, 0, world.kill, None),
+        (10, 0, world.rotate, None),
+        (0.1, 0, world.look, None),
+    ]
 
 
-def at(world: World) -> datetime:
-    return START + timedelta(seconds=world.now)
+def _plan(world: World, gap: float, length: float, begin: _Act, end: _Act | None) -> None:
+    """Let a fault come again and again."""
 
+    def come() -> None:
+        if world.healed:
+            return
+        begin()
+        lasts = world.dice.expovariate(1 / length) if end is not None else 0.0
+        if end is not None:
+            world.later(lasts, end, world=True)
+        world.later(lasts + world.dice.expovariate(1 / gap), come, world=True)
 
-def count_request(world: World, request: Request) -> None:
-    asked = world.asked.setdefault(request, deque())
-    asked.append(world.now)
-    while asked[0] < world.now - 3600:
-        asked.popleft()
-    world.fetches += 1
-    assert len(asked) <= REQUESTS_PER_HOUR, "a burst of requests"
-
-
-def step(agent: Agent, world: World) -> None:
-    """Go to the next thing that happens: in the world, or at the agent's own deadline."""
-    deadline = agent.deadline(at(world))
-    due = (deadline - START).total_seconds() if deadline is not None else float("inf")
-    if not world.asleep and not world.dazed and due <= world.queue[0][0]:
-        world.now = max(world.now, due)
-        feed(agent, world, core.Tick())
-        return
-    world.now, _, kind, what = heapq.heappop(world.queue)
-    if world.asleep and kind in {"fetched", "delivered", "tick", "login-seen", "look", "refresh"}:
-        world.frozen.append((kind, what))  # nothing runs while the machine sleeps
-        return
-    happen(agent, world, kind, what)
-
-
-def happen(agent: Agent, world: World, kind: str, what: object) -> None:
-    """Let one thing happen."""
-    match kind:
-        case "fetched":
-            assert isinstance(what, Request)
-            world.in_flight.discard(what)
-            feed(agent, world, core.FetchEnded(what, answer(world, what), world.dice.random()))
-        case "delivered":
-            assert isinstance(what, tuple)
-            deliver(agent, world, what)
-        case "look":
-            look(world)
-            world.later(_gap(world, kind), kind)
-        case "refresh":
-            feed(agent, world, core.RefreshAsked(tuple(index.name for index in agent.indexes)))
-            world.later(_gap(world, kind), kind)
-        case "tick":
-            world.dazed = False
-            feed(agent, world, core.Woke())
-        case "login-seen":
-            feed(agent, world, core.LoginChanged())
-        case _:
-            turn(world, kind)
-
-
-def turn(world: World, kind: str) -> None:
-    """Something breaks, or works again."""
-    ends = {"outage": "network-back", "login-ends": "login", "sleep": "wake", "disk-full": "disk-free"}
-    if kind in ends:
-        world.later(world.dice.expovariate(1 / 14400), ends[kind])
-        world.later(_gap(world, kind) + 86400, kind)
-    else:
-        world.well_since = world.now
-    match kind:
-        case "outage" | "network-back":
-            world.network = kind == "network-back"
-        case "login-ends" | "login":
-            world.login = kind == "login"
-            if world.login:
-                world.later(2.0, "login-seen")
-        case "disk-full" | "disk-free":
-            world.disk = kind == "disk-free"
-        case _:
-            world.asleep = kind == "sleep"
-            if not world.asleep:
-                wake(world)
-
-
-def wake(world: World) -> None:
-    """What was under way ends soon; timers that stood still in sleep are made good by the guard tick."""
-    world.dazed = True
-    while world.frozen:
-        world.later(DELIVERY, *world.frozen.pop(0))
-    world.later(world.dice.uniform(0, TICK) if world.guard_tick else 86400.0, "tick")
-
-
-def answer(world: World, request: Request) -> Credential | Failure:
-    if not world.network:
-        return UNREACHABLE
-    if not world.login:
-        return LOGIN_ENDED
-    token = f"t{len(world.ends)}"
-    world.ends[token] = world.now + world.lives[request]
-    return Credential("u", Secret(token), at(world), START + timedelta(seconds=world.ends[token]))
-
-
-def deliver(agent: Agent, world: World, wanted: tuple[Entry, ...]) -> None:
-    if world.disk:
-        world.file = wanted
-    feed(agent, world, core.DeliveryEnded(wanted, world.dice.random(), None if world.disk else DISK_FULL))
-
-
-def look(world: World) -> None:
-    """A uv starts now: hold what it finds against the promise."""
-    well = world.network and world.login and world.disk and world.now - world.well_since > GRACE
-    left = {entry.host: world.ends[entry.password.reveal()] - world.now for entry in world.file}
-    if world.disk and world.now - world.well_since > GRACE:
-        assert all(life > -1 for life in left.values()), "a dead token stands in the file"
-    if well and world.now > GRACE:
-        promises = {f"h{n}.example": life / (2 if life <= 7200 else 3) for n, life in enumerate(world.lives.values())}
-        assert left.keys() == promises.keys(), "no token, though one could be had"
-        assert all(left[host] >= promise for host, promise in promises.items()), "less life than promised"
+    world.later(world.dice.expovariate(1 / gap), come, world=True)

@@ -167,7 +167,7 @@ def test_a_full_disk_never_causes_a_fetch() -> None:
     assert agent.snapshot(NOW).indexes[0].state == "retrying"
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (False, "The disk is full.")
     retry = agent.deadline(NOW)
-    assert retry == after(2.5)
+    assert retry == after(3)
     assert agent.handle(Tick(), after(1)) == []
     assert agent.handle(Tick(), retry) == [Deliver((entry("acme.example", "a"),))]
     again = agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5, DISK_FULL), retry)

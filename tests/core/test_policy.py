@@ -80,6 +80,23 @@ def test_a_cached_answer_is_asked_again_in_the_issuers_window() -> None:
     assert min(after - before for before, after in pairwise(asked)) >= 30
 
 
+def test_an_end_that_is_named_in_seconds_from_now_is_the_same_end() -> None:
+    """Such an answer differs a little each time; it is a cached one all the same, and asked again halfway."""
+    token, received = credential(3600), NOW + timedelta(seconds=1800)
+    for late in (-9.0, 0.3, 9.0):
+        before = NOW + timedelta(seconds=3600 + late)
+        assert seconds(policy.refresh_at(token, received, before, 0.5)) == 2700
+    renewed = NOW + timedelta(seconds=1800)
+    assert seconds(policy.refresh_at(credential(3600, renewed), renewed, token.expires_at, 0.5)) == 1800 + 3600 * 0.4625
+
+
+def test_a_token_that_comes_in_past_its_refresh_is_asked_for_again_halfway() -> None:
+    """An issuer's clock that is behind makes every new token look half used: no reason to ask every 30 s."""
+    received = NOW + timedelta(seconds=2400)
+    assert seconds(policy.refresh_at(credential(3600), received, None, 0.5)) == 3000
+    assert seconds(policy.refresh_at(credential(3600, refresh_after=2000), received, None, 0.5)) == 3000
+
+
 def test_a_secret_without_an_end_is_read_again_every_half_hour() -> None:
     """No known end: 30 minutes less jitter, and no promise."""
     assert seconds(policy.refresh_at(credential(None), NOW, None, 0.0)) == 1800
@@ -96,6 +113,7 @@ def test_a_secret_without_an_end_is_read_again_every_half_hour() -> None:
         (30, "throttled", False, 30),
         (30, "unreachable", True, 30),
         (5000, "timeout", True, 30),
+        (30, "deadline", True, 30),
     ],
 )
 def test_back_off_doubles_up_to_its_cap(failures: int, reason: str, valid: bool, ceiling: float) -> None:

@@ -316,9 +316,9 @@ class Agent:
         self.indexes = event.settings.indexes
         self._surroundings = event.notices
         requests = dict.fromkeys(index.request for index in self.indexes)
-        for gone in self.leases.keys() - requests.keys():
-            if self.leases[gone].state == "fetching":
-                self._actions.append(CancelFetch(gone))
+        for request, lease in self.leases.items():
+            if request not in requests and lease.state == "fetching":
+                self._actions.append(CancelFetch(request))
         self.leases = {request: self._adopted(request, event, now) for request in requests}
         self._noticed = {request: said for request, said in self._noticed.items() if request in requests}
         for request in requests:
@@ -406,15 +406,15 @@ class Agent:
         self.deliveries = {sink: replace(delivery, retry_at=None) for sink, delivery in self.deliveries.items()}
 
     def _refresh_asked(self, event: RefreshAsked) -> None:
-        wanted = {index.request for index in self.indexes if index.name in event.names}
+        wanted = dict.fromkeys(index.request for index in self.indexes if index.name in event.names)
         if event.due_only:
-            wanted = {request for request in wanted if self.leases[request].state == "fetching"}
+            wanted = {request: None for request in wanted if self.leases[request].state == "fetching"}
         else:
             self._deliver_again()
         for request in wanted:
             self._start(request)
         if event.waiter is not None:
-            self._waiters[event.waiter] = wanted
+            self._waiters[event.waiter] = set(wanted)
 
     # ------------------------------------------------------------------------------------------- after every event
 

@@ -109,12 +109,15 @@ def _insert(foreign: bytes, segment: _Segment, host: bytes) -> bytes:
     near = _near(foreign, segment)
     first, *others = sorted(_places(foreign, limit), key=lambda place: abs(place - near))
     wanted = sorted([*map(_values, standing.entries), *pieces])
+    whole: bytes | None = None
     for place in [first, *others[:_TRIES], *others[-1:]]:
         choice = _joined(foreign[:place], segment.text, foreign[place:])
         result = scan(choice)
-        if sorted(map(_values, result.entries)) == wanted and result.readable >= standing.readable:
-            return choice
-    return _joined(foreign[:first], segment.text, foreign[first:])
+        if sorted(map(_values, result.entries)) == wanted:
+            if result.readable >= standing.readable:
+                return choice
+            whole = whole or choice  # the piece itself is what uv cannot read; it did not in its old place either
+    return whole or _joined(foreign[:first], segment.text, foreign[first:])
 
 
 def _near(foreign: bytes, segment: _Segment) -> int:
