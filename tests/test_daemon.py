@@ -196,6 +196,20 @@ def test_reload_takes_all_or_nothing(laptop: Laptop, cloud: CodeArtifact) -> Non
     until(lambda: not tokens(laptop))
 
 
+def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: Laptop) -> None:
+    """They work for now, and the status says that they will not for long, with the command; the keys are not shown."""
+    temporary = {"AWS_ACCESS_KEY_ID": "ASIACANARY", "AWS_SECRET_ACCESS_KEY": "canary", "AWS_SESSION_TOKEN": "canary"}
+    laptop.write(laptop.config.read_text().replace('profile = "dev"\n', ""))
+    laptop.start(temporary)
+    until(lambda: status(laptop)["pid"] and index(laptop)["delivered"])
+    (notice,) = index(laptop)["notices"]
+    names = " ".join(sorted(temporary))
+    assert (notice["reason"], notice["hint"]) == ("temporary-environment", f"unset {names} && uvtokend restart")
+    shown = laptop.uvtokend("status").stdout
+    assert notice["hint"] in shown
+    assert "CANARY" not in (shown + laptop.output.read_text()).upper()
+
+
 def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> None:
     """Without one it runs and waits; with one it begins by itself."""
     text = laptop.config.read_text()

@@ -17,7 +17,7 @@ from functools import partial
 
 from uvtokend import __version__, paths
 from uvtokend.core import agent as core
-from uvtokend.core import environment, state, status
+from uvtokend.core import environment, shadows, state, status
 from uvtokend.core.agent import Agent, Report
 from uvtokend.core.model import Credential, Entry, Failure, Index, Json, Record, Request, Settings, Sink
 from uvtokend.core.netrc import block_entries
@@ -95,7 +95,7 @@ class Daemon:
             self._sink.check_writable()
         except DeliveryFailed as error:
             self._feed(core.DeliveryEnded((), random.random(), _delivery_failure(error)))
-        self._feed(core.Configured(self._settings, self._recover(), sinks=self._sinks()))
+        self._feed(self._configured(self._recover()))
         self._notices()
 
     async def close(self) -> None:
@@ -107,6 +107,12 @@ class Daemon:
         await self._loop.run_in_executor(None, self._disk.shutdown)
         if self._store_sink is not None:
             self._store_sink.close()
+
+    def _configured(self, recovered: state.Recovered) -> core.Configured:
+        requests = dict.fromkeys(index.request for index in self._settings.indexes)
+        found = {request: shadows.temporary_credentials(os.environ, request) for request in requests}
+        said = {request: (notice,) for request, notice in found.items() if notice is not None}
+        return core.Configured(self._settings, recovered, said, self._sinks())
 
     def _recover(self) -> state.Recovered:
         standing: dict[str, Entry] = {}
@@ -371,7 +377,7 @@ class Daemon:
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
         self._log.emit(Report("info", "reloaded", (), f"The configuration names {len(settings.indexes)} indexes."))
-        self._feed(core.Configured(settings, sinks=self._sinks()))
+        self._feed(self._configured({}))
         self._notices()
 
     def _chosen(self, names: list[str] | None) -> tuple[Index, ...]:
