@@ -9,4 +9,4 @@ def test_the_chain_survives_what_the_protocol_lets_it_survive() -> None:
     """A kill never costs a chain that could be saved, and where the answer was lost the next failure names the mend."""
     outcome = run(1, 0.01, print)
     assert outcome.broken == ()
-    assert outcome.figures["kills"] == 5
+    assert outcome.figures["kills in the middle of a refresh"] == 5
