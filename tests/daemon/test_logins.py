@@ -71,6 +71,7 @@ def test_a_login_while_a_fetch_runs(tmp_path: Path) -> None:
         (Request("aws-codeartifact"), ".aws/sso/cache/x.json"),
         (Request("aws-codeartifact"), ".aws/config"),
         (Request("aws-codeartifact"), ".aws/cli/cache/x.json"),
+        (Request("aws-codeartifact"), ".aws/login/cache/x.json"),
         (Request("aws-codeartifact", env=(("AWS_SHARED_CREDENTIALS_FILE", "~/work"),)), "work"),
         (Request("google-artifact-registry"), ".config/gcloud/application_default_credentials.json"),
         (Request("google-artifact-registry"), ".config/gcloud/credentials.db"),

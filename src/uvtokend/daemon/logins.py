@@ -20,6 +20,7 @@ _PLACES: dict[str, tuple[tuple[str, str], ...]] = {
         ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         ("", "~/.aws/sso/cache"),
         ("", "~/.aws/cli/cache"),
+        ("AWS_LOGIN_CACHE_DIRECTORY", "~/.aws/login/cache"),  # of `aws login` (botocore utils.py)
     ),
     "google-artifact-registry": (
         ("GOOGLE_APPLICATION_CREDENTIALS", ""),
