@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,28 @@ def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: Laptop) 
     shown = laptop.uvtokend("status").stdout
     assert notice["hint"] in shown
     assert "CANARY" not in (shown + laptop.output.read_text()).upper()
+
+
+def test_a_clock_that_was_set_while_it_was_away_kills_no_token(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """What looks dead by the wall clock lives by the boot's: it stays, though the cloud is down and gives no other."""
+    start(laptop)
+    laptop.stop()
+    standing = tokens(laptop)
+    file = laptop.state / "state.json"
+    document = json.loads(file.read_text())
+    if not document["boot"]["id"]:
+        return  # this system does not tell its boots apart
+    day = timedelta(days=1)
+    times = [(document["boot"], "at"), *((one, name) for one in document["tokens"] for name in one if "_at" in name)]
+    for holder, name in times:  # as if the clock had been a day behind then
+        if holder[name] is not None:
+            holder[name] = (datetime.fromisoformat(holder[name]) - day).isoformat()
+    file.write_text(json.dumps(document))
+    cloud.fault = lambda _: Answer(500)
+    start(laptop)
+    assert tokens(laptop) == standing
+    assert index(laptop)["health"] == "fresh"
+    assert index(laptop)["life_left_s"] > 11 * 3600
 
 
 def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core import state
 from uvtokend.core.model import Credential, Entry, Record, Request, Secret
-from uvtokend.core.state import State
+from uvtokend.core.state import Boot, State
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -87,6 +87,19 @@ def test_times_without_a_zone_or_missing_are_refused() -> None:
     for bad in (None, "2026-01-31T08:00:00", "soon"):
         document["tokens"][0]["issued_at"] = bad
         assert state.decode(json.dumps(document).encode()) == State()
+
+
+def test_a_clock_that_was_set_between_two_runs_kills_no_token() -> None:
+    """The records move with the wall clock, as far as the same boot tells how far it was set; else they stay."""
+    before = replace(STATE, boot=Boot("b", NOW))
+    assert state.decode(state.encode(before)) == before
+    ahead = state.on_clock(before, Boot("b", NOW + 30 * HOUR))
+    assert (ahead.boot, ahead.records) == (Boot("b", NOW + 30 * HOUR), (state.shifted(RECORD, 30 * HOUR),))
+    assert state.on_clock(ahead, Boot("b", NOW)) == before
+    assert state.recover(ahead, STANDING, (REQUEST,), NOW + 30 * HOUR).keys() == {REQUEST}
+    for stays in (before, replace(before, boot=None), replace(before, boot=Boot("", NOW))):
+        for boot in (Boot("other", NOW + HOUR), Boot("", NOW + HOUR), Boot("b", NOW + timedelta(seconds=0.9))):
+            assert state.on_clock(stays, boot) == stays
 
 
 @given(st.binary(max_size=300))

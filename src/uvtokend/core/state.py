@@ -20,6 +20,19 @@ KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Boot:
+    """The machine's last boot, by which two readings of a wall clock that was set in between can be compared.
+
+    Args:
+        id: Another one after each boot; empty where the system tells none.
+        at: When it was, aware UTC, as the wall clock has it now.
+    """
+
+    id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What the state file says.
 
@@ -28,11 +41,13 @@ class State:
         records: One for each token that stands, and then those of the last few that stood before: a program that read
             the netrc a while ago may write them back.
         created: We made that netrc, so `purge` may take an empty one away.
+        boot: On which wall clock the records' times are; None where that is not known.
     """
 
     netrc: str = ""
     records: tuple[Record, ...] = ()
     created: bool = False
+    boot: Boot | None = None
 
     def ours(self) -> dict[str, set[tuple[str, str]]]:
         """Return host -> login and SHA-256 of the tokens: how an entry of the netrc is known to be ours."""
@@ -98,6 +113,20 @@ def shifted(known: Record, shift: timedelta) -> Record:
     )
 
 
+def on_clock(state: State, boot: Boot) -> State:
+    """Return a state with its times on the wall clock of now: a clock that was set meanwhile has killed no token.
+
+    Args:
+        state: As it was written.
+        boot: As the wall clock has it now. After another boot nothing can be said.
+    """
+    before = state.boot
+    shift = boot.at - before.at if before is not None and boot.id and before.id == boot.id else timedelta()
+    if abs(shift) < timedelta(seconds=1):
+        return state
+    return replace(state, records=tuple(shifted(known, shift) for known in state.records), boot=boot)
+
+
 def recover(state: State, entries: Mapping[str, Entry], requests: tuple[Request, ...], now: datetime) -> Recovered:
     """Match the records with the entries that really stand in the netrc.
 
@@ -151,7 +180,8 @@ def encode(state: State) -> bytes:
         }
         for known in state.records
     ]
-    document = {"version": VERSION, "netrc": state.netrc, "created": state.created, "tokens": records}
+    boot = None if state.boot is None else {"id": state.boot.id, "at": zulu(state.boot.at)}
+    document = {"version": VERSION, "netrc": state.netrc, "created": state.created, "boot": boot, "tokens": records}
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
@@ -162,9 +192,14 @@ def decode(text: bytes) -> State:
         if document["version"] != VERSION:
             return State()
         records = tuple(_record(raw) for raw in document["tokens"])
-        return State(str(document["netrc"]), records, bool(document["created"]))
+        return State(str(document["netrc"]), records, bool(document["created"]), _boot(document["boot"]))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return State()
+
+
+def _boot(raw: dict[str, str] | None) -> Boot | None:
+    at = parse_zulu(raw["at"]) if raw is not None else None
+    return None if raw is None or at is None else Boot(str(raw["id"]), at)
 
 
 def _record(raw: dict[str, str | None]) -> Record:

@@ -2,7 +2,7 @@
 
 A token's life runs from the moment of its receipt, so it is measured on the boot-time clock: a wall clock that is wrong
 or stepped while we run never deletes a good token. The wall clock only gives the name of the moment at which we
-started.
+started; and the state file tells the moment of the boot, so that a step between two runs is seen as well.
 """
 
 from __future__ import annotations
@@ -10,9 +10,25 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+from uvtokend.core.state import Boot
+
 #: Linux counts sleep in CLOCK_BOOTTIME (clock_gettime(2)). macOS has CLOCK_MONOTONIC_RAW for that: Apple documents it
 #: as equal to mach_continuous_time. Untested there.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
+
+
+#: Linux, proc(5); macOS tells it by a program only, so that there a step between two runs is not seen.
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def boot() -> Boot:
+    """Return which boot this is, and when it was by the wall clock as it is now."""
+    at = datetime.now(UTC) - timedelta(seconds=time.clock_gettime(_CLOCK))
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return Boot(file.read().strip(), at)
+    except (OSError, ValueError):
+        return Boot("", at)
 
 
 class Clock:

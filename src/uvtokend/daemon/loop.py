@@ -21,7 +21,7 @@ from uvtokend.core import environment, shadows, state, status
 from uvtokend.core.agent import Agent, Report
 from uvtokend.core.model import Credential, Entry, Failure, Index, Json, Record, Request, Settings, Sink
 from uvtokend.core.netrc import block_entries
-from uvtokend.daemon import logins
+from uvtokend.daemon import clock, logins
 from uvtokend.daemon.clock import Clock
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.events import EventLog
@@ -219,9 +219,10 @@ class Daemon:
         Before it, the state knows the old tokens and the new ones; after it, the new ones and the last few before
         them. So whenever we are killed, and whatever others write back, the entry that stands is known.
         """
-        before = self._state
+        boot = clock.boot()
+        before = state.on_clock(self._state, boot)
         created = before.created or not os.path.lexists(self._sink.path)
-        both = state.State(self._sink.path, state.remember(records, before.records), created)
+        both = state.State(self._sink.path, state.remember(records, before.records), created, boot)
         ended = partial(core.DeliveryEnded, action.wanted, random.random(), sink=action.sink)
         try:
             self._save(both)
@@ -233,7 +234,7 @@ class Daemon:
                 for known in before.records
                 if state.sink_of(known) != action.sink or not places.isdisjoint(known.places)
             ]
-            self._save(state.State(self._sink.path, state.remember(written, former), created))
+            self._save(state.State(self._sink.path, state.remember(written, former), created, boot))
         except DeliveryFailed as error:
             return ended(_delivery_failure(error))
         except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other

@@ -6,6 +6,7 @@ import os
 
 from uvtokend.core import state
 from uvtokend.core.state import State
+from uvtokend.daemon import clock
 
 
 class Store:
@@ -15,10 +16,10 @@ class Store:
         self._path = os.path.join(folder, "state.json")
 
     def load(self) -> State:
-        """Return what is known; a file that is missing or broken knows nothing."""
+        """Return what is known, on the wall clock of now; a file that is missing or broken knows nothing."""
         try:
             with open(self._path, "rb") as file:
-                return state.decode(file.read(1 << 20))
+                return state.on_clock(state.decode(file.read(1 << 20)), clock.boot())
         except OSError:
             return State()
 
