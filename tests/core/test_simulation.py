@@ -80,6 +80,10 @@ class Laptop(RuleBasedStateMachine):
     def a_foreign_entry(self, which: int, stands: bool) -> None:
         self.world.set_foreign(self.hosts[which % len(self.hosts)], stands)
 
+    @rule(seconds=st.sampled_from([30.0, 120.0, 900.0]))
+    def a_rival(self, seconds: float) -> None:
+        self.world.fight(seconds)
+
     @rule(first=st.integers(0, 2))
     def the_configuration(self, first: int) -> None:
         self.world.configure(self.world.all_indexes[first:])
@@ -99,9 +103,7 @@ def test_no_choice_of_faults_breaks_a_law() -> None:
     """Hypothesis plays the world for 90 days and more, and finds no history that breaks a law."""
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Laptop, settings=settings(max_examples=3, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(Laptop, settings=settings(max_examples=3, stateful_step_count=30, deadline=None))
 
 
 def test_many_that_fail_at_once_do_not_come_back_at_once() -> None:
@@ -113,6 +115,32 @@ def test_many_that_fail_at_once_do_not_come_back_at_once() -> None:
         seconds = Counter(int(time) for times in world.laws.requests.values() for time in times if time)
         assert max(seconds.values()) <= 30
         assert max(count for second, count in seconds.items() if second > 120) <= 16
+
+
+def test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone() -> None:
+    """Who changes our block twice within a minute gets his way, the index is blocked for as long, and told so; after
+    the next probe without him the entry stands again and nothing is blocked."""
+    world = World(Random(1), [Issuer(43200.0)])
+    world.live(60.0)
+    before = world.file.copy()
+    world.fight(600.0)
+    seen = set()
+    for _ in range(600):
+        world.live(1.0)
+        (view,) = world.agent.snapshot(world.at()).indexes
+        if view.state == "blocked" and view.last_error is not None:
+            seen.add(view.last_error.reason)
+    assert seen == {core.CONTESTED}
+    world.live(330.0)
+    (view,) = world.agent.snapshot(world.at()).indexes
+    assert (view.state, view.last_error, world.file) == ("waiting", None, before)
+
+
+def test_an_agent_that_gives_up_a_fight_for_good_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rival goes, and so must the quarrel."""
+    monkeypatch.setattr(core, "FIGHT", timedelta(days=1000))
+    with pytest.raises(AssertionError):
+        test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone()
 
 
 # ------------------------------------------------------------------------------------------------- broken ones
@@ -222,9 +250,9 @@ def takes_a_hang_for_an_answer(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_delivers_again(patch: pytest.MonkeyPatch) -> None:
-    def deliver_due(self: Agent, now: datetime) -> None:
-        if self.delivery.failure is None:
-            honest(self, now)
+    def deliver_due(self: Agent, sink: Sink, now: datetime) -> None:
+        if self.deliveries[sink].failure is None:
+            honest(self, sink, now)
 
     honest = Agent._deliver_due
     patch.setattr(Agent, "_deliver_due", deliver_due)
@@ -250,8 +278,9 @@ def answers_nobody(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_entries_of_removed_indexes(patch: pytest.MonkeyPatch) -> None:
-    def wanted(self: Agent, now: datetime) -> tuple[Entry, ...]:
-        entries = {entry.host: entry for entry in (*(self.delivery.standing or ()), *honest(self, now))}
+    def wanted(self: Agent, sink: Sink, now: datetime) -> tuple[Entry, ...]:
+        standing = self.deliveries[sink].standing or ()
+        entries = {entry.host: entry for entry in (*standing, *honest(self, sink, now))}
         return tuple(entries[host] for host in sorted(entries))
 
     honest = Agent._wanted
@@ -262,11 +291,16 @@ def calls_everything_delivered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Agent, "_delivered", lambda *_: True)
 
 
+def fights(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(core, "FIGHT", timedelta(0))
+
+
 BROKEN = [
+    (fights, "a fight"),
     (asks_caches_in_a_loop, "tokens in a loop"),
     (takes_cached_tokens_for_new, "tokens in a loop"),
     (drops_a_token_on_failure, "a valid token does not stand in the file"),
-    (gives_up, "could be had"),
+    (gives_up, "less life than promised"),
     (does_not_try_after_a_login, "could be had"),
     (does_not_try_after_a_wake_up, "could be had"),
     (waits_as_long_as_it_is_told, "could be had"),
