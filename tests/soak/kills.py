@@ -20,7 +20,7 @@ import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from soak import victim, world
@@ -281,7 +281,7 @@ class _Store(_Scene):
         yield
 
     def judge(self, done: int) -> None:
-        _until_ended(str(self.file.parent))
+        _until_ended(self.state)
         text = self.file.read_bytes()
         self.counts["leftovers"] += self.file.with_name("credentials.toml.new").exists()
         for host in victim.HOSTS:
@@ -407,20 +407,20 @@ def _number(text: bytes) -> int | None:
     return int(rest.partition(b".")[0]) if found and BEGIN in text else None
 
 
-def _read_by_python(path: Path) -> dict[str, tuple[str, str | None, str]] | None:
+def _read_by_python(path: Path) -> Mapping[str, tuple[str, str | None, str]] | None:
     try:
         return oracle.netrc(str(path)).hosts
     except (oracle.NetrcParseError, UnicodeDecodeError):
         return None
 
 
-def _until_ended(folder: str) -> None:
-    """Wait until no uv writes to a store any more: the kill did not reach the one that the victim had begun."""
+def _until_ended(home: Path) -> None:
+    """Wait until no child of a victim lives any more: a uv goes on, and one that had just been forked holds a lock."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                if f"UV_CREDENTIALS_DIR={folder}\0".encode() in Path("/proc", name, "environ").read_bytes():
+                if f"HOME={home}\0".encode() in Path("/proc", name, "environ").read_bytes():
                     time.sleep(0.005)
                     break
         else:
