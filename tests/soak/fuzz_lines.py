@@ -66,7 +66,7 @@ def line(dice: random.Random, kind: str) -> bytes:
     if chance < 0.12:
         return dice.choice([b"[", b'{"a":', b'{"params":[']) * dice.choice([10, 1000, 20000])
     text = _document(dice, kind)
-    if chance < 0.4:
+    if chance < 0.5:
         return text.encode()
     raw = bytearray(text.encode())
     for _ in range(dice.randint(1, 4)):
@@ -103,9 +103,9 @@ def _object(members: dict[str, str], dice: random.Random) -> str:
     changed = dict(members)
     for name in members:
         chance = dice.random()
-        if chance < 0.08:
+        if chance < 0.02:
             del changed[name]
-        elif chance < 0.25:
+        elif chance < 0.1:
             changed[name] = dice.choice(VALUES)
     return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in changed.items()) + "}"
 

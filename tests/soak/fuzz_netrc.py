@@ -43,6 +43,16 @@ LETTERS = "abcXYZ0189._~+/=:-" * 3 + " \"\\#'@%$üß€"
 #: Enough of them, and of such a length, that none is met by chance.
 _LENGTHS = (12, 20, 400)
 
+#: What is counted of the edits.
+FIGURES = (
+    "edits",
+    "... of files that Python refuses",
+    "... with a fatal problem, which is told",
+    "... compared with what Python's netrc reads",
+    "... where words of others had changed our entry",
+    "adoptions",
+)
+
 Hosts = Mapping[str, tuple[str, str | None, str]]
 
 
@@ -60,7 +70,7 @@ class Netrcs:
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.broken: list[str] = []
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(dict.fromkeys(FIGURES, 0))
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by `close`
 
     def close(self) -> None:
@@ -89,7 +99,7 @@ class Netrcs:
         self._law("our block is read back", block_entries(first.text) == {one.host: one for one in written}, foreign)
         told = "".join(map(str, first.problems))
         self._law("no problem names a secret", not any(one.password.reveal() in told for one in wanted), foreign)
-        self._compare(foreign, first, {}, written)
+        self._compare(foreign, first, [], written)
 
     def _second(self, changed: bytes, before: Sequence[Entry]) -> None:
         """Somebody has edited the file: what Python read of others then is read of them now."""
@@ -99,26 +109,30 @@ class Netrcs:
         self._law(
             "a second edit changes nothing", edit(after.text, wanted, {**ours, **_ours(wanted)}) == after, changed
         )
-        self._compare(changed, after, ours, written)
+        self._compare(changed, after, before, written)
 
-    def _compare(self, before: bytes, after: Edit, ours: Ours, written: Sequence[Entry]) -> None:
+    def _compare(self, before: bytes, after: Edit, ours: Sequence[Entry], written: Sequence[Entry]) -> None:
         self.counts["edits"] += 1
         old = self._read(before)
         if old is None:
-            self.counts["edits of files that Python refuses"] += 1
+            self.counts["... of files that Python refuses"] += 1
             return
         if any(problem.fatal for problem in after.problems):
-            self.counts["edits with a fatal problem"] += 1
+            self.counts["... with a fatal problem, which is told"] += 1
             return
         new = self._read(after.text)
         if new is None:
             self._break("Python reads the file no more", before)
             return
-        self.counts["edits compared with Python's netrc"] += 1
         for entry in written:
             found = (entry.login, "", entry.password.reveal())
             self._law("Python reads what we wrote", new.get(entry.host) == found, before)
-        mine = {*ours, *(entry.host for entry in written)}
+        values = {one.host: (one.login, "", one.password.reveal()) for one in ours}
+        if any(host in old and old[host] != value for host, value in values.items()):
+            self.counts["... where words of others had changed our entry"] += 1
+            return  # without it they fall to another one
+        self.counts["... compared with what Python's netrc reads"] += 1
+        mine = {*values, *(entry.host for entry in written)}
         others = [{host: read for host, read in hosts.items() if host not in mine} for hosts in (old, new)]
         self._law("Python reads the others as before", others[0] == others[1], before)
 
