@@ -49,7 +49,8 @@ def deliver(kind: str, file: str, state_folder: str, number: int) -> None:
         store.close()
 
 
-def _main(words: Sequence[str]) -> None:
+def main(words: Sequence[str]) -> None:
+    """Deliver until killed."""
     kind, file, state_folder = words
     known = ours()
     netrc, store = NetrcSink(file), UvStoreSink(file, state_folder)
@@ -62,4 +63,4 @@ def _main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    main(sys.argv[1:])
