@@ -132,9 +132,9 @@ class Laws:
         if token is not None and alive and now > self.settled[request]:
             assert standing == token.name, "a valid token does not stand in the file"
         if now > self.excused[request]:
-            assert token is not None, "no token, though one could be had"
+            assert token is not None, "no token as promised, though one could be had"
             just_dead = token.end is not None and token.skewed and now <= token.end + 1.0 + SETTLE
-            assert alive or just_dead, "no valid token, though one could be had"
+            assert alive or just_dead, "no valid token as promised, though one could be had"
             if token.end is not None and not token.skewed:
                 assert token.end - now >= self.issuers[request].promise - 0.001, "less life than promised"
             rotated = self.rotations.get(request, now)

@@ -35,11 +35,13 @@ LOGIN_ENDED = Failure("login-required", "sso-expired", "Log in.", "aws sso login
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.")
 CONTESTED = Failure("transient", core.CONTESTED, "Another program changes our block again and again.")
 #: What an issuer may answer instead of a token.
-TROUBLES: dict[str, Failure] = {
+TROUBLES: dict[str, Failure | Credential] = {
     "busy": Failure("transient", "throttled", "Too many requests.", retry_after=120.0),
     "very-busy": Failure("transient", "throttled", "Too many requests.", retry_after=1e9),
     "error": Failure("transient", "server-error", "The issuer has an error of its own."),
     "denied": Failure("rejected", "access-denied", "You may not."),
+    "unwritable": Credential("u", Secret("a\nb"), START),
+    "dead": Credential("u", Secret("t"), START - timedelta(hours=1), START),
     "hung": HUNG,
 }
 ISSUERS = (
@@ -181,15 +183,15 @@ class World:
             return  # its worker was killed
         del self.flights[request]
         answer = fate or self._answer(request)
-        outcome = answer if isinstance(answer, Failure) else self._credential(request, answer)
-        outcome = core.admit(outcome, "h.example", self.at())
-        if isinstance(outcome, Failure):
-            self.laws.failed(request, self.now, outcome)
+        outcome = self._credential(request, answer) if isinstance(answer, Token) else answer
+        admitted = core.admit(outcome, "h.example", self.at())
+        if isinstance(admitted, Failure):
+            self.laws.failed(request, self.now, admitted)
         elif isinstance(answer, Token):
             self.laws.fetched(request, self.now, answer)
         self.feed(core.FetchEnded(request, outcome, self.dice.random()))
 
-    def _answer(self, request: Request) -> Token | Failure:
+    def _answer(self, request: Request) -> Token | Failure | Credential:
         if not self.network:
             return UNREACHABLE
         if request in self.troubles:
@@ -398,7 +400,7 @@ def _time(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> World:
+def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, often: float = 1.0) -> World:
     """Live through one history with faults of every kind.
 
     Args:
@@ -406,6 +408,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> 
         days: Its length.
         guard_tick: False for a daemon that forgets about sleep.
         watch: False for a daemon that does not look for a new login.
+        often: How many times as often as usual faults come.
 
     Raises:
         AssertionError: A law is broken.
@@ -415,7 +418,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> 
     issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
     world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch)
     for gap, length, begin, end in _faults(world, dice):
-        _plan(world, gap * DAY, length * 3600, begin, end)
+        _plan(world, gap * DAY / often, length * 3600, begin, end)
     world.live(days * DAY)
     world.heal()
     world.live(2 * 3600.0)
