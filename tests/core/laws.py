@@ -6,7 +6,7 @@ that starts now finds the promised life, unless
 * a fetch is in flight, or the last one failed less long ago than the longest wait that the prose allows for such a
   failure (30 s where nobody answered or no valid token stood, else 5 minutes; the issuer's ``Retry-After`` up to an
   hour and 5 s; 5 minutes for a failure that only a person can mend; no wait at all after a new login or a wake-up);
-* the last delivery failed less than 30 s ago;
+* the last delivery failed less than 30 s ago, or gave way to a rival less than 5 minutes ago;
 * somebody else changed the entry of that host and no guard tick has come since, or holds it with an entry of his own;
 * the machine sleeps, or wakes and no guard tick has come since.
 
@@ -15,7 +15,8 @@ So a lease that waits longer than it may loses its excuse, and a promise that no
 
 Requests are bounded by the hour, for each lease. Back-off at its lower cap is 30 s with full jitter, 15 s in the mean:
 240 requests, with a standard deviation of 9; six of those make 300. Each wake-up, login or wish of a person may add the
-first steps of a back-off that begins anew: 4 requests. Tokens that come in are bounded more tightly: see `_tokens_an_hour`.
+first steps of a back-off that begins anew: 4 requests. Tokens that come in are bounded more tightly: see
+`_tokens_an_hour`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ WAIT = 2 * DEADLINE
 #: The life that is left when we ask a cache again for the last time: it renews a little earlier.
 CACHED = 269.0
 REREAD = 1800.0
+#: Within this time of a rival's change the next one is left to him.
+FIGHT = 60.0
 REQUESTS_PER_HOUR = 300
 REQUESTS_PER_PROD = 4
 
@@ -96,6 +99,7 @@ class Laws:
     excused: dict[Request, float] = field(default_factory=dict)
     excused_hosts: dict[str, float] = field(default_factory=dict)
     all_excused: float = 0.0
+    overwrote: float = -math.inf
     woke_at: float = 0.0
     drifting: set[str] = field(default_factory=set)
     logins: dict[Request, float] = field(default_factory=dict)
@@ -128,9 +132,9 @@ class Laws:
         if token is not None and alive and now > self.settled[request]:
             assert standing == token.name, "a valid token does not stand in the file"
         if now > self.excused[request]:
-            assert token is not None, "no token, though one could be had"
+            assert token is not None, "no token as promised, though one could be had"
             just_dead = token.end is not None and token.skewed and now <= token.end + 1.0 + SETTLE
-            assert alive or just_dead, "no valid token, though one could be had"
+            assert alive or just_dead, "no valid token as promised, though one could be had"
             if token.end is not None and not token.skewed:
                 assert token.end - now >= self.issuers[request].promise - 0.001, "less life than promised"
             rotated = self.rotations.get(request, now)
@@ -190,11 +194,14 @@ class Laws:
             if request not in flights:
                 self.excused[request] = min(until, now + SETTLE)
 
-    def delivered(self, now: float) -> None:
+    def delivered(self, now: float, rival: bool) -> None:
         self.all_excused = min(self.all_excused, now + SETTLE)
+        if rival:
+            assert now - self.overwrote >= FIGHT, "a fight"
+            self.overwrote = now
 
-    def not_delivered(self, now: float) -> None:
-        self.all_excused = now + 30.0 + SETTLE
+    def not_delivered(self, now: float, failure: Failure) -> None:
+        self.all_excused = now + (300.0 if failure.reason == "contested" else 30.0) + SETTLE
 
     def asked(self, waiter: int, now: float) -> None:
         self.prods.append(now)
@@ -218,6 +225,7 @@ class Laws:
         self._begin_anew(now, indexes, self.received.keys())
 
     def restarted(self, now: float, indexes: tuple[Index, ...], recovered: Collection[Request]) -> None:
+        self.overwrote = -math.inf
         self.waiters.clear()
         self.logins.clear()
         self.excused.clear()

@@ -33,12 +33,15 @@ UNREACHABLE = Failure("transient", "unreachable", "Nobody answers.")
 HUNG = Failure("transient", "deadline", "The fetch did not end and was killed.")
 LOGIN_ENDED = Failure("login-required", "sso-expired", "Log in.", "aws sso login")
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.")
+CONTESTED = Failure("transient", core.CONTESTED, "Another program changes our block again and again.")
 #: What an issuer may answer instead of a token.
-TROUBLES: dict[str, Failure] = {
+TROUBLES: dict[str, Failure | Credential] = {
     "busy": Failure("transient", "throttled", "Too many requests.", retry_after=120.0),
     "very-busy": Failure("transient", "throttled", "Too many requests.", retry_after=1e9),
     "error": Failure("transient", "server-error", "The issuer has an error of its own."),
     "denied": Failure("rejected", "access-denied", "You may not."),
+    "unwritable": Credential("u", Secret("a\nb"), START),
+    "dead": Credential("u", Secret("t"), START - timedelta(hours=1), START),
     "hung": HUNG,
 }
 ISSUERS = (
@@ -153,11 +156,8 @@ class World:
                     self._begin(request)
                 case core.CancelFetch(request):
                     del self.flights[request]
-                case core.Deliver(wanted):
-                    assert self.delivering is None, "two deliveries at once"
-                    self.serial += 1
-                    number = self.delivering = self.serial
-                    self.later(DELIVERY, lambda: self._delivered(number, wanted))
+                case core.Deliver():
+                    self._deliver(action)
                 case core.Answer(waiter):
                     self.laws.answered(waiter)
                 case _:
@@ -183,15 +183,15 @@ class World:
             return  # its worker was killed
         del self.flights[request]
         answer = fate or self._answer(request)
-        outcome = answer if isinstance(answer, Failure) else self._credential(request, answer)
-        outcome = core.admit(outcome, "h.example", self.at())
-        if isinstance(outcome, Failure):
-            self.laws.failed(request, self.now, outcome)
+        outcome = self._credential(request, answer) if isinstance(answer, Token) else answer
+        admitted = core.admit(outcome, "h.example", self.at())
+        if isinstance(admitted, Failure):
+            self.laws.failed(request, self.now, admitted)
         elif isinstance(answer, Token):
             self.laws.fetched(request, self.now, answer)
         self.feed(core.FetchEnded(request, outcome, self.dice.random()))
 
-    def _answer(self, request: Request) -> Token | Failure:
+    def _answer(self, request: Request) -> Token | Failure | Credential:
         if not self.network:
             return UNREACHABLE
         if request in self.troubles:
@@ -218,21 +218,29 @@ class World:
     def _credential(self, request: Request, token: Token) -> Credential:
         issued = min(token.issued + (self.skew if token.end is not None else 0.0), self.now)
         after = self.laws.issuers[request].refresh_after
-        times = (None if time is None else _time(time) for time in (token.end, after and issued + after))
-        return Credential("u", Secret(token.name), _time(issued), *times)
+        end = None if token.end is None else _time(token.end)
+        refresh = None if after is None else _time(issued + after)
+        return Credential("u", Secret(token.name), _time(issued), end, refresh)
 
-    def _delivered(self, number: int, wanted: tuple[Entry, ...]) -> None:
+    def _deliver(self, action: core.Deliver) -> None:
+        assert self.delivering is None, "two deliveries at once"
+        self.serial += 1
+        number = self.delivering = self.serial
+        self.later(DELIVERY, lambda: self._delivered(number, action))
+
+    def _delivered(self, number: int, action: core.Deliver) -> None:
         if self.delivering != number:
             return  # the daemon that began it is dead
         self.delivering = None
-        foreign = frozenset(entry.host for entry in wanted) & self.foreign
-        if self.disk:
-            self.file = {entry.host: entry.password.reveal() for entry in wanted if entry.host not in foreign}
-            self.laws.delivered(self.now)
-            self.feed(core.DeliveryEnded(wanted, self.dice.random(), None, foreign))
+        rival = action.left is not None and self.file != {one.host: one.password.reveal() for one in action.left}
+        failure = CONTESTED if rival and action.yielding else None if self.disk else DISK_FULL
+        foreign = frozenset(entry.host for entry in action.wanted) & self.foreign
+        if failure is None:
+            self.file = {one.host: one.password.reveal() for one in action.wanted if one.host not in foreign}
+            self.laws.delivered(self.now, rival)
         else:
-            self.laws.not_delivered(self.now)
-            self.feed(core.DeliveryEnded(wanted, self.dice.random(), DISK_FULL))
+            self.laws.not_delivered(self.now, failure)
+        self.feed(core.DeliveryEnded(action.wanted, self.dice.random(), failure, foreign, rival=rival))
 
     # ------------------------------------------------------------------------------------------------ what happens
 
@@ -314,6 +322,17 @@ class World:
             del self.file[host]
             self._touched(host)
 
+    def fight(self, seconds: float) -> None:
+        """Somebody writes his old copy back again and again."""
+        until = self.now + seconds
+
+        def again() -> None:
+            if self.now < until and not self.healed:
+                self.rewrite()
+                self.later(self.dice.uniform(1.0, 20.0), again)
+
+        again()
+
     def _touched(self, host: str) -> None:
         self.laws.touched(host)
         self.later(self.dice.uniform(0, TICK), lambda: self._drift(host))
@@ -381,7 +400,7 @@ def _time(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> World:
+def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, often: float = 1.0) -> World:
     """Live through one history with faults of every kind.
 
     Args:
@@ -389,6 +408,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> 
         days: Its length.
         guard_tick: False for a daemon that forgets about sleep.
         watch: False for a daemon that does not look for a new login.
+        often: How many times as often as usual faults come.
 
     Raises:
         AssertionError: A law is broken.
@@ -398,7 +418,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True) -> 
     issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
     world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch)
     for gap, length, begin, end in _faults(world, dice):
-        _plan(world, gap * DAY, length * 3600, begin, end)
+        _plan(world, gap * DAY / often, length * 3600, begin, end)
     world.live(days * DAY)
     world.heal()
     world.live(2 * 3600.0)
@@ -430,6 +450,7 @@ def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act |
         (15, 8, lambda: world.configure(world.all_indexes[1:]), lambda: world.configure(world.all_indexes)),
         (3, 0, lambda: world.ask(None if dice.random() < 0.5 else (dice.choice(names),), dice.random() < 0.3), None),
         (6, 0, world.rewrite, None),
+        (12, 0, lambda: world.fight(300.0), None),
         (6, 0, world.kill, None),
         (10, 0, world.rotate, None),
         (0.1, 0, world.look, None),

@@ -7,7 +7,7 @@ import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvtokend.core import discovery
+from uvtokend.core import discovery, edit
 from uvtokend.core.discovery import Candidate
 from uvtokend.core.model import Json
 from uvtokend.core.settings import Source, parse
@@ -30,10 +30,15 @@ def found(text: str) -> list[Candidate]:
     return list(discovery.from_document(tomllib.loads(text), "uv.toml"))
 
 
+def written(plan: discovery.Plan) -> str:
+    """Return what ``init`` writes."""
+    return edit.append("", [addition.table for addition in plan.additions])
+
+
 def test_a_document() -> None:
     """Names and bare URLs with their providers; a credential is noticed and never kept; odd names are dropped."""
     acme, azure, public, google = found(DOCUMENT)
-    assert acme == Candidate("acme", ACME, "aws-codeartifact", "uv.toml", credential=True)
+    assert acme == Candidate("acme", ACME, "aws-codeartifact", "uv.toml", credential=True, line=f'url = "{ACME}"')
     assert (azure.name, azure.provider) == (None, "azure-artifacts")
     assert (public.provider, google.provider) == (None, "google-artifact-registry")
 
@@ -66,15 +71,18 @@ def test_the_environment() -> None:
 def test_only_what_is_missing_is_added() -> None:
     """Each URL once, none that is configured by URL or by name, and what is written can be read."""
     candidates = [*found(DOCUMENT), *found(DOCUMENT)]
-    new = discovery.missing(candidates, [])
-    assert [one.provider for one in new] == ["aws-codeartifact", "azure-artifacts", "google-artifact-registry"]
-    text = discovery.tables(new, "dev")
+    found_out = discovery.plan(candidates, [], [], "dev")
+    providers = [one.candidate.provider for one in found_out.additions]
+    assert providers == ["aws-codeartifact", "azure-artifacts", "google-artifact-registry"]
+    assert [one.url for one in found_out.unknown] == ["https://public.example/simple"]
+    text = written(found_out)
     settings = parse([Source("config.toml", text.encode(), "/")], "/", {})
-    assert [index.url for index in settings.indexes] == [one.url for one in new]
+    assert [index.url for index in settings.indexes] == [one.candidate.url for one in found_out.additions]
     assert settings.indexes[0].request.option("profile") == "dev"
     assert "hunter2" not in text
-    assert discovery.missing(candidates, settings.indexes) == []
-    assert "profile" not in discovery.tables(new, None)
+    assert discovery.plan(candidates, settings.indexes, [], None).additions == ()
+    assert discovery.plan(candidates, [], settings.indexes, None).additions == ()
+    assert "profile" not in written(discovery.plan(candidates, [], [], None))
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
@@ -82,6 +90,6 @@ def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
     """Whatever a hostile project calls its index, what we write is one TOML table with that name and URL."""
     document: dict[str, Json] = {"index": [{"name": name, "url": GOOGLE + path}]}
     for candidate in discovery.from_document(document, "x"):
-        (table,) = tomllib.loads(discovery.tables([candidate], None))["index"]
+        (table,) = tomllib.loads(written(discovery.plan([candidate], [], [], None)))["index"]
         assert table["url"] == candidate.url
-        assert table.get("name") == candidate.name
+        assert candidate.name in {None, table["name"]}

@@ -134,6 +134,7 @@ def test_no_control_line_raises(line: bytes) -> None:
     [
         (b"{", wire.PARSE_ERROR),
         (b'{"jsonrpc": "2.0", "id": NaN, "method": "status"}', wire.PARSE_ERROR),
+        (b'{"jsonrpc": "2.0", "id": 1e999, "method": "status"}', wire.PARSE_ERROR),
         (b"[" * 50000, wire.PARSE_ERROR),
         (b"[]", wire.INVALID_REQUEST),
         (b'{"method": "status"}', wire.INVALID_REQUEST),

@@ -36,7 +36,7 @@ def main() -> int:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the parts are soak.daemon, soak.kills, ...
     seed = secrets.randbelow(1_000_000) if args.seed is None else args.seed
     signal.signal(signal.SIGTERM, _interrupt)
-    if args.part in {"daemon", "all"}:
+    if args.part in {"daemon", "kills", "all"}:
         import_module("soak.world").enter_namespace()
     parts = list(PARTS) if args.part == "all" else [args.part]
     broken = 0

@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, cast, get_args
 
 from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret
 from uvtokend.core.state import parse_zulu, zulu
@@ -94,7 +94,7 @@ def _failure(raw: dict[str, Any]) -> Failure:
         _line(raw["reason"]),
         _line(raw["message"]),
         None if hint is None else _line(hint),
-        None if retry_after is None else _number(retry_after),
+        None if retry_after is None else _finite(retry_after),
     )
 
 
@@ -111,15 +111,8 @@ def _credential(raw: dict[str, Any]) -> Credential:
         _time(raw.get("refresh_after")),
         None if identity is None else _line(identity),
         None if renew is None else _line(renew),
-        None if skew is None else _number(skew),
+        None if skew is None else _finite(skew),
     )
-
-
-def _number(raw: Any) -> float:
-    number = float(raw)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
 
 
 def _time(raw: object) -> datetime | None:
@@ -193,12 +186,18 @@ def encode_event(event: Json) -> bytes:
 
 
 def _load(line: bytes) -> Any:
-    """Read JSON as RFC 8259 has it: Python's own reader also takes ``NaN``, which no arithmetic survives."""
-    return json.loads(line, parse_constant=_refuse)
+    """Read JSON as RFC 8259 has it: Python's own reader also takes ``NaN``, which no arithmetic survives.
+
+    Nor is a number too large to be one let in as infinite: an id that comes back so is no JSON.
+    """
+    return json.loads(line, parse_constant=_finite, parse_float=_finite)
 
 
-def _refuse(_constant: str) -> NoReturn:
-    raise ValueError
+def _finite(raw: Any) -> float:
+    number = float(raw)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _dump(message: Json) -> bytes:

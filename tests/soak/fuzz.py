@@ -1,0 +1,53 @@
+"""The part of the fuzzing: generated netrc files and hostile lines, against oracles that are not ours."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from soak.fuzz_lines import Lines, against_server
+from soak.fuzz_netrc import Netrcs, against_uv
+from soak.result import Result
+
+#: How many there are at a scale of 1: netrc files, those that uv reads, lines of each kind, those over a socket.
+FILES, UV, LINES, SOCKET = 100_000, 300, 100_000, 1_000
+
+Say = Callable[[str], None]
+
+
+def run(seed: int, scale: float, say: Say) -> Result:
+    """Draw files and lines, and judge what comes of them.
+
+    Args:
+        seed: Of the dice.
+        scale: How much of everything.
+        say: Is told each law that does not hold, and how far things are.
+    """
+    dice = random.Random(seed)
+    files, samples, lines, over_socket = (max(1, round(scale * number)) for number in (FILES, UV, LINES, SOCKET))
+    netrcs, hostile = Netrcs(dice), Lines(dice)
+    for _ in range(files):
+        netrcs.judge_one()
+    netrcs.close()
+    say(f"{files} netrc files")
+    for _ in range(lines):
+        hostile.judge_control()
+        hostile.judge_worker()
+    say(f"{lines} lines of each kind")
+    with tempfile.TemporaryDirectory(prefix="uvtokend-fuzz-") as folder:
+        socket = against_server(dice, over_socket, Path(folder))
+        say(f"{over_socket} lines over a socket")
+        real = against_uv(dice, samples, Path(folder))
+    broken = (*netrcs.broken, *hostile.broken, *socket, *real)
+    for law in broken:
+        say(law)
+    figures: dict[str, int | float | str] = {
+        "netrc files": files,
+        **netrcs.counts,
+        "files that uv itself read": samples,
+        **hostile.counts,
+        "control lines over a socket": over_socket,
+    }
+    return Result("fuzz", figures, broken)

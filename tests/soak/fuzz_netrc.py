@@ -1,0 +1,263 @@
+"""Netrc files of every shape and edits of them, against Python's `netrc`; a sample against uv itself."""
+
+from __future__ import annotations
+
+import hashlib
+import netrc as oracle
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from readers import sent, uv
+from uvtokend.core.model import Entry, Secret
+from uvtokend.core.netrc import BEGIN, END, Edit, Ours, block_entries, edit, scan
+from uvtokend.core.netrc_adopt import restore, take_over
+from uvtokend.sandbox.web import Answer, Server
+
+HOSTS = ("a.example", "b.example", "index.example.com")
+OTHERS = ("x.example", "y.example", "z.example")
+WORDS = (
+    *("machine", "default", "login", "user", "account", "password", "x.example", "y.example", "mine", "port"),
+    *("#note", "#", "#two words", '""', '"q u"', '"in \\" side"', "es\\cape", '"open', "macdef", "a.example", "ü"),
+)
+GAPS = (" ", " ", "\n", "\n", "\n\n", "\t", " \n", "  ", "\r\n")
+PIECES = (
+    "machine x.example login me password mine\n",
+    "machine y.example\n\tlogin you\n\tpassword yours\n",
+    "machine z.example login z password z # of old\n",
+    "machine x.example login again password twice\n",
+    "machine a.example login foreign password theirs\n",
+    'machine q.example login "a b" password "c\\"d"\n',
+    "machine p.example password alone\n",
+    "machine n.example\n",
+    "default login anonymous password guest\n",
+    "macdef init\ncd /tmp\nls\n\n",
+    "#note\n",
+    "# two words\n",
+    "\n",
+    "\n\n",
+)
+LETTERS = "abcXYZ0189._~+/=:-" * 3 + " \"\\#'@%$üß€"
+#: Enough of them, and of such a length, that none is met by chance.
+_LENGTHS = (12, 20, 400)
+
+#: What is counted of the edits.
+FIGURES = (
+    "edits",
+    "... of files that Python refuses",
+    "... with a fatal problem, which is told",
+    "... compared with what Python's netrc reads",
+    "... where words of others had changed our entry",
+    "adoptions",
+)
+
+Hosts = Mapping[str, tuple[str, str | None, str]]
+
+
+class Netrcs:
+    """Draws files and edits, and judges what comes of them.
+
+    Args:
+        dice: What chance there is.
+
+    Attributes:
+        broken: The laws that did not hold, with the files.
+        counts: What there was.
+    """
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.broken: list[str] = []
+        self.counts: Counter[str] = Counter(dict.fromkeys(FIGURES, 0))
+        self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by `close`
+
+    def close(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+
+    def judge_one(self) -> None:
+        """Draw a file, write entries into it, let somebody edit it, and write anew."""
+        foreign, wanted = self.foreign(), self.wanted()
+        try:
+            first = edit(foreign, wanted, {})
+            self._first(foreign, wanted, first)
+            changed = self._changed(first.text)
+            self._second(changed, wanted)
+            self._adopted(first.text, foreign, wanted)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+            self._break(f"{type(error).__name__}: {error}", foreign)
+
+    # ------------------------------------------------------------------------------------------------------ the laws
+
+    def _first(self, foreign: bytes, wanted: Sequence[Entry], first: Edit) -> None:
+        written = [entry for entry in wanted if entry.host not in first.foreign]
+        ours = _ours(wanted)
+        self._law("the foreign bytes are back", edit(first.text, [], ours).text == foreign, foreign)
+        self._law("a second edit changes nothing", edit(first.text, wanted, ours) == first, foreign)
+        self._law("our block is read back", block_entries(first.text) == {one.host: one for one in written}, foreign)
+        told = "".join(map(str, first.problems))
+        self._law("no problem names a secret", not any(one.password.reveal() in told for one in wanted), foreign)
+        self._compare(foreign, first, [], written)
+
+    def _second(self, changed: bytes, before: Sequence[Entry]) -> None:
+        """Somebody has edited the file: what Python read of others then is read of them now."""
+        wanted, ours = self.wanted(), _ours(before)
+        after = edit(changed, wanted, ours)
+        written = [entry for entry in wanted if entry.host not in after.foreign]
+        self._law(
+            "a second edit changes nothing", edit(after.text, wanted, {**ours, **_ours(wanted)}) == after, changed
+        )
+        self._compare(changed, after, before, written)
+
+    def _compare(self, before: bytes, after: Edit, ours: Sequence[Entry], written: Sequence[Entry]) -> None:
+        self.counts["edits"] += 1
+        old = self._read(before)
+        if old is None:
+            self.counts["... of files that Python refuses"] += 1
+            return
+        if any(problem.fatal for problem in after.problems):
+            self.counts["... with a fatal problem, which is told"] += 1
+            return
+        new = self._read(after.text)
+        if new is None:
+            self._break("Python reads the file no more", before)
+            return
+        for entry in written:
+            found = (entry.login, "", entry.password.reveal())
+            self._law("Python reads what we wrote", new.get(entry.host) == found, before)
+        values = {one.host: (one.login, "", one.password.reveal()) for one in ours}
+        if any(host in old and old[host] != value for host, value in values.items()):
+            self.counts["... where words of others had changed our entry"] += 1
+            return  # without it they fall to another one
+        self.counts["... compared with what Python's netrc reads"] += 1
+        mine = {*values, *(entry.host for entry in written)}
+        others = [{host: read for host, read in hosts.items() if host not in mine} for hosts in (old, new)]
+        self._law("Python reads the others as before", others[0] == others[1], before)
+
+    def _adopted(self, text: bytes, foreign: bytes, wanted: Sequence[Entry]) -> None:
+        host = self.dice.choice([*OTHERS, "a.example"])
+        if any(entry.host == host for entry in wanted):
+            return
+        self.counts["adoptions"] += 1
+        taken = take_over(text, host)
+        names = [entry.name for entry in scan(edit(taken.text, [], _ours(wanted)).text).entries]
+        self._law("what was adopted is out", host.encode() not in names, foreign)
+        more = [*wanted, Entry(host, "aws", Secret(self.token()))]
+        delivered = edit(taken.text, more, _ours(wanted))
+        self._law("the adopted host can be written", host not in delivered.foreign, foreign)
+        back = edit(restore(delivered.text, taken.backup), [], {**_ours(more), host: ()}).text
+        self._law("restore undoes adopt", back == foreign, foreign)
+
+    def _law(self, law: str, holds: bool, text: bytes) -> None:
+        if not holds:
+            self._break(law, text)
+
+    def _break(self, law: str, text: bytes) -> None:
+        self.broken.append(f"not so: {law}, with {text!r}")
+
+    def _read(self, text: bytes) -> Hosts | None:
+        path = Path(self._file.name)
+        path.write_bytes(text if text.endswith(b"\n") else text + b"\n")  # an open macro is an error for Python alone
+        try:
+            return oracle.netrc(str(path)).hosts
+        except (oracle.NetrcParseError, UnicodeDecodeError):
+            return None
+
+    # -------------------------------------------------------------------------------------------------- the generator
+
+    def foreign(self) -> bytes:
+        """Return a file of somebody else's."""
+        dice = self.dice
+        kind = dice.random()
+        if kind < 0.45:
+            text = "".join(dice.choices(PIECES, k=dice.randint(0, 8))).encode()
+        elif kind < 0.8:
+            text = "".join(dice.choice(WORDS) + dice.choice(GAPS) for _ in range(dice.randint(0, 16))).encode()
+        elif kind < 0.9:
+            text = dice.randbytes(dice.randint(0, 60)).replace(b"#", b"")
+        else:
+            text = "".join(dice.choices(PIECES, k=4)).encode() + dice.randbytes(8).replace(b"#", b"")
+        shape = dice.random()
+        if shape < 0.1:
+            text = text.replace(b"\n", b"\r\n")
+        elif shape < 0.15:
+            text = b"\xef\xbb\xbf" + text
+        elif shape < 0.3:
+            text = text.rstrip(b"\n")
+        return text
+
+    def wanted(self) -> list[Entry]:
+        """Return what is to be written."""
+        hosts = self.dice.sample(HOSTS, self.dice.randint(0, 3))
+        return [Entry(host, self._login(), Secret(self.token())) for host in hosts]
+
+    def token(self) -> str:
+        """Return a token that stands nowhere yet."""
+        return "".join(self.dice.choices(LETTERS, k=self.dice.choice(_LENGTHS)))
+
+    def _login(self) -> str:
+        login = "".join(self.dice.choices(LETTERS.replace(":", ""), k=self.dice.randint(0, 8)))
+        return self.dice.choice(["aws", login])
+
+    def _changed(self, text: bytes) -> bytes:
+        """Return a file after somebody's edit."""
+        dice = self.dice
+        lines = text.splitlines(keepends=True)
+        at = dice.randint(0, len(lines))
+        piece = dice.choice(PIECES).encode()
+        match dice.randrange(8):
+            case 0:
+                return b"".join([*lines[:at], piece, *lines[at:]])
+            case 1:
+                return b"".join([*lines[:at], *lines[at + 1 :]])
+            case 2:
+                return b"".join(line for line in lines if not line.startswith(b"#"))
+            case 3:
+                return b"".join(lines).replace(b"\n", b"\r\n")
+            case 4:
+                return text + text[dice.randint(0, len(text)) :]
+            case 5:
+                return b"".join(line for line in lines if line.strip() != dice.choice([BEGIN, END]))
+            case 6:
+                dice.shuffle(lines)
+                return b"".join(lines)
+        return text + piece
+
+
+def against_uv(dice: random.Random, samples: int, folder: Path) -> list[str]:
+    """Let the real uv read generated files, half of them with an entry of ours, and return what it read otherwise.
+
+    Args:
+        dice: What chance there is.
+        samples: How many files.
+        folder: An empty one.
+    """
+    (folder / "needs.in").write_text("alpha\n")
+    files = Netrcs(dice)
+    texts: dict[str, bytes] = {}
+    expected: dict[str, str | None] = {}
+    for number in range(samples):
+        foreign = files.foreign().replace(b"x.example", b"127.0.0.1" if number % 2 else b"x.example")
+        name = f"case{number}"
+        if number % 2:
+            texts[name] = foreign
+            read = scan(foreign).as_read()
+        else:
+            result = edit(foreign, [Entry("127.0.0.1", "aws", Secret(files.token()))], {})
+            texts[name], read = result.text, scan(result.text).as_read()
+        found = read.get(b"127.0.0.1", read.get(b"default"))
+        expected[name] = None if found is None else f"{found[0].decode()}:{found[2].decode()}"
+    files.close()
+    with Server(lambda _: Answer(401, headers={"WWW-Authenticate": 'Basic realm="index"'})) as server:
+        got = sent(server, folder, texts, uv)
+    return [
+        f"uv reads {got[name]!r}, not {expected[name]!r}, in {texts[name]!r}"
+        for name in texts
+        if got[name] != expected[name]
+    ]
+
+
+def _ours(entries: Sequence[Entry]) -> Ours:
+    return {one.host: [(one.login, hashlib.sha256(one.password.reveal().encode()).hexdigest())] for one in entries}

@@ -1,0 +1,427 @@
+"""The part of the kills: a process that delivers is killed at a random moment, and what it left behind is judged.
+
+Right after the kill the file is one that stood there before or after a delivery, whole, to the byte; only where a rival
+edits it as well is it judged by what must be in it. Then the next delivery is made, after which nothing is left beside
+the file, and all foreign text is where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import netrc as oracle
+import os
+import random
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from soak import victim, world
+from soak.result import Result
+from uvtokend.sandbox.laptop import find_uv
+
+#: How many kills there are at a scale of 1.
+KILLS = 1000
+#: The share of them that strike a delivery into uv's own store, and of the others that meet a rival.
+STORE, RIVAL = 0.1, 0.2
+#: Seconds after which something that should have ended is a broken law.
+PATIENCE = 60.0
+
+BEGIN, END, BOM = b"#uvtokend:begin\n", b"#uvtokend:end\n", b"\xef\xbb\xbf"
+LINES = (
+    b"machine x.example login me password mine\n",
+    b"machine y.example\n\tlogin you\n\tpassword yours\n",
+    b'machine q.example login "a b" password "c\\"d"\n',
+    b"machine z.example login z password z # of old\n",
+    b"macdef init\ncd /tmp\nls\n\n",
+    b"#note\n",
+    b"# two words\n",
+    b"\n",
+)
+COMMENTED = b"# mine\n[[credential]] # first\nservice = 'https://f.example'\nusername = 'f'\npassword = 'theirs'\n"
+
+Say = Callable[[str], None]
+
+
+def run(seed: int, scale: float, say: Say) -> Result:
+    """Kill deliveries, and look each time at what is left.
+
+    Args:
+        seed: Of the dice.
+        scale: How much of `KILLS`.
+        say: Is told each law that does not hold, and how far things are.
+    """
+    kills = max(1, round(KILLS * scale))
+    dice = random.Random(seed)
+    counts: Counter[str] = Counter()
+    broken: list[str] = []
+    for number in range(kills):
+        with tempfile.TemporaryDirectory(prefix="uvtokend-kills-") as name:
+            scene = _draw(number, Path(name), dice)
+            with scene.set_up():
+                scene.play()
+            counts += scene.counts
+            for law in scene.broken:
+                broken.append(f"kill {number} ({scene.what}): {law}")
+                say(broken[-1])
+        if (number + 1) % 100 == 0:
+            say(f"{number + 1} kills")
+    figures: dict[str, int | float | str] = {
+        "kills": kills,
+        "... of a delivery into a netrc": counts["netrc"],
+        "... into one that a rival edits, too": counts["rival"],
+        "... into a symlinked one": counts["symlinked"],
+        "... into a single-file mount": counts["mounted"] if world.may_mount() else "0 (may not mount here)",
+        "... into uv's store, by us": counts["directly"],
+        "... into uv's store, by uv auth login": counts["by uv"],
+        "deliveries before the kills": counts["deliveries"],
+        "edits of rivals": counts["edits"],
+        "looks at the file meanwhile": counts["looks"],
+        "kills that left a file beside it": counts["leftovers"],
+        "kills after the exchange": counts["late"],
+        "kills after which Python's netrc read it": counts["parsed"],
+    }
+    return Result("kills", figures, tuple(broken))
+
+
+class _Scene:
+    """One kill.
+
+    Args:
+        folder: An empty one.
+        dice: What chance there is.
+        kind: ``netrc`` or ``store``.
+        file: What the victim writes.
+        what: How a person calls it.
+    """
+
+    def __init__(self, folder: Path, dice: random.Random, kind: str, file: Path, what: str) -> None:
+        self.dice = dice
+        self.kind = kind
+        self.file = file
+        self.what = what
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.path = os.defpath
+        self.counts: Counter[str] = Counter()
+        self.broken: list[str] = []
+        self.typical = 0.0
+
+    def set_up(self) -> contextlib.AbstractContextManager[object]:
+        raise NotImplementedError
+
+    def watch(self, seconds: float) -> None:
+        """Let time go by while the victim delivers."""
+        time.sleep(seconds)
+
+    def judge(self, done: int) -> None:
+        """Look at what was left by a victim that said to have made so many deliveries."""
+        raise NotImplementedError
+
+    def judge_next(self, number: int) -> None:
+        """Look at what there is after the next delivery."""
+        raise NotImplementedError
+
+    def play(self) -> None:
+        done = self._kill()
+        self.counts["deliveries"] += done
+        self.judge(done)
+        number = victim.MOST - 1
+        try:
+            self.deliver(number)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+            self.break_law(f"the next delivery fails: {error!r}")
+        else:
+            self.judge_next(number)
+
+    def deliver(self, number: int) -> None:
+        before = time.monotonic()
+        victim.deliver(self.kind, str(self.file), str(self.state), number)
+        self.typical = time.monotonic() - before
+
+    def break_law(self, law: str) -> None:
+        self.broken.append(law)
+
+    def _kill(self) -> int:
+        words = [sys.executable, "-P", victim.__file__, self.kind, str(self.file), str(self.state)]
+        environment = {"HOME": str(self.state), "PATH": self.path}
+        with subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+                if not ready:
+                    self.break_law("the victim did not begin")
+                # a delivery takes an instant; several of them, so that each moment of one is as likely as any other
+                self.watch(self.dice.uniform(0, max(0.008, 2.5 * self.typical)))
+                if process.poll() is not None:
+                    self.break_law("the victim ended by itself")
+            finally:
+                process.kill()
+            said = process.stdout.read().split()
+        return int(said[-1]) if said else 0
+
+
+class _Netrc(_Scene):
+    def __init__(self, folder: Path, dice: random.Random, shape: str, rival: bool, place: str) -> None:
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        super().__init__(folder, dice, "netrc", home / ".netrc", " ".join(filter(None, [shape, place])))
+        self.place = place
+        self.real = home / "dotfiles" / "netrc" if place == "symlinked" else self.file
+        self.foreign = _text(shape, dice)
+        self.rival = _Rival(self.real, dice.randrange(2**32)) if rival else None
+        self.counts["netrc"] = 1
+        self.counts[place] += 1
+        self.counts["rival"] = int(rival)
+
+    @contextlib.contextmanager
+    def set_up(self) -> Iterator[None]:
+        self.real.parent.mkdir(mode=0o700, exist_ok=True)
+        if self.place == "symlinked":
+            self.file.symlink_to("dotfiles/netrc")
+        self.real.write_bytes(self.foreign)
+        self.real.chmod(0o600)
+        self.readable = _read_by_python(self.real) is not None
+        if self.place == "mounted":
+            beneath = self.state / "netrc"
+            shutil.copy(self.real, beneath)
+            world.mount("--bind", str(beneath), str(self.real))
+        try:
+            self.deliver(0)  # also to see how long it takes
+            self.begun = self.dice.random() < 0.8
+            if not self.begun:
+                self.real.write_bytes(self.foreign)
+            yield
+        finally:
+            if self.place == "mounted":
+                subprocess.run(["umount", "--lazy", str(self.real)], check=True, capture_output=True)
+
+    def text(self, number: int) -> bytes:
+        if number == 0 and not self.begun:
+            return self.foreign
+        bom = BOM if self.foreign.startswith(BOM) else b""
+        return bom + _block(number) + self.foreign[len(bom) :]
+
+    def watch(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        with self.rival or contextlib.nullcontext():
+            if self.rival or self.place == "mounted" or self.dice.random() < 0.5:
+                time.sleep(seconds)
+            else:
+                while time.monotonic() < until:
+                    self._look()
+
+    def _look(self) -> None:
+        found = self.real.read_bytes()
+        self.counts["looks"] += 1
+        number = _number(found)
+        if found != self.text(number or 0):
+            self.break_law(f"a reader saw {found[:300]!r} of {len(found)} bytes")
+
+    def judge(self, done: int) -> None:
+        found = self.real.read_bytes()
+        beside = self.real.with_name(f".{self.real.name}.uvtokend")
+        self.counts["leftovers"] += beside.exists()
+        hosts = _read_by_python(self.real)
+        if hosts is not None:
+            self.counts["parsed"] += 1
+            ours = {victim.HOSTS.index(host): hosts[host] for host in victim.HOSTS if host in hosts}
+            if len({*ours.values()}) > 1:
+                self.break_law("one entry is old and one is new")
+        elif self.readable:
+            self.break_law(f"Python's netrc cannot read {found[:300]!r}")
+        if self.rival is None:
+            self.counts["late"] += found == self.text(done + 1)
+            if found not in {self.text(done), self.text(done + 1)}:
+                self.break_law(f"after {done} deliveries there stands {found[:300]!r} of {len(found)} bytes")
+
+    def judge_next(self, number: int) -> None:
+        found = self.real.read_bytes()
+        if self.rival is None:
+            if found != self.text(number):
+                self.break_law(f"the next delivery makes {found[:300]!r} of {len(found)} bytes")
+        else:
+            self.counts["edits"] += len(self.rival.lines)
+            lines = found.removeprefix(_block(number)).splitlines(keepends=True)
+            lost = Counter(self.foreign.splitlines(keepends=True)) + Counter(self.rival.lines) - Counter(lines)
+            added = Counter(lines) - Counter(self.foreign.splitlines(keepends=True)) - Counter(self.rival.lines)
+            if lost or added or not found.startswith(_block(number)):
+                self.break_law(f"beside a rival, lost {[*lost]}, added {[*added]}")
+        if self.real.stat().st_mode & 0o777 != 0o600:
+            self.break_law("the netrc is open to others, or can be run")
+        standing = sorted(os.listdir(self.real.parent))
+        if standing != sorted([self.real.name]):
+            self.break_law(f"litter: {standing}")
+        if self.place == "symlinked" and not self.file.is_symlink():
+            self.break_law("the symlink is gone")
+
+
+class _Store(_Scene):
+    def __init__(self, folder: Path, dice: random.Random, by_uv: bool) -> None:
+        home = folder / "credentials"
+        home.mkdir(mode=0o700)
+        super().__init__(folder, dice, "store", home / "credentials.toml", f"uv's store {'by uv' if by_uv else ''}")
+        self.by_uv = by_uv
+        self.counts["by uv" if by_uv else "directly"] = 1
+
+    @contextlib.contextmanager
+    def set_up(self) -> Iterator[None]:
+        # What uv would write, or what it would not keep: that is then edited by us.
+        plain = COMMENTED.replace(b"# mine\n", b"").replace(b" # first", b"").replace(b"'", b'"')
+        self.file.write_bytes(plain if self.by_uv else COMMENTED)
+        self.file.chmod(0o600)
+        self.deliver(0)
+        yield
+
+    def judge(self, done: int) -> None:
+        _until_ended(self.state)
+        text = self.file.read_bytes()
+        self.counts["leftovers"] += self.file.with_name("credentials.toml.new").exists()
+        for host in victim.HOSTS:
+            found = self._secret(host)
+            if found not in {victim.entries(number)[0].password.reveal() for number in (done, done + 1)}:
+                self.break_law(f"after {done} deliveries uv's store says of {host} {found!r}: {text!r}")
+        self._judge_foreign()
+
+    def judge_next(self, number: int) -> None:
+        wanted = victim.entries(number)[0].password.reveal()
+        if [self._secret(host) for host in victim.HOSTS] != [wanted, wanted]:
+            self.break_law(f"the next delivery makes {self.file.read_bytes()!r}")
+        self._judge_foreign()
+        litter = {*os.listdir(self.file.parent)} - {f"credentials.toml{end}" for end in ("", ".lock", ".uvtokend")}
+        if litter - {".lock", ".gitignore"}:
+            self.break_law(f"litter: {litter}")
+        asked = subprocess.run(
+            [find_uv(), "auth", "token", f"https://{victim.HOSTS[0]}/soak", "--username", victim.LOGIN, "--no-config"],
+            env={"HOME": str(self.state), "PATH": os.defpath, "UV_CREDENTIALS_DIR": str(self.file.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if asked.stdout.strip() != wanted:
+            self.break_law(f"uv itself reads {asked.stdout!r}, {asked.stderr!r}")
+
+    def _secret(self, host: str) -> str | None:
+        records = tomllib.loads(self.file.read_text())["credential"]
+        mine = [record["password"] for record in records if record["service"] == f"https://{host}/soak"]
+        return mine[0] if len(mine) == 1 else None
+
+    def _judge_foreign(self) -> None:
+        if not self.by_uv and not self.file.read_bytes().startswith(COMMENTED):
+            self.break_law(f"foreign text is lost: {self.file.read_bytes()!r}")
+        records = tomllib.loads(self.file.read_text())["credential"]
+        if not any(record["username"] == "f" and record["password"] == "theirs" for record in records):
+            self.break_law(f"a foreign record is lost: {records}")
+
+
+class _Rival:
+    """Adds lines to the netrc, each with a number, in each of the ways in which programs do; a context manager."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.lines: list[bytes] = []
+        self._path = path
+        self._dice = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._edit)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _edit(self) -> None:
+        while not self._stop.is_set():
+            line = b"machine r%d.example login rival password mine\n" % len(self.lines)
+            self._dice.choice([self._append, self._rename, self._in_place])(line)
+            self.lines.append(line)
+            self._stop.wait(self._dice.uniform(0, 0.01))
+
+    def _append(self, line: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            file.write(line)
+
+    def _rename(self, line: bytes) -> None:
+        beside = self._path.with_name(".netrc.rival")
+        beside.write_bytes(self._path.read_bytes() + line)
+        beside.chmod(0o600)
+        beside.replace(self._path)
+
+    def _in_place(self, line: bytes) -> None:
+        text = self._path.read_bytes() + line
+        with self._path.open("wb", buffering=0) as file:
+            file.write(text)
+
+
+def _draw(number: int, folder: Path, dice: random.Random) -> _Scene:
+    if dice.random() < STORE:
+        return _Store(folder, dice, by_uv=number % 2 == 0)
+    if dice.random() < RIVAL:
+        return _Netrc(folder, dice, "plain", rival=True, place="")
+    shapes = ["plain", "plain", "carriage returns", "no last line end", "undecodable", "byte order mark", "empty"]
+    shape = "megabyte" if dice.random() < 0.02 else dice.choice([*shapes, "soup"])
+    place = dice.choice(["", "", "", "symlinked", "mounted" if world.may_mount() else ""])
+    return _Netrc(folder, dice, shape, rival=False, place=place)
+
+
+def _text(shape: str, dice: random.Random) -> bytes:
+    text = b"".join(dice.choices(LINES, k=dice.randint(0, 30)))
+    match shape:
+        case "plain":
+            return b"".join(
+                line for line in dice.choices(LINES, k=12) if not line.startswith((b"# ", b"\n", b"macdef"))
+            )
+        case "carriage returns":
+            return text.replace(b"\n", b"\r\n")
+        case "no last line end":
+            return text.rstrip(b"\n")
+        case "undecodable":
+            return text + b"machine u.example login \xff\xfe password \x80\n" + dice.randbytes(100).replace(b"#", b"")
+        case "byte order mark":
+            return BOM + text
+        case "empty":
+            return b""
+        case "megabyte":
+            return b"".join(b"machine host%d.example login me password mine\n" % number for number in range(22_000))
+    return text
+
+
+def _block(number: int) -> bytes:
+    lines = (
+        f"machine {each.host} login {each.login} password {each.password.reveal()}\n" for each in victim.entries(number)
+    )
+    return b"".join([BEGIN, *(line.encode() for line in lines), END])
+
+
+def _number(text: bytes) -> int | None:
+    """Return after which delivery our block looks like that."""
+    _, found, rest = text.partition(b" password t")
+    return int(rest.partition(b".")[0]) if found and BEGIN in text else None
+
+
+def _read_by_python(path: Path) -> Mapping[str, tuple[str, str | None, str]] | None:
+    try:
+        return oracle.netrc(str(path)).hosts
+    except (oracle.NetrcParseError, UnicodeDecodeError):
+        return None
+
+
+def _until_ended(home: Path) -> None:
+    """Wait until no child of a victim lives any more: a uv goes on, and one that had just been forked holds a lock."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if f"HOME={home}\0".encode() in Path("/proc", name, "environ").read_bytes():
+                    time.sleep(0.005)
+                    break
+        else:
+            return

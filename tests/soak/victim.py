@@ -1,0 +1,66 @@
+"""A process that delivers one token after another, and says so each time, until it is killed.
+
+    python tests/soak/victim.py netrc|store FILE STATE_FOLDER
+
+Token 0 is what stands when it begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+
+from uvtokend.core.model import Entry, Secret
+from uvtokend.core.netrc import Ours
+from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.daemon.uv_store import UvStoreSink
+
+HOSTS = ("a.example", "b.example")
+LOGIN = "uvtokend-soak"
+#: How many tokens are taken for ours; no victim lives longer.
+MOST = 2000
+
+
+def entries(number: int) -> list[Entry]:
+    """Return what stands after that many deliveries; the lengths differ, so that texts grow and shrink."""
+    token = f"t{number}." + "x" * (number * 37 % 200)
+    return [Entry(host, LOGIN, Secret(token), f"https://{host}/soak") for host in HOSTS]
+
+
+def ours() -> Ours:
+    """Return what a daemon knows that it delivered."""
+    known = [
+        (LOGIN, hashlib.sha256(entries(number)[0].password.reveal().encode()).hexdigest()) for number in range(MOST)
+    ]
+    return dict.fromkeys(HOSTS, known)
+
+
+def deliver(kind: str, file: str, state_folder: str, number: int) -> None:
+    """Make one delivery with sinks of its own, as a daemon does that has just begun."""
+    if kind == "netrc":
+        NetrcSink(file).deliver(entries(number), ours())
+        return
+    store = UvStoreSink(file, state_folder)
+    try:
+        store.deliver(entries(number), {})
+    finally:
+        store.close()
+
+
+def main(words: Sequence[str]) -> None:
+    """Deliver until killed."""
+    kind, file, state_folder = words
+    known = ours()
+    netrc, store = NetrcSink(file), UvStoreSink(file, state_folder)
+    for number in range(MOST):
+        if number and kind == "netrc":
+            netrc.deliver(entries(number), known)
+        elif number:
+            store.deliver(entries(number), {})
+        os.write(1, b"%d\n" % number)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
