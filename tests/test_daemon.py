@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import netrc
 import random
+import re
 import signal
 import sys
 import time
@@ -49,6 +50,11 @@ def tokens(laptop: Laptop) -> dict[str, str]:
     if not laptop.netrc.exists():
         return {}
     return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
+
+
+def written(laptop: Laptop) -> list[bytes]:
+    """Return the tokens of a.example's entries, also in a file that Python's netrc refuses."""
+    return re.findall(rb"^machine a\.example login \S+ password (\S+)", laptop.netrc.read_bytes(), re.MULTILINE)
 
 
 def start(laptop: Laptop) -> None:
@@ -265,6 +271,25 @@ def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(laptop: Lapto
     assert laptop.uvtokend("refresh").returncode == 0
     assert laptop.netrc.read_text().count("a.example") == 1
     assert set(tokens(laptop)) == {"a.example", "mine.example"}
+
+
+def test_a_fight_over_our_block_ends_in_blocked(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """The first change is undone; a second one within a minute stays, until the person who ended it says refresh."""
+    laptop.netrc.write_bytes(FOREIGN)
+    start(laptop)
+    [ours] = written(laptop)
+    theirs = laptop.netrc.read_bytes().replace(ours, b"theirs")
+    laptop.netrc.write_bytes(theirs)
+    until(lambda: index(laptop)["delivered"] and written(laptop) == [ours])
+    laptop.netrc.write_bytes(theirs)
+    until(lambda: index(laptop)["state"] == "blocked")
+    found = index(laptop)
+    assert (found["last_error"]["reason"], found["delivered"]) == ("contested", False)
+    assert found["last_error"]["hint"].endswith("uvtokend refresh")
+    assert laptop.netrc.read_bytes() == theirs
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert cloud.valid(written(laptop)[0].decode())
+    assert laptop.netrc.read_bytes().endswith(FOREIGN)
 
 
 def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: Laptop) -> None:

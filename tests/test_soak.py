@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import socket
+from urllib.request import urlopen
 
 import pytest
 
+from patience import PATIENCE
 from soak import daemon
 from soak.faults import FAULTS
-from soak.schedule import schedule
+from soak.schedule import Fault, schedule
 from soak.verdict import (
     DELIVERY,
     PROMISE,
@@ -24,6 +27,7 @@ from soak.verdict import (
     rot,
     until,
 )
+from uvtokend.sandbox.web import Answer, Server
 
 LIFE = 20.0
 FIRST, SECOND = Token(100, 120), Token(109, 129)
@@ -117,9 +121,22 @@ def test_a_seed_draws_the_same_faults_again() -> None:
     assert DELIVERY < LIFE / 4
 
 
+def test_a_cloud_that_is_down_refuses_and_comes_back() -> None:
+    """Whoever knows its address finds nobody there, and then finds it there again."""
+    with Server(lambda _: Answer()) as server:
+        for _ in range(2):
+            server.down()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", server.port))
+            server.up()
+            with urlopen(server.url, timeout=PATIENCE) as answer:
+                assert answer.status == 200
+
+
 def test_a_small_soak() -> None:
-    """Through a cloud that fails, a daemon that is killed and rivals, nothing is stale and nothing lost."""
-    result = daemon.soak(149, 14, ["500", "daemon killed", "rivals"], print, life=10)
+    """Through a cloud that is away, a daemon that is killed and rivals, nothing is stale and nothing lost."""
+    faults = [Fault("cloud down", 5.5, 0.5, 0), Fault("daemon killed", 1, 0.5, 0), Fault("rivals", 2, 0.5, 0)]
+    result = daemon.soak(149, 0, faults, print, life=10)
     assert result.broken == ()
     assert int(result.figures["installs owed to work"]) > 5
     assert int(result.figures["rivals' edits"]) > 5
@@ -129,5 +146,5 @@ def test_a_broken_daemon_is_caught() -> None:
     """One that never refreshes is to blame for what fails, fault or no fault."""
     never = "import datetime\nfrom uvtokend.core import policy\npolicy.refresh_at = "
     never += "lambda credential, *_: credential.expires_at + datetime.timedelta(days=1)\n"
-    result = daemon.soak(3, 10, [], print, life=6, broken=never)
+    result = daemon.soak(3, 9, [], print, life=6, broken=never)
     assert any("an avoidable failure" in sentence for sentence in result.broken)

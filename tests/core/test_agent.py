@@ -526,6 +526,20 @@ def test_a_rival_that_comes_back_within_a_minute_is_given_way_to() -> None:
     assert agent.deliveries["netrc"].retry_at == after(50 + 300 * (1 - 0.5 / 20))
 
 
+def test_a_person_who_asks_for_a_refresh_ends_the_fight() -> None:
+    """The rival was ended, as the hint says: the next delivery does not yield, nor does one in flight count."""
+    contested = Failure("transient", "contested", "Another program changes our block.", "end it")
+    wanted = (entry("corp.example", "c"),)
+    for asked_in_flight in (False, True):
+        agent = both()
+        drift(agent, after(1))
+        agent.handle(DeliveryEnded(wanted, 0.5, rival=True), after(1))
+        assert drift(agent, after(2)).yielding
+        steps = [RefreshAsked(("corp",)), DeliveryEnded(wanted, 0.5, contested)]
+        actions = [agent.handle(step, after(3)) for step in (steps if asked_in_flight else reversed(steps))][1]
+        assert Deliver(wanted, "netrc", wanted) in actions
+
+
 def test_a_rival_that_comes_back_later_is_undone_again() -> None:
     """An editor that takes our block out every few minutes is no fight; nor is one that changed only foreign text."""
     agent = both()

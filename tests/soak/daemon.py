@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -49,16 +49,25 @@ def run(seed: int, scale: float, say: Say) -> Result:
     for name, why in missing.items():
         if why is not None:
             say(f"left out: {name}: {why}")
-    return soak(seed, scale * MINUTES * 60, [name for name, why in missing.items() if why is None], say)
+    seconds, kinds = scale * MINUTES * 60, [name for name, why in missing.items() if why is None]
+    return soak(seed, seconds, _for(seconds, schedule(seed, kinds, LIFE)), say)
 
 
-def soak(seed: int, seconds: float, kinds: Sequence[str], say: Say, life: float = LIFE, broken: str = "") -> Result:
-    """Soak for a time, and at least through one fault, if there are kinds of them.
+def _for(seconds: float, faults: Iterator[Fault]) -> Iterator[Fault]:
+    end = time.time() + seconds
+    for fault in faults:
+        yield fault
+        if time.time() > end:
+            return
+
+
+def soak(seed: int, seconds: float, faults: Iterable[Fault], say: Say, life: float = LIFE, broken: str = "") -> Result:
+    """Soak through all the faults, and at least for a time.
 
     Args:
-        seed: Of all dice.
-        seconds: How long.
-        kinds: Which faults.
+        seed: Of the rival's dice.
+        seconds: How long at least.
+        faults: They, one after the other.
         say: Is told what happens.
         life: Seconds that a token lives.
         broken: Python that the daemon runs before anything else: how a test breaks it.
@@ -67,7 +76,7 @@ def soak(seed: int, seconds: float, kinds: Sequence[str], say: Say, life: float 
     keep = True
     try:
         with (folder / "soak.jsonl").open("w", buffering=1) as log:
-            result = _Soak(World(folder, life, broken), seed, say, log).run(schedule(seed, kinds, life), seconds)
+            result = _Soak(World(folder, life, broken), seed, say, log).run(faults, seconds)
         keep = bool(result.broken)
     except KeyboardInterrupt:
         keep = False
@@ -96,8 +105,8 @@ class _Soak:
         self._broken: list[str] = []
         self._lost = 0
 
-    def run(self, faults: Iterator[Fault], seconds: float) -> Result:
-        """Go through faults until the time is over, and say how it went."""
+    def run(self, faults: Iterable[Fault], seconds: float) -> Result:
+        """Go through the faults, wait until the time is over, and say how it went."""
         began = time.time()
         threads = [threading.Thread(target=self._watch), *(threading.Thread(target=self._install) for _ in "12")]
         with self._world, self._rival:
@@ -108,10 +117,7 @@ class _Soak:
                 self._peace(self._world.life / 4)
                 for fault in faults:
                     self._fault(fault)
-                    if time.time() - began > seconds:
-                        break
-                else:
-                    self._peace(began + seconds - time.time())
+                self._peace(began + seconds - time.time())
             finally:
                 self._stop.set()
                 for thread in threads:
@@ -194,6 +200,8 @@ class _Soak:
     def _result(self, began: float, ended: float) -> Result:
         troubles = sorted([*self._troubles, *self._rival.troubles], key=lambda trouble: trouble.begin)
         tokens, sightings = self._world.tokens(), tuple(self._sightings)
+        for token in tokens:
+            self._note("issued", "a token", began=token.issued)
         why = {
             install: verdict.excuse(install, tokens, troubles, sightings, self._world.life)
             for install in self._installs

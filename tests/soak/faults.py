@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -200,12 +199,8 @@ def _root() -> str | None:
     return "nothing is locked for root" if os.geteuid() == 0 else None
 
 
-def _not_linux() -> str | None:
-    return None if sys.platform == "linux" else "only Linux lets a socket refuse and keep its port"
-
-
 FAULTS: Mapping[str, Kind] = {
-    "cloud down": Kind(cloud_down, "fetch", _not_linux),
+    "cloud down": Kind(cloud_down, "fetch"),
     "cloud slow": Kind(cloud_slow, "fetch"),
     "429": Kind(throttled, "fetch"),
     "500": Kind(server_error, "fetch"),

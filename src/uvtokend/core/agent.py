@@ -388,6 +388,9 @@ class Agent:
             self._report_foreign()
 
     def _delivery_failed(self, sink: Sink, before: Delivery, failure: Failure, now: datetime, roll: float) -> None:
+        if failure.reason == CONTESTED and before.rival_at is None:  # it yielded, but somebody has asked meanwhile
+            self.deliveries[sink] = replace(before, in_flight=False)
+            return
         failures = before.failures + 1
         wait = policy.probe(roll) if failure.reason == CONTESTED else policy.backoff(failures, failure, False, roll)
         if before.failure != failure:
@@ -402,8 +405,9 @@ class Agent:
         )
 
     def _deliver_again(self) -> None:
-        """Wait no longer for the next try of a delivery."""
-        self.deliveries = {sink: replace(delivery, retry_at=None) for sink, delivery in self.deliveries.items()}
+        """Wait no longer for the next try of a delivery, and yield to no rival of before."""
+        known = self.deliveries.items()
+        self.deliveries = {sink: replace(delivery, retry_at=None, rival_at=None) for sink, delivery in known}
 
     def _refresh_asked(self, event: RefreshAsked) -> None:
         wanted = dict.fromkeys(index.request for index in self.indexes if index.name in event.names)

@@ -64,14 +64,17 @@ class Server:
         self._thread.start()
 
     def down(self) -> None:
-        """Refuse connections until `up`, and keep the port: Linux lets a socket that was shut down listen anew."""
+        """Refuse connections until `up`, and keep the port: a socket that is bound and does not listen does both."""
         self._server.shutdown()
         self._thread.join()
-        self._server.socket.shutdown(socket.SHUT_RDWR)
+        self._server.socket.close()
+        self._server.socket = socket.socket()
+        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._server.socket.bind(self._server.server_address)
 
     def up(self) -> None:
         """Listen again after `down`."""
-        self._server.socket.listen(self._server.request_queue_size)
+        self._server.server_activate()
         self._serve()
 
     def _answer(self, call: Call) -> Answer:
