@@ -535,7 +535,7 @@ def test_a_person_who_asks_for_a_refresh_ends_the_fight() -> None:
         drift(agent, after(1))
         agent.handle(DeliveryEnded(wanted, 0.5, rival=True), after(1))
         assert drift(agent, after(2)).yielding
-        steps = [RefreshAsked(("corp",)), DeliveryEnded(wanted, 0.5, contested)]
+        steps: list[Event] = [RefreshAsked(("corp",)), DeliveryEnded(wanted, 0.5, contested)]
         actions = [agent.handle(step, after(3)) for step in (steps if asked_in_flight else reversed(steps))][1]
         assert Deliver(wanted, "netrc", wanted) in actions
 
