@@ -28,10 +28,11 @@ def run(seed: int, scale: float, say: Say) -> Result:
     dice = random.Random(seed)
     files, samples, lines, over_socket = (max(1, round(scale * number)) for number in (FILES, UV, LINES, SOCKET))
     netrcs, hostile = Netrcs(dice), Lines(dice)
-    for _ in range(files):
+    for number in range(files):
         netrcs.judge_one()
+        if (number + 1) % 10_000 == 0:
+            say(f"{number + 1} netrc files")
     netrcs.close()
-    say(f"{files} netrc files")
     for _ in range(lines):
         hostile.judge_control()
         hostile.judge_worker()

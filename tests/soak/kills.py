@@ -86,7 +86,8 @@ def run(seed: int, scale: float, say: Say) -> Result:
         "looks at the file meanwhile": counts["looks"],
         "kills that left a file beside it": counts["leftovers"],
         "kills after the exchange": counts["late"],
-        "kills after which Python's netrc read it": counts["parsed"],
+        "netrc files that Python's netrc could read before": counts["readable"],
+        "... and after the kill": counts["parsed"],
     }
     return Result("kills", figures, tuple(broken))
 
@@ -176,6 +177,7 @@ class _Netrc(_Scene):
         self.place = place
         self.real = home / "dotfiles" / "netrc" if place == "symlinked" else self.file
         self.foreign = _text(shape, dice)
+        self.missing = shape == "missing"
         self.rival = _Rival(self.real, dice.randrange(2**32)) if rival else None
         self.counts["netrc"] = 1
         self.counts[place] += 1
@@ -186,9 +188,8 @@ class _Netrc(_Scene):
         self.real.parent.mkdir(mode=0o700, exist_ok=True)
         if self.place == "symlinked":
             self.file.symlink_to("dotfiles/netrc")
-        self.real.write_bytes(self.foreign)
-        self.real.chmod(0o600)
-        self.readable = _read_by_python(self.real) is not None
+        self._write_foreign()
+        self.readable = self.missing or _read_by_python(self.real) is not None
         if self.place == "mounted":
             beneath = self.state / "netrc"
             shutil.copy(self.real, beneath)
@@ -197,11 +198,23 @@ class _Netrc(_Scene):
             self.deliver(0)  # also to see how long it takes
             self.begun = self.dice.random() < 0.8
             if not self.begun:
-                self.real.write_bytes(self.foreign)
+                self._write_foreign()
             yield
         finally:
             if self.place == "mounted":
                 subprocess.run(["umount", "--lazy", str(self.real)], check=True, capture_output=True)
+
+    def _write_foreign(self) -> None:
+        if self.missing:
+            self.real.unlink(missing_ok=True)
+        else:
+            self.real.write_bytes(self.foreign)
+            self.real.chmod(0o600)
+
+    def _read(self) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return self.real.read_bytes()
+        return b""
 
     def text(self, number: int) -> bytes:
         if number == 0 and not self.begun:
@@ -219,19 +232,20 @@ class _Netrc(_Scene):
                     self._look()
 
     def _look(self) -> None:
-        found = self.real.read_bytes()
+        found = self._read()
         self.counts["looks"] += 1
         number = _number(found)
         if found != self.text(number or 0):
             self.break_law(f"a reader saw {found[:300]!r} of {len(found)} bytes")
 
     def judge(self, done: int) -> None:
-        found = self.real.read_bytes()
+        found = self._read()
         beside = self.real.with_name(f".{self.real.name}.uvtokend")
         self.counts["leftovers"] += beside.exists()
-        hosts = _read_by_python(self.real)
+        self.counts["readable"] += self.readable
+        hosts = {} if self.missing and not found else _read_by_python(self.real)
         if hosts is not None:
-            self.counts["parsed"] += 1
+            self.counts["parsed"] += self.readable
             ours = {victim.HOSTS.index(host): hosts[host] for host in victim.HOSTS if host in hosts}
             if len({*ours.values()}) > 1:
                 self.break_law("one entry is old and one is new")
@@ -243,7 +257,7 @@ class _Netrc(_Scene):
                 self.break_law(f"after {done} deliveries there stands {found[:300]!r} of {len(found)} bytes")
 
     def judge_next(self, number: int) -> None:
-        found = self.real.read_bytes()
+        found = self._read()
         if self.rival is None:
             if found != self.text(number):
                 self.break_law(f"the next delivery makes {found[:300]!r} of {len(found)} bytes")
@@ -368,12 +382,15 @@ def _draw(number: int, folder: Path, dice: random.Random) -> _Scene:
         return _Netrc(folder, dice, "plain", rival=True, place="")
     shapes = ["plain", "plain", "carriage returns", "no last line end", "undecodable", "byte order mark", "empty"]
     shape = "megabyte" if dice.random() < 0.02 else dice.choice([*shapes, "soup"])
+    if dice.random() < 0.1:
+        return _Netrc(folder, dice, "missing", rival=False, place=dice.choice(["", "symlinked"]))
     place = dice.choice(["", "", "", "symlinked", "mounted" if world.may_mount() else ""])
     return _Netrc(folder, dice, shape, rival=False, place=place)
 
 
 def _text(shape: str, dice: random.Random) -> bytes:
-    text = b"".join(dice.choices(LINES, k=dice.randint(0, 30)))
+    lines = LINES if dice.random() < 0.3 else LINES[:-2]  # the last two together are what no reader survives
+    text = b"".join(dice.choices(lines, k=dice.randint(0, 30)))
     match shape:
         case "plain":
             return b"".join(
@@ -387,7 +404,7 @@ def _text(shape: str, dice: random.Random) -> bytes:
             return text + b"machine u.example login \xff\xfe password \x80\n" + dice.randbytes(100).replace(b"#", b"")
         case "byte order mark":
             return BOM + text
-        case "empty":
+        case "empty" | "missing":
             return b""
         case "megabyte":
             return b"".join(b"machine host%d.example login me password mine\n" % number for number in range(22_000))
