@@ -1,13 +1,19 @@
-"""Netrc files of every shape and edits of them, against Python's `netrc`; a sample against uv itself."""
+"""Netrc files of every shape and edits of them, against Python's `netrc`; a sample against uv itself.
+
+Two things that an edit cannot help are counted, and no broken law: words of others that reach into our block, or our
+marks into theirs, as nobody's editor makes but our generator does; and a comment of several words at the top of a file,
+which Python and uv read as a part of it where it is the first thing there, and not where it stands below an entry.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import netrc as oracle
 import random
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from readers import sent, uv
@@ -49,9 +55,14 @@ FIGURES = (
     "... of files that Python refuses",
     "... with a fatal problem, which is told",
     "... compared with what Python's netrc reads",
-    "... where words of others had changed our entry",
+    "... where words of others reached into our block",
+    "... where a comment at the top is one only below an entry",
     "adoptions",
 )
+
+#: A word of others that takes the next one, which is ours.
+_OPEN = re.compile(rb"(?:^|\s)(?:machine|login|user|account|password|macdef)\s+(?:#uvtokend:|machine\s)")
+_GUARD = b"machine guard login g password g\n#end\n"
 
 Hosts = Mapping[str, tuple[str, str | None, str]]
 
@@ -112,29 +123,30 @@ class Netrcs:
         self._compare(changed, after, before, written)
 
     def _compare(self, before: bytes, after: Edit, ours: Sequence[Entry], written: Sequence[Entry]) -> None:
+        """Hold what Python reads after an edit against what it read before."""
         self.counts["edits"] += 1
         old = self._read(before)
+        values = {one.host: _values(one) for one in ours}
         if old is None:
             self.counts["... of files that Python refuses"] += 1
-            return
-        if any(problem.fatal for problem in after.problems):
+        elif any(problem.fatal for problem in after.problems):
             self.counts["... with a fatal problem, which is told"] += 1
-            return
+        elif _OPEN.search(before) or any(old.get(host, value) != value for host, value in values.items()):
+            self.counts["... where words of others reached into our block"] += 1
+        else:
+            self.counts["... compared with what Python's netrc reads"] += 1
+            self._same(before, old, after, written, {*values, *(entry.host for entry in written)})
+
+    def _same(self, before: bytes, old: Hosts, after: Edit, written: Sequence[Entry], mine: Collection[str]) -> None:
         new = self._read(after.text)
-        if new is None:
-            self._break("Python reads the file no more", before)
-            return
         for entry in written:
-            found = (entry.login, "", entry.password.reveal())
-            self._law("Python reads what we wrote", new.get(entry.host) == found, before)
-        values = {one.host: (one.login, "", one.password.reveal()) for one in ours}
-        if any(host in old and old[host] != value for host, value in values.items()):
-            self.counts["... where words of others had changed our entry"] += 1
-            return  # without it they fall to another one
-        self.counts["... compared with what Python's netrc reads"] += 1
-        mine = {*values, *(entry.host for entry in written)}
-        others = [{host: read for host, read in hosts.items() if host not in mine} for hosts in (old, new)]
-        self._law("Python reads the others as before", others[0] == others[1], before)
+            self._law("Python reads what we wrote", (new or {}).get(entry.host) == _values(entry), before)
+        if new is not None and _without(mine, old) == _without(mine, new):
+            return
+        self.counts["... where a comment at the top is one only below an entry"] += 1
+        below = [_without(mine, self._read(_GUARD + text)) for text in (before, after.text)]
+        alike = _without(mine, new) == below[0] or _without(mine, old) == below[1]
+        self._law("Python reads the others as before", alike, before)
 
     def _adopted(self, text: bytes, foreign: bytes, wanted: Sequence[Entry]) -> None:
         host = self.dice.choice([*OTHERS, "a.example"])
@@ -176,12 +188,12 @@ class Netrcs:
         elif kind < 0.8:
             text = "".join(dice.choice(WORDS) + dice.choice(GAPS) for _ in range(dice.randint(0, 16))).encode()
         elif kind < 0.9:
-            text = dice.randbytes(dice.randint(0, 60)).replace(b"#", b"")
+            text = dice.randbytes(dice.randint(0, 60)).translate(None, b"#\r")
         else:
-            text = "".join(dice.choices(PIECES, k=4)).encode() + dice.randbytes(8).replace(b"#", b"")
+            text = "".join(dice.choices(PIECES, k=4)).encode() + dice.randbytes(8).translate(None, b"#\r")
         shape = dice.random()
         if shape < 0.1:
-            text = text.replace(b"\n", b"\r\n")
+            text = _carriage_returns(text)
         elif shape < 0.15:
             text = b"\xef\xbb\xbf" + text
         elif shape < 0.3:
@@ -215,7 +227,7 @@ class Netrcs:
             case 2:
                 return b"".join(line for line in lines if not line.startswith(b"#"))
             case 3:
-                return b"".join(lines).replace(b"\n", b"\r\n")
+                return _carriage_returns(text)
             case 4:
                 return text + text[dice.randint(0, len(text)) :]
             case 5:
@@ -257,6 +269,20 @@ def against_uv(dice: random.Random, samples: int, folder: Path) -> list[str]:
         for name in texts
         if got[name] != expected[name]
     ]
+
+
+def _values(entry: Entry) -> tuple[str, str | None, str]:
+    return entry.login, "", entry.password.reveal()
+
+
+def _without(mine: Collection[str], hosts: Hosts | None) -> Hosts | None:
+    """Return what is read of others; None where nothing can be read."""
+    return None if hosts is None else {host: read for host, read in hosts.items() if host not in {*mine, "guard"}}
+
+
+def _carriage_returns(text: bytes) -> bytes:
+    """Return a text with CRLF; a lone CR ends a line for Python alone."""
+    return text.replace(b"\r", b"").replace(b"\n", b"\r\n")
 
 
 def _ours(entries: Sequence[Entry]) -> Ours:
