@@ -186,6 +186,7 @@ class Laws:
     def woke(self, now: float, flights: Collection[Request]) -> None:
         self.prods.append(now)
         self.woke_at = now
+        self.overwrote = -math.inf  # and so does a sleep
         self.all_excused = now + SETTLE
         self._no_more_waiting(now, flights)
 
@@ -203,8 +204,10 @@ class Laws:
     def not_delivered(self, now: float, failure: Failure) -> None:
         self.all_excused = now + (300.0 if failure.reason == "contested" else 30.0) + SETTLE
 
-    def asked(self, waiter: int, now: float) -> None:
+    def asked(self, waiter: int, now: float, due_only: bool) -> None:
         self.prods.append(now)
+        if not due_only:
+            self.overwrote = -math.inf  # a person's word ends the yielding
         self.waiters[waiter] = now
 
     def answered(self, waiter: int) -> None:

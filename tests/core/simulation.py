@@ -297,7 +297,7 @@ class World:
         known = tuple(index.name for index in self.agent.indexes)
         chosen = known if names is None else tuple(name for name in names if name in known)
         self.serial += 1
-        self.laws.asked(self.serial, self.now)
+        self.laws.asked(self.serial, self.now, due_only)
         self.feed(core.RefreshAsked(chosen, self.serial, due_only))
 
     def rotate(self) -> None:
