@@ -60,8 +60,12 @@ FIGURES = (
     "adoptions",
 )
 
-#: A word of others that takes the next one, which is ours.
-_OPEN = re.compile(rb"(?:^|\s)(?:machine|login|user|account|password|macdef)\s+(?:#uvtokend:|machine\s)")
+#: A word of others that takes the next one, which is ours; or a comment of theirs that a quoted value of ours, without
+#: the mark between them, turns into words.
+_REACHING = re.compile(
+    rb"(?:^|\s)(?:machine|login|user|account|password|macdef)\s+(?:#uvtokend:|machine\s)"
+    rb'|machine (?:a\.|b\.|index\.)[^\n]*"\r?\n\s*#(?!uvtokend:)'
+)
 _GUARD = b"machine guard login g password g\n#end\n"
 
 Hosts = Mapping[str, tuple[str, str | None, str]]
@@ -131,7 +135,7 @@ class Netrcs:
             self.counts["... of files that Python refuses"] += 1
         elif any(problem.fatal for problem in after.problems):
             self.counts["... with a fatal problem, which is told"] += 1
-        elif _OPEN.search(before) or any(old.get(host, value) != value for host, value in values.items()):
+        elif _REACHING.search(before) or any(old.get(host, value) != value for host, value in values.items()):
             self.counts["... where words of others reached into our block"] += 1
         else:
             self.counts["... compared with what Python's netrc reads"] += 1
@@ -139,8 +143,9 @@ class Netrcs:
 
     def _same(self, before: bytes, old: Hosts, after: Edit, written: Sequence[Entry], mine: Collection[str]) -> None:
         new = self._read(after.text)
-        for entry in written:
-            self._law("Python reads what we wrote", (new or {}).get(entry.host) == _values(entry), before)
+        if new is not None:
+            for entry in written:
+                self._law("Python reads what we wrote", new.get(entry.host) == _values(entry), before)
         if new is not None and _without(mine, old) == _without(mine, new):
             return
         self.counts["... where a comment at the top is one only below an entry"] += 1
