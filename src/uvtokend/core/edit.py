@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import Array, Item
+from tomlkit.items import Item
 
 from uvtokend.core import indexes
 from uvtokend.core.model import Json
@@ -256,15 +256,12 @@ def _with_less(text: str, number: int) -> tuple[str, str]:
     return new, removed.strip() + "\n"
 
 
-def _array(text: str) -> tuple[tomlkit.TOMLDocument, Array]:
+def _array(text: str) -> tuple[tomlkit.TOMLDocument, Any]:
     try:
         document = tomlkit.parse(text)
-        array = document["index"]
-    except (TOMLKitError, ValueError) as error:
+    except (TOMLKitError, ValueError, RecursionError) as error:
         raise NotEditableError("Its list of indexes is written in an unusual way.") from error
-    if not isinstance(array, Array) or tomlkit.dumps(document) != text:
-        raise NotEditableError("Its list of indexes is written in an unusual way.")
-    return document, array
+    return document, document["index"]
 
 
 def _piece(longer: str, shorter: str) -> str | None:
