@@ -110,7 +110,21 @@ def test_one_more_comes_behind_all_else(text: str, glue: str) -> None:
 def test_several_are_set_apart() -> None:
     """A blank line stands between two."""
     assert edit.append("", [NEW, {"name": "b"}]) == RENDERED + '\n[[index]]\nname = "b"\n'
-    assert edit.append(TWO, []) == TWO + "\n"
+    assert edit.append(TWO, []) == TWO
+
+
+def test_remarks_come_last() -> None:
+    """As comments; where the list is one value, behind that, too."""
+    assert edit.append("# a", [{"name": "b"}], ["# x\n", "# y\n"]) == '# a\n\n[[index]]\nname = "b"\n\n# x\n\n# y\n'
+    assert edit.append("index = []\n", [{"name": "b"}], ["# x\n"]) == 'index = [{name = "b"}]\n\n# x\n'
+    assert edit.append("", [], ["# x\n"]) == "# x\n"
+
+
+def test_a_table_on_one_line() -> None:
+    """As a person would say it."""
+    assert (
+        edit.inline({"username": "YOU", "password": {"file": "~/x"}}) == 'username = "YOU", password = {file = "~/x"}'
+    )
 
 
 def test_the_line_ends_are_those_of_the_file() -> None:

@@ -7,22 +7,27 @@ From a project only names and URLs are taken: a checkout may be hostile. Keys as
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from uvtokend.core import indexes
+from uvtokend.core import edit, indexes
 from uvtokend.core.edit import Table
-from uvtokend.core.indexes import hostname
-from uvtokend.core.model import Env, Index, Json, Request, Sink
+from uvtokend.core.indexes import PROVIDERS, hostname
+from uvtokend.core.model import Env, Frozen, Index, Json, Request, Sink
 
 #: So many indexes of one file are looked at; nobody has more, and each one shown must be read by a person.
 MOST = 100
 #: As in the settings: what uv allows, but nothing that reads as an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
+_USER = re.compile(r"[A-Za-z0-9._@+-]+")
+_AZURE = "azure-artifacts"
+_AZURE_LOGIN = "VssSessionToken"
+#: What stands for a value that only the user knows.
+_EXAMPLES: Table = {"secret": {"file": "~/FILE"}, "login": "YOU", "text": "NAME"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class Candidate:
         place: The file or variable that names it.
         credential: A password stands in its URL there.
         line: What should stand there instead.
+        user: The user name in its URL, where it stands there without a password; else empty.
     """
 
     name: str | None
@@ -44,6 +50,7 @@ class Candidate:
     place: str
     credential: bool
     line: str
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +69,47 @@ class Addition:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """An index that only a person can add, since nobody else knows the way to log in.
+
+    Args:
+        candidate: What uv says of it.
+        remark: A comment for the configuration with the table, to be completed.
+    """
+
+    candidate: Candidate
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done about what was found.
 
     Args:
         additions: The indexes to be added.
+        drafts: Those to be written down as comments.
         conflicts: A sentence for each that cannot be added, with what to do.
+        cautions: Sentences about what uv cannot do with those to be added.
         unknown: Those of providers that were not recognised.
+        project: The lines that uv's own configuration needs, so that uv can tell two organisations apart.
     """
 
     additions: tuple[Addition, ...]
+    drafts: tuple[Draft, ...]
     conflicts: tuple[str, ...]
+    cautions: tuple[str, ...]
     unknown: tuple[Candidate, ...]
+    project: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """How an index is to be served: with the options of one that is there, or with new ones."""
+
+    candidate: Candidate
+    options: Table
+    request: Request
+    host: str
 
 
 # ------------------------------------------------------------------------------------------------------ what uv says
@@ -142,48 +178,52 @@ def _candidate(name: Json, url: Json, place: str, line: str) -> Iterator[Candida
     if parts.scheme in {"http", "https"} and parts.hostname:
         named = name if isinstance(name, str) and _NAME.fullmatch(name) else None
         provider = found[0] if found else None
-        yield Candidate(named, bare, provider, place, parts.password is not None, line.replace("{}", bare))
+        credential = parts.password is not None
+        user = unquote(parts.username or "")
+        kept = user if _USER.fullmatch(user) and not credential else ""
+        yield Candidate(named, bare, provider, place, credential, line.replace("{}", bare), kept)
 
 
 # ----------------------------------------------------------------------------------------------- what to do about it
 
 
 def plan(
-    candidates: Iterable[Candidate], known: Collection[Index], disabled: Collection[Index], profile: str | None
+    candidates: Iterable[Candidate],
+    known: Collection[Index],
+    disabled: Collection[Index],
+    profile: str | None,
+    text: str = "",
 ) -> Plan:
     """Return what is to be added, each URL once, in the order in which it was found.
-
-    An index on a host that the configuration has already gets the options of that one, as both must share a token.
 
     Args:
         candidates: What uv knows.
         known: What is configured.
         disabled: What is configured and switched off: it stays so.
         profile: The AWS profile in force, which is written down: the daemon may not see the variable.
+        text: The configuration, for the drafts that stand in it already.
     """
-    seen = {_bare(index.url) for index in (*known, *disabled)}
-    new: dict[str, Candidate] = {}
-    for candidate in candidates:
-        if _bare(candidate.url) not in seen:
-            new.setdefault(_bare(candidate.url), candidate)
-    chosen = [(candidate, _options(candidate, known, profile)) for candidate in new.values() if candidate.provider]
-    wanted = [(candidate, options, _request(candidate, options)) for candidate, options in chosen]
+    found = tuple(candidates)
+    new = _new(found, [*known, *disabled])
+    users = {_organisation(each.url): each.user for each in reversed(new) if each.provider == _AZURE and each.user}
+    choices = [_shared(each, known) or _fresh(each, profile, users) for each in new]
     there = {index.host: index for index in known}
-    free = [(_host(candidate.url), request) for candidate, _, request in wanted if _host(candidate.url) not in there]
-    sink_of = {**sinks(free), **{host: index.sink for host, index in there.items()}}
-    names = {index.name for index in (*known, *disabled)}
-    additions, conflicts = [], []
-    for candidate, options, request in wanted:
-        host = _host(candidate.url)
-        if host in there and sink_of[host] == "netrc" and there[host].request != request:
-            conflicts.append(_conflict(candidate, there[host]))
-            continue
-        name, note = _name(candidate, names)
-        names.add(name)
-        sink: Table = {} if sink_of[host] == "netrc" else {"sink": sink_of[host]}
-        additions.append(Addition(candidate, {"name": name, "url": candidate.url, **sink, **options}, note))
-    unknown = [candidate for candidate in new.values() if not candidate.provider]
-    return Plan(tuple(additions), tuple(conflicts), tuple(unknown))
+    conflicts = [each for each in choices if each.host in there and _conflict(each, there[each.host])]
+    possible = [each for each in choices if each.request.provider and each not in conflicts]
+    drafts = [each for each in possible if _undecided(each)]
+    good = [each for each in possible if each not in drafts]
+    sink_of = {**sinks((each.host, each.request) for each in good), **{host: there[host].sink for host in there}}
+    names = _Names(index.name for index in (*known, *disabled))
+    additions = [_addition(each, names, sink_of[each.host]) for each in good]
+    waiting = [each for each in drafts if _line(each.candidate) in text]
+    return Plan(
+        tuple(additions),
+        tuple(Draft(each.candidate, _remark(each, names)) for each in drafts if each not in waiting),
+        tuple([*filter(None, (_conflict(each, there[each.host]) for each in conflicts)), *map(_waiting, waiting)]),
+        tuple(_cautions(additions)),
+        tuple(each.candidate for each in choices if not each.request.provider),
+        tuple(_for_uv(additions, known, found)),
+    )
 
 
 def sinks(requests: Iterable[tuple[str, Request]]) -> dict[str, Sink]:
@@ -198,46 +238,174 @@ def sinks(requests: Iterable[tuple[str, Request]]) -> dict[str, Sink]:
     return {host: "netrc" if len(found) == 1 else "uv-store" for host, found in tenants.items()}
 
 
-def _options(candidate: Candidate, known: Iterable[Index], profile: str | None) -> Table:
-    """Return the options to write: those of an index that shares the host and the tenant, or the profile in force."""
+def _new(candidates: Iterable[Candidate], there: Iterable[Index]) -> Sequence[Candidate]:
+    """Return the first candidate for each URL that is not configured."""
+    seen = {_bare(index.url) for index in there}
+    new: dict[str, Candidate] = {}
+    for candidate in candidates:
+        # One that covers a whole organisation is for uv alone; see `_for_uv`.
+        covers = candidate.provider == _AZURE and "/_packaging/" not in candidate.url
+        if _bare(candidate.url) not in seen and not covers:
+            new.setdefault(_bare(candidate.url), candidate)
+    return tuple(new.values())
+
+
+def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
+    """Return how a configured index serves another one, if its token does."""
+    host = _host(candidate.url)
     for index in known:
-        if index.host == _host(candidate.url) and index.provider == candidate.provider:
-            told = indexes.told_by_url(index.provider, candidate.url)
-            options: dict[str, Any] = {key: value for key, value in index.request.options if key not in told}
-            if _request(candidate, {}).service == index.request.service and all(
-                isinstance(value, str | int) for value in options.values()
-            ):
-                env: Table = {"env": dict(index.request.env)} if index.request.env else {}
-                return {**options, **env}
-    return {"profile": profile} if candidate.provider == "aws-codeartifact" and profile else {}
+        told = indexes.told_by_url(index.provider, candidate.url)
+        env = dict(index.request.env)
+        request = indexes.request(index.provider, candidate.url, {**dict(index.request.options), **told}, env)
+        if index.host == host and request == index.request:
+            options = {key: _thawed(value) for key, value in request.options if key not in told}
+            provider: Table = {} if index.provider == candidate.provider else {"provider": index.provider}
+            inside: Table = {"env": _thawed(request.env)} if env else {}
+            return _Choice(candidate, {**provider, **options, **inside}, request, host)
+    return None
 
 
-def _request(candidate: Candidate, options: Table) -> Request:
+def _thawed(value: Frozen) -> Json:
+    """Return an option as it stands in the configuration."""
+    if not isinstance(value, tuple):
+        return value
+    pairs = [item for item in value if isinstance(item, tuple)]
+    return {str(key): _thawed(inner) for key, inner in pairs} if pairs else [_thawed(item) for item in value]
+
+
+def _fresh(candidate: Candidate, profile: str | None, users: Mapping[str, str]) -> _Choice:
+    """Return how an index is served that shares no token with a configured one; its provider may be nobody.
+
+    Args:
+        candidate: The index.
+        profile: The AWS profile in force.
+        users: Organisation of Azure -> the user name in its URLs: uv takes no other login then.
+    """
     provider = candidate.provider or ""
-    env = options.get("env")
-    plain: Any = {key: value for key, value in options.items() if key != "env"}
-    inside: Any = env if isinstance(env, dict) else {}
+    options: dict[str, Any] = {}
+    if provider == "aws-codeartifact" and profile:
+        options = {"profile": profile}
+    if provider == _AZURE and (user := users.get(_organisation(candidate.url), _AZURE_LOGIN)) != _AZURE_LOGIN:
+        options = {"username": user}
     told = indexes.told_by_url(provider, candidate.url)
-    return indexes.request(provider, candidate.url, {**told, **plain}, inside)
+    request = indexes.request(provider, candidate.url, {**told, **options}, {})
+    return _Choice(candidate, {**options}, request, _host(candidate.url))
 
 
-def _name(candidate: Candidate, taken: Collection[str]) -> tuple[str, str | None]:
-    """Return a free name, and what to say where it is not the one that uv has."""
-    first = candidate.name or indexes.default_name(candidate.url)
-    name, number = first, 1
-    while name in taken:
-        number += 1
-        name = f"{first}-{number}"
-    if candidate.name in {None, name}:
-        return name, None
-    return name, f"Another index is called {first!r} already, so uvtokend calls this one {name!r}; uv need not know."
+def _undecided(choice: _Choice) -> bool:
+    known = PROVIDERS.get(choice.request.provider)
+    return known is not None and known.undecided(choice.options)
 
 
-def _conflict(candidate: Candidate, there: Index) -> str:
-    return (
-        f"{candidate.url} needs another credential than {there.name!r} on the same host, and a netrc knows hosts only. "
-        f'Write sink = "uv-store" for {there.name!r} and run uvtokend init again.'
+def _addition(choice: _Choice, names: _Names, sink: Sink) -> Addition:
+    candidate = choice.candidate
+    name, note = names.take(candidate)
+    table: Table = {"name": name, "url": candidate.url}
+    if sink != "netrc":
+        table["sink"] = sink
+        if choice.request == indexes.request(_AZURE, candidate.url, {}, {}):
+            table["username"] = _organisation(candidate.url)
+    return Addition(candidate, {**table, **choice.options}, note)
+
+
+def _remark(choice: _Choice, names: _Names) -> str:
+    """Return a table to be completed, as a comment: what begins with one ``#`` is the table."""
+    candidate = choice.candidate
+    known = PROVIDERS[choice.request.provider]
+    ways = [{name: _EXAMPLES[known.options[name].kind] for name in way.needs} for way in known.ways]
+    table = edit.render({"name": names.take(candidate)[0], "url": candidate.url, **ways[0]})
+    lines = [
+        f"## uvtokend cannot know how you log in to {choice.host}. Put that into these lines, and take away each #:"
+    ]
+    lines += [f"# {line}" for line in table.splitlines()]
+    lines += [f"## or {edit.inline(way)}" for way in ways[1:]]
+    return "\n".join([*lines, ""])
+
+
+def _line(candidate: Candidate) -> str:
+    """Return what tells a draft that was written down."""
+    return edit.inline({"url": candidate.url})
+
+
+class _Names:
+    """Gives each index a name of its own."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+
+    def take(self, candidate: Candidate) -> tuple[str, str | None]:
+        """Return a free name, and what to say where it is not the one that uv has."""
+        first = candidate.name or indexes.default_name(candidate.url)
+        name, number = first, 1
+        while name in self._taken:
+            number += 1
+            name = f"{first}-{number}"
+        self._taken.add(name)
+        if candidate.name in {None, name}:
+            return name, None
+        return (
+            name,
+            f"Another index is called {first!r} already, so uvtokend calls this one {name!r}; uv need not know.",
+        )
+
+
+# ----------------------------------------------------------------------------------------------- what to say about it
+
+
+def _cautions(additions: Iterable[Addition]) -> Iterator[str]:
+    """Yield a sentence for each host where uv cannot use in one run what its store can hold.
+
+    Within one run uv keeps a credential by host and user name (uv-auth, `AuthMiddleware::handle`), and only Azure lets
+    any user name in.
+    """
+    stored = [each for each in additions if "sink" in each.table and each.candidate.provider != _AZURE]
+    for host in dict.fromkeys(_host(each.candidate.url) for each in stored):
+        yield (
+            f"The indexes on {host} need different credentials with the same user name. One uv run can use only one of "
+            "them."
+        )
+
+
+def _for_uv(additions: Iterable[Addition], known: Iterable[Index], found: Iterable[Candidate]) -> Iterator[str]:
+    """Yield the indexes of Azure's organisations as uv has to know them: by the user name, which tells them apart.
+
+    One index more covers the organisation, as its files lie outside the indexes' own roots.
+    """
+    tables = [(each.candidate.name, each.table) for each in additions if each.table.get("sink") == "uv-store"]
+    mine = [(name or table["name"], str(table["url"]), table.get("username")) for name, table in tables]
+    hosts = {_host(url) for _, url, _ in mine}
+    theirs = [(index.name, index.url, index.request.option("username")) for index in known if index.host in hosts]
+    told = {(_bare(each.url), each.user) for each in found}
+    for name, url, user in [*theirs, *mine]:
+        place = f"{indexes.store_service(_AZURE, url).rstrip('/')}/"
+        for wanted, text, more in ((name, url, ()), (f"{user}-files", place, ("explicit = true",))):
+            if isinstance(user, str) and (_bare(text), user) not in told:
+                told.add((_bare(text), user))
+                shown = text.replace("://", f"://{quote(user)}@", 1)
+                yield from ("[[tool.uv.index]]", f'name = "{wanted}"', f'url = "{shown}"', *more, "")
+
+
+def _organisation(url: str) -> str:
+    """Return an organisation's name as a user name: Azure lets any in."""
+    found = urlsplit(indexes.store_service(_AZURE, url)).path.strip("/")
+    return re.sub(r"[^A-Za-z0-9-]+", "-", found)
+
+
+def _conflict(choice: _Choice, there: Index) -> str | None:
+    """Return why an index cannot stand beside one on its host, or None if it can."""
+    if not choice.request.provider or there.sink != "netrc" or there.request == choice.request:
+        return None
+    user = (
+        f' and username = "{_organisation(there.url)}"' if there.provider == choice.request.provider == _AZURE else ""
     )
+    return (
+        f"{choice.candidate.url} needs another credential than {there.name!r} on the same host, and a netrc knows hosts "
+        f'only. Write sink = "uv-store"{user} for {there.name!r} and run uvtokend init again.'
+    )
+
+
+def _waiting(choice: _Choice) -> str:
+    return f"{choice.candidate.url} stands in the configuration as a comment, and waits to be completed."
 
 
 def _host(url: str) -> str:

@@ -90,22 +90,32 @@ def names(text: str) -> list[str | None]:
 
 def render(table: Table) -> str:
     """Return one table as it is written at the end of a file, with ``\\n`` as line end."""
-    lines = [f"{tomlkit.key(key).as_string()} = {_item(value).as_string()}" for key, value in table.items()]
-    return "\n".join(["[[index]]", *lines, ""])
+    return "\n".join(["[[index]]", *_pairs(table), ""])
 
 
-def append(text: str, tables: Sequence[Table]) -> str:
+def inline(table: Table) -> str:
+    """Return keys and values as they are written, on one line."""
+    return ", ".join(_pairs(table))
+
+
+def append(text: str, tables: Sequence[Table], remarks: Sequence[str] = ()) -> str:
     """Return a text with more indexes, at its end.
+
+    Args:
+        text: The file.
+        tables: The indexes.
+        remarks: Comments to put behind them, whole lines with their ``#``.
 
     Raises:
         NotEditableError: It cannot be edited safely.
     """
     document = _read(text)
     wanted: Table = {**document, "index": [*_listed(document), *tables]}
+    pieces = [*map(render, tables), *remarks]
     if _in_one_value(text, document):
-        return _checked(_with_more(text, tables), wanted)
-    rendered = "\n".join(render(table) for table in tables)
-    glue = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+        text, pieces = _with_more(text, tables), [*remarks]
+    rendered = "\n".join(pieces)
+    glue = "" if not text or not pieces else "\n" if text.endswith("\n") else "\n\n"
     added = (glue + rendered).replace("\n", "\r\n" if "\r\n" in text else "\n")
     return _checked(text + added, wanted)
 
@@ -273,6 +283,10 @@ def _piece(longer: str, shorter: str) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ values
+
+
+def _pairs(table: Table) -> list[str]:
+    return [f"{tomlkit.key(key).as_string()} = {_item(value).as_string()}" for key, value in table.items()]
 
 
 def _item(value: Json) -> Item:
