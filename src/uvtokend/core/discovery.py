@@ -208,8 +208,9 @@ def plan(
     users = {_organisation(each.url): each.user for each in reversed(new) if each.provider == _AZURE and each.user}
     choices = [_shared(each, known) or _fresh(each, profile, users) for each in new]
     there = {index.host: index for index in known}
-    conflicts = [each for each in choices if each.host in there and _conflict(each, there[each.host])]
-    possible = [each for each in choices if each.request.provider and each not in conflicts]
+    known_to_us = [each for each in choices if each.request.provider]
+    conflicts = [each for each in known_to_us if _stands_in_the_way(there.get(each.host), each)]
+    possible = [each for each in known_to_us if each not in conflicts]
     drafts = [each for each in possible if _undecided(each)]
     good = [each for each in possible if each not in drafts]
     sink_of = {**sinks((each.host, each.request) for each in good), **{host: there[host].sink for host in there}}
@@ -219,7 +220,7 @@ def plan(
     return Plan(
         tuple(additions),
         tuple(Draft(each.candidate, _remark(each, names)) for each in drafts if each not in waiting),
-        tuple([*filter(None, (_conflict(each, there[each.host]) for each in conflicts)), *map(_waiting, waiting)]),
+        (*(_conflict(each, there[each.host]) for each in conflicts), *map(_waiting, waiting)),
         tuple(_cautions(additions)),
         tuple(each.candidate for each in choices if not each.request.provider),
         tuple(_for_uv(additions, known, found)),
@@ -391,16 +392,18 @@ def _organisation(url: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "-", found)
 
 
-def _conflict(choice: _Choice, there: Index) -> str | None:
-    """Return why an index cannot stand beside one on its host, or None if it can."""
-    if not choice.request.provider or there.sink != "netrc" or there.request == choice.request:
-        return None
+def _stands_in_the_way(there: Index | None, choice: _Choice) -> bool:
+    """Tell whether an index that is configured keeps another one on its host out of the netrc."""
+    return there is not None and there.sink == "netrc" and there.request != choice.request
+
+
+def _conflict(choice: _Choice, there: Index) -> str:
     user = (
         f' and username = "{_organisation(there.url)}"' if there.provider == choice.request.provider == _AZURE else ""
     )
     return (
-        f"{choice.candidate.url} needs another credential than {there.name!r} on the same host, and a netrc knows hosts "
-        f'only. Write sink = "uv-store"{user} for {there.name!r} and run uvtokend init again.'
+        f"{choice.candidate.url} needs another credential than {there.name!r} on the same host, and a netrc knows "
+        f'hosts only. Write sink = "uv-store"{user} for {there.name!r} and run uvtokend init again.'
     )
 
 

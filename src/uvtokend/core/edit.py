@@ -110,7 +110,8 @@ def append(text: str, tables: Sequence[Table], remarks: Sequence[str] = ()) -> s
         NotEditableError: It cannot be edited safely.
     """
     document = _read(text)
-    wanted: Table = {**document, "index": [*_listed(document), *tables]}
+    listed = [*_listed(document), *tables]
+    wanted: Table = {**document, "index": listed} if listed or "index" in document else document
     pieces = [*map(render, tables), *remarks]
     if _in_one_value(text, document):
         text, pieces = _with_more(text, tables), [*remarks]
