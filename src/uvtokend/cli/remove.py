@@ -1,4 +1,4 @@
-"""``uvtokend remove``: an index goes out of ``config.toml``, and its entry and record at once."""
+"""``uvtokend remove``: an index goes out of ``config.toml``, and its token and what is known of it at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 
 from uvtokend import config, paths
 from uvtokend.cli import client, configfile, console, disk
-from uvtokend.core import edit, netrc, state
+from uvtokend.core import edit, indexes, netrc, state
 from uvtokend.core.indexes import hostname
 from uvtokend.core.model import Settings
 from uvtokend.core.report import clean
 from uvtokend.daemon.locks import netrc_lock
 from uvtokend.daemon.sinks import NetrcSink
 from uvtokend.daemon.store import Store
+from uvtokend.daemon.uv_store import UvStoreSink
 from uvtokend.errors import OK, USAGE, ConfigError, NotRunning, UsageError, UvtokendError
 
 #: Seconds that the daemon gets to take an entry out, and between two looks.
@@ -32,7 +33,7 @@ class _OfSiteError(UsageError):
 
 
 def run(name: str, config_file: str | None) -> int:
-    """Take an index out of the user's file, its entry out of the netrc and its record out of the state file.
+    """Take an index out of the user's file, its token out of the netrc or uv's store, and its record out of the state.
 
     Args:
         name: The index.
@@ -53,12 +54,13 @@ def run(name: str, config_file: str | None) -> int:
         removals[:] = [removal]
         return removal.text
 
+    before = _places(config_file)
     try:
         with _owner(config_file) as running:
             settings = configfile.edit(config_file, change)
             console.out("".join(f"{clean(line.rstrip())}\n" for line in removals[0].removed.splitlines()))
             console.say(f"Taken out of {target}.")
-            gone = _host(removals[0].table) - {index.host for index in settings.indexes}
+            gone = (before or _possible(removals[0].table)) - {index.place for index in settings.indexes}
             if not running:
                 forget(settings, gone)
             elif configfile.tell_daemon(settings):
@@ -74,20 +76,31 @@ def run(name: str, config_file: str | None) -> int:
 
 
 def forget(settings: Settings, gone: Set[str]) -> None:
-    """Take our entries for some hosts out of the netrc, and their records out of the state file.
+    """Take our tokens for some places out of the netrc and uv's store, and their records out of the state file.
 
     The caller holds the netrc's lock.
 
     Args:
         settings: As they are now.
-        gone: The hosts.
+        gone: Hosts of the netrc, and services of uv's store.
 
     Raises:
-        UvtokendError: One of the two could not be written.
+        UvtokendError: One of the three could not be written.
     """
     store = Store(paths.state_folder())
     known = store.load()
-    sink = NetrcSink(disk.netrc_path(settings))
+    _clean_netrc(NetrcSink(disk.netrc_path(settings)), settings, known, gone)
+    _clean_uv_store(gone)
+    left = state.without(known, gone)
+    if left != known:
+        try:
+            store.save(left)
+        except OSError as error:
+            message = f"The state file could not be written: {error.strerror}. The entry is gone all the same."
+            raise UvtokendError(message, "uvtokend start") from error
+
+
+def _clean_netrc(sink: NetrcSink, settings: Settings, known: state.State, gone: Set[str]) -> None:
     hosts = {*(index.host for index in settings.indexes), *gone}
     ours: netrc.Ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == sink.path else {})}
 
@@ -97,13 +110,20 @@ def forget(settings: Settings, gone: Set[str]) -> None:
 
     if gone & netrc.block_entries(sink.read(), ours).keys():
         sink.change(without)
-    left = state.without(known, gone)
-    if left != known:
+
+
+def _clean_uv_store(gone: Set[str]) -> None:
+    sink = _uv_store()
+    standing = sink.entries()
+    if gone & standing.keys():
         try:
-            store.save(left)
-        except OSError as error:
-            message = f"The state file could not be written: {error.strerror}. The entry is gone all the same."
-            raise UvtokendError(message, "uvtokend start") from error
+            sink.deliver([entry for service, entry in standing.items() if service not in gone], {})
+        finally:
+            sink.close()
+
+
+def _uv_store() -> UvStoreSink:
+    return UvStoreSink(paths.uv_credentials_file(), paths.state_folder())
 
 
 @contextlib.contextmanager
@@ -149,16 +169,27 @@ def _await_daemon(gone: Set[str]) -> None:
 
 
 def _standing(path: str, gone: Set[str]) -> bool:
-    """Tell whether an entry or a record for one of the hosts is still there."""
+    """Tell whether a token or a record for one of the places is still there."""
     known = Store(paths.state_folder()).load()
-    entries = netrc.block_entries(NetrcSink(path).read(), known.ours())
+    entries = {**netrc.block_entries(NetrcSink(path).read(), known.ours()), **_uv_store().entries()}
     return bool(gone & entries.keys()) or state.without(known, gone) != known
 
 
-def _host(table: edit.Table) -> set[str]:
-    url = table.get("url")
+def _places(config_file: str | None) -> set[str]:
+    """Return where tokens are delivered to; nothing if it is wrong, which may be why an index is to go."""
     try:
-        return {hostname(urlsplit(url))} if isinstance(url, str) else set()
+        return {index.place for index in config.load(config_file).indexes}
+    except ConfigError:
+        return set()
+
+
+def _possible(table: edit.Table) -> set[str]:
+    """Return where the token of an index may stand."""
+    url, provider = table.get("url"), table.get("provider")
+    try:
+        found = indexes.recognise(url) if isinstance(url, str) else None
+        named = provider if isinstance(provider, str) else found[0] if found else ""
+        return {hostname(urlsplit(url)), indexes.store_service(named, url)} if isinstance(url, str) else set()
     except ValueError:
         return set()
 
