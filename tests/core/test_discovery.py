@@ -312,6 +312,26 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
     assert planned([candidate(JFROG, "j")], completed) == Plan((), (), (), (), (), ())
 
 
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("https://x.example/simple/", ["provider=…"]),
+        (NEXUS, ["provider=nexus", "username=YOU", 'password = {file = "~/FILE"}']),
+        (
+            JFROG.replace("jfrog.io", "example"),
+            ["provider=jfrog-artifactory", "username=YOU", 'password = {file = "~/FILE"}'],
+        ),
+    ],
+)
+def test_a_server_of_ones_own_is_guessed_by_its_paths(url: str, settings: list[str]) -> None:
+    """It is only said, and never taken for sure; what is said makes a table that the settings take."""
+    (unknown,) = planned([candidate(url)]).unknown
+    assert discovery.suggested(unknown) == settings
+    if settings[1:]:
+        lines = [line if " = " in line else line.replace("=", ' = "') + '"' for line in settings]
+        configured("\n".join(["[[index]]", f'url = "{url}"', *lines]))
+
+
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
     """Whatever a hostile project calls its index, what we write is tables with those names and URLs."""

@@ -30,48 +30,70 @@ def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
         UvtokendError: Without a terminal only ``--yes`` goes on; or the configuration is wrong.
     """
     target = paths.config_file(config_file)
-    settings = config.load(config_file, config.read(target) or b"")
+    text = config.read(target) or b""
+    settings = config.load(config_file, text)
     found = uvfiles.candidates(places, os.environ)
     # botocore asks for the two variables in this order.
     profile = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
-    plan = discovery.plan(found, settings.indexes, settings.disabled, profile)
+    plan = discovery.plan(found, settings.indexes, settings.disabled, profile, text.decode())
     _show(plan)
     _warn_of_passwords(found)
-    if not plan.additions:
+    if not (plan.additions or plan.drafts):
         _say_nothing_to_add(found, plan)
         return OK if settings.indexes and not plan.conflicts else FAILED
     tables = [addition.table for addition in plan.additions]
 
     def change(text: str) -> str:
-        return edit.append(text, tables)
+        return edit.append(text, tables, [draft.remark for draft in plan.drafts])
 
     whole = configfile.preview(config_file, change)  # what would not be accepted is not even asked about
-    if not yes and not _agreed(target):
+    if not yes and not _agreed(plan, target):
         console.say("Nothing was added.")
         return FAILED
     names = {str(table["name"]) for table in tables}
     _try([index for index in whole.indexes if index.name in names], whole)
     settings = configfile.edit(config_file, change)
-    console.say(f"Added {len(tables)} to {target}.")
-    configfile.tell_daemon(settings)
-    return OK
+    _say_what_is_done(plan, target)
+    if tables:
+        configfile.tell_daemon(settings)
+    return OK if tables else FAILED
 
 
 def _show(plan: Plan) -> None:
     for addition in plan.additions:
         candidate = addition.candidate
-        console.out(clean(f"{addition.table['name']}: {candidate.url}") + "\n")
+        provider = addition.table.get("provider", candidate.provider)
         sink = f", sink {addition.table['sink']}" if "sink" in addition.table else ""
-        console.out(clean(f"    {candidate.provider}{sink}, from {candidate.place}") + "\n")
+        _show_one(str(addition.table["name"]), candidate, f"{provider}{sink}")
         if addition.note is not None:
             console.out(clean(f"    {addition.note}") + "\n")
-    for sentence in plan.conflicts:
+    for draft in plan.drafts:
+        _show_one(draft.name, draft.candidate, f"{draft.candidate.provider}, which needs a login that only you know")
+    for sentence in (*plan.conflicts, *plan.cautions):
         console.say(sentence)
     if plan.unknown:
         console.say("No provider is known for these. A public index needs none; a private one can be added so:")
         for candidate in plan.unknown:
             name = f" --name {shlex.quote(candidate.name)}" if candidate.name else ""
-            console.say(f"    uvtokend add {shlex.quote(candidate.url)}{name} --set provider=…")
+            options = "".join(f" --set {shlex.quote(each)}" for each in discovery.suggested(candidate))
+            console.say(f"    uvtokend add {shlex.quote(candidate.url)}{name}{options}")
+
+
+def _show_one(name: str, candidate: Candidate, what: str) -> None:
+    console.out(clean(f"{name}: {candidate.url}") + "\n")
+    console.out(clean(f"    {what}; named in {candidate.place}") + "\n")
+
+
+def _say_what_is_done(plan: Plan, target: str) -> None:
+    if plan.additions:
+        console.say(f"Added to {target}: {', '.join(str(each.table['name']) for each in plan.additions)}.")
+    if plan.drafts:
+        names = ", ".join(draft.name for draft in plan.drafts)
+        console.say(f"Written to {target} as comments, for you to complete: {names}. Then: uvtokend reload")
+    if plan.project:
+        console.say("uv tells two organisations on one host apart by the user names in their URLs. Its pyproject.toml")
+        console.say("needs these indexes (uv.toml the same, as [[index]]) in the place of those without a user name:")
+        console.out("\n" + "\n".join(plan.project) + "\n")
 
 
 def _warn_of_passwords(found: Iterable[Candidate]) -> None:
@@ -92,11 +114,12 @@ def _say_nothing_to_add(found: Sequence[Candidate], plan: Plan) -> None:
     )
 
 
-def _agreed(target: str) -> bool:
+def _agreed(plan: Plan, target: str) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         message = "Without a terminal, uvtokend init does not ask, and adds nothing."
         raise UvtokendError(message, "uvtokend init --yes")
-    console.out(clean(f"Try these once, and add them to {target}? [y/N] "))
+    what = "Try these once, and add them" if plan.additions else "Write these as comments"
+    console.out(clean(f"{what} to {target}? [y/N] "))
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 

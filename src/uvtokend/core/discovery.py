@@ -27,7 +27,9 @@ _USER = re.compile(r"[A-Za-z0-9._@+-]+")
 _AZURE = "azure-artifacts"
 _AZURE_LOGIN = "VssSessionToken"
 #: What stands for a value that only the user knows.
-_EXAMPLES: Table = {"secret": {"file": "~/FILE"}, "login": "YOU", "text": "NAME"}
+_EXAMPLES: Table = {"secret": {"file": "~/FILE"}, "login": "YOU", "login-or-secret": "YOU", "text": "NAME"}
+#: Where repositories stand on a server of one's own (the documentation of both), whose host tells nothing.
+_PATHS = {"/artifactory/api/pypi/": "jfrog-artifactory", "/repository/": "nexus"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,12 @@ class Draft:
 
     Args:
         candidate: What uv says of it.
+        name: What it would be called.
         remark: A comment for the configuration with the table, to be completed.
     """
 
     candidate: Candidate
+    name: str
     remark: str
 
 
@@ -219,7 +223,7 @@ def plan(
     waiting = [each for each in drafts if _line(each.candidate) in text]
     return Plan(
         tuple(additions),
-        tuple(Draft(each.candidate, _remark(each, names)) for each in drafts if each not in waiting),
+        tuple(_draft(each, names) for each in drafts if each not in waiting),
         (*(_conflict(each, there[each.host]) for each in conflicts), *map(_waiting, waiting)),
         tuple(_cautions(additions)),
         tuple(each.candidate for each in choices if not each.request.provider),
@@ -309,18 +313,38 @@ def _addition(choice: _Choice, names: _Names, sink: Sink) -> Addition:
     return Addition(candidate, {**table, **choice.options}, note)
 
 
-def _remark(choice: _Choice, names: _Names) -> str:
+def _draft(choice: _Choice, names: _Names) -> Draft:
     """Return a table to be completed, as a comment: what begins with one ``#`` is the table."""
     candidate = choice.candidate
-    known = PROVIDERS[choice.request.provider]
-    ways = [{name: _EXAMPLES[known.options[name].kind] for name in way.needs} for way in known.ways]
-    table = edit.render({"name": names.take(candidate)[0], "url": candidate.url, **ways[0]})
+    name, _ = names.take(candidate)
+    ways = _ways(choice.request.provider)
+    table = edit.render({"name": name, "url": candidate.url, **ways[0]})
     lines = [
         f"## uvtokend cannot know how you log in to {choice.host}. Put that into these lines, and take away each #:"
     ]
     lines += [f"# {line}" for line in table.splitlines()]
     lines += [f"## or {edit.inline(way)}" for way in ways[1:]]
-    return "\n".join([*lines, ""])
+    return Draft(candidate, name, "\n".join([*lines, ""]))
+
+
+def _ways(provider: str) -> list[Table]:
+    """Return each way to log in, with examples for what only the user knows."""
+    known = PROVIDERS[provider]
+    required = tuple(name for name, option in known.options.items() if option.required)
+    ways = [way.needs for way in known.ways] or [required]
+    return [{name: _EXAMPLES[known.options[name].kind] for name in names} for names in ways]
+
+
+def suggested(candidate: Candidate) -> list[str]:
+    """Return the settings with which ``uvtokend add`` might take an index of a provider that was not recognised."""
+    provider = next((each for path, each in _PATHS.items() if path in candidate.url), None)
+    if provider is None:
+        return ["provider=…"]
+    options = [
+        f"{key}={value}" if isinstance(value, str) else edit.inline({key: value})
+        for key, value in _ways(provider)[0].items()
+    ]
+    return [f"provider={provider}", *options]
 
 
 def _line(candidate: Candidate) -> str:
