@@ -382,6 +382,7 @@ class Agent:
             rival_at=now if event.rival else before.rival_at,
         )
         removed = {entry.place for entry in before.left or ()} - {entry.place for entry in left} - event.foreign
+        removed &= {index.place for index in self.indexes}  # the others went with their indexes
         if removed:
             self._report_places("warning", "removed", removed, "The entry was removed: its token has died.")
         if event.foreign:

@@ -228,12 +228,9 @@ class Daemon:
             self._save(both)
             done = self._write(action, both)
             written = [known for known in records if not done.foreign.issuperset(known.places)]
-            places = {index.place for index in self._settings.indexes}
-            former = [
-                known
-                for known in before.records
-                if state.sink_of(known) != action.sink or not places.isdisjoint(known.places)
-            ]
+            theirs = [known.places for known in before.records if state.sink_of(known) == action.sink]
+            gone = {place for places in theirs for place in places} - {index.place for index in self._settings.indexes}
+            former = state.without(before, gone).records
             self._save(state.State(self._sink.path, state.remember(written, former), created, boot))
         except DeliveryFailed as error:
             return ended(_delivery_failure(error))
