@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ordinary import as_user
+from patience import until
 from uvtokend.cli import configfile
 from uvtokend.core import edit
 from uvtokend.daemon import exchange
@@ -277,6 +278,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration that this process itself edits."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path = tmp_path / "config.toml"
     monkeypatch.setenv("UVTOKEND_CONFIG", str(path))
     return path
@@ -327,6 +329,22 @@ def test_an_edit_of_somebody_else_is_kept(config: Path, monkeypatch: pytest.Monk
     configfile.edit(None, change)
     assert config.read_text().startswith('# theirs\n\n[[index]]\nname = "a"\n')
     assert list(config.parent.glob(".config.toml*")) == []
+
+
+def test_another_uvtokend_that_hangs_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, and then told of, with its pid."""
+    monkeypatch.setattr(configfile, "PATIENCE", 0.05)
+    held: list[UvtokendError] = []
+
+    def change(text: str) -> str:
+        with pytest.raises(UvtokendError, match=f"already has an owner: pid {os.getpid()}") as caught:
+            configfile.edit(None, appending("b"))
+        held.append(caught.value)
+        return appending("a")(text)
+
+    configfile.edit(None, change)
+    assert len(held) == 1
+    assert '"b"' not in config.read_text()
 
 
 def test_somebody_who_never_rests_is_told_of(config: Path) -> None:
@@ -506,11 +524,31 @@ def test_a_name_that_nobody_has(machine: Machine) -> None:
 
 
 def test_a_token_that_cannot_be_taken_out_is_told(machine: Machine) -> None:
-    """The index is out of the configuration, and the next start takes the entry out."""
+    """The index is out of the configuration; the next start takes the entry out."""
+    folder = machine.home / "n"
+    folder.mkdir(0o700)
+    netrc = folder / "netrc"
+    machine.environment["NETRC"] = str(netrc)
     add(machine, "a")
     run(machine, "once")
-    machine.netrc.rename(machine.home / "real")
-    machine.netrc.symlink_to(machine.home / "real")
-    (machine.home / "real").chmod(0o600)
-    run(machine, "remove", "a")
-    assert (machine.home / "real").read_text() == FOREIGN
+    folder.chmod(0o777)
+    done = run(machine, "remove", "a", status=1)
+    assert f"mend: chmod go-w {folder}" in done.stderr
+    assert machine.config.read_text() == configfile.HEADER
+    assert "a.example" in netrc.read_text()
+    folder.chmod(0o700)
+    run(machine, "start")
+    until(lambda: "a.example" not in netrc.read_text())
+
+
+def test_a_store_that_uv_cannot_read_is_told(machine: Machine) -> None:
+    """It is left alone, to the byte, and the ledger still knows our record."""
+    path = machine.home / ".local/share/uv/credentials/credentials.toml"
+    add(machine, "a", "sink=uv-store")
+    run(machine, "once")
+    text = path.read_text() + "[broken"
+    path.write_text(text)
+    done = run(machine, "remove", "a", status=1)
+    assert "uv cannot read its credential store" in done.stderr
+    assert path.read_text() == text
+    assert "a.example" in Path(f"{path}.uvtokend").read_text()

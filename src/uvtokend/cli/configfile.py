@@ -1,7 +1,8 @@
 """The user's ``config.toml``: read, edited, checked, and put in its place as a whole.
 
-What would not be accepted is never written. Who edits the file at the same time loses nothing: the old text comes out
-of an exchange and is compared with what was read, and if it is another one, the two change back and all begins anew.
+What would not be accepted is never written. Who edits the file at the same time loses nothing. Another uvtokend waits.
+What an editor wrote comes out of an exchange and is compared with what was read: if it is another text, the two change
+back and all begins anew.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from uvtokend.cli import client, console
 from uvtokend.core.edit import NotEditableError
 from uvtokend.core.model import Settings
 from uvtokend.daemon import exchange, files
+from uvtokend.daemon.locks import config_lock
 from uvtokend.errors import NotRunning, UvtokendError
 
 #: With what a new file begins.
 HEADER = "# uvtokend: the private indexes whose tokens are kept fresh. Yours to edit.\n"
 #: How often an edit begins anew because somebody else was quicker.
 TRIES = 20
+#: Seconds that another uvtokend gets to end its edit.
+PATIENCE = 10.0
 
 
 class _OvertakenError(Exception):
@@ -44,6 +48,22 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
     """
     _check_user()
     target = paths.config_file(explicit)
+    folder = paths.state_folder()
+    paths.private_folder(folder)
+    lock = config_lock(folder, os.path.realpath(target), PATIENCE)
+    try:
+        return _edit(explicit, target, change)
+    finally:
+        lock.release()
+
+
+def preview(explicit: str | None, change: Callable[[str], str]) -> Settings:
+    """Return what the configuration would say after an edit; nothing is written. See `edit`."""
+    target = paths.config_file(explicit)
+    return _edited(explicit, target, config.read(target), change)[1]
+
+
+def _edit(explicit: str | None, target: str, change: Callable[[str], str]) -> Settings:
     for _ in range(TRIES):
         before = config.read(target)
         text, settings = _edited(explicit, target, before, change)
@@ -57,12 +77,6 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
         return settings
     message = f"Another program changes {target} all the time, so that it cannot be edited safely."
     raise UvtokendError(message, f"fuser -v {shlex.quote(target)}")
-
-
-def preview(explicit: str | None, change: Callable[[str], str]) -> Settings:
-    """Return what the configuration would say after an edit; nothing is written. See `edit`."""
-    target = paths.config_file(explicit)
-    return _edited(explicit, target, config.read(target), change)[1]
 
 
 def tell_daemon(settings: Settings) -> bool:

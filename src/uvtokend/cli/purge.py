@@ -122,7 +122,8 @@ def _remove_files(folder: Path, socket: Path) -> None:
     """Remove our files and then the folders, where nothing else stands in them."""
     for name in _STATE_FILES:
         (folder / name).unlink(missing_ok=True)
-    for file in [*backups.folder().glob("*.json"), *folder.glob("netrc-*.lock"), *folder.glob("store-*.lock")]:
+    locks = [file for kind in ("netrc", "store", "config") for file in folder.glob(f"{kind}-*.lock")]
+    for file in [*backups.folder().glob("*.json"), *locks]:
         file.unlink(missing_ok=True)
     for file in (socket, Path(f"{socket}.lock")):
         with contextlib.suppress(NotADirectoryError):

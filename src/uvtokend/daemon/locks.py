@@ -9,8 +9,12 @@ import fcntl
 import hashlib
 import os
 import socket
+import time
 
 from uvtokend.errors import UvtokendError
+
+#: Seconds between two looks at a lock that is waited for.
+_LOOK = 0.01
 
 
 class Lock:
@@ -54,6 +58,22 @@ def netrc_lock(folder: str, netrc: str) -> Lock:
 def store_lock(folder: str, path: str) -> Lock:
     """Take the ownership of our records in one credential store of uv's; arguments as for `netrc_lock`."""
     return _lock(folder, "store", path, f"The credential store {path}")
+
+
+def config_lock(folder: str, path: str, patience: float) -> Lock:
+    """Wait until no other uvtokend edits a configuration file; arguments as for `netrc_lock`.
+
+    Args:
+        patience: Seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _lock(folder, "config", path, f"The configuration {path}")
+        except UvtokendError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK)
 
 
 def _lock(folder: str, kind: str, path: str, what: str) -> Lock:
