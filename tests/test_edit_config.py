@@ -145,9 +145,9 @@ def test_a_second_index_on_the_host_keeps_the_entry(machine: Machine) -> None:
     text = machine.config.read_text()
     machine.config.write_text(text + text[text.index("[[index]]") :].replace('"a"', '"a2"').replace("simple", "two"))
     run(machine, "once")
-    run(machine, "remove", "a")
+    assert "Its token stays: another index needs it." in run(machine, "remove", "a").stderr
     assert "a.example" in machine.netrc.read_text()
-    run(machine, "remove", "a2")
+    assert "No token of it is left." in run(machine, "remove", "a2").stderr
     assert machine.netrc.read_text() == FOREIGN
 
 
@@ -466,13 +466,20 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ([GOOGLE, "--set", "source=adc", "--set", "source=gcloud"], "--set source is given twice"),
         ([GOOGLE, "--set", "env.A=1", "--set", "env=2"], "--set env is given twice"),
         ([GOOGLE, "--set", "env=2", "--set", "env.A=1"], "--set env is given twice"),
-        ([GOOGLE, "--set", "sorce=adc"], "did you mean source?"),
+        (
+            [GOOGLE, "--set", "sorce=adc"],
+            "--set sorce: There is no such key for google-artifact-registry. (did you mean",
+        ),
         ([GOOGLE, "--set", "lifetime=nan"], "It is no duration in range."),
         ([GOOGLE, "--set", "lifetime=1\nb = 2"], "It is no duration in range."),
         (["https://x.example/", "--set", "provider=static", "--set", "username=u", "--set", "password=hunter2"], "VAR"),
-        (["https://a.jfrog.io/artifactory/api/pypi/b/simple/"], "exactly one way to log in"),
+        (
+            ["https://a.jfrog.io/artifactory/api/pypi/b/simple/"],
+            "uvtokend add: the new index: The provider jfrog-artifactory needs exactly one way to log in.",
+        ),
+        (["http://a.example/", "--set", "provider=command", "--set", "command=['x']"], "uvtokend add: URL: A token"),
         ([GOOGLE, "--name", "-x"], "expected one argument"),
-        ([GOOGLE, "--name", "a b"], "It is no name."),
+        ([GOOGLE, "--name", "a b"], "uvtokend add: --name: It is no name."),
         ([f"{GOOGLE}\udcff"], "no UTF-8 text"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import fcntl
 import json
@@ -180,6 +181,39 @@ def test_a_bearer_token_of_somebody_is_told_too(sink: UvStoreSink, file: Path) -
     delivery = sink.deliver([entry()], {})
     assert delivery.foreign == {ACME}
     assert delivery.problems[0].mend == f"take it out of {file}"
+
+
+def test_a_record_without_a_user_name_is_written_directly_and_used(sink: UvStoreSink, file: Path) -> None:
+    """uv's command refuses it, and uv sends it; it goes again, too. Artifactory's tokens may have none."""
+    heard: list[str | None] = []
+
+    def site(call: Call) -> Answer:
+        heard.append(call.headers["Authorization"])
+        return Answer(404 if heard[-1] else 401)
+
+    with Server(site) as index:
+        delivery = sink.deliver([Entry("127.0.0.1", "", Secret("token-1"), f"{index.url}/")], {})
+        assert delivery.note is not None
+        assert "no empty user name" in delivery.note
+        environment = {
+            "HOME": str(file.parent.parent),
+            "UV_CREDENTIALS_DIR": str(file.parent),
+            "PATH": os.environ["PATH"],
+        }
+        words = [
+            find_uv(),
+            "pip",
+            "compile",
+            "-",
+            "--no-cache",
+            "--no-config",
+            "--default-index",
+            f"{index.url}/simple",
+        ]
+        subprocess.run(words, env=environment, input="x", capture_output=True, text=True, check=False)
+    assert f"Basic {base64.b64encode(b':token-1').decode()}" in heard
+    sink.deliver([], {})
+    assert "token-1" not in file.read_text()
 
 
 def test_a_store_that_uv_cannot_read_is_left_alone(sink: UvStoreSink, file: Path) -> None:

@@ -6,6 +6,7 @@ import math
 import shlex
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -13,9 +14,9 @@ from uvtokend import config
 from uvtokend.cli import configfile, console
 from uvtokend.core import edit, indexes
 from uvtokend.core.indexes import PROVIDERS
-from uvtokend.core.model import Json
+from uvtokend.core.model import Json, Problem
 from uvtokend.core.report import clean
-from uvtokend.errors import OK, UsageError
+from uvtokend.errors import OK, ConfigError, UsageError
 
 #: Options of these kinds are texts, whatever else their value could be read as.
 _TEXTS = {"text", "login", "account", "choice", "path"}
@@ -36,11 +37,17 @@ def run(url: str, name: str | None, assignments: Sequence[str], config_file: str
     """
     table = _table(url, name, assignments)
 
+    numbers: list[int] = []
+
     def change(text: str) -> str:
         _check_name(table, text, config_file)
+        numbers[:] = [len(edit.names(text))]
         return edit.append(text, [table])
 
-    settings = configfile.edit(config_file, change)
+    try:
+        settings = configfile.edit(config_file, change)
+    except ConfigError as error:
+        raise ConfigError([_in_words_of_the_command(problem, numbers) for problem in error.problems]) from error
     console.out("".join(f"{clean(line)}\n" for line in edit.render(table).splitlines()))
     console.say(f"Added to {settings.file}.")
     configfile.tell_daemon(settings)
@@ -146,6 +153,15 @@ def _check_name(table: edit.Table, text: str, config_file: str | None) -> None:
     else:
         return
     raise UsageError(message, f"uvtokend add {shlex.quote(str(table['url']))} --name {shlex.quote(name + '-2')}")
+
+
+def _in_words_of_the_command(problem: Problem, numbers: Sequence[int]) -> Problem:
+    """Return a problem of the new index as one of the arguments: nothing of it stands in the file."""
+    place, _, key = problem.where.partition(".")
+    if place not in {f"index[{number}]" for number in numbers}:
+        return problem
+    where = {"": "the new index", "url": "URL", "name": "--name"}.get(key, f"--set {key}")
+    return replace(problem, file="uvtokend add", where=where)
 
 
 def _of_site(config_file: str | None) -> list[Any]:

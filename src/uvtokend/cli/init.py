@@ -47,7 +47,7 @@ def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
         return edit.append(text, tables, [draft.remark for draft in plan.drafts])
 
     whole = configfile.preview(config_file, change)  # what would not be accepted is not even asked about
-    if not yes and not _agreed(plan, target):
+    if not yes and not _agreed(places, plan, target):
         console.say("Nothing was added.")
         return FAILED
     names = {str(table["name"]) for table in tables}
@@ -91,8 +91,10 @@ def _say_what_is_done(plan: Plan, target: str) -> None:
         names = ", ".join(draft.name for draft in plan.drafts)
         console.say(f"Written to {target} as comments, for you to complete: {names}. Then: uvtokend reload")
     if plan.project:
-        console.say("uv tells two organisations on one host apart by the user names in their URLs. Its pyproject.toml")
-        console.say("needs these indexes (uv.toml the same, as [[index]]) in the place of those without a user name:")
+        console.say(
+            "uv tells two organisations on one host apart by the user names in their URLs. So pyproject.toml needs "
+            "these indexes (uv.toml the same, as [[index]]) in the place of those without a user name:"
+        )
         console.out("\n" + "\n".join(plan.project) + "\n")
 
 
@@ -114,10 +116,10 @@ def _say_nothing_to_add(found: Sequence[Candidate], plan: Plan) -> None:
     )
 
 
-def _agreed(plan: Plan, target: str) -> bool:
+def _agreed(places: Sequence[str], plan: Plan, target: str) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         message = "Without a terminal, uvtokend init does not ask, and adds nothing."
-        raise UvtokendError(message, "uvtokend init --yes")
+        raise UvtokendError(message, shlex.join(["uvtokend", "init", "--yes", *places]))
     what = "Try these once, and add them" if plan.additions else "Write these as comments"
     console.out(clean(f"{what} to {target}? [y/N] "))
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -63,8 +63,11 @@ def run(name: str, config_file: str | None) -> int:
             gone = (before or _possible(removals[0].table)) - {index.place for index in settings.indexes}
             if not running:
                 forget(settings, gone)
-            elif configfile.tell_daemon(settings):
+            seen = not running or configfile.tell_daemon(settings)
+            if running and seen:
                 _await_daemon(gone)
+            if seen:
+                _say_what_is_left(gone, removals[0].table, settings)
     except _OfSiteError as error:
         console.complain(error)
         _say_how_to_switch_off(name, target)
@@ -192,6 +195,13 @@ def _possible(table: edit.Table) -> set[str]:
         return {hostname(urlsplit(url)), indexes.store_service(named, url)} if isinstance(url, str) else set()
     except ValueError:
         return set()
+
+
+def _say_what_is_left(gone: Set[str], table: edit.Table, settings: Settings) -> None:
+    if gone:
+        console.say("No token of it is left.")
+    elif not _possible(table).isdisjoint(index.place for index in settings.indexes):
+        console.say("Its token stays: another index needs it.")
 
 
 def _names(settings: Settings) -> dict[str, str]:

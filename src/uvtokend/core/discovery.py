@@ -319,9 +319,7 @@ def _draft(choice: _Choice, names: _Names) -> Draft:
     name, _ = names.take(candidate)
     ways = _ways(choice.request.provider)
     table = edit.render({"name": name, "url": candidate.url, **ways[0]})
-    lines = [
-        f"## uvtokend cannot know how you log in to {choice.host}. Put that into these lines, and take away each #:"
-    ]
+    lines = [f"## How do you log in to {choice.host}? Write it into these lines, and take away the # in front of each:"]
     lines += [f"# {line}" for line in table.splitlines()]
     lines += [f"## or {edit.inline(way)}" for way in ways[1:]]
     return Draft(candidate, name, "\n".join([*lines, ""]))

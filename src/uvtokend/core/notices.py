@@ -36,8 +36,8 @@ def alike(login: str, other: str) -> Notice:
     """
     message = (
         f"One uv run cannot use both this index and {other}: it tells credentials of one host apart by their user "
-        f"name, and both have {login}. Where the server takes any, give one of them another username, here and in its "
-        "URL for uv; else use them in runs of their own."
+        f"name, and both have {login or 'none'}. Where the server takes any, give one of them another username, here "
+        "and in its URL for uv; else use them in runs of their own."
     )
     return Notice("same-username", message, None)
 

@@ -5,7 +5,8 @@ is passed over, and the status says why, where it would not do what we promise:
 
 * uv before 0.13.8 truncates the file and writes it anew, so that a crash leaves half of it (seen with strace: 0.8.24 to
   0.13.7 open it with O_TRUNC; 0.13.8 writes a file beside it and renames);
-* uv drops comments and keys that it does not know, so a store with some is edited by us, to the byte.
+* uv drops comments and keys that it does not know, so a store with some is edited by us, to the byte;
+* uv's command takes no empty user name, as Artifactory's tokens may have, though uv itself uses such a record.
 
 We honour uv's lock (``credentials.toml.lock``, flock) and hold it only while we read, edit and rename.
 """
@@ -115,6 +116,8 @@ class UvStoreSink:
         text = files.read_settled(self.path)
         if uv and text and not uv_store.kept_by_uv(text.text):
             why = "uv's own command would drop the comments in it"
+        if uv and not all([entry.login for entry in plan.put] + [username for _, username in plan.drop]):
+            why = "uv's own command takes no empty user name"
         if uv and why is None:
             self._through_uv(uv, plan)
             if not self._lacking(wanted, ledger, urls):
@@ -166,7 +169,7 @@ class UvStoreSink:
             except ValueError:
                 message = f"Our record in {self.path} has been edited by hand, so it cannot be replaced."
                 service, username = next(iter([*plan.drop, *((entry.service, entry.login) for entry in plan.put)]))
-                raise DeliveryFailed("store-edited", message, _logout(service, username)) from None
+                raise DeliveryFailed("store-edited", message, self._mend(service, username)) from None
             if new != text:
                 files.replace(self.path, new)
 
@@ -213,9 +216,12 @@ class UvStoreSink:
 
     def _rival(self, service: str, record: Stored) -> Problem:
         message = f"uv's credential store already holds a record of {record.service} that is not ours."
-        # uv's command knows no bearer tokens.
-        mend = _logout(*record.key) if record.username else f"take it out of {self.path}"
-        return Problem(self.path, service, message, mend, fatal=False)
+        return Problem(self.path, service, message, self._mend(*record.key), fatal=False)
+
+    def _mend(self, service: str, username: str) -> str:
+        """Return what takes a record out; uv's command knows no bearer tokens and no empty user names."""
+        logout = shlex.join(["uv", "auth", "logout", service, "--username", username])
+        return logout if username else f"take it out of {self.path}"
 
     # ------------------------------------------------------------------------------------------------- the ledger
 
@@ -267,10 +273,6 @@ def _flocked(file: int) -> bool:
             raise
         return False
     return True
-
-
-def _logout(service: str, username: str) -> str:
-    return shlex.join(["uv", "auth", "logout", service, "--username", username])
 
 
 @contextlib.contextmanager
