@@ -51,7 +51,8 @@ def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
         console.say("Nothing was added.")
         return FAILED
     names = {str(table["name"]) for table in tables}
-    _try([index for index in whole.indexes if index.name in names], whole)
+    if names:
+        _try([index for index in whole.indexes if index.name in names], whole)
     settings = configfile.edit(config_file, change)
     _say_what_is_done(plan, target)
     if tables:
