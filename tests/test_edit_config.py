@@ -468,18 +468,18 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ([GOOGLE, "--set", "env=2", "--set", "env.A=1"], "--set env is given twice"),
         (
             [GOOGLE, "--set", "sorce=adc"],
-            "--set sorce: There is no such key for google-artifact-registry. (did you mean",
+            "the new index: sorce: There is no such key for google-artifact-registry. (did you mean",
         ),
         ([GOOGLE, "--set", "lifetime=nan"], "It is no duration in range."),
         ([GOOGLE, "--set", "lifetime=1\nb = 2"], "It is no duration in range."),
         (["https://x.example/", "--set", "provider=static", "--set", "username=u", "--set", "password=hunter2"], "VAR"),
         (
             ["https://a.jfrog.io/artifactory/api/pypi/b/simple/"],
-            "uvtokend add: the new index: The provider jfrog-artifactory needs exactly one way to log in.",
+            "the new index: its table: The provider jfrog-artifactory needs exactly one way to log in.",
         ),
-        (["http://a.example/", "--set", "provider=command", "--set", "command=['x']"], "uvtokend add: URL: A token"),
+        (["http://a.example/", "--set", "provider=command", "--set", "command=['x']"], "the new index: url: A token"),
         ([GOOGLE, "--name", "-x"], "expected one argument"),
-        ([GOOGLE, "--name", "a b"], "uvtokend add: --name: It is no name."),
+        ([GOOGLE, "--name", "a b"], "the new index: name: It is no name."),
         ([f"{GOOGLE}\udcff"], "no UTF-8 text"),
     ],
 )
@@ -503,6 +503,19 @@ def test_a_name_that_is_taken(machine: Machine) -> None:
         assert f"an index called {name!r}" in done.stderr.lower()
         assert mend[-2:] == ["--name", f"{name}-2"]
         run(machine, *mend)
+
+
+def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:
+    """It gets the options of the first, and its sink; with settings of its own it gets those alone."""
+    add(machine, "a", "sink=uv-store")
+    done = run(machine, "add", "https://a.example/two/")
+    assert "It shares the token of 'a'." in done.stderr
+    first, second = tomllib.loads(machine.config.read_text())["index"]
+    assert second == {**first, "name": "two", "url": "https://a.example/two/"}
+    run(machine, "add", "https://b.example/two/", "--name", "b", status=2)
+    words = ("--set", "provider=command", "--set", "command=['x']")
+    done = run(machine, "add", "https://a.example/three/", *words, status=2)
+    assert "the new index: url: a.example has the sink 'uv-store' for 'a'" in done.stderr
 
 
 def test_an_index_of_the_site(machine: Machine) -> None:

@@ -342,4 +342,7 @@ def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
     expected = [each.table for each in plan.additions]
     assert tomllib.loads(text) == ({"index": expected} if expected else {})
     assert tomllib.loads("\n".join(plan.project)).keys() <= {"tool"}
+    for url in urls:
+        for one in discovery.from_document({"index-url": url}, "x"):
+            assert tomllib.loads(one.line) == {"index-url": one.url}
     assert all(line.isprintable() for line in [*text.splitlines(), *plan.project])

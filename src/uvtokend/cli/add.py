@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from uvtokend import config
+from uvtokend import config, paths
 from uvtokend.cli import configfile, console
-from uvtokend.core import edit, indexes
+from uvtokend.core import discovery, edit, indexes
 from uvtokend.core.indexes import PROVIDERS
-from uvtokend.core.model import Json, Problem
+from uvtokend.core.model import Index, Json, Problem
 from uvtokend.core.report import clean
 from uvtokend.errors import OK, ConfigError, UsageError
 
@@ -28,15 +28,16 @@ def run(url: str, name: str | None, assignments: Sequence[str], config_file: str
     Args:
         url: As uv knows it.
         name: As uv knows it; by default derived from the URL.
-        assignments: ``KEY=VALUE``, as the command line has them.
+        assignments: ``KEY=VALUE``, as the command line has them. Without any, an index that is configured may say how
+            to log in to the host.
         config_file: Another configuration file.
 
     Raises:
         UsageError: Of a name that is taken, a URL that cannot be taken, or a setting that cannot be read.
         ConfigError: The configuration would be wrong; nothing was written.
     """
-    table = _table(url, name, assignments)
-
+    shared = None if assignments else _shared(url, config_file)
+    table = _table(url, name, assignments, shared)
     numbers: list[int] = []
 
     def change(text: str) -> str:
@@ -49,24 +50,39 @@ def run(url: str, name: str | None, assignments: Sequence[str], config_file: str
     except ConfigError as error:
         raise ConfigError([_in_words_of_the_command(problem, numbers) for problem in error.problems]) from error
     console.out("".join(f"{clean(line)}\n" for line in edit.render(table).splitlines()))
-    console.say(f"Added to {settings.file}.")
+    console.say(f"Added to {settings.file}." + (f" It shares the token of {shared[0].name!r}." if shared else ""))
     configfile.tell_daemon(settings)
     return OK
 
 
-def _table(url: str, name: str | None, assignments: Sequence[str]) -> edit.Table:
+def _shared(url: str, config_file: str | None) -> tuple[Index, edit.Table] | None:
+    """Return an index that is configured and whose token serves the new one, too, and what is to be written then."""
+    text = config.read(paths.config_file(config_file)) or b""
+    try:
+        found = indexes.recognise(url)
+        return discovery.sharing(url, found[0] if found else None, config.load(config_file, text).indexes)
+    except ValueError:  # no URL
+        return None
+
+
+def _table(
+    url: str, name: str | None, assignments: Sequence[str], shared: tuple[Index, edit.Table] | None
+) -> edit.Table:
     for text in (url, name or "", *assignments):
         if not _is_text(text):
             raise UsageError("What was given is no UTF-8 text.")
-    provider = _provider(url, assignments)
+    provider = _provider(url, assignments, shared is not None)
     table: edit.Table = {"name": name or indexes.default_name(url), "url": url}
+    if shared is not None:
+        index, options = shared
+        return {**table, **({} if index.sink == "netrc" else {"sink": index.sink}), **options}
     for assignment in assignments:
         path, value = _setting(assignment, provider)
         _set(table, path, value)
     return table
 
 
-def _provider(url: str, assignments: Sequence[str]) -> str:
+def _provider(url: str, assignments: Sequence[str], known: bool) -> str:
     try:
         parts = urlsplit(url)
         found = indexes.recognise(url)
@@ -76,7 +92,7 @@ def _provider(url: str, assignments: Sequence[str]) -> str:
     if "@" in parts.netloc:
         _refuse_user(parts)
     named = [text.partition("=")[2] for text in assignments if text.partition("=")[0].strip() == "provider"]
-    if not found and not named:
+    if not found and not named and not known:
         message = f"No provider is known for this URL, so it must be named: one of {', '.join(PROVIDERS)}."
         raise UsageError(message, f"uvtokend add {shlex.quote(url)} --set provider=…")
     return named[0].strip(" \"'") if named else found[0] if found else ""
@@ -160,8 +176,7 @@ def _in_words_of_the_command(problem: Problem, numbers: Sequence[int]) -> Proble
     place, _, key = problem.where.partition(".")
     if place not in {f"index[{number}]" for number in numbers}:
         return problem
-    where = {"": "the new index", "url": "URL", "name": "--name"}.get(key, f"--set {key}")
-    return replace(problem, file="uvtokend add", where=where)
+    return replace(problem, file="the new index", where=key or "its table")
 
 
 def _of_site(config_file: str | None) -> list[Any]:

@@ -7,7 +7,7 @@ From a project only names and URLs are taken: a checkout may be hostile. Keys as
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -132,8 +132,8 @@ def from_environment(environ: Env) -> Iterator[Candidate]:
         for word in environ.get(variable, "").split():
             name, equals, url = word.partition("=")
             named = bool(equals) and "/" not in name
-            line = f"{variable}={f'{name}=' if named else ''}{{}}"
-            yield from _candidate(name if named else None, url if named else word, variable, line)
+            before = f"{variable}={name}=" if named else f"{variable}="
+            yield from _candidate(name if named else None, url if named else word, variable, before.__add__)
 
 
 def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
@@ -163,14 +163,14 @@ def _from_table(table: Mapping[str, Json], place: str) -> Iterator[Candidate]:
     listed = table.get("index")
     for item in listed if isinstance(listed, list) else []:
         if isinstance(item, dict):
-            yield from _candidate(item.get("name"), item.get("url"), place, 'url = "{}"')
-    yield from _candidate(None, table.get("index-url"), place, 'index-url = "{}"')
+            yield from _candidate(item.get("name"), item.get("url"), place, lambda url: edit.inline({"url": url}))
+    yield from _candidate(None, table.get("index-url"), place, lambda url: edit.inline({"index-url": url}))
     extra = table.get("extra-index-url")
     for url in extra if isinstance(extra, list) else []:
-        yield from _candidate(None, url, place, 'extra-index-url = ["{}"]')
+        yield from _candidate(None, url, place, lambda url: edit.inline({"extra-index-url": [url]}))
 
 
-def _candidate(name: Json, url: Json, place: str, line: str) -> Iterator[Candidate]:
+def _candidate(name: Json, url: Json, place: str, line: Callable[[str], str]) -> Iterator[Candidate]:
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
         return
     try:
@@ -185,7 +185,7 @@ def _candidate(name: Json, url: Json, place: str, line: str) -> Iterator[Candida
         credential = parts.password is not None
         user = unquote(parts.username or "")
         kept = user if _USER.fullmatch(user) and not credential else ""
-        yield Candidate(named, bare, provider, place, credential, line.replace("{}", bare), kept)
+        yield Candidate(named, bare, provider, place, credential, line(bare), kept)
 
 
 # ----------------------------------------------------------------------------------------------- what to do about it
@@ -255,19 +255,29 @@ def _new(candidates: Iterable[Candidate], there: Iterable[Index]) -> Sequence[Ca
     return tuple(new.values())
 
 
-def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
-    """Return how a configured index serves another one, if its token does."""
-    host = _host(candidate.url)
+def sharing(url: str, provider: str | None, known: Iterable[Index]) -> tuple[Index, Table] | None:
+    """Return a configured index whose token serves another one on its host, and what is to be written for that one.
+
+    Args:
+        url: Of the other one.
+        provider: The one that is recognised from it, or None.
+        known: What is configured.
+    """
     for index in known:
-        told = indexes.told_by_url(index.provider, candidate.url)
+        told = indexes.told_by_url(index.provider, url)
         env = dict(index.request.env)
-        request = indexes.request(index.provider, candidate.url, {**dict(index.request.options), **told}, env)
-        if index.host == host and request == index.request:
+        request = indexes.request(index.provider, url, {**dict(index.request.options), **told}, env)
+        if index.host == _host(url) and request == index.request:
             options = {key: _thawed(value) for key, value in request.options if key not in told}
-            provider: Table = {} if index.provider == candidate.provider else {"provider": index.provider}
+            named: Table = {} if index.provider == provider else {"provider": index.provider}
             inside: Table = {"env": _thawed(request.env)} if env else {}
-            return _Choice(candidate, {**provider, **options, **inside}, request, host)
+            return index, {**named, **options, **inside}
     return None
+
+
+def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
+    found = sharing(candidate.url, candidate.provider, known)
+    return _Choice(candidate, found[1], found[0].request, found[0].host) if found else None
 
 
 def _thawed(value: Frozen) -> Json:
@@ -405,7 +415,7 @@ def _for_uv(additions: Iterable[Addition], known: Iterable[Index], found: Iterab
             if isinstance(user, str) and (_bare(text), user) not in told:
                 told.add((_bare(text), user))
                 shown = text.replace("://", f"://{quote(user)}@", 1)
-                yield from ("[[tool.uv.index]]", f'name = "{wanted}"', f'url = "{shown}"', *more, "")
+                yield from ("[[tool.uv.index]]", edit.inline({"name": wanted}), edit.inline({"url": shown}), *more, "")
 
 
 def _organisation(url: str) -> str:
