@@ -48,6 +48,7 @@ CLOCKS = {
     "daemon/clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
     "daemon/events.py": {"datetime.now"},  # when something was told
     "daemon/files.py": {"time.monotonic", "time.sleep"},  # another program ends its write
+    "daemon/locks.py": {"time.monotonic", "time.sleep"},  # another uvtokend ends its edit, and tells nobody
     "daemon/loop.py": {"random.random"},  # the dice, rolled for core
     "daemon/main.py": {"asyncio.sleep"},  # 0: a turn for the others
     "daemon/sinks.py": {"time.sleep"},  # as daemon/files.py

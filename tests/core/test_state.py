@@ -46,6 +46,15 @@ def test_the_last_tokens_are_remembered() -> None:
     assert State("n", known).ours()["b.example"] == {("me", digest) for digest in newest}
 
 
+def test_a_place_is_forgotten() -> None:
+    """A token that stands elsewhere, too, is still known there; one that stands nowhere else is not known any more."""
+    other = state.record(REQUEST, TOKEN, NOW, ("c.example",))
+    known = replace(STATE, records=(RECORD, other))
+    left = state.without(known, {"a.example", "c.example"})
+    assert left == replace(STATE, records=(replace(RECORD, places=("b.example",)),))
+    assert state.without(known, ()) == known
+
+
 def test_a_living_token_is_recovered() -> None:
     """An entry that matches its record is kept with all that was known of it."""
     assert state.recover(STATE, STANDING, (REQUEST,), NOW + HOUR / 4) == {REQUEST: (TOKEN, NOW + HOUR / 2)}
