@@ -15,7 +15,7 @@ import pytest
 
 from ordinary import as_user
 from patience import until
-from uvtokend.cli import configfile
+from uvtokend.cli import configfile, remove
 from uvtokend.core import edit
 from uvtokend.daemon import exchange
 from uvtokend.errors import ConfigError, UvtokendError
@@ -559,6 +559,36 @@ def test_a_token_that_cannot_be_taken_out_is_told(machine: Machine) -> None:
     folder.chmod(0o700)
     run(machine, "start")
     until(lambda: "a.example" not in netrc.read_text())
+
+
+def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in its way is told."""
+    folder = machine.home / "n"
+    folder.mkdir(0o700)
+    machine.environment["NETRC"] = str(folder / "netrc")
+    add(machine, "a")
+    run(machine, "start")
+    run(machine, "refresh")
+    folder.chmod(0o777)
+    for name, text in machine.environment.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.delenv("UVTOKEND_CONFIG", raising=False)
+    monkeypatch.setattr(remove, "_PATIENCE", 0.1)
+    with pytest.raises(UvtokendError, match="its entry still stands. .*may write to the folder") as caught:
+        remove.run("a", None)
+    assert caught.value.hint == "uvtokend status"
+
+
+def test_a_state_that_cannot_be_written_is_told(machine: Machine) -> None:
+    """The entry is gone all the same."""
+    add(machine, "a")
+    run(machine, "once")
+    (machine.state / "state.json.new").mkdir()
+    done = run(machine, "remove", "a", status=1)
+    assert "The state file could not be written: Is a directory. The entry is gone all the same." in done.stderr
+    assert machine.netrc.read_text() == FOREIGN
 
 
 def test_a_store_that_uv_cannot_read_is_told(machine: Machine) -> None:

@@ -181,7 +181,8 @@ AZURE = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
 def test_two_organisations_of_azure(laptop: Laptop) -> None:
     """Each gets a user name, and uv's lines for it are shown; once they stand in the project, all is well."""
     nowhere = "http://127.0.0.1:9"  # nobody is asked, as there is no login
-    laptop.environment |= dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), nowhere)
+    variables = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
+    laptop.environment |= dict.fromkeys(variables, nowhere)
     laptop.environment["PATH"] = os.path.dirname(laptop.ourselves()[0])
     file = project(laptop) / "uv.toml"
     file.write_text("".join(f'[[index]]\nname = "{org}"\nurl = "{AZURE.format(org)}"\n' for org in ("acme", "beta")))

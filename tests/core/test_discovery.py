@@ -293,6 +293,31 @@ def test_the_user_name_in_a_url_is_the_login() -> None:
     assert [index.request.option("username") for index in settings.indexes] == ["me", "me"]
 
 
+LEGACY = "https://{}.pkgs.visualstudio.com/_packaging/feed/pypi/simple/"
+
+
+def test_user_names_stay_with_their_organisation() -> None:
+    """Also where it has a host of its own; the second feed of one in the store has its login, whatever it is."""
+    plan = planned([candidate(LEGACY.format("one").replace("//", "//me@")), candidate(LEGACY.format("two"))])
+    assert [each.table.get("username") for each in plan.additions] == ["me", None]
+    there = '[[index]]\nname = "a"\nurl = "{}"\nsink = "uv-store"\n'
+    for first in (AZURE.format("acme"), LEGACY.format("acme")):
+        plan = planned([candidate(first.replace("feed", "b"), "b")], there.format(first))
+        assert [each.table.get("username") for each in plan.additions] == [None]
+        assert len(configured(written(plan, there.format(first))).indexes) == 2
+        assert (plan.project, plan.cautions) == ((), ())
+    old = there.format(LEGACY.format("acme")) + 'tenant-id = "x"\nenv = { A_FILE = "b" }\n'
+    assert written(planned([candidate(LEGACY.format("acme").replace("feed", "b"))], old), old).count("tenant-id") == 2
+
+
+def test_a_shared_login_in_the_store_is_no_caution() -> None:
+    """Nor has uv to be told anything of it."""
+    there = f'[[index]]\nurl = "{JFROG}"\nsink = "uv-store"\nusername = "me"\npassword = {{ env = "P" }}\n'
+    plan = planned([candidate(JFROG.replace("local", "remote"))], there)
+    assert [each.table["sink"] for each in plan.additions] == ["uv-store"]
+    assert (plan.project, plan.cautions) == ((), ())
+
+
 def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
     """It is a comment that a person completes; without its marks the settings take it; it is made once."""
     there = "[daemon]\n"

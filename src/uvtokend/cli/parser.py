@@ -114,7 +114,7 @@ def _files(verbs: argparse._SubParsersAction[_Parser]) -> None:
         "'password={ env = \"VAR\" }'; may be repeated",
     )
     add.set_defaults(verb=_add)
-    remove = _verb(verbs, "remove", "take an index out of config.toml, and its token out of the netrc")
+    remove = _verb(verbs, "remove", "take an index out of config.toml, and its token out of the netrc or uv's store")
     remove.add_argument("name", metavar="NAME", help="the index")
     remove.set_defaults(verb=_remove)
     list_ = _verb(verbs, "list", "show what is configured, and in which file")

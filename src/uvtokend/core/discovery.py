@@ -108,12 +108,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """How an index is to be served: with the options of one that is there, or with new ones."""
+    """How an index is to be served.
+
+    Args:
+        shared: With the token of one that is configured.
+    """
 
     candidate: Candidate
     options: Table
     request: Request
     host: str
+    shared: bool
 
 
 # ------------------------------------------------------------------------------------------------------ what uv says
@@ -209,12 +214,12 @@ def plan(
     """
     found = tuple(candidates)
     new = _new(found, [*known, *disabled])
-    users = {_organisation(each.url): each.user for each in reversed(new) if each.provider == _AZURE and each.user}
+    users = {_tenant(each.url): each.user for each in reversed(new) if each.provider == _AZURE and each.user}
     choices = [_shared(each, known) or _fresh(each, profile, users) for each in new]
     there = {index.host: index for index in known}
-    known_to_us = [each for each in choices if each.request.provider]
-    conflicts = [each for each in known_to_us if _stands_in_the_way(there.get(each.host), each)]
-    possible = [each for each in known_to_us if each not in conflicts]
+    recognised = [each for each in choices if each.request.provider]
+    conflicts = [each for each in recognised if _stands_in_the_way(there.get(each.host), each)]
+    possible = [each for each in recognised if each not in conflicts]
     drafts = [each for each in possible if _undecided(each)]
     good = [each for each in possible if each not in drafts]
     sink_of = {**sinks((each.host, each.request) for each in good), **{host: there[host].sink for host in there}}
@@ -225,7 +230,7 @@ def plan(
         tuple(additions),
         tuple(_draft(each, names) for each in drafts if each not in waiting),
         (*(_conflict(each, there[each.host]) for each in conflicts), *map(_waiting, waiting)),
-        tuple(_cautions(additions)),
+        tuple(_cautions(each for each in good if sink_of[each.host] == "uv-store")),
         tuple(each.candidate for each in choices if not each.request.provider),
         tuple(_for_uv(additions, known, found)),
     )
@@ -277,7 +282,7 @@ def sharing(url: str, provider: str | None, known: Iterable[Index]) -> tuple[Ind
 
 def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
     found = sharing(candidate.url, candidate.provider, known)
-    return _Choice(candidate, found[1], found[0].request, found[0].host) if found else None
+    return _Choice(candidate, found[1], found[0].request, found[0].host, shared=True) if found else None
 
 
 def _thawed(value: Frozen) -> Json:
@@ -294,17 +299,17 @@ def _fresh(candidate: Candidate, profile: str | None, users: Mapping[str, str]) 
     Args:
         candidate: The index.
         profile: The AWS profile in force.
-        users: Organisation of Azure -> the user name in its URLs: uv takes no other login then.
+        users: Tenant of Azure -> the user name in its URLs: uv takes no other login then.
     """
     provider = candidate.provider or ""
     options: dict[str, Any] = {}
     if provider == "aws-codeartifact" and profile:
         options = {"profile": profile}
-    if provider == _AZURE and (user := users.get(_organisation(candidate.url), _AZURE_LOGIN)) != _AZURE_LOGIN:
+    if provider == _AZURE and (user := users.get(_tenant(candidate.url), _AZURE_LOGIN)) != _AZURE_LOGIN:
         options = {"username": user}
     told = indexes.told_by_url(provider, candidate.url)
     request = indexes.request(provider, candidate.url, {**told, **options}, {})
-    return _Choice(candidate, {**options}, request, _host(candidate.url))
+    return _Choice(candidate, {**options}, request, _host(candidate.url), shared=False)
 
 
 def _undecided(choice: _Choice) -> bool:
@@ -318,8 +323,8 @@ def _addition(choice: _Choice, names: _Names, sink: Sink) -> Addition:
     table: Table = {"name": name, "url": candidate.url}
     if sink != "netrc":
         table["sink"] = sink
-        if choice.request == indexes.request(_AZURE, candidate.url, {}, {}):
-            table["username"] = _organisation(candidate.url)
+        if candidate.provider == _AZURE and not choice.shared:
+            table["username"] = _organisation(candidate.url)  # the one in its URL, should there be one, comes over it
     return Addition(candidate, {**table, **choice.options}, note)
 
 
@@ -385,14 +390,14 @@ class _Names:
 # ----------------------------------------------------------------------------------------------- what to say about it
 
 
-def _cautions(additions: Iterable[Addition]) -> Iterator[str]:
+def _cautions(stored: Iterable[_Choice]) -> Iterator[str]:
     """Yield a sentence for each host where uv cannot use in one run what its store can hold.
 
     Within one run uv keeps a credential by host and user name (uv-auth, `AuthMiddleware::handle`), and only Azure lets
     any user name in.
     """
-    stored = [each for each in additions if "sink" in each.table and each.candidate.provider != _AZURE]
-    for host in dict.fromkeys(_host(each.candidate.url) for each in stored):
+    alike = [choice.host for choice in stored if choice.request.provider != _AZURE and not choice.shared]
+    for host in dict.fromkeys(alike):
         yield (
             f"The indexes on {host} need different credentials with the same user name. One uv run can use only one of "
             "them."
@@ -404,13 +409,16 @@ def _for_uv(additions: Iterable[Addition], known: Iterable[Index], found: Iterab
 
     One index more covers the organisation, as its files lie outside the indexes' own roots.
     """
-    tables = [(each.candidate.name, each.table) for each in additions if each.table.get("sink") == "uv-store"]
-    mine = [(name or table["name"], str(table["url"]), table.get("username")) for name, table in tables]
+    mine = [
+        (each.candidate.name or each.table["name"], each.candidate.url, each.table.get("username"))
+        for each in additions
+        if each.table.get("sink") == "uv-store" and each.candidate.provider == _AZURE
+    ]
     hosts = {_host(url) for _, url, _ in mine}
     theirs = [(index.name, index.url, index.request.option("username")) for index in known if index.host in hosts]
     told = {(_bare(each.url), each.user) for each in found}
     for name, url, user in [*theirs, *mine]:
-        place = f"{indexes.store_service(_AZURE, url).rstrip('/')}/"
+        place = f"{_tenant(url).rstrip('/')}/"
         for wanted, text, more in ((name, url, ()), (f"{user}-files", place, ("explicit = true",))):
             if isinstance(user, str) and (_bare(text), user) not in told:
                 told.add((_bare(text), user))
@@ -418,10 +426,15 @@ def _for_uv(additions: Iterable[Addition], known: Iterable[Index], found: Iterab
                 yield from ("[[tool.uv.index]]", edit.inline({"name": wanted}), edit.inline({"url": shown}), *more, "")
 
 
+def _tenant(url: str) -> str:
+    """Return the URL prefix of an organisation of Azure."""
+    return indexes.store_service(_AZURE, url)
+
+
 def _organisation(url: str) -> str:
-    """Return an organisation's name as a user name: Azure lets any in."""
-    found = urlsplit(indexes.store_service(_AZURE, url)).path.strip("/")
-    return re.sub(r"[^A-Za-z0-9-]+", "-", found)
+    """Return an organisation's name, or its host's, as a user name: Azure lets any in."""
+    parts = urlsplit(_tenant(url))
+    return re.sub(r"[^A-Za-z0-9-]+", "-", parts.path.strip("/") or parts.netloc)
 
 
 def _stands_in_the_way(there: Index | None, choice: _Choice) -> bool:
