@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,10 +216,24 @@ def test_a_list_that_cannot_be_edited_safely_is_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["index = [{}# mine\n]", "index = [ {},# mine\n]\n", "index = [{}\n# mine\n]\r\n"])
-def test_what_tomlkit_would_write_wrongly_is_not_written(text: str) -> None:
-    """It (0.15) puts a value into the comment in front of it, or a comment on another line."""
+def test_what_tomlkit_writes_wrongly_is_not_written(text: str) -> None:
+    """It (0.15) puts a value into the comment in front of it, or a comment on another line; a better one may pass."""
+    try:
+        added = edit.append(text, [NEW])
+    except NotEditableError:
+        return
+    assert tomllib.loads(added)["index"][-1] == NEW
+    assert "# mine" in added
+
+
+@pytest.mark.parametrize(
+    "written", ["index = [{}]\na = 1\n", "index = [{}] # mine {\n", "index = [{}, {}] # mine\n", "index = [{}"]
+)
+def test_what_tomlkit_writes_is_read_before_it_is_believed(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    """Whatever is lost, broken or other than it should be: the text is left alone."""
+    monkeypatch.setattr(tomlkit, "dumps", lambda _: written)
     with pytest.raises(NotEditableError):
-        edit.append(text, [NEW])
+        edit.append("index = [{}] # mine\n", [NEW])
 
 
 # -------------------------------------------------------------------------------------------------------------- laws
