@@ -470,10 +470,18 @@ def test_a_foreign_record_in_the_store_blocks_its_index_with_its_own_mend() -> N
 
 
 @pytest.mark.parametrize(
-    ("sink", "login", "told"), [("uv-store", "aws", 1), ("uv-store", "beta", 0), ("netrc", "aws", 0)]
+    ("sink", "login", "told", "words"),
+    [
+        ("uv-store", "aws", 1, "both have aws"),
+        ("uv-store", "", 1, "a URL cannot carry an empty one"),
+        ("uv-store", "beta", 0, ""),
+        ("netrc", "aws", 0, ""),
+    ],
 )
-def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(sink: Sink, login: str, told: int) -> None:
-    """uv's store tells them apart by path, but one run of uv does by their user name alone."""
+def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(
+    sink: Sink, login: str, told: int, words: str
+) -> None:
+    """uv's store tells them apart by path, but one run of uv does by the user names in their URLs alone."""
     agent, other = both(), "https://pkgs.dev.azure.com/beta"
     twin = replace(STORED, name="twin", request=Request("azure-artifacts", other), sink=sink, service=other)
     settings = Settings("c", (replace(STORED, sink=sink), twin))
@@ -482,7 +490,9 @@ def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(sink: Sink
     said = {view.index.name: [notice.reason for notice in view.notices] for view in agent.snapshot(NOW).indexes}
     assert said == {"feed": ["same-username"] * told, "twin": ["same-username"] * told}
     if told:
-        assert "this index and twin" in agent.snapshot(NOW).indexes[0].notices[0].message
+        message = agent.snapshot(NOW).indexes[0].notices[0].message
+        assert "this index and twin" in message
+        assert words in message
 
 
 def test_a_netrc_entry_shadows_the_store() -> None:

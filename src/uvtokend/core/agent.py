@@ -494,8 +494,10 @@ class Agent:
     def _alike(self, index: Index, now: datetime) -> tuple[Notice, ...]:
         login = self._login(index, now)
         for other in self.indexes if index.sink == "uv-store" and login is not None else ():
-            if other.host == index.host and other.request != index.request and self._login(other, now) == login:
-                return (notices.alike(login or "", other.name),)
+            theirs = self._login(other, now)
+            elsewhere = other.host != index.host or other.request == index.request
+            if not elsewhere and theirs is not None and (theirs == login or "" in {theirs, login}):
+                return (notices.alike(login or "", theirs, other.name),)
         return ()
 
     def _login(self, index: Index, now: datetime) -> str | None:

@@ -24,20 +24,23 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
     return tuple(notice for notice in (_ends_soon(credential, now), _skewed(credential)) if notice is not None)
 
 
-def alike(login: str, other: str) -> Notice:
-    """Return what there is to say of two credentials with one user name on one host.
+def alike(login: str, theirs: str, other: str) -> Notice:
+    """Return what there is to say of two credentials on one host that uv cannot use in one run.
 
     Within one run uv keeps a credential by host and user name, and asks its store by path only where it has none
-    (uv-auth, `AuthMiddleware::handle`).
+    (uv-auth, `AuthMiddleware::handle`). Seen with uv 0.13.8: the first one that came is sent for both, unless both URLs
+    carry a user name, which an empty one cannot.
 
     Args:
-        login: The user name.
+        login: The user name; may be empty.
+        theirs: That of the other index; the same, or one of them is empty.
         other: The other index.
     """
+    why = f"both have {login}" if login and theirs else "a URL cannot carry an empty one"
     message = (
         f"One uv run cannot use both this index and {other}: it tells credentials of one host apart by their user "
-        f"name, and both have {login or 'none'}. Where the server takes any, give one of them another username, here "
-        "and in its URL for uv; else use them in runs of their own."
+        f"name, and {why}. Where the server takes any, give each a username of its own, here and in its URL for uv; "
+        "else use them in runs of their own."
     )
     return Notice("same-username", message, None)
 
