@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvtokend.core import discovery, edit
-from uvtokend.core.discovery import Candidate, Plan
+from uvtokend.core import discovery, edit, proposal
+from uvtokend.core.discovery import Candidate
 from uvtokend.core.model import Env, Json, Settings
+from uvtokend.core.proposal import Plan
 from uvtokend.core.settings import Source, parse
 
 ACME = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
@@ -50,7 +51,7 @@ def configured(text: str) -> Settings:
 
 def planned(candidates: Sequence[Candidate], text: str = "", profile: str | None = None) -> Plan:
     there = configured(text)
-    return discovery.plan(candidates, there.indexes, there.disabled, profile, text)
+    return proposal.plan(candidates, there.indexes, there.disabled, profile, text)
 
 
 def written(plan: Plan, text: str = "") -> str:
@@ -351,7 +352,7 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
 def test_a_server_of_ones_own_is_guessed_by_its_paths(url: str, settings: list[str]) -> None:
     """It is only said, and never taken for sure; what is said makes a table that the settings take."""
     (unknown,) = planned([candidate(url)]).unknown
-    assert discovery.suggested(unknown) == settings
+    assert proposal.suggested(unknown) == settings
     if settings[1:]:
         lines = [line if " = " in line else line.replace("=", ' = "') + '"' for line in settings]
         configured("\n".join(["[[index]]", f'url = "{url}"', *lines]))

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from uvtokend import config, paths
 from uvtokend.cli import configfile, console
-from uvtokend.core import discovery, edit, indexes
+from uvtokend.core import edit, indexes, proposal
 from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Index, Json, Problem
 from uvtokend.core.report import clean
@@ -60,7 +60,7 @@ def _shared(url: str, config_file: str | None) -> tuple[Index, edit.Table] | Non
     text = config.read(paths.config_file(config_file)) or b""
     try:
         found = indexes.recognise(url)
-        return discovery.sharing(url, found[0] if found else None, config.load(config_file, text).indexes)
+        return proposal.sharing(url, found[0] if found else None, config.load(config_file, text).indexes)
     except ValueError:  # no URL
         return None
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from uvtokend import config, paths
 from uvtokend.cli import configfile, console, uvfiles
-from uvtokend.core import discovery, edit, environment
-from uvtokend.core.discovery import Candidate, Plan
+from uvtokend.core import edit, environment, proposal
+from uvtokend.core.discovery import Candidate
 from uvtokend.core.model import Credential, Failure, Index, Request, Settings
+from uvtokend.core.proposal import Plan
 from uvtokend.core.report import clean
 from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.errors import FAILED, OK, UvtokendError
@@ -35,7 +36,7 @@ def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     found = uvfiles.candidates(places, os.environ)
     # botocore asks for the two variables in this order.
     profile = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
-    plan = discovery.plan(found, settings.indexes, settings.disabled, profile, text.decode())
+    plan = proposal.plan(found, settings.indexes, settings.disabled, profile, text.decode())
     _show(plan)
     _warn_of_passwords(found)
     if not (plan.additions or plan.drafts):
@@ -76,7 +77,7 @@ def _show(plan: Plan) -> None:
         console.say("No provider is known for these. A public index needs none; a private one can be added so:")
         for candidate in plan.unknown:
             name = f" --name {shlex.quote(candidate.name)}" if candidate.name else ""
-            options = "".join(f" --set {shlex.quote(each)}" for each in discovery.suggested(candidate))
+            options = "".join(f" --set {shlex.quote(each)}" for each in proposal.suggested(candidate))
             console.say(f"    uvtokend add {shlex.quote(candidate.url)}{name}{options}")
 
 
