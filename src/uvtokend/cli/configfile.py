@@ -69,7 +69,7 @@ def _edit(explicit: str | None, target: str, change: Callable[[str], str]) -> Se
         text, settings = _edited(explicit, target, before, change)
         try:
             _put(os.path.realpath(target), before, text)
-        except _OvertakenError:
+        except (_OvertakenError, FileExistsError):
             continue
         except OSError as error:
             message = f"{target} could not be written: {error.strerror}. It is as it was."
@@ -126,7 +126,7 @@ def _put(path: str, before: bytes | None, text: bytes) -> None:
     temporary = _written(folder, path, before, text)
     try:
         if before is None:
-            _appear(temporary, path)
+            exchange.appear(temporary, path)
         else:
             _exchange(temporary, path, before, text)
     finally:
@@ -155,17 +155,6 @@ def _written(folder: str, path: str, before: bytes | None, text: bytes) -> str:
     finally:
         os.close(file)
     return temporary
-
-
-def _appear(temporary: str, path: str) -> None:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise _OvertakenError from None
-    except OSError as error:
-        if error.errno not in exchange.UNSUPPORTED:
-            raise
-        os.rename(temporary, path)  # a file system without links
 
 
 def _exchange(temporary: str, path: str, before: bytes, text: bytes) -> None:

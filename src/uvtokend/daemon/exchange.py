@@ -19,6 +19,25 @@ _AT_FDCWD = -100  # linux/fcntl.h
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
 
 
+def appear(temporary: str, path: str) -> None:
+    """Give a new file its name, unless somebody has made one of that name meanwhile.
+
+    Raises:
+        FileExistsError: Somebody has.
+        OSError: It cannot be done.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        os.rename(temporary, path)  # a file system without links; nobody else is as quick
+    else:
+        os.unlink(temporary)
+
+
 def swap(one: str, other: str) -> None:
     """Let two names in one file system change places.
 

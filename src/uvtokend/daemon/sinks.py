@@ -289,7 +289,7 @@ def _put(temporary: str, path: str, old: Content | None, new: bytes, mode: int) 
     file = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if old is None:
-            _appear(temporary, path)
+            exchange.appear(temporary, path)
         elif not _exchanged(temporary, path, old, new):
             # From here on a crash may leave half a text in its place: the whole one is no longer ours alone.
             os.fchmod(file, 0o600)
@@ -298,6 +298,8 @@ def _put(temporary: str, path: str, old: Content | None, new: bytes, mode: int) 
             return True
         os.fchmod(file, mode)
         return False
+    except FileExistsError:
+        raise _OvertakenError from None
     finally:
         os.close(file)
 
@@ -351,20 +353,6 @@ def _replace(temporary: str, path: str, old: Content) -> bool:
             raise
         return False
     return True
-
-
-def _appear(temporary: str, path: str) -> None:
-    """Give a new file its name, unless somebody has made one of that name meanwhile."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise _OvertakenError from None
-    except OSError as error:
-        if error.errno not in exchange.UNSUPPORTED:
-            raise
-        os.rename(temporary, path)  # a file system without links; nobody else is as quick
-    else:
-        os.unlink(temporary)
 
 
 def _in_place(path: str, old: Content, new: bytes) -> None:
