@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import socket
+import tempfile
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -142,9 +144,11 @@ def test_a_small_soak() -> None:
     assert int(result.figures["rivals' edits"]) > 5
 
 
-def test_a_broken_daemon_is_caught() -> None:
-    """One that never refreshes is to blame for what fails, fault or no fault."""
+def test_a_broken_daemon_is_caught(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never refreshes is to blame for what fails, fault or no fault; what happened is kept."""
+    monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
     never = "import datetime\nfrom uvtokend.core import policy\npolicy.refresh_at = "
     never += "lambda credential, *_: credential.expires_at + datetime.timedelta(days=1)\n"
     result = daemon.soak(3, 9, [], print, life=6, broken=never)
     assert any("an avoidable failure" in sentence for sentence in result.broken)
+    assert [file.name for file in open_folder.glob("*/soak.jsonl")] == ["soak.jsonl"]

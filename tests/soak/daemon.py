@@ -50,7 +50,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
         if why is not None:
             say(f"left out: {name}: {why}")
     seconds, kinds = scale * MINUTES * 60, [name for name, why in missing.items() if why is None]
-    return soak(seed, seconds, _for(seconds, schedule(seed, kinds, LIFE)), say)
+    return soak(seed, seconds, _for(seconds, schedule(seed, kinds, LIFE)), say, faketime=True)
 
 
 def _for(seconds: float, faults: Iterator[Fault]) -> Iterator[Fault]:
@@ -61,7 +61,15 @@ def _for(seconds: float, faults: Iterator[Fault]) -> Iterator[Fault]:
             return
 
 
-def soak(seed: int, seconds: float, faults: Iterable[Fault], say: Say, life: float = LIFE, broken: str = "") -> Result:
+def soak(
+    seed: int,
+    seconds: float,
+    faults: Iterable[Fault],
+    say: Say,
+    life: float = LIFE,
+    broken: str = "",
+    faketime: bool = False,
+) -> Result:
     """Soak through all the faults, and at least for a time.
 
     Args:
@@ -71,12 +79,13 @@ def soak(seed: int, seconds: float, faults: Iterable[Fault], say: Say, life: flo
         say: Is told what happens.
         life: Seconds that a token lives.
         broken: Python that the daemon runs before anything else: how a test breaks it.
+        faketime: Among the faults are some that set the daemon's wall clock.
     """
     folder = Path(tempfile.mkdtemp(prefix="uvtokend-soak-"))
     keep = True
     try:
         with (folder / "soak.jsonl").open("w", buffering=1) as log:
-            result = _Soak(World(folder, life, broken), seed, say, log).run(faults, seconds)
+            result = _Soak(World(folder, life, broken, faketime), seed, say, log).run(faults, seconds)
         keep = bool(result.broken)
     except KeyboardInterrupt:
         keep = False

@@ -128,12 +128,27 @@ def stopped(world: World, _: Rival, fault: Fault) -> None:
 
 def clock_set(world: World, _: Rival, fault: Fault) -> None:
     """The wall clock is set, by minutes to days, forward or back; in the end it is set right."""
-    size = 120 * (2 * DAY / 120) ** (fault.dice * 2 % 1)
-    world.set_clock(size if fault.dice < 0.5 else -size)
+    world.set_clock(_step(fault.dice))
     try:
         time.sleep(fault.seconds)
     finally:
         world.set_clock(0)
+
+
+def killed_and_clock_set(world: World, _: Rival, fault: Fault) -> None:
+    """The wall clock is set between SIGKILL and a new start, and set right while the new daemon runs."""
+    world.kill()
+    world.set_clock(_step(fault.dice))
+    try:
+        world.start()
+        time.sleep(fault.seconds)
+    finally:
+        world.set_clock(0)
+
+
+def _step(dice: float) -> float:
+    size: float = 120 * (2 * DAY / 120) ** (dice * 2 % 1)
+    return size if dice < 0.5 else -size
 
 
 # -------------------------------------------------------------------------------------------------------- the netrc
@@ -208,6 +223,7 @@ FAULTS: Mapping[str, Kind] = {
     "dead on arrival": Kind(dead_on_arrival, "fetch"),
     "clock set": Kind(clock_set, "fetch", _no_faketime),
     "daemon killed": Kind(killed, "delivery"),
+    "killed, clock set": Kind(killed_and_clock_set, "delivery", _no_faketime),
     "daemon stopped": Kind(stopped, "delivery"),
     "rivals": Kind(rivals, "fetch"),
     "disk full": Kind(disk_full, "delivery", _no_mounts, calm=True),

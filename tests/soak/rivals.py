@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from soak.verdict import Token, Trouble
 from soak.world import World, lines_of
+from uvtokend.daemon import exchange
 
 #: How many foreign lines the rival keeps, about.
 LINES = 40
@@ -123,10 +124,10 @@ class Rival:
         time.sleep(think)
         after = edit(before)
         how = dice.choice([self._rename, self._truncate, self._truncate_slowly])
-        begin, replaced = time.time(), self._world.standing(lines_of(self._world.netrc))
-        how(b"\n".join(after))
+        begin = time.time()
+        replaced = how(b"\n".join(after))
         self.model = edit(self.model)
-        self._set_back(begin, replaced, self._world.standing(after))
+        self._set_back(begin, self._world.standing(replaced.split(b"\n")), self._world.standing(after))
         self._done(f"{name}, {how.__name__.strip('_')}")
 
     def _done(self, what: str) -> None:
@@ -164,6 +165,7 @@ class Rival:
         return b"machine host-%d.example login me-%d password secret-%d" % (number, number, number)
 
     # ------------------------------------------------------------------------------------------------- ways to write
+    # Each returns the very text that it replaced: who looks a moment before may miss a delivery, and blame the daemon.
 
     def _append(self) -> None:
         """Add a line without reading the file; an end for the last line too, if it has none."""
@@ -174,27 +176,41 @@ class Rival:
         self.model = [*(self.model[:-1] if closed else self.model), line, b""]
         self._done("append")
 
-    def _rename(self, text: bytes) -> None:
+    def _rename(self, text: bytes) -> bytes:
         beside = self._world.disk / ".netrc.rival"
         beside.touch(0o600)
         beside.write_bytes(text)
-        os.replace(beside, self._world.netrc)
+        try:
+            exchange.swap(str(beside), str(self._world.netrc))
+        except OSError as error:
+            if error.errno not in exchange.UNSUPPORTED:
+                raise
+            replaced = self._world.netrc.read_bytes()
+            os.replace(beside, self._world.netrc)
+            return replaced
+        replaced = beside.read_bytes()
+        beside.unlink()
+        return replaced
 
-    def _truncate(self, text: bytes) -> None:
-        self._in_place(text, 0)
+    def _truncate(self, text: bytes) -> bytes:
+        return self._in_place(text, 0)
 
-    def _truncate_slowly(self, text: bytes) -> None:
-        self._in_place(text, self._dice.uniform(0.001, 0.05))
+    def _truncate_slowly(self, text: bytes) -> bytes:
+        return self._in_place(text, self._dice.uniform(0.001, 0.05))
 
-    def _in_place(self, text: bytes, pause: float) -> None:
+    def _in_place(self, text: bytes, pause: float) -> bytes:
         begin = time.time()
-        with self._world.writing, self._world.netrc.open("wb", buffering=0) as file:
+        with self._world.writing, self._world.netrc.open("r+b", buffering=0) as file:
             half = self._dice.randrange(len(text) + 1)
+            replaced = file.readall()
+            file.seek(0)
+            file.truncate()
             file.write(text[:half])
             if pause:
                 time.sleep(pause)
             file.write(text[half:])
         self.troubles.append(Trouble("rival wrote in place", "reading", begin, time.time()))
+        return replaced
 
     def _set_back(self, begin: float, replaced: Token | None, left: Token | None) -> None:
         """Note it if the daemon had delivered a token since we read the text, and we undid that."""

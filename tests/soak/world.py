@@ -42,15 +42,17 @@ class World:
         folder: An empty folder with a short path.
         life: Seconds that a token lives.
         broken: Python that the daemon runs before anything else: how a test breaks it.
+        faketime: The daemon's wall clock can be set. On one busy core libfaketime lets two threads that ask for the
+            time wait for each other for seconds, so that nobody should have it who does not need it.
 
     Attributes:
         disk: The folder of netrc and state.
         small: `disk` is a file system of its own, of a megabyte, in a mount namespace that nobody else sees.
-        clock: The file that says how far the daemon's wall clock is off; None without libfaketime.
+        clock: The file that says how far the daemon's wall clock is off; None where it cannot be set.
         writing: Held by whoever of this process writes the netrc in place, or reads it and wants it whole.
     """
 
-    def __init__(self, folder: Path, life: float, broken: str = "") -> None:
+    def __init__(self, folder: Path, life: float, broken: str = "", faketime: bool = False) -> None:
         self.life = life
         find_uv()  # by one thread: Python's sysconfig is not ready for two at first
         self.cloud = CodeArtifact(life)
@@ -59,7 +61,7 @@ class World:
         self.disk = folder / "disk"
         self.netrc = self.disk / ".netrc"
         self.writing = threading.Lock()
-        self.clock = folder / "clock" if FAKETIME else None
+        self.clock = folder / "clock" if faketime and FAKETIME else None
         self.small = may_mount()
         self._env = self._customize(broken)
 

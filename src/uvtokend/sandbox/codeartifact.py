@@ -74,7 +74,8 @@ class CodeArtifact:
         self.close()
 
     def _answer(self, call: Call) -> Answer:
-        broken = self.fault(call) if self.fault is not None else None
+        fault = self.fault  # another thread may take it back at any moment
+        broken = fault(call) if fault is not None else None
         if broken is not None:
             return broken
         if call.path == "/v1/authorization-token" or _target(call):

@@ -113,7 +113,8 @@ class JFrog:
         self.close()
 
     def _answer(self, call: Call) -> Answer:
-        broken = self.fault(call) if self.fault is not None else None
+        fault = self.fault  # another thread may take it back at any moment
+        broken = fault(call) if fault is not None else None
         if broken is None and call.method == "POST" and call.path == TOKENS:
             broken = self._refreshed(call)
         if broken is None and call.method == "POST" and call.path == OIDC:
