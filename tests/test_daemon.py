@@ -352,10 +352,10 @@ def test_the_token_is_nowhere_but_in_the_netrc(laptop: Laptop, cloud: CodeArtifa
 
 
 def test_the_daemon_is_light(laptop: Laptop) -> None:
-    """It carries no SDK: what a fetch needs is loaded in its worker."""
+    """It carries no SDK and no TLS: what a fetch needs is loaded in its worker."""
     start(laptop)
     assert laptop.daemon is not None
     maps = Path(f"/proc/{laptop.daemon.pid}/maps")
     if maps.exists():
-        assert "botocore" not in maps.read_text()
+        assert not [name for name in ("botocore", "libssl") if name in maps.read_text()]
     assert psutil.Process(laptop.daemon.pid).memory_info().rss < 48 * 2**20

@@ -168,6 +168,8 @@ def _reload(_args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # asyncio would load OpenSSL if it could: a MiB for a process that speaks over unix sockets only.
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from uvtokend.daemon.main import run as run_daemon  # noqa: PLC0415
 
     return run_daemon(config_file=args.config, quiet=args.quiet)
