@@ -40,6 +40,7 @@ def main() -> None:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is what a provider let out
             seen = _raised(error)
         sys.stdout.flush()
+        sys.stderr.flush()  # what waits there for the end of its line would be lost
         printed.seek(0)
         seen |= {"printed": printed.read().decode(errors="replace"), "asked": asked, "logged": log.lines}
     line = json.dumps(seen).encode()
