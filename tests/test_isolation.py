@@ -6,8 +6,7 @@ import json
 import netrc
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from typing import Any
 import pytest
 
 from example_plugin import install
+from patience import until
 from uvtokend.sandbox import google
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.laptop import Laptop
 from uvtokend.sandbox.tls import TlsProxy
 
-#: What a step may take on a busy machine before the test calls it hung.
-PATIENCE = 40.0
 #: Notes down all that reached it, and hands out a token that says whom it is for.
 SPY = """
 import json, os, stat, subprocess, time
@@ -69,15 +67,6 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         machine.environment["PYTHONPATH"] = os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split()])
         yield machine
         machine.stop()
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Await a condition of another process."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def configure(laptop: Laptop, *tables: str) -> None:

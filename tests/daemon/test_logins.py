@@ -8,8 +8,7 @@ import os
 import pty
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from patience import until
 from uvtokend.core.model import Request
 from uvtokend.daemon.logins import Watch
 from uvtokend.sandbox.azure import ORGANISATION, AzureCloud
@@ -24,9 +24,6 @@ from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.google import GoogleCloud
 from uvtokend.sandbox.laptop import Laptop
 from uvtokend.sandbox.tls import TlsProxy
-
-#: What a step may take on a busy machine before the test calls it hung.
-PATIENCE = 40.0
 
 
 def watch(folder: Path) -> Watch:
@@ -172,15 +169,6 @@ def start_at_a_terminal(laptop: Laptop) -> int:
     os.close(its)
     os.write(ours, b"typed\n" * 20)
     return ours
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Await a condition of another process."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
-    return found
 
 
 def by_name(laptop: Laptop) -> dict[str, Any]:
