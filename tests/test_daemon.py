@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,23 @@ def test_a_clock_that_was_set_while_it_was_away_kills_no_token(laptop: Laptop, c
     assert tokens(laptop) == standing
     assert index(laptop)["health"] == "fresh"
     assert index(laptop)["life_left_s"] > 11 * 3600
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
+def test_no_time_zone_puts_a_refresh_off(zone: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All times are UTC: where the machine believes to be, behind or ahead, and its summer time, are nothing to it."""
+    with CodeArtifact(life=4) as cloud:
+        laptop = Laptop(tmp_path_factory.mktemp("z"), cloud)
+        laptop.configure(a="https://a.example/simple/")
+        laptop.start({"TZ": zone})
+        try:
+            until(lambda: len(cloud.tokens) >= 2)
+            found = until(lambda: status(laptop)["pid"] and index(laptop))
+            assert 0 <= found["life_left_s"] <= 4
+            shown = datetime.fromisoformat(found["expires_at"])
+            assert abs((shown - datetime.now(UTC)).total_seconds()) < 60
+        finally:
+            laptop.stop()
 
 
 def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> None:
