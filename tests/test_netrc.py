@@ -17,7 +17,7 @@ from uvtokend.core import netrc, netrc_scan
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc import BEGIN, END, Ours, block_entries, check, edit, problems, scan
 from uvtokend.core.netrc_adopt import restore, take_over
-from uvtokend.core.netrc_merge import lacks, union
+from uvtokend.core.netrc_merge import lacks, mixture, union
 from uvtokend.errors import DeliveryFailed
 
 LAWS = settings(deadline=None, max_examples=150)
@@ -551,6 +551,19 @@ class TestAdopt:
 
 
 class TestUnion:
+    @LAWS
+    @given(st.binary(max_size=8), st.binary(max_size=8), st.integers(0, 8), st.binary(min_size=1, max_size=3))
+    def test_a_write_in_place_that_is_cut_short(self, old: bytes, new: bytes, cut: int, more: bytes) -> None:
+        """What is longer is written first, then the rest from the front; whenever it stops, both texts are known in
+        what is there, and not in what somebody else has added to it or taken away."""
+        whole = old + new[len(old) :]
+        head = min(cut, len(new))
+        for torn in (old, whole[: len(old) + cut], new[:head] + whole[head:], new):
+            assert mixture(torn, old, new)
+        assert not mixture(whole + more, old, new)
+        shortest = min(old, new, key=len)
+        assert not shortest or not mixture(shortest[:-1], old, new)
+
     @LAWS
     @given(GOOD, GOOD)
     def test_no_line_is_lost(self, older: str, newer: str) -> None:

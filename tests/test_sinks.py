@@ -465,6 +465,34 @@ class TestFallbacks:
         assert path.read_bytes() == block() + b"#1\n#2\n"
         assert os.listdir(path.parent) == [".netrc"]
 
+    @pytest.mark.parametrize("cut", [0, 1, 2, 3])
+    @pytest.mark.parametrize("length", [3, 300])
+    def test_a_death_in_the_middle_of_a_write_in_place(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, length: int, cut: int
+    ) -> None:
+        """Whatever mixture of both texts it leaves, the next delivery makes one of them of it: nothing torn stays."""
+        foreign = b"machine x.example login me password mine\r\n" * 40 + b"no last line end"
+        path.write_bytes(foreign)
+        deliver(path, entry("t" * 30))
+        monkeypatch.setattr(files, "PATIENCE", 0.01)
+        real, calls = files.write_all, iter(range(9))
+
+        def write_all(file: int, text: bytes, at: int = 0) -> None:
+            """Die in one of the writes, before it or when half of it is done."""
+            if os.fstat(file).st_ino != path.stat().st_ino or next(calls) != cut // 2:
+                real(file, text, at)
+                return
+            real(file, text[: len(text) // 2 * (cut % 2)], at)
+            raise KeyboardInterrupt
+
+        held = path.open("ab", buffering=0)
+        with held, monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(files, "write_all", write_all)
+            deliver(path, entry("u" * length))
+        deliver(path, entry("v"))
+        assert path.read_bytes() == block("v") + foreign
+        assert os.listdir(path.parent) == [".netrc"]
+
     def test_a_rival_without_end(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """After many tries the delivery fails, and the rival's text stands."""
         path.write_bytes(b"#0\n")

@@ -14,6 +14,15 @@ def lacks(text: bytes, other: bytes) -> bool:
     return not {line.rstrip(b"\n") for line in _lines(other)} <= {line.rstrip(b"\n") for line in _lines(text)}
 
 
+def mixture(text: bytes, one: bytes, other: bytes) -> bool:
+    """Tell whether a text is what remains if one text is written over another in place, and that is cut short."""
+    shorter, longer = sorted((one, other), key=len)
+    if not len(shorter) <= len(text) <= len(longer):
+        return False
+    head = zip(text, one, other, strict=False)
+    return all(byte in (a, b) for byte, a, b in head) and text[len(shorter) :] == longer[len(shorter) : len(text)]
+
+
 def union(older: bytes, newer: bytes) -> bytes:
     """Return a text with every line of both versions, in their order.
 

@@ -113,14 +113,19 @@ def replace(path: str, text: bytes) -> None:
     temporary = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    create(temporary, text)
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
+
+
+def create(path: str, text: bytes) -> None:
+    """Make a file with mode 0600 that is not there yet; it lasts."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         write_all(file, text)
         os.fsync(file)
     finally:
         os.close(file)
-    os.replace(temporary, path)
-    sync_folder(os.path.dirname(path))
 
 
 def sync(path: str) -> None:

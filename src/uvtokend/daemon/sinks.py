@@ -76,10 +76,12 @@ class _Kept:
 
     Args:
         newer: Where the two differ, it is newer than what stands in the netrc.
+        over: What it was being written over in place; None where it was not.
     """
 
     text: bytes
     newer: bool
+    over: bytes | None = None
 
 
 class _OvertakenError(Exception):
@@ -215,8 +217,9 @@ def _change(path: str, edit: Callable[[bytes], bytes], kept: _Kept | None) -> Ch
     old = files.read_settled(path)
     before = old.text if old else b""
     new = edit(_merged(before, kept, edit) if kept else before)
-    if os.path.lexists(temporary):  # a read-only folder refuses to delete even what is not there
-        os.unlink(temporary)
+    for name in (temporary, _journal(temporary)):
+        if os.path.lexists(name):  # a read-only folder refuses to delete even what is not there
+            os.unlink(name)
     if new == before:
         if old and netrc.BEGIN in new:
             _tighten(path, old.status)
@@ -245,8 +248,10 @@ def _discard(temporary: str) -> None:
 
 
 def _merged(text: bytes, kept: _Kept, edit: Callable[[bytes], bytes]) -> bytes:
-    from uvtokend.core.netrc_merge import lacks, union  # noqa: PLC0415 - hardly ever needed, and it brings difflib
+    from uvtokend.core.netrc_merge import lacks, mixture, union  # noqa: PLC0415 - hardly ever needed, and it brings difflib
 
+    if kept.over is not None and mixture(text, kept.over, kept.text):
+        return kept.text
     text, other = edit(text), edit(kept.text)
     if not lacks(text, other):
         return text
@@ -281,8 +286,7 @@ def _put(temporary: str, path: str, old: Content | None, new: bytes, mode: int) 
         _OvertakenError: Somebody else was quicker; nothing of theirs is lost.
     """
     if old and old.held:
-        _in_place(path, old, new)
-        _discard(temporary)
+        _in_place(path, old, new, temporary)
         return True
     # The mode is set on the file itself, whatever it is called by then; it is open for reading only, since one that is
     # open for writing would look like somebody else's.
@@ -291,10 +295,7 @@ def _put(temporary: str, path: str, old: Content | None, new: bytes, mode: int) 
         if old is None:
             exchange.appear(temporary, path)
         elif not _exchanged(temporary, path, old, new):
-            # From here on a crash may leave half a text in its place: the whole one is no longer ours alone.
-            os.fchmod(file, 0o600)
-            _in_place(path, old, new)
-            os.unlink(temporary)
+            _in_place(path, old, new, temporary)
             return True
         os.fchmod(file, mode)
         return False
@@ -355,10 +356,27 @@ def _replace(temporary: str, path: str, old: Content) -> bool:
     return True
 
 
-def _in_place(path: str, old: Content, new: bytes) -> None:
-    if not files.overwrite(path, old.text, new):
+def _in_place(path: str, old: Content, new: bytes, temporary: str | None = None) -> None:
+    """Write into the file itself. A crash leaves a mixture of both texts in it, so both stand beside it till then.
+
+    Args:
+        temporary: The file with the new text; None where no file can be made beside it.
+    """
+    beside = [] if temporary is None else [temporary, _journal(temporary)]
+    if beside:
+        files.create(beside[1], old.text)
+        os.chmod(beside[0], 0o600)  # it is no longer ours alone
+    done = files.overwrite(path, old.text, new)
+    for name in beside:
+        os.unlink(name)
+    if not done:
         raise _OvertakenError
     _tighten(path, old.status)
+
+
+def _journal(temporary: str) -> str:
+    """Return where the old text stands while the new one is written over it in place."""
+    return f"{temporary}.old"
 
 
 def _tighten(path: str, status: os.stat_result) -> None:
@@ -374,7 +392,7 @@ def _leftover(temporary: str, path: str) -> _Kept | None:
     What somebody else has put there, while the folder was open to him, would be his text in our netrc.
     """
     try:
-        content = files.read_settled(temporary)
+        content, over = files.read_settled(temporary), files.read_settled(_journal(temporary))
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.ENOTSUP, errno.ELOOP, errno.EFBIG):
             raise
@@ -389,7 +407,8 @@ def _leftover(temporary: str, path: str) -> _Kept | None:
         raise _taken(temporary, path)
     if content.status.st_mode & _MARK:
         return None
-    return _Kept(content.text, newer=now is None or bool(now.st_mode & _MARK))
+    ours = over is not None and over.status.st_uid == content.status.st_uid
+    return _Kept(content.text, now is None or bool(now.st_mode & _MARK), over.text if over and ours else None)
 
 
 def _taken(temporary: str, path: str) -> DeliveryFailed:
