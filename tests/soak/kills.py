@@ -25,6 +25,7 @@ from pathlib import Path
 
 from soak import victim, world
 from soak.result import Result
+from uvtokend.core.netrc_merge import mixture
 from uvtokend.sandbox.laptop import find_uv
 
 #: How many kills there are at a scale of 1.
@@ -86,6 +87,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
         "looks at the file meanwhile": counts["looks"],
         "kills that left a file beside it": counts["leftovers"],
         "kills after the exchange": counts["late"],
+        "kills in the middle of a write in place, healed by the next delivery": counts["torn"],
         "netrc files that Python's netrc could read before": counts["readable"],
         "... and after the kill": counts["parsed"],
     }
@@ -242,6 +244,9 @@ class _Netrc(_Scene):
         found = self._read()
         beside = self.real.with_name(f".{self.real.name}.uvtokend")
         self.counts["leftovers"] += beside.exists()
+        if self._torn(found, done):
+            self.counts["torn"] += 1
+            return
         self.counts["readable"] += self.readable
         hosts = {} if self.missing and not found else _read_by_python(self.real)
         if hosts is not None:
@@ -255,6 +260,17 @@ class _Netrc(_Scene):
             self.counts["late"] += found == self.text(done + 1)
             if found not in {self.text(done), self.text(done + 1)}:
                 self.break_law(f"after {done} deliveries there stands {found[:300]!r} of {len(found)} bytes")
+
+    def _torn(self, found: bytes, done: int) -> bool:
+        """Tell whether a mounted file, which cannot be replaced, holds a mixture, and both whole texts stand beside it.
+
+        Nothing else can be had there; the next delivery must make it whole.
+        """
+        texts = (self.text(done), self.text(done + 1))
+        if self.place != "mounted" or found in texts or not mixture(found, *texts):
+            return False
+        beside = self.real.with_name(f".{self.real.name}.uvtokend")
+        return {beside.read_bytes(), beside.with_name(f"{beside.name}.old").read_bytes()} == {*texts}
 
     def judge_next(self, number: int) -> None:
         found = self._read()
