@@ -60,11 +60,12 @@ FIGURES = (
     "adoptions",
 )
 
-#: A word of others that takes the next one, which is ours; or a comment of theirs that a quoted value of ours, without
-#: the mark between them, turns into words.
+#: A word of others that takes the next one, which is ours; a comment of theirs that a quoted value of ours, without the
+#: mark between them, turns into words; or words right behind our block, which go on with the last entry in it.
 _REACHING = re.compile(
     rb"(?:^|\s)(?:machine|login|user|account|password|macdef)\s+(?:#uvtokend:|machine\s)"
     rb'|machine (?:a\.|b\.|index\.)[^\n]*"\r?\n\s*#(?!uvtokend:)'
+    rb"|#uvtokend:end\s+(?:login|user|account|password)\b"
 )
 _GUARD = b"machine guard login g password g\n#end\n"
 
