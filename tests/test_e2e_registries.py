@@ -110,6 +110,9 @@ def test_uv_installs_from_nexus(machine: Machine) -> None:
         )
         start(machine)
         installs(machine, index, "zeta")
+        shown = machine.uvtokend("status", "--json").stdout
+        assert '"username": "****"' in shown  # kept like a password, shown like one
+        assert "name-code" not in shown + machine.uvtokend("log").stdout
         keep(machine, "pass", "new pass")
         codes.remove(("name-code", "pass-code"))
         assert machine.uvtokend("refresh").returncode == 0

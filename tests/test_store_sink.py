@@ -153,6 +153,26 @@ def test_the_secret_is_in_no_argument_and_no_environment(
     assert "auth login https://pkgs.dev.azure.com/acme --username VssSessionToken --password -" in seen
     assert "canary" not in seen
     assert "canary" not in Path(ledger_file(str(file))).read_text()
+    assert sink.deliver([], {ACME: []}).note is None
+    assert "auth logout https://pkgs.dev.azure.com/acme --username VssSessionToken" in (tools / "seen").read_text()
+
+
+def test_a_user_name_that_is_a_secret_is_in_no_argument(
+    sink: UvStoreSink, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv's command takes it as one, which everybody sees: such a record comes and goes without that command."""
+    tools = file.parent.parent / "bin"
+    tools.mkdir()
+    spy = tools / "uv"
+    spy.write_text(f'#!/bin/sh\necho "$@" >> {tools}/seen\nexec {find_uv()} "$@"\n')
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.defpath}")
+    secret = Entry("nexus.example", "canary", Secret("token-1"), "https://nexus.example/a")
+    assert "as an argument" in (sink.deliver([secret], {secret.service: []}, {secret.service}).note or "")
+    assert believed(file, secret.service, "canary") == "token-1"
+    assert sink.deliver([], {}).changed  # whoever takes it out knows no longer what it was
+    assert believed(file, secret.service, "canary") is None
+    assert "canary" not in (tools / "seen").read_text()
 
 
 @pytest.mark.parametrize(

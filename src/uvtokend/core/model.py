@@ -159,6 +159,11 @@ class Index:
     files: tuple[str, ...] = ()
 
     @property
+    def login_is_secret(self) -> bool:
+        """Its user name is kept like a password, as the name code of a user token may be."""
+        return isinstance(self.request.option("username"), tuple)
+
+    @property
     def place(self) -> str:
         """Where its credential stands in its sink."""
         return self.service or self.host

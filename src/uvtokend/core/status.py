@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from uvtokend.core import policy
 from uvtokend.core.agent import IndexView, Snapshot
-from uvtokend.core.model import Index, Json, LastError, Record
+from uvtokend.core.model import Credential, Index, Json, LastError, Record
 from uvtokend.core.state import zulu
 
 
@@ -29,7 +29,7 @@ def _index(view: IndexView, now: datetime, shift: timedelta) -> Json:
     promised = policy.min_life(credential, lease.refresh_at) if credential and lease.refresh_at else None
     return {
         **_known(index),
-        "username": credential.login if credential else None,
+        "username": _login(index, credential),
         "identity": credential.identity if credential else None,
         "health": lease.health(now),
         "state": view.state,
@@ -58,7 +58,7 @@ def from_disk(index: Index, record: Record | None, now: datetime) -> Json:
     health = "none" if record is None else "expired" if not alive else "stale" if now >= record.refresh_at else "fresh"
     return {
         **_known(index),
-        "username": record.login if record else None,
+        "username": _login(index, record),
         "identity": record.identity if record else None,
         "health": health,
         "state": "waiting",
@@ -71,6 +71,10 @@ def from_disk(index: Index, record: Record | None, now: datetime) -> Json:
         "failures": 0,
         "last_error": None,
     }
+
+
+def _login(index: Index, known: Credential | Record | None) -> Json:
+    return None if known is None else "****" if index.login_is_secret else known.login
 
 
 def _known(index: Index) -> dict[str, Json]:

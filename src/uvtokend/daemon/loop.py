@@ -246,7 +246,8 @@ class Daemon:
             urls: dict[str, list[str]] = {}
             for index in self._settings.indexes:
                 urls.setdefault(index.service, []).append(index.url)
-            return self._uv_store().deliver(action.wanted, urls)
+            private = {index.service for index in self._settings.indexes if index.login_is_secret}
+            return self._uv_store().deliver(action.wanted, urls, private)
         # Within the block the host alone tells what is ours.
         hosts: dict[str, set[tuple[str, str]]] = {index.host: set() for index in self._settings.indexes}
         shadowing = {index.host for index in self._settings.indexes if index.sink == "uv-store"}

@@ -6,7 +6,9 @@ is passed over, and the status says why, where it would not do what we promise:
 * uv before 0.13.8 truncates the file and writes it anew, so that a crash leaves half of it (seen with strace: 0.8.24 to
   0.13.7 open it with O_TRUNC; 0.13.8 writes a file beside it and renames);
 * uv drops comments and keys that it does not know, so a store with some is edited by us, to the byte;
-* uv's command takes no empty user name, as Artifactory's tokens may have, though uv itself uses such a record.
+* uv's command takes no empty user name, as Artifactory's tokens may have, though uv itself uses such a record;
+* uv's command takes the user name as an argument, which everybody on the machine can see: so not one that is a secret,
+  nor one of an index that is no longer configured, of which we do not know.
 
 We honour uv's lock (``credentials.toml.lock``, flock) and hold it only while we read, edit and rename.
 """
@@ -24,7 +26,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from uvtokend.core import uv_store
 from uvtokend.core.model import Entry, Problem
@@ -55,6 +57,7 @@ class UvStoreSink:
         self._path = path
         self._state_folder = state_folder
         self._owner: Lock | None = None
+        self._private: Collection[str] = ()
 
     @property
     def path(self) -> str:
@@ -76,16 +79,20 @@ class UvStoreSink:
         mine = {record.key: record for record in self._records()} if plan.drop else {}
         return {key[0]: Entry("", mine[key].username, mine[key].secret, key[0]) for key in plan.drop}
 
-    def deliver(self, wanted: Sequence[Entry], urls: Mapping[str, Iterable[str]]) -> Delivery:
+    def deliver(
+        self, wanted: Sequence[Entry], urls: Mapping[str, Iterable[str]], private: Collection[str] = ()
+    ) -> Delivery:
         """Let the store hold these records and no other of ours.
 
         Args:
             wanted: What it shall hold.
             urls: service -> the indexes that it is for.
+            private: Services whose user names are secrets.
 
         Raises:
             DeliveryFailed: It could not be written; what is foreign is as it was.
         """
+        self._private = private
         ledger = self._ledger()
         if not wanted and not ledger:
             return Delivery(frozenset(), (), None, changed=False)
@@ -113,6 +120,9 @@ class UvStoreSink:
     ) -> str | None:
         """Bring a plan into the store, and return why it was not done by uv's own command, if it was not."""
         uv, why = _find_uv()
+        going, coming = {service for service, _ in plan.drop}, {entry.service for entry in plan.put}
+        if uv and why is None and ((going | coming) & {*self._private} or not going <= coming | urls.keys()):
+            why = "uv's own command takes the user name, which may be a secret, as an argument"
         text = files.read_settled(self.path)
         if uv and text and not uv_store.kept_by_uv(text.text):
             why = "uv's own command would drop the comments in it"
@@ -219,9 +229,9 @@ class UvStoreSink:
         return Problem(self.path, service, message, self._mend(*record.key), fatal=False)
 
     def _mend(self, service: str, username: str) -> str:
-        """Return what takes a record out; uv's command knows no bearer tokens and no empty user names."""
+        """Return what takes a record out; uv's command knows no bearer tokens, and no empty or secret user names."""
         logout = shlex.join(["uv", "auth", "logout", service, "--username", username])
-        return logout if username else f"take it out of {self.path}"
+        return logout if username and service not in self._private else f"take it out of {self.path}"
 
     # ------------------------------------------------------------------------------------------------- the ledger
 
