@@ -138,41 +138,39 @@ def test_without_a_uv_that_keeps_the_promises_it_is_written_directly(
     assert [believed(file, ACME), believed(file, BETA)] == ["token-1", "token-2"]
 
 
-def test_the_secret_is_in_no_argument_and_no_environment(
-    sink: UvStoreSink, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What uv is started with shows nothing; the token comes on its standard input."""
+@pytest.fixture
+def seen(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that tells with what arguments and environment each uv was started; empty at first."""
     tools = file.parent.parent / "bin"
     tools.mkdir()
-    spy = tools / "uv"
-    spy.write_text(f'#!/bin/sh\n{{ echo "$@"; env; }} >> {tools}/seen\nexec {find_uv()} "$@"\n')
+    spy, told = tools / "uv", tools / "seen"
+    spy.write_text(f'#!/bin/sh\n{{ echo "$@"; env; }} >> {told}\nexec {find_uv()} "$@"\n')
     spy.chmod(0o755)
+    told.touch()
     monkeypatch.setenv("PATH", f"{tools}:{os.defpath}")
+    return told
+
+
+def test_the_secret_is_in_no_argument_and_no_environment(sink: UvStoreSink, file: Path, seen: Path) -> None:
+    """What uv is started with shows nothing; the token comes on its standard input."""
     assert sink.deliver([entry(token="canary")], {}).note is None
-    seen = (tools / "seen").read_text()
-    assert "auth login https://pkgs.dev.azure.com/acme --username VssSessionToken --password -" in seen
-    assert "canary" not in seen
+    told = seen.read_text()
+    assert "auth login https://pkgs.dev.azure.com/acme --username VssSessionToken --password -" in told
+    assert "canary" not in told
     assert "canary" not in Path(ledger_file(str(file))).read_text()
     assert sink.deliver([], {ACME: []}).note is None
-    assert "auth logout https://pkgs.dev.azure.com/acme --username VssSessionToken" in (tools / "seen").read_text()
+    assert "auth logout https://pkgs.dev.azure.com/acme --username VssSessionToken" in seen.read_text()
 
 
-def test_a_user_name_that_is_a_secret_is_in_no_argument(
-    sink: UvStoreSink, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_user_name_that_is_a_secret_is_in_no_argument(sink: UvStoreSink, file: Path, seen: Path) -> None:
     """uv's command takes it as one, which everybody sees: such a record comes and goes without that command."""
-    tools = file.parent.parent / "bin"
-    tools.mkdir()
-    spy = tools / "uv"
-    spy.write_text(f'#!/bin/sh\necho "$@" >> {tools}/seen\nexec {find_uv()} "$@"\n')
-    spy.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.defpath}")
     secret = Entry("nexus.example", "canary", Secret("token-1"), "https://nexus.example/a")
     assert "as an argument" in (sink.deliver([secret], {secret.service: []}, {secret.service}).note or "")
     assert believed(file, secret.service, "canary") == "token-1"
     assert sink.deliver([], {}).changed  # whoever takes it out knows no longer what it was
     assert believed(file, secret.service, "canary") is None
-    assert "canary" not in (tools / "seen").read_text()
+    assert "--version" in seen.read_text()  # uv was there, and was not asked
+    assert "canary" not in seen.read_text()
 
 
 @pytest.mark.parametrize(

@@ -495,6 +495,20 @@ def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(
         assert words in message
 
 
+def test_a_user_name_that_is_a_secret_is_not_spoken_out() -> None:
+    """It is kept like a password, so what is said of two alike does not show it."""
+    request = Request("nexus", options=(("username", (("env", "NAME"),)),))
+    first = replace(STORED, name="first", request=request, service="https://nexus.example/a", host="nexus.example")
+    twin = replace(first, name="twin", request=replace(request, service="b"), service="https://nexus.example/b")
+    agent = Agent()
+    agent.handle(Configured(Settings("c", (first, twin)), sinks=("netrc", "uv-store")), NOW)
+    for one in (first, twin):
+        agent.handle(FetchEnded(one.request, replace(token("t"), login="canary"), 0.5), NOW)
+    said = [notice.message for view in agent.snapshot(NOW).indexes for notice in view.notices]
+    assert len(said) == 2
+    assert not [message for message in said if "canary" in message or "****" not in message]
+
+
 def test_a_netrc_entry_shadows_the_store() -> None:
     """uv asks the netrc first: an entry for the host, or a default one, stands in the way."""
     for foreign, hint in (("pkgs.dev.azure.com", "uvtokend adopt feed"), ("default", "delete it, or name the host")):

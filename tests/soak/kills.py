@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import tomllib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
     return Result("kills", figures, tuple(broken))
 
 
-class _Scene:
+class _Scene(ABC):
     """One kill.
 
     Args:
@@ -117,20 +118,21 @@ class _Scene:
         self.broken: list[str] = []
         self.typical = 0.0
 
+    @abstractmethod
     def set_up(self) -> contextlib.AbstractContextManager[object]:
-        raise NotImplementedError
+        """Make the files that the victim delivers into, and take them away in the end."""
 
     def watch(self, seconds: float) -> None:
         """Let time go by while the victim delivers."""
         time.sleep(seconds)
 
+    @abstractmethod
     def judge(self, done: int) -> None:
         """Look at what was left by a victim that said to have made so many deliveries."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge_next(self, number: int) -> None:
         """Look at what there is after the next delivery."""
-        raise NotImplementedError
 
     def play(self) -> None:
         done = self._kill()

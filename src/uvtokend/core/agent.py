@@ -497,7 +497,8 @@ class Agent:
             theirs = self._login(other, now)
             elsewhere = other.host != index.host or other.request == index.request
             if not elsewhere and theirs is not None and (theirs == login or "" in {theirs, login}):
-                return (notices.alike(login or "", theirs, other.name),)
+                shown = "****" if login and index.login_is_secret else login or ""
+                return (notices.alike(shown, theirs, other.name),)
         return ()
 
     def _login(self, index: Index, now: datetime) -> str | None:
