@@ -45,17 +45,17 @@ CLOCKS = {
     "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
     "cli/status.py": {"datetime.now"},  # as cli/disk.py
     "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest
-    "daemon/clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
+    "clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
     "daemon/events.py": {"datetime.now"},  # when something was told
-    "daemon/files.py": {"time.monotonic", "time.sleep"},  # another program ends its write
-    "daemon/locks.py": {"time.monotonic", "time.sleep"},  # another uvtokend ends its edit, and tells nobody
+    "disk/files.py": {"time.monotonic", "time.sleep"},  # another program ends its write
+    "disk/locks.py": {"time.monotonic", "time.sleep"},  # another uvtokend ends its edit, and tells nobody
     "daemon/loop.py": {"random.random"},  # the dice, rolled for core
     "daemon/main.py": {"asyncio.sleep"},  # 0: a turn for the others
-    "daemon/sinks.py": {"time.sleep"},  # as daemon/files.py
-    "daemon/uv_store.py": {"time.monotonic", "time.sleep"},  # uv lets go of its lock, and tells nobody
+    "disk/netrc_sink.py": {"time.sleep"},  # as disk/files.py
+    "disk/uv_store_sink.py": {"time.monotonic", "time.sleep"},  # uv lets go of its lock, and tells nobody
     "daemon/timer.py": {"datetime.now"},  # APScheduler wants to be told a date
-    "testing.py": {"time.time"},  # what a provider said of a life is compared with now
-    "sandbox/": {"datetime.now", "time.time"},  # an issuer has a clock of its own
+    "testing/": {"time.time"},  # what a provider said of a life is compared with now
+    "sandbox/": {"time.time"},  # an issuer has a clock of its own
 }
 
 RULES = [
@@ -125,8 +125,8 @@ def test_apscheduler_is_known_to_the_timer_alone() -> None:
 def test_only_a_chain_of_tokens_is_kept_by_a_fetch() -> None:
     """A fetch leaves nothing on disk, since the next one must not depend on it; a token that works once has to be."""
     folder = SRC / "uvtokend" / "providers"
-    users = {file.name for file in folder.glob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}
-    assert users == {"jfrog_chain.py"}
+    users = {file.name for file in folder.rglob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}
+    assert users == {"refresh_chain.py"}
 
 
 #: Beside the modules `time` and `random`.
@@ -161,7 +161,7 @@ def test_the_core_reads_no_disk() -> None:
     """Texts are arguments, as times are: `environ`, `open` and `exists` are not even named."""
     effects = {"environ", "getenv", "urandom", "expanduser", "expandvars", "abspath", "realpath"}
     effects |= {"exists", "isfile", "isdir", "islink", "getmtime", "getsize", "samefile"}
-    for file in (SRC / "uvtokend" / "core").glob("*.py"):
+    for file in (SRC / "uvtokend" / "core").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute):
                 assert node.attr not in effects, f"{file.name}: {node.attr}"

@@ -14,7 +14,7 @@ import pytest
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
-from ordinary import as_user
+from support.unprivileged import as_user
 from uvtokend import paths
 from uvtokend.errors import UsageError, UvtokendError
 

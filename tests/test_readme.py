@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.core.config.settings import Source, parse
 from uvtokend.core.indexes import PROVIDERS
-from uvtokend.core.settings import Source, parse
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -25,7 +25,7 @@ import psutil
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
-from uvtokend.sandbox.laptop import Laptop, find_uv
+from uvtokend.sandbox.machine import Laptop, find_uv
 from uvtokend.sandbox.web import Call
 
 #: A host that the keyring plug-in takes for CodeArtifact's; uv reaches it through the index, which serves as its proxy.

@@ -13,8 +13,8 @@ from plugin import install
 from uvtokend.core.model import Index, Request, Settings
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
-from uvtokend.daemon.sinks import NetrcSink
-from uvtokend.daemon.store import Store
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
 
 INDEX = Index("a", "https://a.example/", "a.example", "made-up", Request("made-up"))
 

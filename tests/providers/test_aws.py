@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 from botocore import exceptions as raised
 from botocore.config import Config
-from loopback import forget
 
+from support.loopback import forget
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import aws, aws_failures
-from uvtokend.providers.aws_login import Login
+from uvtokend.providers.aws import failures
+from uvtokend.providers.aws import fetch as aws
+from uvtokend.providers.aws.sign_in import Login
 from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call
@@ -431,7 +432,7 @@ def test_a_hint_reads_the_indexs_own_files(
             "login-expired",
             "aws login --profile dev",
         ),
-        (raised.LoginInsufficientPermissions(), "rejected", "denied", aws_failures.RIGHTS),
+        (raised.LoginInsufficientPermissions(), "rejected", "denied", failures.RIGHTS),
         (raised.UnknownEndpointError(service_name="x", region_name="y"), "rejected", "bad-option", None),
         (raised.RefreshWithMFAUnsupportedError(), "login-required", "mfa", None),
         (ZeroDivisionError("the-canary"), "transient", "unexpected", None),
@@ -439,7 +440,7 @@ def test_a_hint_reads_the_indexs_own_files(
 )
 def test_what_no_emulator_can_provoke(error: Exception, kind: str, reason: str, hint: str | None) -> None:
     """``aws login`` needs awscrt, which is not installed; an exception of no known class is still classified."""
-    found = aws_failures.classify(error, Login("dev", "dev", "login"))
+    found = failures.classify(error, Login("dev", "dev", "login"))
     assert (found.kind, found.reason) == (kind, reason)
     assert found.hint == hint if hint else "canary" not in found.message
 

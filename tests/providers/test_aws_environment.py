@@ -9,7 +9,7 @@ import pytest
 
 from uvtokend.core.model import Request
 from uvtokend.core.shadows import temporary_credentials
-from uvtokend.providers import aws
+from uvtokend.providers.aws import fetch as aws
 from uvtokend.sandbox.codeartifact import CodeArtifact
 
 OPTIONS = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-central-1"}

@@ -15,14 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from azure_world import LEGACY, SERVICE, World, asked, loopback_world
-from loopback import CANARY
 
+from clouds import azure as fake
+from clouds.azure_world import LEGACY, SERVICE, World, asked, loopback_world
+from clouds.tls import TlsProxy
+from support.loopback import CANARY
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure
-from uvtokend.providers import azure, azure_line
-from uvtokend.sandbox import azure as fake
-from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.providers.azure import fetch as azure
+from uvtokend.providers.azure import transport
 from uvtokend.sandbox.web import Answer, Call, Server, Site
 
 Setting = Callable[[World], object]
@@ -708,8 +709,8 @@ def test_a_missing_ca_bundle(world: World) -> None:
 @pytest.mark.parametrize("endpoint", ["login", "session", "machine"])
 def test_a_server_that_never_answers(world: World, endpoint: fake.Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our time limits hold for every call, whoever makes it; azure-core's own is 300 s."""
-    monkeypatch.setattr(azure_line, "TIMEOUT", (0.5, 0.5))
-    monkeypatch.setattr(azure_line, "MACHINE_TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(transport, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(transport, "MACHINE_TIMEOUT", (0.5, 0.5))
     over = threading.Event()
 
     def hang(_: Call) -> Answer:

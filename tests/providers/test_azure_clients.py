@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from azure_world import LEGACY, SERVICE, World, loopback_world
 
-from uvtokend.sandbox import azure as fake
-from uvtokend.sandbox.tls import TlsProxy
+from clouds import azure as fake
+from clouds.azure_world import LEGACY, SERVICE, World, loopback_world
+from clouds.tls import TlsProxy
 from uvtokend.sandbox.web import Server
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google_world import TARGET, World, asked, loopback_world
-from loopback import CANARY
 
+from clouds import google as fake
+from clouds.google_world import TARGET, World, asked, loopback_world
+from clouds.tls import TlsProxy
+from support.loopback import CANARY
 from uvtokend.core.model import Credential, Failure
-from uvtokend.providers import google, google_gcloud, google_transport
-from uvtokend.sandbox import google as fake
-from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.providers.google import fetch as google
+from uvtokend.providers.google import gcloud, transport
 from uvtokend.sandbox.web import Answer, Server, Site
 
 LOGIN = "gcloud auth application-default login"
@@ -211,7 +212,7 @@ def test_the_machine_is_never_asked_through_a_proxy(world: World, url: str) -> N
         world.patch.setenv("HTTP_PROXY", proxy.url)
         world.patch.setattr(socket, "create_connection", _nowhere)
         world.patch.setattr(socket, "getaddrinfo", _nowhere)
-        assert not google_transport.Transport().is_metadata_server(url.split("/")[2])
+        assert not transport.Transport().is_metadata_server(url.split("/")[2])
         assert proxy.calls == []
 
 
@@ -553,7 +554,7 @@ def test_silence_is_bounded(world: World, limit: str) -> None:
     user(world)
     over = threading.Event()
     world.cloud.faults["token"] = fake.hanging(over.wait)
-    world.patch.setattr(google_transport if limit == "CALL_TIMEOUT" else google, limit, 0.3)
+    world.patch.setattr(transport if limit == "CALL_TIMEOUT" else google, limit, 0.3)
     try:
         found = world.failure()
     finally:
@@ -598,7 +599,7 @@ def test_a_named_metadata_server_that_is_down(world: World) -> None:
 # --------------------------------------------------------------------------------------------------------- gcloud
 
 
-def gcloud(world: World, properties: str = '{"core": {"account": "person@example.com"}}') -> None:
+def install_gcloud(world: World, properties: str = '{"core": {"account": "person@example.com"}}') -> None:
     """A gcloud that notes how it was called and answers as config-helper is documented to."""
     world.secrets.append(CANARY)
     answer = (
@@ -612,7 +613,7 @@ def gcloud(world: World, properties: str = '{"core": {"account": "person@example
 def test_gcloud_as_the_source(world: World) -> None:
     """gcloud answers for its own account, is forced to a new token, and is told our CA bundle; ADC is not touched."""
     user(world)
-    gcloud(world)
+    install_gcloud(world)
     found = google.fetch(asked(source="gcloud"))
     assert (found.login, found.password.reveal()) == ("oauth2accesstoken", CANARY)
     assert (found.expires_at, found.identity) == (FUTURE, "person@example.com")
@@ -626,7 +627,9 @@ def test_gcloud_as_the_source(world: World) -> None:
 
 def test_gcloud_that_impersonates(world: World) -> None:
     """Where gcloud itself impersonates, the token's identity is the impersonated account."""
-    gcloud(world, json.dumps({"core": {"account": "a@example.com"}, "auth": {"impersonate_service_account": TARGET}}))
+    install_gcloud(
+        world, json.dumps({"core": {"account": "a@example.com"}, "auth": {"impersonate_service_account": TARGET}})
+    )
     assert google.fetch(asked(source="gcloud")).identity == TARGET
 
 
@@ -735,7 +738,7 @@ def test_a_gcloud_that_hangs(world: World) -> None:
     our process group, so whoever ends the fetch ends it too."""
     note = world.home / "child"
     world.program(f"/bin/sleep 600 &\necho $! > {note}.new\n/bin/mv {note}.new {note}\nwait\n")
-    world.patch.setattr(google_gcloud, "TIMEOUT", 1.0)
+    world.patch.setattr(gcloud, "TIMEOUT", 1.0)
     found = world.failure(source="gcloud")
     assert (found.kind, found.reason) == ("transient", "timeout")
     child = int(note.read_text())
@@ -754,7 +757,7 @@ logging.getLogger("google").setLevel(logging.DEBUG)
 logging.debug("the log is on")
 from uvtokend.core.model import Request
 from uvtokend.errors import FetchFailed
-from uvtokend.providers.google import fetch
+from uvtokend.providers.google.fetch import fetch
 options = tuple(sorted(json.loads(sys.argv[1]).items()))
 try:
     print("got", repr(fetch(Request("google-artifact-registry", options=options))))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from google_world import TARGET, World, loopback_world
 
-from uvtokend.sandbox import google as fake
+from clouds import google as fake
+from clouds.google_world import TARGET, World, loopback_world
 from uvtokend.sandbox.web import Server
 
 INDEX = "https://europe-west3-python.pkg.dev/sandbox-project/packages/simple/"

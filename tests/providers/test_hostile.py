@@ -21,13 +21,16 @@ from pathlib import Path
 
 import pytest
 
+from clouds.google import GoogleCloud
 from uvtokend.core import wire
 from uvtokend.core.agent import admit
 from uvtokend.core.model import Credential, Entry, Failure, Request
-from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import aws, azure, command, google
-from uvtokend.sandbox.google import GoogleCloud
+from uvtokend.providers import command
+from uvtokend.providers.aws import fetch as aws
+from uvtokend.providers.azure import fetch as azure
+from uvtokend.providers.google import fetch as google
 from uvtokend.sandbox.web import Answer, Server
 
 MIB = 1 << 20

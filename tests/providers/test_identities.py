@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import azure_world
-import google_world
 import pytest
 
+from clouds import azure as fake_azure
+from clouds import azure_world, google_world
+from clouds import google as fake_google
+from clouds.tls import TlsProxy
 from uvtokend.core.model import Credential
-from uvtokend.providers import aws, google
-from uvtokend.sandbox import azure as fake_azure
-from uvtokend.sandbox import google as fake_google
+from uvtokend.providers.aws import fetch as aws
+from uvtokend.providers.google import fetch as google
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.tls import TlsProxy
 from uvtokend.sandbox.web import Server
 from uvtokend.testing import asked
 
@@ -131,7 +131,7 @@ def machine(azure: azure_world.World) -> Iterator[Server]:
 
 
 def fetch(table: str) -> Credential:
-    from uvtokend.providers import azure as provider
+    from uvtokend.providers.azure import fetch as provider
 
     return provider.fetch(asked(FEED + table))
 

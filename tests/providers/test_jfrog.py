@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jfrog_world import CANARY, World, loopback_world, outcome
 
+from clouds import jfrog as fake
+from clouds.jfrog_world import CANARY, World, loopback_world, outcome
+from clouds.tls import TlsProxy
 from uvtokend.core.model import Credential, Failure
-from uvtokend.providers import jfrog_chain, jfrog_line, worker
-from uvtokend.sandbox import jfrog as fake
-from uvtokend.sandbox.tls import TlsProxy
+from uvtokend.providers import worker
+from uvtokend.providers.jfrog import refresh_chain, transport
 from uvtokend.sandbox.web import Answer, Call, Server
 
 HOUR = timedelta(hours=1)
@@ -267,7 +268,7 @@ def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
     world.platform.stage = stage
     world.plant()
     found = world.fetch()
-    assert seen == [(True, jfrog_chain.ROOM)]
+    assert seen == [(True, refresh_chain.ROOM)]
     assert (world.link()["access_token"], world.link()["asked_at"]) == (found.password.reveal(), None)
 
 
@@ -333,7 +334,7 @@ def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> 
         return real("127.0.0.1", *more, **rest)
 
     world.patch.setattr(socket, "getaddrinfo", slow)
-    world.patch.setattr(jfrog_line, "TIMEOUT", 0.2)
+    world.patch.setattr(transport, "TIMEOUT", 0.2)
     before = {*threading.enumerate()}
     assert (world.failure().kind, world.link()["asked_at"]) == ("transient", None)
     known.set()
@@ -380,13 +381,13 @@ def test_an_answer_that_is_late(world: World) -> None:
         return Answer(503)
 
     world.platform.fault = fault
-    world.patch.setattr(jfrog_line, "TIMEOUT", 0.2)
+    world.patch.setattr(transport, "TIMEOUT", 0.2)
     failure = world.failure()
     hold.set()
     assert (failure.kind, failure.reason) == ("transient", "timeout")
     assert world.link()["asked_at"] is not None
     world.platform.fault = None
-    world.patch.setattr(jfrog_line, "TIMEOUT", 20.0)
+    world.patch.setattr(transport, "TIMEOUT", 20.0)
     world.fetch()
     assert world.link()["asked_at"] is None
 
@@ -394,7 +395,7 @@ def test_an_answer_that_is_late(world: World) -> None:
 def test_no_call_is_begun_that_could_be_cut_short(world: World) -> None:
     """A fetch with too little time left asks nothing, and says which setting to change."""
     world.plant()
-    found = outcome(world.worker(timeout=jfrog_line.LEAST - 1))
+    found = outcome(world.worker(timeout=transport.LEAST - 1))
     assert isinstance(found, Failure)
     assert (found.kind, found.reason, found.hint) == ("transient", "deadline", 'set fetch-timeout = "60s" in [daemon]')
     assert world.platform.server.calls == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from example_plugin import CODE, install
+from support.example_plugin import CODE, install
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.providers import worker
 

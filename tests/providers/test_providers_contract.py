@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-import azure_world
-import google_world
-import jfrog_world
 import pytest
-from loopback import CANARY
 
+from clouds import azure, azure_world, google, google_world, jfrog_world
+from clouds.tls import TlsProxy
+from support.loopback import CANARY
 from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import FailureKind
-from uvtokend.sandbox import azure, codeartifact, google
+from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.tls import TlsProxy
 from uvtokend.sandbox.web import Answer
 from uvtokend.testing import ProviderContract
 

@@ -10,12 +10,12 @@ import keyring
 import keyring.backend
 import keyring.errors
 import pytest
-from loopback import CANARY, quiet
 
+from support.loopback import CANARY, quiet
 from uvtokend.core.model import Failure, Frozen
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import programs, secrets
-from uvtokend.providers.secrets import read_secret
+from uvtokend.providers.kit import programs, secrets
+from uvtokend.providers.kit.secrets import read_secret
 
 
 def failure(reference: Frozen) -> Failure:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from loopback import CANARY, asked, quiet
 
+from support.loopback import CANARY, asked, quiet
 from uvtokend.core.model import Credential, Failure, Frozen
 from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.errors import FetchFailed

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from readers import sent, uv
+from support.netrc_readers import sent, uv
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc import BEGIN, END, Edit, Ours, block_entries, edit, scan
-from uvtokend.core.netrc_adopt import restore, take_over
+from uvtokend.core.netrc.adopt import restore, take_over
+from uvtokend.core.netrc.block import BEGIN, END, Edit, Ours, block_entries, edit, scan
 from uvtokend.sandbox.web import Answer, Server
 
 HOSTS = ("a.example", "b.example", "index.example.com")

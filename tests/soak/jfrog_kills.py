@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+from clouds.jfrog import JFrog
 from soak.result import Result
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import jfrog
-from uvtokend.sandbox.jfrog import JFrog
+from uvtokend.providers.jfrog import fetch as jfrog
 
 #: Seconds after which a worker that should have ended is a broken law.
 PATIENCE = 60.0

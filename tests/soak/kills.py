@@ -26,8 +26,8 @@ from pathlib import Path
 
 from soak import victim, world
 from soak.result import Result
-from uvtokend.core.netrc_merge import mixture
-from uvtokend.sandbox.laptop import find_uv
+from uvtokend.core.netrc.merge import mixture
+from uvtokend.sandbox.machine import find_uv
 
 #: How many kills there are at a scale of 1.
 KILLS = 1000

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from soak.verdict import Token, Trouble
 from soak.world import World, lines_of
-from uvtokend.daemon import exchange
+from uvtokend.disk import exchange
 
 #: How many foreign lines the rival keeps, about.
 LINES = 40

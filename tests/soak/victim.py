@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc import Ours
-from uvtokend.daemon.sinks import NetrcSink
-from uvtokend.daemon.uv_store import UvStoreSink
+from uvtokend.core.netrc.block import Ours
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.uv_store_sink import UvStoreSink
 
 HOSTS = ("a.example", "b.example")
 LOGIN = "uvtokend-soak"

@@ -16,7 +16,7 @@ from pathlib import Path
 from soak.verdict import Token
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PackageIndex
-from uvtokend.sandbox.laptop import Laptop, find_uv
+from uvtokend.sandbox.machine import Laptop, find_uv
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 #: libfaketime 0.9.10 answers EINVAL to the call behind Python's ``time.sleep``; select(2) knows how to wait as well.

@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from uvtokend import config, paths
-from uvtokend.cli import configfile, console
-from uvtokend.core import edit, indexes, proposal
+from uvtokend import paths
+from uvtokend.cli import console
+from uvtokend.core import indexes
+from uvtokend.core.config import edit, init_plan
 from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Index, Json, Problem
 from uvtokend.core.report import clean
+from uvtokend.disk import config_editor, configuration
 from uvtokend.errors import OK, ConfigError, UsageError
 
 #: Options of these kinds are texts, whatever else their value could be read as.
@@ -46,21 +48,21 @@ def run(url: str, name: str | None, assignments: Sequence[str], config_file: str
         return edit.append(text, [table])
 
     try:
-        settings = configfile.edit(config_file, change)
+        settings = config_editor.edit(config_file, change)
     except ConfigError as error:
         raise ConfigError([_in_words_of_the_command(problem, numbers) for problem in error.problems]) from error
     console.out("".join(f"{clean(line)}\n" for line in edit.render(table).splitlines()))
     console.say(f"Added to {settings.file}." + (f" It shares the token of {shared[0].name!r}." if shared else ""))
-    configfile.tell_daemon(settings)
+    config_editor.tell_daemon(settings)
     return OK
 
 
 def _shared(url: str, config_file: str | None) -> tuple[Index, edit.Table] | None:
     """Return an index that is configured and whose token serves the new one, too, and what is to be written then."""
-    text = config.read(paths.config_file(config_file)) or b""
+    text = configuration.read(paths.config_file(config_file)) or b""
     try:
         found = indexes.recognise(url)
-        return proposal.sharing(url, found[0] if found else None, config.load(config_file, text).indexes)
+        return init_plan.sharing(url, found[0] if found else None, configuration.load(config_file, text).indexes)
     except ValueError:  # no URL
         return None
 
@@ -180,7 +182,7 @@ def _in_words_of_the_command(problem: Problem, numbers: Sequence[int]) -> Proble
 
 
 def _of_site(config_file: str | None) -> list[Any]:
-    settings = config.load(config_file, b"")
+    settings = configuration.load(config_file, b"")
     return [*settings.indexes, *settings.disabled]
 
 

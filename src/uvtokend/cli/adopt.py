@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from uvtokend.cli import backups, client, console, disk
-from uvtokend.cli.backups import Backup
-from uvtokend.config import load
-from uvtokend.core.netrc_adopt import take_over
-from uvtokend.daemon.sinks import NetrcSink
+from uvtokend.cli import client, console, disk
+from uvtokend.core.netrc.adopt import take_over
+from uvtokend.disk import backups
+from uvtokend.disk.backups import Backup
+from uvtokend.disk.configuration import load
+from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.errors import OK, DeliveryFailed, NotRunning
 
 

@@ -26,7 +26,7 @@ from uvtokend.cli import console
 from uvtokend.errors import FAILED, OK, UvtokendError
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
-from uvtokend.sandbox.laptop import Laptop, find_uv
+from uvtokend.sandbox.machine import Laptop, find_uv
 
 #: Seconds that a token lives: long enough for a slow machine to fetch the next one, short enough to watch.
 LIFE = 10.0

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 from uvtokend import __version__, paths
 from uvtokend.cli.client import unknown
-from uvtokend.config import load
-from uvtokend.core import netrc, state, status
+from uvtokend.core import state, status
 from uvtokend.core.model import Entry, Index, Json, Record, Settings
-from uvtokend.daemon.sinks import NetrcSink
-from uvtokend.daemon.store import Store
-from uvtokend.daemon.uv_store import UvStoreSink
+from uvtokend.core.netrc import block
+from uvtokend.disk.configuration import load
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
+from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import DeliveryFailed
 
 
@@ -37,8 +38,8 @@ def document(names: list[str], config: str | None) -> dict[str, Json]:
     entries: Mapping[str, Entry] = {}
     try:
         text = sink.read()
-        entries = netrc.block_entries(text, known.ours())
-        problems = netrc.problems(text, {index.host for index in indexes} & entries.keys(), sink.path)
+        entries = block.block_entries(text, known.ours())
+        problems = block.problems(text, {index.host for index in indexes} & entries.keys(), sink.path)
         if problems:
             sentence = "; ".join(str(problem) for problem in problems)
             delivery = {"ok": not any(problem.fatal for problem in problems), "problem": sentence}

@@ -8,14 +8,16 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
-from uvtokend import config, paths
-from uvtokend.cli import configfile, console, uvfiles
-from uvtokend.core import edit, environment, proposal
-from uvtokend.core.discovery import Candidate
+from uvtokend import paths
+from uvtokend.cli import console, uvfiles
+from uvtokend.core import worker_environment
+from uvtokend.core.config import edit, init_plan
+from uvtokend.core.config.discovery import Candidate
+from uvtokend.core.config.init_plan import Plan
 from uvtokend.core.model import Credential, Failure, Index, Request, Settings
-from uvtokend.core.proposal import Plan
 from uvtokend.core.report import clean
 from uvtokend.daemon.worker import Outcome, Workers
+from uvtokend.disk import config_editor, configuration
 from uvtokend.errors import FAILED, OK, UvtokendError
 
 
@@ -31,12 +33,12 @@ def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
         UvtokendError: Without a terminal only ``--yes`` goes on; or the configuration is wrong.
     """
     target = paths.config_file(config_file)
-    text = config.read(target) or b""
-    settings = config.load(config_file, text)
+    text = configuration.read(target) or b""
+    settings = configuration.load(config_file, text)
     found = uvfiles.candidates(places, os.environ)
     # botocore asks for the two variables in this order.
     profile = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
-    plan = proposal.plan(found, settings.indexes, settings.disabled, profile, text.decode())
+    plan = init_plan.plan(found, settings.indexes, settings.disabled, profile, text.decode())
     _show(plan)
     _warn_of_passwords(found)
     if not (plan.additions or plan.drafts):
@@ -47,17 +49,17 @@ def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     def change(text: str) -> str:
         return edit.append(text, tables, [draft.remark for draft in plan.drafts])
 
-    whole = configfile.preview(config_file, change)  # what would not be accepted is not even asked about
+    whole = config_editor.preview(config_file, change)  # what would not be accepted is not even asked about
     if not yes and not _agreed(places, plan, target):
         console.say("Nothing was added.")
         return FAILED
     names = {str(table["name"]) for table in tables}
     if names:
         _try([index for index in whole.indexes if index.name in names], whole)
-    settings = configfile.edit(config_file, change)
+    settings = config_editor.edit(config_file, change)
     _say_what_is_done(plan, target)
     if tables:
-        configfile.tell_daemon(settings)
+        config_editor.tell_daemon(settings)
     return OK if tables else FAILED
 
 
@@ -77,7 +79,7 @@ def _show(plan: Plan) -> None:
         console.say("No provider is known for these. A public index needs none; a private one can be added so:")
         for candidate in plan.unknown:
             name = f" --name {shlex.quote(candidate.name)}" if candidate.name else ""
-            options = "".join(f" --set {shlex.quote(each)}" for each in proposal.suggested(candidate))
+            options = "".join(f" --set {shlex.quote(each)}" for each in init_plan.suggested(candidate))
             console.say(f"    uvtokend add {shlex.quote(candidate.url)}{name}{options}")
 
 
@@ -152,7 +154,7 @@ async def _fetch_all(requests: Sequence[Request], settings: Settings) -> dict[Re
             done.set()
 
     def inside(request: Request) -> dict[str, str]:
-        return environment.worker_environment(os.environ, request, settings)
+        return worker_environment.worker_environment(os.environ, request, settings)
 
     workers = Workers(settings.max_workers, settings.fetch_timeout, inside, ended)
     try:

@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 
-from uvtokend import config, paths, service
+from uvtokend import paths, service
 from uvtokend.cli import client, console
+from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
 
 #: Seconds between two looks at a daemon that starts or ends.
@@ -25,7 +26,7 @@ _PAUSE = 0.03
 _GRACE = 20.0
 #: The daemon's own output starts anew when it has grown to this.
 _OUTPUT_LIMIT = 64 * 1024
-#: What a daemon says that finds another in its place (`uvtokend.daemon.locks`).
+#: What a daemon says that finds another in its place (`uvtokend.disk.locks`).
 _OWNED = "already has an owner"
 
 
@@ -43,7 +44,7 @@ def start(config_file: str | None, wait: float) -> int:
     if (running := _version()) is not None:
         console.say(f"uvtokend is running already (pid {running['pid']}).")
         return OK
-    settings = config.load(config_file)
+    settings = configuration.load(config_file)
     deadline = time.monotonic() + wait
     unit = None if _wants_another(config_file) else service.installed()
     if unit is None:
@@ -101,7 +102,7 @@ def restart(config_file: str | None, wait: float) -> int:
         ConfigError: The configuration is wrong.
         UvtokendError: The old one will not go, or the new one could not start, and why.
     """
-    config.load(config_file)
+    configuration.load(config_file)
     with contextlib.suppress(NotRunning):
         stop()
     return start(config_file, wait)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from uvtokend import config
 from uvtokend.cli import console
 from uvtokend.core.model import Index
 from uvtokend.core.report import INIT, clean
+from uvtokend.disk import configuration
 from uvtokend.errors import OK
 
 _HEADER = ("INDEX", "ENABLED", "PROVIDER", "SINK", "URL", "FILE")
@@ -20,7 +20,7 @@ def run(config_file: str | None) -> int:
     Raises:
         ConfigError: The configuration is wrong.
     """
-    settings = config.load(config_file)
+    settings = configuration.load(config_file)
     rows = [_row(index, "yes") for index in settings.indexes] + [_row(index, "no") for index in settings.disabled]
     if not rows:
         console.out(f"{INIT}\n")

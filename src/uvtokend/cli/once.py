@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from uvtokend.cli import client, disk, status
-from uvtokend.config import load
 from uvtokend.core import report
+from uvtokend.disk.configuration import load
 from uvtokend.errors import FAILED, OK, NotRunning
 
 

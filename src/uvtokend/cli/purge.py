@@ -8,17 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from uvtokend import paths
-from uvtokend.cli import backups, console, disk, lifecycle
-from uvtokend.cli.backups import Backup
-from uvtokend.config import load
-from uvtokend.core import netrc
+from uvtokend.cli import console, disk, lifecycle
 from uvtokend.core.model import Settings
-from uvtokend.core.netrc_adopt import restore
+from uvtokend.core.netrc import block
+from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
-from uvtokend.daemon.locks import netrc_lock
-from uvtokend.daemon.sinks import NetrcSink
-from uvtokend.daemon.store import Store
-from uvtokend.daemon.uv_store import UvStoreSink
+from uvtokend.disk import backups
+from uvtokend.disk.backups import Backup
+from uvtokend.disk.configuration import load
+from uvtokend.disk.locks import netrc_lock
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
+from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import OK, ConfigError, NotRunning, UvtokendError
 
 _STATE_FILES = ("state.json", "state.json.new", "events.jsonl", "events.jsonl.1", "daemon.log")
@@ -78,9 +79,9 @@ def _clean_netrc(path: str, known: State, settings: Settings, kept: Iterable[Bac
     def edit(text: bytes) -> bytes:
         hosts = {index.host for index in settings.indexes}
         if not known.netrc:  # the state is lost, so the block alone tells
-            hosts |= netrc.block_entries(text).keys()
+            hosts |= block.block_entries(text).keys()
         ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == path else {})}
-        text = netrc.edit(text, [], ours).text
+        text = block.edit(text, [], ours).text
         for backup in kept:
             text = _restored(text, backup)
         return text
@@ -94,7 +95,7 @@ def _clean_netrc(path: str, known: State, settings: Settings, kept: Iterable[Bac
 
 
 def _marked(text: bytes) -> bool:
-    return netrc.BEGIN in text or netrc.END in text
+    return block.BEGIN in text or block.END in text
 
 
 def _restored(text: bytes, backup: Backup) -> bytes:

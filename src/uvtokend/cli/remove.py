@@ -8,16 +8,19 @@ import time
 from collections.abc import Iterator, Set
 from urllib.parse import urlsplit
 
-from uvtokend import config, paths
-from uvtokend.cli import client, configfile, console, disk
-from uvtokend.core import edit, indexes, netrc, state
+from uvtokend import paths
+from uvtokend.cli import client, console, disk
+from uvtokend.core import indexes, state
+from uvtokend.core.config import edit
 from uvtokend.core.indexes import hostname
 from uvtokend.core.model import Settings
+from uvtokend.core.netrc import block
 from uvtokend.core.report import clean
-from uvtokend.daemon.locks import netrc_lock
-from uvtokend.daemon.sinks import NetrcSink
-from uvtokend.daemon.store import Store
-from uvtokend.daemon.uv_store import UvStoreSink
+from uvtokend.disk import config_editor, configuration
+from uvtokend.disk.locks import netrc_lock
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
+from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import OK, USAGE, ConfigError, NotRunning, UsageError, UvtokendError
 
 #: Seconds that the daemon gets to take an entry out, and between two looks.
@@ -57,13 +60,13 @@ def run(name: str, config_file: str | None) -> int:
     before = _places(config_file)
     try:
         with _owner(config_file) as running:
-            settings = configfile.edit(config_file, change)
+            settings = config_editor.edit(config_file, change)
             console.out("".join(f"{clean(line.rstrip())}\n" for line in removals[0].removed.splitlines()))
             console.say(f"Taken out of {target}.")
             gone = (before or _possible(removals[0].table)) - {index.place for index in settings.indexes}
             if not running:
                 forget(settings, gone)
-            seen = not running or configfile.tell_daemon(settings)
+            seen = not running or config_editor.tell_daemon(settings)
             if running and seen:
                 _await_daemon(gone)
             if seen:
@@ -105,13 +108,13 @@ def forget(settings: Settings, gone: Set[str]) -> None:
 
 def _clean_netrc(sink: NetrcSink, settings: Settings, known: state.State, gone: Set[str]) -> None:
     hosts = {*(index.host for index in settings.indexes), *gone}
-    ours: netrc.Ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == sink.path else {})}
+    ours: block.Ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == sink.path else {})}
 
     def without(text: bytes) -> bytes:
-        standing = netrc.block_entries(text, ours)
-        return netrc.edit(text, [standing[host] for host in standing if host in ours and host not in gone], ours).text
+        standing = block.block_entries(text, ours)
+        return block.edit(text, [standing[host] for host in standing if host in ours and host not in gone], ours).text
 
-    if gone & netrc.block_entries(sink.read(), ours).keys():
+    if gone & block.block_entries(sink.read(), ours).keys():
         sink.change(without)
 
 
@@ -150,7 +153,7 @@ def _owner(config_file: str | None) -> Iterator[bool]:
 
 def _netrc(config_file: str | None) -> str:
     try:
-        return disk.netrc_path(config.load(config_file))
+        return disk.netrc_path(configuration.load(config_file))
     except ConfigError:  # it may be what is to be removed that is wrong
         return os.path.abspath(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc"))
 
@@ -174,14 +177,14 @@ def _await_daemon(gone: Set[str]) -> None:
 def _standing(path: str, gone: Set[str]) -> bool:
     """Tell whether a token or a record for one of the places is still there."""
     known = Store(paths.state_folder()).load()
-    entries = {**netrc.block_entries(NetrcSink(path).read(), known.ours()), **_uv_store().entries()}
+    entries = {**block.block_entries(NetrcSink(path).read(), known.ours()), **_uv_store().entries()}
     return bool(gone & entries.keys()) or state.without(known, gone) != known
 
 
 def _places(config_file: str | None) -> set[str]:
     """Return where tokens are delivered to; nothing if it is wrong, which may be why an index is to go."""
     try:
-        return {index.place for index in config.load(config_file).indexes}
+        return {index.place for index in configuration.load(config_file).indexes}
     except ConfigError:
         return set()
 
@@ -209,7 +212,7 @@ def _names(settings: Settings) -> dict[str, str]:
 
 
 def _unknown(name: str, config_file: str | None) -> UsageError:
-    known = _names(config.load(config_file))
+    known = _names(configuration.load(config_file))
     return _OfSiteError(name, known[name]) if name in known else client.unknown([name], list(known))
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from uvtokend.cli import console
-from uvtokend.core import discovery
-from uvtokend.core.discovery import Candidate
+from uvtokend.core.config import discovery
+from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.model import Json
 from uvtokend.errors import UsageError
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from uvtokend.core import lease as leases
-from uvtokend.core import netrc, notices, policy
+from uvtokend.core import notices, policy
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import (
     Credential,
@@ -30,6 +30,7 @@ from uvtokend.core.model import (
     Sink,
     State,
 )
+from uvtokend.core.netrc import block
 from uvtokend.errors import DeliveryFailed
 
 #: Within this time of a rival's change, another one is a fight, and we yield.
@@ -574,7 +575,7 @@ def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential
     if isinstance(outcome, Failure):
         return outcome
     try:
-        netrc.check(Entry(host, outcome.login, outcome.password))
+        block.check(Entry(host, outcome.login, outcome.password))
     except DeliveryFailed as error:
         return Failure("rejected", error.reason, error.message, error.hint)
     if outcome.expires_at is None or outcome.expires_at > now:

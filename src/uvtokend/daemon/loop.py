@@ -15,21 +15,21 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from uvtokend import __version__, paths
+from uvtokend import __version__, clock, paths
+from uvtokend.clock import Clock
 from uvtokend.core import agent as core
-from uvtokend.core import environment, shadows, state, status
+from uvtokend.core import shadows, state, status, worker_environment
 from uvtokend.core.agent import Agent, Report
 from uvtokend.core.model import Credential, Entry, Failure, Index, Json, Record, Request, Settings, Sink
-from uvtokend.core.netrc import block_entries
-from uvtokend.daemon import clock, logins
-from uvtokend.daemon.clock import Clock
+from uvtokend.core.netrc.block import block_entries
+from uvtokend.daemon import login_watch
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.notify import notify
-from uvtokend.daemon.sinks import Delivery, NetrcSink
-from uvtokend.daemon.store import Store
 from uvtokend.daemon.timer import GUARD_TICK, Timer
 from uvtokend.daemon.worker import Workers
+from uvtokend.disk.netrc_sink import Delivery, NetrcSink
+from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: How often the login's files and a missing configuration are looked at; only while somebody waits for them.
@@ -44,7 +44,7 @@ SOON = 2.0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from uvtokend.daemon.uv_store import UvStoreSink
+    from uvtokend.disk.uv_store_sink import UvStoreSink
 
 Load = Callable[[], Settings]
 
@@ -83,7 +83,7 @@ class Daemon:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
-        self._logins = logins.Watch(self._environment)
+        self._logins = login_watch.Watch(self._environment)
         self._watch: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------------------------------------- life
@@ -193,7 +193,7 @@ class Daemon:
         )
 
     def _environment(self, request: Request) -> dict[str, str]:
-        return environment.worker_environment(os.environ, request, self._settings)
+        return worker_environment.worker_environment(os.environ, request, self._settings)
 
     # ------------------------------------------------------------------------------------------------- delivery
 
@@ -259,7 +259,7 @@ class Daemon:
     def _uv_store(self) -> UvStoreSink:
         """Return uv's store, which most daemons never touch, nor load the code for it."""
         if self._store_sink is None:
-            from uvtokend.daemon.uv_store import UvStoreSink  # noqa: PLC0415
+            from uvtokend.disk.uv_store_sink import UvStoreSink  # noqa: PLC0415
 
             self._store_sink = UvStoreSink(paths.uv_credentials_file(), paths.state_folder())
         return self._store_sink

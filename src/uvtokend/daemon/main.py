@@ -9,16 +9,17 @@ import resource
 import signal
 from collections.abc import Iterator, Sequence
 
-from uvtokend import config, paths
+from uvtokend import paths
 from uvtokend.core.agent import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.control import ControlServer, UnknownNamesError
 from uvtokend.daemon.events import EventLog
-from uvtokend.daemon.locks import Lock, netrc_lock
 from uvtokend.daemon.loop import Daemon, Load
 from uvtokend.daemon.notify import notify
-from uvtokend.daemon.sinks import NetrcSink
-from uvtokend.daemon.store import Store
+from uvtokend.disk import configuration
+from uvtokend.disk.locks import Lock, netrc_lock
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, UsageError, UvtokendError
 
 
@@ -33,12 +34,12 @@ def run(config_file: str | None = None, quiet: bool = False) -> int:
         UvtokendError: It could not start, and why.
     """
     _harden()
-    settings = config.load(config_file)
+    settings = configuration.load(config_file)
     socket = paths.socket_file()
     paths.private_folder(os.path.dirname(socket))
     with _owned(settings) as (sink, state_folder), _released(Lock(f"{socket}.lock", f"The socket {socket}")):
         log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet)
-        asyncio.run(_serve(lambda: config.load(config_file), settings, sink, Store(state_folder), log, socket))
+        asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, Store(state_folder), log, socket))
     return OK
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from uvtokend.core.model import Credential, Request
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import programs
-from uvtokend.providers.failures import rejected, transient
-from uvtokend.providers.quiet import quiet
-from uvtokend.providers.secrets import checked
+from uvtokend.providers.kit import programs
+from uvtokend.providers.kit.failures import rejected, transient
+from uvtokend.providers.kit.quiet import quiet
+from uvtokend.providers.kit.secrets import checked
 
 #: Seconds; a longer life is a mistake, most likely milliseconds.
 LONGEST_LIFE = 20 * 365 * 86400

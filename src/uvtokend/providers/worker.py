@@ -21,8 +21,8 @@ from uvtokend.core import wire
 from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Credential, Failure, Request, Secret
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import deadline
-from uvtokend.providers.failures import rejected
+from uvtokend.providers.kit import deadline
+from uvtokend.providers.kit.failures import rejected
 
 GROUP = "uvtokend.providers"
 #: The package that our own providers come from: no plug-in takes the place of one of them.

@@ -1,0 +1,116 @@
+"""What uv's own configuration says of private indexes: parsed TOML and variables in, candidates out.
+
+From a project only names and URLs are taken: a checkout may be hostile. Keys as in uv's settings reference ("index",
+"index-url", "extra-index-url", also under "pip") and its list of environment variables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from uvtokend.core import indexes
+from uvtokend.core.config import edit
+from uvtokend.core.model import Env, Json
+
+#: So many indexes of one file are looked at; nobody has more, and each one shown must be read by a person.
+MOST = 100
+#: As in the settings: what uv allows, but nothing that reads as an option.
+_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
+_USER = re.compile(r"[A-Za-z0-9._@+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An index that uv knows.
+
+    Args:
+        name: As uv knows it; None where uv has none for it, or one that we do not take.
+        url: Without a user or a password.
+        provider: Whose it is; None for one of nobody's that we know.
+        place: The file or variable that names it.
+        credential: A password stands in its URL there.
+        line: What should stand there instead.
+        user: The user name in its URL, where it stands there without a password; else empty.
+    """
+
+    name: str | None
+    url: str
+    provider: str | None
+    place: str
+    credential: bool
+    line: str
+    user: str = ""
+
+
+def from_document(document: Mapping[str, Json], place: str) -> Iterator[Candidate]:
+    """Yield the indexes of one ``uv.toml``, or of the ``tool.uv`` of one ``pyproject.toml``; at most `MOST`."""
+    pip = document.get("pip")
+    tables = (document, pip) if isinstance(pip, dict) else (document,)
+    return islice((found for table in tables for found in _from_table(table, place)), MOST)
+
+
+def from_environment(environ: Env) -> Iterator[Candidate]:
+    """Yield the indexes of uv's environment variables."""
+    for variable in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
+        for word in environ.get(variable, "").split():
+            name, equals, url = word.partition("=")
+            named = bool(equals) and "/" not in name
+            before = f"{variable}={name}=" if named else f"{variable}="
+            yield from _candidate(name if named else None, url if named else word, variable, before.__add__)
+
+
+def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
+    """Return the ``tool.uv`` of a ``pyproject.toml``, or None if it has none."""
+    tool = pyproject.get("tool")
+    found = tool.get("uv") if isinstance(tool, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def is_member(workspace: Json, folder: str) -> bool:
+    """Tell whether a workspace takes a folder in.
+
+    Args:
+        workspace: The ``tool.uv.workspace`` of its root.
+        folder: Relative to the root, with ``/``.
+    """
+
+    def listed(key: str) -> bool:
+        patterns = workspace.get(key) if isinstance(workspace, dict) else None
+        texts = [text.rstrip("/") for text in patterns if isinstance(text, str)] if isinstance(patterns, list) else []
+        return any(fnmatchcase(folder, text.removeprefix("./")) for text in texts)
+
+    return listed("members") and not listed("exclude")
+
+
+def _from_table(table: Mapping[str, Json], place: str) -> Iterator[Candidate]:
+    listed = table.get("index")
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, dict):
+            yield from _candidate(item.get("name"), item.get("url"), place, lambda url: edit.inline({"url": url}))
+    yield from _candidate(None, table.get("index-url"), place, lambda url: edit.inline({"index-url": url}))
+    extra = table.get("extra-index-url")
+    for url in extra if isinstance(extra, list) else []:
+        yield from _candidate(None, url, place, lambda url: edit.inline({"extra-index-url": [url]}))
+
+
+def _candidate(name: Json, url: Json, place: str, line: Callable[[str], str]) -> Iterator[Candidate]:
+    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+        return
+    try:
+        parts = urlsplit(url)
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        found = indexes.recognise(bare)
+    except ValueError:
+        return
+    if parts.scheme in {"http", "https"} and parts.hostname:
+        named = name if isinstance(name, str) and _NAME.fullmatch(name) else None
+        provider = found[0] if found else None
+        credential = parts.password is not None
+        user = unquote(parts.username or "")
+        kept = user if _USER.fullmatch(user) and not credential else ""
+        yield Candidate(named, bare, provider, place, credential, line(bare), kept)

@@ -1,0 +1,146 @@
+"""Taking over a foreign entry, so that it can be put back: the only change of foreign text that we ever make."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from uvtokend.core.netrc import grammar
+from uvtokend.core.netrc.block import join, split
+from uvtokend.core.netrc.grammar import BOM, scan
+
+#: How many places to try for a piece whose surroundings have changed; each costs one scan of the file.
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """A netrc without the foreign entries of a host.
+
+    Args:
+        text: The file without them; unchanged if there was none.
+        removed: How many entries were taken out.
+        backup: What `restore` needs to put them back: JSON in ASCII, with the entries' passwords in it.
+    """
+
+    text: bytes
+    removed: int
+    backup: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What was taken out.
+
+    Args:
+        at: Its offset in the foreign text that was left.
+        text: What stood there.
+        stub: What stands there instead.
+        before: The whole line above it.
+    """
+
+    at: int
+    text: bytes
+    stub: bytes
+    before: bytes
+
+
+def take_over(text: bytes, host: str) -> TakeOver:
+    """Take the foreign entries of a host out of a netrc; our own block stays as it is."""
+    block, foreign = split(text)
+    entries = [entry for entry in scan(foreign).entries if entry.name == host.encode()]
+    taken = grammar.safe_cuts(foreign, entries, whole=True)
+    rest = grammar.apply(foreign, taken)
+    segments = []
+    shift = 0
+    for cut in taken:
+        line = foreign.rfind(b"\n", 0, cut.start) + 1
+        before = foreign[foreign.rfind(b"\n", 0, max(line - 1, 0)) + 1 : line]
+        pieces = {"text": foreign[cut.start : cut.end], "stub": cut.stub, "before": before}
+        segments.append({"at": cut.start + shift, **{key: _pack(piece) for key, piece in pieces.items()}})
+        shift += len(cut.stub) - (cut.end - cut.start)
+    document = {"host": host, "sha256": hashlib.sha256(rest).hexdigest(), "segments": segments}
+    return TakeOver(join(block, rest) if entries else text, len(entries), json.dumps(document).encode())
+
+
+def restore(text: bytes, backup: bytes) -> bytes:
+    """Put back what `take_over` took out.
+
+    Where the foreign text is otherwise unchanged, the result is what it was before, to the byte. Otherwise each piece
+    comes as near to its old place as it can without changing what uv reads of the rest; an entry that already stands in
+    the file with the same values is not put there twice, and one with other values stays the last, which wins.
+
+    Raises:
+        ValueError: The backup is broken.
+    """
+    try:
+        document = json.loads(backup)
+        host, digest = document["host"].encode(), document["sha256"]
+        segments = [
+            _Segment(int(raw["at"]), *(base64.b64decode(raw[key], validate=True) for key in ("text", "stub", "before")))
+            for raw in document["segments"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        message = "the backup is no backup of uvtokend"
+        raise ValueError(message) from error
+    block, foreign = split(text)
+    if hashlib.sha256(foreign).hexdigest() == digest:
+        for segment in reversed(segments):
+            end = segment.at + len(segment.stub)
+            foreign = foreign[: segment.at] + segment.text + foreign[end:]
+    else:
+        for segment in segments:
+            foreign = _insert(foreign, segment, host)
+    return join(block, foreign)
+
+
+def _insert(foreign: bytes, segment: _Segment, host: bytes) -> bytes:
+    """Put one piece on lines of its own, at the nearest place where the rest is read as before."""
+    standing = scan(foreign)
+    pieces = [_values(entry) for entry in scan(segment.text).entries]
+    present = [entry for entry in standing.entries if entry.name == host]
+    if pieces and all(piece in map(_values, present) for piece in pieces):
+        return foreign
+    limit = present[0].start if present else len(foreign)
+    near = _near(foreign, segment)
+    first, *others = sorted(_places(foreign, limit), key=lambda place: abs(place - near))
+    wanted = sorted([*map(_values, standing.entries), *pieces])
+    whole: bytes | None = None
+    for place in [first, *others[:_TRIES], *others[-1:]]:
+        choice = _joined(foreign[:place], segment.text, foreign[place:])
+        result = scan(choice)
+        if sorted(map(_values, result.entries)) == wanted:
+            if result.readable >= standing.readable:
+                return choice
+            whole = whole or choice  # the piece itself is what uv cannot read; it did not in its old place either
+    return whole or _joined(foreign[:first], segment.text, foreign[first:])
+
+
+def _near(foreign: bytes, segment: _Segment) -> int:
+    """Return where a piece would stand: below the line that it stood below, if that is still there."""
+    found = foreign.find(segment.before) if segment.before else -1
+    return min(segment.at, len(foreign)) if found < 0 else found + len(segment.before)
+
+
+def _places(foreign: bytes, limit: int) -> Iterator[int]:
+    """Return the line starts up to a limit where no line is cut in two, the end of the file included."""
+    start = len(BOM) if foreign.startswith(BOM) else 0
+    ends = (at + 1 for at, byte in enumerate(foreign[:limit]) if byte == ord("\n"))
+    return itertools.chain([start], ends, [len(foreign)] if limit == len(foreign) else [])
+
+
+def _joined(above: bytes, piece: bytes, below: bytes) -> bytes:
+    above += b"" if above in (b"", BOM) or above.endswith(b"\n") else b"\n"
+    return above + piece + (b"" if not below or piece.endswith(b"\n") else b"\n") + below
+
+
+def _values(entry: grammar.Entry) -> tuple[bytes, bytes, bytes, bytes]:
+    return entry.name, entry.login, entry.account, entry.password
+
+
+def _pack(text: bytes) -> str:
+    return base64.b64encode(text).decode()

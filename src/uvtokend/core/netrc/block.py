@@ -1,0 +1,217 @@
+"""Our entries in a netrc that belongs to somebody else: text in, text out.
+
+::
+
+    #uvtokend:begin
+    machine acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com login aws password eyJ...
+    #uvtokend:end
+    machine ftp.example login me password mine        <- foreign, and so is all that follows
+
+The block stands at the top, where no macro or quote that somebody left open can swallow it. Its marks are comments of
+one word, because comments of several are not safe (see `grammar`). Only a byte order mark stays before it, so that
+an editor can still take it away.
+
+A line in the block is ours if it is written exactly as we write it and its host is one of ours; everything else is
+foreign, wherever it stands. An entry outside the block is ours only if login and password are what we delivered lately:
+a program has rewritten the file without its comments, and may have read it before our last delivery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from uvtokend.core.model import Entry, Problem, Secret
+from uvtokend.core.netrc import grammar
+from uvtokend.core.netrc.grammar import BOM, WHITE, Scan, scan
+from uvtokend.core.netrc.lint import BEGIN, END, problems
+from uvtokend.errors import DeliveryFailed
+
+__all__ = ["BEGIN", "END", "Edit", "Ours", "Scan", "block_entries", "check", "edit", "problems", "scan"]
+
+#: The longest token or login, in bytes of UTF-8.
+LIMIT = 16 * 1024
+
+_BARE = re.compile(r"[A-Za-z0-9._~+/=:-]+")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\]")
+
+#: host -> the logins, with the SHA-256 of the password in hex, that we delivered lately.
+Ours: TypeAlias = Mapping[str, Collection[tuple[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A netrc as it shall be.
+
+    Args:
+        text: The whole file.
+        foreign: The wanted hosts that are not written, because a foreign entry for them stands in the file; and of the
+            hosts that none may shadow those that one does, or ``default``.
+        problems: What uv could not read in this text, or would read instead of our entries.
+    """
+
+    text: bytes
+    foreign: frozenset[str]
+    problems: tuple[Problem, ...]
+
+
+def check(entry: Entry) -> None:
+    """Refuse what a netrc cannot carry safely.
+
+    Call it as soon as a token comes in, so that one bad token does not stop the others.
+
+    Raises:
+        DeliveryFailed: With a reason, and without the token.
+    """
+    token, login = entry.password.reveal(), entry.login
+    named = _HOST.fullmatch(entry.host) and entry.host != "default"
+    for reason, wrong, why in (
+        ("bad-host", not named, "is for no host in lower case letters"),
+        ("empty-token", not token, "has no token"),
+        ("login-colon", ":" in login, "has a login with a colon, which HTTP Basic cannot carry"),
+        ("too-long", _size(token, login) > LIMIT, "is longer than 16 KiB"),
+        ("control-character", not (token + login).isprintable(), "holds a line break or another unprintable character"),
+    ):
+        if wrong:
+            message = f"The credential for {entry.host[:253]!r} cannot be written to a netrc: it {why}."
+            raise DeliveryFailed(reason, message)
+
+
+def _size(*texts: str) -> int:
+    return max(len(text.encode(errors="replace")) for text in texts)
+
+
+def edit(
+    text: bytes,
+    wanted: Sequence[Entry],
+    ours: Ours,
+    file: str = "the netrc",
+    shadowing: Collection[str] = (),
+) -> Edit:
+    """Return a netrc with the wanted entries and no other of ours; all foreign text is kept to the byte.
+
+    Args:
+        text: The file as it stands.
+        wanted: What shall stand in it, in any order.
+        ours: What we delivered lately. Name every host that we may have written, with nothing where the passwords are
+            not known: within the block the host alone counts.
+        file: How a person names the file.
+        shadowing: Hosts for which no entry is wanted, and none may stand, the ``default`` not either.
+
+    Raises:
+        DeliveryFailed: A wanted entry cannot be written; see `check`.
+    """
+    for entry in wanted:
+        check(entry)
+    rest = _foreign(text, {*ours, *(entry.host for entry in wanted)}, ours)
+    names = {entry.name for entry in scan(rest).entries}
+    foreign = frozenset(entry.host for entry in wanted if entry.host.encode() in names)
+    written = [entry for entry in wanted if entry.host not in foreign]
+    new = join(written, rest)
+    shadows = frozenset(host for host in [*shadowing, *(["default"] if shadowing else [])] if host.encode() in names)
+    return Edit(new, foreign | shadows, problems(new, {entry.host for entry in written}, file))
+
+
+def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
+    """Return the entries that stand in the block, by host, and those outside that are ours all the same.
+
+    Args:
+        ours: As for `edit`; without it only the block counts.
+    """
+    blocked, rest = split(text)
+    bare = [_entry(found) for found in _bare(rest, ours or {})]
+    return {entry.host: entry for entry in [*bare, *blocked] if entry is not None}
+
+
+def split(text: bytes, hosts: Collection[str] | None = None) -> tuple[list[Entry], bytes]:
+    """Part a netrc into the entries of our block, or blocks, and the foreign text.
+
+    A mark that begins a block which never ends counts up to the first line that we did not write.
+
+    Args:
+        hosts: Only entries of these hosts are ours; without it all in the block that are written as we write them.
+    """
+    if BEGIN not in text and END not in text:
+        return [], text
+    bom = BOM if text.startswith(BOM) else b""
+    lines = re.findall(rb"[^\n]*\n|[^\n]+", text[len(bom) :])
+    marks = [line.strip(WHITE) if b"#uvtokend:" in line else b"" for line in lines]
+    entries: list[Entry] = []
+    foreign = [bom]
+    inside = closed = False
+    for at, line in enumerate(lines):
+        if marks[at] in (BEGIN, END):
+            inside = marks[at] == BEGIN
+            closed = inside and next((mark for mark in marks[at + 1 :] if mark in (BEGIN, END)), b"") == END
+            seen: set[str] = set()
+        elif inside and (entry := _written(line, hosts)) and (closed or entry.host not in seen):
+            seen.add(entry.host)
+            entries.append(entry)
+        else:
+            inside = inside and closed
+            foreign.append(line)
+    return entries, b"".join(foreign)
+
+
+def join(entries: Sequence[Entry], foreign: bytes) -> bytes:
+    """Return a netrc with these entries in our block, sorted by host, above the foreign text."""
+    lines = {entry.host: _line(entry) for entry in entries}
+    block = [BEGIN, *(lines[host] for host in sorted(lines)), END] if lines else []
+    bom = BOM if foreign.startswith(BOM) else b""
+    return b"".join([bom, *(line + b"\n" for line in block), foreign[len(bom) :]])
+
+
+def _foreign(text: bytes, hosts: Collection[str], ours: Ours) -> bytes:
+    """Return a netrc without anything of ours. Taking one entry out may uncover another, so until none is left."""
+    while True:
+        rest = split(text, hosts)[1]
+        rest = grammar.apply(rest, grammar.safe_cuts(rest, bare)) if (bare := _bare(rest, ours)) else rest
+        if rest == text:
+            return rest
+        text = rest
+
+
+def _bare(text: bytes, ours: Ours) -> list[grammar.Entry]:
+    """Return the entries in foreign text that are what we delivered lately."""
+    if not any(host.encode(errors="replace") in text for host in ours):
+        return []
+    return [
+        entry
+        for entry in scan(text).entries
+        if not entry.account
+        and (entry.login.decode(errors="replace"), hashlib.sha256(entry.password).hexdigest())
+        in ours.get(entry.name.decode(errors="replace"), ())
+    ]
+
+
+def _written(line: bytes, hosts: Collection[str] | None) -> Entry | None:
+    """Return the entry of a line if it is written exactly as we write it, for one of these hosts."""
+    line = line.strip(WHITE)
+    found = scan(line).entries if line.startswith(b"machine ") else ()
+    entry = _entry(found[0]) if found else None
+    if entry is None or _line(entry) != line or (hosts is not None and entry.host not in hosts):
+        return None
+    return entry
+
+
+def _entry(found: grammar.Entry) -> Entry | None:
+    try:
+        return Entry(found.name.decode(), found.login.decode(), Secret(found.password.decode()))
+    except UnicodeDecodeError:
+        return None
+
+
+def _line(entry: Entry) -> bytes:
+    words = ("machine", entry.host, "login", _value(entry.login), "password", _value(entry.password.reveal()))
+    return " ".join(words).encode()
+
+
+def _value(text: str) -> str:
+    r"""Write a value so that uv and Python read it back: bare if it is harmless, else quoted with ``\"`` and ``\\``."""
+    if _BARE.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,119 @@
+"""What is wrong with a netrc in the eyes of uv, with line and mend: uv itself tells nobody (uv issue 10854).
+
+Nothing here quotes the file: an unknown word may be the second half of somebody's password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from uvtokend.core.model import Problem
+from uvtokend.core.netrc.grammar import Entry, Kind, Scan, Trouble, scan
+
+BEGIN = b"#uvtokend:begin"
+END = b"#uvtokend:end"
+
+#: More problems than this tell nobody anything new.
+MOST = 20
+
+_IGNORED = "so it ignores the whole file"
+_TEXT: dict[Kind, tuple[str, str]] = {
+    "unknown-word": (
+        f"uv does not know a word in this line, {_IGNORED}",
+        "delete the word; put a value that holds spaces in double quotes",
+    ),
+    "byte-order-mark": (
+        f"uv takes the byte order mark at the start for a word it does not know, {_IGNORED}",
+        "save the file as UTF-8 without byte order mark",
+    ),
+    "no-name": (
+        f"uv misses the host after the word machine, {_IGNORED}",
+        "write the host, or delete the line",
+    ),
+    "open-quote": (
+        "a double quote is opened and never closed, so everything after it is swallowed",
+        "close the quote at the end of the value",
+    ),
+    "empty-word": (
+        'uv stops reading at this empty word "", so everything after it is ignored',
+        "delete the two quotes, or write the keyword before them",
+    ),
+    "macdef": (
+        "this macro is not ended by an empty line, so it swallows what follows",
+        "put an empty line, without spaces, after the last line of the macro",
+    ),
+}
+_COMMENT = "uv reads this comment of several words as part of the file"
+_COMMENT_MENDS = {
+    True: "save the file with LF line ends: sed -i 's/\\r$//' FILE",
+    False: "join the words of the comment (#like-this), or delete the empty line or the trailing space before it",
+}
+
+
+def problems(text: bytes, hosts: Collection[str], file: str) -> tuple[Problem, ...]:
+    """Return what keeps uv from reading a netrc, or from reading our entries as we wrote them.
+
+    Args:
+        text: The whole file, our managed block included.
+        hosts: The hosts whose entries are ours.
+        file: How a person names the file.
+
+    Returns:
+        One problem for each place, in the order of the file, and no more than `MOST`. Those that cost us nothing as it
+        stands are not fatal.
+    """
+    result = scan(text)
+    findings = [
+        *(_trouble(text, trouble) for trouble in result.troubles),
+        *_shadows(text, result, {host.encode() for host in hosts}),
+    ]
+    found: dict[tuple[int, str], Problem] = {}
+    line, counted = 1, 0
+    for at, message, mend, fatal in sorted(findings, key=lambda finding: finding[0]):
+        line += text.count(b"\n", counted, at)
+        counted = at
+        if len(found) < MOST:
+            found.setdefault((line, message), Problem(file, f"line {line}", message, mend, fatal))
+    return tuple(found.values())
+
+
+_Finding = tuple[int, str, str, bool]
+
+
+def _trouble(text: bytes, trouble: Trouble) -> _Finding:
+    if trouble.kind != "comment":
+        return trouble.at, *_TEXT[trouble.kind], trouble.fatal
+    message = f"{_COMMENT}, {_IGNORED}" if trouble.fatal else _COMMENT
+    before = text.rfind(b"\n", 0, trouble.at)
+    carriage = text[:before].endswith(b"\r") if before > 0 else False
+    return trouble.at, message, _COMMENT_MENDS[carriage], True
+
+
+def _shadows(text: bytes, result: Scan, hosts: Collection[bytes]) -> list[_Finding]:
+    """Return what stands in the way of our entries: the last entry of a host wins for uv, the first for curl."""
+    findings: list[_Finding] = []
+    seen: set[bytes] = set()
+    for entry in result.entries:
+        if entry.name == b"default":
+            findings.append(_default(entry))
+        elif entry.name in hosts:
+            host = entry.name.decode()
+            if entry.name in seen:
+                message = f"a second entry for {host}; uv takes the last one, which is this"
+                findings.append((entry.start, message, "delete one of the two entries", True))
+            seen.add(entry.name)
+            findings += _strays(text, entry, host)
+    return findings
+
+
+def _default(entry: Entry) -> _Finding:
+    message = "uv sends the login of this default entry to every host that answers 401, 403 or 404 and has no own entry"
+    return entry.start, message, "delete it, or name the host it is meant for: machine HOST", False
+
+
+def _strays(text: bytes, entry: Entry, host: str) -> list[_Finding]:
+    """Return words below our block that uv counts to our last entry."""
+    end = text.find(END, entry.start, entry.end)
+    message = f"this word has no machine before it, so uv counts it to the entry of {host}"
+    mend = "write machine HOST before it, or delete it"
+    return [(start, message, mend, True) for start, _ in entry.parts if start > end >= 0]

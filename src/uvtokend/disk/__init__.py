@@ -1,0 +1,1 @@
+"""What the daemon and the commands use of the file system."""

@@ -1,0 +1,121 @@
+"""The configuration on disk: which files there are, whom they belong to, and what they say."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+import stat
+from dataclasses import replace
+
+from uvtokend import paths
+from uvtokend.core.config.settings import LIMIT, Source, parse
+from uvtokend.core.model import Problem, Settings
+from uvtokend.errors import ConfigError
+
+#: Root as it looks from a user namespace, such as systemd's PrivateUsers makes (kernel.overflowuid).
+_NOBODY = 65534
+#: Where the platforms keep their CA bundle: Debian, Fedora, SUSE, Alpine and macOS.
+_SYSTEM_CA = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
+    """Read the site's file and the user's over it.
+
+    Args:
+        explicit: What ``--config`` names; then, and with ``UVTOKEND_CONFIG``, the file must be there.
+        instead: What the user's file is about to say; it is not looked at then.
+
+    Raises:
+        ConfigError: With every problem in them.
+        UsageError: There is no home folder.
+    """
+    home = paths.home_folder()
+    user = paths.config_file(explicit)
+    named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
+    problems: list[Problem] = []
+    site = paths.site_config_file()
+    found = [_read(site, False, problems)] if site != user else []
+    if instead is None:
+        found.append(_read(user, named, problems))
+    else:
+        found.append(Source(user, instead, os.path.dirname(user)))
+    if problems:
+        raise ConfigError(problems)
+    sources = [source for source in found if source is not None]
+    system_ca = next((path for path in _SYSTEM_CA if os.path.exists(path)), None)
+    return replace(parse(sources, home, _environment(), system_ca), file=user)
+
+
+def read(path: str) -> bytes | None:
+    """Return what a configuration file says, or None if it is not there.
+
+    Raises:
+        ConfigError: It cannot be read, or not be believed.
+    """
+    problems: list[Problem] = []
+    source = _read(path, False, problems)
+    if problems:
+        raise ConfigError(problems)
+    return source.text if source is not None else None
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment with ``NETRC`` as uv understands it: relative to the folder that it is started in."""
+    environ = dict(os.environ)
+    if environ.get("NETRC"):
+        environ["NETRC"] = os.path.abspath(os.path.expanduser(environ["NETRC"]))
+    return environ
+
+
+def _read(path: str, needed: bool, problems: list[Problem]) -> Source | None:
+    """Return a file, or None if it is not there or adds a problem; one that is needed must be there."""
+    try:
+        with open(path, "rb", opener=_opener) as file:
+            wrong = _untrusted(path, os.fstat(file.fileno()))
+            text = b"" if wrong else file.read(LIMIT + 1)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            wrong = Problem(path, "the file", "It is a link to nothing.", f"ls -l {shlex.quote(path)}")
+        elif needed:
+            wrong = Problem(path, "the file", "It does not exist.", "name a file that does, or leave it out")
+        else:
+            return None
+    except OSError as error:
+        wrong = Problem(path, "the file", f"It cannot be read: {error.strerror}.", f"ls -l {shlex.quote(path)}")
+    if wrong is not None:
+        problems.append(wrong)
+        return None
+    return Source(path, text, os.path.dirname(path))
+
+
+def _opener(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _untrusted(path: str, info: os.stat_result) -> Problem | None:
+    """Say why a file cannot be believed: it names the programs that we run."""
+    if not stat.S_ISREG(info.st_mode):
+        return Problem(path, "the file", "It is no regular file.", "name one that is")
+    if info.st_uid not in {os.getuid(), 0, _NOBODY}:
+        message = f"It belongs to uid {info.st_uid}, neither to you nor to root."
+        return Problem(path, "the file", message, f"sudo chown {os.getuid()} {shlex.quote(path)}")
+    if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and not _private_group(info.st_gid)):
+        return Problem(path, "the file", "Others may write it.", f"chmod go-w {shlex.quote(path)}")
+    return None
+
+
+def _private_group(gid: int) -> bool:
+    """Tell whether a group is the user's own, as Debian and Fedora make one for each user."""
+    try:
+        user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

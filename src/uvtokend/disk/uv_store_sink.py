@@ -1,0 +1,302 @@
+"""Delivery into uv's own credential store: through uv's own command where that loses nothing, else directly.
+
+``uv auth login`` takes uv's lock for the moment of its writing, and gets the secret on its standard input. Its command
+is passed over, and the status says why, where it would not do what we promise:
+
+* uv before 0.13.8 truncates the file and writes it anew, so that a crash leaves half of it (seen with strace: 0.8.24 to
+  0.13.7 open it with O_TRUNC; 0.13.8 writes a file beside it and renames);
+* uv drops comments and keys that it does not know, so a store with some is edited by us, to the byte;
+* uv's command takes no empty user name, as Artifactory's tokens may have, though uv itself uses such a record;
+* uv's command takes the user name as an argument, which everybody on the machine can see: so not one that is a secret,
+  nor one of an index that is no longer configured, of which we do not know.
+
+We honour uv's lock (``credentials.toml.lock``, flock) and hold it only while we read, edit and rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from uvtokend.core import uv_store
+from uvtokend.core.model import Entry, Problem
+from uvtokend.core.uv_store import Ledger, Plan, Stored
+from uvtokend.disk import files
+from uvtokend.disk.locks import Lock, store_lock
+from uvtokend.disk.netrc_sink import Delivery
+from uvtokend.errors import DeliveryFailed, UvtokendError
+
+#: Seconds that we, and uv for us, wait for another uv to let go of its lock.
+PATIENCE = 2
+#: Seconds that one call of uv may take, with that wait in it.
+_LIMIT = 10.0
+_LOOK = 0.01
+#: The first uv that replaces the file in one step.
+_ATOMIC = (0, 13, 8)
+
+
+class UvStoreSink:
+    """Delivers into one ``credentials.toml``.
+
+    Args:
+        path: The file, absolute; symlinks are followed.
+        state_folder: Where the lock of its owner is.
+    """
+
+    def __init__(self, path: str, state_folder: str) -> None:
+        self._path = path
+        self._state_folder = state_folder
+        self._owner: Lock | None = None
+        self._private: Collection[str] = ()
+
+    @property
+    def path(self) -> str:
+        """The file that is really written."""
+        return os.path.realpath(self._path)
+
+    def fingerprint(self) -> tuple[int, ...]:
+        """Return something cheap that changes whenever the file does; empty if it is missing."""
+        return files.fingerprint(self._path)
+
+    def entries(self) -> dict[str, Entry]:
+        """Return our records as they stand, by service.
+
+        Raises:
+            DeliveryFailed: The store cannot be read.
+        """
+        ledger = self._ledger()
+        plan = uv_store.plan(self._records(), (), ledger, {}) if ledger else Plan((), (), {})
+        mine = {record.key: record for record in self._records()} if plan.drop else {}
+        return {key[0]: Entry("", mine[key].username, mine[key].secret, key[0]) for key in plan.drop}
+
+    def deliver(
+        self, wanted: Sequence[Entry], urls: Mapping[str, Iterable[str]], private: Collection[str] = ()
+    ) -> Delivery:
+        """Let the store hold these records and no other of ours.
+
+        Args:
+            wanted: What it shall hold.
+            urls: service -> the indexes that it is for.
+            private: Services whose user names are secrets.
+
+        Raises:
+            DeliveryFailed: It could not be written; what is foreign is as it was.
+        """
+        self._private = private
+        ledger = self._ledger()
+        if not wanted and not ledger:
+            return Delivery(frozenset(), (), None, changed=False)
+        with _explained(self._path):
+            self._prepare()
+            plan = uv_store.plan(self._records(), wanted, ledger, urls)
+            note = None
+            if plan.put or plan.drop:
+                ledger = uv_store.ledger_of(plan.put, ledger)
+                self._write_ledger(ledger)
+                note = self._carry_out(plan, wanted, ledger, urls)
+            standing = [entry for entry in wanted if entry.service not in plan.rivals]
+            self._write_ledger(uv_store.ledger_of(standing))
+        problems = tuple(self._rival(service, record) for service, record in plan.rivals.items())
+        return Delivery(frozenset(plan.rivals), problems, note, changed=bool(plan.put or plan.drop))
+
+    def close(self) -> None:
+        """Let the ownership go."""
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
+
+    def _carry_out(
+        self, plan: Plan, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
+    ) -> str | None:
+        """Bring a plan into the store, and return why it was not done by uv's own command, if it was not."""
+        uv, why = _find_uv()
+        going, coming = {service for service, _ in plan.drop}, {entry.service for entry in plan.put}
+        if uv and why is None and ((going | coming) & {*self._private} or not going <= coming | urls.keys()):
+            why = "uv's own command takes the user name, which may be a secret, as an argument"
+        text = files.read_settled(self.path)
+        if uv and text and not uv_store.kept_by_uv(text.text):
+            why = "uv's own command would drop the comments in it"
+        if uv and not all([entry.login for entry in plan.put] + [username for _, username in plan.drop]):
+            why = "uv's own command takes no empty user name"
+        if uv and why is None:
+            self._through_uv(uv, plan)
+            if not self._lacking(wanted, ledger, urls):
+                files.sync(self.path)
+                return None
+            why = "uv's own command did not do it"
+        self._directly(wanted, ledger, urls)
+        return f"{self.path} was written directly: {why}."
+
+    def _lacking(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> bool:
+        plan = uv_store.plan(self._records(), wanted, ledger, urls)
+        return bool(plan.put or plan.drop)
+
+    def _through_uv(self, uv: str, plan: Plan) -> None:
+        for service, username in plan.drop:
+            self._run(uv, "logout", service, username)
+        for entry in plan.put:
+            self._run(uv, "login", entry.service, entry.login, entry.password.reveal())
+
+    def _run(self, uv: str, verb: str, service: str, username: str, secret: str | None = None) -> None:
+        words = [uv, "auth", verb, service, "--username", username]
+        if secret is not None:
+            words += ["--password", "-"]
+        kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
+        process = subprocess.Popen(  # noqa: S603 - uv, with arguments of ours
+            [*words, "--no-config", "--no-cache", "--offline", "--quiet"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={**kept, "UV_CREDENTIALS_DIR": os.path.dirname(self._path), "UV_LOCK_TIMEOUT": str(PATIENCE)},
+        )
+        try:
+            process.communicate(f"{secret}\n".encode() if secret is not None else None, _LIMIT)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def _directly(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> None:
+        """Edit the file ourselves, under uv's lock; what stands in it by then is planned for anew."""
+        with self._locked():
+            found = files.read_settled(self.path)
+            text = found.text if found else b""
+            plan = uv_store.plan(self._parsed(text), wanted, ledger, urls)
+            try:
+                new = uv_store.edited(text, plan.put, plan.drop)
+            except ValueError:
+                message = f"Our record in {self.path} has been edited by hand, so it cannot be replaced."
+                service, username = next(iter([*plan.drop, *((entry.service, entry.login) for entry in plan.put)]))
+                raise DeliveryFailed("store-edited", message, self._mend(service, username)) from None
+            if new != text:
+                files.replace(self.path, new)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold uv's lock, which its readers take, too."""
+        lock = f"{self._path}.lock"
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not _flocked(file):
+                if time.monotonic() > deadline:
+                    message = f"Another program holds the lock of uv's credential store, {lock}."
+                    raise DeliveryFailed("store-locked", message, f"fuser -v {shlex.quote(lock)}")
+                time.sleep(_LOOK)
+            yield
+        finally:
+            os.close(file)
+
+    def _prepare(self) -> None:
+        """Take the ownership, and see that nobody else can put a store of theirs in the place of this one."""
+        folder = os.path.dirname(self._path)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.stat(folder).st_mode & 0o022:
+            message = f"Others may write to the folder {folder} of uv's credential store, so no token is put there."
+            raise DeliveryFailed("open-folder", message, f"chmod go-w {shlex.quote(folder)}")
+        if self._owner is None:
+            try:
+                self._owner = store_lock(self._state_folder, self.path)
+            except UvtokendError as error:
+                raise DeliveryFailed("not-owner", error.message, error.hint) from None
+
+    def _records(self) -> tuple[Stored, ...]:
+        with _explained(self._path):
+            found = files.read_settled(self.path)
+        return self._parsed(found.text if found else b"")
+
+    def _parsed(self, text: bytes) -> tuple[Stored, ...]:
+        try:
+            return uv_store.parse(text)
+        except ValueError:
+            message = f"uv cannot read its credential store {self.path}, and so ignores the whole of it."
+            raise DeliveryFailed("store-unreadable", message, "uv auth token https://example.com") from None
+
+    def _rival(self, service: str, record: Stored) -> Problem:
+        message = f"uv's credential store already holds a record of {record.service} that is not ours."
+        return Problem(self.path, service, message, self._mend(*record.key), fatal=False)
+
+    def _mend(self, service: str, username: str) -> str:
+        """Return what takes a record out; uv's command knows no bearer tokens, and no empty or secret user names."""
+        logout = shlex.join(["uv", "auth", "logout", service, "--username", username])
+        return logout if username and service not in self._private else f"take it out of {self.path}"
+
+    # ------------------------------------------------------------------------------------------------- the ledger
+
+    def _ledger(self) -> Ledger:
+        try:
+            with open(ledger_file(self._path), "rb") as file:
+                return uv_store.decode_ledger(file.read(files.LIMIT))
+        except OSError:
+            return {}
+
+    def _write_ledger(self, ledger: Ledger) -> None:
+        path = ledger_file(self._path)
+        if ledger:
+            files.replace(path, uv_store.encode_ledger(ledger))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def ledger_file(path: str) -> str:
+    """Return the file that tells which records of a store are ours."""
+    return f"{path}.uvtokend"
+
+
+def _find_uv() -> tuple[str | None, str | None]:
+    """Return the path of uv, and why its command cannot be used; a service has a shorter PATH than a shell."""
+    home = os.path.expanduser("~")
+    beside = os.path.dirname(sys.executable)
+    places = [os.environ.get("PATH", os.defpath), f"{home}/.local/bin", f"{home}/.cargo/bin", beside]
+    uv = shutil.which("uv", path=os.pathsep.join(places))
+    if uv is None:
+        return None, "no uv was found on the PATH of uvtokend"
+    try:
+        run = subprocess.run([uv, "--version"], capture_output=True, timeout=_LIMIT, check=False, cwd="/")  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None, f"{uv} does not run"
+    found = re.match(rb"uv (\d+)\.(\d+)\.(\d+)", run.stdout)
+    version = tuple(int(part) for part in found.groups()) if found else ()
+    if version < _ATOMIC:
+        return uv, f"uv {'.'.join(map(str, version))} does not replace the file in one step; 0.13.8 does"
+    return uv, None
+
+
+def _flocked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Say what an error of the system means for the store."""
+    try:
+        yield
+    except OSError as error:
+        folder = shlex.quote(os.path.dirname(path))
+        reason, message, mend = "io-error", f"{path}: {os.strerror(error.errno or errno.EIO)}.", f"ls -la {folder}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason, mend = "disk-full", f"df -h {folder}"
+            message = f"There is no room left to write {path}; it is as it was."
+        elif error.errno == errno.EROFS:
+            reason, mend = "read-only", f"findmnt -T {folder}"
+            message = f"{path} is in a read-only file system."
+        raise DeliveryFailed(reason, message, mend) from error

@@ -1,0 +1,140 @@
+"""The identity that ``gcloud auth login`` set up, for those who name it as their source. It is never a fallback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from uvtokend.core.model import Secret
+from uvtokend.errors import FetchFailed
+from uvtokend.providers.kit.failures import login_required, rejected, transient
+
+LOGIN = "gcloud auth login"
+#: Seconds; gcloud takes one or two, and tries more than once what fails.
+TIMEOUT = 40.0
+#: The configuration's account comes along, so that nobody wonders later whose token it was.
+_FIELDS = (
+    "credential.access_token",
+    "credential.token_expiry",
+    "configuration.properties.core.account",
+    "configuration.properties.auth.impersonate_service_account",
+)
+_NETWORK = (
+    "max retries exceeded",
+    "unable to find the server",
+    "connection aborted",
+    "connection refused",
+    "timed out",
+)
+_REAUTHENTICATION = ("reauthentication", "invalid_rapt", "rapt_required")
+_NO_ACCOUNT = ("active account selected", "does not have any valid credentials", "credentialed account")
+
+
+@dataclass(frozen=True, slots=True)
+class GcloudToken:
+    """What gcloud handed out.
+
+    Args:
+        token: The access token.
+        expires_at: Its end, UTC; gcloud documents that it may be unknown.
+        account: Whose it is, where gcloud's configuration says so.
+    """
+
+    token: Secret
+    expires_at: datetime | None
+    account: str | None
+
+
+def token() -> GcloudToken:
+    """Ask gcloud for a new token: without being forced it would hand out one that may be about to end.
+
+    Raises:
+        FetchFailed: gcloud is missing, hangs, wants a login or answers garbage.
+    """
+    program = shutil.which("gcloud")
+    if program is None:
+        raise rejected("no-gcloud", "There is no gcloud on the PATH that uvtokend runs with.")
+    fields = ",".join(_FIELDS)
+    command = [program, "config", "config-helper", "--force-auth-refresh", f"--format=json({fields})"]
+    status, said, complaint = _run(command)
+    if status != 0:
+        raise _explained(complaint.lower())
+    return _parsed(said)
+
+
+def _run(command: list[str]) -> tuple[int, str, str]:
+    """Run gcloud within our process group, so that whoever ends the fetch ends its children too."""
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the gcloud that the user named as the source
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise rejected("no-gcloud", f"gcloud cannot be started: {error.strerror or 'the system refused'}.") from None
+    with process:
+        try:
+            said, complaint = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its children may hold the pipes open: do not read on
+            raise transient("timeout", f"gcloud did not answer within {TIMEOUT:g} s.") from None
+    return process.returncode, said, complaint
+
+
+def _environment() -> dict[str, str]:
+    env = {**os.environ, "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+    bundle = env.get("REQUESTS_CA_BUNDLE")
+    if bundle:  # gcloud knows only its own setting (gcloud reference, core/custom_ca_certs_file)
+        env.setdefault("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", bundle)
+    return env
+
+
+def _explained(complaint: str) -> FetchFailed:
+    # gcloud advises a login even where it only could not reach Google, so look for that first.
+    if "certificate_verify_failed" in complaint:
+        return transient("untrusted-certificate", "gcloud does not trust the certificate that it was shown.")
+    if any(word in complaint for word in _NETWORK):
+        return transient("unreachable", "gcloud could not reach Google.")
+    if any(word in complaint for word in _REAUTHENTICATION):
+        message = "The organisation asks this user to log in again (reauthentication)."
+        return login_required("reauthentication", message, LOGIN)
+    if any(word in complaint for word in _NO_ACCOUNT):
+        return login_required("no-account", "gcloud has no active account.", LOGIN)
+    if "short-lived token" in complaint:
+        message = "This machine's clock is wrong by minutes, so Google refuses what gcloud signs."
+        return transient("clock-skew", message, "sudo timedatectl set-ntp true")
+    if "invalid_grant" in complaint:
+        login = f"{LOGIN} --cred-file=KEY.json" if "activate-service-account" in complaint else LOGIN
+        return login_required("login-expired", "The login of gcloud has expired or was revoked.", login)
+    if "failed to impersonate" in complaint:
+        return rejected("impersonation-denied", "gcloud's account may not impersonate the one that gcloud is set to.")
+    message = "gcloud failed without a reason that we know."
+    return transient("gcloud-failed", message, "gcloud config config-helper --format='value(credential.token_expiry)'")
+
+
+def _parsed(said: str) -> GcloudToken:
+    try:
+        answer = json.loads(said)
+        access = answer["credential"]["access_token"]
+        expiry = answer["credential"].get("token_expiry")
+        expires_at = datetime.strptime(expiry, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) if expiry else None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise transient("bad-answer", "gcloud answered something that is not a credential.") from None
+    properties = _member(_member(answer, "configuration"), "properties")
+    impersonated = _member(properties, "auth").get("impersonate_service_account")
+    account = impersonated or _member(properties, "core").get("account")
+    return GcloudToken(Secret(access), expires_at, account if isinstance(account, str) else None)
+
+
+def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}

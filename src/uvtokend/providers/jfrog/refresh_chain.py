@@ -1,0 +1,202 @@
+"""A chain of refresh tokens on disk: each works once, and its answer brings the next.
+
+The configuration's refresh token is the seed. From then on the chain lives in a file of ours, named by platform and
+seed, so that another seed is another chain. What must not happen is that the newest refresh token is nowhere but in
+this process. So one refresh goes in this order, each step durable before the next begins:
+
+1. The chain's lock is taken. Who had to wait looks whether somebody has refreshed meanwhile, and then needs not.
+2. Room for the answer is made on the disk.
+3. A mark says that a refresh is in flight.
+4. The server is asked.
+5. Its answer takes the place of the old link, and of the mark.
+6. Only now the new access token is used.
+
+A kill before the server has the request, or after 5, costs nothing: the next fetch goes on from what is on disk. In
+between, the answer is lost, and the protocol has no way to ask for it again; then the mark tells why the next refresh
+is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from uvtokend import paths
+from uvtokend.core.model import Secret
+from uvtokend.core.state import parse_zulu, zulu
+from uvtokend.errors import FetchFailed, UvtokendError
+from uvtokend.providers.kit.failures import rejected, transient
+
+#: Bytes of the largest link: an answer has two tokens, and no answer is larger than 64 KiB.
+ROOM = 72 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a chain has come to.
+
+    Args:
+        refresh: What the next refresh is asked with; None where the last answer brought nothing for it.
+        access: The last access token; None at the seed.
+        issued_at: When it came, UTC.
+        expires_at: Its end of life, UTC, on our clock.
+        number: How many refreshes there have been.
+        asked_at: When a refresh began whose answer is not on disk, UTC.
+    """
+
+    refresh: Secret | None
+    access: Secret | None = None
+    issued_at: datetime | None = None
+    expires_at: datetime | None = None
+    number: int = 0
+    asked_at: datetime | None = None
+
+
+class Chain:
+    """A chain whose lock is held.
+
+    Attributes:
+        link: Its newest link.
+        advanced: Somebody else has refreshed since this fetch began.
+    """
+
+    def __init__(self, file: str, seed: Secret) -> None:
+        self._file = file
+        self._seed = seed
+        self.link = self._load()
+        self.advanced = False
+
+    def ask(self, now: datetime) -> None:
+        """Get ready to ask: room for the answer, and the mark. An earlier mark stands.
+
+        Raises:
+            FetchFailed: The disk does not take it; nothing has changed.
+        """
+        try:
+            with open(f"{self._file}.room", "wb", opener=_private) as room:
+                room.write(b" " * ROOM)
+                room.flush()
+                os.fsync(room.fileno())
+            self._save(replace(self.link, asked_at=self.link.asked_at or now), f"{self._file}.new")
+        except OSError as error:
+            raise _disk(self._file, error) from None
+
+    def take_back(self) -> None:
+        """Take the mark of `ask` away again: the server cannot have acted, or said that it has not."""
+        with contextlib.suppress(OSError):  # a mark too many does no harm
+            self._save(self.link, f"{self._file}.new")
+            os.unlink(f"{self._file}.room")
+
+    def grow(self, link: Link) -> None:
+        """Put a new link in the place of the old one; when this returns, it outlives any crash.
+
+        Raises:
+            OSError: It is not on disk.
+        """
+        self._save(link, f"{self._file}.room")
+        self.link = link
+
+    def _save(self, link: Link, into: str) -> None:
+        with open(into, "r+b", opener=_private) as file:
+            file.write(self._encode(link))
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(into, self._file)
+        folder = os.open(os.path.dirname(self._file), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _encode(self, link: Link) -> bytes:
+        document = {
+            "seed_sha256": hashlib.sha256(self._seed.reveal().encode()).hexdigest(),
+            "number": link.number,
+            "refresh_token": None if link.refresh is None else link.refresh.reveal(),
+            "access_token": None if link.access is None else link.access.reveal(),
+            "issued_at": zulu(link.issued_at),
+            "expires_at": zulu(link.expires_at),
+            "asked_at": zulu(link.asked_at),
+        }
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+    def _load(self) -> Link:
+        """Return the newest link. A file that is missing or broken is at the seed: there is nothing else to go by."""
+        try:
+            with open(self._file, "rb", opener=_existing) as file:
+                found = json.loads(file.read())
+            return Link(
+                refresh=_secret(found["refresh_token"]),
+                access=_secret(found["access_token"]),
+                issued_at=parse_zulu(found["issued_at"]),
+                expires_at=parse_zulu(found["expires_at"]),
+                number=int(found["number"]),
+                asked_at=parse_zulu(found["asked_at"]),
+            )
+        except FileNotFoundError:
+            return Link(self._seed)
+        except OSError as error:
+            raise _disk(self._file, error) from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return Link(self._seed)
+
+
+@contextlib.contextmanager
+def held(platform: str, seed: Secret) -> Iterator[Chain]:
+    """Hold the chain that begins with a seed, against all other processes; wait for it as long as it takes.
+
+    Args:
+        platform: Base URL of the platform that the seed is for.
+        seed: The refresh token that the configuration refers to.
+
+    Raises:
+        FetchFailed: The state folder cannot be used.
+    """
+    folder = paths.chains_folder()
+    try:
+        paths.private_folder(folder)
+    except UvtokendError as error:
+        hint = error.hint if error.hint and folder in error.hint else shlex.join(["ls", "-ld", folder])
+        raise rejected("state-folder", f"{error.message}.", hint) from None
+    name = hashlib.sha256(f"{platform}\n{seed.reveal()}".encode()).hexdigest()[:32]
+    file = os.path.join(folder, f"{name}.json")
+    before = Chain(file, seed).link.number
+    try:
+        lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _disk(file, error) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        chain = Chain(file, seed)
+        chain.advanced = chain.link.number != before
+        yield chain
+    finally:
+        os.close(lock)
+
+
+def _secret(text: object) -> Secret | None:
+    if text is not None and not isinstance(text, str):
+        raise ValueError(type(text))
+    return None if text is None else Secret(text)
+
+
+def _disk(file: str, error: OSError) -> FetchFailed:
+    folder = os.path.dirname(file)
+    message = f"The refresh token's successor could not be kept in {folder}: {error.strerror}. Nothing was asked for."
+    return transient("chain-file", message, shlex.join(["df", folder]))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _existing(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)

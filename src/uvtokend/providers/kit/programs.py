@@ -1,0 +1,73 @@
+"""Runs one program whose answer is a secret: bounded in time and size, without a terminal, quiet about what it said."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+
+from uvtokend.providers.kit.failures import rejected, transient
+
+#: Bytes; more than this is no credential.
+LIMIT = 64 * 1024
+#: Seconds to read on after the program has ended: a helper that it left behind may hold its output open.
+_GRACE = 1.0
+
+
+def answer(command: Sequence[str], timeout: float | None = None) -> bytes:
+    """Return what a program writes to its standard output.
+
+    It runs within our process group, so that whoever ends the fetch ends it and its children too. Its arguments and its
+    standard error never show up in a failure: either may hold a secret.
+
+    Args:
+        command: The program and its arguments.
+        timeout: Seconds; None where only the deadline of the fetch counts.
+
+    Raises:
+        FetchFailed: It cannot be started, takes too long, fails, or answers too much or nothing.
+    """
+    name = os.path.basename(command[0])
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the program that the user's configuration names
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+    except (OSError, ValueError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or "its name or an argument is odd"
+        raise rejected("no-command", f"{name} cannot be started: {why}.") from None
+    said = bytearray()
+    reader = threading.Thread(target=_drain, args=(process, said), daemon=True)
+    reader.start()
+    try:
+        status = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise transient("timeout", f"{name} did not answer within {timeout:g} s.") from None
+    reader.join(_GRACE)
+    _check(name, status, said)
+    return bytes(said)
+
+
+def _drain(process: subprocess.Popen[bytes], said: bytearray) -> None:
+    if process.stdout is None:
+        return
+    with process.stdout as pipe:
+        while data := pipe.read(LIMIT):
+            said += data
+            if len(said) > LIMIT:
+                process.kill()
+                return
+
+
+def _check(name: str, status: int, said: bytearray) -> None:
+    if len(said) > LIMIT:
+        raise rejected("too-much", f"{name} answered more than {LIMIT // 1024} KiB, which is no credential.")
+    if status in {126, 127}:  # what shells and env answer for a program that is missing or may not be run
+        raise rejected("no-command", f"{name} could not start what it runs (exit status {status}).")
+    if status != 0:
+        how = f"exit status {status}" if status > 0 else f"signal {-status}"
+        raise transient("command-failed", f"{name} failed ({how}).")
+    if not said.strip():
+        raise rejected("no-answer", f"{name} answered nothing.")

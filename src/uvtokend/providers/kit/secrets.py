@@ -1,0 +1,169 @@
+"""Reads a secret from where the configuration says that it is; the configuration itself never holds one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+from datetime import datetime
+
+from uvtokend.core.model import Frozen, Secret
+from uvtokend.core.state import parse_zulu
+from uvtokend.providers.kit import jwt, programs
+from uvtokend.providers.kit.failures import login_required, rejected, transient
+
+#: Seconds that a program may take to hand out a secret, say a password store that asks an agent.
+COMMAND_TIMEOUT = 20.0
+#: Bytes of the longest secret that a netrc entry may hold.
+LIMIT = 16 * 1024
+#: What a person does before such a secret ends.
+RENEW = "put a new one where the configuration says, and if expires stands there, move it and: uvtokend reload"
+
+
+def read_secret(reference: Frozen) -> Secret:
+    """Return the secret that a reference leads to, without a line break at its end.
+
+    Args:
+        reference: As the settings freeze it: ``(("env", "VAR"),)``, ``(("file", "/absolute"),)``,
+            ``(("command", ("prog", "arg")),)`` or ``(("keyring", (("service", "s"), ("username", "u"))),)``.
+
+    Raises:
+        FetchFailed: It leads to nothing that could be a secret; the failure names the mend.
+    """
+    match reference:
+        case (("env", str(name)),):
+            return _from_env(name)
+        case (("file", str(path)),):
+            return _from_file(path)
+        case (("command", (str(program), *rest)),):
+            command = (program, *(str(word) for word in rest))
+            said = programs.answer(command, COMMAND_TIMEOUT)
+            return checked(said, f"The output of {os.path.basename(program)}")
+        case (("keyring", (("service", str(service)), ("username", str(username)))),):
+            return _from_keyring(service, username)
+    raise rejected("bad-options", "What stands for the secret is no reference to one.")
+
+
+def place(reference: Frozen) -> str:
+    """Return where a new secret is to be put, as the end of a sentence; `reference` as in `read_secret`."""
+    match reference:
+        case (("env", str(name)),):
+            return f"into {name} of the environment that starts uvtokend, then: uvtokend restart"
+        case (("file", str(path)),):
+            return f"into the file {path}"
+        case (("command", (str(program), *_)),):
+            return f"where {os.path.basename(program)} reads it"
+        case (("keyring", (("service", str(service)), ("username", str(username)))),):
+            return f"into the keyring: {shlex.join(['keyring', 'set', service, username])}"
+    return "where the configuration says"
+
+
+def end_of(secret: Secret, expires: Frozen, now: datetime) -> datetime | None:
+    """Return when a secret that only a person renews ends, or None where nobody tells.
+
+    Args:
+        secret: A JWT (RFC 7519) tells its end itself.
+        expires: What the configuration says: ISO 8601 with its zone, or None. Of two ends the earlier counts.
+        now: Aware UTC.
+
+    Raises:
+        FetchFailed: It has ended, or `expires` is no time.
+    """
+    ends = min(filter(None, (_time(expires), jwt.end(secret.reveal()))), default=None)
+    if ends is not None and ends <= now:
+        raise rejected("expired", f"This secret ended at {ends:%Y-%m-%d %H:%M} UTC.", RENEW)
+    return ends
+
+
+def _time(text: Frozen) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        if isinstance(text, str) and (found := parse_zulu(text)) is not None:
+            return found
+    except (ValueError, OverflowError):
+        pass
+    raise rejected("bad-options", "expires is no time with its zone; write it as 2026-12-31T00:00:00Z.")
+
+
+def checked(raw: bytes | str, source: str, hint: str | None = None) -> Secret:
+    """Return a secret that a netrc entry can hold.
+
+    Args:
+        raw: What was read; one line break at its end is taken off.
+        source: What it was read from, as the subject of a sentence.
+        hint: The command that mends a wrong one.
+
+    Raises:
+        FetchFailed: It is empty, too long, or holds line breaks or other control characters.
+    """
+    try:
+        text = raw.decode() if isinstance(raw, bytes) else raw
+        size = len(text.encode())
+    except UnicodeError:
+        raise rejected("bad-secret", f"{source} is not UTF-8 text.", hint) from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise rejected("empty-secret", f"{source} is empty.", hint)
+    if size > LIMIT:
+        raise rejected("bad-secret", f"{source} is longer than {LIMIT // 1024} KiB.", hint)
+    if not text.isprintable():
+        message = f"{source} holds a line break or another control character, which no credential has."
+        raise rejected("bad-secret", message, hint)
+    return Secret(text)
+
+
+def _from_env(name: str) -> Secret:
+    text = os.environ.get(name)
+    hint = f"set {name} in the environment that starts uvtokend, then: uvtokend restart"
+    if text is None:
+        raise rejected("no-secret", f"The variable {name} is not set for uvtokend.", hint)
+    return checked(text, f"The variable {name}", hint)
+
+
+def _from_file(path: str) -> Secret:
+    quoted = shlex.quote(path)
+    write = f"install -m 600 /dev/stdin {quoted}"  # takes the secret from the terminal, not from the arguments
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block
+        with open(handle, "rb", closefd=True) as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise rejected("no-secret", f"{path} is no file.", f"ls -ld {quoted}")
+            return checked(file.read(programs.LIMIT), f"The file {path}", write)
+    except IsADirectoryError:
+        raise rejected("no-secret", f"{path} is a folder.", f"ls -ld {quoted}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise rejected("no-secret", f"The file {path} does not exist.", write) from None
+    except PermissionError:
+        raise rejected("no-secret", f"The file {path} may not be read.", f"ls -ld {quoted}") from None
+    except (OSError, ValueError) as error:
+        why = (isinstance(error, OSError) and error.errno and os.strerror(error.errno)) or "its name is odd"
+        if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}:
+            raise transient("unreadable", f"The file {path} cannot be read at the moment: {why}.") from None
+        raise rejected("no-secret", f"The file {path} cannot be read: {why}.", f"ls -ld {quoted}") from None
+
+
+def _from_keyring(service: str, username: str) -> Secret:
+    try:
+        import keyring  # noqa: PLC0415 - an optional extra
+        from keyring.errors import KeyringLocked, NoKeyringError  # noqa: PLC0415
+    except ImportError:
+        message = "The configuration names a keyring, and the keyring library is not installed beside uvtokend."
+        raise rejected("no-keyring", message, "uv tool install 'uvtokend[keyring]'") from None
+    where = f"The keyring entry of {service} for {username}"
+    hint = shlex.join(["keyring", "set", service, username])
+    try:
+        found = keyring.get_password(service, username)
+    except KeyringLocked:
+        hint = "unlock it, or log in to the desktop"
+        raise login_required("keyring-locked", "The keyring is locked.", hint) from None
+    except NoKeyringError:
+        message = "There is no keyring on this machine, or none that a background process can reach."
+        raise rejected("no-keyring", message, "keyring diagnose") from None
+    except Exception as error:  # noqa: BLE001 - a backend is anybody's code; its text may hold the secret
+        message = f"The keyring failed ({type(error).__name__})."
+        raise transient("keyring-failed", message, "keyring diagnose") from None
+    if found is None:
+        raise rejected("no-secret", f"{where} does not exist.", hint)
+    return checked(found, where, hint)

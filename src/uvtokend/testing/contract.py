@@ -1,0 +1,383 @@
+"""The contract that every provider keeps, ours and plug-ins', as a test suite to inherit from.
+
+A provider is a function ``fetch(request: Request) -> Credential`` behind the entry-point group ``uvtokend.providers``.
+Whoever writes one proves it so, in a file of his own tests::
+
+    import pytest
+    from uvtokend.testing import ProviderContract
+
+    class TestAcme(ProviderContract):
+        failures = {"wrong-key": "rejected", "unreachable": "transient"}
+
+        @pytest.fixture(autouse=True)
+        def world(self, monkeypatch):                     # whatever the provider needs: servers, files, variables
+            self.server = acme_server()
+            monkeypatch.setenv("ACME_KEY", "key-0123456789abcdef")
+            with self.server:
+                yield
+
+        def works(self):                                  # an index table, as a user would write it
+            return f'''
+            url = "https://packages.example/simple/"
+            provider = "acme"
+            options = {{ server = "{self.server.url}", key = {{ env = "ACME_KEY" }} }}
+            '''
+
+        def fails(self, reason):                          # makes the world fail so, and returns the table
+            self.server.fault = reason
+            return self.works()
+
+        def secrets(self):                                # what must never show, beside the token itself
+            return ["key-0123456789abcdef"]
+
+The package has to be installed (``pip install -e .``), so that the provider is found by its entry point, as users will
+find it. The table goes through uvtokend's own reader: options reach the provider frozen, tables as sorted tuples of
+pairs, and a reference such as ``{ env = "ACME_KEY" }`` in the form that
+`uvtokend.providers.kit.secrets.read_secret` reads.
+
+Every test makes the world anew and fetches in a child process, so the world has to consist of what a child sees:
+variables, files, sockets; not of patched functions. Each world is fetched from twice, by the real worker, just as the
+daemon starts it, and by a witness that switches all logs on. What is checked:
+
+* it answers before the deadline, prints nothing, asks nobody (its input is closed, and there is no terminal) and leaves
+  no process behind;
+* its times are aware and in UTC: issued by now, an end in the future, a refresh between the two;
+* its login has no colon, and a netrc can carry it and its token;
+* no secret, nor a part of one, is in a repr, a log record of any level, or an exception and all that hangs on it
+  (``__cause__``, ``__context__``, ``args``), nor in what was printed, nor in the configuration;
+* what fails is a `FetchFailed` with the promised kind and reason, a sentence, and a hint or None; nothing else escapes;
+* an option that it does not know is refused; `uvtokend.providers.kit.failures.rejected` makes such a failure.
+
+This module needs nothing but uvtokend itself: any runner that knows methods called ``test_…`` can run it, and pytest
+gives each failure a test of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Any, ClassVar, get_args
+from urllib.parse import quote, quote_plus
+
+import psutil
+
+from uvtokend.core import wire
+from uvtokend.core.config import settings
+from uvtokend.core.indexes import PROVIDERS
+from uvtokend.core.model import Credential, Entry, Failure, FailureKind, Request, Secret, Settings
+from uvtokend.core.netrc import block
+from uvtokend.core.worker_environment import worker_environment
+from uvtokend.errors import DeliveryFailed
+from uvtokend.providers import worker
+
+__all__ = ["ProviderContract", "asked"]
+
+#: A text shorter than this shows up by chance.
+SHORTEST_SECRET = 8
+#: So many characters of a secret in a row are a part of it that says too much.
+PART = 20
+#: Characters; the wire cuts off what comes after them.
+LONGEST_SENTENCE = 1000
+#: Seconds that a process which is about to end may take to do so.
+_GRACE = 0.5
+_KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+#: The worker's own words for what a provider did not classify.
+_UNCLASSIFIED = frozenset({"unexpected", "no-provider", "ambiguous-provider", "broken-provider"})
+
+
+def asked(table: str) -> Request:
+    """Return what a provider is asked for an index.
+
+    Args:
+        table: The index as it stands in ``config.toml`` below ``[[index]]``.
+
+    Raises:
+        ConfigError: It is wrong, with every problem in it.
+    """
+    source = settings.Source("the index table", f"[[index]]\n{table}".encode(), "/")
+    (index,) = settings.parse([source], os.path.expanduser("~"), {}).indexes
+    return index.request
+
+
+class ProviderContract:
+    """Inherit from it and say what your provider needs; the text of this module is the guide.
+
+    Attributes:
+        failures: For each reason that the provider knows, one word in kebab case, its kind: ``transient``,
+            ``login-required`` or ``rejected``.
+        patience: Seconds that a fetch may take; the daemon's own deadline, unless its user sets another one.
+    """
+
+    failures: ClassVar[Mapping[str, FailureKind]] = {}
+    patience: float = 60.0
+
+    def works(self) -> str:
+        """Return an index table with which the provider gets a token."""
+        raise NotImplementedError
+
+    def fails(self, reason: str) -> str:
+        """Make the world in which the provider fails for a reason, and return the index table."""
+        raise NotImplementedError
+
+    def secrets(self) -> Collection[str]:
+        """Return every text that must never show; it is asked when the world is made, and again after the fetch."""
+        raise NotImplementedError
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Give each failure a test of its own (pytest's hook; without any, one test says so)."""
+        if "reason" in metafunc.fixturenames:
+            metafunc.parametrize("reason", sorted(self.failures) or [""])
+
+    # ------------------------------------------------------------------------------------------------- the tests
+
+    def test_it_is_found_by_its_name(self) -> None:
+        """One package answers to the name, and none but uvtokend to one of uvtokend's own."""
+        name = asked(self.works()).provider
+        points = worker.claims(name)
+        packages = sorted({worker.package(point) for point in points})
+        _hold(points, f"no installed package has an entry point {name!r} in the group {worker.GROUP!r}")
+        if name in PROVIDERS:
+            message = f"{name!r} is uvtokend's own, which wins: give the provider of {packages} another name"
+            _hold(packages == [worker.OURS], message)
+        _hold(len(points) == 1, f"more than one package calls a provider {name!r}: {packages}")
+
+    def test_a_token_through_the_worker(self) -> None:
+        """The worker answers one line with a credential that can be delivered, in time and without a trace."""
+        table = self.works()
+        run = self._run("uvtokend.providers.worker", table)
+        outcome = wire.decode_answer(run.out)
+        if isinstance(outcome, Failure):
+            _hold(False, f"the worker failed ({outcome.reason}): {self._masked(outcome.message)}")
+        else:
+            self._deliverable(outcome)
+            self._hide({"the standard error": run.err}, outcome.password)
+
+    def test_a_token_under_observation(self) -> None:
+        """Called directly, with all logs on: right times, and no secret anywhere."""
+        seen = self._watch(self.works())
+        _hold(seen["kind"] == "credential", _said(seen))
+        _right_times(**seen["times"])
+        token = str(seen["token"])
+        self._hide({**seen["shown"], "the logs": "\n".join(seen["logged"])}, token)
+
+    def test_a_failure_through_the_worker(self, reason: str) -> None:
+        """The failure goes over the wire as it was promised, in time and without a trace."""
+        run = self._run("uvtokend.providers.worker", self._failing(reason))
+        outcome = wire.decode_answer(run.out)
+        if isinstance(outcome, Credential):
+            _hold(False, f"{reason}: the worker got a token")
+        else:
+            self._promised(reason, outcome.kind, outcome.reason)
+            self._hide({"the failure": repr(outcome)})
+
+    def test_a_failure_under_observation(self, reason: str) -> None:
+        """Called directly, with all logs on: a classified `FetchFailed` alone comes out, and no secret with it."""
+        seen = self._watch(self._failing(reason))
+        self._hide({**seen.get("shown", {}), "the logs": "\n".join(seen["logged"])})
+        _hold(seen["kind"] == "failure", f"{reason}: {_said(seen)}")
+        told = seen["failure"]
+        _well_told(**told)
+        self._promised(reason, told["kind"], told["reason"])
+
+    def test_an_option_that_it_does_not_know(self) -> None:
+        """It is refused with a sentence: a mistyped option that has no effect is found by nobody."""
+        known = asked(self.works())
+        wanted = replace(known, options=tuple(sorted((*known.options, ("no-such-option", 1)))))
+        run = self._ended("worker", wanted)
+        outcome = wire.decode_answer(run.out)
+        refused = isinstance(outcome, Failure) and outcome.kind == "rejected" and outcome.reason not in _UNCLASSIFIED
+        _hold(refused, "an option that the provider does not know is not refused as rejected")
+
+    # ------------------------------------------------------------------------------------------------- what is held
+
+    def _failing(self, reason: str) -> str:
+        _hold(reason, "failures is empty, and every provider can fail: name the reasons that yours knows")
+        return self.fails(reason)
+
+    def _run(self, module: str, table: str) -> _Run:
+        self._hide({"the configuration": table})
+        run = self._ended(module, asked(table))
+        self._hide({"the standard error": run.err})
+        return run
+
+    def _ended(self, module: str, request: Request) -> _Run:
+        run = _run(module, request, self.patience)
+        _hold(not run.late, f"it did not end within {self.patience:g} s")
+        _hold(not run.left, f"it left a process behind: {', '.join(run.left)}")
+        _hold(run.out, f"it ended the whole process, with status {run.status}, instead of returning or raising")
+        return run
+
+    def _watch(self, table: str) -> dict[str, Any]:
+        run = self._run("uvtokend.testing.witness", table)
+        seen: dict[str, Any] = json.loads(run.out)
+        self._hide({"what it printed": seen["printed"]}, str(seen.get("token", "")))
+        _hold(not seen["asked"], f"it asks a person ({', '.join(seen['asked'])}), and there is none")
+        _hold(not seen["printed"], "it prints to the standard output, which nobody reads")
+        return seen
+
+    def _deliverable(self, credential: Credential) -> None:
+        _right_times(
+            *(
+                None if moment is None else (moment.timestamp(), 0)
+                for moment in (credential.issued_at, credential.expires_at, credential.refresh_after)
+            )
+        )
+        try:
+            block.check(Entry("host.example", credential.login, credential.password))
+        except DeliveryFailed as error:
+            _hold(False, f"{error.reason}: {error.message}")
+        self._hide({"the login": credential.login, "the identity": str(credential.identity)}, credential.password)
+
+    def _promised(self, reason: str, kind: str, found: str) -> None:
+        promised = self.failures[reason]
+        _hold((kind, found) == (promised, reason), f"it fails as {kind}, {found}; promised is {promised}, {reason}")
+
+    def _hide(self, shown: Mapping[str, str], *tokens: str) -> None:
+        """Hold that no secret shows, nor a part of one; the message tells where, and not what."""
+        known = list(self.secrets())
+        _hold(
+            all(len(text) >= SHORTEST_SECRET for text in known),
+            f"a secret of the test is shorter than \
+{SHORTEST_SECRET} characters, and so shows up by chance: make up a longer one",
+        )
+        for number, secret in enumerate([*known, *filter(None, tokens)]):
+            name = f"secret number {number + 1}" if number < len(known) else "the token"
+            text = secret.reveal() if isinstance(secret, Secret) else secret
+            places = [place for place, said in shown.items() if _holds(said, text)]
+            _hold(not places, f"{name}, or a part of it, shows in {', '.join(places)}")
+
+    def _masked(self, text: str) -> str:
+        return "****" if any(_holds(text, secret) for secret in self.secrets()) else text
+
+
+def _hold(condition: object, otherwise: str) -> None:
+    if not condition:
+        raise AssertionError(otherwise)
+
+
+def _said(seen: Mapping[str, Any]) -> str:
+    match seen["kind"]:
+        case "credential":
+            return "it got a token, and was to fail"
+        case "failure":
+            return f"it failed ({seen['failure']['reason']}), and was to get a token"
+        case "escaped":
+            return f"a {seen['type']} escaped; only FetchFailed may"
+        case "nonsense":
+            return f"it returned a {seen['type']} instead of a Credential"
+    return f"it returned a Credential of which {seen['wrong']}"
+
+
+def _right_times(
+    issued_at: Sequence[float] | None, expires_at: Sequence[float] | None, refresh_after: Sequence[float] | None
+) -> None:
+    """Hold that the times make sense; each is its POSIX time and its distance to UTC in seconds."""
+    for name, moment in (("issued_at", issued_at), ("expires_at", expires_at), ("refresh_after", refresh_after)):
+        _hold(moment is None or moment[1] == 0, f"{name} is not in UTC")
+    now, begins = time.time(), issued_at[0] if issued_at else 0.0
+    _hold(begins <= now, "issued_at is in the future")
+    _hold(not expires_at or expires_at[0] > now, "expires_at is in the past")
+    early = refresh_after and refresh_after[0] < begins
+    late = refresh_after and expires_at and refresh_after[0] > expires_at[0]
+    _hold(not early and not late, "refresh_after lies outside of the token's life")
+
+
+def _well_told(kind: object, reason: object, message: object, hint: object, retry_after: object) -> None:
+    """Hold that a failure has the form that machines and people are promised."""
+    _hold(kind in get_args(FailureKind), f"{kind!r} is no kind: {', '.join(get_args(FailureKind))}")
+    _hold(isinstance(reason, str) and _KEBAB.fullmatch(reason), "the reason is not one word in kebab case")
+    _hold(reason not in _UNCLASSIFIED, f"the reason {reason!r} is the worker's own word for what is not classified")
+    line = isinstance(message, str) and message.isprintable() and len(message) <= LONGEST_SENTENCE
+    _hold(line and str(message).endswith((".", "!", "?")), "the message is not a sentence of one line")
+    good = hint is None or (isinstance(hint, str) and hint.strip() and hint.isprintable())
+    _hold(good, "the hint is neither None nor a command of one line")
+    waits = isinstance(retry_after, int | float) and not isinstance(retry_after, bool) and 0 <= retry_after < 1e9
+    _hold(retry_after is None or waits, "retry_after is no number of seconds")
+
+
+def _holds(text: str, secret: str) -> bool:
+    """Tell whether a text holds a secret or a part of it, also as a URL, JSON, a repr or HTTP Basic would write it."""
+    lines = [line for line in secret.splitlines() if len(line) >= SHORTEST_SECRET and not line.startswith("-----")]
+    forms = {form for line in lines for form in (line, quote(line), quote_plus(line), json.dumps(line)[1:-1])}
+    if any(form[at : at + PART] in text for form in forms for at in range(max(1, len(form) - PART + 1))):
+        return True
+    # The middle of the secret stands in base64 on one of three ways, whatever login comes before it.
+    basic = (base64.b64encode(b"x" * shift + secret.encode())[4:-4].decode() for shift in range(3))
+    return any(len(form) >= SHORTEST_SECRET and form in text for form in basic)
+
+
+# ------------------------------------------------------------------------------------------------------ the processes
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    out: bytes
+    err: str
+    status: int
+    late: bool
+    left: tuple[str, ...]
+
+
+def _run(module: str, request: Request, patience: float) -> _Run:
+    """Run the worker or the witness as the daemon runs the worker, and see what is left when it has ended."""
+    mark = uuid.uuid4().hex
+    environment = {
+        **worker_environment(os.environ, request, Settings("")),
+        "UVTOKEND_REQUEST": wire.encode_request(request),
+        "UVTOKEND_FETCH_TIMEOUT": str(patience),
+        "UVTOKEND_CONTRACT": mark,
+    }
+    # Files, not pipes: a helper that is left behind would keep a pipe open.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            cwd="/",
+            env=environment,
+        )
+        late = False
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            process.kill()
+            status = process.wait()
+            left = _left(mark)
+        return _Run(_read(out), _read(err).decode(errors="replace"), status, late, left if not late else ())
+
+
+def _read(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _left(mark: str) -> tuple[str, ...]:
+    """End the processes that inherited a mark, and return the names of those that did not end by themselves."""
+    _, alive = psutil.wait_procs(list(_marked(mark)), _GRACE)
+    names = []
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            names.append(process.name())
+            process.kill()
+    return tuple(names)
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("UVTOKEND_CONTRACT") == mark:
+                yield process

@@ -1,0 +1,249 @@
+"""``uvtokend init``, as a newcomer runs it: in a project that uses CodeArtifact, with a valid login."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from uvtokend.sandbox.codeartifact import CodeArtifact
+from uvtokend.sandbox.machine import Laptop
+
+URL = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
+PROJECT = f'[project]\nname = "x"\nversion = "1"\n[[tool.uv.index]]\nname = "acme"\nurl = "{URL}"\n'
+
+
+@pytest.fixture
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    """A machine with an AWS login, a project, and no configuration of ours."""
+    with CodeArtifact() as cloud:
+        machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+        machine.environment |= {
+            **cloud.environment(),
+            "AWS_SHARED_CREDENTIALS_FILE": str(machine.home / "aws"),
+            "AWS_PROFILE": "dev",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "XDG_CONFIG_HOME": str(machine.home / ".config"),
+        }
+        del machine.environment["UVTOKEND_CONFIG"]
+        machine.config = machine.home / ".config" / "uvtokend" / "config.toml"
+        project(machine).mkdir()
+        (project(machine) / "pyproject.toml").write_text(PROJECT)
+        yield machine
+        machine.uvtokend("stop")
+
+
+def project(laptop: Laptop) -> Path:
+    return laptop.folder / "project"
+
+
+def test_init_and_start(laptop: Laptop) -> None:
+    """Two commands: the index is found, tried, written down with its profile, and served."""
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert "acme: works, as arn:aws:sts::" in done.stdout
+    assert f'name = "acme"\nurl = "{URL}"\nprofile = "dev"\n' in laptop.config.read_text()
+    assert laptop.config.stat().st_mode & 0o777 == 0o600
+    assert laptop.uvtokend("start").returncode == 0
+    shown = laptop.uvtokend("refresh", "--json")
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)["indexes"][0]["delivered"]
+
+
+def test_it_asks_first(laptop: Laptop) -> None:
+    """Without a terminal and ``--yes`` nothing is fetched and nothing is written."""
+    done = laptop.uvtokend("init", str(project(laptop)))
+    assert (done.returncode, laptop.cloud.fetches) == (1, 0)
+    assert "uvtokend init --yes" in done.stderr
+    assert not laptop.config.exists()
+
+
+def test_it_never_overwrites(laptop: Laptop) -> None:
+    """A second run adds nothing; a file with comments keeps them to the byte; new indexes come behind."""
+    laptop.uvtokend("init", "--yes", str(project(laptop)))
+    before = laptop.config.read_text() + "# mine, without a line end"
+    laptop.config.write_text(before)
+    assert laptop.uvtokend("init", "--yes", str(project(laptop))).returncode == 0
+    assert laptop.config.read_text() == before
+    other = PROJECT.replace('"acme"', '"second"').replace("/prod/", "/dev/")
+    (project(laptop) / "pyproject.toml").write_text(other)
+    assert laptop.uvtokend("init", "--yes", str(project(laptop))).returncode == 0
+    assert laptop.config.read_text().startswith(before)
+    assert "second" in laptop.config.read_text()
+
+
+def test_a_login_that_is_missing_is_named(laptop: Laptop) -> None:
+    """The index is added all the same, with the command that mends it."""
+    (laptop.home / "aws").write_text("")
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0
+    assert "aws configure" in done.stdout
+
+
+def test_a_password_in_a_url_is_not_taken(laptop: Laptop) -> None:
+    """It is said, with the line to write instead, and stands in no file of ours."""
+    (project(laptop) / "pyproject.toml").write_text(PROJECT.replace("https://", "https://aws:hunter2@"))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0
+    assert f'url = "{URL}"' in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr + laptop.config.read_text()
+
+
+def test_nothing_to_find(laptop: Laptop) -> None:
+    """A project without private indexes, or with a file that is no TOML, is no success and no crash."""
+    for text in ("", "[tool", "tool = 1", "[tool]\nuv = 1"):
+        (project(laptop) / "pyproject.toml").write_text(text)
+        done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+        assert done.returncode == 1
+        assert "nothing to add" in done.stderr
+
+
+def on_terminal(laptop: Laptop, answer: str) -> tuple[str, int]:
+    """Run ``uvtokend init`` in the project on a terminal, and answer its question."""
+    ours, theirs = pty.openpty()
+    words = laptop.ourselves("init")
+    process = subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env=laptop.environment, cwd=project(laptop)
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: the last process on the terminal has ended
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+            if b"[y/N] " in seen and answer:
+                assert (laptop.cloud.fetches, laptop.config.exists()) == (0, False)
+                os.write(ours, f"{answer}\n".encode())
+                answer = ""
+    os.close(ours)
+    return seen.decode(), process.wait(timeout=30)
+
+
+@pytest.mark.parametrize("answer", ["y", "Yes", "n", "x"])
+def test_a_person_is_asked_before_anything_is_fetched(laptop: Laptop, answer: str) -> None:
+    """Only a yes goes on."""
+    yes = answer.lower().startswith("y")
+    seen, status = on_terminal(laptop, answer)
+    assert f"acme: {URL}\r\n" in seen
+    assert f"Try these once, and add them to {laptop.config}? [y/N] " in seen
+    assert (status, laptop.config.exists(), laptop.cloud.fetches) == ((0, True, 1) if yes else (1, False, 0))
+    assert ("works, as arn:aws:sts::" in seen, "Nothing was added." in seen) == (yes, not yes)
+
+
+def test_what_is_wrong_already_is_told_first(laptop: Laptop) -> None:
+    """Nothing is tried or written over a configuration that is wrong."""
+    laptop.config.parent.mkdir(parents=True)
+    laptop.config.write_text("colour = 1\n")
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert (done.returncode, laptop.cloud.fetches) == (2, 0)
+    assert f"{laptop.config}: colour: There is no such key." in done.stderr
+    assert laptop.config.read_text() == "colour = 1\n"
+
+
+def test_control_characters_are_shown_as_such(laptop: Laptop) -> None:
+    """A checkout may be hostile: neither its folder's name nor its indexes' names reach the terminal raw."""
+    folder = laptop.folder / "p\x1b[2J"
+    folder.mkdir()
+    text = PROJECT.replace('"acme"', '"a\\u001b[2Jb"') + '[[tool.uv.index]]\nurl = "https://x.example/\\u001b[2J"\n'
+    (folder / "pyproject.toml").write_text(text)
+    done = laptop.uvtokend("init", "--yes", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr + laptop.config.read_text()
+    assert "p\\x1b[2J/pyproject.toml" in done.stdout
+
+
+def test_two_tokens_for_one_host_go_to_the_store(laptop: Laptop) -> None:
+    """Two domains behind one VPC endpoint: both are tried and delivered; what uv cannot do with them is said."""
+    host = "https://vpce-1-a.d.codeartifact.eu-central-1.vpce.amazonaws.com/pypi/d"
+    urls = [f"{host}/{domain}-123456789012/prod/simple/" for domain in ("acme", "beta")]
+    (project(laptop) / "uv.toml").write_text("".join(f'[[index]]\nurl = "{url}"\n' for url in urls))
+    (project(laptop) / "pyproject.toml").unlink()
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert "One uv run can use only one of them" in done.stderr
+    tables = tomllib.loads(laptop.config.read_text())["index"]
+    assert [(table["name"], table["sink"]) for table in tables] == [("prod", "uv-store"), ("prod-2", "uv-store")]
+    assert done.stdout.count("works, as arn:aws:sts::") == 2
+    assert laptop.uvtokend("once").returncode == 0
+    assert not laptop.netrc.exists()
+
+
+AZURE = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
+
+
+def test_two_organisations_of_azure(laptop: Laptop) -> None:
+    """Each gets a user name, and uv's lines for it are shown; once they stand in the project, all is well."""
+    nowhere = "http://127.0.0.1:9"  # nobody is asked, as there is no login
+    variables = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
+    laptop.environment |= dict.fromkeys(variables, nowhere)
+    laptop.environment["PATH"] = os.path.dirname(laptop.ourselves()[0])
+    file = project(laptop) / "uv.toml"
+    file.write_text("".join(f'[[index]]\nname = "{org}"\nurl = "{AZURE.format(org)}"\n' for org in ("acme", "beta")))
+    (project(laptop) / "pyproject.toml").unlink()
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n{org}: " in done.stdout for org in ("acme", "beta"))
+    assert "works" not in done.stdout
+    tables = tomllib.loads(laptop.config.read_text())["index"]
+    assert [(table["sink"], table["username"]) for table in tables] == [("uv-store", "acme"), ("uv-store", "beta")]
+    lines = done.stdout[done.stdout.index("[[tool.uv.index]]") :]
+    named = [(index["name"], index["url"]) for index in tomllib.loads(lines)["tool"]["uv"]["index"]]
+    assert named[1] == ("acme-files", "https://acme@pkgs.dev.azure.com/acme/")
+    file.write_text(lines.replace("tool.uv.", ""))
+    before = laptop.config.read_text()
+    assert laptop.uvtokend("init", "--yes", str(project(laptop))).returncode == 0
+    laptop.config.unlink()
+    again = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert (laptop.config.read_text(), "[[tool.uv.index]]" in again.stdout) == (before, False)
+
+
+JFROG = "https://acme.jfrog.io/artifactory/api/pypi/{}/simple/"
+
+
+def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: Laptop) -> None:
+    """The lines wait as comments, once; completed they serve, and the next repository there gets the same login."""
+    file = project(laptop) / "pyproject.toml"
+    file.write_text(PROJECT.replace(URL, JFROG.format("local")))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 1
+    assert f"Written to {laptop.config} as comments, for you to complete: acme." in done.stderr
+    text = laptop.config.read_text()
+    again = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert (again.returncode, laptop.config.read_text()) == (1, text)
+    assert "waits to be completed" in again.stderr
+    (laptop.home / "token").write_text("the-canary")
+    completed = text.replace('# username = "YOU"\n', "").replace("# password", "# access-token")
+    completed = "\n".join(line.removeprefix("# ") for line in completed.replace("~/FILE", "~/token").splitlines()[1:])
+    laptop.config.write_text(completed)
+    assert laptop.uvtokend("once").returncode == 0
+    assert "machine acme.jfrog.io" in laptop.netrc.read_text()
+    file.write_text(PROJECT.replace(URL, JFROG.format("remote")).replace('"acme"', '"second"'))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert (done.returncode, "second: works" in done.stdout) == (0, True), done.stdout
+    assert laptop.config.read_text().startswith(completed)
+    assert "the-canary" not in done.stdout + done.stderr + laptop.config.read_text()
+
+
+def test_a_server_of_ones_own_is_left_to_add(laptop: Laptop) -> None:
+    """It cannot be recognised: the command is shown, it is found by its paths, and it works when completed."""
+    url = "https://nexus.example/repository/pypi/simple/"
+    (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, url))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 1
+    (command,) = [line for line in done.stderr.splitlines() if line.startswith("    uvtokend add ")]
+    (laptop.home / "FILE").write_text("secret")
+    words = shlex.split(command)[1:]
+    assert "provider=nexus" in words
+    done = laptop.uvtokend(*words)
+    assert done.returncode == 0, done.stderr
+    assert laptop.uvtokend("once").returncode == 0
+    assert "login YOU password secret" in laptop.netrc.read_text()
+    assert laptop.uvtokend("remove", "acme").returncode == 0
+    assert "nexus.example" not in laptop.netrc.read_text()

@@ -1,0 +1,187 @@
+"""Where uv finds its indexes, with uv itself as the judge, and files that somebody has prepared for us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from uvtokend.cli import uvfiles
+from uvtokend.core.config import discovery
+from uvtokend.errors import UsageError
+from uvtokend.sandbox.machine import find_uv
+from uvtokend.sandbox.web import Answer, Server
+
+
+@dataclass
+class Place:
+    """A home, system folders, and a server that hears which indexes uv asks."""
+
+    root: Path
+    server: Server
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HOME": str(self.root / "home"), "XDG_CONFIG_DIRS": f"{self.root}/sys1:{self.root}/sys2"}
+
+    def write(self, file: str, *indexes: str, more: str = "") -> None:
+        """Write one file of uv's that names these indexes."""
+        path = self.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = "tool.uv." if path.name == "pyproject.toml" else ""
+        urls = [f'[[{table}index]]\nname = "{name}"\nurl = "{self.url(name)}"\n' for name in indexes]
+        path.write_text(more + "".join(urls))
+
+    def url(self, name: str) -> str:
+        return f"{self.server.url}/{name}/simple"
+
+    def found(self, *places: str, **environ: str) -> list[str]:
+        """Return the names of the indexes that we find, in a folder or in those that are given."""
+        here = [str(self.root / place) for place in places]
+        return [one.url.split("/")[3] for one in uvfiles.candidates(here, {**self.environment, **environ})]
+
+    def asked(self, folder: str, **environ: str) -> set[str]:
+        """Return the names of the indexes that uv asks there."""
+        self.server.calls.clear()
+        words = [find_uv(), "pip", "compile", "-", "--no-cache", "--default-index", f"{self.server.url}/public/simple"]
+        environment = {**self.environment, "PATH": os.environ["PATH"], "UV_PYTHON_DOWNLOADS": "never", **environ}
+        subprocess.run(
+            words, cwd=self.root / folder, env=environment, input="x", text=True, capture_output=True, check=False
+        )
+        return {call.path.split("/")[1] for call in self.server.calls} - {"public"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A project in a home; the process itself lives there, too."""
+    for folder in ("home/work/src", "sys1", "sys2"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with Server(lambda _: Answer(404)) as server:
+        yield Place(tmp_path, server)
+
+
+PROJECT = '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\n'
+
+
+def test_uv_asks_what_we_find(place: Place) -> None:
+    """The nearest file of the project, the user's and the first of the system's; and its variables."""
+    place.write("home/work/pyproject.toml", "project", more=PROJECT)
+    place.write("home/pyproject.toml", "outer")
+    place.write("home/.config/uv/uv.toml", "user")
+    place.write("sys1/uv/uv.toml", "first")
+    place.write("sys2/uv/uv.toml", "second")
+    expected = ["project", "user", "first"]
+    assert place.found("home/work") == expected
+    assert place.found("home/work/src") == expected
+    assert place.asked("home/work/src") == {*expected}
+    extra = place.url("variable")
+    assert place.found("home/work", UV_EXTRA_INDEX_URL=extra) == [*expected, "variable"]
+    assert place.asked("home/work", UV_EXTRA_INDEX_URL=extra) == {*expected, "variable"}
+    place.write("home/work/uv.toml", "better")
+    assert place.asked("home/work") == {"better", "user", "first"}
+    # The indexes of the project's own table still count for its sources.
+    assert place.found("home/work") == ["project", "better", "user", "first"]
+    (place.root / "sys1/uv/uv.toml").unlink()
+    assert place.found("home/work")[-1] == "second"
+    assert place.asked("home/work") == {"better", "user", "second"}
+
+
+def test_what_turns_uvs_files_off_does_so_for_us(place: Place) -> None:
+    """``UV_NO_CONFIG`` and ``UV_CONFIG_FILE``, which is read instead of all; an index for the sources still counts."""
+    place.write("home/work/pyproject.toml", "project", more=PROJECT)
+    place.write("home/.config/uv/uv.toml", "user")
+    place.write("other.toml", "other")
+    other = str(place.root / "other.toml")
+    assert place.asked("home/work", UV_NO_CONFIG="1") == set()
+    assert place.found("home/work", UV_NO_CONFIG="1") == ["project"]
+    assert place.asked("home/work", UV_CONFIG_FILE=other) == {"other"}
+    assert place.found("home/work", UV_CONFIG_FILE=other) == ["project", "other"]
+    elsewhere = str(place.root / "xdg")
+    place.write("xdg/uv/uv.toml", "moved")
+    assert place.asked("home/work", XDG_CONFIG_HOME=elsewhere) == {"project", "moved"}
+    assert place.found("home/work", XDG_CONFIG_HOME=elsewhere) == ["project", "moved"]
+    assert place.found("home/work", XDG_CONFIG_HOME="xdg") == ["project", "user"]
+
+
+def test_a_workspace(place: Place) -> None:
+    """The root's indexes are its members'; a folder that is excluded, or a project of its own, has none of them."""
+    root = f'{PROJECT}[tool.uv.workspace]\nmembers = ["libs/*"]\nexclude = ["libs/b"]\n'
+    place.write("home/work/pyproject.toml", "root", more=root)
+    for name in ("a", "b"):
+        place.write(f"home/work/libs/{name}/pyproject.toml", name, more=PROJECT.replace('"p"', f'"{name}"'))
+    place.write("home/work/lonely/pyproject.toml", "lonely", more=PROJECT.replace('"p"', '"lonely"'))
+    assert place.asked("home/work/libs/a") == {"root"}
+    assert place.found("home/work/libs/a") == ["a", "root"]
+    assert place.asked("home/work/libs/b") == {"b"}
+    assert place.found("home/work/libs/b") == ["b"]
+    assert place.found("home/work/lonely") == ["lonely"]
+    assert place.found("home/work") == ["root"]
+    bare = place.root / "home/bare/in/here"
+    bare.mkdir(parents=True)
+    (bare.parent / "pyproject.toml").write_text(PROJECT)
+    place.write("home/bare/uv.toml", "above")
+    assert place.asked("home/bare/in/here") == {"above"}
+    assert place.found("home/bare/in/here") == ["above"]
+
+
+def test_where_uv_would_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a path it is the current folder, or what uv's variables say; files may be named; a wrong path is told."""
+    place.write("home/work/pyproject.toml", "project", more=PROJECT)
+    place.write("other.toml", "other")
+    monkeypatch.chdir(place.root / "home/work")
+    assert place.found() == ["project"]
+    monkeypatch.chdir(place.root)
+    assert place.found() == []
+    assert place.found(UV_PROJECT="home/work") == ["project"]
+    assert place.found(UV_WORKING_DIR="home", UV_PROJECT="work") == ["project"]
+    assert place.found("other.toml", "home/work") == ["other", "project"]
+    with pytest.raises(UsageError) as caught:
+        place.found("nowhere")
+    assert "uvtokend init PATH" in (caught.value.hint or "")
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "no regular file": os.mkfifo,
+    "it is no regular file": lambda file: file.symlink_to("/dev/zero"),
+    "no regular file.": lambda file: file.mkdir(),
+    "larger than 1 MiB": lambda file: file.write_bytes(b"#" * (1 << 21)),
+    "too long to read": lambda file: file.write_text("a." * 400_000 + "a = 1"),
+    "not TOML": lambda file: file.write_text("a = " + "[" * 100_000),
+    "not TOML.": lambda file: file.write_bytes(b"a = '\xff'"),
+    "symbolic links": lambda file: file.symlink_to(file),
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_a_hostile_file_is_left_out_in_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    """A pipe, a device, a huge file, a key that takes hours to read, what is no text: each is told in a line."""
+    monkeypatch.setattr(uvfiles, "PATIENCE", 0.2)
+    place.write("home/.config/uv/uv.toml", "user")
+    HOSTILE[words](place.root / "home/work/uv.toml")
+    assert place.found("home/work") == ["user"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "home/work/uv.toml is left out: " in line
+    assert words in line
+
+
+def test_very_many_indexes_are_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the first are looked at."""
+    place.write("home/work/uv.toml", *(f"i{number}" for number in range(discovery.MOST + 1)))
+    assert len(place.found("home/work")) == discovery.MOST
+    assert "very many" in capsys.readouterr().err
+
+
+def test_a_pyproject_without_a_table_of_uv_says_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does a missing one, or one beneath a file."""
+    (place.root / "home/work/pyproject.toml").write_text(PROJECT)
+    assert place.found("home/work", "home/work/pyproject.toml") == []
+    (place.root / "home/.config").write_text("")
+    assert place.found("home/work") == []
+    assert capsys.readouterr().err == ""

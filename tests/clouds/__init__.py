@@ -1,0 +1,1 @@
+"""Emulated clouds that only tests use, and a world around each."""

@@ -1,0 +1,313 @@
+"""A loopback Azure: Entra's token endpoint, Azure DevOps' token service and package host, and a machine's identity.
+
+Serve `sites` through `clouds.tls.TlsProxy` and `machine` through a plain `uvtokend.sandbox.web.Server` (for
+``AZURE_POD_IDENTITY_AUTHORITY_HOST`` or ``IDENTITY_ENDPOINT``). Each answer names where it was seen or is documented;
+what rests on no evidence says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from clouds.issuer import Issuer, Token
+from uvtokend.sandbox.web import Answer, Call, Site
+
+Endpoint = Literal["login", "packages", "session", "machine"]
+
+LOGIN_HOST = "login.microsoftonline.com"
+PACKAGES_HOST = "pkgs.dev.azure.com"
+SECURITY_HOST = "vssps.dev.azure.com"
+#: Azure DevOps in every tenant (its documentation, "Use Microsoft Entra tokens").
+RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
+ORGANISATION = "sandbox"
+PERSON = "person@example.com"
+#: azure-cli's own application (its source, ``AZURE_CLI_CLIENT_ID``).
+CLI_CLIENT = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+def refusal(code: int, text: str, error: str = "invalid_client", status: int = 401) -> Answer:
+    """Return an error of Entra: status, members and line ends as in four public logs of AADSTS7000222, 2019 to 2026."""
+    trace, correlation, at = str(uuid.uuid4()), str(uuid.uuid4()), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
+    description = f"AADSTS{code}: {text}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {at}"
+    body = {
+        "error": error,
+        "error_description": description,
+        "error_codes": [code],
+        "timestamp": at,
+        "trace_id": trace,
+        "correlation_id": correlation,
+        "error_uri": f"https://{LOGIN_HOST}/error?code={code}",
+    }
+    return Answer.json(body, status)
+
+
+def problem(message: str, status: int = 401, **headers: str) -> Answer:
+    """Return an error of Azure DevOps' REST API: members as in public logs of an expired personal access token."""
+    body = {
+        "$id": "1",
+        "innerException": None,
+        "message": message,
+        "typeName": "Microsoft.TeamFoundation.Framework.Server.UnauthorizedRequestException, "
+        "Microsoft.TeamFoundation.Framework.Server",
+        "typeKey": "UnauthorizedRequestException",
+        "errorCode": 0,
+        "eventId": 3000,
+    }
+    return Answer.json(body, status, **headers)
+
+
+#: Text as in the source and the tests of artifacts-keyring-nofuss.
+FIRST_SIGN_IN = problem("TF401444: Please sign-in at least once as person@example.com in a web browser.")
+#: A foreign token without ``X-TFS-FedAuthRedirect: Suppress`` (a public probe of dev.azure.com and vssps, 2026).
+SIGN_IN = Answer(302, b"", {"Location": "https://spsprodweu1.vssps.visualstudio.com/_signin?realm=dev.azure.com"})
+#: The same with POST (azure-devops-auth-samples issue 52).
+SIGN_IN_PAGE = Answer(
+    203, b"<html><title>Azure DevOps Services | Sign In</title></html>", {"Content-Type": "text/html"}
+)
+#: A network's login page.
+PORTAL = Answer(200, b"<html>Welcome to our WLAN</html>", {"Content-Type": "text/html; charset=utf-8"})
+
+
+class AzureCloud(Issuer[Endpoint]):
+    """See the module's text.
+
+    Attributes:
+        tenant: The tenant that the organisation belongs to.
+        life: Seconds that a new Entra token lives; 3599 in all seven recordings of azure-sdk-for-js.
+        session_life: Seconds that a session token lives where nothing is asked for (artifacts-credprovider: 4 h).
+        session_limit: Seconds that may be asked for (artifacts-credprovider: 24 h).
+        machine_life: Seconds that a managed identity's token lives (Entra documentation: 24 h).
+        machine_clients: The client ids of this machine's identities; the first is its own. Empty: it has none.
+        assertions: The federated tokens that Entra accepts for the workload.
+        personal: The organisation belongs to a personal Microsoft account and to no tenant.
+        identity_header: What ``X-IDENTITY-HEADER`` has to be (``IDENTITY_HEADER``).
+    """
+
+    def __init__(self, life: float = 3599) -> None:
+        super().__init__()
+        self.tenant = str(uuid.uuid4())
+        self.life = life
+        self.session_life = 4 * 3600.0
+        self.session_limit = 24 * 3600.0
+        self.machine_life = 86399.0
+        self.machine_clients = [str(uuid.uuid4())]
+        self.assertions: set[str] = set()
+        self.personal = False
+        self.identity_header = secrets.token_urlsafe(24)
+        self._clients: dict[str, str] = {}
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """The hosts that this Azure stands for, each with what answers its calls."""
+        packages, session = self.guarded("packages", self._packages), self.guarded("session", self._security)
+        return {
+            LOGIN_HOST: self.guarded("login", self._login),
+            PACKAGES_HOST: packages,
+            f"{ORGANISATION}.pkgs.visualstudio.com": packages,
+            SECURITY_HOST: session,
+            f"{ORGANISATION}.vssps.visualstudio.com": session,
+        }
+
+    @property
+    def machine(self) -> Site:
+        """The identity endpoint of a machine on this Azure: of a virtual machine and of App Service."""
+        return self.guarded("machine", self._machine)
+
+    def kind(self, token: str) -> str:
+        """Return what a token is: ``user`` or ``app`` (both of Entra), or ``session``."""
+        return self._tokens[token].kind
+
+    def application(self) -> tuple[str, str]:
+        """Make an application and return its client id and secret."""
+        client = str(uuid.uuid4())
+        self._clients[client] = secrets.token_urlsafe(30)
+        return client, self._clients[client]
+
+    def user_token(self, name: str = PERSON, life: float | None = None) -> str:
+        """Return an Entra token of a person, as az holds it after a login."""
+        # Claims: Entra documentation, "Access token claims reference", version 1.0.
+        more = {"appid": CLI_CLIENT, "scp": "user_impersonation", "unique_name": name, "upn": name, "idtyp": "user"}
+        return self._entra(name, "user", self.life if life is None else life, more)
+
+    def az_answer(self, token: str) -> str:
+        """Return what ``az account get-access-token`` prints (az 2.89.1, a public probe of 2026)."""
+        ends = self._tokens[token].ends
+        answer = {
+            "accessToken": token,
+            "expiresOn": f"{datetime.fromtimestamp(ends):%Y-%m-%d %H:%M:%S}.000000",  # noqa: DTZ006 - az tells local time
+            "expires_on": int(ends),
+            "subscription": str(uuid.uuid4()),
+            "tenant": self.tenant,
+            "tokenType": "Bearer",
+        }
+        return json.dumps(answer, indent=2)
+
+    def azd_answer(self, token: str) -> str:
+        """Return what ``azd auth token --output json`` prints (azure-identity ``azd_cli.py``, which reads it)."""
+        ends = datetime.fromtimestamp(self._tokens[token].ends, UTC)
+        return json.dumps({"token": token, "expiresOn": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
+
+    def _entra(self, holder: str, kind: Literal["user", "app"], life: float, claims: dict[str, Any]) -> str:
+        now = time.time()
+        told = {"aud": RESOURCE, "iss": f"https://sts.windows.net/{self.tenant}/", "tid": self.tenant, "ver": "1.0"}
+        subject = str(uuid.uuid4())
+        times = {"iat": int(now), "nbf": int(now), "exp": int(now + life)}
+        token = _jwt(
+            {**told, **times, "oid": subject, "sub": subject if kind == "app" else secrets.token_hex(16), **claims}
+        )
+        self._tokens[token] = Token(holder, now + life, kind)
+        return token
+
+    # ---------------------------------------------------------------------------------------------------- Entra
+
+    def _login(self, call: Call) -> Answer:
+        tenant, _, rest = call.path.strip("/").partition("/")
+        if call.path == "/common/discovery/instance":
+            # msal asks after a refusal; members as it reads them (its ``authority.py`` and ``application.py``).
+            aliases = [LOGIN_HOST, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
+            named = {"preferred_network": LOGIN_HOST, "preferred_cache": "login.windows.net", "aliases": aliases}
+            return Answer.json({"api-version": "1.1", "metadata": [named]})
+        if rest == "v2.0/.well-known/openid-configuration":
+            # OpenID Connect Discovery 1.0; the addresses are those of the real document.
+            base = f"https://{LOGIN_HOST}/{tenant}"
+            document = {
+                "token_endpoint": f"{base}/oauth2/v2.0/token",
+                "issuer": f"{base}/v2.0",
+                "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+                "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
+            }
+            return Answer.json(document)
+        if call.method != "POST" or rest != "oauth2/v2.0/token":
+            return Answer(404)
+        if tenant != self.tenant:
+            return refusal(90002, f"Tenant '{tenant}' not found.", "invalid_request", 400)
+        return self._granted(call.form())
+
+    def _granted(self, form: dict[str, str]) -> Answer:
+        client = form.get("client_id", "")
+        if form.get("grant_type") != "client_credentials" or form.get("scope") != f"{RESOURCE}/.default":
+            return refusal(70011, "The provided request must include a valid scope.", "invalid_scope", 400)
+        if client not in self._clients:
+            text = f"Application with identifier '{client}' was not found in the directory 'Sandbox'."
+            return refusal(700016, text, "unauthorized_client", 400)
+        if "client_assertion" in form and form["client_assertion"] not in self.assertions:
+            return refusal(700024, "Client assertion is not within its valid time range.")
+        if "client_assertion" not in form and form.get("client_secret") != self._clients[client]:
+            return refusal(7000215, f"Invalid client secret provided for app '{client}'.")
+        token = self._entra(client, "app", self.life, {"appid": client, "appidacr": "1", "idtyp": "app"})
+        # Members and headers: seven recordings in azure-sdk-for-js, 2019 to 2022.
+        body = {"token_type": "Bearer", "expires_in": int(self.life), "ext_expires_in": int(self.life)}
+        return Answer.json(
+            {**body, "access_token": token},
+            Content_Type="application/json; charset=utf-8",
+            Cache_Control="no-store, no-cache",
+        )
+
+    # --------------------------------------------------------------------------------------------- Azure DevOps
+
+    def _challenge(self) -> dict[str, str]:
+        basic = 'Basic realm="https://pkgsprodweu0.pkgs.visualstudio.com/"'
+        if self.personal:
+            # Two header lines, Basic first, and no tenant (a public probe of 2026); one line here, which is the same
+            # (RFC 9110 5.3).
+            return {"WWW-Authenticate": f"{basic}, Bearer", "X-VSS-ResourceTenant": _NOBODY}
+        # Seen by four users, 2019 to 2022; that the package host names the token service too is read by
+        # artifacts-keyring-nofuss and artifacts-credprovider.
+        uri = f"https://login.windows.net/{self.tenant}"
+        return {
+            "WWW-Authenticate": f"Bearer authorization_uri={uri}, {basic}, TFS-Federated",
+            "X-VSS-AuthorizationEndpoint": f"https://{SECURITY_HOST}/{ORGANISATION}/",
+        }
+
+    def _packages(self, call: Call) -> Answer:
+        scheme, _, told = call.headers.get("Authorization", "").partition(" ")
+        if not told:
+            return Answer(401, b"", self._challenge())
+        password = base64.b64decode(told).decode().partition(":")[2] if scheme.lower() == "basic" else told
+        if not self.valid(password):
+            # With a bad credential only this challenge comes (three users, azure-pipelines-tasks issue 11649).
+            return Answer(
+                401, b"", {"WWW-Authenticate": 'Basic realm="https://pkgsprodsu3weu.app.pkgs.visualstudio.com/"'}
+            )
+        return Answer(404)  # a package that is not there, with a good credential (uv issue 8167)
+
+    def _security(self, call: Call) -> Answer:
+        path = call.path.removeprefix(f"/{ORGANISATION}")
+        if path in {"", "/"}:
+            # HEAD answered 200 with these headers in a recording of azure-devops-cli-extension.
+            headers = self._challenge()
+            return Answer(200, b"", {"X-VSS-ResourceTenant": self.tenant, **headers})
+        if call.method != "POST" or path != "/_apis/Token/SessionTokens":
+            return Answer(404)
+        token = call.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.personal:
+            return SIGN_IN  # an Entra token is answered so everywhere there (a public probe of 2026)
+        # No evidence tells how an application's token is refused; the clients never send one.
+        if not self.valid(token) or self.kind(token) != "user":
+            if call.headers.get("X-TFS-FedAuthRedirect") != "Suppress":
+                return SIGN_IN_PAGE
+            # Text: azure-devops-auth-samples issue 52, there with PATCH.
+            return problem(
+                "TF400813: The user 'aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa' is not authorized to access this resource."
+            )
+        return self._session(json.loads(call.body), self.holder(token))
+
+    def _session(self, asked: dict[str, Any], holder: str) -> Answer:
+        now = time.time()
+        ends = now + self.session_life
+        if "validTo" in asked:
+            ends = datetime.fromisoformat(asked["validTo"]).timestamp() - self.clock_ahead
+            if ends > now + self.session_limit:
+                # artifacts-credprovider asks again without validTo after a 400; the body rests on no evidence.
+                return problem("The requested expiration is not allowed.", 400)
+        # That the session token is a JWT is what tokenType=SelfDescribing says; no recording of it is public.
+        claims = {"iss": "app.vstoken.visualstudio.com", "aud": "app.vstoken.visualstudio.com", "exp": int(ends)}
+        token = _jwt({**claims, "nbf": int(now), "scp": asked["scope"], "jti": str(uuid.uuid4())})
+        self._tokens[token] = Token(holder, ends, "session")
+        told = datetime.fromtimestamp(ends + self.clock_ahead, UTC)
+        # Members: artifacts-credprovider VstsSessionToken; seven digits are .NET's form of a fraction.
+        body = {"displayName": asked["displayName"], "scope": asked["scope"], "token": token}
+        return Answer.json({**body, "validTo": f"{told:%Y-%m-%dT%H:%M:%S.%f}0Z"})
+
+    # ----------------------------------------------------------------------------------------------- the machine
+
+    def _machine(self, call: Call) -> Answer:
+        # "How to use managed identities to get an access token" and "Use managed identities for App Service": both
+        # forms' paths, headers, members, and that numbers are texts.
+        is_vm = call.path == "/metadata/identity/oauth2/token"
+        if is_vm and call.headers.get("Metadata") != "true":
+            text = "Required metadata header not specified"
+            return Answer.json({"error": "invalid_request", "error_description": text}, 400)
+        if not is_vm and call.headers.get("X-IDENTITY-HEADER") != self.identity_header:
+            return Answer.json({"statusCode": 401, "message": "Unauthorized"}, 401)
+        client = call.query.get("client_id") or next(iter(self.machine_clients), "")
+        if client not in self.machine_clients or call.query.get("resource") != RESOURCE:
+            return Answer.json({"error": "invalid_request", "error_description": "Identity not found"}, 400)
+        life = self.machine_life
+        named = {"appid": client, "idtyp": "app", "xms_mirid": "/subscriptions/sandbox/resourcegroups/sandbox"}
+        token = self._entra(client, "app", life, named)
+        body: dict[str, Any] = {
+            "access_token": token,
+            "client_id": client,
+            "resource": RESOURCE,
+            "token_type": "Bearer",
+        }
+        body |= {"expires_on": str(int(time.time() + life)), "not_before": str(int(time.time()))}
+        if is_vm:
+            body |= {"expires_in": str(int(life)), "ext_expires_in": str(int(life))}
+        return Answer.json(body)
+
+
+def _jwt(claims: dict[str, Any]) -> str:
+    header = {"typ": "JWT", "alg": "RS256", "kid": "sandbox"}
+    parts = (json.dumps(part).encode() for part in (header, claims))
+    signed = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts]
+    return ".".join([*signed, secrets.token_urlsafe(256)])

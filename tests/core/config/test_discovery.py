@@ -1,0 +1,374 @@
+"""What uv's own configuration says of private indexes, and what is to be done about it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core.config import discovery, edit, init_plan
+from uvtokend.core.config.discovery import Candidate
+from uvtokend.core.config.init_plan import Plan
+from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.model import Env, Json, Settings
+
+ACME = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
+GOOGLE = "https://europe-west3-python.pkg.dev/acme/models/simple/"
+AZURE = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
+JFROG = "https://acme.jfrog.io/artifactory/api/pypi/local/simple/"
+NEXUS = "https://nexus.example/repository/pypi/simple/"
+DOCUMENT = f"""
+index-url = "https://public.example/simple"
+extra-index-url = ["{GOOGLE}"]
+[[index]]
+name = "acme"
+url = "{ACME.replace("https://", "https://aws:hunter2@")}"
+[[index]]
+name = "evil\\u001b[2J"
+url = "{AZURE.format("acme").replace("https://", "https://acme@")}"
+[pip]
+index-url = "{JFROG}"
+"""
+
+
+def found(text: str) -> list[Candidate]:
+    return list(discovery.from_document(tomllib.loads(text), "uv.toml"))
+
+
+def candidate(url: str, name: str | None = None) -> Candidate:
+    """Return an index as uv's configuration names it."""
+    document: dict[str, Json] = {"index": [{"url": url, **({"name": name} if name else {})}]}
+    (one,) = discovery.from_document(document, "uv.toml")
+    return one
+
+
+def configured(text: str) -> Settings:
+    return parse([Source("config.toml", text.encode(), "/")], "/home/me", {})
+
+
+def planned(candidates: Sequence[Candidate], text: str = "", profile: str | None = None) -> Plan:
+    there = configured(text)
+    return init_plan.plan(candidates, there.indexes, there.disabled, profile, text)
+
+
+def written(plan: Plan, text: str = "") -> str:
+    """Return the configuration with what a plan adds, checked by the settings."""
+    new = edit.append(text, [each.table for each in plan.additions], [draft.remark for draft in plan.drafts])
+    configured(new)
+    return new
+
+
+# -------------------------------------------------------------------------------------------------- what uv says
+
+
+def test_a_document() -> None:
+    """Names and bare URLs with their providers; a credential is noticed and never kept; odd names are dropped."""
+    acme, azure, public, google, jfrog = found(DOCUMENT)
+    assert acme == Candidate("acme", ACME, "aws-codeartifact", "uv.toml", credential=True, line=f'url = "{ACME}"')
+    assert (azure.name, azure.provider, azure.user) == (None, "azure-artifacts", "acme")
+    assert (public.provider, google.provider) == (None, "google-artifact-registry")
+    assert (public.line, google.line) == (
+        'index-url = "https://public.example/simple"',
+        f'extra-index-url = ["{GOOGLE}"]',
+    )
+    assert jfrog.provider == "jfrog-artifactory"
+    assert "hunter2" not in repr(found(DOCUMENT))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "index = 1",
+        "index = [1]",
+        "pip = 1",
+        "[[index]]\nname = 'a'",
+        "[[index]]\nurl = 7",
+        'extra-index-url = "x"',
+        'index-url = "./folder"',
+        'index-url = "https://["',
+        'index-url = "https://x.example/\\u001b"',
+        'index-url = "https://x.example/a b"',
+        'index-url = "https://é.example/"',
+        'index-url = "https:///simple"',
+    ],
+)
+def test_what_is_no_index_is_left_out(text: str) -> None:
+    """Wrong types, broken URLs, local folders and control characters are nobody's."""
+    assert found(text) == []
+
+
+def test_nobody_has_so_many() -> None:
+    """A file with very many is cut off."""
+    document: dict[str, Json] = {"extra-index-url": [f"https://x.example/{number}" for number in range(500)]}
+    assert len(list(discovery.from_document(document, "x"))) == discovery.MOST
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (
+            {"UV_INDEX": f"acme={ACME} {GOOGLE}?a=b", "UV_DEFAULT_INDEX": "https://public.example/simple"},
+            [("acme", f"UV_INDEX=acme={ACME}"), (None, f"UV_INDEX={GOOGLE}?a=b"), (None, "UV_DEFAULT_INDEX={}")],
+        ),
+        (
+            {"UV_EXTRA_INDEX_URL": GOOGLE, "UV_INDEX_URL": "https://a:b@public.example/simple"},
+            [(None, "UV_INDEX_URL={}"), (None, f"UV_EXTRA_INDEX_URL={GOOGLE}")],
+        ),
+        ({"UV_INDEX": "./folder name= =", "OTHER": GOOGLE}, []),
+    ],
+)
+def test_the_environment(environ: Env, expected: list[tuple[str | None, str]]) -> None:
+    """Named and plain URLs, several in one variable; where the variable must change, its line is known."""
+    said = [(one.name, one.line) for one in discovery.from_environment(environ)]
+    assert said == [(name, line.replace("{}", "https://public.example/simple")) for name, line in expected]
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "expected"),
+    [({}, None), ({"tool": 1}, None), ({"tool": {"uv": 1}}, None), ({"tool": {"uv": {"pip": {}}}}, {"pip": {}})],
+)
+def test_the_table_of_uv(pyproject: dict[str, Json], expected: object) -> None:
+    """It is where it is, or nowhere."""
+    assert discovery.tool_uv(pyproject) == expected
+
+
+@pytest.mark.parametrize(
+    ("workspace", "folder", "expected"),
+    [
+        ({"members": ["packages/*"]}, "packages/a", True),
+        ({"members": ["./packages/*/"]}, "packages/a", True),
+        ({"members": ["packages/*"], "exclude": ["packages/a"]}, "packages/a", False),
+        ({"members": ["a"]}, "b", False),
+        ({"members": "a"}, "a", False),
+        ({"members": [1]}, "a", False),
+        ({}, "a", False),
+        (1, "a", False),
+    ],
+)
+def test_a_workspace_has_members(workspace: Json, folder: str, expected: bool) -> None:
+    """Those that it lists and does not exclude."""
+    assert discovery.is_member(workspace, folder) is expected
+
+
+# --------------------------------------------------------------------------------------------- what to do about it
+
+
+def test_only_what_is_missing_is_added() -> None:
+    """Each URL once, and what is written can be read, with the AWS profile in force and no credential."""
+    plan = planned([*found(DOCUMENT), *found(DOCUMENT)], profile="dev")
+    assert [each.table["url"] for each in plan.additions] == [ACME, AZURE.format("acme"), GOOGLE]
+    assert [one.url for one in plan.unknown] == ["https://public.example/simple"]
+    text = written(plan)
+    assert "hunter2" not in text
+    assert [index.request.option("profile") for index in configured(text).indexes] == ["dev", None, None]
+    again = planned(found(DOCUMENT), text)
+    assert (again.additions, again.drafts) == ((), ())
+    assert "profile" not in written(planned(found(DOCUMENT)))
+
+
+def test_what_is_switched_off_stays_so() -> None:
+    """With or without the last part of its URL."""
+    off = f'[[index]]\nurl = "{GOOGLE.removesuffix("simple/")}"\nenabled = false\n'
+    assert planned([candidate(GOOGLE)], off).additions == ()
+
+
+def test_a_name_is_given_once() -> None:
+    """What two projects call alike gets two names, and a person is told; derived names need no word."""
+    other = ACME.replace("prod", "dev")
+    plan = planned(
+        [candidate(ACME, "a"), candidate(other, "a"), candidate(GOOGLE), candidate(GOOGLE + "models/simple/")]
+    )
+    assert [each.table["name"] for each in plan.additions] == ["a", "a-2", "models", "models-2"]
+    assert [each.note is None for each in plan.additions] == [True, False, True, True]
+    assert "'a-2'" in (plan.additions[1].note or "")
+
+
+@pytest.mark.parametrize(
+    ("there", "url"),
+    [
+        (f'[[index]]\nurl = "{ACME}"\nprofile = "x"\nduration = 3600\n', ACME.replace("prod", "dev")),
+        (f'[[index]]\nurl = "{GOOGLE}"\nenv = {{ A_FILE = "/b" }}\n', GOOGLE.replace("models", "b")),
+        (f'[[index]]\nurl = "{JFROG}"\naccess-token = {{ file = "~/t" }}\n', JFROG.replace("local", "remote")),
+        (
+            (
+                f'[[index]]\nurl = "{NEXUS}"\nprovider = "nexus"\nusername = {{ env = "U" }}\n'
+                'password = { keyring = { service = "s", username = "u" } }\n'
+            ),
+            NEXUS.replace("pypi", "second"),
+        ),
+        (f'[[index]]\nurl = "{NEXUS}"\nprovider = "command"\ncommand = ["/bin/a", "b"]\n', NEXUS.replace("pypi", "b")),
+        (
+            (
+                f'[[index]]\nurl = "{AZURE.format("acme")}"\nsink = "uv-store"\nexpires = 2030-01-01T00:00:00Z\n'
+                'pat = { command = ["pass", "x"] }\n'
+            ),
+            AZURE.format("acme").replace("feed", "b"),
+        ),
+    ],
+)
+def test_one_login_serves_a_host(there: str, url: str) -> None:
+    """A second index of the same tenant is written with the options of the first, and so shares its token."""
+    text = written(planned([candidate(url)], there), there)
+    first, second = configured(text).indexes
+    assert (first.request, first.sink, second.url) == (second.request, second.sink, url)
+
+
+def test_a_login_serves_no_other_tenant() -> None:
+    """An index on the host of one in the netrc that needs another token is not added, and the way out is named."""
+    there = f'[[index]]\nname = "a"\nurl = "{AZURE.format("acme")}"\n'
+    plan = planned([candidate(AZURE.format("beta"))], there)
+    assert plan.additions == ()
+    (sentence,) = plan.conflicts
+    assert 'sink = "uv-store" and username = "acme" for \'a\'' in sentence
+    mended = f'{there}sink = "uv-store"\nusername = "acme"\n'
+    assert len(configured(written(planned([candidate(AZURE.format("beta"))], mended), mended)).indexes) == 2
+    other = f'[[index]]\nname = "a"\nurl = "{ACME}"\nprovider = "static"\nusername = "u"\npassword = {{ env = "P" }}\n'
+    assert planned([candidate(ACME.replace("prod", "dev"))], other).additions[0].table["provider"] == "static"
+
+
+VPC = "https://vpce-1-a.d.codeartifact.eu-west-1.vpce.amazonaws.com/pypi/d/{}-123456789012/x/simple/"
+
+
+def test_two_tenants_on_one_host_go_to_the_store() -> None:
+    """A netrc could not hold both; where uv cannot use both in one run, that is said."""
+    plan = planned([candidate(VPC.format("one")), candidate(VPC.format("two")), candidate(GOOGLE)])
+    assert [each.table.get("sink") for each in plan.additions] == ["uv-store", "uv-store", None]
+    (sentence,) = plan.cautions
+    assert sentence.startswith("The indexes on vpce-1-a.d.codeartifact.eu-west-1.vpce.amazonaws.com need different")
+    assert plan.project == ()
+    assert len(configured(written(plan)).indexes) == 3
+
+
+def test_a_login_that_the_url_changes_is_not_shared() -> None:
+    """Another domain behind one VPC endpoint is another token."""
+    there = f'[[index]]\nurl = "{VPC.format("one")}"\nsink = "uv-store"\nprofile = "x"\n'
+    (addition,) = planned([candidate(VPC.format("two"), "b")], there).additions
+    assert addition.table == {"name": "b", "url": VPC.format("two"), "sink": "uv-store"}
+
+
+PROJECT = """\
+[[tool.uv.index]]
+name = "a"
+url = "https://acme@pkgs.dev.azure.com/acme/_packaging/feed/pypi/simple/"
+
+[[tool.uv.index]]
+name = "acme-files"
+url = "https://acme@pkgs.dev.azure.com/acme/"
+explicit = true
+
+[[tool.uv.index]]
+name = "b"
+url = "https://beta@pkgs.dev.azure.com/beta/_packaging/feed/pypi/simple/"
+
+[[tool.uv.index]]
+name = "beta-files"
+url = "https://beta@pkgs.dev.azure.com/beta/"
+explicit = true
+"""
+
+
+def test_each_organisation_of_azure_has_a_user_name() -> None:
+    """It tells the two apart; the lines that uv needs for it are given, for what is configured, too, and only once."""
+    both = [candidate(AZURE.format("acme"), "a"), candidate(AZURE.format("beta"), "b")]
+    plan = planned(both)
+    assert [each.table["username"] for each in plan.additions] == ["acme", "beta"]
+    assert "\n".join(plan.project) == PROJECT
+    assert plan.cautions == ()
+    text = written(planned(both[:1]), "").rstrip("\n") + '\nsink = "uv-store"\nusername = "acme"\n'
+    assert "\n".join(planned(both, text).project) == PROJECT
+    told = discovery.from_document({"index": tomllib.loads(PROJECT)["tool"]["uv"]["index"]}, "uv.toml")
+    again = planned([*told])
+    assert ([each.table for each in again.additions], again.project) == ([each.table for each in plan.additions], ())
+
+
+def test_the_user_name_in_a_url_is_the_login() -> None:
+    """uv takes no other one then; the login that is the default is not written, and odd names are none."""
+    for user, expected in (("me", {"username": "me"}), ("VssSessionToken", {}), ("a%3Ab", {})):
+        plan = planned([candidate(AZURE.format("acme").replace("//", f"//{user}@"), "a")])
+        assert [each.table for each in plan.additions] == [{"name": "a", "url": AZURE.format("acme"), **expected}]
+    feeds = [AZURE.format("acme"), AZURE.format("acme").replace("feed", "b").replace("//", "//me@")]
+    settings = configured(written(planned([candidate(url) for url in feeds])))
+    assert [index.request.option("username") for index in settings.indexes] == ["me", "me"]
+
+
+LEGACY = "https://{}.pkgs.visualstudio.com/_packaging/feed/pypi/simple/"
+
+
+def test_user_names_stay_with_their_organisation() -> None:
+    """Also where it has a host of its own; the second feed of one in the store has its login, whatever it is."""
+    plan = planned([candidate(LEGACY.format("one").replace("//", "//me@")), candidate(LEGACY.format("two"))])
+    assert [each.table.get("username") for each in plan.additions] == ["me", None]
+    there = '[[index]]\nname = "a"\nurl = "{}"\nsink = "uv-store"\n'
+    for first in (AZURE.format("acme"), LEGACY.format("acme")):
+        plan = planned([candidate(first.replace("feed", "b"), "b")], there.format(first))
+        assert [each.table.get("username") for each in plan.additions] == [None]
+        assert len(configured(written(plan, there.format(first))).indexes) == 2
+        assert (plan.project, plan.cautions) == ((), ())
+    old = there.format(LEGACY.format("acme")) + 'tenant-id = "x"\nenv = { A_FILE = "b" }\n'
+    assert written(planned([candidate(LEGACY.format("acme").replace("feed", "b"))], old), old).count("tenant-id") == 2
+
+
+def test_a_shared_login_in_the_store_is_no_caution() -> None:
+    """Nor has uv to be told anything of it."""
+    there = f'[[index]]\nurl = "{JFROG}"\nsink = "uv-store"\nusername = "me"\npassword = {{ env = "P" }}\n'
+    plan = planned([candidate(JFROG.replace("local", "remote"))], there)
+    assert [each.table["sink"] for each in plan.additions] == ["uv-store"]
+    assert (plan.project, plan.cautions) == ((), ())
+
+
+def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
+    """It is a comment that a person completes; without its marks the settings take it; it is made once."""
+    there = "[daemon]\n"
+    plan = planned([candidate(JFROG, "j")], there)
+    assert plan.additions == ()
+    (draft,) = plan.drafts
+    text = written(plan, there)
+    assert configured(text).indexes == ()
+    again = planned([candidate(JFROG, "j")], text)
+    assert (again.additions, again.drafts) == ((), ())
+    assert again.conflicts == (f"{JFROG} stands in the configuration as a comment, and waits to be completed.",)
+    completed = "\n".join(line.removeprefix("# ") for line in text.splitlines())
+    (index,) = configured(completed).indexes
+    assert (index.name, index.request.option("username")) == ("j", "YOU")
+    for way in ("access-token = ", "refresh-token = ", "oidc-provider = "):
+        assert f"## or {way}" in draft.remark
+    assert planned([candidate(JFROG, "j")], completed) == Plan((), (), (), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("https://x.example/simple/", ["provider=…"]),
+        (NEXUS, ["provider=nexus", "username=YOU", 'password = {file = "~/FILE"}']),
+        (
+            JFROG.replace("jfrog.io", "example"),
+            ["provider=jfrog-artifactory", "username=YOU", 'password = {file = "~/FILE"}'],
+        ),
+    ],
+)
+def test_a_server_of_ones_own_is_guessed_by_its_paths(url: str, settings: list[str]) -> None:
+    """It is only said, and never taken for sure; what is said makes a table that the settings take."""
+    (unknown,) = planned([candidate(url)]).unknown
+    assert init_plan.suggested(unknown) == settings
+    if settings[1:]:
+        lines = [line if " = " in line else line.replace("=", ' = "') + '"' for line in settings]
+        configured("\n".join(["[[index]]", f'url = "{url}"', *lines]))
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
+    """Whatever a hostile project calls its index, what we write is tables with those names and URLs."""
+    urls = [base + path for base in (GOOGLE, JFROG, AZURE.format("a"), AZURE.format("b"))]
+    document: dict[str, Json] = {"index": [{"name": name, "url": url} for url in urls]}
+    plan = planned(list(discovery.from_document(document, "x")))
+    text = edit.append("", [each.table for each in plan.additions], [each.remark for each in plan.drafts])
+    expected = [each.table for each in plan.additions]
+    assert tomllib.loads(text) == ({"index": expected} if expected else {})
+    assert tomllib.loads("\n".join(plan.project)).keys() <= {"tool"}
+    for url in urls:
+        for one in discovery.from_document({"index-url": url}, "x"):
+            assert tomllib.loads(one.line) == {"index-url": one.url}
+    assert all(line.isprintable() for line in [*text.splitlines(), *plan.project])

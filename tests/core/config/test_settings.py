@@ -1,0 +1,532 @@
+"""TOML -> Settings, or every problem at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import indexes
+from uvtokend.core.config import settings as module
+from uvtokend.core.config.settings import Source, parse, seconds
+from uvtokend.core.model import Settings
+from uvtokend.errors import ConfigError
+
+CODEARTIFACT = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"
+STATIC = '[[index]]\nurl = "https://corp.example/simple/"\nprovider = "static"\nusername = "me"\n'
+WHOLE = f"""
+[daemon]
+netrc         = "~/.netrc"
+fetch-timeout = "60s"
+max-workers   = 4
+ca-bundle     = "/etc/ssl/corp.pem"
+log-level     = "info"
+notify        = false
+quiet-hours   = "22:00-07:00"
+metrics-file  = "~/metrics/uvtokend.prom"
+
+[[index]]
+url      = "{CODEARTIFACT}"
+name     = "private-registry"
+provider = "aws-codeartifact"
+sink     = "netrc"
+enabled  = true
+env      = {{ AWS_CONFIG_FILE = "~/.aws/work" }}
+profile  = "dev"
+duration = "1h"
+"""
+
+
+def read(user: str | bytes, site: str | None = None, **environ: str) -> Settings:
+    text = user if isinstance(user, bytes) else user.encode()
+    sources = [] if site is None else [Source("site.toml", site.encode(), "/etc/xdg/uvtokend")]
+    return parse([*sources, Source("config.toml", text, "/home/me/.config/uvtokend")], "/home/me", environ, "/ca.pem")
+
+
+def problems(user: str | bytes, site: str | None = None) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        read(user, site)
+    assert all(problem.message and problem.mend for problem in caught.value.problems)
+    return [(problem.where, problem.mend) for problem in caught.value.problems]
+
+
+def test_the_whole_of_it() -> None:
+    """Every key of the contract is read, expanded and checked; what has no effect yet is said."""
+    settings = read(WHOLE)
+    (index,) = settings.indexes
+    assert (settings.netrc, settings.fetch_timeout, settings.max_workers) == ("/home/me/.netrc", 60.0, 4)
+    assert (settings.ca_bundle, settings.log_level) == ("/etc/ssl/corp.pem", "info")
+    assert [notice.split()[0] for notice in settings.notices] == ["daemon.quiet-hours", "daemon.metrics-file"]
+    assert (index.name, index.host) == (
+        "private-registry",
+        "acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com",
+    )
+    assert index.request.env == (("AWS_CONFIG_FILE", "/home/me/.aws/work"),)
+    assert dict(index.request.options) == {
+        "domain": "acme",
+        "domain-owner": "123456789012",
+        "region": "eu-central-1",
+        "profile": "dev",
+        "duration": 3600,
+    }
+
+
+def test_nothing_configured() -> None:
+    """No file, an empty one, and where the netrc is then."""
+    assert parse([], "/home/me", {}).indexes == ()
+    assert read("").netrc == "/home/me/.netrc"
+    assert read("", NETRC="~/other").netrc == "/home/me/other"
+    assert read("", NETRC="/x/../y").netrc == "/y"
+    assert parse([], "/", {}).netrc == "/.netrc"
+    assert parse([], "/", {"NETRC": "~"}).netrc == "/"
+    assert read('[daemon]\nnetrc = "relative"', NETRC="/x").netrc == "/home/me/.config/uvtokend/relative"
+    assert read('[daemon]\nca-bundle = "system"\nnotify = true').ca_bundle == "/ca.pem"
+    assert read("[daemon]\nnotify = true").notices
+
+
+def test_the_users_file_lies_over_the_sites() -> None:
+    """Key by key in [daemon], by name in the indexes, each path relative to its own file."""
+    site = (
+        f'[daemon]\nmax-workers = 2\nlog-level = "debug"\nca-bundle = "corp.pem"\n[[index]]\nurl = "{CODEARTIFACT}"\n'
+    )
+    settings = read('[daemon]\nmax-workers = 8\n[[index]]\nname = "production"\nprofile = "dev"', site)
+    assert (settings.max_workers, settings.log_level) == (8, "debug")
+    assert settings.ca_bundle == "/etc/xdg/uvtokend/corp.pem"
+    (index,) = settings.indexes
+    assert index.request.option("profile") == "dev"
+    assert read('[[index]]\nname = "production"\nenabled = false', site).indexes == ()
+
+
+def test_secrets_are_references() -> None:
+    """env, file, command and keyring, each with its paths expanded."""
+    for reference, frozen in (
+        ('{ env = "VAR" }', (("env", "VAR"),)),
+        ('{ file = "~/x" }', (("file", "/home/me/x"),)),
+        ('{ command = ["pass", "x"] }', (("command", ("pass", "x")),)),
+        ('{ command = ["./tool", "~/x"] }', (("command", ("/home/me/.config/uvtokend/tool", "/home/me/x")),)),
+        ('{ keyring = { service = "s", username = "u" } }', (("keyring", (("service", "s"), ("username", "u"))),)),
+    ):
+        (index,) = read(f"{STATIC}password = {reference}").indexes
+        assert index.request.option("password") == frozen
+
+
+def jfrog(**options: str) -> str:
+    """Return a configuration; `o` stands for a secret that is kept elsewhere."""
+    values = {name: "{ env = 'V' }" if value == "o" else repr(value) for name, value in options.items()}
+    lines = [f"{name.replace('_', '-')} = {value}" for name, value in values.items()]
+    return "\n".join(['[[index]]\nurl = "https://acme.jfrog.io/artifactory/api/pypi/a/simple/"', *lines])
+
+
+WAYS = [
+    {"username": "me", "password": "o"},
+    {"access_token": "o"},
+    {"access_token": "o", "username": "me"},
+    {"refresh_token": "o"},
+    {"refresh_token": "o", "access_token": "o", "username": "me"},
+    {"oidc_provider": "ci", "oidc_token": "o"},
+    {"oidc_provider": "ci", "oidc_token": "o", "username": "me"},
+]
+NO_WAYS = [
+    {},
+    {"username": "me"},
+    {"password": "o"},
+    {"username": "me", "password": "o", "access_token": "o"},
+    {"username": "me", "password": "o", "refresh_token": "o"},
+    {"oidc_provider": "ci"},
+    {"oidc_token": "o"},
+    {"oidc_provider": "ci", "oidc_token": "o", "access_token": "o"},
+    {"oidc_provider": "ci", "refresh_token": "o"},
+]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+def test_one_way_to_log_in(options: dict[str, str]) -> None:
+    """Each way that Artifactory knows can be written, and what is written is what is asked for."""
+    (index,) = read(jfrog(**options)).indexes
+    assert {name.replace("-", "_") for name, _ in index.request.options} == options.keys()
+
+
+@pytest.mark.parametrize("options", NO_WAYS, ids=str)
+def test_two_ways_are_none(options: dict[str, str]) -> None:
+    """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the mend."""
+    ((where, mend),) = problems(jfrog(**options))
+    assert where == "index[0]"
+    assert mend == "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token"
+    both = problems(jfrog(**options) + "\nprofile = 1\nenabled = 7")
+    assert [where for where, _ in both] == ["index[0].enabled", "index[0].profile", "index[0]"]
+
+
+def test_a_login_may_be_a_secret() -> None:
+    """Nexus' user tokens have a name code, which is kept like a password; a name may stand in the file."""
+    nexus = (
+        '[[index]]\nurl = "https://nexus.example/repository/a/simple/"\nprovider = "nexus"\npassword = { env = "P" }\n'
+    )
+    (index,) = read(f'{nexus}username = "me"').indexes
+    assert dict(index.request.options) == {"username": "me", "password": (("env", "P"),)}
+    (index,) = read(f'{nexus}username = {{ file = "~/name" }}').indexes
+    assert index.request.option("username") == (("file", "/home/me/name"),)
+    for wrong in ("'a:b'", "1", "{ name = 'x' }", "''"):
+        assert [where for where, _ in problems(f"{nexus}username = {wrong}")] == ["index[0].username"]
+    assert [where for where, _ in problems(nexus)] == ["index[0]"]
+
+
+def test_no_plug_in_takes_a_name_of_ours() -> None:
+    """Who installed a plug-in that calls itself as ours and writes its options is told that ours wins."""
+    with pytest.raises(ConfigError) as caught:
+        read("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = ['x']\noptions = {}")
+    (problem,) = caught.value.problems
+    assert problem.where == "index[0].options"
+    assert "command is uvtokend's own provider" in problem.message
+
+
+def test_other_options() -> None:
+    """Times, choices, paths, commands and a plug-in's own table."""
+    for expires in ('"2027-01-01T00:00:00Z"', "2027-01-01T01:00:00+01:00"):
+        (index,) = read(f'{STATIC}password = {{ env = "V" }}\nexpires = {expires}').indexes
+        assert index.request.option("expires") == "2027-01-01T00:00:00Z"
+    google = '[[index]]\nurl = "https://eu-python.pkg.dev/a/b/simple/"\nsource = "gcloud"\ncredentials-file = "k.json"'
+    (index,) = read(google).indexes
+    assert index.request.option("source") == "gcloud"
+    assert index.request.option("credentials-file") == "/home/me/.config/uvtokend/k.json"
+    plugin = '[[index]]\nurl = "https://x.example/"\nprovider = "mine"\n'
+    plugin += 'options = { b = [1, { c = true }], a = 2026-01-01, f = "~/x" }'
+    (index,) = read(plugin).indexes
+    assert index.request.options == (("a", "2026-01-01"), ("b", (1, (("c", True),))), ("f", "/home/me/x"))
+    (index,) = read('[[index]]\nurl = "http://[::1]:8080/"\nprovider = "command"\ncommand = ["x"]').indexes
+    assert index.host == "[::1]"
+    assert read(f'[[index]]\nurl = "{CODEARTIFACT}"\nduration = 0').indexes[0].request.option("duration") == 0
+    named = '[[index]]\nurl = "https://x.example/"\nprovider = "aws-codeartifact"\ndomain = "d"\nregion = "r"\n'
+    for owner, text in (("1234567890", "001234567890"), ('"012345678901"', "012345678901")):
+        (index,) = read(f"{named}domain-owner = {owner}").indexes
+        assert index.request.option("domain-owner") == text
+    assert read(f'[[index]]\nname = "_.x-"\nurl = "{CODEARTIFACT}"').indexes[0].name == "_.x-"
+
+
+def test_a_default_written_down_changes_nothing() -> None:
+    """Two indexes of which one writes the default share one token, and so one host."""
+    for url, default in (
+        ("https://eu-python.pkg.dev/a/{}/simple/", 'source = "adc"'),
+        ("https://pkgs.dev.azure.com/acme/_packaging/{}/pypi/simple/", 'credential = "default"'),
+    ):
+        one, other = (f'[[index]]\nurl = "{url.format(feed)}"\n' for feed in "ab")
+        a, b = read(f"{one}{other}{default}").indexes
+        assert a.request == b.request
+    azure = '[[index]]\nurl = "https://pkgs.dev.azure.com/acme/_packaging/a/pypi/simple/"\npat = { env = "P" }\n'
+    assert read(f'{azure}credential = "default"').indexes[0].request.option("credential") == "default"
+
+
+BAD = [
+    ("[daemon", "the end"),
+    ("x = ", "the end"),
+    ("x = 1\ny = ", "the end"),
+    ("x = y\n", "line 1"),
+    ("x = '''", "the end"),
+    (b"\xff", "the file"),
+    (b"#" * (module.LIMIT + 1), "the file"),
+    (f"x = {'1' * 5000}", "the end"),
+    (f"daemon.netrc = 0x{'f' * 17}", "the file"),
+    ("daemon.netrc = nan", "the file"),
+    (f"x = {'[' * 5000}", "the end"),
+    (f"daemon{'.a' * 5000} = 1", "the file"),
+    ("demon = 1", "demon"),
+    ("daemon = 1", "daemon"),
+    ("index = 1", "index"),
+    ("index = [1]", "index[0]"),
+    ("[[index]]", "index[0]"),
+    ("[[index]]\nname = 'a'", "index[0]"),
+    ("[[index]]\nname = '-x'", "index[0].name"),
+    ("[[index]]\nname = 'ä'", "index[0].name"),
+    ("[[index]]\nname = 1", "index[0].name"),
+    ("[[index]]\nurl = 1", "index[0].url"),
+    ("[[index]]\nurl = 'https://['", "index[0].url"),
+    ("[[index]]\nurl = 'ftp://x.example'", "index[0].url"),
+    ("[[index]]\nname = 'a'\nurl = 'https://x.example:99999/'", "index[0].url"),
+    ('[[index]]\nname = "a"\nurl = "https://x.example/\\u001b"', "index[0].url"),
+    ("[[index]]\nurl = 'https://me:canary@eu-python.pkg.dev/'", "index[0].url"),
+    ("[[index]]\nurl = 'https://me:p/canary@x.example/'", "index[0].url"),
+    ("[[index]]\nurl = 'http://eu-python.pkg.dev/'", "index[0].url"),
+    *(
+        (f"[[index]]\nurl = '{url}'\nprovider = 'mine'\noptions = {{}}", "index[0].url")
+        for url in (
+            "http://127.0.0.1.example/",
+            "http://localhost.example/",
+            "http://10.0.0.1/",
+            "http://[2001:db8::1]/",
+            "https://bücher.example/",
+            "https://x%2eexample/",
+            "https://evil.example\\.corp.example/",
+            "http://[::1%25lo]/",
+        )
+    ),
+    ("[[index]]\nurl = 'https://x.example/'", "index[0].url"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'statick'", "index[0].provider"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 7", "index[0].provider"),
+    ("[[index]]\nurl = 'https://'\nprovider = 'aws-codeartifact'", "index[0].url"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = 1", "index[0].options"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = {}\nx = 1", "index[0].x"),
+    (
+        "[[index]]\nurl = 'https://x.example/'\nprovider = 'aws-codeartifact'\ndomain = 'd'\nregion = 'r'",
+        "index[0]",
+    ),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofil = 'x'", "index[0].profil"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofile = ''", "index[0].profile"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 800", "index[0].duration"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 'soon'", "index[0].duration"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\noptions = {{}}", "index[0].options"),
+    ("[[index]]\nurl = 'http://[::1]/x/'\nprovider = 'mine'\noptions = {}\nsink = 'uv-store'", "index[0].sink"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nsink = 'x'", "index[0].sink"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenabled = 'yes'", "index[0].enabled"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = 1", "index[0].env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ A = 1 }}", "index[0].env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ 'A=' = 'x' }}", "index[0].env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ '' = 'x' }}", "index[0].env"),
+    (f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ A = "x\\u0000" }}', "index[0].env.A"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = 1234567890123", "index[0].domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = true", "index[0].domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = '12'", "index[0].domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ aws_secret_x = 'canary' }}", "index[0].env.aws_secret_x"),
+    ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\nsource = 'x'", "index[0].source"),
+    ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\ncredentials-file = 1", "index[0].credentials-file"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = 'x'", "index[0].command"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = []", "index[0].command"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = [\"a\\u0000\"]", "index[0].command"),
+    (STATIC, "index[0]"),
+    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', '"me:x"'), "index[0].username"),
+    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', "1"), "index[0].username"),
+    (f"{STATIC}password = 'canary'", "index[0].password"),
+    (f"{STATIC}password = {{ canary = 'canary' }}", "index[0].password"),
+    (f"{STATIC}password = {{ env = 'A', file = 'canary' }}", "index[0].password"),
+    (f"{STATIC}password = {{ env = '' }}", "index[0].password"),
+    (f'{STATIC}password = {{ file = "x\\u0000" }}', "index[0].password"),
+    (f"{STATIC}password = {{ command = 'canary' }}", "index[0].password"),
+    (f"{STATIC}password = {{ keyring = {{ service = 's' }} }}", "index[0].password"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 'soon'", "index[0].expires"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 2026-01-01T00:00:00", "index[0].expires"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 0001-01-01T00:00:00+01:00", "index[0].expires"),
+    ("[daemon]\nfetch-timeout = 0", "daemon.fetch-timeout"),
+    ("[daemon]\nfetch-timeout = true", "daemon.fetch-timeout"),
+    ("[daemon]\nfetch-timeout = -1", "daemon.fetch-timeout"),
+    ("[daemon]\nmax-workers = 0", "daemon.max-workers"),
+    ("[daemon]\nlog-level = 'loud'", "daemon.log-level"),
+    ("[daemon]\nquiet-hours = '25:00-07:00'", "daemon.quiet-hours"),
+    ("[daemon]\nnetrc = 1", "daemon.netrc"),
+    ("[daemon]\nnetrc = '~somebody/.netrc'", "daemon.netrc"),
+    ("[daemon]\nnotify = 1", "daemon.notify"),
+]
+
+
+@pytest.mark.parametrize(("text", "where"), BAD, ids=[str(row[0])[:40] for row in BAD])
+def test_one_problem(text: str | bytes, where: str) -> None:
+    """Each mistake is named with its key and its mend, and no secret is repeated."""
+    found = problems(text)
+    assert [place for place, _ in found] == [where]
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert "canary" not in caught.value.message.replace("aws_secret_x", "")
+
+
+def test_all_problems_at_once() -> None:
+    """Every mistake in every file, in one go, with the nearest key where there is one."""
+    found = problems("[daemon]\nfetch-timout = 3\n[[index]]\nurl = 'http://x.example'\n[[index]]\nname = 7", "x = 1")
+    assert [where for where, _ in found] == [
+        "x",
+        "daemon.fetch-timout",
+        "index[1].name",
+        "index[0].url",
+        "index[0].url",
+    ]
+    assert found[1][1] == "did you mean fetch-timeout?"
+    assert "did you mean static?" in problems("[[index]]\nurl = 'https://x.e/'\nprovider = 'statik'")[0][1]
+    assert "ca-bundle" in problems("[daemon]\nzzz = 1")[0][1]
+    keys = [f"k{number}" for number in range(9)]
+    assert [where for where, _ in problems("\n".join(f"{key} = 1" for key in keys))] == keys
+    rest = "enabled = 1\nsink = 2\nenv = 3\nduration = 4\nprovider = 'aws-codeartifact'\n"
+    places = [f"index[0].{key}" for key in ("name", "enabled", "url", "sink", "env", "duration")]
+    assert [where for where, _ in problems(f"[[index]]\nname = 'ä'\nurl = 'https://'\n{rest}")] == places
+    twice = f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 1\n[[index]]\nurl = '{CODEARTIFACT}'\nduration = 2"
+    assert [where for where, _ in problems(twice)] == ["index[1]", "index[0].duration", "index[1].duration"]
+
+
+def test_somebody_elses_home() -> None:
+    """``~name`` would have to be looked up: it is refused wherever a path stands."""
+    command = '[[index]]\nurl = "https://x.example/"\nprovider = "command"\ncommand = ["~bob/x"]'
+    assert "index[0].command" in [where for where, _ in problems(command)]
+    assert problems(f'{STATIC}password = {{ file = "~bob/x" }}') == [("index[0].password", "write the whole path")]
+    key = '[[index]]\nurl = "https://eu-python.pkg.dev/a/b/"\ncredentials-file = "~bob/k"'
+    assert problems(key) == [("index[0].credentials-file", "write the whole path")]
+
+
+def test_no_system_bundle() -> None:
+    """Where the platform's bundle is in no known place, it must be named."""
+    with pytest.raises(ConfigError):
+        parse([Source("c", b'[daemon]\nca-bundle = "system"', "/")], "/home/me", {}, None)
+
+
+def test_names_must_differ() -> None:
+    """Two indexes that would be called alike, derived or not, are an error that says what to write."""
+    twice = f'[[index]]\nurl = "{CODEARTIFACT}"\n' * 2
+    assert problems(twice) == [("index[1]", 'give one of them another name, say name = "production-2"')]
+
+
+def test_two_credentials_on_one_host() -> None:
+    """A netrc knows hosts only: the way out is named."""
+    other = f'[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\nprofile = "b"\n'
+    ((where, mend),) = problems(f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n{other}')
+    assert where == "index[1].url"
+    assert "uv-store" in mend
+    same = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\n'
+    assert len(read(same).indexes) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (0, 0),
+        (90, 90),
+        ("20m", 1200),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("45s", 45),
+        ("0s", 0),
+        *((bad, None) for bad in ("", "m", "1x", "-1s", "1m1h", 1.5, True, -1, None)),
+    ],
+)
+def test_durations(text: object, value: int | None) -> None:
+    """Whole seconds or days, hours, minutes and seconds in this order."""
+    assert seconds(text) == value
+
+
+@given(st.integers(0, 90), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_durations_add_up(days: int, hours: int, minutes: int, rest: int) -> None:
+    """A written duration is the sum of its parts."""
+    assert seconds(f"{days}d{hours}h{minutes}m{rest}s") == ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+KEYS = st.sampled_from(
+    ["index", "daemon", "url", "name", "provider", "password", "env", "options", "command", "duration"]
+)
+VALUES = st.recursive(
+    st.integers() | st.booleans() | st.sampled_from(['"x"', '"https://x.example/"', '"static"', '"aws-codeartifact"']),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3),
+)
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else str(value).replace("True", "true")
+
+
+CANARY = "Canary7Xq"
+
+
+@given(
+    st.sampled_from(
+        [
+            "https://me:{}@x.example/simple/",
+            "https://{}@x.example/",
+            "http://a:{}@127.0.0.1:1/",
+            "https://me:{}/x@x.example/",
+            "https://me:x/{}@x.example/",
+            "https://me:{}@eu-python.pkg.dev/a/b",
+            "https://me:{}@[",
+        ]
+    ),
+    st.sampled_from(["{}", "{} ", "{}\\u0000", "x%40{}", "{}:", "@{}", "ä{}"]),
+    st.sampled_from(["", "name = 'x'\n", "name = 1\n", "provider = 'static'\n", "provider = 'statik'\n"]),
+    st.integers(1, 2),
+)
+def test_a_password_in_a_url_is_never_repeated(url: str, password: str, more: str, times: int) -> None:
+    """Whatever else is wrong with a table, no part of the URL's user information gets into a message."""
+    text = f'[[index]]\n{more}url = "{url.format(password.format(CANARY))}"\n' * times
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert CANARY.lower() not in caught.value.message.lower()
+
+
+@given(
+    st.sampled_from(
+        [
+            'password = "{}"',
+            "password = ['{}']",
+            "password = {{ env = 'A', text = '{}' }}",
+            "password = {{ text = '{}' }}",
+            "password = {{ keyring = '{}' }}",
+            "password = '{}",
+            "username = ['{}']",
+            "expires = '{}'",
+            "enabled = '{}'",
+            "sink = '{}'",
+            "env = {{ MY_TOKEN = '{}' }}",
+            "env = {{ A = 1, MY_PASSWORD = '{}' }}",
+            "env = {{ A = ['{}'] }}",
+        ]
+    )
+)
+def test_no_value_is_ever_repeated(line: str) -> None:
+    """A literal that is refused may be a secret: its key is named, never its text."""
+    with pytest.raises(ConfigError) as caught:
+        read(f'[[index]]\nurl = "https://x.example/"\nprovider = "static"\n{line.format(CANARY)}\n')
+    assert CANARY not in caught.value.message
+
+
+@given(
+    st.binary(max_size=100)
+    | st.dictionaries(KEYS, VALUES).map(lambda d: "\n".join(f"{k} = {toml(v)}" for k, v in d.items()).encode())
+)
+def test_any_file_is_settings_or_problems(text: bytes) -> None:
+    """No configuration ends in any other exception."""
+    try:
+        assert isinstance(read(text), Settings)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017 - either way is fine
+
+
+AZURE = "https://pkgs.dev.azure.com/{}/_packaging/{}/pypi/simple/"
+
+
+def table(name: str, url: str, **more: str) -> str:
+    return f'[[index]]\nname = "{name}"\nurl = "{url}"\n' + "".join(f'{key} = "{text}"\n' for key, text in more.items())
+
+
+def test_two_tenants_on_one_host_live_in_uvs_store() -> None:
+    """Each organisation has its own record; the feeds of one share it."""
+    text = "".join(
+        table(name, AZURE.format(org, name), **{"sink": "uv-store", "tenant-id": org})
+        for name, org in (("a", "acme"), ("b", "beta"), ("c", "acme"))
+    )
+    services = [(index.sink, index.service) for index in read(text).indexes]
+    acme, beta = ("uv-store", "https://pkgs.dev.azure.com/acme"), ("uv-store", "https://pkgs.dev.azure.com/beta")
+    assert services == [acme, beta, acme]
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "service"),
+    [
+        ("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/f/pypi/simple/", "https://acme.pkgs.visualstudio.com/"),
+        ("azure-artifacts", "https://tfs.example/tfs/Main/_packaging/f/pypi/simple", "https://tfs.example/tfs/Main"),
+        ("google-artifact-registry", "https://eu-python.pkg.dev/p/r/simple/", "https://eu-python.pkg.dev/p/r"),
+        ("static", "https://x.example/simple", "https://x.example/"),
+        ("static", "https://x.example/api/pypi/simple/simple/", "https://x.example/api/pypi/simple"),
+        ("mine", "https://X.example:443/a/", "https://x.example/a"),
+    ],
+)  # fmt: skip
+def test_the_prefix_of_a_record(provider: str, url: str, service: str) -> None:
+    """It covers the pages and the files of the index, and no other tenant's."""
+    assert indexes.store_service(provider, url) == service
+
+
+def test_mixing_the_sinks_of_one_host_is_an_error() -> None:
+    """The netrc would shadow the store."""
+    text = table("a", AZURE.format("acme", "f")) + table("b", AZURE.format("acme", "g"), sink="uv-store")
+    ((where, mend),) = problems(text)
+    assert where == "index[1].url"
+    assert mend == 'write sink = "uv-store" for all indexes on that host, or for none'
+
+
+def test_two_credentials_for_one_record_are_an_error() -> None:
+    """Two accounts of one organisation cannot be told apart by a prefix."""
+    text = "".join(
+        table(name, AZURE.format("acme", name), **{"sink": "uv-store", "tenant-id": name}) for name in ("a", "b")
+    )
+    assert problems(text) == [("index[1].url", "give them the same credential")]

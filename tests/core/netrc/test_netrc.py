@@ -1,0 +1,604 @@
+"""The netrc as text: Python's own `netrc` is the oracle of the grammar, Hypothesis the author of the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import netrc as oracle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from uvtokend.core.model import Entry, Secret
+from uvtokend.core.netrc import block, grammar
+from uvtokend.core.netrc.adopt import restore, take_over
+from uvtokend.core.netrc.block import BEGIN, END, Ours, block_entries, check, edit, problems, scan
+from uvtokend.core.netrc.merge import lacks, mixture, union
+from uvtokend.errors import DeliveryFailed
+
+LAWS = settings(deadline=None, max_examples=150)
+
+HOSTS = ("a.example", "b.example", "index.example.com")
+PRINTABLE = st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=("C", "Z")) | st.just(" ")
+TOKENS = st.text(PRINTABLE, min_size=1, max_size=20)
+LOGINS = st.text(PRINTABLE, max_size=12).filter(lambda login: ":" not in login)
+ENTRIES = st.builds(
+    lambda host, login, token: Entry(host, login, Secret(token)), st.sampled_from(HOSTS), LOGINS, TOKENS
+)
+WANTED = st.lists(ENTRIES, unique_by=lambda entry: entry.host, max_size=3)
+
+WORDS = [
+    *("machine", "default", "login", "user", "account", "password", "x.example", "y.example", "secret", "port"),
+    *("#note", "#", "#two words", '""', '"q u"', '"in \\" side"', "es\\cape", '"open'),
+]
+GAPS = (" ", "\n", "\n\n", "\t", " \n", "  ")
+#: Files made of the words of a netrc, most of them wrong somewhere.
+SOUP = st.lists(st.sampled_from(WORDS) | st.sampled_from(GAPS), max_size=24).map("".join)
+GOOD = st.lists(
+    st.sampled_from(
+        [
+            "machine x.example login me password mine\n",
+            "machine y.example\n\tlogin you\n\tpassword yours\n",
+            "machine z.example login z password z # of old\n",
+            "default login anonymous password guest\n",
+            "#note\n",
+            "# two words\n",
+            "\n",
+            "macdef init\ncd /tmp\nls\n\n",
+            'machine q.example login "a b" password "c\\"d"\n',
+            "machine x.example login again password twice",
+        ]
+    ),
+    max_size=8,
+).map("".join)
+LINES = st.lists(
+    st.sampled_from(
+        [
+            BEGIN + b"\n",
+            END + b"\n",
+            BEGIN + b"\r\n",
+            b"  " + END + b"\r\n",
+            b"machine a.example login aws password t0\n",
+            b"machine a.example login aws password t1\r\n",
+            b"machine b.example login aws password t0\n",
+            b"machine x.example login me password mine\n",
+            b"machine a.example\n",
+            b"login aws\n",
+            b"password t0\n",
+            b"machine a.example login aws password t0 #uvtokend:begin\n",
+            b"\n",
+            b"# two words\n",
+            b"\xff\xfe\n",
+            b'machine b.example login "open\n',
+        ]
+    ),
+    max_size=9,
+).map(b"".join)
+FOREIGN = (st.binary(max_size=60) | SOUP.map(str.encode) | GOOD.map(str.encode)).filter(
+    lambda text: b"#uvt" not in text
+)
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def delivered(entries: list[Entry]) -> Ours:
+    return {entry.host: [(entry.login, digest(entry.password.reveal()))] for entry in entries}
+
+
+def quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)  # which escapes the same two characters
+
+
+def entry(host: str, token: str = "t0", login: str = "aws") -> Entry:
+    return Entry(host, login, Secret(token))
+
+
+def read_by_python(text: bytes) -> Mapping[str, tuple[str, str | None, str]]:
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(text)
+        return oracle.netrc(file.name).hosts
+
+
+def as_read(text: bytes) -> dict[str, tuple[str, str, str]]:
+    return {
+        name.decode(): (login.decode(), account.decode(), password.decode())
+        for name, (login, account, password) in scan(text).as_read().items()
+    }
+
+
+class TestGrammar:
+    @LAWS
+    @given(SOUP | GOOD)
+    @example("\n# two words\n")
+    @example("machine x login a password b\n\n# password old\n")
+    @example('machine x login a "" machine y')
+    def test_reads_as_python_does(self, text: str) -> None:
+        """Every file is read with the values that Python's netrc reads, or refused where that refuses it."""
+        if not text.endswith("\n"):
+            text += "\n"  # a macro that the end of the file cuts off is an error for Python alone
+        try:
+            expected = read_by_python(text.encode())
+        except oracle.NetrcParseError:
+            assert not scan(text.encode()).readable
+        else:
+            assert scan(text.encode()).readable
+            assert as_read(text.encode()) == expected
+
+    @LAWS
+    @given(st.binary(max_size=200))
+    def test_reads_anything(self, text: bytes) -> None:
+        """No bytes make the scan fail, and every word that it names stands in the file in order."""
+        for found in scan(text).entries:
+            spans = [at for part in found.parts for at in part]
+            assert spans == sorted(spans)
+            assert 0 <= found.start < found.end <= len(text)
+
+    @pytest.mark.parametrize(
+        ("text", "read"),
+        [
+            (b"machine x login a password b\\", {"x": ("a", "", "b ")}),
+            (b'machine x login a password "b\\', {"x": ("a", "", "b ")}),
+            (b"machine x password", {"x": ("", "", "")}),
+            (b"macdef", {}),
+            (b"macdef init\nmachine x login a password b\n \nmachine y login c", {"y": ("c", "", "")}),
+            (b"macdef init \nmachine x login a\n", {"x": ("a", "", "")}),
+            (b"macdef init\ncd\n\xe3\x80\x80\nmachine x login a\n", {"x": ("a", "", "")}),
+            (b"machine x login a\r\npassword b\r\n#one\r\n", {"x": ("a", "", "b")}),
+            (b"machine x\x0clogin a", {"x\x0clogin": ("", "", "")}),
+        ],
+    )
+    def test_reads_as_uv_does(self, text: bytes, read: dict[str, tuple[str, str, str]]) -> None:
+        """Where uv and Python part, uv counts: half words at the end, macros that end at white space or the end."""
+        found = scan(text)
+        if found.readable:
+            assert as_read(text) == read
+        else:
+            assert {item.name.decode() for item in found.entries} == set(read)
+
+    def test_goes_on_after_an_unknown_word(self) -> None:
+        """All troubles are found at once, and so are the entries between them, although uv reads none of them."""
+        found = scan(b"machine x port 21 login a\n\n# of old\nmachine y protocol https\n")
+        assert [(item.name, item.login) for item in found.entries] == [(b"x", b"a"), (b"y", b"")]
+        assert [trouble.kind for trouble in found.troubles] == [
+            "unknown-word",
+            "unknown-word",
+            "comment",
+            "unknown-word",
+            "unknown-word",
+        ]
+        assert found.as_read() == {}
+
+
+class TestEdit:
+    @LAWS
+    @given(FOREIGN, WANTED)
+    def test_leaves_foreign_text_to_the_byte(self, foreign: bytes, wanted: list[Entry]) -> None:
+        """Taking our entries out again gives the file of before, whatever stood in it."""
+        text = edit(foreign, wanted, {}).text
+        assert edit(text, [], delivered(wanted)).text == foreign
+
+    @LAWS
+    @given(LINES | FOREIGN, WANTED, st.sampled_from(["", "t0", "t1"]))
+    def test_is_idempotent(self, text: bytes, wanted: list[Entry], token: str) -> None:
+        """A second edit changes nothing."""
+        ours = {"a.example": [("aws", digest(token))], "b.example": [("aws", digest("t0"))]}
+        once = edit(text, wanted, ours)
+        assert edit(once.text, wanted, ours) == once
+
+    @LAWS
+    @given(LINES, WANTED)
+    def test_loses_no_foreign_line(self, text: bytes, wanted: list[Entry]) -> None:
+        """Where the marks stand, in whatever disorder: all lines but marks and our own entries stay, in their order."""
+        ours = dict.fromkeys(HOSTS, ())
+
+        def foreign(text: bytes) -> list[bytes]:
+            lines = [line for line in text.split(b"\n") if line.strip() not in (BEGIN, END, b"")]
+            return [line for line in lines if not line.startswith((b"machine a.", b"machine b.", b"machine index."))]
+
+        assert foreign(edit(text, wanted, ours).text) == foreign(text)
+
+    @LAWS
+    @given(GOOD, WANTED)
+    def test_python_reads_what_was_wanted(self, foreign: str, wanted: list[Entry]) -> None:
+        """Python's netrc reads our entries as they were given, and the foreign ones as before."""
+        if not foreign.endswith("\n"):
+            foreign += "\n"
+        try:
+            before = read_by_python(foreign.encode())
+        except oracle.NetrcParseError:
+            return
+        after = read_by_python(edit(foreign.encode(), wanted, {}).text)
+        ours = {item.host: (item.login, "", item.password.reveal()) for item in wanted}
+        assert after == {**before, **ours}
+
+    @LAWS
+    @given(FOREIGN, WANTED)
+    def test_without_a_fatal_problem_uv_reads_what_was_wanted(self, foreign: bytes, wanted: list[Entry]) -> None:
+        """If nothing is reported as fatal, every written entry is read as it was given."""
+        result = edit(foreign, wanted, {})
+        if not any(problem.fatal for problem in result.problems):
+            read = scan(result.text).as_read()
+            for item in wanted:
+                assert read[item.host.encode()] == (item.login.encode(), b"", item.password.reveal().encode())
+
+    @LAWS
+    @given(WANTED)
+    def test_block_is_sorted_and_marked(self, wanted: list[Entry]) -> None:
+        """The block stands at the top between its marks, one line an entry, by host; without entries it is gone."""
+        lines = edit(b"#mine\n", wanted, {}).text.split(b"\n")
+        if wanted:
+            assert lines[0] == BEGIN
+            assert lines[len(wanted) + 1] == END
+            assert lines[1 : len(wanted) + 1] == sorted(lines[1 : len(wanted) + 1], key=lambda line: line.split()[1])
+        assert lines[-2:] == [b"#mine", b""]
+
+    @LAWS
+    @given(FOREIGN, WANTED)
+    def test_entries_can_be_recovered(self, foreign: bytes, wanted: list[Entry]) -> None:
+        """What stands in the block is read back as it was given, token and all."""
+        assert block_entries(edit(foreign, wanted, {}).text) == {item.host: item for item in wanted}
+
+    @LAWS
+    @given(st.lists(ENTRIES, unique_by=lambda item: item.host, min_size=1, max_size=3), GOOD)
+    def test_bare_entries_are_taken_back(self, wanted: list[Entry], foreign: str) -> None:
+        """A program that rewrites the file as Python's netrc does leaves our entries bare; they are still ours."""
+        try:
+            hosts = read_by_python(edit(foreign.encode() + b"\n\n", wanted, {}).text)
+        except oracle.NetrcParseError:
+            return
+        rewritten = "".join(
+            f"machine {host}\n\tlogin {quoted(login)}\n\tpassword {quoted(word)}\n"
+            for host, (login, _, word) in hosts.items()
+        )
+        ours = delivered(wanted)
+        assert block_entries(rewritten.encode(), ours) == {item.host: item for item in wanted}
+        names = [item.name.decode() for item in scan(edit(rewritten.encode(), [], ours).text).entries]
+        assert names == [host for host in hosts if host not in ours]
+
+    def test_a_foreign_entry_is_not_touched(self) -> None:
+        """A host for which somebody else has an entry is named, and not written; the others are."""
+        text = b"machine a.example login me password mine\n"
+        result = edit(text, [entry("a.example"), entry("b.example")], {"a.example": [("aws", digest("t0"))]})
+        assert result.foreign == {"a.example"}
+        assert result.text == BEGIN + b"\nmachine b.example login aws password t0\n" + END + b"\n" + text
+
+    def test_a_foreign_line_inside_the_block_is_kept(self) -> None:
+        """What others put between our marks stays theirs, also if it is written as we write."""
+        theirs = b"machine x.example login me password mine\n"
+        text = BEGIN + b"\nmachine a.example login aws password t0\n" + theirs + b"#word\n" + END + b"\n#last"
+        result = edit(text, [entry("a.example", "t1")], {"a.example": [("aws", digest("t0"))]})
+        assert (
+            result.text
+            == BEGIN + b"\nmachine a.example login aws password t1\n" + END + b"\n" + theirs + b"#word\n#last"
+        )
+
+    def test_a_block_without_end_ends_at_the_first_foreign_line(self) -> None:
+        """Only the lines that we wrote go, and the second entry of one host is none of those."""
+        ours: Ours = {"a.example": (), "b.example": ()}
+        lines = [f"machine {host} login aws password t0\n".encode() for host in ("a.example", "b.example", "a.example")]
+        foreign = b"machine x.example login b password c\nmachine b.example login aws password t0\n"
+        assert edit(BEGIN + b"\n" + b"".join(lines), [], ours).text == lines[2]
+        assert edit(BEGIN + b"\n" + lines[0] + foreign, [], ours).text == foreign
+
+    def test_what_is_no_text_in_the_block_is_foreign(self) -> None:
+        """A line that looks like ours, but is no UTF-8, was not written by us."""
+        line = b"machine a.example login aws password \xff\n"
+        text = BEGIN + b"\n" + line + END + b"\n"
+        assert block_entries(text) == {}
+        assert edit(text, [], {"a.example": ()}).text == line
+
+    def test_two_blocks_are_merged(self) -> None:
+        """A block that was copied, before and after foreign text, comes out as one at the top."""
+        block = edit(b"", [entry("a.example"), entry("b.example")], {}).text
+        result = edit(b"#one\n" + block + b"#two\n" + block, [entry("a.example")], {"b.example": ()})
+        assert result.text == edit(b"", [entry("a.example")], {}).text + b"#one\n#two\n"
+
+    def test_an_entry_of_old_values_is_foreign_outside_the_block(self) -> None:
+        """A bare entry with another password, or an account, is somebody's own."""
+        for text in (
+            b"machine a.example login aws password t1\n",
+            b"machine a.example login aws account x password t0\n",
+        ):
+            assert edit(text, [], {"a.example": [("aws", digest("t0"))]}).text == text
+
+    def test_a_byte_order_mark_stays_first(self) -> None:
+        """It voids the file wherever it stands, but an editor finds it only at the start."""
+        result = edit(b"\xef\xbb\xbfmachine x.example login a password b\n", [entry("a.example")], {})
+        assert result.text.startswith(b"\xef\xbb\xbf" + BEGIN)
+        assert [problem.where for problem in result.problems] == ["line 1"]
+
+    def test_taking_a_bare_entry_out_breaks_no_comment(self) -> None:
+        """A comment that is safe only because it follows our entry stays safe: a lone mark takes the entry's place."""
+        text = (
+            b"machine x login a password b\n\nmachine a.example login aws password t0\n# two words\nmachine y login c\n"
+        )
+        result = edit(text, [], {"a.example": [("aws", digest("t0"))]}).text
+        assert result == b"machine x login a password b\n\n#\n# two words\nmachine y login c\n"
+        assert set(as_read(result)) == {"x", "y"}
+
+    def test_any_of_the_last_tokens_is_known(self) -> None:
+        """Whoever drops the comments may have read the file before our last delivery."""
+        ours = {"a.example": [("aws", digest("t1")), ("aws", digest("t0"))]}
+        for token in ("t0", "t1"):
+            text = f"machine a.example login aws password {token}\nmachine x login y password z\n".encode()
+            assert edit(text, [], ours).text == b"machine x login y password z\n"
+            assert block_entries(text, ours) == {"a.example": entry("a.example", token)}
+
+    def test_what_stands_on_the_line_of_a_bare_entry_stays(self) -> None:
+        """Comments and other entries on its lines are foreign."""
+        ours = {"a.example": [("aws", digest("t0"))]}
+        for text, left in (
+            (b"machine a.example login aws password t0 #note\n", b" #note\n"),
+            (b"machine x login b machine a.example login aws password t0\n", b"machine x login b \n"),
+            (b"machine a.example\n#of old\nlogin aws\n  password t0\n", b"#of old\n"),
+            (b"#top\nmachine a.example\nlogin aws\npassword t0", b"#top\n"),
+            (b"\n\nmachine a.example login aws password t0\n# two words", b"\n\n#\n# two words"),
+            (b"machine a.example login aws password t0\n#old machine y\n", b"#old machine y\n"),
+        ):
+            assert edit(text, [], ours).text == left
+
+    def test_a_large_file(self) -> None:
+        """A megabyte of foreign entries is kept to the byte, and all of it is read."""
+        foreign = b"".join(b"machine host%d.example login me password mine\n" % number for number in range(20_000))
+        text = edit(foreign, [entry("a.example")], {}).text
+        assert text.endswith(END + b"\n" + foreign)
+        assert edit(text, [], {"a.example": ()}).text == foreign
+
+    def test_a_line_of_a_megabyte(self) -> None:
+        """Neither a value of that length nor a comment makes the scan slow or deep."""
+        for filler in (b"x" * 1_000_000, b"\\x" * 500_000, b'"' + b'\\"' * 500_000, b"# " + b"w " * 50_000):
+            scan(b"machine x login a password " + filler)
+            scan(b"\n" + filler)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("reason", "wrong"),
+        [
+            ("bad-host", entry("default")),
+            ("bad-host", entry("")),
+            ("bad-host", entry("A.example")),
+            ("bad-host", entry("a.example:443")),
+            ("bad-host", entry("a example")),
+            ("bad-host", entry("a.example\nmachine")),
+            ("empty-token", entry("a.example", "")),
+            ("login-colon", entry("a.example", login="a:b")),
+            ("too-long", entry("a.example", "x" * 16385)),
+            ("too-long", entry("a.example", "é" * 8193)),
+            ("too-long", entry("a.example", login="x" * 16385)),
+            ("control-character", entry("a.example", "line\nbreak")),
+            ("control-character", entry("a.example", "null\0")),
+            ("control-character", entry("a.example", "surrogate\udc80")),
+            ("control-character", entry("a.example", login="bell\a")),
+        ],
+    )
+    def test_what_netrc_cannot_carry_is_refused(self, reason: str, wrong: Entry) -> None:
+        """The refusal says why, and never the token."""
+        with pytest.raises(DeliveryFailed) as caught:
+            edit(b"", [wrong], {})
+        assert caught.value.reason == reason
+        token = wrong.password.reveal()
+        assert len(token) < 2 or token not in caught.value.message
+
+    @pytest.mark.parametrize("host", ["a", "1.2.3.4", "[::1]", "under_score.example", "x" * 63 + ".example"])
+    def test_what_it_can_carry_is_not(self, host: str) -> None:
+        """Names, addresses and the longest token pass."""
+        check(entry(host, "x" * 16384, login=""))
+
+    @LAWS
+    @given(TOKENS)
+    def test_harmless_tokens_stand_bare(self, token: str) -> None:
+        """A token is quoted only if it needs to be; curl before 7.84 knows no quotes."""
+        line = edit(b"", [entry("a.example", token)], {}).text.split(b"\n")[1].decode()
+        bare = all(char.isascii() and (char.isalnum() or char in "._~+/=:-") for char in token)
+        assert line.endswith(f" {token}" if bare else '"')
+
+
+class TestProblems:
+    @pytest.mark.parametrize(
+        ("text", "line", "words"),
+        [
+            (b"machine x login a port 21\n", 1, "does not know a word"),
+            (b"\n\nlogin a\n", 3, "does not know a word"),
+            (b"#ok\nmachine x login my password two words\n", 2, "does not know a word"),
+            (b"machine x login a\n\n# two words\n", 3, "comment of several words"),
+            (b"machine x login a \n# two words\n", 2, "comment of several words"),
+            (b"machine x login a\r\n# two words\r\n", 2, "comment of several words"),
+            (b"machine x login a\n\n# password old\n", 3, "comment of several words"),
+            (b"\xef\xbb\xbfmachine x login a\n", 1, "byte order mark"),
+            (b"machine x login a\nmachine", 2, "misses the host"),
+            (b'machine "" login a', 1, "misses the host"),
+            (b'machine x login "a\nmachine y\n', 1, "never closed"),
+            (b'machine x login a\n"b', 2, "never closed"),
+            (b'machine x login a\n""\nmachine y\n', 2, "empty word"),
+            (b"macdef init\ncd /x\n", 1, "not ended by an empty line"),
+            (b"#a\nmacdef init\ncd /x\nmachine y login b\n\n", 2, "not ended by an empty line"),
+        ],
+    )
+    def test_each_trouble_has_a_line_and_a_mend(self, text: bytes, line: int, words: str) -> None:
+        """What uv stumbles over in silence is told, with the line where it stands."""
+        first, *_ = problems(text, (), "the file")
+        assert (first.file, first.where) == ("the file", f"line {line}")
+        assert words in first.message
+        assert first.mend
+
+    def test_only_what_costs_us_something_is_fatal(self) -> None:
+        """An open macro or quote below our block, and a default entry, are warnings."""
+        for text in (b"macdef init\ncd\n", b'machine x login "a', b'""', b"default login a\n"):
+            assert [problem.fatal for problem in edit(text, [entry("a.example")], {}).problems] == [False]
+
+    def test_carriage_returns_have_a_mend_of_their_own(self) -> None:
+        """Joining words is no help where every line end is wrong."""
+        (problem,) = problems(b"machine x login a\r\n# two words\r\n", (), "f")
+        assert "LF line ends" in problem.mend
+
+    def test_an_entry_after_ours_shadows_it(self) -> None:
+        """Somebody has put a second entry of our host below: the last wins for uv, so that line is named."""
+        text = edit(b"#x\n", [entry("a.example")], {}).text + b"machine a.example login me password mine\n"
+        (problem,) = problems(text, ["a.example"], "f")
+        assert problem.where == "line 5"
+        assert problem.fatal
+        assert problems(text, ["b.example"], "f") == ()
+
+    def test_words_without_a_machine_fall_to_our_entry(self) -> None:
+        """Below our block they change our login: the line is named."""
+        result = edit(b"\nlogin me\n", [entry("a.example")], {})
+        assert as_read(result.text)["a.example"] == ("me", "", "t0")
+        assert [(problem.where, problem.fatal) for problem in result.problems] == [("line 5", True)]
+
+    def test_there_is_an_end_to_problems(self) -> None:
+        """A file that is no netrc at all is told in a screenful, and in no time."""
+        assert len(problems(b"x y\n" * 20_000, (), "f")) == 20
+
+    def test_no_problem_quotes_the_file(self) -> None:
+        """An unknown word may be the second half of a password."""
+        text = b"machine x login me password hunter2 hunter3\n\n# hunter4 hunter5\n"
+        assert "hunter" not in "".join(map(str, problems(text, (), "f")))
+
+
+class TestAdopt:
+    @LAWS
+    @given(FOREIGN, st.sampled_from(["x.example", "y.example", "z.example"]), WANTED)
+    def test_restore_undoes_take_over(self, foreign: bytes, host: str, wanted: list[Entry]) -> None:
+        """With the rest unchanged the file is what it was, to the byte, also with our block come and gone."""
+        text = edit(foreign, wanted, {}).text
+        taken = take_over(text, host)
+        assert (taken.removed == 0) == (taken.text == text)
+        with_ours = edit(taken.text, [*wanted, entry(host)], {}).text
+        ours: Ours = {**delivered(wanted), host: ()}
+        assert edit(restore(with_ours, taken.backup), [], ours).text == foreign
+
+    @LAWS
+    @given(GOOD, st.sampled_from(["x.example", "y.example"]), GOOD, st.integers(0, 200))
+    def test_restore_into_a_changed_file_loses_nothing(self, foreign: str, host: str, other: str, at: int) -> None:
+        """Every entry that was taken is back, every other is still there; doing it twice does no more."""
+        taken = take_over(foreign.encode(), host)
+        lines = taken.text.split(b"\n\n")
+        where = at % (len(lines) + 1)
+        changed = b"\n\n".join([*lines[:where], b"\n" + other.encode() + b"\n", *lines[where:]])
+        back = restore(changed, taken.backup)
+        before = {(item.name, item.login, item.password) for item in scan(foreign.encode()).entries}
+        rest = {(item.name, item.login, item.password) for item in scan(changed).entries}
+        after = {(item.name, item.login, item.password) for item in scan(back).entries}
+        assert after >= {item for item in before if item[0] == host.encode()} | rest
+        assert restore(back, taken.backup) == back
+
+    def test_takes_all_entries_of_the_host_and_no_other(self) -> None:
+        """Duplicates go together; our block and everybody else's text stay."""
+        foreign = b"#a\nmachine x login 1 password 2\n#b\nmachine y login 3\nmachine x\nlogin 4\n"
+        text = edit(foreign, [entry("a.example")], {}).text
+        taken = take_over(text, "x")
+        assert taken.removed == 2
+        assert taken.text == edit(b"#a\n#b\nmachine y login 3\n", [entry("a.example")], {}).text
+
+    def test_a_piece_comes_back_to_its_place(self) -> None:
+        """Below the line that it stood below, although the file has grown at the top; never inside another entry."""
+        foreign = b"#top\nmachine y\nlogin 1\nmachine x login 2\nmachine z login 3\n"
+        taken = take_over(foreign, "x")
+        assert restore(b"#new\n" + taken.text, taken.backup) == b"#new\n" + foreign
+        split = taken.text.replace(b"login 1\n", b"login 1\npassword 4\n")
+        assert restore(split, taken.backup) == foreign.replace(b"login 1\n", b"login 1\npassword 4\n")
+
+    def test_an_entry_made_since_then_still_wins(self) -> None:
+        """The old entry comes before the one that somebody has written since, and the last wins."""
+        taken = take_over(b"machine y login 1\nmachine x login old\n", "x")
+        back = restore(b"machine x login new\nmachine y login 1", taken.backup)
+        assert as_read(back)["x"][0] == "new"
+        assert b"machine x login old\n" in back
+
+    def test_a_file_without_last_line_end(self) -> None:
+        """A piece that comes back below it begins a line of its own."""
+        taken = take_over(b"machine y login 1\nmachine x login 2", "x")
+        assert restore(b"machine w login 1", taken.backup) in (
+            b"machine w login 1\nmachine x login 2",
+            b"machine x login 2\nmachine w login 1",
+        )
+
+    def test_a_piece_that_uv_cannot_read_does_not_fall_into_a_macro(self) -> None:
+        """No place makes such a file readable, but only some let every entry be seen as before."""
+        piece = b"machine x.example login again password twicemachine x.example login me password mine\n"
+        foreign = b"macdef init\ncd /tmp\nls\n\n"
+        taken = take_over(foreign + piece, "x.example")
+        back = restore(taken.text + b"\n\n\n\n", taken.backup)
+        assert [(item.login, item.password) for item in scan(back).entries] == [(b"me", b"mine")]
+        assert restore(back, taken.backup) == back
+
+    def test_into_a_hopeless_file(self) -> None:
+        """Where every place is inside somebody's open quote or macro, the piece still comes back."""
+        taken = take_over(b"machine x login 2\n", "x")
+        assert b"machine x login 2\n" in restore(b'login 1\npassword "open\n' + b"x\n" * 50, taken.backup)
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            b"",
+            b"[]",
+            b"{}",
+            b'{"host": 1, "sha256": "", "segments": []}',
+            b'{"host": "x", "sha256": "", "segments": [{"at": 0, "text": "?"}]}',
+        ],
+    )
+    def test_a_broken_backup_is_refused(self, broken: bytes) -> None:
+        """With a ValueError, and no change."""
+        with pytest.raises(ValueError, match=r".+"):
+            restore(b"", broken)
+
+
+class TestUnion:
+    @LAWS
+    @given(st.binary(max_size=8), st.binary(max_size=8), st.integers(0, 8), st.binary(min_size=1, max_size=3))
+    def test_a_write_in_place_that_is_cut_short(self, old: bytes, new: bytes, cut: int, more: bytes) -> None:
+        """What is longer is written first, then the rest from the front; whenever it stops, both texts are known in
+        what is there, and not in what somebody else has added to it or taken away."""
+        whole = old + new[len(old) :]
+        head = min(cut, len(new))
+        for torn in (old, whole[: len(old) + cut], new[:head] + whole[head:], new):
+            assert mixture(torn, old, new)
+        assert not mixture(whole + more, old, new)
+        shortest = min(old, new, key=len)
+        assert not shortest or not mixture(shortest[:-1], old, new)
+
+    @LAWS
+    @given(GOOD, GOOD)
+    def test_no_line_is_lost(self, older: str, newer: str) -> None:
+        """Every line of both is in the union, in the order of each."""
+        merged = union(older.encode(), newer.encode()).split(b"\n")
+        for text in (older, newer):
+            lines = iter(merged)
+            assert all(line in lines for line in text.encode().rstrip(b"\n").split(b"\n") if line)
+
+    @LAWS
+    @given(GOOD)
+    def test_of_equal_texts_is_the_text(self, text: str) -> None:
+        """To the byte."""
+        assert union(text.encode(), text.encode()) == text.encode()
+
+    def test_the_newer_value_wins(self) -> None:
+        """A changed password is read as the newer version has it."""
+        older, newer = b"machine x\nlogin a\npassword old\n#e\n", b"machine x\nlogin a\npassword new\n#e\n"
+        assert as_read(union(older, newer))["x"][2] == "new"
+        assert as_read(union(newer, older))["x"][2] == "old"
+
+    @LAWS
+    @given(GOOD, GOOD)
+    def test_a_union_lacks_nothing(self, older: str, newer: str) -> None:
+        """Only a text that lacks a line of the other needs one."""
+        merged = union(older.encode(), newer.encode())
+        assert not lacks(merged, older.encode())
+        assert not lacks(merged, newer.encode())
+        assert lacks(merged, newer.encode() + b"#other")
+
+    def test_a_last_line_without_end_stays_a_line(self) -> None:
+        """It is not glued to what comes to stand below it."""
+        assert union(b"#a", b"#b") == b"#a\n#b"
+
+
+def test_names_are_the_same_everywhere() -> None:
+    """The parts that other code imports from one place are the ones that the grammar defines."""
+    assert block.scan is grammar.scan

@@ -1,0 +1,84 @@
+"""What a worker gets as its environment."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core.indexes import PROVIDERS
+from uvtokend.core.model import Index, Request, Settings
+from uvtokend.core.worker_environment import worker_environment
+
+MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
+OTHERS = Request("static", options=(("password", (("env", "OTHERS"),)), ("username", "me")))
+BOTH = Settings("c", tuple(Index(n, "https://x", n, "static", r) for n, r in (("a", MINE), ("b", OTHERS))))
+BASE = {"PATH": "/bin", "MINE": "1", "OTHERS": "2", "HTTPS_PROXY": "http://proxy.example", "NETRC": "~/mine"}
+
+
+def test_a_secret_reaches_only_its_own_worker() -> None:
+    """The daemon's environment, the index's own, and no secret of another index; never our own netrc."""
+    mine = worker_environment(BASE, MINE, BOTH)
+    assert mine == {
+        "PATH": "/bin",
+        "MINE": "1",
+        "HTTPS_PROXY": "http://proxy.example",
+        "EXTRA": "1",
+        "NETRC": "/dev/null",
+    }
+    assert "MINE" not in worker_environment(BASE, OTHERS, BOTH)
+
+
+def test_the_secret_of_an_index_that_is_switched_off_is_still_its_own() -> None:
+    """Switching an index off does not hand its variable to the others."""
+    off = Settings("c", BOTH.indexes[:1], disabled=BOTH.indexes[1:])
+    assert "OTHERS" not in worker_environment(BASE, MINE, off)
+
+
+def test_every_secret_option_of_every_provider_is_hidden() -> None:
+    """Whatever option may hold a reference, its variable is kept from all other indexes' workers."""
+    for name, provider in PROVIDERS.items():
+        for key, option in provider.options.items():
+            if option.kind in {"secret", "login-or-secret"}:
+                theirs = Request(name, options=((key, (("env", "THEIRS"),)),))
+                settings = Settings("c", (Index("a", "https://x", "x", name, theirs), *BOTH.indexes))
+                base = {**BASE, "THEIRS": "3"}
+                assert "THEIRS" not in worker_environment(base, MINE, settings)
+                assert worker_environment(base, theirs, settings)["THEIRS"] == "3"
+
+
+def test_a_plug_ins_secrets_are_found_at_any_depth() -> None:
+    """A plug-in may keep its references in tables of its own; words that only look alike are none."""
+    table = (("login", (("key", (("env", "DEEP"),)), ("user", "me"))), ("run", ("env", "PATH")), ("retries", 3))
+    plugin = Request("acme", options=table)
+    both = Settings("c", tuple(Index(n, "https://x", n, "acme", r) for n, r in (("a", plugin), ("b", OTHERS))))
+    base = {"DEEP": "1", "PATH": "/bin"}
+    assert worker_environment(base, plugin, both) == {**base, "NETRC": "/dev/null"}
+    assert worker_environment(base, OTHERS, both) == {"PATH": "/bin", "NETRC": "/dev/null"}
+
+
+def test_the_ca_bundle_reaches_every_sdk() -> None:
+    """A configured bundle wins everywhere; SSL_CERT_FILE fills only what is not set."""
+    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
+    configured = worker_environment({"AWS_CA_BUNDLE": "/other"}, MINE, Settings("c", ca_bundle="/corp.pem"))
+    assert [configured[name] for name in names] == ["/corp.pem"] * 4
+    default = worker_environment({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem"}, MINE, Settings("c"))
+    assert [default[name] for name in names] == ["/aws.pem", "/ssl.pem", "/ssl.pem", "/ssl.pem"]
+    assert not set(names) & worker_environment({}, MINE, Settings("c")).keys()
+    own = Request("static", env=(("AWS_CA_BUNDLE", "/own.pem"), ("NETRC", "/home/me/.netrc")))
+    index_wins = worker_environment({}, own, Settings("c", ca_bundle="/corp.pem"))
+    assert index_wins == {**dict.fromkeys(names, "/corp.pem"), "AWS_CA_BUNDLE": "/own.pem", "NETRC": "/dev/null"}
+
+
+def test_what_starts_python_is_left_alone() -> None:
+    """A worker is the daemon's own interpreter: what that needed to start, its child needs too."""
+    base = {"PYTHONPATH": "/x", "PYTHONHOME": "/y", "VIRTUAL_ENV": "/z"}
+    assert worker_environment(base, MINE, BOTH).items() >= base.items()
+
+
+@given(st.dictionaries(st.sampled_from(["MINE", "OTHERS", "PATH", "NETRC", "SSL_CERT_FILE"]), st.text(max_size=3)))
+def test_whatever_the_daemon_has(base: dict[str, str]) -> None:
+    """No worker ever sees another index's secret or our netrc, and each sees its own secret as it is."""
+    mine, theirs = worker_environment(base, MINE, BOTH), worker_environment(base, OTHERS, BOTH)
+    assert (mine.get("MINE"), mine.get("OTHERS")) == (base.get("MINE"), None)
+    assert (theirs.get("MINE"), theirs.get("OTHERS")) == (None, base.get("OTHERS"))
+    assert mine["NETRC"] == theirs["NETRC"] == "/dev/null"

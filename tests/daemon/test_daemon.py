@@ -1,0 +1,378 @@
+"""The whole daemon as a process: real boto3 in its workers, the emulated cloud, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from support.waiting import PATIENCE, until
+from uvtokend.sandbox import codeartifact
+from uvtokend.sandbox.codeartifact import CodeArtifact
+from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.web import Answer, Call
+
+FOREIGN = b"# my own\r\nmachine mine.example login me password \xff'mine'\n\n\tmacdef x\n y\n"
+
+
+@pytest.fixture
+def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Iterator[Laptop]:
+    """A machine with one index, whose daemon is ended at the end."""
+    machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+    machine.configure(a="https://a.example/simple/")
+    yield machine
+    machine.stop()
+
+
+def status(laptop: Laptop) -> dict[str, Any]:
+    done = laptop.uvtokend("status", "--json")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def index(laptop: Laptop, name: str = "a") -> dict[str, Any]:
+    return next(one for one in status(laptop)["indexes"] if one["name"] == name)
+
+
+def tokens(laptop: Laptop) -> dict[str, str]:
+    """Return what Python's own netrc reads: host -> token."""
+    if not laptop.netrc.exists():
+        return {}
+    return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
+
+
+def written(laptop: Laptop) -> list[bytes]:
+    """Return the tokens of a.example's entries, also in a file that Python's netrc refuses."""
+    return re.findall(rb"^machine a\.example login \S+ password (\S+)", laptop.netrc.read_bytes(), re.MULTILINE)
+
+
+def start(laptop: Laptop) -> None:
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["delivered"])
+
+
+def test_one_request_serves_ten_indexes(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """All repositories of a domain share one token, on every host; a uv finds each of them."""
+    laptop.configure(**{f"i{number}": f"https://h{number % 3}.example/r{number}/simple/" for number in range(10)})
+    laptop.start()
+    until(lambda: len(status(laptop)["indexes"]) == 10 and laptop.uvtokend("status").returncode == 0)
+    assert cloud.fetches == 1
+    assert set(tokens(laptop)) == {"h0.example", "h1.example", "h2.example"}
+    assert len(set(tokens(laptop).values())) == 1
+
+
+def test_a_kill_at_any_moment(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """After SIGKILL the next start works at once; a token that stands is kept; foreign text is intact."""
+    laptop.netrc.write_bytes(FOREIGN)
+    dice = random.Random(7)
+    for _ in range(6):
+        laptop.start()
+        time.sleep(dice.uniform(0.05, 0.9))
+        assert laptop.daemon is not None
+        laptop.daemon.kill()
+        laptop.daemon.wait()
+        assert laptop.netrc.read_bytes().endswith(FOREIGN)
+    start(laptop)
+    fetched = cloud.fetches
+    assert laptop.daemon is not None
+    laptop.daemon.kill()
+    laptop.daemon.wait()
+    start(laptop)
+    assert cloud.fetches == fetched
+    assert laptop.netrc.read_bytes().endswith(FOREIGN)
+    assert laptop.uvtokend("stop").returncode == 0
+    assert laptop.uvtokend("purge").returncode == 0
+    assert laptop.netrc.read_bytes() == FOREIGN
+
+
+def test_expiry_fails_closed(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """The cloud is away: the token stands to its end, then its entry goes, and comes back with the next token."""
+    cloud.life = 6.0
+    start(laptop)
+    cloud.fault = lambda _: codeartifact.error(500, "InternalServerException", "oops")
+    until(lambda: index(laptop)["health"] == "stale" and index(laptop)["last_error"])
+    assert "a.example" in tokens(laptop)
+    until(lambda: "a.example" not in tokens(laptop))
+    found = index(laptop)
+    assert (found["health"], found["delivered"]) == ("expired", False)
+    assert found["last_error"]["kind"] == "transient"
+    assert laptop.uvtokend("status").returncode == 1
+    cloud.fault = None
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert cloud.valid(tokens(laptop)["a.example"])
+
+
+def test_expired_entries_go_before_the_first_fetch(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """A daemon that starts over a token that died takes it out, also while the cloud is away."""
+    cloud.life = 2.0
+    start(laptop)
+    laptop.stop()
+    until(lambda: not cloud.valid(tokens(laptop)["a.example"]))
+    cloud.fault = lambda _: codeartifact.error(500, "InternalServerException", "oops")
+    laptop.start()
+    until(lambda: "a.example" not in tokens(laptop))
+
+
+def test_a_fetch_that_hangs_delays_nobody(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """It is gone at its deadline with its helpers, while another index got its token at once."""
+    note = laptop.folder / "pid"
+    (laptop.home / "hang").write_text(
+        f"[profile hang]\ncredential_process = sh -c 'echo $$ > {note}; exec sleep 600'\n"
+    )
+    table = laptop.config.read_text()
+    hang = table.replace('"a"', '"b"').replace("a.example", "b.example").replace('"dev"', '"hang"')
+    hang = hang.replace("env = {", f'env = {{ AWS_CONFIG_FILE = "{laptop.home / "hang"}",')
+    laptop.config.write_text(f'[daemon]\nfetch-timeout = "4s"\n{table}\n{hang}')
+    laptop.start()
+    until(lambda: note.exists() and note.read_text().strip())
+    helper = psutil.Process(int(note.read_text()))
+    until(lambda: status(laptop)["pid"] and index(laptop, "a")["delivered"])
+    helper.wait(PATIENCE)
+    until(lambda: (index(laptop, "b")["last_error"] or {}).get("reason") == "deadline")
+
+
+def test_a_cloud_that_never_answers(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """The SDK's endpoint accepts and is silent: the deadline ends it, and a refresh is answered."""
+    text = laptop.config.read_text()
+    laptop.config.write_text(f'[daemon]\nfetch-timeout = "3s"\n{text}')
+
+    def silent(_: Call) -> Answer | None:
+        time.sleep(8)
+        return None
+
+    cloud.fault = silent
+    laptop.start()
+    until(lambda: status(laptop)["pid"])
+    assert laptop.uvtokend("refresh").returncode == 1
+    assert index(laptop)["last_error"]["reason"] == "deadline"
+
+
+def test_a_new_login_is_noticed(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Blocked, with the exact command; and as soon as the login's files change, the token is fetched."""
+    keys = (laptop.home / "aws").read_text()
+    (laptop.home / "aws").write_text("")
+    laptop.config.write_text(laptop.config.read_text().replace('profile = "dev"\n', ""))
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["state"] == "blocked")
+    assert index(laptop)["last_error"]["hint"].endswith("aws configure")
+    assert "aws configure" in laptop.uvtokend("status").stdout
+    (laptop.home / "aws").write_text(keys.replace("[dev]", "[default]"))
+    until(lambda: index(laptop)["delivered"])
+
+
+def test_one_owner_for_a_netrc(laptop: Laptop) -> None:
+    """A second daemon with another socket gives way, and names who owns the netrc."""
+    start(laptop)
+    assert laptop.daemon is not None
+    second = laptop.run(
+        [sys.executable, "-P", "-m", "uvtokend", "run"],
+        env={"UVTOKEND_SOCKET": str(laptop.folder / "run" / "other.sock")},
+    )
+    assert second.returncode == 1
+    assert str(laptop.daemon.pid) in second.stderr
+
+
+def test_reload_takes_all_or_nothing(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """A bad configuration is refused whole with every problem; a good one is taken without a new fetch."""
+    start(laptop)
+    good = laptop.config.read_text()
+    laptop.config.write_text(good.replace('profile = "dev"', 'profil = "dev"\nduration = 7'))
+    refused = laptop.uvtokend("reload")
+    assert refused.returncode == 2
+    assert "profil" in refused.stderr
+    assert "duration" in refused.stderr
+    assert index(laptop)["delivered"]
+    laptop.config.write_text(good + good.replace('"a"', '"b"').replace("a.example", "b.example"))
+    assert laptop.uvtokend("reload").returncode == 0
+    until(lambda: index(laptop, "b")["delivered"])
+    assert cloud.fetches == 1
+    laptop.config.write_text("")
+    assert laptop.daemon is not None
+    laptop.daemon.send_signal(signal.SIGHUP)
+    until(lambda: not tokens(laptop))
+
+
+def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: Laptop) -> None:
+    """They work for now, and the status says that they will not for long, with the command; the keys are not shown."""
+    temporary = {"AWS_ACCESS_KEY_ID": "ASIACANARY", "AWS_SECRET_ACCESS_KEY": "canary", "AWS_SESSION_TOKEN": "canary"}
+    laptop.write(laptop.config.read_text().replace('profile = "dev"\n', ""))
+    laptop.start(temporary)
+    until(lambda: status(laptop)["pid"] and index(laptop)["delivered"])
+    (notice,) = index(laptop)["notices"]
+    names = " ".join(sorted(temporary))
+    assert (notice["reason"], notice["hint"]) == ("temporary-environment", f"unset {names} && uvtokend restart")
+    shown = laptop.uvtokend("status").stdout
+    assert notice["hint"] in shown
+    assert "CANARY" not in (shown + laptop.output.read_text()).upper()
+
+
+def test_a_clock_that_was_set_while_it_was_away_kills_no_token(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """What looks dead by the wall clock lives by the boot's: it stays, though the cloud is down and gives no other."""
+    start(laptop)
+    laptop.stop()
+    standing = tokens(laptop)
+    file = laptop.state / "state.json"
+    document = json.loads(file.read_text())
+    if not document["boot"]["id"]:
+        return  # this system does not tell its boots apart
+    day = timedelta(days=1)
+    times = [(document["boot"], "at"), *((one, name) for one in document["tokens"] for name in one if "_at" in name)]
+    for holder, name in times:  # as if the clock had been a day behind then
+        if holder[name] is not None:
+            holder[name] = (datetime.fromisoformat(holder[name]) - day).isoformat()
+    file.write_text(json.dumps(document))
+    cloud.fault = lambda _: Answer(500)
+    start(laptop)
+    assert tokens(laptop) == standing
+    assert index(laptop)["health"] == "fresh"
+    assert index(laptop)["life_left_s"] > 11 * 3600
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
+def test_no_time_zone_puts_a_refresh_off(zone: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All times are UTC: where the machine believes to be, behind or ahead, and its summer time, are nothing to it."""
+    with CodeArtifact(life=4) as cloud:
+        laptop = Laptop(tmp_path_factory.mktemp("z"), cloud)
+        laptop.configure(a="https://a.example/simple/")
+        laptop.start({"TZ": zone})
+        try:
+            until(lambda: len(cloud.tokens) >= 2)
+            found = until(lambda: status(laptop)["pid"] and index(laptop))
+            assert 0 <= found["life_left_s"] <= 4
+            shown = datetime.fromisoformat(found["expires_at"])
+            assert abs((shown - datetime.now(UTC)).total_seconds()) < 60
+        finally:
+            laptop.stop()
+
+
+def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Without one it runs and waits; with one it begins by itself."""
+    text = laptop.config.read_text()
+    laptop.config.write_text("")
+    laptop.start()
+    until(lambda: status(laptop)["pid"])
+    shown = laptop.uvtokend("status")
+    assert (shown.returncode, "uvtokend init" in shown.stdout) == (0, True)
+    laptop.config.write_text(text)
+    until(lambda: "a.example" in tokens(laptop))
+
+
+def test_a_rival_that_drops_our_comments_does_not_lock_us_out(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """An entry without its marks that equals ours is taken back at the next delivery; nothing is doubled."""
+    start(laptop)
+    bare = "\n".join(line for line in laptop.netrc.read_text().splitlines() if not line.startswith("#"))
+    laptop.netrc.write_text(f"{bare}\nmachine mine.example login me password mine\n")
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert laptop.netrc.read_text().count("a.example") == 1
+    assert set(tokens(laptop)) == {"a.example", "mine.example"}
+
+
+def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Its text without comments may hold a token from before the last deliveries: it is ours as well."""
+    start(laptop)
+    bare = "\n".join(line for line in laptop.netrc.read_text().splitlines() if not line.startswith("#"))
+    for _ in range(2):
+        assert laptop.uvtokend("refresh").returncode == 0
+    laptop.netrc.write_text(f"{bare}\nmachine mine.example login me password mine\n")
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert laptop.netrc.read_text().count("a.example") == 1
+    assert set(tokens(laptop)) == {"a.example", "mine.example"}
+
+
+def test_a_fight_over_our_block_ends_in_blocked(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """The first change is undone; a second one within a minute stays, until the person who ended it says refresh."""
+    laptop.netrc.write_bytes(FOREIGN)
+    start(laptop)
+    [ours] = written(laptop)
+    theirs = laptop.netrc.read_bytes().replace(ours, b"theirs")
+    laptop.netrc.write_bytes(theirs)
+    until(lambda: index(laptop)["delivered"] and written(laptop) == [ours])
+    laptop.netrc.write_bytes(theirs)
+    until(lambda: index(laptop)["state"] == "blocked")
+    found = index(laptop)
+    assert (found["last_error"]["reason"], found["delivered"]) == ("contested", False)
+    assert found["last_error"]["hint"].endswith("uvtokend refresh")
+    assert laptop.netrc.read_bytes() == theirs
+    assert laptop.uvtokend("refresh").returncode == 0
+    assert cloud.valid(written(laptop)[0].decode())
+    assert laptop.netrc.read_bytes().endswith(FOREIGN)
+
+
+def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: Laptop) -> None:
+    """It is left alone until the person says so, and purge gives it back."""
+    before = b"machine a.example login me password old\n# kept\n"
+    laptop.netrc.write_bytes(before)
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])
+    assert laptop.netrc.read_bytes() == before
+    assert index(laptop)["last_error"]["hint"] == "uvtokend adopt a"
+    assert laptop.uvtokend("adopt", "a").returncode == 0
+    until(lambda: index(laptop)["delivered"])
+    assert laptop.uvtokend("purge").returncode == 0
+    assert laptop.netrc.read_bytes() == before
+
+
+def test_a_netrc_that_cannot_be_written(laptop: Laptop) -> None:
+    """A folder in its place: the status says so with the mend, and it recovers by itself."""
+    laptop.netrc.mkdir()
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])
+    until(lambda: index(laptop)["last_error"]["kind"] == "delivery")
+    assert not status(laptop)["delivery"]["ok"]
+    laptop.netrc.rmdir()
+    until(lambda: index(laptop)["delivered"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer.json({"authorizationToken": "a\nmachine evil.example", "expiration": 4e9}), "control-character"),
+        (Answer.json({"authorizationToken": "x" * 20000, "expiration": 4e9}), "too-long"),
+        (Answer.json({"authorizationToken": "dead", "expiration": 1e9}), "expired-on-arrival"),
+    ],
+    ids=["line-break", "giant", "dead"],
+)
+def test_a_hostile_answer(laptop: Laptop, cloud: CodeArtifact, answer: Answer, reason: str) -> None:
+    """A token that would break the file, or is dead, is refused by name, and the file stays clean."""
+    laptop.netrc.write_bytes(FOREIGN)
+    cloud.fault = lambda call: answer if call.path == "/v1/authorization-token" else None
+    laptop.start()
+    until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])
+    assert index(laptop)["last_error"]["reason"] == reason
+    assert laptop.netrc.read_bytes() == FOREIGN
+
+
+def test_the_token_is_nowhere_but_in_the_netrc(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """Not in the state, the log, the status, an argument list or a printed environment."""
+    start(laptop)
+    assert laptop.uvtokend("refresh").returncode == 0
+    said = laptop.uvtokend("status", "--json").stdout + laptop.uvtokend("status").stdout + laptop.uvtokend("log").stdout
+    files = [path for path in laptop.folder.rglob("*") if path.is_file() and path != laptop.netrc]
+    assert laptop.daemon is not None
+    process = psutil.Process(laptop.daemon.pid)
+    said += " ".join(process.cmdline()) + str(process.environ())
+    for token in cloud.tokens:
+        assert token not in said
+        assert token[200:260] not in said
+        assert not [path for path in files if token.encode() in path.read_bytes()]
+
+
+def test_the_daemon_is_light(laptop: Laptop) -> None:
+    """It carries no SDK and no TLS: what a fetch needs is loaded in its worker."""
+    start(laptop)
+    assert laptop.daemon is not None
+    maps = Path(f"/proc/{laptop.daemon.pid}/maps")
+    if maps.exists():
+        assert not [name for name in ("botocore", "libssl") if name in maps.read_text()]
+    assert psutil.Process(laptop.daemon.pid).memory_info().rss < 48 * 2**20

@@ -1,0 +1,734 @@
+"""Delivery into real files: links, folders, rights, full disks, mounts, rivals and sudden death."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.unprivileged import ORDINARY, as_user
+from uvtokend.core.model import Entry, Secret
+from uvtokend.core.netrc.block import BEGIN, Ours
+from uvtokend.disk import exchange, files
+from uvtokend.disk.netrc_sink import Delivery, NetrcSink
+from uvtokend.errors import DeliveryFailed
+
+FOREIGN = b"# mine\nmachine x.example login me password mine\n\xff no last line end"
+OURS: Ours = {"a.example": ()}
+
+
+def entry(token: str = "t0") -> Entry:
+    return Entry("a.example", "aws", Secret(token))
+
+
+def block(token: str = "t0") -> bytes:
+    return f"#uvtokend:begin\nmachine a.example login aws password {token}\n#uvtokend:end\n".encode()
+
+
+def leftover(path: Path) -> Path:
+    return path.with_name(f".{path.name}.uvtokend")
+
+
+def refused(act: Callable[[], object]) -> DeliveryFailed:
+    with pytest.raises(DeliveryFailed) as caught:
+        act()
+    assert caught.value.message.endswith(".")
+    return caught.value
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def path(home: Path) -> Path:
+    return home / ".netrc"
+
+
+def deliver(path: Path, *wanted: Entry) -> Delivery:
+    return NetrcSink(str(path)).deliver(wanted, OURS)
+
+
+class TestDeliver:
+    def test_makes_the_file(self, path: Path) -> None:
+        """A netrc that does not exist is made, 0600, and nothing else stays in the folder."""
+        assert deliver(path, entry()) == Delivery(frozenset(), (), None, changed=True)
+        assert path.read_bytes() == block()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_makes_no_file_only_to_be_empty(self, path: Path) -> None:
+        """Where nothing stands and nothing is wanted, nothing is made; an emptied file is kept."""
+        assert not deliver(path).changed
+        assert not path.exists()
+        deliver(path, entry())
+        assert deliver(path).changed
+        assert path.read_bytes() == b""
+
+    def test_foreign_text_and_mode_are_kept(self, path: Path) -> None:
+        """Bytes stay, a stricter mode stays, and a laxer one becomes 0600."""
+        for before, after in ((0o400, 0o400), (0o600, 0o600), (0o644, 0o600), (0o755, 0o600)):
+            path.write_bytes(FOREIGN)
+            path.chmod(before)
+            deliver(path, entry())
+            assert path.read_bytes() == block() + FOREIGN
+            assert stat.S_IMODE(path.stat().st_mode) == after
+            path.unlink()
+
+    def test_equal_text_is_not_written(self, path: Path) -> None:
+        """The same inode with the same times, but no longer for the eyes of others."""
+        path.write_bytes(FOREIGN)
+        deliver(path, entry())
+        before = NetrcSink(str(path)).fingerprint()
+        path.chmod(0o644)
+        assert not deliver(path, entry()).changed
+        assert NetrcSink(str(path)).fingerprint() == before
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_without_entries_the_mode_is_not_ours(self, path: Path) -> None:
+        """A file that holds nothing of ours is left as it is."""
+        path.write_bytes(FOREIGN)
+        path.chmod(0o644)
+        assert not deliver(path).changed
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    def test_symlinks_stay(self, path: Path) -> None:
+        """The file behind the links is written, also if it does not exist yet; the links are as they were."""
+        store = path.parent / "dotfiles"
+        store.mkdir(mode=0o700)
+        path.symlink_to("dotfiles/link")
+        (store / "link").symlink_to("netrc")
+        for _ in range(2):
+            deliver(path, entry())
+            assert path.is_symlink()
+            assert (store / "link").is_symlink()
+            assert (store / "netrc").read_bytes() == block()
+            (store / "netrc").unlink()
+        assert NetrcSink(str(path)).path == str(store / "netrc")
+
+    def test_problems_and_foreign_hosts_are_told(self, path: Path) -> None:
+        """The delivery says what stands in the way, and names the file as it was given."""
+        path.write_bytes(b"machine a.example login me password mine\n\n# two words\n")
+        delivery = deliver(path, entry())
+        assert delivery.foreign == {"a.example"}
+        assert [(problem.file, problem.where) for problem in delivery.problems] == [(str(path), "line 3")]
+        assert not delivery.changed
+
+    def test_owner_and_attributes_are_kept(self, path: Path) -> None:
+        """The new file belongs to whom the old one did, and carries its extended attributes."""
+        path.write_bytes(FOREIGN)
+        os.setxattr(path, "user.note", b"mine")
+        if os.geteuid() == 0:
+            os.chown(path, 12345, 23456)
+        owner = path.stat()
+        deliver(path, entry())
+        assert os.getxattr(path, "user.note") == b"mine"
+        assert (path.stat().st_uid, path.stat().st_gid) == (owner.st_uid, owner.st_gid)
+
+    def test_a_file_of_another_owner(self, users_home: Path) -> None:
+        """Who may not give the new file to the old one's owner leaves the old one alone."""
+        path = users_home / ".netrc"
+        path.write_bytes(b"#x\n")
+        path.chmod(0o644)
+        if os.geteuid() == 0:
+            done = as_owner(TestAsOrdinaryUser.SCRIPT, str(path))
+            assert done.stdout == f"not-ours|sudo chown {ORDINARY} {path}\n"
+            assert path.read_bytes() == b"#x\n"
+        assert os.listdir(users_home) == [".netrc"]
+
+    def test_access_lists_are_kept(self, path: Path) -> None:
+        """Who was let in by name still is, and nobody else."""
+        path.write_bytes(FOREIGN)
+        #: Version 2; owner rw, user 12345 r, group none, mask r, others none (linux/posix_acl_xattr.h).
+        rules = [(1, 6, -1), (2, 4, 12345), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+        access = (2).to_bytes(4, "little") + b"".join(
+            tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + (who & 0xFFFFFFFF).to_bytes(4, "little")
+            for tag, rights, who in rules
+        )
+        os.setxattr(path, "system.posix_acl_access", access)
+        deliver(path, entry())
+        assert os.getxattr(path, "system.posix_acl_access") == access
+        assert path.read_bytes() == block() + FOREIGN
+
+    def test_a_read_only_look(self, path: Path) -> None:
+        """Reading a missing file gives nothing; the fingerprint changes with the file."""
+        sink = NetrcSink(str(path))
+        assert (sink.read(), sink.fingerprint()) == (b"", ())
+        path.write_bytes(b"#a")
+        first = sink.fingerprint()
+        path.write_bytes(b"#ab")
+        assert sink.fingerprint() != first
+        assert sink.read() == b"#ab"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("act", ["read", "check_writable", "deliver"])
+    def test_what_is_no_file(self, path: Path, act: str) -> None:
+        """A folder, a pipe and a link to itself are named, and left alone."""
+
+        def run() -> object:
+            sink = NetrcSink(str(path))
+            return sink.deliver([entry()], {}) if act == "deliver" else getattr(sink, act)()
+
+        path.mkdir()
+        assert refused(run).reason == "is-a-folder"
+        path.rmdir()
+        os.mkfifo(path)
+        assert refused(run).reason == "not-a-file"
+        path.unlink()
+        path.symlink_to(path)
+        assert refused(run).reason == "symlink-loop"
+
+    def test_a_file_without_end(self, path: Path) -> None:
+        """A netrc of more than 16 MiB is none."""
+        path.touch()
+        os.truncate(path, files.LIMIT + 1)
+        assert refused(lambda: deliver(path, entry())).reason == "too-large"
+
+    def test_a_folder_that_is_not_there(self, home: Path) -> None:
+        """The hint makes it."""
+        failure = refused(lambda: deliver(home / "no where" / "netrc", entry()))
+        assert failure.reason == "folder-missing"
+        subprocess.run(failure.hint or "", shell=True, check=True)
+        assert deliver(home / "no where" / "netrc", entry()).changed
+        assert refused(lambda: deliver(home / "no where" / "netrc" / "x", entry())).reason == "folder-missing"
+
+    def test_a_folder_for_others_to_write(self, path: Path) -> None:
+        """It is refused before anything is written, and the hint mends it."""
+        for mode in (0o770, 0o707, 0o1777):
+            path.parent.chmod(mode)
+            failure = refused(lambda: deliver(path, entry()))
+            assert failure.reason == "open-folder"
+            assert refused(NetrcSink(str(path)).check_writable).reason == "open-folder"
+            assert os.listdir(path.parent) == []
+        subprocess.run(failure.hint or "", shell=True, check=True)
+        assert deliver(path, entry()).changed
+
+    def test_a_bad_entry_changes_nothing(self, path: Path) -> None:
+        """A token with a line break is refused, and the file stands."""
+        path.write_bytes(FOREIGN)
+        assert refused(lambda: deliver(path, entry("a\nb"))).reason == "control-character"
+        assert path.read_bytes() == FOREIGN
+        assert os.listdir(path.parent) == [".netrc"]
+
+    @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+    def test_a_temporary_name_that_is_taken(self, path: Path, kind: str) -> None:
+        """What stands under the name that we write and is no file is neither followed, opened nor deleted."""
+        make: dict[str, Callable[[], object]] = {
+            "link": lambda: leftover(path).symlink_to(path.parent / "elsewhere"),
+            "folder": leftover(path).mkdir,
+            "pipe": lambda: os.mkfifo(leftover(path)),
+        }
+        make[kind]()
+        for act in (lambda: deliver(path, entry()), NetrcSink(str(path)).check_writable):
+            failure = refused(act)
+            assert failure.reason == "temporary-taken"
+        assert os.listdir(path.parent) == [leftover(path).name]
+        subprocess.run(failure.hint or "", shell=True, check=True)
+        assert deliver(path, entry()).changed
+
+
+def as_owner(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return as_user(
+        script, *arguments, imports="ctypes, fcntl, pathlib, uvtokend.core.netrc.merge, uvtokend.disk.netrc_sink"
+    )
+
+
+@pytest.fixture
+def users_home(open_folder: Path) -> Iterator[Path]:
+    """A home of the ordinary user that `as_owner` runs as."""
+    home = open_folder / "home"
+    home.mkdir(0o700)
+    if os.geteuid() == 0:
+        os.chown(home, ORDINARY, ORDINARY)
+    yield home
+    home.chmod(0o700)  # or a test's 0 would keep an ordinary user from removing it
+
+
+class TestAsOrdinaryUser:
+    SCRIPT = """
+        import sys
+        from uvtokend.core.model import Entry, Secret
+        from uvtokend.disk.netrc_sink import NetrcSink
+        from uvtokend.errors import DeliveryFailed
+        sink = NetrcSink(sys.argv[1])
+        try:
+            sink.check_writable()
+            print(sink.deliver([Entry("a.example", "aws", Secret("t0"))], {}).changed)
+        except DeliveryFailed as failed:
+            print(failed.reason, failed.hint, sep="|")
+    """
+
+    def test_delivers(self, users_home: Path) -> None:
+        """No right of root is needed, also where the file is 0400."""
+        path = users_home / ".netrc"
+        assert (
+            as_owner("import pathlib, sys; pathlib.Path(sys.argv[1]).write_bytes(b'#x\\n')", str(path)).returncode == 0
+        )
+        path.chmod(0o400)
+        done = as_owner(self.SCRIPT, str(path))
+        assert (done.stdout, done.stderr) == ("True\n", "")
+        assert path.read_bytes() == block() + b"#x\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400
+
+    def test_a_text_that_somebody_else_has_left(self, users_home: Path) -> None:
+        """It was put there while the folder was open to him: not a word of it comes into the netrc."""
+        if os.geteuid() != 0:
+            return  # nobody else can be played
+        path = users_home / ".netrc"
+        planted = b"default login evil password evil\n"
+        for mode in (0o644, 0o744):
+            leftover(path).write_bytes(planted)
+            leftover(path).chmod(mode)
+            os.chown(leftover(path), ORDINARY + 1, ORDINARY + 1)
+            done = as_owner(self.SCRIPT, str(path))
+            assert done.stdout == f"temporary-taken|rm -r {leftover(path)}\n"
+            assert (leftover(path).read_bytes(), path.exists()) == (planted, False)
+
+    def test_a_second_name_of_the_netrc(self, users_home: Path) -> None:
+        """A hard link keeps the old text, which nobody else can read either; the new one is ours alone."""
+        path, second = users_home / ".netrc", users_home / "second"
+        words = (
+            "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_bytes(b'#x\\n'); os.link(p, sys.argv[2])"
+        )
+        assert as_owner(words, str(path), str(second)).returncode == 0
+        path.chmod(0o600)
+        assert as_owner(self.SCRIPT, str(path)).stdout == "True\n"
+        assert (path.read_bytes(), second.read_bytes()) == (block() + b"#x\n", b"#x\n")
+        assert [stat.S_IMODE(one.stat().st_mode) for one in (path, second)] == [0o600, 0o600]
+
+    def test_a_read_only_folder(self, users_home: Path) -> None:
+        """It is named with its mend, the preflight tells it, and nothing is changed."""
+        users_home.chmod(0o500)
+        done = as_owner(self.SCRIPT, str(users_home / ".netrc"))
+        assert done.stdout == f"no-permission|chmod u+rwx {users_home}\n"
+        assert os.listdir(users_home) == []
+
+    def test_a_file_that_may_not_be_read(self, users_home: Path) -> None:
+        """It is named with its mend."""
+        path = users_home / ".netrc"
+        path.write_bytes(b"#x\n")
+        path.chmod(0o000)
+        done = as_owner(self.SCRIPT, str(path))
+        assert done.stdout == f"no-permission|chmod u+rw {path}\n"
+
+    def test_a_folder_of_somebody_else(self, users_home: Path) -> None:
+        """A folder whose owner could put a netrc of his own there is refused; the system's own folders are not."""
+        other = users_home / "other"
+        other.mkdir()
+        if os.geteuid() == 0:
+            os.chown(other, ORDINARY + 1, ORDINARY + 1)
+            done = as_owner(self.SCRIPT, str(other / "netrc"))
+            assert done.stdout == f"open-folder|sudo chown {ORDINARY} {other}\n"
+            other.chmod(0o000)
+            users_home.chmod(0o000)
+            assert as_owner(self.SCRIPT, str(other / "netrc")).stdout == "no-permission|None\n"
+        assert as_owner(self.SCRIPT, "/etc/netrc").stdout == "no-permission|None\n"
+
+
+def in_namespace(setup: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as root of a mount namespace of its own, in which a shell line has mounted something."""
+    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
+    words += [setup + '\nexec "$PY" -c "$SCRIPT" "$@"', "sh", *arguments]
+    environment = {**os.environ, "PY": sys.executable, "SCRIPT": textwrap.dedent(script)}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+
+
+class TestMounts:
+    SCRIPT = """
+        import os, sys
+        from uvtokend.core.model import Entry, Secret
+        from uvtokend.disk.netrc_sink import NetrcSink
+        from uvtokend.errors import DeliveryFailed
+        path, *lengths = sys.argv[1:]
+        sink = NetrcSink(path)
+        for length in lengths:
+            try:
+                sink.check_writable()
+                ours = {"a.example": ()}
+                wanted = [Entry("a.example", "aws", Secret("t" * int(length)))] if int(length) else []
+                done = sink.deliver(wanted, ours)
+                print(done.note is not None, done.changed, sink.read().decode().count("t" * int(length)) > 0)
+            except DeliveryFailed as failed:
+                print(failed.reason)
+        print(sink.read() == b"#x\\n", sorted(os.listdir(os.path.dirname(path))))
+    """
+
+    def test_a_file_that_is_mounted_by_itself(self, path: Path) -> None:
+        """It cannot be renamed over: it is written in place, longer and shorter, and that is said."""
+        path.write_bytes(b"#x\n")
+        path.chmod(0o644)
+        done = in_namespace('mount --bind "$1" "$1"', self.SCRIPT, str(path), "9", "9", "99", "3", "0")
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == [
+            "True True True",
+            "False False True",
+            "True True True",
+            "True True True",
+            "True True True",
+            "True ['.netrc']",
+        ]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_a_mounted_file_in_a_read_only_folder(self, path: Path) -> None:
+        """As under systemd's ProtectHome with ReadWritePaths=%h/.netrc: no file can be made beside it."""
+        path.write_bytes(b"#x\n")
+        setup = 'd=$(dirname "$1"); mount --bind "$d" "$d"; mount --bind "$1" "$1"; mount -o remount,bind,ro "$d"'
+        done = in_namespace(setup, self.SCRIPT, str(path), "9", "0")
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == ["True True True", "True True True", "True ['.netrc']"]
+
+    def test_a_read_only_file_system(self, path: Path) -> None:
+        """It is named, and nothing is tried in place."""
+        path.write_bytes(b"#x\n")
+        setup = 'd=$(dirname "$1"); mount --bind "$d" "$d"; mount -o remount,bind,ro "$d"'
+        done = in_namespace(setup, self.SCRIPT, str(path), "9")
+        assert (done.stdout.splitlines(), done.stderr) == (["read-only", "True ['.netrc']"], "")
+
+    @pytest.mark.parametrize("bind", ["", '\nmount --bind "$1" "$1"'])
+    def test_a_full_disk(self, path: Path, bind: str) -> None:
+        """It is told, the old file stands whole, no file is left beside it, and the next delivery works."""
+        setup = 'd=$(dirname "$1"); mount -t tmpfs -o size=64k,mode=700 none "$d"; printf "#x\\n" > "$1"'
+        setup += '; head -c 53000 /dev/zero > "$d/fill"' + bind
+        done = in_namespace(setup, self.SCRIPT, str(path), "12000", "10", "0")
+        assert done.stderr == ""
+        in_place = bool(bind)
+        assert done.stdout.splitlines() == [
+            "disk-full",
+            f"{in_place} True True",
+            f"{in_place} True True",
+            "True ['.netrc', 'fill']",
+        ]
+
+
+def without_exchange(_one: str, _other: str) -> None:
+    raise OSError(errno.EINVAL, "no exchange here")
+
+
+class TestFallbacks:
+    def test_exchange_of_the_system(self, home: Path) -> None:
+        """The call really exchanges two files, and says what goes wrong."""
+        (home / "a").write_text("1")
+        (home / "b").write_text("2")
+        exchange.swap(str(home / "a"), str(home / "b"))
+        assert ((home / "a").read_text(), (home / "b").read_text()) == ("2", "1")
+        with pytest.raises(FileNotFoundError):
+            exchange.swap(str(home / "a"), str(home / "c"))
+
+    def test_a_file_system_without_exchange(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is renamed over, unless somebody has changed it since it was read."""
+        path.write_bytes(FOREIGN)
+        monkeypatch.setattr(exchange, "swap", without_exchange)
+        assert deliver(path, entry()).changed
+        assert path.read_bytes() == block() + FOREIGN
+        edits = iter([b"#1\n", b"#2\n"])
+
+        def rival(_one: str, _other: str) -> None:
+            with contextlib.suppress(StopIteration):
+                path.write_bytes(path.read_bytes() + next(edits))
+            without_exchange(_one, _other)
+
+        monkeypatch.setattr(exchange, "swap", rival)
+        path.write_bytes(b"")
+        deliver(path, entry("t1"))
+        assert path.read_bytes() == block("t1") + b"#1\n#2\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_file_system_without_links(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A new file is renamed to its name."""
+        monkeypatch.setattr(os, "link", without_exchange)
+        assert deliver(path, entry()).changed
+        assert path.read_bytes() == block()
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_program_that_never_lets_go(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who holds the file open for writing gets his words into the same file: it is written in place."""
+        monkeypatch.setattr(files, "PATIENCE", 0.01)
+        path.write_bytes(b"#1\n")
+        with path.open("ab", buffering=0) as typing:
+            assert deliver(path, entry()) == Delivery(frozenset(), (), None, changed=True)
+            typing.write(b"#2\n")
+        assert path.read_bytes() == block() + b"#1\n#2\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    @pytest.mark.parametrize("cut", [0, 1, 2, 3])
+    @pytest.mark.parametrize("length", [3, 300])
+    def test_a_death_in_the_middle_of_a_write_in_place(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, length: int, cut: int
+    ) -> None:
+        """Whatever mixture of both texts it leaves, the next delivery makes one of them of it: nothing torn stays."""
+        foreign = b"machine x.example login me password mine\r\n" * 40 + b"no last line end"
+        path.write_bytes(foreign)
+        deliver(path, entry("t" * 30))
+        monkeypatch.setattr(files, "PATIENCE", 0.01)
+        real, calls = files.write_all, iter(range(9))
+
+        def write_all(file: int, text: bytes, at: int = 0) -> None:
+            """Die in one of the writes, before it or when half of it is done."""
+            if os.fstat(file).st_ino != path.stat().st_ino or next(calls) != cut // 2:
+                real(file, text, at)
+                return
+            real(file, text[: len(text) // 2 * (cut % 2)], at)
+            raise KeyboardInterrupt
+
+        held = path.open("ab", buffering=0)
+        with held, monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(files, "write_all", write_all)
+            deliver(path, entry("u" * length))
+        deliver(path, entry("v"))
+        assert path.read_bytes() == block("v") + foreign
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_rival_without_end(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After many tries the delivery fails, and the rival's text stands."""
+        path.write_bytes(b"#0\n")
+        real = exchange.swap
+        count = iter(range(1, 10_000))
+
+        def swap(one: str, other: str) -> None:
+            if BEGIN in Path(one).read_bytes():
+                path.write_bytes(b"#%d\n" % next(count))
+            real(one, other)
+
+        monkeypatch.setattr(exchange, "swap", swap)
+        assert refused(lambda: deliver(path, entry())).reason == "busy"
+        assert path.read_bytes() == b"#200\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+
+class TestRivals:
+    """Edits in the very instants of ours, each at the worst moment."""
+
+    def overtake(self, monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) -> None:
+        """Run one step before each exchange, until there are none left."""
+        real = exchange.swap
+        rest = iter(steps)
+
+        def swap(one: str, other: str) -> None:
+            next(rest, lambda: None)()
+            real(one, other)
+
+        monkeypatch.setattr(exchange, "swap", swap)
+
+    def test_between_reading_and_exchange(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The edit comes out of the exchange, goes back, and is edited in its turn."""
+        path.write_bytes(b"#old\n")
+        self.overtake(monkeypatch, lambda: path.write_bytes(b"#new\n"))
+        deliver(path, entry())
+        assert path.read_bytes() == block() + b"#new\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    @pytest.mark.parametrize("by_rename", [True, False])
+    def test_between_exchange_and_undoing(self, path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool) -> None:
+        """Two edits that know nothing of one another are both kept."""
+        path.write_bytes(b"#old\n")
+
+        def second() -> None:
+            text = path.read_bytes() + b"#2\n"
+            if by_rename:
+                (path.parent / "new").write_bytes(text)
+                (path.parent / "new").rename(path)
+            else:
+                path.write_bytes(text)
+
+        self.overtake(monkeypatch, lambda: path.write_bytes(b"#old\n#1\n"), second)
+        deliver(path, entry())
+        assert path.read_bytes() in (block() + b"#old\n#1\n#2\n", block() + b"#old\n#2\n#1\n")
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_twice_in_both_instants(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Four edits in a row, two of them on top of ours: all are kept."""
+        path.write_bytes(b"")
+
+        def add(line: bytes) -> Callable[[], object]:
+            return lambda: path.write_bytes(path.read_bytes() + line)
+
+        self.overtake(monkeypatch, *(add(b"#%d\n" % number) for number in range(4)))
+        deliver(path, entry())
+        assert set(path.read_bytes().split()[8:]) == {b"#0", b"#1", b"#2", b"#3"}
+        assert path.read_bytes().startswith(block())
+
+    def test_a_file_that_goes_away(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is made anew without the text that somebody deleted."""
+        path.write_bytes(b"#old\n")
+        self.overtake(monkeypatch, path.unlink)
+        deliver(path, entry())
+        assert path.read_bytes() == block()
+
+    def test_a_file_that_comes_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A netrc that somebody makes while we make one is not overwritten."""
+        real = os.link
+
+        def link(one: str, other: str) -> None:
+            monkeypatch.setattr(os, "link", real)
+            path.write_bytes(b"#theirs\n")
+            real(one, other)
+
+        monkeypatch.setattr(os, "link", link)
+        deliver(path, entry())
+        assert path.read_bytes() == block() + b"#theirs\n"
+
+    def test_something_that_is_no_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A link that takes the file's place in the last instant goes back to it."""
+        path.write_bytes(b"#old\n")
+
+        def link() -> None:
+            path.unlink()
+            path.symlink_to("other")
+
+        self.overtake(monkeypatch, link)
+        assert refused(lambda: deliver(path, entry())).reason == "symlink-loop"
+        assert os.readlink(path) == "other"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    @pytest.mark.parametrize("by_rename", [True, False])
+    def test_three_hundred_edits(self, path: Path, by_rename: bool) -> None:
+        """A program that adds lines as fast as it can, while we rotate: not one of its lines is lost."""
+        path.write_bytes(b"#first\n")
+        script = """
+            import os, sys, time
+            path, by_rename = sys.argv[1], sys.argv[2] == "True"
+            for number in range(300):
+                with open(path, "rb") as file:
+                    text = file.read()
+                text += b"machine h%d.example login me password mine\\n" % number
+                if by_rename:
+                    with open(path + ".rival", "wb") as file:
+                        file.write(text)
+                    os.rename(path + ".rival", path)
+                else:
+                    with open(path, "r+b") as file:
+                        file.write(text)
+                        file.truncate()
+                with open(path, "rb") as file:
+                    now = file.read()
+                time.sleep(0.002)
+        """
+        rival = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), str(path), str(by_rename)])
+        sink = NetrcSink(str(path))
+        rotations = 0
+        while rival.poll() is None:
+            sink.deliver([entry(f"t{rotations}")], OURS)
+            rotations += 1
+        assert rival.returncode == 0
+        assert rotations
+        sink.deliver([entry("last")], OURS)
+        lines = path.read_bytes().splitlines()
+        assert lines[:3] == block("last").splitlines()
+        lost = [number for number in range(300) if b"machine h%d.example login me password mine" % number not in lines]
+        assert lost == []
+
+
+class TestCrashes:
+    def test_our_own_leftover_goes(self, path: Path) -> None:
+        """A text that never came to its place, whole or half, adds nothing."""
+        path.write_bytes(FOREIGN)
+        leftover(path).write_bytes(block("t1") + FOREIGN[:10])
+        leftover(path).chmod(0o700)
+        deliver(path, entry())
+        assert path.read_bytes() == block() + FOREIGN
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_text_that_came_out_is_merged(self, path: Path) -> None:
+        """The crash came between exchange and comparison: the edit that nobody else has wins over our copy."""
+        path.write_bytes(block("t1") + b"machine x.example login a password old\n#end\n")
+        path.chmod(0o700)
+        leftover(path).write_bytes(block("t0") + b"machine x.example login a password new\n#end\n")
+        NetrcSink(str(path)).check_writable()
+        deliver(path, entry("t2"))
+        lines = path.read_bytes().splitlines()
+        assert lines[:3] == block("t2").splitlines()
+        assert [line.split()[-1] for line in lines[3:5]] == [b"old", b"new"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_an_edit_since_the_crash_wins(self, path: Path) -> None:
+        """Somebody has replaced the file meanwhile: his values come last, and nothing is lost."""
+        path.write_bytes(b"machine x.example login a password new\n")
+        leftover(path).write_bytes(b"machine x.example login a password old\n#gone\n")
+        deliver(path, entry())
+        assert [line.split()[-1] for line in path.read_bytes().splitlines()[3:]] == [b"old", b"#gone", b"new"]
+
+    def test_a_leftover_without_a_netrc(self, path: Path) -> None:
+        """It holds all that there is."""
+        leftover(path).write_bytes(FOREIGN)
+        deliver(path, entry())
+        assert path.read_bytes() == block() + FOREIGN
+
+    def test_an_equal_leftover_goes(self, path: Path) -> None:
+        """The crash came just before the old text was deleted."""
+        path.write_bytes(block() + FOREIGN)
+        leftover(path).write_bytes(FOREIGN)
+        assert not deliver(path, entry()).changed
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_killed_at_any_moment(self, path: Path) -> None:
+        """After each of many sudden deaths the file is whole, foreign text included, and the next start goes on."""
+        foreign = FOREIGN + b"\n" + b"#filler\n" * 500
+        path.write_bytes(foreign)
+        script = """
+            import sys
+            from uvtokend.core.model import Entry, Secret
+            from uvtokend.disk.netrc_sink import NetrcSink
+            sink = NetrcSink(sys.argv[1])
+            number = 0
+            while True:
+                number += 1
+                token = f"{number:04}" * 40
+                wanted = [Entry("a.example", "aws", Secret(token))] if number % 5 else []
+                sink.deliver(wanted, {"a.example": ("aws", "")})
+                if number == 3:
+                    print(flush=True)
+        """
+        dice = random.Random(20260131)
+        for _ in range(30):
+            words = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+            with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+                assert child.stdout is not None
+                child.stdout.readline()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(dice.uniform(0, 0.02))
+                child.send_signal(signal.SIGKILL)
+            text = path.read_bytes()
+            assert text.endswith(foreign)
+            head = text[: -len(foreign)]
+            assert head == b"" or (head.startswith(BEGIN) and len(head.splitlines()) == 3)
+        deliver(path)
+        assert path.read_bytes() == foreign
+        assert os.listdir(path.parent) == [".netrc"]
+
+
+def test_readers_never_see_half_a_file(path: Path) -> None:
+    """A reader that reads all the time sees each text whole."""
+    foreign = b"#filler\n" * 2000
+    path.write_bytes(foreign)
+    stop = threading.Event()
+    torn: list[bytes] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            text = path.read_bytes()
+            if not text.endswith(foreign) or text.count(b"\n") not in (2000, 2003):
+                torn.append(text)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(60):
+        deliver(path, *([entry(f"t{number}")] if number % 3 else []))
+    stop.set()
+    reader.join()
+    assert torn == []

@@ -1,0 +1,187 @@
+"""Many indexes in one daemon: who shares a token, who must not, and what a worker gets to see."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clouds import google
+from clouds.tls import TlsProxy
+from support.example_plugin import install
+from support.waiting import until
+from uvtokend.sandbox.codeartifact import CodeArtifact
+from uvtokend.sandbox.machine import Laptop
+
+#: Notes down all that reached it, and hands out a token that says whom it is for.
+SPY = """
+import json, os, stat, subprocess, time
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+import psutil
+from uvtokend.core.model import Credential, Secret
+from uvtokend.providers.kit.secrets import read_secret
+
+def fetch(request):
+    options = dict(request.options)
+    me, helper = psutil.Process(), psutil.Popen(["sleep", "60"])
+    kinds = {}
+    for number in os.listdir("/dev/fd"):
+        try:
+            kinds[number] = stat.S_IFMT(os.fstat(int(number)).st_mode)
+        except OSError:
+            pass  # the listing's own
+    seen = {
+        "environment": dict(os.environ),
+        "environment at the start": me.environ(),
+        "arguments": me.cmdline(),
+        "a helper's environment": helper.environ(),
+        "request": repr(request),
+        "files": [file.path for file in me.open_files()],
+        "kinds": sorted(set(kinds.values())),
+        "secret": read_secret(options["key"]).reveal(),
+    }
+    with open(options["note"] + ".new", "w") as file:
+        json.dump(seen, file)
+    os.rename(options["note"] + ".new", options["note"])
+    time.sleep(options.get("pause", 0))
+    host, now = urlsplit(request.service).hostname, datetime.now(UTC)
+    token = f"for-{host}-{time.time_ns()}"
+    return Credential("me", Secret(token), now, now + timedelta(hours=1), None, f"me@{host}")
+"""
+
+
+@pytest.fixture
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    """A machine with the spy installed, whose daemon is ended at the end."""
+    with CodeArtifact() as cloud:
+        machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+        site = install(machine.folder / "site", SPY, "spy", "[uvtokend.providers]\nspy = spy:fetch\n")
+        machine.environment["PYTHONPATH"] = os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split()])
+        yield machine
+        machine.stop()
+
+
+def configure(laptop: Laptop, *tables: str) -> None:
+    laptop.config.write_text("\n".join(f"[[index]]\n{table}" for table in tables))
+    laptop.config.chmod(0o600)
+
+
+def tokens(laptop: Laptop) -> dict[str, str]:
+    """Return what Python's own netrc reads: host -> token."""
+    if not laptop.netrc.exists():
+        return {}
+    return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
+
+
+def delivered(laptop: Laptop) -> list[dict[str, Any]]:
+    """Return the indexes of the status once all of them are delivered."""
+
+    def look() -> list[dict[str, Any]]:
+        document = json.loads(laptop.uvtokend("status", "--json").stdout)
+        found: list[dict[str, Any]] = document["indexes"] if document["pid"] else []
+        return found if all(index["delivered"] for index in found) else []
+
+    return list(until(look))
+
+
+def spied(laptop: Laptop, name: str, host: str, more: str = "") -> str:
+    options = f'note = "{laptop.folder / name}", key = {{ env = "SECRET_{name.upper()}" }}'
+    return f"""name = "{name}"\nurl = "https://{host}/simple/"\nprovider = "spy"\nenv = {{ WHO = "only-{name}" }}
+options = {{ {options}{more} }}\n"""
+
+
+def test_a_worker_sees_no_secret_of_another_index(laptop: Laptop) -> None:
+    """Not in its environment, its arguments, its helpers or its open files; its own it sees."""
+    names = ("one", "two", "three")
+    laptop.environment |= {f"SECRET_{name.upper()}": f"secret-of-{name}" for name in names}
+    configure(laptop, *(spied(laptop, name, f"{name}.example") for name in names))
+    laptop.start()
+    delivered(laptop)
+    for name in names:
+        text = (laptop.folder / name).read_text()
+        seen = json.loads(text)
+        assert seen["secret"] == f"secret-of-{name}"
+        assert seen["environment at the start"]["WHO"] == f"only-{name}"
+        others = {word for other in names if other != name for word in (f"secret-of-{other}", f"only-{other}")}
+        assert not [word for word in others if word in text]
+        assert f"secret-of-{name}" not in f"{seen['arguments']} {seen['request']}"
+        assert seen["files"] == []
+        assert not {kind for kind in seen["kinds"] if kind == 0o140000}, "a socket of the daemon's"
+
+
+def test_a_token_is_written_for_its_host_alone(laptop: Laptop) -> None:
+    """Indexes change hosts while their fetches are under way: no host ever gets what was fetched for another."""
+    laptop.environment |= {"SECRET_ONE": "secret-of-one", "SECRET_TWO": "secret-of-two"}
+
+    def place(one: str, two: str) -> None:
+        more = ", pause = 0.2"
+        configure(laptop, spied(laptop, "one", one, more), spied(laptop, "two", two, more))
+
+    def stands(*hosts: str) -> bool:
+        return set(tokens(laptop)) == set(hosts)
+
+    def under_way(host: str) -> bool:
+        note = laptop.folder / "one"
+        return note.exists() and f"https://{host}/" in note.read_text()
+
+    place("a.example", "b.example")
+    laptop.start()
+    until(partial(stands, "a.example", "b.example"))
+    assert laptop.daemon is not None
+    for one, two in [("b.example", "a.example"), ("a.example", "c.example")]:
+        for hosts in ((one, two), (two, one), (one, two)):
+            place(*hosts)
+            laptop.daemon.send_signal(signal.SIGHUP)
+            until(partial(under_way, hosts[0]))
+            assert all(token.startswith(f"for-{host}-") for host, token in tokens(laptop).items())
+        until(partial(stands, one, two))
+        assert all(token.startswith(f"for-{host}-") for host, token in tokens(laptop).items())
+    assert {index["identity"] for index in delivered(laptop)} == {"me@a.example", "me@c.example"}
+
+
+def test_two_profiles_are_two_identities(laptop: Laptop) -> None:
+    """Two indexes on two hosts with two AWS profiles: two tokens, and status shows whose each is."""
+    people = {"alice": "arn:aws:iam::123456789012:user/alice", "build": "arn:aws:iam::123456789012:user/build"}
+    laptop.cloud.identities = {f"AKIA{name.upper()}": arn for name, arn in people.items()}
+    keys = [f"[{name}]\naws_access_key_id = AKIA{name.upper()}\naws_secret_access_key = x\n" for name in people]
+    (laptop.home / "aws").write_text("".join(keys))
+    laptop.configure(**{name: f"https://{name}.example/simple/" for name in people})
+    tables = laptop.config.read_text().split("\n\n")
+    tables = [table.replace('"dev"', f'"{name}"') for name, table in zip(people, tables, strict=True)]
+    laptop.config.write_text("\n\n".join(tables))
+    laptop.start()
+    assert {index["name"]: index["identity"] for index in delivered(laptop)} == people
+    assert laptop.cloud.fetches == 2
+    assert len(set(tokens(laptop).values())) == 2
+
+
+def test_ten_indexes_of_one_google_identity(laptop: Laptop, tmp_path: Path) -> None:
+    """Repositories in ten regions: the real google-auth asks once, and each host gets that one token."""
+    cloud = google.GoogleCloud()
+    key = tmp_path / "key.json"
+    builder = cloud.service_account()
+    key.write_text(json.dumps(builder))
+    hosts = {f"europe-west{number}-python.pkg.dev" for number in range(1, 11)}
+    with TlsProxy(cloud.sites) as proxy:
+        env = f'env = {{ HTTPS_PROXY = "{proxy.url}", REQUESTS_CA_BUNDLE = "{proxy.ca_file}", NO_GCE_CHECK = "true" }}'
+        tables = [
+            f'name = "i{number}"\nurl = "https://{host}/acme/r{number}/simple/"\ncredentials-file = "{key}"\n{env}\n'
+            for number, host in enumerate(sorted(hosts))
+        ]
+        configure(laptop, *tables)
+        laptop.start()
+        found = delivered(laptop)
+        assert len(found) == 10
+        assert {index["identity"] for index in found} == {builder["client_email"]}
+        assert [(host, call.path) for host, call in proxy.calls] == [(google.OAUTH_HOST, "/token")]
+    assert set(tokens(laptop)) == hosts
+    (token,) = set(tokens(laptop).values())
+    assert cloud.valid(token)

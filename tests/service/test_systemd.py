@@ -1,0 +1,95 @@
+"""The user unit under a real ``systemd --user``: started, refreshed, reloaded, killed, refused and stopped.
+
+An ordinary user's manager, with a journal, in namespaces of its own: ``systemd_user.sh`` says how.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import uvtokend
+
+TESTS = Path(__file__).parent
+UNIT = TESTS.parent.parent / "systemd" / "uvtokend.service"
+
+STEPS = """
+set -eu
+echo "user $(id -u)"
+show() { systemctl --user show uvtokend --property="$1" --value; }
+systemd-analyze verify --user --man=no "$HOME/.config/systemd/user/uvtokend.service" 2>&1 | sed "s/^/verify /"
+systemctl --user daemon-reload
+systemctl --user start uvtokend
+echo "type $(show Type) state $(show ActiveState) umask $(show UMask) core $(show LimitCORE)"
+echo "watchdog $(show WatchdogUSec)"
+uvtokend refresh 2>&1
+echo "text $(show StatusText)"
+first=$(show MainPID)
+systemctl --user reload uvtokend
+uvtokend status >/dev/null && echo "reloaded"
+kill -KILL "$first"
+for _ in $(seq 200); do
+  second=$(show MainPID)
+  [ "$second" = 0 ] || [ "$second" = "$first" ] || ! uvtokend status >/dev/null 2>&1 || break
+  sleep 0.1
+done
+echo "restarted $(show NRestarts) state $(show ActiveState)"
+grep -c machine .netrc
+systemctl --user stop uvtokend
+echo "stopped state $(show ActiveState) result $(show Result)"
+uvtokend status >/dev/null 2>&1 || echo "status $?"
+echo "nonsense = 1" >"$HOME/.config/uvtokend/config.toml"
+systemctl --user start uvtokend 2>/dev/null || true
+for _ in $(seq 100); do [ "$(show ActiveState)" != failed ] || break; sleep 0.1; done
+echo "refused state $(show ActiveState) status $(show ExecMainStatus) restarts $(show NRestarts)"
+for _ in $(seq 100); do
+  journalctl --user -u uvtokend >journal 2>&1
+  ! grep -q nonsense journal || break
+  sleep 0.1
+done
+sed "s/^/journal /" journal
+"""
+
+
+@pytest.mark.systemd
+def test_the_unit(tmp_path: Path) -> None:
+    """READY and a STATUS worth reading, restart after a crash with the token kept, none after a bad configuration.
+
+    The journal tells why the configuration was refused, and never a token.
+    """
+    units, binaries, config = (tmp_path / part for part in (".config/systemd/user", ".local/bin", ".config/uvtokend"))
+    for folder in (units / "uvtokend.service.d", binaries, config):
+        folder.mkdir(parents=True)
+    shutil.copy(UNIT, units)
+    (units / "uvtokend.service.d" / "soon.conf").write_text("[Service]\nRestartSec=100ms\n")
+    (binaries / "uvtokend").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m uvtokend "$@"\n')
+    (binaries / "uvtokend").chmod(0o755)
+    (config / "config.toml").write_text(
+        '[[index]]\nname = "corp"\nurl = "https://corp.example/simple/"\nprovider = "command"\n'
+        """command = ["echo", '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}']\n"""
+    )
+    (config / "config.toml").chmod(0o600)
+    code = [sys.base_prefix, sys.prefix, str(Path(uvtokend.__file__).parent.parent)]
+    command = [str(TESTS / "systemd_user.sh"), str(tmp_path), *code, "--", "bash", "-c", STEPS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    said = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "user 54321" in said
+    assert "type notify state active umask 0077 core 0" in said
+    assert "watchdog 1min 40s" in said
+    assert "text 1 of 1 indexes have a valid token" in said
+    assert "reloaded" in said
+    assert "restarted 1 state active" in said
+    assert "stopped state inactive result success" in said
+    assert "status 3" in said
+    assert "refused state failed status 2 restarts 0" in said
+    journal = [line for line in said if line.startswith("journal ")]
+    assert any("nonsense" in line for line in journal)
+    assert not any("s3cr3t" in line for line in said)
+    # it ends with 0 whatever it finds; unknown keys are only told
+    assert [line for line in said if line.startswith("verify ")] == []
