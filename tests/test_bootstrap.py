@@ -46,12 +46,12 @@ def test_wrong_usage(checkout: Path, arguments: tuple[str, ...]) -> None:
     assert "test" in done.stderr
 
 
-@pytest.mark.parametrize(("lacks", "mend"), [("pip", "apt-get install python3-pip"), ("venv", "python3-venv")])
-def test_what_is_missing_is_named(checkout: Path, lacks: str, mend: str) -> None:
+@pytest.mark.parametrize(("lacks", "hint"), [("pip", "apt-get install python3-pip"), ("venv", "python3-venv")])
+def test_what_is_missing_is_named(checkout: Path, lacks: str, hint: str) -> None:
     """A module that the distribution left out is named with what brings it."""
     done = bootstrap(checkout, "demo", lacks=lacks)
     assert done.returncode == 2
-    assert mend in done.stderr
+    assert hint in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(checkout.glob(".venv*"))
 

@@ -496,7 +496,7 @@ def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
     desk.configure(("a", "a.example"))
     desk.run("start")
     done = desk.run("refresh", status=1)
-    assert "  mend: uvtokend adopt a" in done.stdout.splitlines()
+    assert "  fix: uvtokend adopt a" in done.stdout.splitlines()
     assert desk.netrc.read_bytes() == before
     desk.run("adopt", "a")
     desk.run("refresh")

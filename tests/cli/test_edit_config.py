@@ -227,7 +227,7 @@ def test_what_cannot_be_edited_safely_names_an_editor(machine: Machine) -> None:
     )
     configure(machine, text)
     done = run(machine, "remove", "a", status=1)
-    assert f"mend: edit it by hand: ${{EDITOR:-vi}} {machine.config}" in done.stderr
+    assert f"fix: edit it by hand: ${{EDITOR:-vi}} {machine.config}" in done.stderr
     assert machine.config.read_text() == text
 
 
@@ -502,10 +502,10 @@ def test_a_name_that_is_taken(machine: Machine) -> None:
     run(machine, "add", GOOGLE)
     for name in ("b", "company"):
         done = run(machine, "add", GOOGLE, "--name", name, status=2)
-        mend = done.stderr.splitlines()[1].split("mend: uvtokend ")[1].split()
+        hint = done.stderr.splitlines()[1].split("fix: uvtokend ")[1].split()
         assert f"an index called {name!r}" in done.stderr.lower()
-        assert mend[-2:] == ["--name", f"{name}-2"]
-        run(machine, *mend)
+        assert hint[-2:] == ["--name", f"{name}-2"]
+        run(machine, *hint)
 
 
 def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:
@@ -556,7 +556,7 @@ def test_a_token_that_cannot_be_taken_out_is_told(machine: Machine) -> None:
     run(machine, "once")
     folder.chmod(0o777)
     done = run(machine, "remove", "a", status=1)
-    assert f"mend: chmod go-w {folder}" in done.stderr
+    assert f"fix: chmod go-w {folder}" in done.stderr
     assert machine.config.read_text() == config_editor.HEADER
     assert "a.example" in netrc.read_text()
     folder.chmod(0o700)

@@ -63,14 +63,14 @@ def test_what_is_broken_comes_first_with_cause_and_mend() -> None:
     broken = index(health="none", state="blocked", delivered=False, life_left_s=None, refresh_at=None, last_error=ERROR)
     lines = report.status(document(index("good"), broken), NOW).splitlines()
     assert lines[0] == "private-registry: The SSO session of profile dev has ended."
-    assert lines[1] == "  mend: aws sso login --profile dev"
+    assert lines[1] == "  fix: aws sso login --profile dev"
     assert lines[-2].split() == ["private-registry", "none", "-", "blocked"]
 
 
 def test_indexes_with_one_trouble_are_told_together() -> None:
     """Ten indexes behind one login are one trouble, not ten."""
     lines = report.troubles(document(index("a", last_error=ERROR), index("b", last_error=ERROR)), 80, False)
-    assert lines == ["a, b: The SSO session of profile dev has ended.", "  mend: aws sso login --profile dev"]
+    assert lines == ["a, b: The SSO session of profile dev has ended.", "  fix: aws sso login --profile dev"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_indexes_with_one_trouble_are_told_together() -> None:
         ({"delivered": False}, ["x: The token is there, but not delivered yet."]),
         (
             {"state": "retrying", "health": "expired", "delivered": False},
-            ["x: There is no valid token yet.", "  mend: uvtokend refresh x"],
+            ["x: There is no valid token yet.", "  fix: uvtokend refresh x"],
         ),
         ({"last_error": {**ERROR, "hint": None}}, ["x: The SSO session of profile dev has ended."]),
         ({"health": "stale"}, []),
@@ -97,13 +97,13 @@ def test_a_netrc_that_is_broken_is_told_once() -> None:
     assert report.troubles(document(index("a"), delivery=problem), 80, False) == ["The disk is full."]
     error = {**ERROR, "message": "The disk is full.", "hint": "df -h /home"}
     told = report.troubles(document(index("a", last_error=error), delivery=problem), 80, False)
-    assert told == ["a: The disk is full.", "  mend: df -h /home"]
+    assert told == ["a: The disk is full.", "  fix: df -h /home"]
 
 
 def test_without_a_daemon_the_first_line_says_so() -> None:
     """What is known from disk is shown, but nobody may believe that it is being refreshed."""
     lines = report.status(document(index(), pid=None), NOW).splitlines()
-    assert lines[:2] == ["uvtokend is not running: nothing is refreshed.", "  mend: uvtokend start"]
+    assert lines[:2] == ["uvtokend is not running: nothing is refreshed.", "  fix: uvtokend start"]
     assert lines[-1].split() == ["private-registry", "fresh", "8h", "23m", "-"]
     dead = index(health="expired", delivered=False)
     assert report.troubles(document(dead, pid=None), 80, False) == lines[:2]
@@ -143,7 +143,7 @@ def test_it_fits_the_terminal(width: int) -> None:
     long_error = {**ERROR, "message": "A long sentence of many words. " * 5, "hint": "aws sso login " + "x" * 200}
     text = report.status(document(index("n" * 100, last_error=long_error), netrc="/n"), NOW, width)
     lines = text.splitlines()
-    assert f"  mend: {long_error['hint']}" in lines
+    assert f"  fix: {long_error['hint']}" in lines
     sentence = [line for line in lines if "sentence" in line]
     assert all(len(line) <= width + 2 for line in sentence)
     row = next(line for line in lines if "8h 23m" in line)
@@ -190,7 +190,7 @@ def test_events() -> None:
     """An event is one line with its time, level, names, sentence and mend; a broken record is named, not raised."""
     record = {"at": "2026-01-31T08:00:00Z", "level": "error", "event": "x", "names": ["a", "b"], "message": "No."}
     full = {**record, "hint": "do it"}
-    assert report.event(full) == "2026-01-31T08:00:00Z  error    a, b: No.  mend: do it"
+    assert report.event(full) == "2026-01-31T08:00:00Z  error    a, b: No.  fix: do it"
     assert report.event({**record, "names": [], "hint": None}) == "2026-01-31T08:00:00Z  error    No."
     assert "\x1b[31m" in report.event(full, colour=True)
     assert report.event({"at": 1}) == report.event({**full, "names": 3}) == "(a line that is no event)"
@@ -218,4 +218,4 @@ def test_notices_stand_above_the_table_with_their_mends() -> None:
     """What is true of several indexes is said once."""
     notice = {"reason": "ends-soon", "message": "This secret ends in 3 days.", "hint": "put a new one there"}
     text = report.status(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")), NOW)
-    assert text.splitlines()[:3] == ["a, b: This secret ends in 3 days.", "  mend: put a new one there", ""]
+    assert text.splitlines()[:3] == ["a, b: This secret ends in 3 days.", "  fix: put a new one there", ""]

@@ -51,7 +51,7 @@ def test_a_place_is_forgotten() -> None:
     other = state.record(REQUEST, TOKEN, NOW, ("c.example",))
     known = replace(STATE, records=(RECORD, other))
     left = state.without(known, {"a.example", "c.example"})
-    assert left == replace(STATE, records=(replace(RECORD, places=("b.example",)),))
+    assert left == replace(STATE, records=(replace(RECORD, targets=("b.example",)),))
     assert state.without(known, ()) == known
 
 

@@ -128,7 +128,7 @@ def test_a_file_that_others_may_write_is_refused(home: Path, mode: int) -> None:
     path = user_file(home, INDEX.format("a"), mode)
     (problem,) = problems()
     assert problem.file == str(path)
-    subprocess.run(shlex.split(problem.mend), check=True)
+    subprocess.run(shlex.split(problem.hint), check=True)
     assert [index.name for index in configuration.load().indexes] == ["a"]
 
 
@@ -143,7 +143,7 @@ def test_a_mend_can_be_pasted(home: Path, tmp_path: Path) -> None:
     """Whatever the path is called, the command in the message means that path."""
     path = write(tmp_path / "it's $HOME; here.toml", INDEX.format("a"), 0o666)
     (problem,) = problems(str(path))
-    subprocess.run(["/bin/sh", "-c", problem.mend], check=True)
+    subprocess.run(["/bin/sh", "-c", problem.hint], check=True)
     assert configuration.load(str(path)).indexes
 
 
@@ -168,7 +168,7 @@ def test_a_private_group_may_write(
     if trusted:
         assert configuration.load().indexes
     else:
-        assert "chmod go-w" in problems()[0].mend
+        assert "chmod go-w" in problems()[0].hint
 
 
 def test_a_user_that_nobody_knows_has_no_private_group(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_user_that_nobody_knows_has_no_private_group(home: Path, monkeypatch: 
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     user_file(home, "", 0o664)
-    assert "chmod go-w" in problems()[0].mend
+    assert "chmod go-w" in problems()[0].hint
 
 
 @pytest.mark.parametrize(("owner", "believed"), [("mine", True), (0, True), (65534, True), (ORDINARY + 1, False)])
@@ -201,7 +201,7 @@ def test_a_file_of_somebody_else_is_refused(
         assert configuration.load().indexes
     else:
         (problem,) = problems()
-        assert (problem.file, problem.mend) == (str(path), f"sudo chown {os.getuid()} {path}")
+        assert (problem.file, problem.hint) == (str(path), f"sudo chown {os.getuid()} {path}")
 
 
 def load_as(folder: Path, uid: int) -> str:
@@ -211,7 +211,7 @@ def load_as(folder: Path, uid: int) -> str:
         try:
             print(len(config.load(sys.argv[1]).indexes))
         except ConfigError as error:
-            print(*(problem.mend for problem in error.problems), sep=";")
+            print(*(problem.hint for problem in error.problems), sep=";")
     """
     lines = ["tomllib, platformdirs.unix", "from uvtokend.disk import configuration as config"]
     imports = "\n".join([*lines, "from uvtokend.errors import ConfigError"])

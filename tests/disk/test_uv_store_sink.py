@@ -185,9 +185,9 @@ def test_a_foreign_record_is_never_overwritten(sink: UvStoreSink, file: Path, lo
     delivery = sink.deliver([entry()], urls)
     assert delivery.foreign == {ACME}
     assert file.read_bytes() == before
-    mend = delivery.problems[0].mend.split()
-    assert mend[:3] == ["uv", "auth", "logout"]
-    assert uv(file, *mend[2:]).returncode == 0
+    hint = delivery.problems[0].hint.split()
+    assert hint[:3] == ["uv", "auth", "logout"]
+    assert uv(file, *hint[2:]).returncode == 0
     assert not sink.deliver([entry()], urls).foreign
     assert believed(file, ACME) == "token-1"
 
@@ -198,7 +198,7 @@ def test_a_bearer_token_of_somebody_is_told_too(sink: UvStoreSink, file: Path) -
     file.write_text(f'[[credential]]\nservice = "{ACME}"\nscheme = "bearer"\ntoken = "theirs"\n')
     delivery = sink.deliver([entry()], {})
     assert delivery.foreign == {ACME}
-    assert delivery.problems[0].mend == f"take it out of {file}"
+    assert delivery.problems[0].hint == f"take it out of {file}"
 
 
 def test_a_record_without_a_user_name_is_written_directly_and_used(sink: UvStoreSink, file: Path) -> None:

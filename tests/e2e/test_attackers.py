@@ -147,7 +147,7 @@ def test_folders_that_somebody_was_quicker_to_make(laptop: Laptop, kind: str, pl
     variable = {"socket": ("UVTOKEND_SOCKET", ours / "c.sock"), "state": ("XDG_STATE_HOME", shared)}[place]
     done = laptop.run([sys.executable, "-P", "-m", "uvtokend", "run"], env={variable[0]: str(variable[1])})
     assert done.returncode == 1
-    assert "mend: " in done.stderr
+    assert "fix: " in done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(elsewhere) == []
     assert not laptop.netrc.exists()

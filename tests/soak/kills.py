@@ -178,7 +178,7 @@ class _Netrc(_Scene):
         home = folder / "home"
         home.mkdir(mode=0o700)
         super().__init__(folder, dice, "netrc", home / ".netrc", " ".join(filter(None, [shape, place])))
-        self.place = place
+        self.target = place
         self.real = home / "dotfiles" / "netrc" if place == "symlinked" else self.file
         self.foreign = _text(shape, dice)
         self.missing = shape == "missing"
@@ -190,11 +190,11 @@ class _Netrc(_Scene):
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
         self.real.parent.mkdir(mode=0o700, exist_ok=True)
-        if self.place == "symlinked":
+        if self.target == "symlinked":
             self.file.symlink_to("dotfiles/netrc")
         self._write_foreign()
         self.readable = self.missing or _read_by_python(self.real) is not None
-        if self.place == "mounted":
+        if self.target == "mounted":
             beneath = self.state / "netrc"
             shutil.copy(self.real, beneath)
             world.mount("--bind", str(beneath), str(self.real))
@@ -205,7 +205,7 @@ class _Netrc(_Scene):
                 self._write_foreign()
             yield
         finally:
-            if self.place == "mounted":
+            if self.target == "mounted":
                 subprocess.run(["umount", "--lazy", str(self.real)], check=True, capture_output=True)
 
     def _write_foreign(self) -> None:
@@ -229,7 +229,7 @@ class _Netrc(_Scene):
     def watch(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         with self.rival or contextlib.nullcontext():
-            if self.rival or self.place == "mounted" or self.dice.random() < 0.5:
+            if self.rival or self.target == "mounted" or self.dice.random() < 0.5:
                 time.sleep(seconds)
             else:
                 while time.monotonic() < until:
@@ -269,7 +269,7 @@ class _Netrc(_Scene):
         Nothing else can be had there; the next delivery must make it whole.
         """
         texts = (self.text(done), self.text(done + 1))
-        if self.place != "mounted" or found in texts or not mixture(found, *texts):
+        if self.target != "mounted" or found in texts or not mixture(found, *texts):
             return False
         beside = self.real.with_name(f".{self.real.name}.uvtokend")
         return {beside.read_bytes(), beside.with_name(f"{beside.name}.old").read_bytes()} == {*texts}
@@ -291,7 +291,7 @@ class _Netrc(_Scene):
         standing = sorted(os.listdir(self.real.parent))
         if standing != sorted([self.real.name]):
             self.break_law(f"litter: {standing}")
-        if self.place == "symlinked" and not self.file.is_symlink():
+        if self.target == "symlinked" and not self.file.is_symlink():
             self.break_law("the symlink is gone")
 
 

@@ -188,7 +188,7 @@ def _refused(problems: list[dict[str, str]]) -> UvtokendError:
     from uvtokend.errors import ConfigError  # noqa: PLC0415
 
     return ConfigError(
-        [Problem(str(bad["file"]), str(bad["where"]), str(bad["message"]), str(bad["mend"])) for bad in problems]
+        [Problem(str(bad["file"]), str(bad["where"]), str(bad["message"]), str(bad["hint"])) for bad in problems]
     )
 
 

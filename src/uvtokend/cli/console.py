@@ -37,7 +37,7 @@ def complain(error: UvtokendError) -> None:
         text = "\n".join(wrapped(f"uvtokend: {clean(line)}", width(sys.stderr)))
         print(f"{red}{text}{end}", file=sys.stderr)  # noqa: T201
     if error.hint is not None:
-        print(f"  mend: {bold}{clean(error.hint)}{end}", file=sys.stderr)  # noqa: T201
+        print(f"  fix: {bold}{clean(error.hint)}{end}", file=sys.stderr)  # noqa: T201
     sys.stderr.flush()
 
 

@@ -81,13 +81,13 @@ def netrc_path(settings: Settings) -> str:
 
 def _record(index: Index, known: state.State, entries: Mapping[str, Entry]) -> Record | None:
     """Return what is remembered of an index's token, if that very token still stands in its sink."""
-    entry = entries.get(index.place)
+    entry = entries.get(index.target)
     if entry is None:
         return None
     digest = hashlib.sha256(entry.password.reveal().encode()).hexdigest()
     key = state.request_key(index.request)
     for record in known.records:
-        if index.place in record.places and (record.request_key, record.login, record.sha256) == (
+        if index.target in record.targets and (record.request_key, record.login, record.sha256) == (
             key,
             entry.login,
             digest,

@@ -85,7 +85,7 @@ def _show(plan: Plan) -> None:
 
 def _show_one(name: str, candidate: Candidate, what: str) -> None:
     console.out(clean(f"{name}: {candidate.url}") + "\n")
-    console.out(clean(f"    {what}; named in {candidate.place}") + "\n")
+    console.out(clean(f"    {what}; named in {candidate.source}") + "\n")
 
 
 def _say_what_is_done(plan: Plan, target: str) -> None:
@@ -105,7 +105,7 @@ def _say_what_is_done(plan: Plan, target: str) -> None:
 def _warn_of_passwords(found: Iterable[Candidate]) -> None:
     for candidate in dict.fromkeys(found):
         if candidate.credential:
-            console.say(f"A password stands in the URL of an index in {candidate.place}. Write instead:")
+            console.say(f"A password stands in the URL of an index in {candidate.source}. Write instead:")
             console.say(f"    {candidate.line}")
 
 
@@ -141,7 +141,7 @@ def _try(added: Sequence[Index], settings: Settings) -> None:
         else:
             assert isinstance(outcome, Failure)  # noqa: S101 - for the type checker
             console.out(clean(f"{index.name}: {outcome.message}") + "\n")
-            console.out(clean(f"  mend: {outcome.hint}") + "\n" if outcome.hint else "")
+            console.out(clean(f"  fix: {outcome.hint}") + "\n" if outcome.hint else "")
 
 
 async def _fetch_all(requests: Sequence[Request], settings: Settings) -> dict[Request, Outcome]:

@@ -168,7 +168,7 @@ class _StartFailedError(UvtokendError):
     def __init__(self, status: int, said: str) -> None:
         how = f"with status {status}" if status >= 0 else f"by signal {-status}"
         sentence = said.removeprefix("uvtokend: ") or f"it ended {how} and said nothing."
-        message, _, hint = sentence.partition("\n  mend: ")
+        message, _, hint = sentence.partition("\n  fix: ")
         super().__init__(f"The daemon could not start. {message}", hint or None)
         self.exit_status = max(FAILED, status)
         #: Another daemon was quicker, and will answer soon if it is one of this socket.

@@ -15,7 +15,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # It repeats arguments, and one may be a URL with a password in it.
         harmless = re.sub(r"//[^/@\s]*@", "//…@", message)
-        self.exit(USAGE, f"uvtokend: {harmless}\n  mend: {self.prog} --help\n")
+        self.exit(USAGE, f"uvtokend: {harmless}\n  fix: {self.prog} --help\n")
 
 
 def run(args: list[str]) -> int:

@@ -63,7 +63,7 @@ def run(name: str, config_file: str | None) -> int:
             settings = config_editor.edit(config_file, change)
             console.out("".join(f"{clean(line.rstrip())}\n" for line in removals[0].removed.splitlines()))
             console.say(f"Taken out of {target}.")
-            gone = (before or _possible(removals[0].table)) - {index.place for index in settings.indexes}
+            gone = (before or _possible(removals[0].table)) - {index.target for index in settings.indexes}
             if not running:
                 forget(settings, gone)
             seen = not running or config_editor.tell_daemon(settings)
@@ -184,7 +184,7 @@ def _standing(path: str, gone: Set[str]) -> bool:
 def _places(config_file: str | None) -> set[str]:
     """Return where tokens are delivered to; nothing if it is wrong, which may be why an index is to go."""
     try:
-        return {index.place for index in configuration.load(config_file).indexes}
+        return {index.target for index in configuration.load(config_file).indexes}
     except ConfigError:
         return set()
 
@@ -203,7 +203,7 @@ def _possible(table: edit.Table) -> set[str]:
 def _say_what_is_left(gone: Set[str], table: edit.Table, settings: Settings) -> None:
     if gone:
         console.say("No token of it is left.")
-    elif not _possible(table).isdisjoint(index.place for index in settings.indexes):
+    elif not _possible(table).isdisjoint(index.target for index in settings.indexes):
         console.say("Its token stays: another index needs it.")
 
 

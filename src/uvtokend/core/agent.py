@@ -369,7 +369,7 @@ class Agent:
         if event.failure is not None:
             self._delivery_failed(event.sink, before, event.failure, now, event.roll)
             return
-        left = tuple(entry for entry in event.wanted if entry.place not in event.foreign)
+        left = tuple(entry for entry in event.wanted if entry.target not in event.foreign)
         if event.problems and event.problems != before.problems:
             for problem in event.problems:
                 self._report_sink(event.sink, "warning", "sink", str(problem))
@@ -382,10 +382,10 @@ class Agent:
             seen_at=now,
             rival_at=now if event.rival else before.rival_at,
         )
-        removed = {entry.place for entry in before.left or ()} - {entry.place for entry in left} - event.foreign
-        removed &= {index.place for index in self.indexes}  # the others went with their indexes
+        removed = {entry.target for entry in before.left or ()} - {entry.target for entry in left} - event.foreign
+        removed &= {index.target for index in self.indexes}  # the others went with their indexes
         if removed:
-            self._report_places("warning", "removed", removed, "The entry was removed: its token has died.")
+            self._report_targets("warning", "removed", removed, "The entry was removed: its token has died.")
         if event.foreign:
             self._report_foreign()
 
@@ -464,11 +464,11 @@ class Agent:
     def _wanted(self, sink: Sink, now: datetime) -> tuple[Entry, ...]:
         living = {alive.request: alive.credential for alive in self._living(now)}
         entries = {
-            index.place: Entry(index.host, living[index.request].login, living[index.request].password, index.service)
+            index.target: Entry(index.host, living[index.request].login, living[index.request].password, index.service)
             for index in self.indexes
             if index.request in living and index.sink == sink
         }
-        return tuple(entries[place] for place in sorted(entries))
+        return tuple(entries[target] for target in sorted(entries))
 
     def _delivered(self, index: Index, now: datetime) -> bool:
         alive = self.leases[index.request].valid(now)
@@ -520,9 +520,9 @@ class Agent:
             message = "The netrc holds a default entry, which uv takes before any of its own store."
             hint = "delete it, or name the host it is meant for: machine HOST"
             return _delivery_error("foreign-entry", message, hint, first)
-        if index.place in own.foreign:
-            found = next(problem for problem in own.problems if problem.where == index.place)
-            return _delivery_error("foreign-record", found.message, found.mend, own)
+        if index.target in own.foreign:
+            found = next(problem for problem in own.problems if problem.where == index.target)
+            return _delivery_error("foreign-record", found.message, found.hint, own)
         return None
 
     def _last_error(self, index: Index, lease: Lease) -> LastError | None:
@@ -535,7 +535,7 @@ class Agent:
         fatal = next((problem for problem in delivery.problems if problem.fatal), None)
         if fatal is not None:
             message = f"{fatal.file}, {fatal.where}: {fatal.message}."
-            return _delivery_error("netrc-unreadable", message, fatal.mend, delivery)
+            return _delivery_error("netrc-unreadable", message, fatal.hint, delivery)
         if delivery.failure is not None and delivery.failed_at is not None:
             failure = delivery.failure
             return LastError("delivery", failure.reason, failure.message, failure.hint, delivery.failed_at)
@@ -555,12 +555,12 @@ class Agent:
         found: dict[str, tuple[LastError, list[str]]] = {}
         for index in self.indexes:
             if (error := self._foreign(index)) is not None:
-                found.setdefault(index.place, (error, []))[1].append(index.name)
+                found.setdefault(index.target, (error, []))[1].append(index.name)
         for error, names in found.values():
             self._actions.append(Report("error", error.reason, tuple(names), error.message, error.hint))
 
-    def _report_places(self, level: str, event: str, places: Iterable[str], message: str) -> None:
-        names = tuple(index.name for index in self.indexes if index.place in places)
+    def _report_targets(self, level: str, event: str, targets: Iterable[str], message: str) -> None:
+        names = tuple(index.name for index in self.indexes if index.target in targets)
         self._actions.append(Report(level, event, names, message))
 
 

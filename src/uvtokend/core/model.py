@@ -45,18 +45,18 @@ class Problem:
         file: The file as a person would name it.
         where: A key (``index[0].url``) or ``line 12``.
         message: What is wrong, in a sentence.
-        mend: What to do about it.
+        fix: What to do about it.
         fatal: False for a warning: the file still does what it is for.
     """
 
     file: str
     where: str
     message: str
-    mend: str
+    hint: str
     fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.where}: {self.message} ({self.mend})"
+        return f"{self.file}: {self.where}: {self.message} ({self.hint})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Index:
         return isinstance(self.request.option("username"), tuple)
 
     @property
-    def place(self) -> str:
+    def target(self) -> str:
         """Where its credential stands in its sink."""
         return self.service or self.host
 
@@ -205,7 +205,7 @@ class Entry:
     service: str = ""
 
     @property
-    def place(self) -> str:
+    def target(self) -> str:
         """Where it stands in its sink."""
         return self.service or self.host
 
@@ -221,7 +221,7 @@ class Record:
     """
 
     request_key: str
-    places: tuple[str, ...]
+    targets: tuple[str, ...]
     login: str
     sha256: str
     issued_at: datetime

@@ -111,7 +111,7 @@ def _of_index(index: Mapping[str, Any], running: bool) -> tuple[str, str | None]
 def _trouble(sentence: str, hint: str | None, width: int, colour: bool) -> list[str]:
     lines = wrapped(clean(sentence), width)
     if hint is not None:
-        lines.append(f"  mend: {_paint(clean(hint), BOLD, colour)}")
+        lines.append(f"  fix: {_paint(clean(hint), BOLD, colour)}")
     return lines
 
 
@@ -175,7 +175,7 @@ def event(record: Mapping[str, Any], colour: bool = False) -> str:
     """Return one event of the log as a line; a record that is none of ours says so."""
     try:
         names = f"{', '.join(str(name) for name in record['names'])}: " if record["names"] else ""
-        hint = f"  mend: {record['hint']}" if record["hint"] else ""
+        hint = f"  fix: {record['hint']}" if record["hint"] else ""
         level = str(record["level"])
         text = clean(f"{names}{record['message']}{hint}")
         return f"{clean(str(record['at']))}  {_paint(clean(level).ljust(7), _COLOURS.get(level, DIM), colour)}  {text}"

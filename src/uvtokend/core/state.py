@@ -53,17 +53,18 @@ class State:
         """Return host -> login and SHA-256 of the tokens: how an entry of the netrc is known to be ours."""
         known: dict[str, set[tuple[str, str]]] = {}
         for record in self.records:
-            for host in record.places if sink_of(record) == "netrc" else ():
+            for host in record.targets if sink_of(record) == "netrc" else ():
                 known.setdefault(host, set()).add((record.login, record.sha256))
         return known
 
 
-def without(state: State, places: Collection[str]) -> State:
+def without(state: State, targets: Collection[str]) -> State:
     """Return what is known when the entries for some places are gone."""
     shrunk = [
-        replace(known, places=tuple(place for place in known.places if place not in places)) for known in state.records
+        replace(known, targets=tuple(target for target in known.targets if target not in targets))
+        for known in state.records
     ]
-    return replace(state, records=tuple(known for known in shrunk if known.places))
+    return replace(state, records=tuple(known for known in shrunk if known.targets))
 
 
 def request_key(request: Request) -> str:
@@ -72,11 +73,11 @@ def request_key(request: Request) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def record(request: Request, credential: Credential, refresh_at: datetime, places: tuple[str, ...]) -> Record:
+def record(request: Request, credential: Credential, refresh_at: datetime, targets: tuple[str, ...]) -> Record:
     """Return what to remember of a token that was delivered to these places."""
     return Record(
         request_key=request_key(request),
-        places=places,
+        targets=targets,
         login=credential.login,
         sha256=hashlib.sha256(credential.password.reveal().encode()).hexdigest(),
         issued_at=credential.issued_at,
@@ -89,16 +90,16 @@ def record(request: Request, credential: Credential, refresh_at: datetime, place
 
 def sink_of(known: Record) -> Sink:
     """Return the sink that a record's token was delivered to: a service of uv's store is a URL."""
-    return "uv-store" if any("://" in place for place in known.places) else "netrc"
+    return "uv-store" if any("://" in target for target in known.targets) else "netrc"
 
 
 def remember(new: Iterable[Record], former: Iterable[Record]) -> tuple[Record, ...]:
     """Return the new records and the last few of the former ones, latest first, each token once."""
     kept: dict[tuple[tuple[str, ...], str, str], Record] = {}
     for known in (*new, *former):
-        same_places = sum(places == known.places for places, _, _ in kept)
+        same_places = sum(targets == known.targets for targets, _, _ in kept)
         if same_places < KEPT:
-            kept.setdefault((known.places, known.login, known.sha256), known)
+            kept.setdefault((known.targets, known.login, known.sha256), known)
     return tuple(kept.values())
 
 
@@ -143,7 +144,9 @@ def recover(state: State, entries: Mapping[str, Entry], requests: tuple[Request,
     found: Recovered = {}
     for known in state.records:
         request = wanted.get(known.request_key)
-        token = next((entries[place].password for place in known.places if _matches(known, entries.get(place))), None)
+        token = next(
+            (entries[target].password for target in known.targets if _matches(known, entries.get(target))), None
+        )
         if request is None or token is None or (known.expires_at is not None and known.expires_at <= now):
             continue
         credential = Credential(
@@ -169,7 +172,7 @@ def encode(state: State) -> bytes:
     records: list[Json] = [
         {
             "request": known.request_key,
-            "places": list(known.places),
+            "places": list(known.targets),
             "login": known.login,
             "sha256": known.sha256,
             "issued_at": zulu(known.issued_at),
@@ -208,7 +211,7 @@ def _record(raw: dict[str, str | None]) -> Record:
         raise ValueError(raw)
     return Record(
         request_key=str(raw["request"]),
-        places=tuple(str(place) for place in raw["places"] or ()),
+        targets=tuple(str(target) for target in raw["places"] or ()),
         login=str(raw["login"]),
         sha256=str(raw["sha256"]),
         issued_at=issued,

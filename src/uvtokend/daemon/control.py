@@ -186,7 +186,7 @@ def _explained(error: UnknownNamesError | UvtokendError | ValueError) -> tuple[i
         return wire.INVALID_PARAMS, "No index has that name.", {"unknown": [*error.unknown], "known": [*error.known]}
     if isinstance(error, ConfigError):
         problems: list[Json] = [
-            {"file": bad.file, "where": bad.where, "message": bad.message, "mend": bad.mend} for bad in error.problems
+            {"file": bad.file, "where": bad.where, "message": bad.message, "hint": bad.hint} for bad in error.problems
         ]
         return wire.REFUSED, "The configuration is wrong.", {"problems": problems}
     if isinstance(error, UvtokendError):

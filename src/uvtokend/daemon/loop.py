@@ -206,10 +206,10 @@ class Daemon:
         shift = self._clock.shift()
         records = []
         for request, lease in self._agent.leases.items():
-            places = {index.place for index in self._agent.indexes if index.request == request}
-            places &= {entry.place for entry in action.wanted}
-            if places and lease.credential is not None and lease.refresh_at is not None:
-                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(places)))
+            targets = {index.target for index in self._agent.indexes if index.request == request}
+            targets &= {entry.target for entry in action.wanted}
+            if targets and lease.credential is not None and lease.refresh_at is not None:
+                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(targets)))
                 records.append(state.shifted(record, shift))
         return records
 
@@ -227,9 +227,11 @@ class Daemon:
         try:
             self._save(both)
             done = self._write(action, both)
-            written = [known for known in records if not done.foreign.issuperset(known.places)]
-            theirs = [known.places for known in before.records if state.sink_of(known) == action.sink]
-            gone = {place for places in theirs for place in places} - {index.place for index in self._settings.indexes}
+            written = [known for known in records if not done.foreign.issuperset(known.targets)]
+            theirs = [known.targets for known in before.records if state.sink_of(known) == action.sink]
+            gone = {target for targets in theirs for target in targets} - {
+                index.target for index in self._settings.indexes
+            }
             former = state.without(before, gone).records
             self._save(state.State(self._sink.path, state.remember(written, former), created, boot))
         except DeliveryFailed as error:

@@ -292,11 +292,11 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         folder = shlex.quote(os.path.dirname(path))
-        reason, message, mend = "io-error", f"{path}: {os.strerror(error.errno or errno.EIO)}.", f"ls -la {folder}"
+        reason, message, hint = "io-error", f"{path}: {os.strerror(error.errno or errno.EIO)}.", f"ls -la {folder}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, mend = "disk-full", f"df -h {folder}"
+            reason, hint = "disk-full", f"df -h {folder}"
             message = f"There is no room left to write {path}; it is as it was."
         elif error.errno == errno.EROFS:
-            reason, mend = "read-only", f"findmnt -T {folder}"
+            reason, hint = "read-only", f"findmnt -T {folder}"
             message = f"{path} is in a read-only file system."
-        raise DeliveryFailed(reason, message, mend) from error
+        raise DeliveryFailed(reason, message, hint) from error

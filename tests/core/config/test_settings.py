@@ -46,8 +46,8 @@ def read(user: str | bytes, site: str | None = None, **environ: str) -> Settings
 def problems(user: str | bytes, site: str | None = None) -> list[tuple[str, str]]:
     with pytest.raises(ConfigError) as caught:
         read(user, site)
-    assert all(problem.message and problem.mend for problem in caught.value.problems)
-    return [(problem.where, problem.mend) for problem in caught.value.problems]
+    assert all(problem.message and problem.hint for problem in caught.value.problems)
+    return [(problem.where, problem.hint) for problem in caught.value.problems]
 
 
 def test_the_whole_of_it() -> None:
@@ -149,9 +149,9 @@ def test_one_way_to_log_in(options: dict[str, str]) -> None:
 @pytest.mark.parametrize("options", NO_WAYS, ids=str)
 def test_two_ways_are_none(options: dict[str, str]) -> None:
     """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the mend."""
-    ((where, mend),) = problems(jfrog(**options))
+    ((where, hint),) = problems(jfrog(**options))
     assert where == "index[0]"
-    assert mend == "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token"
+    assert hint == "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token"
     both = problems(jfrog(**options) + "\nprofile = 1\nenabled = 7")
     assert [where for where, _ in both] == ["index[0].enabled", "index[0].profile", "index[0]"]
 
@@ -371,9 +371,9 @@ def test_names_must_differ() -> None:
 def test_two_credentials_on_one_host() -> None:
     """A netrc knows hosts only: the way out is named."""
     other = f'[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\nprofile = "b"\n'
-    ((where, mend),) = problems(f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n{other}')
+    ((where, hint),) = problems(f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n{other}')
     assert where == "index[1].url"
-    assert "uv-store" in mend
+    assert "uv-store" in hint
     same = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\n'
     assert len(read(same).indexes) == 2
 
@@ -519,9 +519,9 @@ def test_the_prefix_of_a_record(provider: str, url: str, service: str) -> None:
 def test_mixing_the_sinks_of_one_host_is_an_error() -> None:
     """The netrc would shadow the store."""
     text = table("a", AZURE.format("acme", "f")) + table("b", AZURE.format("acme", "g"), sink="uv-store")
-    ((where, mend),) = problems(text)
+    ((where, hint),) = problems(text)
     assert where == "index[1].url"
-    assert mend == 'write sink = "uv-store" for all indexes on that host, or for none'
+    assert hint == 'write sink = "uv-store" for all indexes on that host, or for none'
 
 
 def test_two_credentials_for_one_record_are_an_error() -> None:

@@ -426,7 +426,7 @@ class TestProblems:
         first, *_ = problems(text, (), "the file")
         assert (first.file, first.where) == ("the file", f"line {line}")
         assert words in first.message
-        assert first.mend
+        assert first.hint
 
     def test_only_what_costs_us_something_is_fatal(self) -> None:
         """An open macro or quote below our block, and a default entry, are warnings."""
@@ -436,7 +436,7 @@ class TestProblems:
     def test_carriage_returns_have_a_mend_of_their_own(self) -> None:
         """Joining words is no help where every line end is wrong."""
         (problem,) = problems(b"machine x login a\r\n# two words\r\n", (), "f")
-        assert "LF line ends" in problem.mend
+        assert "LF line ends" in problem.hint
 
     def test_an_entry_after_ours_shadows_it(self) -> None:
         """Somebody has put a second entry of our host below: the last wins for uv, so that line is named."""

@@ -41,17 +41,17 @@ class Candidate:
     name: str | None
     url: str
     provider: str | None
-    place: str
+    source: str
     credential: bool
     line: str
     user: str = ""
 
 
-def from_document(document: Mapping[str, Json], place: str) -> Iterator[Candidate]:
+def from_document(document: Mapping[str, Json], source: str) -> Iterator[Candidate]:
     """Yield the indexes of one ``uv.toml``, or of the ``tool.uv`` of one ``pyproject.toml``; at most `MOST`."""
     pip = document.get("pip")
     tables = (document, pip) if isinstance(pip, dict) else (document,)
-    return islice((found for table in tables for found in _from_table(table, place)), MOST)
+    return islice((found for table in tables for found in _from_table(table, source)), MOST)
 
 
 def from_environment(environ: Env) -> Iterator[Candidate]:
@@ -87,18 +87,18 @@ def is_member(workspace: Json, folder: str) -> bool:
     return listed("members") and not listed("exclude")
 
 
-def _from_table(table: Mapping[str, Json], place: str) -> Iterator[Candidate]:
+def _from_table(table: Mapping[str, Json], source: str) -> Iterator[Candidate]:
     listed = table.get("index")
     for item in listed if isinstance(listed, list) else []:
         if isinstance(item, dict):
-            yield from _candidate(item.get("name"), item.get("url"), place, lambda url: edit.inline({"url": url}))
-    yield from _candidate(None, table.get("index-url"), place, lambda url: edit.inline({"index-url": url}))
+            yield from _candidate(item.get("name"), item.get("url"), source, lambda url: edit.inline({"url": url}))
+    yield from _candidate(None, table.get("index-url"), source, lambda url: edit.inline({"index-url": url}))
     extra = table.get("extra-index-url")
     for url in extra if isinstance(extra, list) else []:
-        yield from _candidate(None, url, place, lambda url: edit.inline({"extra-index-url": [url]}))
+        yield from _candidate(None, url, source, lambda url: edit.inline({"extra-index-url": [url]}))
 
 
-def _candidate(name: Json, url: Json, place: str, line: Callable[[str], str]) -> Iterator[Candidate]:
+def _candidate(name: Json, url: Json, source: str, line: Callable[[str], str]) -> Iterator[Candidate]:
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
         return
     try:
@@ -113,4 +113,4 @@ def _candidate(name: Json, url: Json, place: str, line: Callable[[str], str]) ->
         credential = parts.password is not None
         user = unquote(parts.username or "")
         kept = user if _USER.fullmatch(user) and not credential else ""
-        yield Candidate(named, bare, provider, place, credential, line(bare), kept)
+        yield Candidate(named, bare, provider, source, credential, line(bare), kept)

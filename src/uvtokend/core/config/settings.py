@@ -137,11 +137,11 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
-    def wrong(self, source: Source, where: str, message: str, mend: str) -> None:
-        self.problems.append(Problem(source.file, where, message, mend))
+    def wrong(self, source: Source, where: str, message: str, hint: str) -> None:
+        self.problems.append(Problem(source.file, where, message, hint))
 
-    def bad(self, value: _Value, message: str, mend: str) -> None:
-        self.wrong(value.source, value.where, message, mend)
+    def bad(self, value: _Value, message: str, hint: str) -> None:
+        self.wrong(value.source, value.where, message, hint)
 
     # ------------------------------------------------------------------------------------------------ the files
 
@@ -179,8 +179,8 @@ class _Reader:
     def unknown(self, raw: Mapping[str, Json], known: Collection[str], source: Source, prefix: str) -> None:
         for key in (key for key in raw if key not in known):
             close = get_close_matches(key, known, 1, 0.5)
-            mend = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
-            self.wrong(source, f"{prefix}{_printable(key)}", "There is no such key.", mend)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+            self.wrong(source, f"{prefix}{_printable(key)}", "There is no such key.", hint)
 
     def merge(self, tables: dict[str, _Table], raw: Json, source: Source) -> None:
         """Lay the indexes of a file over those of the files beneath it, by name."""
@@ -198,8 +198,8 @@ class _Reader:
             table = {key: _Value(value, source, f"{where}.{key}") for key, value in item.items()}
             name = self.name(table, source, where)
             if name in here:
-                mend = f'give one of them another name, say name = "{name}-2"'
-                self.wrong(source, where, f"It is called {name!r}, and so is {here[name]}.", mend)
+                hint = f'give one of them another name, say name = "{name}-2"'
+                self.wrong(source, where, f"It is called {name!r}, and so is {here[name]}.", hint)
                 name = _place(source, where)
             here[name] = where
             self.places[name] = _Value(None, source, where)
@@ -250,11 +250,11 @@ class _Reader:
             self.bad(found, "It is not a URL.", "write the index URL as uv knows it, https://…")
             return None
         if "@" in parts.netloc:
-            mend = "take everything up to the @ out of it, and change the credential if it was one"
-            self.bad(found, "A user or a password stands in the URL.", mend)
+            hint = "take everything up to the @ out of it, and change the credential if it was one"
+            self.bad(found, "A user or a password stands in the URL.", hint)
         elif not parts.netloc.isascii() or not _HOST.fullmatch(hostname(parts)):
-            mend = "letters, digits, '-' and '.' only, as in xn--…"
-            self.bad(found, "Its host is not written as it goes over the wire.", mend)
+            hint = "letters, digits, '-' and '.' only, as in xn--…"
+            self.bad(found, "Its host is not written as it goes over the wire.", hint)
         if parts.scheme == "http" and not is_loopback(hostname(parts)):
             self.bad(found, "A token would go over the wire in clear.", "write https://")
         return text
@@ -264,14 +264,14 @@ class _Reader:
         if found is None:
             recognised = indexes.recognise(url) if url is not None else None
             if url is not None and recognised is None:
-                mend = f'add provider = "…", one of {", ".join(PROVIDERS)}'
-                self.bad(table["url"], "No provider is known for this URL.", mend)
+                hint = f'add provider = "…", one of {", ".join(PROVIDERS)}'
+                self.bad(table["url"], "No provider is known for this URL.", hint)
             return recognised[0] if recognised else None
         if isinstance(found.value, str) and (found.value in PROVIDERS or "options" in table):
             return found.value
         close = get_close_matches(found.value, PROVIDERS, 1, 0.5) if isinstance(found.value, str) else []
-        mend = f"did you mean {close[0]}?" if close else f"one of {', '.join(PROVIDERS)}, or a plug-in with options"
-        self.bad(found, "There is no such provider.", mend)
+        hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(PROVIDERS)}, or a plug-in with options"
+        self.bad(found, "There is no such provider.", hint)
         return None
 
     def sink(self, table: _Table, url: str | None) -> Sink:
@@ -297,8 +297,8 @@ class _Reader:
             elif "\0" in str(found.value[name]):
                 self.wrong(found.source, f"{found.where}.{name}", "No variable can hold a NUL.", "take it out")
             elif _SECRET_VARIABLE.search(name) and not name.endswith("_FILE"):
-                mend = "take it out; set it for the daemon, or let the provider's own files name it"
-                self.wrong(found.source, f"{found.where}.{name}", "A secret would stand in this file.", mend)
+                hint = "take it out; set it for the daemon, or let the provider's own files name it"
+                self.wrong(found.source, f"{found.where}.{name}", "A secret would stand in this file.", hint)
         return {name: self.expand(str(text)) for name, text in found.value.items()}
 
     def options(self, name: str, table: _Table, provider: str, url: str | None) -> dict[str, Frozen]:
@@ -331,9 +331,9 @@ class _Reader:
 
     def unknown_option(self, found: _Value, key: str, provider: str, known: Collection[str]) -> None:
         close = get_close_matches(key, [*known, *_INDEX], 1, 0.5)
-        mend = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
         where = found.where.rpartition(".")[0] + f".{_printable(key)}"
-        self.wrong(found.source, where, f"There is no such key for {provider}.", mend)
+        self.wrong(found.source, where, f"There is no such key for {provider}.", hint)
 
     def plugin_options(self, table: _Table) -> dict[str, Frozen]:
         for key, found in table.items():
@@ -462,7 +462,7 @@ class _Reader:
         for index in found:
             url = tables[index.name]["url"]
             other = hosts.setdefault(index.host, index)
-            same = places.setdefault(index.place, index)
+            same = places.setdefault(index.target, index)
             if other.sink != index.sink:
                 message = f"{index.host} has the sink {other.sink!r} for {other.name!r}, which would shadow the other."
                 self.bad(url, message, 'write sink = "uv-store" for all indexes on that host, or for none')
@@ -470,10 +470,10 @@ class _Reader:
                 continue
             elif index.sink == "netrc":
                 message = f"{index.host} needs another credential for {same.name!r}, and a netrc knows hosts only."
-                mend = 'write sink = "uv-store" for all indexes on that host, or give them the same credential'
-                self.bad(url, message, mend)
+                hint = 'write sink = "uv-store" for all indexes on that host, or give them the same credential'
+                self.bad(url, message, hint)
             else:
-                message = f"{index.place} needs another credential for {same.name!r}, and uv cannot tell them apart."
+                message = f"{index.target} needs another credential for {same.name!r}, and uv cannot tell them apart."
                 self.bad(url, message, "give them the same credential")
 
     # ---------------------------------------------------------------------------------------------- the daemon

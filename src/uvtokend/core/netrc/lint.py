@@ -69,11 +69,11 @@ def problems(text: bytes, hosts: Collection[str], file: str) -> tuple[Problem, .
     ]
     found: dict[tuple[int, str], Problem] = {}
     line, counted = 1, 0
-    for at, message, mend, fatal in sorted(findings, key=lambda finding: finding[0]):
+    for at, message, hint, fatal in sorted(findings, key=lambda finding: finding[0]):
         line += text.count(b"\n", counted, at)
         counted = at
         if len(found) < MOST:
-            found.setdefault((line, message), Problem(file, f"line {line}", message, mend, fatal))
+            found.setdefault((line, message), Problem(file, f"line {line}", message, hint, fatal))
     return tuple(found.values())
 
 
@@ -115,5 +115,5 @@ def _strays(text: bytes, entry: Entry, host: str) -> list[_Finding]:
     """Return words below our block that uv counts to our last entry."""
     end = text.find(END, entry.start, entry.end)
     message = f"this word has no machine before it, so uv counts it to the entry of {host}"
-    mend = "write machine HOST before it, or delete it"
-    return [(start, message, mend, True) for start, _ in entry.parts if start > end >= 0]
+    hint = "write machine HOST before it, or delete it"
+    return [(start, message, hint, True) for start, _ in entry.parts if start > end >= 0]

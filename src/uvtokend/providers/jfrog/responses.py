@@ -87,17 +87,17 @@ def refresh_refused(exchange: Exchange, link: Link, reference: Frozen, proven: b
         proven: There was an access token to ask with.
     """
     host, status = host_of(exchange.url), exchange.status
-    mend = new_pair(reference)
+    hint = new_pair(reference)
     if link.asked_at is not None and status in _REFUSALS and _is_jfrogs(exchange):
         message = (
             f"The refresh of {link.asked_at:%Y-%m-%d %H:%M} UTC was cut short before its answer was on disk. By then "
             f"{host} had given out new tokens, and the refresh token, which works only once, is used up."
         )
-        return login_required("chain-lost", message, mend)
+        return login_required("chain-lost", message, hint)
     if status in {400, 404} and _is_jfrogs(exchange):
         whose = "was used before (it works only once)" if link.number == 0 else "was used by another program"
         message = f"{host} does not know this refresh token: it {whose}, was revoked or has expired."
-        return login_required("refresh-token-refused", message, mend)
+        return login_required("refresh-token-refused", message, hint)
     if status == 401 and not proven:
         message = f"{host} refreshes only for a living access token, and none is known yet."
         return login_required(
@@ -105,11 +105,11 @@ def refresh_refused(exchange: Exchange, link: Link, reference: Frozen, proven: b
         )
     if status == 401:
         message = f"{host} refreshes only for a living access token, and the last one has expired or was revoked."
-        return login_required("login-expired", message, mend)
+        return login_required("login-expired", message, hint)
     if status == 403:
         message = f"{host} does not let this user refresh tokens."
         return rejected("forbidden", message, "ask its administrator about token.allow-refreshable")
-    return rejected("refused", f"{host} refused to refresh the token ({status}).", mend)
+    return rejected("refused", f"{host} refused to refresh the token ({status}).", hint)
 
 
 def new_pair(reference: Frozen) -> str:
