@@ -193,7 +193,7 @@ class ProviderContract:
         """It is refused with a sentence: a mistyped option that has no effect is found by nobody."""
         known = asked(self.works())
         wanted = replace(known, options=tuple(sorted((*known.options, ("no-such-option", 1)))))
-        run = self._ended("worker", wanted)
+        run = self._ended("uvtokend.providers.worker", wanted)
         outcome = wire.decode_answer(run.out)
         refused = isinstance(outcome, Failure) and outcome.kind == "rejected" and outcome.reason not in _UNCLASSIFIED
         _hold(refused, "an option that the provider does not know is not refused as rejected")
