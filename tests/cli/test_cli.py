@@ -166,7 +166,7 @@ def test_help_and_version_are_for_standard_output(desk: Desk) -> None:
     assert desk.run("--version").stdout == f"uvtokend {__version__}\n"
     text = desk.run("--help").stdout
     verbs = ("run", "start", "stop", "restart", "reload", "status", "refresh", "once", "log", "purge", "adopt", "demo")
-    assert all(f"    {verb} " in text for verb in verbs)
+    assert all(f"\n  {verb} " in text for verb in verbs)
     assert "--watch" in desk.run("status", "--help").stdout
 
 
@@ -307,7 +307,7 @@ def test_reload_takes_a_good_configuration_and_refuses_a_bad_one(desk: Desk) -> 
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.configure(("a", "a.example"), ("b", "b.example"))
-    assert "names 2 indexes" in desk.run("reload").stderr
+    assert "Configuration reloaded (2 indexes)." in desk.run("reload").stderr
     desk.config.write_text(desk.config.read_text() + "\n[daemon]\nmax-wrkers = 1\nlog-level = 7\n")
     done = desk.run("reload", status=2)
     assert "max-wrkers" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import shlex
 import tomllib
@@ -24,7 +25,36 @@ from uvtokend.errors import OK, ConfigError, UsageError
 _TEXTS = {"text", "login", "account", "choice", "path"}
 
 
-def run(url: str, name: str | None, assignments: Sequence[str], config_file: str | None) -> int:
+EXAMPLES = (
+    "uvtokend add https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/",
+    (
+        "uvtokend add https://packages.example.com/simple/ --name private --set provider=nexus "
+        "--set username=me --set 'password={ env = \"PACKAGES_PASSWORD\" }'"
+    ),
+)
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("url", metavar="URL", help="the index, as uv knows it")
+    own.add_argument("--name", metavar="NAME", help="as uv knows it (default: derived from the URL)")
+    own.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="a key of the index's table: provider=static, duration=3600, env.NAME=value, "
+        "'password={ env = \"VAR\" }'; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add an index; see `add`."""
+    return add(args.url, args.name, args.assignments, args.config)
+
+
+def add(url: str, name: str | None, assignments: Sequence[str], config_file: str | None) -> int:
     """Write an index down and let the daemon take it up.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from uvtokend.cli import client, console, disk
 from uvtokend.core.netrc.adopt import take_over
 from uvtokend.disk import backups
@@ -10,8 +12,21 @@ from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.errors import OK, DeliveryFailed, NotRunning
 
+EXAMPLES = ("uvtokend adopt private-registry",)
+DETAILS = "The entry is kept in a backup, which `uvtokend purge` restores."
 
-def run(name: str, config: str | None) -> int:
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("name", metavar="NAME", help="the index")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Take over the foreign entries for an index's host; see `adopt`."""
+    return adopt(args.name, args.config)
+
+
+def adopt(name: str, config: str | None) -> int:
     """Take the foreign entries for an index's host out of the netrc, and let the daemon deliver its own.
 
     Args:

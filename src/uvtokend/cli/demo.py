@@ -7,6 +7,7 @@ that was exported once, and fails as soon as that token has died.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -22,7 +23,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
-from uvtokend.cli import console
+from uvtokend.cli import console, parser
 from uvtokend.errors import FAILED, OK, UvtokendError
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
@@ -53,7 +54,21 @@ class Side:
         return len(self.seconds) + self.failures
 
 
-def run(seconds: float) -> int:
+EXAMPLES = ("uvtokend demo", "uvtokend demo --seconds 20")
+DETAILS = "Needs only uv: the cloud and the index are emulators on this machine. Nothing of yours is read or changed."
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("--seconds", metavar="N", type=parser.seconds, default=60.0, help="how long it runs (60)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; see `demo`."""
+    return demo(args.seconds)
+
+
+def demo(seconds: float) -> int:
     """Run the demo.
 
     Args:

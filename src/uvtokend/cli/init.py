@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import shlex
@@ -20,8 +21,29 @@ from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.disk import config_editor, configuration
 from uvtokend.errors import FAILED, OK, UvtokendError
 
+EXAMPLES = ("uvtokend init", "uvtokend init --yes ~/work/project")
+DETAILS = (
+    "Reads uv's own configuration, asks, tries each index once, and adds what is missing. Never overwrites anything."
+)
 
-def run(places: Sequence[str], yes: bool, config_file: str | None) -> int:
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="a project directory, a pyproject.toml or a uv.toml (default: current directory)",
+    )
+    own.add_argument("--yes", action="store_true", help="don't ask")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Set up the indexes that uv knows; see `init`."""
+    return init(args.paths, args.yes, args.config)
+
+
+def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     """Show what uv's configuration names, ask, try each index once, and add what is missing.
 
     Args:

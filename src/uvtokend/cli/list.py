@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from uvtokend.cli import console
 from uvtokend.core.model import Index
 from uvtokend.core.report import INIT, clean
@@ -11,16 +13,19 @@ from uvtokend.errors import OK
 _HEADER = ("INDEX", "ENABLED", "PROVIDER", "SINK", "URL", "FILE")
 
 
-def run(config_file: str | None) -> int:
+EXAMPLES = ("uvtokend list",)
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb: none."""
+
+
+def run(args: argparse.Namespace) -> int:
     """Show a table of the indexes, those that are switched off behind the others.
-
-    Args:
-        config_file: Another configuration file.
-
     Raises:
         ConfigError: The configuration is wrong.
     """
-    settings = configuration.load(config_file)
+    settings = configuration.load(args.config)
     rows = [_row(index, "yes") for index in settings.indexes] + [_row(index, "no") for index in settings.disabled]
     if not rows:
         console.out(f"{INIT}\n")

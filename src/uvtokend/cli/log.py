@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -18,7 +19,20 @@ _LAST = 200
 _PAUSE = 0.25
 
 
-def run(follow: bool) -> int:
+EXAMPLES = ("uvtokend log", "uvtokend log --follow")
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("--follow", action="store_true", help="keep showing new events until interrupted")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the last events; see `log`."""
+    return log(args.follow)
+
+
+def log(follow: bool) -> int:
     """Show the last events.
 
     Args:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 
 from uvtokend.cli import console
 from uvtokend.errors import FAILED, UvtokendError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -49,19 +54,19 @@ def _dispatch(args: list[str]) -> int:
         from uvtokend.cli import parser  # noqa: PLC0415 - see the module's text
 
         return parser.run(args)
-    verb, names, flags, config = hot
+    verb, parsed = hot
     if verb == "status":
         from uvtokend.cli import status  # noqa: PLC0415
 
-        return status.run(names, "--json" in flags, "--watch" in flags, config)
+        return status.run(parsed)
     from uvtokend.cli import refresh  # noqa: PLC0415
 
-    return refresh.run(names, "--json" in flags)
+    return refresh.run(parsed)
 
 
-def _hot(args: list[str]) -> tuple[str, list[str], set[str], str | None] | None:
-    """Return verb, names, flags and configuration file of a hot verb in its usual form, or None."""
-    known = {"status": {"--json", "--watch"}, "refresh": {"--json"}}
+def _hot(args: list[str]) -> tuple[str, Any] | None:
+    """Return a hot verb in its usual form, with its parsed arguments, or None."""
+    flags_of = {"status": {"json", "watch"}, "refresh": {"json"}}
     words: list[str] = []
     flags: set[str] = set()
     config: str | None = None
@@ -73,14 +78,17 @@ def _hot(args: list[str]) -> tuple[str, list[str], set[str], str | None] | None:
                 return None
         elif arg.startswith("--config="):
             config = arg.removeprefix("--config=")
+        elif arg.startswith("--"):
+            flags.add(arg.removeprefix("--"))
         elif arg.startswith("-"):
-            flags.add(arg)
+            return None
         else:
             words.append(arg)
     verb = words[0] if words else ""
-    if verb not in known or not flags <= known[verb]:
+    if verb not in flags_of or not flags <= flags_of[verb]:
         return None
-    return verb, words[1:], flags, config
+    chosen = {flag: flag in flags for flag in flags_of[verb]}
+    return verb, SimpleNamespace(names=words[1:], config=config, **chosen)
 
 
 def _unexpected(error: Exception) -> UvtokendError:

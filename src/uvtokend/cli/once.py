@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-from uvtokend.cli import client, disk, status
+from uvtokend.cli import client, disk, parser, status
 from uvtokend.core import report
 from uvtokend.disk.configuration import load
 from uvtokend.errors import FAILED, OK, NotRunning
 
+EXAMPLES = ("uvtokend once", "uvtokend once private-registry && uv sync")
+DETAILS = "Uses a running daemon if there is one."
 
-def run(names: list[str], config: str | None) -> int:
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    parser.add_names(own)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch what is due; see `once`."""
+    return once(args.names, args.config)
+
+
+def once(names: list[str], config: str | None) -> int:
     """Fetch what is due and deliver it, through a running daemon if there is one.
 
     Args:
@@ -38,8 +52,8 @@ def _through_daemon(names: list[str]) -> tuple[dict[str, Any], int]:
 
 
 def _alone(names: list[str], config: str | None) -> tuple[dict[str, Any], int]:
-    from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
+    from uvtokend.daemon.main import once as fetch_once  # noqa: PLC0415 - the daemon's imports are not small
 
     settings = load(config)
     disk.chosen(settings, names)
-    return once(settings, names)
+    return fetch_once(settings, names)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from uvtokend import paths
-from uvtokend.cli import console, disk, lifecycle
+from uvtokend.cli import console, disk, stop
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.netrc.adopt import restore
@@ -25,7 +26,20 @@ from uvtokend.errors import OK, ConfigError, NotRunning, UvtokendError
 _STATE_FILES = ("state.json", "state.json.new", "events.jsonl", "events.jsonl.1", "daemon.log")
 
 
-def run(config: str | None) -> int:
+EXAMPLES = ("uvtokend purge",)
+DETAILS = "Stops the daemon first. Your netrc is then, to the byte, what it would be without uvtokend."
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb: none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove everything that uvtokend wrote; see `purge`."""
+    return purge(args.config)
+
+
+def purge(config: str | None) -> int:
     """Stop the daemon and remove its entries and files.
 
     Args:
@@ -35,7 +49,7 @@ def run(config: str | None) -> int:
         UvtokendError: Something could not be removed; what remembers it is kept, so that purge can be run again.
     """
     with contextlib.suppress(NotRunning):
-        lifecycle.stop()
+        stop.stop()
     folder = Path(paths.state_folder())
     paths.private_folder(str(folder))  # for the locks, should somebody have taken it away
     known = Store(str(folder)).load()

@@ -6,8 +6,27 @@ from uvtokend.cli import client, status
 from uvtokend.core import report
 from uvtokend.errors import FAILED, OK
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
-def run(names: list[str], as_json: bool) -> int:
+
+EXAMPLES = ("uvtokend refresh", "uvtokend refresh private-registry")
+DETAILS = "Waits until the new tokens are delivered."
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("names", metavar="NAME", nargs="*", help="an index (default: all)")
+    own.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch new tokens; see `refresh`."""
+    return refresh(args.names, args.json)
+
+
+def refresh(names: list[str], as_json: bool) -> int:
     """Let the daemon fetch now, and wait until all is delivered or has failed.
 
     Args:

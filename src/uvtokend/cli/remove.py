@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import time
@@ -35,7 +36,21 @@ class _OfSiteError(UsageError):
         super().__init__(f"{name!r} comes from the site's configuration, {file}, and not from yours.")
 
 
-def run(name: str, config_file: str | None) -> int:
+EXAMPLES = ("uvtokend remove private-registry",)
+DETAILS = "The token is removed from the netrc, or from uv's store, at once."
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("name", metavar="NAME", help="the index")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove an index; see `remove`."""
+    return remove(args.name, args.config)
+
+
+def remove(name: str, config_file: str | None) -> int:
     """Take an index out of the user's file, its token out of the netrc or uv's store, and its record out of the state.
 
     Args:

@@ -14,6 +14,7 @@ from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
 #: Seconds after which a live picture is drawn anew without an event: its times go by.
@@ -21,7 +22,22 @@ _REDRAW = 2.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
-def run(names: list[str], as_json: bool, watch: bool, config: str | None) -> int:
+EXAMPLES = ("uvtokend status", "uvtokend status --watch", "uvtokend status --json private-registry")
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("names", metavar="NAME", nargs="*", help="an index (default: all)")
+    own.add_argument("--json", action="store_true", help="print JSON for machines")
+    own.add_argument("--watch", action="store_true", help="keep showing until interrupted")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the status; see `status`."""
+    return status(args.names, args.json, args.watch, args.config)
+
+
+def status(names: list[str], as_json: bool, watch: bool, config: str | None) -> int:
     """Show the status.
 
     Args:

@@ -1,11 +1,9 @@
-"""``uvtokend start``, ``stop``, ``restart`` and ``reload``."""
+"""``uvtokend start``: the daemon in the background."""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import os
-import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,21 +11,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
 from uvtokend import paths, service
-from uvtokend.cli import client, console
+from uvtokend.cli import client, console, parser
 from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
 
-#: Seconds between two looks at a daemon that starts or ends.
+EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
+
+#: Seconds between two looks at a daemon that starts.
 _PAUSE = 0.03
-#: Seconds that a daemon gets to end by itself, and then after SIGTERM.
-_GRACE = 20.0
 #: The daemon's own output starts anew when it has grown to this.
 _OUTPUT_LIMIT = 64 * 1024
 #: What a daemon says that finds another in its place (`uvtokend.disk.locks`).
 _OWNED = "already has an owner"
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    parser.add_wait(own)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start the daemon."""
+    return start(args.config, args.wait)
 
 
 def start(config_file: str | None, wait: float) -> int:
@@ -61,69 +67,6 @@ def start(config_file: str | None, wait: float) -> int:
     if not settings.indexes:
         console.say("It waits for a configuration. Set one up with: uvtokend init")
     return OK
-
-
-def stop() -> int:
-    """Stop the daemon, and return when it is gone.
-
-    Raises:
-        NotRunning: There is none.
-        UvtokendError: It will not go.
-    """
-    process: psutil.Process | None = None
-    try:
-        with client.Connection() as connection:
-            process = _process(connection.pid)
-            connection.call("stop")
-    except (client.NoAnswerError, client.HungUpError) as error:
-        process = process or _process(_written_pid(f"{paths.socket_file()}.lock"))
-        if process is None and isinstance(error, client.NoAnswerError):
-            message = "The daemon does not answer, and it cannot be told which process it is."
-            raise UvtokendError(message, "pgrep -af uvtokend") from None
-        if process is not None:
-            _end(process.terminate)
-    if process is not None and not _gone(process):
-        _end(process.kill)
-        if not _gone(process):
-            message = f"The daemon (pid {process.pid}) does not end."
-            raise UvtokendError(message, f"ps -o pid,stat,wchan,args -p {process.pid}")
-    console.say("uvtokend is stopped.")
-    return OK
-
-
-def restart(config_file: str | None, wait: float) -> int:
-    """Stop the daemon if it runs, and start it; see `start`. A wrong configuration leaves the old one running.
-
-    Args:
-        config_file: Another configuration file.
-        wait: Seconds to wait for its answer.
-
-    Raises:
-        ConfigError: The configuration is wrong.
-        UvtokendError: The old one will not go, or the new one could not start, and why.
-    """
-    configuration.load(config_file)
-    with contextlib.suppress(NotRunning):
-        stop()
-    return start(config_file, wait)
-
-
-def reload() -> int:
-    """Let the daemon read its configuration again. A bad one is refused whole and the old one stays in force.
-
-    Raises:
-        NotRunning: There is none.
-        ConfigError: The configuration is wrong.
-    """
-    answer = client.call("reload")
-    for notice in answer["notices"]:
-        console.say(notice)
-    count = answer["indexes"]
-    console.say(f"The configuration is in force; it names {count} {'index' if count == 1 else 'indexes'}.")
-    return OK
-
-
-# ----------------------------------------------------------------------------------------------------------- start
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,46 +185,3 @@ def _version(timeout: float = client.SOON) -> Any:
         return client.call("version", timeout=timeout)
     except (NotRunning, client.HungUpError):
         return None
-
-
-# ------------------------------------------------------------------------------------------------------------ stop
-
-
-def _process(pid: int) -> psutil.Process | None:
-    """Return a daemon's process, if it is one; psutil knows it from a later one of the same number.
-
-    Nothing else is ever signalled, whoever may have given the number: a process of another pid namespace is called
-    otherwise here, and a number that was written down may have been given to somebody else meanwhile.
-    """
-    try:
-        process = psutil.Process(pid)
-        words = process.cmdline() if pid and process.uids().real == os.getuid() else []
-    except psutil.Error:
-        return None
-    return process if "run" in words and any(os.path.basename(word) == paths.APP for word in words) else None
-
-
-def _written_pid(lock: str) -> int:
-    """Return the pid that a lock file names, if it was written on this host; else 0, which is no process."""
-    with contextlib.suppress(OSError), open(lock, encoding="utf-8", errors="replace") as file:
-        if named := re.fullmatch(r"pid (\d{1,9}) on (.*)\n", file.read(300)):
-            return int(named[1]) if named[2] == socket.gethostname() else 0
-    return 0
-
-
-def _end(signal: Callable[[], None]) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        signal()
-
-
-def _gone(process: psutil.Process) -> bool:
-    """Wait until a process is gone; one that only waits for its parent to notice counts."""
-    deadline = time.monotonic() + _GRACE
-    while time.monotonic() < deadline:
-        try:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(_PAUSE)
-    return False

@@ -1,0 +1,102 @@
+"""``uvtokend stop``: ends the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+
+import psutil
+
+from uvtokend import paths
+from uvtokend.cli import client, console
+from uvtokend.errors import OK, UvtokendError
+
+EXAMPLES = ("uvtokend stop",)
+DETAILS = "Living tokens stay in the netrc until they expire; `uvtokend purge` removes them."
+
+#: Seconds between two looks at a daemon that ends.
+_PAUSE = 0.03
+#: Seconds that a daemon gets to end by itself, and then after SIGTERM.
+_GRACE = 20.0
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb: none."""
+
+
+def run(_args: argparse.Namespace) -> int:
+    """Stop the daemon."""
+    return stop()
+
+
+def stop() -> int:
+    """Stop the daemon, and return when it is gone.
+
+    Raises:
+        NotRunning: There is none.
+        UvtokendError: It will not go.
+    """
+    process: psutil.Process | None = None
+    try:
+        with client.Connection() as connection:
+            process = _process(connection.pid)
+            connection.call("stop")
+    except (client.NoAnswerError, client.HungUpError) as error:
+        process = process or _process(_written_pid(f"{paths.socket_file()}.lock"))
+        if process is None and isinstance(error, client.NoAnswerError):
+            message = "The daemon does not answer, and it cannot be told which process it is."
+            raise UvtokendError(message, "pgrep -af uvtokend") from None
+        if process is not None:
+            _end(process.terminate)
+    if process is not None and not _gone(process):
+        _end(process.kill)
+        if not _gone(process):
+            message = f"The daemon (pid {process.pid}) does not end."
+            raise UvtokendError(message, f"ps -o pid,stat,wchan,args -p {process.pid}")
+    console.say("uvtokend is stopped.")
+    return OK
+
+
+def _process(pid: int) -> psutil.Process | None:
+    """Return a daemon's process, if it is one; psutil knows it from a later one of the same number.
+
+    Nothing else is ever signalled, whoever may have given the number: a process of another pid namespace is called
+    otherwise here, and a number that was written down may have been given to somebody else meanwhile.
+    """
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline() if pid and process.uids().real == os.getuid() else []
+    except psutil.Error:
+        return None
+    return process if "run" in words and any(os.path.basename(word) == paths.APP for word in words) else None
+
+
+def _written_pid(lock: str) -> int:
+    """Return the pid that a lock file names, if it was written on this host; else 0, which is no process."""
+    with contextlib.suppress(OSError), open(lock, encoding="utf-8", errors="replace") as file:
+        if named := re.fullmatch(r"pid (\d{1,9}) on (.*)\n", file.read(300)):
+            return int(named[1]) if named[2] == socket.gethostname() else 0
+    return 0
+
+
+def _end(signal: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        signal()
+
+
+def _gone(process: psutil.Process) -> bool:
+    """Wait until a process is gone; one that only waits for its parent to notice counts."""
+    deadline = time.monotonic() + _GRACE
+    while time.monotonic() < deadline:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(_PAUSE)
+    return False

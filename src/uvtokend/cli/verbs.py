@@ -1,0 +1,62 @@
+"""The table of the commands: one verb, one file, one row.
+
+To add a verb, write ``cli/<verb>.py`` with
+
+* ``EXAMPLES``: at least one command line that works, for ``uvtokend <verb> --help``;
+* ``arguments(parser)``: add the verb's own arguments (``--config`` is added for every verb);
+* ``run(args) -> int``: do it and return the exit status;
+* optionally ``DETAILS``: what the help says beyond the summary;
+
+and add its row here. A module is imported when its verb is asked for: no verb pays for another's imports. A verb that
+executes a command sets the default ``command=[]``: everything after ``--`` is put there unparsed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One row.
+
+    Args:
+        name: What the user types.
+        module: The file in ``uvtokend.cli``.
+        summary: One line for ``uvtokend --help``, without a final period.
+    """
+
+    name: str
+    module: str
+    summary: str
+
+
+#: The verbs in the order of ``uvtokend --help``, under their headings.
+GROUPS: dict[str, tuple[Verb, ...]] = {
+    "set up": (
+        Verb("init", "init", "find the private indexes that uv knows and add them to config.toml"),
+        Verb("add", "add", "add one index to config.toml"),
+        Verb("remove", "remove", "remove an index from config.toml, and its token"),
+        Verb("list", "list", "show what is configured, and in which file"),
+        Verb("adopt", "adopt", "take over an existing netrc entry for an index's host"),
+        Verb("purge", "purge", "remove everything that uvtokend wrote"),
+    ),
+    "daemon": (
+        Verb("start", "start", "start the daemon and wait for its first tokens"),
+        Verb("stop", "stop", "stop the daemon"),
+        Verb("restart", "restart", "stop the daemon if it runs, and start it"),
+        Verb("reload", "reload", "make the daemon read its configuration again"),
+        Verb("run", "run", "run the daemon in the foreground, as systemd and launchd do"),
+    ),
+    "tokens": (
+        Verb("status", "status", "show what each token is worth, and how to fix what is broken"),
+        Verb("refresh", "refresh", "fetch new tokens now"),
+        Verb("once", "once", "fetch what is due without a daemon, for CI, containers and cron"),
+    ),
+    "help": (
+        Verb("log", "log", "show the last events with their reasons"),
+        Verb("help", "help", "show the reference, or the help of a command"),
+        Verb("demo", "demo", "show uvtokend at work on this machine alone, without a cloud account"),
+    ),
+}
+VERBS: dict[str, Verb] = {verb.name: verb for verbs in GROUPS.values() for verb in verbs}

@@ -1,0 +1,97 @@
+"""The table of the verbs: each row leads to a complete module, and a person who is wrong is shown the way."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import shlex
+from pathlib import Path
+
+import pytest
+
+from uvtokend.cli import help as help_verb
+from uvtokend.cli import main, parser
+from uvtokend.cli.verbs import GROUPS, VERBS
+
+CLI = Path(main.__file__).parent
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_is_complete(name: str) -> None:
+    """A verb brings its arguments, its run function and examples, and its help shows them."""
+    module = importlib.import_module(f"uvtokend.cli.{VERBS[name].module}")
+    assert list(inspect.signature(module.arguments).parameters) == ["own"]
+    assert module.EXAMPLES
+    text = parser.build(name).format_help()
+    assert f"usage: uvtokend {name}" in text
+    for example in module.EXAMPLES:
+        assert example in text
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_example_is_accepted(name: str) -> None:
+    """An example that a person copies is not refused: its words are parsed by the verb's own parser."""
+    for example in importlib.import_module(f"uvtokend.cli.{VERBS[name].module}").EXAMPLES:
+        words = shlex.split(example.partition(" | ")[0].partition(" && ")[0].partition(" > ")[0])
+        assert words[0] == "uvtokend"
+        own = parser.build(name)
+        cut = words.index("--") if own.get_default("command") is not None and "--" in words else len(words)
+        own.parse_args(words[2:cut])
+
+
+def test_every_summary_is_one_short_line() -> None:
+    """`uvtokend --help` fits into 80 columns, and no verb appears twice."""
+    assert all(len(line) <= 80 for line in parser.overview().splitlines())
+    assert sum(len(verbs) for verbs in GROUPS.values()) == len(VERBS)
+    assert [verb.name for verb in VERBS.values() if verb.summary.endswith(".") or verb.summary[0].isupper()] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence", "fix"),
+    [
+        (["statsu"], "Unknown command 'statsu'. Did you mean 'status'?", "uvtokend --help"),
+        (["xyzzy"], "Unknown command 'xyzzy'.", "uvtokend --help"),
+        (["--verson"], "Unknown option '--verson'. Did you mean '--version'?", "uvtokend --help"),
+        (["status", "--jsno"], "Did you mean '--json'?", "uvtokend status --help"),
+        (["status", "-x"], "Unrecognized arguments: -x.", "uvtokend status --help"),
+        (["start", "--wait", "soon"], "'soon' is not a number of seconds", "uvtokend start --help"),
+        (["add", "--set"], "expected one argument", "uvtokend add --help"),
+        (["add", "a", "b", "https://me:hunter2@x.example/"], "//…@x.example", "uvtokend add --help"),
+        (["help", "exit-stauts"], "Did you mean 'exit-status'?", "uvtokend help"),
+    ],
+)
+def test_who_is_wrong_is_shown_the_way(
+    args: list[str], sentence: str, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong usage is status 2, names what was probably meant, and points to the help of that very command."""
+    assert main.main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert err.splitlines()[-1] == f"  fix: {fix}"
+    assert "hunter2" not in err
+
+
+def test_help_lists_its_topics_and_shows_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a topic all are listed with their titles; each is shown as it ships; a command's name shows its help."""
+    topics = help_verb.topics()
+    assert topics
+    assert main.main(["help"]) == 0
+    listed = capsys.readouterr().out
+    for name, file in topics.items():
+        text = file.read_text(encoding="utf-8")
+        title = text.splitlines()[0]
+        assert title.startswith("# ")
+        assert f"  {name}" in listed
+        assert title.removeprefix("# ") in listed
+        assert main.main(["help", name]) == 0
+        assert capsys.readouterr().out == text
+    assert main.main(["help", "status"]) == 0
+    assert "usage: uvtokend status" in capsys.readouterr().out
+
+
+def test_every_module_of_a_verb_has_a_row() -> None:
+    """A verb that nobody can call does not exist: each file with a `run` function is in the table."""
+    modules = {verb.module for verb in VERBS.values()}
+    callable_files = {file.stem for file in CLI.glob("*.py") if "\nEXAMPLES = (" in file.read_text()}
+    assert callable_files == modules
