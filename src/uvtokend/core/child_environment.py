@@ -1,0 +1,158 @@
+"""The environment of a command that `uvtokend exec` runs: which variables carry which credential, and when to refuse.
+
+uv and twine bind some of these variables to nothing but a name, or to nothing at all, so each is set only where it can
+lead to the index's own host:
+
+* ``UV_INDEX_<NAME>_USERNAME`` and ``_PASSWORD`` are bound to the index *name*: uv sends them wherever its configuration
+  says that this name lies. So that place must be ours.
+* ``UV_PUBLISH_USERNAME``, ``UV_PUBLISH_PASSWORD``, ``TWINE_USERNAME`` and ``TWINE_PASSWORD`` are bound to nothing. They
+  are set for one index only, together with the variables that name its upload URL.
+
+Sources: uv's reference of environment variables; twine's documentation, "Environment Variables".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from uvtokend.core import url_match
+from uvtokend.core.model import Env, Secret
+from uvtokend.errors import UsageError
+
+#: Variables that choose a target by a name that uv or twine looks up elsewhere.
+_BY_NAME = ("UV_PUBLISH_INDEX", "TWINE_REPOSITORY")
+_BY_URL = ("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One index and its credential.
+
+    Args:
+        name: As uv knows it.
+        url: The index URL.
+        provider: Whose it is.
+        login: The user name.
+        token: The token.
+    """
+
+    name: str
+    url: str
+    provider: str
+    login: str
+    token: Secret
+
+
+def env_name(name: str) -> str:
+    """Return an index name as it stands in uv's variables.
+
+    uv crates/uv-distribution-types/src/index_name.rs, `to_env_var`: ASCII letters in upper case, digits, else ``_``.
+    """
+    return "".join(each.upper() if each.isascii() and each.isalnum() else "_" for each in name)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of which two need the same variable.
+
+    Raises:
+        UsageError: There are two.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(env_name(name), name)
+        if other != name:
+            message = f"The indexes {other!r} and {name!r} need the same variable, UV_INDEX_{env_name(name)}_PASSWORD."
+            raise UsageError(message, "name only one of them, or rename one in config.toml and in uv's files")
+
+
+def check_uv(name: str, url: str, known: Iterable[tuple[str | None, str, str]]) -> None:
+    """Refuse an index that uv's own configuration knows by the same name at another host.
+
+    Args:
+        name: The index.
+        url: Its URL in config.toml.
+        known: Name, URL and source of each index in uv's configuration here.
+
+    Raises:
+        UsageError: uv would send the token there.
+    """
+    for theirs, elsewhere, source in known:
+        if theirs is not None and env_name(theirs) == env_name(name) and not _same_origin(url, elsewhere):
+            message = (
+                f"In {source}, uv's index {theirs!r} is on the host {_host(elsewhere)}, but the index {name!r} of "
+                f"config.toml is on {_host(url)}: uv would send this token to {_host(elsewhere)}."
+            )
+            raise UsageError(message, f"correct the URL in {source}, or rename one of the two indexes")
+
+
+def check_targets(name: str, upload: str, environ: Env) -> None:
+    """Refuse an environment that already names another place to publish to.
+
+    Args:
+        name: The index.
+        upload: Its upload URL.
+        environ: The environment that the command would inherit.
+
+    Raises:
+        UsageError: A plain ``uv publish`` or ``twine upload`` would take that place, or neither.
+    """
+    others = [key for key in _BY_NAME if environ.get(key, name) not in {"", name}]
+    others += [key for key in _BY_URL if environ.get(key, "").rstrip("/") not in {"", upload.rstrip("/")}]
+    if others:
+        what = f"{others[0]} is set" if len(others) == 1 else f"{' and '.join(others)} are set"
+        message = f"{what} and names another target than the index {name!r}, which publishes to {upload}."
+        raise UsageError(message, f"unset {' '.join(others)}")
+
+
+def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:
+    """Return the environment of the command: the secrets are in it, so nothing else may get it.
+
+    Args:
+        accesses: The indexes with their credentials. For a single one, the variables to publish are set, too.
+        environ: What the command would inherit.
+    """
+    chosen = tuple(accesses)
+    result = dict(environ)
+    for access in chosen:
+        key = f"UV_INDEX_{env_name(access.name)}"
+        result[f"{key}_USERNAME"], result[f"{key}_PASSWORD"] = access.login, access.token.reveal()
+    if len(chosen) == 1 and (upload := upload_url(chosen[0].provider, chosen[0].url)) is not None:
+        login, token = chosen[0].login, chosen[0].token.reveal()
+        for key in _BY_NAME:  # `check_targets` saw that they name this very index; the URL says it for good
+            result.pop(key, None)
+        result |= {"UV_PUBLISH_URL": upload, "UV_PUBLISH_USERNAME": login, "UV_PUBLISH_PASSWORD": token}
+        result |= {"TWINE_REPOSITORY_URL": upload, "TWINE_USERNAME": login, "TWINE_PASSWORD": token}
+    return result
+
+
+#: How the upload URL ends where it is not the index URL without its final ``simple/``.
+#: Azure: learn.microsoft.com, "Publish Python packages with twine". JFrog and GitLab: no slash at the end, in "PyPI
+#: Repositories" and "PyPI packages in the package registry".
+_ENDS: Mapping[str, str] = {"azure-artifacts": "/upload/", "jfrog-artifactory": "", "gitlab": ""}
+
+
+def upload_url(provider: str, url: str) -> str | None:
+    """Return where to publish to an index, or None where nothing can be published.
+
+    Args:
+        provider: Its provider. CodeArtifact, Artifact Registry and Nexus name the index without ``simple/``, and so do
+            the servers that a plug-in, `static` or `command` is likely to be for.
+        url: The index URL.
+    """
+    parts = urlsplit(url)
+    path = "/".join(("", *url_match.root(parts.path)))
+    if provider == "gitlab" and "/groups/" in path:
+        return None  # GitLab's group endpoint lists the packages of its projects; packages are published to a project
+    end = _ENDS.get(provider, "/")
+    return f"{parts.scheme}://{parts.netloc}{path.rstrip('/')}{end}"
+
+
+def _same_origin(one: str, other: str) -> bool:
+    ours, theirs = url_match.question(one), url_match.question(other)
+    return ours is not None and theirs is not None and ours.origin == theirs.origin
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2] or "?"

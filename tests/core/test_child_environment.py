@@ -1,0 +1,133 @@
+"""The variables of `uvtokend exec`: each leads to the index's own host, or there is no command."""
+
+from __future__ import annotations
+
+import pytest
+
+from uvtokend.core import child_environment
+from uvtokend.core.child_environment import Access
+from uvtokend.core.model import Secret
+from uvtokend.errors import UsageError
+
+URL = "https://pkgs.example.com/acme/simple/"
+UPLOAD = "https://pkgs.example.com/acme/"
+ACCESS = Access("my-index.2", URL, "static", "me", Secret("t0ken"))
+
+
+def test_names_become_variables_as_in_uv() -> None:
+    """Letters in upper case, digits, and an underscore for all else."""
+    assert child_environment.env_name("my-index.2_x") == "MY_INDEX_2_X"
+
+
+def test_one_index_gets_the_variables_to_publish() -> None:
+    """A single index has its credential in uv's and twine's variables, always together with its own upload URL."""
+    found = child_environment.environment([ACCESS], {"PATH": "/bin", "UV_PUBLISH_INDEX": "my-index.2"})
+    assert found == {
+        "PATH": "/bin",
+        "UV_INDEX_MY_INDEX_2_USERNAME": "me",
+        "UV_INDEX_MY_INDEX_2_PASSWORD": "t0ken",
+        "UV_PUBLISH_URL": UPLOAD,
+        "UV_PUBLISH_USERNAME": "me",
+        "UV_PUBLISH_PASSWORD": "t0ken",
+        "TWINE_REPOSITORY_URL": UPLOAD,
+        "TWINE_USERNAME": "me",
+        "TWINE_PASSWORD": "t0ken",
+    }
+
+
+def test_two_indexes_get_none_to_publish() -> None:
+    """With two, nothing says which one to publish to."""
+    other = Access("b", "https://b.example/simple/", "static", "you", Secret("other"))
+    found = child_environment.environment([ACCESS, other], {})
+    assert sorted(found) == [
+        "UV_INDEX_B_PASSWORD",
+        "UV_INDEX_B_USERNAME",
+        "UV_INDEX_MY_INDEX_2_PASSWORD",
+        "UV_INDEX_MY_INDEX_2_USERNAME",
+    ]
+
+
+def test_two_names_with_the_same_variable_are_refused() -> None:
+    """Either credential would shadow the other's."""
+    child_environment.check_names(["a", "b", "a"])
+    with pytest.raises(UsageError, match=r"'a-b' and 'a\.b'.*UV_INDEX_A_B_PASSWORD"):
+        child_environment.check_names(["a-b", "c", "a.b"])
+
+
+@pytest.mark.parametrize("url", ["https://evil.example/acme/simple/", "http://pkgs.example.com/acme/", "nonsense"])
+def test_a_name_that_uv_knows_elsewhere_is_refused(url: str) -> None:
+    """uv sends these variables wherever its configuration puts the name, in whatever spelling."""
+    known = [(None, url, "x"), ("other", url, "x"), ("MY_INDEX-2", url, "pyproject.toml")]
+    child_environment.check_uv("my-index.2", URL, known[:2])
+    child_environment.check_uv("my-index.2", URL, [("my-index.2", "https://PKGS.example.com:443/other/", "uv.toml")])
+    with pytest.raises(UsageError, match=r"In pyproject\.toml, .*'MY_INDEX-2'"):
+        child_environment.check_uv("my-index.2", URL, known)
+
+
+def test_no_password_of_uvs_configuration_is_repeated() -> None:
+    """A URL there may have a password in it."""
+    with pytest.raises(UsageError) as caught:
+        child_environment.check_uv("a", URL, [("a", "https://u:hunter2@evil.example/", "uv.toml")])
+    assert "hunter2" not in caught.value.message
+    assert "evil.example" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"UV_PUBLISH_URL": "https://evil.example/"},
+        {"TWINE_REPOSITORY_URL": "https://evil.example/"},
+        {"UV_PUBLISH_INDEX": "other"},
+        {"TWINE_REPOSITORY": "other"},
+    ],
+)
+def test_another_target_is_refused(environ: dict[str, str]) -> None:
+    """A plain `uv publish` or `twine upload` would send the token there, or the package to the wrong place."""
+    with pytest.raises(UsageError) as caught:
+        child_environment.check_targets("a", UPLOAD, environ)
+    assert caught.value.hint == f"unset {next(iter(environ))}"
+
+
+def test_two_other_targets_are_named_at_once() -> None:
+    """One command takes all of them away."""
+    environ = {"UV_PUBLISH_URL": "https://e.example/", "TWINE_REPOSITORY": "other"}
+    with pytest.raises(UsageError) as caught:
+        child_environment.check_targets("a", UPLOAD, environ)
+    assert caught.value.hint == "unset TWINE_REPOSITORY UV_PUBLISH_URL"
+
+
+def test_the_same_target_is_fine() -> None:
+    """So is an empty variable, which uv and twine take for an unset one."""
+    same = {"UV_PUBLISH_URL": UPLOAD[:-1], "UV_PUBLISH_INDEX": "a", "TWINE_REPOSITORY": ""}
+    child_environment.check_targets("a", UPLOAD, same)
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "upload"),
+    [
+        ("aws-codeartifact", "https://a-1.d.codeartifact.eu-west-1.amazonaws.com/pypi/r/simple/", "…/pypi/r/"),
+        ("google-artifact-registry", "https://europe-python.pkg.dev/p/r/simple/", "…/p/r/"),
+        (
+            "azure-artifacts",
+            "https://pkgs.dev.azure.com/o/p/_packaging/f/pypi/simple/",
+            "…/o/p/_packaging/f/pypi/upload/",
+        ),
+        ("jfrog-artifactory", "https://a.jfrog.io/artifactory/api/pypi/r/simple", "…/artifactory/api/pypi/r"),
+        ("nexus", "https://n.example/repository/r/simple", "…/repository/r/"),
+        ("gitlab", "https://gitlab.com/api/v4/projects/7/packages/pypi/simple", "…/api/v4/projects/7/packages/pypi"),
+        ("static", "http://127.0.0.1:8080/simple/", "…/"),
+        ("acme", "https://acme.example/x", "…/x/"),
+    ],
+)
+def test_where_each_provider_takes_uploads(provider: str, url: str, upload: str) -> None:
+    """The upload URL is on the index's own host, at the path that the provider documents."""
+    origin = "/".join(url.split("/")[:3])
+    assert child_environment.upload_url(provider, url) == f"{origin}{upload[1:]}"
+
+
+def test_a_gitlab_group_takes_no_uploads() -> None:
+    """Its endpoint only lists what its projects hold, so no variable to publish is set."""
+    url = "https://gitlab.com/api/v4/groups/7/-/packages/pypi/simple"
+    access = Access("g", url, "gitlab", "u", Secret("t"))
+    assert child_environment.upload_url("gitlab", url) is None
+    assert sorted(child_environment.environment([access], {})) == ["UV_INDEX_G_PASSWORD", "UV_INDEX_G_USERNAME"]

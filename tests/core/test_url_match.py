@@ -1,0 +1,157 @@
+"""Which index a URL belongs to: exactly those below it, on its own host, read in one way only."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import url_match
+from uvtokend.core.indexes import hostname
+from uvtokend.core.model import Index, Request
+
+
+def index(name: str, url: str, request: str = "") -> Index:
+    return Index(name, url, hostname(urlsplit(url)), "static", Request("static", request or name))
+
+
+INDEXES = (
+    index("root", "https://root.example/simple/"),
+    index("team", "https://h.example/acme/pypi/team/simple/"),
+    index("wide", "https://h.example/acme/", "wide"),
+    index("deep", "https://h.example/acme/pypi/", "deep"),
+    index("port", "https://h.example:8443/acme/simple"),
+    index("one", "https://twins.example/one/simple/", "twins"),
+    index("two", "https://twins.example/two/simple/", "twins"),
+    index("local", "http://127.0.0.1:8080/a/simple/"),
+    index("six", "http://[::1]:8080/simple/"),
+    index("odd", "https://odd.example/a/../b/simple/"),
+)
+
+
+def names(url: str) -> list[str]:
+    asked = url_match.question(url)
+    return [] if asked is None else [found.name for found in url_match.matching(asked, INDEXES)]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://root.example/simple/", ["root"]),
+        ("https://root.example/files/alpha-1.whl?x=1#sha256=2", ["root"]),
+        ("https://ROOT.Example:443/simple/", ["root"]),
+        ("HTTPS://root.example", ["root"]),
+        ("https://aws@root.example/simple/", ["root"]),
+        ("https://h.example/acme/pypi/team/simple/alpha/", ["team", "deep", "wide"]),
+        ("https://h.example/acme/pypi/team", ["team", "deep", "wide"]),
+        ("https://h.example/acme/pypi/teams/simple/", ["deep", "wide"]),
+        ("https://h.example/acme/other", ["wide"]),
+        ("https://h.example:8443/acme/simple/alpha/", ["port"]),
+        ("http://127.0.0.1:8080/a/simple/", ["local"]),
+        ("http://[::1]:8080/simple/", ["six"]),
+    ],
+)
+def test_the_longest_prefix_comes_first(url: str, expected: list[str]) -> None:
+    """Scheme, host and port are equal, the path begins with whole segments, and the longest one wins."""
+    assert names(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h.example/",
+        "https://h.example/acm",
+        "https://h.example/acmeshop/simple/",
+        "https://h.example.evil.example/acme/",
+        "https://evil.example/h.example/acme/",
+        "https://h.example@evil.example/acme/",
+        "https://xh.example/acme/",
+        "https://h.example./acme/",
+        "http://h.example/acme/",
+        "ftp://h.example/acme/",
+        "//h.example/acme/",
+        "file:///acme/",
+        "https://h.example:80/acme/",
+        "https://h.example:8444/acme/",
+        "https://h.example:99999/acme/",
+        "https://h.example:x/acme/",
+        "https://[h.example/acme/",
+        "https:///acme/",
+        "https://h.example/acme/../secret/",
+        "https://h.example/acme/./x",
+        "https://h.example/acme/%2e%2E/secret/",
+        "https://h.example/acme/.%2e/secret/",
+        "https://h.example/acme/x%2fy",
+        "https://h.example/acme/x%5Cy",
+        "https://h.example/acme\\..\\x",
+        "https://h.example\\@evil.example/acme/",
+        "https://h.example/acme/ x",
+        "https://h.example/acme/\nx",
+        "https://h.ex\tample/acme/",
+        "https://h.example/acme/\x00",
+        "https://hé.example/acme/",
+        "https://h%2eexample/acme/",
+        "https://h.example//acme/",
+        "https://odd.example/b/simple/",
+        "https://odd.example/a/",
+        "https://h.example/acme/" + "x" * url_match.LIMIT,
+        "",
+    ],
+)
+def test_anything_else_matches_nothing(url: str) -> None:
+    """Another host, scheme or port, part of a segment, and whatever can be read in two ways: no token for it."""
+    assert names(url) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("root.example", ["root"]),
+        ("ROOT.example:443", ["root"]),
+        ("twins.example", ["one"]),
+        ("h.example", []),
+        ("h.example:8443", ["port"]),
+        ("127.0.0.1:8080", []),
+        ("http://127.0.0.1:8080", ["local"]),
+        ("http://127.0.0.1:8080/", ["local"]),
+        ("http://[::1]:8080", ["six"]),
+        ("http://root.example", []),
+        ("root.example/", []),
+        ("root.example/simple/", []),
+        ("aws@root.example", []),
+        ("root.example.", []),
+        ("root.example:444", []),
+        ("evil.example", []),
+        (":443", []),
+    ],
+)
+def test_a_bare_host_needs_one_credential(host: str, expected: list[str]) -> None:
+    """A bare host means https, and is answered only where every index on it shares one credential."""
+    assert names(host) == expected
+
+
+def test_two_credentials_on_a_loopback_host() -> None:
+    """Where they differ, a loopback URL without a path is read as any other URL."""
+    indexes = (index("r", "http://localhost:1/simple/"), index("s", "http://localhost:1/s/simple/"))
+    asked = url_match.question("http://localhost:1/")
+    assert asked is not None
+    assert url_match.matching(asked, indexes) == indexes[:1]
+
+
+def test_the_user_in_a_url_is_read() -> None:
+    """What stands before the @ must be the login, so it is handed on, decoded; a password is nobody's business."""
+    asked = url_match.question("https://a%40b:pw@h.example/acme/")
+    assert asked is not None
+    assert asked.user == "a@b"
+    assert "pw" not in repr(asked)
+
+
+@given(st.text(), st.text(alphabet="/.%2efF5cC\\@:?#a "))
+def test_no_text_leads_to_another_origin(text: str, tail: str) -> None:
+    """Whatever is asked, an answer's index has the very origin that Python's own parser sees in the question."""
+    for url in (text, f"https://h.example{tail}", f"https://h.example/acme/{text}{tail}"):
+        for name in names(url):
+            found = next(each for each in INDEXES if each.name == name)
+            assert urlsplit(url if "://" in url else f"https://{url}").hostname == urlsplit(found.url).hostname
