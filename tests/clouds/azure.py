@@ -1,8 +1,8 @@
 """A loopback Azure: Entra's token endpoint, Azure DevOps' token service and package host, and a machine's identity.
 
 Serve `sites` through `clouds.tls.TlsProxy` and `machine` through a plain `uvtokend.sandbox.web.Server` (for
-``AZURE_POD_IDENTITY_AUTHORITY_HOST`` or ``IDENTITY_ENDPOINT``). Each answer names where it was seen or is documented;
-what rests on no evidence says so.
+``AZURE_POD_IDENTITY_AUTHORITY_HOST`` or ``IDENTITY_ENDPOINT``). Each answer names where it was seen or documented;
+answers without evidence say so.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from clouds.issuer import Issuer, Token
+from uvtokend.sandbox.index import PackageIndex
+from uvtokend.sandbox.registries import AZURE
 from uvtokend.sandbox.web import Answer, Call, Site
 
 Endpoint = Literal["login", "packages", "session", "machine"]
@@ -26,8 +29,21 @@ PACKAGES_HOST = "pkgs.dev.azure.com"
 SECURITY_HOST = "vssps.dev.azure.com"
 #: Azure DevOps in every tenant (its documentation, "Use Microsoft Entra tokens").
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
-ORGANISATION = "sandbox"
+ORGANIZATION = "sandbox"
 PERSON = "person@example.com"
+#: The feed: laid out as the loopback index knows Azure's, but in our organization.
+FEED = replace(
+    AZURE,
+    **{
+        name: getattr(AZURE, name).replace("/acme/", f"/{ORGANIZATION}/")
+        for name in ("root", "upload", "files", "path")
+    },
+)
+#: What Entra issues tokens for, besides Azure DevOps: az asks for Azure's management, whose identifier ends in a slash
+#: (azure-cli ``_profile.py`` and ``cloud.py``).
+RESOURCES = (RESOURCE, "https://management.core.windows.net/", "https://management.azure.com")
+#: Scopes that do not name a resource (OpenID Connect Core 1.0).
+_OPENID = frozenset({"openid", "profile", "offline_access", "email"})
 #: azure-cli's own application (its source, ``AZURE_CLI_CLIENT_ID``).
 CLI_CLIENT = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 _NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -72,6 +88,11 @@ SIGN_IN = Answer(302, b"", {"Location": "https://spsprodweu1.vssps.visualstudio.
 SIGN_IN_PAGE = Answer(
     203, b"<html><title>Azure DevOps Services | Sign In</title></html>", {"Content-Type": "text/html"}
 )
+#: Text: the sentence as users quote it; that it comes as 401 and as 403: two users each.
+POLICY = (
+    "VS403463: The conditional access policy defined by your Microsoft Entra administrator has failed because the "
+    "client network/proxy was not connected."
+)
 #: A network's login page.
 PORTAL = Answer(200, b"<html>Welcome to our WLAN</html>", {"Content-Type": "text/html; charset=utf-8"})
 
@@ -80,15 +101,18 @@ class AzureCloud(Issuer[Endpoint]):
     """See the module's text.
 
     Attributes:
-        tenant: The tenant that the organisation belongs to.
-        life: Seconds that a new Entra token lives; 3599 in all seven recordings of azure-sdk-for-js.
-        session_life: Seconds that a session token lives where nothing is asked for (artifacts-credprovider: 4 h).
-        session_limit: Seconds that may be asked for (artifacts-credprovider: 24 h).
-        machine_life: Seconds that a managed identity's token lives (Entra documentation: 24 h).
-        machine_clients: The client ids of this machine's identities; the first is its own. Empty: it has none.
+        tenant: The tenant that the organization belongs to.
+        life: Seconds that a new Entra token is valid; 3599 in all seven recordings of azure-sdk-for-js.
+        session_life: Seconds that a session token is valid if the request names no end (artifacts-credprovider: 4 h).
+        session_limit: The most seconds that a request may ask for (artifacts-credprovider: 24 h).
+        machine_life: Seconds that a managed identity's token is valid (Entra documentation: 24 h).
+        machine_clients: The client ids of this machine's identities. Empty: it has none.
+        machine_default: The first of them is used if the request names none; otherwise it must name one.
         assertions: The federated tokens that Entra accepts for the workload.
-        personal: The organisation belongs to a personal Microsoft account and to no tenant.
-        identity_header: What ``X-IDENTITY-HEADER`` has to be (``IDENTITY_HEADER``).
+        personal: The organization belongs to a personal Microsoft account and to no tenant.
+        identity_header: What ``X-IDENTITY-HEADER`` must be (``IDENTITY_HEADER``).
+        feed: What the package host serves to a good credential; None for a feed without packages.
+        unsaved: Packages that the feed lists but has not saved from upstream.
     """
 
     def __init__(self, life: float = 3599) -> None:
@@ -99,21 +123,27 @@ class AzureCloud(Issuer[Endpoint]):
         self.session_limit = 24 * 3600.0
         self.machine_life = 86399.0
         self.machine_clients = [str(uuid.uuid4())]
+        self.machine_default = True
         self.assertions: set[str] = set()
         self.personal = False
         self.identity_header = secrets.token_urlsafe(24)
+        self.feed: PackageIndex | None = None
+        self.unsaved: set[str] = set()
         self._clients: dict[str, str] = {}
+        self._scopes: dict[str, set[str]] = {}
+        self._elsewhere: set[str] = set()
+        self._devices: dict[str, str | None] = {}
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The hosts that this Azure stands for, each with what answers its calls."""
+        """The hosts that this Azure emulates, each with what answers its calls."""
         packages, session = self.guarded("packages", self._packages), self.guarded("session", self._security)
         return {
             LOGIN_HOST: self.guarded("login", self._login),
             PACKAGES_HOST: packages,
-            f"{ORGANISATION}.pkgs.visualstudio.com": packages,
+            f"{ORGANIZATION}.pkgs.visualstudio.com": packages,
             SECURITY_HOST: session,
-            f"{ORGANISATION}.vssps.visualstudio.com": session,
+            f"{ORGANIZATION}.vssps.visualstudio.com": session,
         }
 
     @property
@@ -122,17 +152,29 @@ class AzureCloud(Issuer[Endpoint]):
         return self.guarded("machine", self._machine)
 
     def kind(self, token: str) -> str:
-        """Return what a token is: ``user`` or ``app`` (both of Entra), or ``session``."""
+        """Return what a token is: ``user`` or ``app`` (both from Entra), or ``session``."""
         return self._tokens[token].kind
 
+    def scopes(self, token: str) -> set[str]:
+        """Return the scopes of a session token."""
+        return self._scopes[token]
+
+    def opens(self, token: str) -> bool:
+        """Tell whether Azure DevOps accepts a token: it is valid, and not for another resource."""
+        return self.valid(token) and token not in self._elsewhere
+
+    def approve(self, device_code: str, name: str = PERSON) -> None:
+        """Sign a person in on a device, as the page of the verification URL does."""
+        self._devices[device_code] = name
+
     def application(self) -> tuple[str, str]:
-        """Make an application and return its client id and secret."""
+        """Create an application and return its client id and secret."""
         client = str(uuid.uuid4())
         self._clients[client] = secrets.token_urlsafe(30)
         return client, self._clients[client]
 
     def user_token(self, name: str = PERSON, life: float | None = None) -> str:
-        """Return an Entra token of a person, as az holds it after a login."""
+        """Return an Entra token of a person, as az holds it after a sign-in."""
         # Claims: Entra documentation, "Access token claims reference", version 1.0.
         more = {"appid": CLI_CLIENT, "scp": "user_impersonation", "unique_name": name, "upn": name, "idtyp": "user"}
         return self._entra(name, "user", self.life if life is None else life, more)
@@ -185,15 +227,60 @@ class AzureCloud(Issuer[Endpoint]):
                 "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
             }
             return Answer.json(document)
-        if call.method != "POST" or rest != "oauth2/v2.0/token":
+        if call.method != "POST" or rest not in {"oauth2/v2.0/token", "oauth2/v2.0/devicecode"}:
             return Answer(404)
         if tenant != self.tenant:
             return refusal(90002, f"Tenant '{tenant}' not found.", "invalid_request", 400)
-        return self._granted(call.form())
+        form = call.form()
+        if rest == "oauth2/v2.0/devicecode":
+            return self._device()
+        if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:device_code":
+            return self._device_granted(form)
+        return self._granted(form)
+
+    def _device(self) -> Answer:
+        # Members and the life of 15 minutes: Entra documentation, "OAuth 2.0 device authorization grant flow".
+        code, device = secrets.token_hex(4).upper(), secrets.token_urlsafe(60)
+        self._devices[device] = None
+        page = "https://login.microsoft.com/device"
+        message = f"To sign in, use a web browser to open the page {page} and enter the code {code} to authenticate."
+        told = {"user_code": code, "device_code": device, "verification_uri": page, "message": message}
+        return Answer.json({**told, "expires_in": 900, "interval": 0})  # really 5 s
+
+    def _device_granted(self, form: dict[str, str]) -> Answer:
+        # Errors: RFC 8628 3.5, and the numbers on the same page.
+        name = self._devices.get(form.get("device_code", ""), "")
+        if name is None:
+            return refusal(
+                70016, "OAuth 2.0 device flow error. Authorization is pending.", "authorization_pending", 400
+            )
+        if not name:
+            return refusal(70019, "Verification code expired.", "expired_token", 400)
+        del self._devices[form["device_code"]]
+        # The identity token: members that msal and azure-identity check ("ID token claims reference").
+        token, now, subject = self.user_token(name), int(time.time()), str(uuid.uuid4())
+        person = {
+            "oid": subject,
+            "sub": subject,
+            "tid": self.tenant,
+            "preferred_username": name,
+            "aud": form["client_id"],
+        }
+        issuer = f"https://{LOGIN_HOST}/{self.tenant}/v2.0"
+        known = base64.urlsafe_b64encode(json.dumps({"uid": subject, "utid": self.tenant}).encode()).decode()
+        more = {
+            "id_token": _jwt({**person, "iss": issuer, "iat": now, "nbf": now, "exp": now + 3600}),
+            "client_info": known.rstrip("="),
+            "refresh_token": secrets.token_urlsafe(200),
+            "scope": f"{RESOURCE}/.default",
+        }
+        return self._issued(token, self.life, **more)
 
     def _granted(self, form: dict[str, str]) -> Answer:
         client = form.get("client_id", "")
-        if form.get("grant_type") != "client_credentials" or form.get("scope") != f"{RESOURCE}/.default":
+        named = [scope for scope in form.get("scope", "").split() if scope not in _OPENID]
+        resource = named[0].removesuffix("/.default") if len(named) == 1 else ""
+        if form.get("grant_type") != "client_credentials" or resource not in RESOURCES:
             return refusal(70011, "The provided request must include a valid scope.", "invalid_scope", 400)
         if client not in self._clients:
             text = f"Application with identifier '{client}' was not found in the directory 'Sandbox'."
@@ -202,11 +289,17 @@ class AzureCloud(Issuer[Endpoint]):
             return refusal(700024, "Client assertion is not within its valid time range.")
         if "client_assertion" not in form and form.get("client_secret") != self._clients[client]:
             return refusal(7000215, f"Invalid client secret provided for app '{client}'.")
-        token = self._entra(client, "app", self.life, {"appid": client, "appidacr": "1", "idtyp": "app"})
+        claims = {"appid": client, "appidacr": "1", "idtyp": "app", "aud": resource}
+        token = self._entra(client, "app", self.life, claims)
+        if resource != RESOURCE:
+            self._elsewhere.add(token)
+        return self._issued(token, self.life)
+
+    def _issued(self, token: str, life: float, **more: str) -> Answer:
         # Members and headers: seven recordings in azure-sdk-for-js, 2019 to 2022.
-        body = {"token_type": "Bearer", "expires_in": int(self.life), "ext_expires_in": int(self.life)}
+        body = {"token_type": "Bearer", "expires_in": int(life), "ext_expires_in": int(life)}
         return Answer.json(
-            {**body, "access_token": token},
+            {**body, "access_token": token, **more},
             Content_Type="application/json; charset=utf-8",
             Cache_Control="no-store, no-cache",
         )
@@ -224,23 +317,44 @@ class AzureCloud(Issuer[Endpoint]):
         uri = f"https://login.windows.net/{self.tenant}"
         return {
             "WWW-Authenticate": f"Bearer authorization_uri={uri}, {basic}, TFS-Federated",
-            "X-VSS-AuthorizationEndpoint": f"https://{SECURITY_HOST}/{ORGANISATION}/",
+            "X-VSS-AuthorizationEndpoint": f"https://{SECURITY_HOST}/{ORGANIZATION}/",
         }
 
     def _packages(self, call: Call) -> Answer:
         scheme, _, told = call.headers.get("Authorization", "").partition(" ")
-        if not told:
-            return Answer(401, b"", self._challenge())
         password = base64.b64decode(told).decode().partition(":")[2] if scheme.lower() == "basic" else told
-        if not self.valid(password):
-            # With a bad credential only this challenge comes (three users, azure-pipelines-tasks issue 11649).
+        if not password:
+            # ``Basic Og==`` (an empty user and password) is a stranger, too: Microsoft's provider 1.4.1 repeats its
+            # first call with it, and takes the authority and the token service from the second answer.
+            return Answer(401, b"", self._challenge())
+        if not self.opens(password):
+            # A bad credential is only answered with this challenge (three users, azure-pipelines-tasks issue 11649).
             return Answer(
                 401, b"", {"WWW-Authenticate": 'Basic realm="https://pkgsprodsu3weu.app.pkgs.visualstudio.com/"'}
             )
-        return Answer(404)  # a package that is not there, with a good credential (uv issue 8167)
+        if missing := self._missing(call, password):
+            # Sentence and members: azure-devops-docs issue 4626, NuGet/Home issue 9259.
+            text = f"User '{uuid.uuid4()}' lacks permission to complete this action. You need to have '{missing}'."
+            return problem(text, 403)
+        return Answer(404) if self.feed is None else self.feed.answer(call)  # 404: uv issue 8167
+
+    def _missing(self, call: Call, token: str) -> str:
+        """Return the permission that a token's scope misses, or nothing.
+
+        Uploading and saving a package from upstream take ``vso.packaging_write`` (microsoft/ado-npm-auth pull request
+        90; a 403 for the file of an unsaved package: azure-pipelines-tasks issue 12193). The name of the permission for
+        saving has no evidence.
+        """
+        unsaved = next((name for name in self.unsaved if f"/download/{name}/" in call.path), None)
+        if call.method != "POST" and unsaved is None:
+            return ""
+        if "vso.packaging_write" not in self._scopes.get(token, {"vso.packaging_write"}):
+            return "AddPackage" if unsaved is None else "AddUpstreamPackage"
+        self.unsaved.discard(unsaved or "")
+        return ""
 
     def _security(self, call: Call) -> Answer:
-        path = call.path.removeprefix(f"/{ORGANISATION}")
+        path = call.path.removeprefix(f"/{ORGANIZATION}")
         if path in {"", "/"}:
             # HEAD answered 200 with these headers in a recording of azure-devops-cli-extension.
             headers = self._challenge()
@@ -251,7 +365,7 @@ class AzureCloud(Issuer[Endpoint]):
         if self.personal:
             return SIGN_IN  # an Entra token is answered so everywhere there (a public probe of 2026)
         # No evidence tells how an application's token is refused; the clients never send one.
-        if not self.valid(token) or self.kind(token) != "user":
+        if not self.opens(token) or self.kind(token) != "user":
             if call.headers.get("X-TFS-FedAuthRedirect") != "Suppress":
                 return SIGN_IN_PAGE
             # Text: azure-devops-auth-samples issue 52, there with PATCH.
@@ -272,6 +386,7 @@ class AzureCloud(Issuer[Endpoint]):
         claims = {"iss": "app.vstoken.visualstudio.com", "aud": "app.vstoken.visualstudio.com", "exp": int(ends)}
         token = _jwt({**claims, "nbf": int(now), "scp": asked["scope"], "jti": str(uuid.uuid4())})
         self._tokens[token] = Token(holder, ends, "session")
+        self._scopes[token] = set(asked["scope"].split())
         told = datetime.fromtimestamp(ends + self.clock_ahead, UTC)
         # Members: artifacts-credprovider VstsSessionToken; seven digits are .NET's form of a fraction.
         body = {"displayName": asked["displayName"], "scope": asked["scope"], "token": token}
@@ -288,6 +403,10 @@ class AzureCloud(Issuer[Endpoint]):
             return Answer.json({"error": "invalid_request", "error_description": text}, 400)
         if not is_vm and call.headers.get("X-IDENTITY-HEADER") != self.identity_header:
             return Answer.json({"statusCode": 401, "message": "Unauthorized"}, 401)
+        if "client_id" not in call.query and not self.machine_default and len(self.machine_clients) > 1:
+            # Text: public logs of IMDS on machines with several user-assigned identities.
+            text = "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity"
+            return Answer.json({"error": "invalid_request", "error_description": f"{text} in the token request"}, 400)
         client = call.query.get("client_id") or next(iter(self.machine_clients), "")
         if client not in self.machine_clients or call.query.get("resource") != RESOURCE:
             return Answer.json({"error": "invalid_request", "error_description": "Identity not found"}, 400)

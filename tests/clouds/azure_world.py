@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clouds.azure import ORGANISATION, AzureCloud
+from clouds.azure import ORGANIZATION, AzureCloud
 from clouds.tls import TlsProxy
 from support import loopback
 from support.loopback import CANARY, forget, program, quiet
@@ -18,8 +18,8 @@ from uvtokend.errors import FetchFailed
 from uvtokend.providers.azure import fetch as azure
 from uvtokend.sandbox.web import Call, Server
 
-SERVICE = f"https://pkgs.dev.azure.com/{ORGANISATION}"
-LEGACY = f"https://{ORGANISATION}.pkgs.visualstudio.com"
+SERVICE = f"https://pkgs.dev.azure.com/{ORGANIZATION}"
+LEGACY = f"https://{ORGANIZATION}.pkgs.visualstudio.com"
 #: Variables of the machine that would lead a library elsewhere.
 FOREIGN = ("PROXY", "AZURE_", "IDENTITY_", "IMDS_", "MSI_", "CA_BUNDLE", "SSL_CERT", "ARTIFACTS_", "VSS_")
 

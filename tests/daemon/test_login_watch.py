@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from clouds.azure import ORGANISATION, AzureCloud
+from clouds.azure import ORGANIZATION, AzureCloud
 from clouds.google import GoogleCloud
 from clouds.tls import TlsProxy
 from support.waiting import until
@@ -145,7 +145,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Laptop, Az
             "aws": (f"https://{acme}/pypi/p/simple/", 'profile = "dev"', sso),
             "adc": ("https://europe-west3-python.pkg.dev/a/m/simple/", 'source = "adc"', own),
             "gcloud": ("https://us-python.pkg.dev/a/m/simple/", 'source = "gcloud"', own),
-            "azure": (f"https://pkgs.dev.azure.com/{ORGANISATION}/_packaging/f/pypi/simple/", "", own),
+            "azure": (f"https://pkgs.dev.azure.com/{ORGANIZATION}/_packaging/f/pypi/simple/", "", own),
         }
         tables = []
         for name, (url, options, env) in indexes.items():

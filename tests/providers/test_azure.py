@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -69,7 +70,7 @@ def check_session(world: World, credential: Credential, holder: str = fake.PERSO
 @pytest.mark.parametrize("credential", ["cli", "developer-cli"])
 @pytest.mark.parametrize("service", [SERVICE, LEGACY])
 def test_a_login_becomes_a_session_token(world: World, credential: str, service: str) -> None:
-    """A person's Entra token is exchanged, at the organisation's own token service, that only reads packages."""
+    """A person's Entra token is exchanged, at the organization's own token service, for one that opens packages."""
     token = world.log_in()
     world.tool("azd", world.cloud.azd_answer(token))
     found = world.fetch(service, credential=credential)
@@ -78,12 +79,27 @@ def test_a_login_becomes_a_session_token(world: World, credential: str, service:
     (host, call), *_ = [(host, call) for host, call in world.proxy.calls if call.method == "POST"]
     assert host == ("vssps.dev.azure.com" if service == SERVICE else "sandbox.vssps.visualstudio.com")
     assert call.path.endswith("/_apis/Token/SessionTokens")
-    assert json.loads(call.body)["scope"] == "vso.packaging"
+    assert json.loads(call.body)["scope"] == "vso.packaging_write"
     assert call.headers["X-TFS-FedAuthRedirect"] == "Suppress"
 
 
-def test_the_organisations_tenant_is_looked_up(world: World) -> None:
-    """A guest's login has to be for the organisation's tenant; the package host names it to anybody who asks."""
+def test_access_chooses_the_scope(world: World) -> None:
+    """A session token can write by default, because saving a package from upstream takes that; access can limit it."""
+    world.log_in()
+    assert world.cloud.scopes(world.fetch(credential="cli").password.reveal()) == {"vso.packaging_write"}
+    assert world.cloud.scopes(world.fetch(credential="cli", access="read").password.reveal()) == {"vso.packaging"}
+
+
+def test_access_is_not_promised_in_vain(world: World) -> None:
+    """An Entra token has all scopes of its identity, so that access = "read" is refused instead of ignored."""
+    world.environment()
+    failure = world.failure(credential="environment", access="read")
+    assert (failure.kind, failure.reason) == ("rejected", "bad-options")
+    assert 'remove access = "read"' in (failure.hint or "")
+
+
+def test_the_organizations_tenant_is_looked_up(world: World) -> None:
+    """A guest's login has to be for the organization's tenant; the package host names it to anybody who asks."""
     world.log_in()
     world.fetch(credential="cli")
     assert f"--tenant {world.cloud.tenant}" in world.arguments()
@@ -127,7 +143,7 @@ def test_without_a_tenant_the_login_still_serves(world: World) -> None:
 
 
 def test_a_shorter_life_is_taken_where_a_long_one_is_refused(world: World) -> None:
-    """A 400 for the wished end of life is no refusal yet: the organisation's own is good enough."""
+    """A 400 for the wished end of life is no refusal yet: the organization's own is good enough."""
     world.log_in()
     world.cloud.session_limit = 8 * 3600
     assert 3.9 * 3600 < left(world.fetch(credential="cli")) <= 4 * 3600
@@ -236,6 +252,19 @@ def test_one_of_several_managed_identities(world: World) -> None:
     check_entra(world, found, world.cloud.machine_clients[1])
 
 
+def test_none_of_several_managed_identities(world: World) -> None:
+    """Without a client id, a machine with several identities cannot choose; the fix names the option."""
+    world.cloud.machine_clients.append("22222222-2222-2222-2222-222222222222")
+    world.cloud.machine_default = False
+    with machine(world):
+        for credential in ("managed-identity", "default"):
+            failure = world.failure(credential=credential)
+            assert (failure.kind, failure.reason) == ("rejected", "several-identities")
+            assert 'client-id = "CLIENT-ID"' in (failure.hint or "")
+        world.log_in()
+        check_session(world, world.fetch())
+
+
 def test_the_identity_of_app_service(world: World) -> None:
     """App Service has an endpoint of its own, and a header that keeps others out; no proxy comes between."""
     world.set(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
@@ -311,7 +340,7 @@ def test_the_environment_may_narrow_the_chain(world: World) -> None:
 
 
 def test_nobody_is_there(world: World) -> None:
-    """Where nothing at all is found, the login that a person can do is named, with the organisation's tenant."""
+    """Where nothing at all is found, the login that a person can do is named, with the organization's tenant."""
     world.cloud.machine_clients.clear()
     with machine(world):
         failure = world.failure()
@@ -337,11 +366,20 @@ ENTRA: dict[str, tuple[Answer, str, str, str | None]] = {
     "policy": (entra(53003, "access_denied", 400), "rejected", "conditional-access", None),
     "no Azure DevOps": (entra(500011, "invalid_resource", 400), "rejected", "no-azure-devops", None),
     "throttled": (entra(90055, "temporarily_unavailable", 400), "transient", "throttled", None),
+    "policy, 403": (entra(53003, "access_denied", 403), "rejected", "conditional-access", None),
+    "token protection": (entra(530084, "access_denied", 401), "rejected", "conditional-access", None),
+    "token protection, 403": (entra(530084, "access_denied", 403), "rejected", "conditional-access", None),
     "unavailable": (entra(90033, "temporarily_unavailable", 400), "transient", "server-error", None),
     "unknown number": (entra(1234567), "rejected", "refused", None),
     "no number": (Answer.json({"error": "temporarily_unavailable"}, 400), "transient", "server-error", None),
     "fault": (Answer(500), "transient", "server-error", None),
     "throttled by status": (Answer(429, b"", {"Retry-After": "17"}), "transient", "throttled", None),
+    "throttled with a body": (
+        Answer.json({"error": "temporarily_unavailable", "error_codes": [90055]}, 429, Retry_After="17"),
+        "transient",
+        "throttled",
+        None,
+    ),
     "portal": (fake.PORTAL, "transient", "captive-portal", None),
     "redirect": (Answer(302, b"", {"Location": "http://wlan.example/"}), "transient", "captive-portal", None),
     "no JSON": (Answer(200, b"{", {"Content-Type": "application/json"}), "transient", "bad-answer", None),
@@ -370,6 +408,7 @@ NO_NETWORK = (
     "HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries exceeded with url: /x "
     "(Caused by NewConnectionError('Name or service not known')). Try az login"
 )
+APP = "12345678-1234-1234-1234-123456789abc"
 AZ: dict[str, tuple[str, str, str, str | None]] = {
     "not logged in": ("Please run 'az login' to setup account.", "login-required", "not-logged-in", ""),
     "factor": ("AADSTS50076: Due to a configuration change …", "login-required", "mfa-required", "scope"),
@@ -380,6 +419,9 @@ AZ: dict[str, tuple[str, str, str, str | None]] = {
     "consent": ("AADSTS65001: has not consented", "login-required", "interaction-required", "scope"),
     "not a guest": ("AADSTS50020: User account from identity provider …", "rejected", "no-such-user", ""),
     "policy": ("AADSTS53003: Access has been blocked", "rejected", "conditional-access", "scope"),
+    "token protection": ("AADSTS530084: Access has been blocked", "rejected", "conditional-access", "scope"),
+    "principal": (f"AADSTS7000222: … secret keys for app '{APP}' are", "rejected", "secret-expired", "principal"),
+    "principal, unnamed": ("AADSTS7000222: …", "rejected", "secret-expired", "unnamed principal"),
     "unknown number": ("AADSTS1234567: hm", "login-required", "login-refused", ""),
     "no network": (NO_NETWORK, "transient", "unreachable", None),
     "certificate": ("[SSL: CERTIFICATE_VERIFY_FAILED] …", "transient", "untrusted-certificate", None),
@@ -395,7 +437,15 @@ def test_az_fails(world: World, case: str) -> None:
     world.program("az", f"cat {world.home / 'said'} >&2; exit 1\n")
     failure = world.failure(credential="cli")
     login = f"az login --tenant {world.cloud.tenant}"
-    commands = {"": login, "scope": f"{login} --scope {fake.RESOURCE}/.default", "version": "az version", None: None}
+    principal = f"az login --service-principal --username {APP} --tenant {world.cloud.tenant}"
+    commands = {
+        "": login,
+        "scope": f"{login} --scope {fake.RESOURCE}/.default",
+        "version": "az version",
+        "principal": principal,
+        "unnamed principal": principal.replace(APP, "CLIENT-ID"),
+        None: None,
+    }
     assert (failure.kind, failure.reason, failure.hint) == (kind, reason, commands[hint])
 
 
@@ -413,6 +463,11 @@ def test_az_fails(world: World, case: str) -> None:
             "azd auth login --tenant-id example.com",
         ),
         ('{"error":"AADSTS70043: expired"}', "login-expired", "azd auth login --tenant-id example.com"),
+        (
+            f"AADSTS7000222: The provided client secret keys for app '{APP}' are expired.",
+            "secret-expired",
+            f"azd auth login --client-id {APP} --client-secret '' --tenant-id example.com",
+        ),
         ("dial tcp: lookup login.microsoftonline.com: no such host", "unreachable", None),
     ],
 )
@@ -463,6 +518,7 @@ def test_az_hangs(world: World, credential: str, monkeypatch: pytest.MonkeyPatch
 # ----------------------------------------------------------------------------------- what Azure DevOps says, and means
 
 TENANT_LOGIN = "az login --tenant {tenant}"
+NETWORK = "connect to your company's network or VPN; if that does not help, send this sentence to your administrator"
 SESSION: dict[str, tuple[Answer, str, str, str | None]] = {
     "never signed in": (
         fake.FIRST_SIGN_IN,
@@ -478,9 +534,28 @@ SESSION: dict[str, tuple[Answer, str, str, str | None]] = {
     ),
     "redirect to sign-in": (fake.SIGN_IN, "login-required", "token-refused", TENANT_LOGIN),
     "sign-in page": (fake.SIGN_IN_PAGE, "login-required", "token-refused", TENANT_LOGIN),
+    "policy": (fake.problem(fake.POLICY), "rejected", "conditional-access", NETWORK),
+    "policy, 403": (fake.problem(fake.POLICY, 403), "rejected", "conditional-access", NETWORK),
+    "policy in a header": (
+        Answer(403, b"", {"X-TFS-ServiceError": quote(fake.POLICY)}),
+        "rejected",
+        "conditional-access",
+        NETWORK,
+    ),
+    "token protection": (
+        fake.problem("AADSTS530084: Access has been blocked.", 403),
+        "rejected",
+        "conditional-access",
+        NETWORK,
+    ),
     "forbidden": (fake.problem("no", 403), "rejected", "forbidden", 'ask its administrator, or set token = "entra"'),
-    "unknown organisation": (Answer(404), "rejected", "no-such-organisation", "open https://dev.azure.com/sandbox"),
-    "bad request": (fake.problem("no", 400), "rejected", "refused", 'set token = "entra" to do without'),
+    "unknown organization": (Answer(404), "rejected", "no-such-organization", "open https://dev.azure.com/sandbox"),
+    "bad request": (
+        fake.problem("no", 400),
+        "rejected",
+        "refused",
+        'set token = "entra" to use the Entra token itself',
+    ),
     "fault": (Answer(503, b"", {"Retry-After": "30"}), "transient", "server-error", None),
     "throttled": (Answer(429), "transient", "throttled", None),
     "portal": (fake.PORTAL, "transient", "captive-portal", None),
@@ -508,6 +583,16 @@ def test_azure_devops_refuses(world: World, case: str) -> None:
     assert (failure.kind, failure.reason, failure.hint) == (kind, reason, expected)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_policy_keeps_its_sentence(world: World, status: int) -> None:
+    """Only Azure DevOps knows which condition failed, so its sentence is shown, whatever the status."""
+    world.log_in()
+    world.cloud.faults["session"] = saying(fake.problem(fake.POLICY, status))
+    message = world.failure(credential="cli").message
+    assert fake.POLICY in message
+    assert "sandbox" in message
+
+
 @pytest.mark.parametrize("told", [None, 7, "soon"])
 def test_an_unknown_end_is_none(world: World, told: object) -> None:
     """A session token whose end cannot be read has none; it will be asked for again soon."""
@@ -516,17 +601,17 @@ def test_an_unknown_end_is_none(world: World, told: object) -> None:
     assert world.fetch(credential="cli").expires_at is None
 
 
-def test_an_organisation_of_a_personal_account(world: World) -> None:
+def test_an_organization_of_a_personal_account(world: World) -> None:
     """No Entra token ever opens it, so that no login helps: it wants a personal access token."""
     world.log_in()
     world.cloud.personal = True
     failure = world.failure(credential="cli")
-    assert (failure.kind, failure.reason) == ("rejected", "personal-organisation")
+    assert (failure.kind, failure.reason) == ("rejected", "personal-organization")
     assert "pat" in (failure.hint or "")
 
 
 def test_a_redirect_is_not_followed(world: World) -> None:
-    """The Entra token is sent to the organisation's own token service, and to nobody it points at."""
+    """The Entra token is sent to the organization's own token service, and to nobody it points at."""
     token = world.log_in()
     reached: list[Call] = []
     sites = dict(world.cloud.sites)
@@ -652,6 +737,9 @@ def test_an_old_assertion(world: World) -> None:
         {"credential": "cli", "client_id": "x"},
         {"credential": "environment", "client_id": "x"},
         {"credential": "magic"},
+        {"credential": "cli", "access": "all"},
+        {"credential": "cli", "token": "entra", "access": "read"},
+        {"pat": (("env", "X"),), "access": "read"},
         {"credential": "cli", "expires": "2099-12-31T00:00:00Z"},
         {"tenant_id": "a b"},
         {"tenant_id": "--debug"},

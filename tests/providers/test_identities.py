@@ -23,7 +23,7 @@ from uvtokend.testing import asked
 
 CODEARTIFACT = 'url = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"\n'
 GAR = 'url = "https://europe-west3-python.pkg.dev/acme/models/simple/"\n'
-FEED = f'url = "https://pkgs.dev.azure.com/{fake_azure.ORGANISATION}/_packaging/feed/pypi/simple/"\n'
+FEED = f'url = "https://pkgs.dev.azure.com/{fake_azure.ORGANIZATION}/_packaging/feed/pypi/simple/"\n'
 ALICE, BUILD = "arn:aws:iam::123456789012:user/alice", "arn:aws:iam::123456789012:user/build"
 ROLE = "arn:aws:iam::210987654321:role/reader"
 ASSUMED = "arn:aws:sts::210987654321:assumed-role/reader"

@@ -119,7 +119,7 @@ class TestAzure(ProviderContract):
 
     def table(self, credential: str) -> str:
         return f"""
-        url = "https://pkgs.dev.azure.com/{azure.ORGANISATION}/_packaging/feed/pypi/simple/"
+        url = "https://pkgs.dev.azure.com/{azure.ORGANIZATION}/_packaging/feed/pypi/simple/"
         credential = "{credential}"
         """
 

@@ -202,6 +202,7 @@ PROVIDERS: dict[str, Provider] = {
             "tenant-id": Option(),
             "client-id": Option(),
             "token": Option("choice", ("session", "entra")),
+            "access": Option("choice", ("write", "read"), default="write"),
             "pat": Option("secret"),
             "username": Option("login"),
             "expires": Option("time"),

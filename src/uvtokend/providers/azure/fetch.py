@@ -1,8 +1,8 @@
-"""azure-artifacts: a session token of Azure DevOps, or an Entra token, for the login ``VssSessionToken``.
+"""azure-artifacts: a session token of Azure DevOps, or an Entra token, with the login ``VssSessionToken``.
 
-Who signs in follows from `credential` alone. ``default`` goes through the chain of azure-identity's
-``DefaultAzureCredential`` in its order, and the first credential that is there decides: one that is there and fails, is
-a failure (the chain itself would go on to the next tool after a timeout, and so change the identity silently).
+`credential` alone decides who signs in. ``default`` tries the credentials of azure-identity's
+``DefaultAzureCredential`` in its order, and the first one that is configured decides: if it fails, the fetch fails.
+(The chain itself would go on to the next tool after a timeout, and so change the identity silently.)
 """
 
 from __future__ import annotations
@@ -32,10 +32,18 @@ from azure.identity import (
     WorkloadIdentityCredential,
 )
 
-from uvtokend.core.model import Credential, Request, Secret
+from uvtokend.core.model import Credential, Frozen, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.azure import responses
-from uvtokend.providers.azure.devops import USER_NAME, Organisation, organisation, session_token, tenant_of
+from uvtokend.providers.azure.devops import (
+    SCOPES,
+    USER_NAME,
+    Access,
+    Organization,
+    organization,
+    session_token,
+    tenant_of,
+)
 from uvtokend.providers.azure.fixes import SCOPE, Method, Who
 from uvtokend.providers.azure.transport import Line, is_machine
 from uvtokend.providers.kit import jwt
@@ -44,7 +52,7 @@ from uvtokend.providers.kit.quiet import quiet
 from uvtokend.providers.kit.secrets import end_of, read_secret
 from uvtokend.providers.kit.skew import skew
 
-#: Seconds that az, azd and PowerShell may take; az needs a few on a cold start.
+#: Seconds that az, azd and PowerShell may take; az needs a few for a cold start.
 TOOL_TIMEOUT = 20
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]*")
 _METHODS: dict[type, Method] = {
@@ -57,7 +65,7 @@ _METHODS: dict[type, Method] = {
 }
 _TOOLS: dict[Method, str] = {"cli": "az", "developer-cli": "azd", "powershell": "pwsh"}
 _TAKES_CLIENT = frozenset({"default", "managed-identity", "workload-identity"})
-#: Where one of these is set, this machine is meant to have a managed identity.
+#: If one of these is set, this machine is supposed to have a managed identity.
 _IDENTITY_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 
 
@@ -66,14 +74,15 @@ def fetch(request: Request) -> Credential:
     """Get a token.
 
     Args:
-        request: Its service is the organisation's prefix; its options are ``credential``, ``tenant-id``,
-            ``client-id``, ``token`` (``session`` or ``entra``), ``pat`` (a secret reference), ``expires``, and
-            ``username``: Azure lets any in, and uv tells two organisations on one host apart by nothing else.
+        request: Its service is the organization's prefix; its options are ``credential``, ``tenant-id``,
+            ``client-id``, ``token`` (``session`` or ``entra``), ``access`` (``write`` or ``read``: the scope of a
+            session token), ``pat`` (a secret reference), ``expires``, and ``username``: Azure accepts any, and uv tells
+            two organizations on one host apart by nothing else.
 
     Raises:
-        FetchFailed: With a failure that says what mends it.
+        FetchFailed: With the fix.
     """
-    # azure-identity keeps in a context variable that it is within its chain, also after a failure there.
+    # azure-identity notes in a context variable that it is within its chain, and keeps the note after a failure.
     return contextvars.copy_context().run(_fetch, request)
 
 
@@ -90,19 +99,24 @@ class _Fetch:
         self._how = str(request.option("credential") or ("pat" if self._pat is not None else "default"))
         self._expires = request.option("expires")
         self._kind = request.option("token")
+        self._access = _access(request.option("access"))
         self._tenant = _identifier(request, "tenant-id")
         self._client = _identifier(request, "client-id")
         self._discovered = False
+        self._several: FetchFailed | None = None
         if (self._how == "pat") != (self._pat is not None):
-            raise rejected("bad-options", 'credential = "pat" and pat = { … } go together.')
+            raise rejected("bad-options", 'credential = "pat" and pat = { … } only work together.')
         if self._expires is not None and self._pat is None:
-            raise rejected("bad-options", "expires goes with pat only; every other token tells its own end.")
+            raise rejected("bad-options", "expires only works with pat: every other token names its own end of life.")
+        if self._access == "read" and (self._pat is not None or self._kind == "entra"):
+            message = 'access = "read" limits session tokens only; the scope of any other token was set by its issuer.'
+            raise rejected("bad-options", message, 'remove access = "read"')
         self._service = request.service
-        if self._pat is None:  # which is good for a server of one's own, too
-            self._place: Organisation = organisation(request.service)
+        if self._pat is None:  # a personal access token works with a self-hosted server, too
+            self._place: Organization = organization(request.service)
         if self._client and self._how not in _TAKES_CLIENT:
-            advice = "; the environment says AZURE_CLIENT_ID instead" if self._how == "environment" else ""
-            raise rejected("bad-options", f"client-id does not go with credential = {self._how!r}{advice}.")
+            advice = "; set AZURE_CLIENT_ID instead" if self._how == "environment" else ""
+            raise rejected("bad-options", f"client-id does not work with credential = {self._how!r}{advice}.")
 
     def run(self) -> Credential:
         if self._how == "pat":
@@ -115,17 +129,17 @@ class _Fetch:
         raise self._nobody()
 
     def _personal(self) -> Credential:
-        """Return the personal access token; one of a pipeline is a JWT, and tells its end and whose it is."""
+        """Return the personal access token. A pipeline's token is a JWT, which names its end of life and identity."""
         now, token = datetime.now(UTC), read_secret(self._pat)
         ends = end_of(token, self._expires, now)
-        renew = f"make a new one{_where(self._service)}, and put it where pat says"
+        renew = f"create a new one{_where(self._service)}, and put it where pat points to"
         identity = _identity(jwt.claims(token.reveal()))
         return Credential(USER_NAME, token, now, ends, identity=identity, renew=renew if ends else None)
 
     # ------------------------------------------------------------------------------------------- who signs in
 
     def _chain(self) -> Sequence[Any]:
-        # Nothing is tried again here: the daemon knows when.
+        # Nothing is retried here: the daemon decides when.
         common: dict[str, Any] = {"transport": RequestsTransport(session=self._line), "retry_total": 0}
         try:
             match self._how:
@@ -143,7 +157,7 @@ class _Fetch:
                     return [WorkloadIdentityCredential(tenant_id=self._tenant, client_id=self._client, **common)]
         except (ValueError, OSError) as error:
             raise self._misconfigured(error) from None
-        raise rejected("bad-options", f"There is no credential called {self._how!r}.")
+        raise rejected("bad-options", f"Unknown credential {self._how!r}.")
 
     def _default_chain(self, common: dict[str, Any]) -> Sequence[Any]:
         more = {
@@ -152,7 +166,7 @@ class _Fetch:
             "workload_identity_tenant_id": self._tenant,
         }
         named = {name: value for name, value in more.items() if value}
-        # These would ask a desktop, which a background process does not have.
+        # These need a desktop, which a background process does not have.
         without = ("shared_token_cache", "visual_studio_code", "interactive_browser", "broker")
         excluded = {f"exclude_{name}_credential": True for name in without}
         return DefaultAzureCredential(
@@ -163,17 +177,19 @@ class _Fetch:
         if isinstance(error, OSError):
             return _unreadable(error)
         if "AZURE_TOKEN_CREDENTIALS" in str(error):
-            return rejected("bad-options", "AZURE_TOKEN_CREDENTIALS names no credential that azure-identity knows.")
+            return rejected(
+                "bad-options", "AZURE_TOKEN_CREDENTIALS names a credential that azure-identity does not know."
+            )
         if self._how == "workload-identity":
             message = (
-                "A workload identity needs tenant-id, client-id and a file with its token: AZURE_TENANT_ID, "
+                "A workload identity needs a tenant id, a client id and a token file: set AZURE_TENANT_ID, "
                 "AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE in the environment."
             )
             return rejected("not-configured", message)
         path = os.environ.get("AZURE_CLIENT_CERTIFICATE_PATH")
         if path:
-            return rejected("bad-certificate", f"{path} (AZURE_CLIENT_CERTIFICATE_PATH) holds no usable certificate.")
-        return rejected("not-configured", "What the environment says (AZURE_…) is no usable configuration.")
+            return rejected("bad-certificate", f"{path} (AZURE_CLIENT_CERTIFICATE_PATH) is not a usable certificate.")
+        return rejected("not-configured", "The AZURE_… variables in the environment are not a usable configuration.")
 
     def _who(self, credential: object) -> Who:
         method = _METHODS.get(type(credential), "other")
@@ -183,7 +199,7 @@ class _Fetch:
         return Who(method, tenant, self._client)
 
     def _discover(self) -> None:
-        """Look up the organisation's tenant: a guest's login has to be for that one, not for his own."""
+        """Look up the organization's tenant: a guest must sign in to that tenant, not to his own."""
         if self._tenant is None and not self._discovered:
             self._discovered = True
             self._tenant = tenant_of(self._place, self._line)
@@ -191,14 +207,14 @@ class _Fetch:
     # ------------------------------------------------------------------------------------------ the Entra token
 
     def _token(self, credential: Any, who: Who) -> AccessTokenInfo | None:
-        """Return a token, or None where this credential is not there and another one may be.
+        """Return a token, or None if this credential is not configured and another one may be.
 
         Raises:
-            FetchFailed: It is there and fails, or it is the only one.
+            FetchFailed: It is configured and fails, or it is the only one.
         """
         tool = _TOOLS.get(who.method)
         if tool is not None and shutil.which(tool) is None:
-            self._go_on(rejected(f"no-{tool}", f"There is no {tool} on the PATH that uvtokend runs with."))
+            self._go_on(rejected(f"no-{tool}", f"{tool} was not found on the PATH that uvtokend runs with."))
             return None
         options: TokenRequestOptions = {"tenant_id": self._tenant} if self._tenant else {}
         self._line.forget()
@@ -207,7 +223,7 @@ class _Fetch:
         except CredentialUnavailableError as error:
             self._go_on(self._unavailable(error, who, tool))
             return None
-        except Exception as error:  # noqa: BLE001 - azure-identity lets builtins out; its texts may hold secrets
+        except Exception as error:  # noqa: BLE001 - azure-identity lets built-in exceptions escape; their texts may hold secrets
             failure = self._failed(error, who, tool)
             if failure.failure.reason != "no-identity":
                 raise failure from None
@@ -216,7 +232,9 @@ class _Fetch:
         return found
 
     def _go_on(self, failure: FetchFailed) -> None:
-        """Go on to the next credential of the chain, unless there is none, or this one is there and fails."""
+        """Go on to the next credential of the chain, unless there is none, or this one is configured and fails."""
+        if failure.failure.reason == "several-identities":
+            self._several = failure
         if self._how != "default" or failure.failure.kind == "transient":
             raise failure from None
 
@@ -226,9 +244,9 @@ class _Fetch:
             if isinstance(cause, subprocess.TimeoutExpired):
                 return transient("timeout", f"{tool} did not answer within {TOOL_TIMEOUT} s.")
             if isinstance(cause, OSError):
-                return rejected(f"no-{tool}", f"{tool} cannot be started.")
+                return rejected(f"no-{tool}", f"{tool} could not be started.")
             trouble = responses.unreachable(_said(error), tool)
-            return trouble or login_required("not-logged-in", f"{tool} has no login.", who.hint("not-logged-in"))
+            return trouble or login_required("not-logged-in", f"{tool} is not signed in.", who.hint("not-logged-in"))
         if who.method == "managed-identity":
             return self._no_identity()
         if who.method == "environment":
@@ -236,30 +254,38 @@ class _Fetch:
         return rejected("not-configured", f"{who.name.capitalize()} is not configured.")
 
     def _no_identity(self) -> FetchFailed:
-        """Return why the machine's own identity gave no token; ``no-identity`` where it has none."""
+        """Return why the machine's own identity gave no token: ``no-identity`` if it has none."""
         last, trouble = self._line.last, self._line.trouble
         meant = self._how != "default" or any(os.environ.get(name) for name in _IDENTITY_ENDPOINTS)
         if last is None:
             unknown = rejected("no-identity", "This machine has no identity endpoint.")
             return trouble if trouble is not None and meant else unknown
         if last.status in {404, 410}:  # its documentation says to ask again
-            return transient("server-error", f"The identity endpoint of this machine is not ready ({last.status}).")
+            return transient("server-error", f"This machine's identity endpoint is not ready (HTTP {last.status}).")
         if last.status < 400 or (last.status == 403 and not last.body):  # Docker Desktop answers 403 for an absent one
-            return rejected("no-identity", "What answers as the identity endpoint of this machine is none.")
+            return rejected("no-identity", "This machine's identity endpoint is not one of Azure's.")
+        if last.status == 400 and "multiple user assigned" in str(last.body.get("error_description", "")).lower():
+            # "Multiple user assigned identities exist, please specify the clientId / resourceId …" (public logs)
+            message = "This machine has several user-assigned managed identities, and the index does not say which."
+            return rejected(
+                "several-identities", message, 'add client-id = "CLIENT-ID" to the index; to see them: az identity list'
+            )
         if last.status == 400:
             wanted = f"the managed identity {self._client}" if self._client else "a managed identity"
             return rejected("no-identity", f"This machine does not have {wanted}.")
-        message = f"The identity endpoint of this machine refused to give a token ({last.status})."
+        message = f"This machine's identity endpoint refused to give a token (HTTP {last.status})."
         return trouble or rejected("refused", message)
 
     def _failed(self, error: Exception, who: Who, tool: str | None) -> FetchFailed:
-        last, trouble = self._line.last, self._line.trouble
+        last, trouble = self._line.last, self._line.verdict or self._line.trouble
         if tool is not None and not isinstance(error, ClientAuthenticationError):
             return _no_token(tool)
         if tool is not None:
             return _tool_failed(_said(error), who, tool)
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             return _unreadable(error)
+        if self._line.verdict is not None:
+            return self._line.verdict
         refusal = self._line.refusal
         if refusal is not None and not is_machine(refusal.url):
             return responses.refused("", refusal.body, who)
@@ -268,17 +294,19 @@ class _Fetch:
         if trouble is not None:
             return trouble
         if last is not None and 300 <= last.status < 400:
-            return transient("captive-portal", "Something on the way answered instead of Entra.")
+            return transient("captive-portal", "Something between this machine and Entra answered instead of Entra.")
         if last is not None and last.status < 400:
-            return transient("bad-answer", "Entra answered something that is no token.")
+            return transient("bad-answer", "Entra's response did not contain a valid token.")
         return responses.refused(str(error), last.body if last else {}, who)
 
     def _nobody(self) -> FetchFailed:
+        if self._several is not None:
+            return self._several
         self._discover()
         tool: Method = "developer-cli" if shutil.which("az") is None and shutil.which("azd") else "cli"
         message = (
-            "No credential of azure-identity is there: none in the environment, no managed identity, and no login of "
-            "az, PowerShell or azd."
+            "No Azure credential found: none in the environment, no managed identity, and az, PowerShell and azd are "
+            "not signed in."
         )
         return login_required("no-credentials", message, Who(tool, self._tenant).hint("no-credentials"))
 
@@ -291,14 +319,21 @@ class _Fetch:
         identity = _identity(claims)
         kind = self._kind or ("session" if _is_person(claims, who) else "entra")
         if kind == "session":
-            return session_token(self._place, token, identity, who, self._line)
+            return session_token(self._place, token, identity, who, self._line, self._access)
+        if self._access == "read":
+            message = (
+                f'access = "read" limits session tokens only, and {who.name} gets an Entra token with all its scopes.'
+            )
+            raise rejected(
+                "bad-options", message, 'remove access = "read", and limit the identity in the feed settings'
+            )
         after = datetime.fromtimestamp(found.refresh_on, UTC) if found.refresh_on else None
         last = self._line.last
         ahead = None if last is None else skew(last.date, last.at)
         return Credential(USER_NAME, token, now, ends, after, identity, skew=ahead)
 
 
-#: Claims that tell a person's or an application's name (Entra documentation, "Access token claims reference").
+#: Claims with a person's or an application's name (Entra documentation, "Access token claims reference").
 _NAMES = ("upn", "unique_name", "preferred_username", "appid", "azp")
 
 
@@ -307,11 +342,20 @@ def _identity(claims: dict[str, Any]) -> str | None:
 
 
 def _where(service: str) -> str:
-    """Return where a person makes a PAT; nothing for a server of one's own, whose pages are not known."""
+    """Return where a person creates a PAT; empty for a self-hosted server, whose pages are unknown."""
     try:
-        return f" at {organisation(service).portal}/_usersSettings/tokens"
+        return f" at {organization(service).portal}/_usersSettings/tokens"
     except FetchFailed:
         return ""
+
+
+def _access(told: Frozen) -> Access:
+    match told:
+        case None | "write":
+            return "write"
+        case "read":
+            return "read"
+    raise rejected("bad-options", f"access must be one of {', '.join(SCOPES)}.")
 
 
 def _identifier(request: Request, name: str) -> str | None:
@@ -319,12 +363,12 @@ def _identifier(request: Request, name: str) -> str | None:
     if found is None:
         return None
     if not isinstance(found, str) or not _ID.fullmatch(found):
-        raise rejected("bad-options", f"{name} is letters, digits, dots and hyphens.")
+        raise rejected("bad-options", f"{name} may only contain letters, digits, dots and hyphens.")
     return found
 
 
 def _said(error: BaseException) -> str:
-    """Return what a tool said; it is read, and never repeated."""
+    """Return what a tool said: for classification, never to be repeated."""
     cause = error.__cause__
     if isinstance(cause, subprocess.CalledProcessError):
         return f"{cause.stdout or ''}\n{cause.stderr or ''}"
@@ -339,18 +383,18 @@ def _tool_failed(text: str, who: Who, tool: str) -> FetchFailed:
     if "AADSTS" in text:
         return responses.refused(text, {}, who)
     if "azd auth login" in text:
-        return login_required("not-logged-in", "The login of azd has ended.", who.hint("not-logged-in"))
-    return transient("tool-failed", f"{tool} failed without a reason that we know.", f"{tool} version")
+        return login_required("not-logged-in", "The azd sign-in has expired.", who.hint("not-logged-in"))
+    return transient("tool-failed", f"{tool} failed for an unknown reason.", f"{tool} version")
 
 
 def _unreadable(error: OSError) -> FetchFailed:
-    file = error.filename if isinstance(error.filename, str) else "that the identity is read from"
+    file = error.filename if isinstance(error.filename, str) else "with the identity's token"
     hint = shlex.join(["ls", "-l", file]) if file == error.filename else None
     return rejected("missing-file", f"The file {file} cannot be read: {error.strerror or 'the system refused'}.", hint)
 
 
 def _no_token(tool: str) -> FetchFailed:
-    return transient("bad-answer", f"{tool} answered something that is no token.", f"{tool} version")
+    return transient("bad-answer", f"The output of {tool} did not contain a valid token.", f"{tool} version")
 
 
 def _missing_variables() -> str:
@@ -358,24 +402,22 @@ def _missing_variables() -> str:
     missing = [name for name in needed if not os.environ.get(name)]
     if not os.environ.get("AZURE_CLIENT_SECRET") and not os.environ.get("AZURE_CLIENT_CERTIFICATE_PATH"):
         missing.append("AZURE_CLIENT_SECRET (or AZURE_CLIENT_CERTIFICATE_PATH)")
-    return f"The environment of uvtokend lacks {', '.join(missing)}."
+    return f"Missing in the environment of uvtokend: {', '.join(missing)}."
 
 
 def _checked(found: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
     token = found.token
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
-        raise transient("bad-answer", "What came as a token is none.")
+        raise transient("bad-answer", "The response did not contain a valid token.")
     ends = datetime.fromtimestamp(found.expires_on, UTC)
     if ends <= now:
-        message = (
-            "The token that came has already ended; if this machine's clock is right, a tool handed out an old one."
-        )
+        message = "The token has already expired. If this machine's clock is right, a tool handed out an old one."
         raise transient("expired-on-arrival", message)
     return Secret(token), ends
 
 
 def _is_person(claims: dict[str, Any], who: Who) -> bool:
-    """Tell whether a token is a person's: az and azd may be logged in as a service principal too.
+    """Tell whether a token is a person's: az and azd may be signed in as a service principal too.
 
     An application's token names its kind, or has no scopes and is its own subject (Entra documentation, "Access token
     claims reference").

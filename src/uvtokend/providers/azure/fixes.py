@@ -1,4 +1,4 @@
-"""Whose credential it is that an Azure fetch tries, and the command that mends it."""
+"""Whose credential an Azure fetch tries, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-#: Azure DevOps, in every tenant (Azure DevOps documentation, "Use Microsoft Entra tokens").
+#: Azure DevOps in every tenant (Azure DevOps documentation, "Use Microsoft Entra tokens").
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
 SCOPE = f"{RESOURCE}/.default"
 
 Method = Literal["cli", "developer-cli", "powershell", "environment", "managed-identity", "workload-identity", "other"]
 
 _NAMES: dict[Method, str] = {
-    "cli": "the login of az",
-    "developer-cli": "the login of azd",
-    "powershell": "the login of Azure PowerShell",
-    "environment": "the credential of the environment (AZURE_…)",
+    "cli": "the az sign-in",
+    "developer-cli": "the azd sign-in",
+    "powershell": "the Azure PowerShell sign-in",
+    "environment": "the credential in the environment (AZURE_…)",
     "managed-identity": "the managed identity",
     "workload-identity": "the workload identity",
     "other": "this credential",
 }
-#: Where a plain login hands out the old token again, the login has to be for Azure DevOps itself.
+#: A plain sign-in would hand out the old token again, so the new one has to be for Azure DevOps itself.
 _NEEDS_SCOPE = frozenset({"mfa-required", "conditional-access", "interaction-required"})
+#: Only an application has these: a tool that reports one is signed in as a service principal.
+_SECRET = frozenset({"secret-expired", "wrong-secret"})
+_APPLICATION = _SECRET | {"bad-certificate", "application-disabled", "no-such-application"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Who:
 
     Args:
         method: Which one.
-        tenant: The tenant that belongs to it, where known.
-        client: The application's id, where known.
+        tenant: The tenant of the sign-in, if known.
+        client: The application's client id, if known.
     """
 
     method: Method
@@ -47,11 +50,13 @@ class Who:
 
     @property
     def is_user(self) -> bool:
-        """Whether a person logs in there; else it is an application's own identity."""
+        """Whether a person usually signs in this way; otherwise it is an application's own identity."""
         return self.method in {"cli", "developer-cli", "powershell", "other"}
 
     def hint(self, reason: str) -> str | None:
-        """Return the command that mends a failure, or None where there is none."""
+        """Return the command that fixes a failure, or None if no command does."""
+        if self.is_user and reason in _APPLICATION:
+            return self._service_principal()
         if self.method in {"cli", "other"}:
             scope = ["--scope", SCOPE] if reason in _NEEDS_SCOPE else []
             return _command("az login", "--tenant", self.tenant, *scope)
@@ -60,7 +65,7 @@ class Who:
         if self.method == "powershell":
             return _command("Connect-AzAccount", "-Tenant", self.tenant)
         client = self.client or os.environ.get("AZURE_CLIENT_ID") or "CLIENT-ID"
-        if reason in {"secret-expired", "wrong-secret"}:
+        if reason in _SECRET:
             return _command("az ad app credential reset", "--id", client)
         if reason in {"federation-refused", "bad-certificate"}:
             verb = "federated-credential list" if reason == "federation-refused" else "credential list"
@@ -68,6 +73,15 @@ class Who:
         if reason == "assertion-expired":
             return "timedatectl status"
         return None
+
+    def _service_principal(self) -> str:
+        """Return the sign-in command of a tool for a service principal; the tools ask for the secret themselves."""
+        client, tenant = self.client or "CLIENT-ID", self.tenant or "TENANT-ID"
+        if self.method == "developer-cli":
+            return _command("azd auth login", "--client-id", client, "--client-secret", "", "--tenant-id", tenant)
+        if self.method == "powershell":
+            return f"Connect-AzAccount -ServicePrincipal -Credential (Get-Credential {client}) -Tenant {tenant}"
+        return _command("az login --service-principal", "--username", client, "--tenant", tenant)
 
 
 def _command(verb: str, option: str, value: str | None, *more: str) -> str:

@@ -1,13 +1,15 @@
-"""What a refusal of Microsoft Entra means: which kind of failure it is, and what mends it.
+"""What a refusal of Microsoft Entra means: which kind of failure it is, and what fixes it.
 
-Sources: "Microsoft Entra authentication and authorization error codes" (AADSTS numbers; they may change, so what is not
-in the table is told by its number), RFC 6749 5.2, and texts in public logs of azure-cli, azd and azure-identity.
+Sources: "Microsoft Entra authentication and authorization error codes" (AADSTS numbers; they may change, so a number
+that is not in the table is shown to the user as it is), RFC 6749 5.2, and public logs of azure-cli, azd and
+azure-identity.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from uvtokend.core.model import Failure, FailureKind
@@ -21,27 +23,27 @@ _NO: FailureKind = "rejected"
 _LATER: FailureKind = "transient"
 
 _Meaning = tuple[FailureKind, str, str]
-_MFA: _Meaning = (_LOGIN, "mfa-required", "Entra asks this user for a second factor.")
-_EXPIRED: _Meaning = (_LOGIN, "login-expired", "The login of this user has expired or was revoked.")
-_TALK: _Meaning = (_LOGIN, "interaction-required", "Entra has a question for this user.")
-_POLICY: _Meaning = (_NO, "conditional-access", "A conditional access policy of the organisation forbids this sign-in.")
-_NO_USER: _Meaning = (_NO, "no-such-user", "This user does not exist in the tenant, or is not a guest of it.")
-_NO_APP: _Meaning = (_NO, "no-such-application", "The tenant knows no such application.")
-_NO_TENANT: _Meaning = (_NO, "no-such-tenant", "There is no such tenant.")
+_MFA: _Meaning = (_LOGIN, "mfa-required", "Entra requires a second factor from this user.")
+_EXPIRED: _Meaning = (_LOGIN, "login-expired", "This user's sign-in has expired or was revoked.")
+_TALK: _Meaning = (_LOGIN, "interaction-required", "Entra requires this user to answer a question.")
+_POLICY: _Meaning = (_NO, "conditional-access", "A conditional access policy of the organization blocks this sign-in.")
+_NO_USER: _Meaning = (_NO, "no-such-user", "This user does not exist in the tenant and is not a guest there.")
+_NO_APP: _Meaning = (_NO, "no-such-application", "The tenant does not know this application.")
+_NO_TENANT: _Meaning = (_NO, "no-such-tenant", "The tenant does not exist.")
 _NOT_TRUSTED: _Meaning = (
     _NO,
     "federation-refused",
     "The application has no federated credential that matches the issuer, subject and audience of this assertion.",
 )
-_BUSY: _Meaning = (_LATER, "throttled", "Entra asks us to come again later.")
-_DOWN: _Meaning = (_LATER, "server-error", "Entra cannot answer at the moment.")
-_BAD_KEY: _Meaning = (_NO, "bad-certificate", "Entra does not accept this certificate: it is not the application's.")
+_BUSY: _Meaning = (_LATER, "throttled", "Entra is throttling requests.")
+_DOWN: _Meaning = (_LATER, "server-error", "Entra is temporarily unavailable.")
+_BAD_KEY: _Meaning = (_NO, "bad-certificate", "Entra rejected the certificate: it does not belong to this application.")
 
 _MEANINGS: Mapping[int, _Meaning] = {
     **dict.fromkeys((50072, 50074, 50076, 50078, 50079, 50158, 500121), _MFA),
     **dict.fromkeys((50058, 50132, 50133, 50173, 50089, 70008, 70043, 700081, 700082, 700084, 135010), _EXPIRED),
     **dict.fromkeys((16000, 16001, 50055, 50144, 65001, 65004, 90072), _TALK),
-    **dict.fromkeys((53000, 53001, 53002, 53003, 53004, 530003, 530004, 50005, 50097, 50131), _POLICY),
+    **dict.fromkeys((53000, 53001, 53002, 53003, 53004, 530003, 530004, 530084, 50005, 50097, 50131), _POLICY),
     **dict.fromkeys((50020, 50034, 51004), _NO_USER),
     **dict.fromkeys((700016, 70001), _NO_APP),
     **dict.fromkeys((90002, 900023, 50059), _NO_TENANT),
@@ -49,19 +51,21 @@ _MEANINGS: Mapping[int, _Meaning] = {
     **dict.fromkeys((90055, 50196, 90025), _BUSY),
     **dict.fromkeys((90033, 50000, 90006, 90024), _DOWN),
     **dict.fromkeys((700027, 700021), _BAD_KEY),
-    50053: (_LATER, "account-locked", "This account is locked for a while, after too many wrong sign-ins."),
+    50053: (_LATER, "account-locked", "This account is locked temporarily after too many failed sign-ins."),
     50057: (_NO, "account-disabled", "This account is disabled."),
-    50105: (_NO, "not-assigned", "An administrator has to assign this user to the application first."),
-    50126: (_NO, "wrong-password", "Entra does not accept this user's password."),
-    500011: (_NO, "no-azure-devops", "Azure DevOps is not known in this tenant; most likely it is the wrong tenant."),
+    50105: (_NO, "not-assigned", "An administrator must first assign this user to the application."),
+    50126: (_NO, "wrong-password", "Entra rejected this user's password."),
+    500011: (_NO, "no-azure-devops", "This tenant does not know Azure DevOps; it is probably the wrong tenant."),
     700024: (_LATER, "assertion-expired", "The workload's assertion has expired, or this machine's clock is wrong."),
     7000112: (_NO, "application-disabled", "The application is disabled."),
-    7000215: (_NO, "wrong-secret", "Entra does not accept the client secret of this application."),
+    7000215: (_NO, "wrong-secret", "Entra rejected the client secret of this application."),
     7000222: (_NO, "secret-expired", "The client secret of this application has expired."),
-    7000216: (_NO, "wrong-secret", "Entra wants a client secret or an assertion, and got none that it can use."),
+    7000216: (_NO, "wrong-secret", "Entra requires a client secret or an assertion, and did not get a usable one."),
 }
-#: az answers these for a login by federated token, which nobody renews (public CI logs).
+#: az reports this for a federated sign-in whose assertion nobody renews (public CI logs).
 _OLD_ASSERTION = 700024
+#: How Entra names the application in its texts: "for app '…'" (public logs of AADSTS7000222), "identifier '…'".
+_APP = re.compile(r"(?:app|application|identifier) '([0-9a-fA-F-]{36})'")
 
 _NETWORK = (
     "max retries exceeded",
@@ -87,12 +91,15 @@ def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
     """Return what a refusal means.
 
     Args:
-        text: What the library or tool said; only numbers of it are ever repeated.
-        body: The JSON of Entra's answer, as far as there was one.
+        text: What the library or tool said; only error numbers and client ids in it are ever repeated.
+        body: The JSON of Entra's response, if there was any.
         who: The credential that was refused.
     """
-    found = _CODE.search(f"{body.get('error_description', '')} {text}")
+    said = f"{body.get('error_description', '')} {text}"
+    found = _CODE.search(said)
     code = int(found[1]) if found else 0
+    if who.is_user and (app := _APP.search(said)):
+        who = replace(who, client=app[1])
     if code == _OLD_ASSERTION and who.is_user:
         meaning: _Meaning | None = _EXPIRED
     else:
@@ -104,13 +111,19 @@ def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
     return FetchFailed(Failure(kind, reason, f"{message.removesuffix('.')} (AADSTS{code}).", hint))
 
 
+def policy(text: str) -> bool:
+    """Tell whether a text of Entra or Azure DevOps reports a conditional access policy."""
+    found = _CODE.search(text)
+    return "VS403463" in text or (found is not None and _MEANINGS.get(int(found[1])) is _POLICY)
+
+
 def unreachable(text: str, tool: str) -> FetchFailed | None:
-    """Return what a tool's complaint about the network means, or None where it is about something else."""
+    """Return what a tool's message about the network means, or None if the message is about something else."""
     lower = text.lower()
     if "aadsts" in lower:
         return None
     if any(word in lower for word in _CERTIFICATE):
-        return transient("untrusted-certificate", f"{tool} does not trust the certificate that it was shown.")
+        return transient("untrusted-certificate", f"{tool} does not trust the TLS certificate that it was shown.")
     if any(word in lower for word in _NETWORK):
         return transient("unreachable", f"{tool} could not reach Entra.")
     return None

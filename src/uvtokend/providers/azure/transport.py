@@ -1,8 +1,8 @@
-"""How azure-identity and we reach the network: with our time limits, and with every answer remembered.
+"""How azure-identity and uvtokend reach the network: with our time limits, and with every response remembered.
 
-azure-core would wait 300 s for a connection and again for an answer, and azure-identity reports a refused connection, a
-network's login page and a wrong secret by one class (``ClientAuthenticationError``). So what fails on the way is
-classified here.
+azure-core would wait 300 s for a connection and again for a response, and azure-identity reports a refused connection,
+a network's login page and a wrong secret with the same class (``ClientAuthenticationError``). So failures on the wire
+are classified here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from uvtokend.providers.kit import limits
 from uvtokend.providers.kit.failures import transient
 from uvtokend.providers.kit.http import Exchange, host_of, no_netrc, remembered, unsent, unwell
 
-#: Seconds to wait for a connection, and then for an answer.
+#: Seconds to wait for a connection, and then for a response.
 TIMEOUT = (6.0, 12.0)
-#: The same for this machine's own identity endpoint; a network that has none lets packets for it vanish.
+#: The same for this machine's own identity endpoint; networks without one silently drop the packets.
 MACHINE_TIMEOUT = (2.0, 6.0)
 
 
@@ -27,57 +27,65 @@ class Line(requests.Session):
 
     Attributes:
         last: The last exchange since `forget`.
-        trouble: What the last call failed of, where that was the way there or the other side's own fault.
-        refusal: The last answer since `forget` that names an OAuth error (RFC 6749 5.2): msal makes further calls after
-            one, to look for aliases of its host.
+        trouble: Why the last call failed, if the network or the server itself was at fault.
+        refusal: The last response since `forget` that names an OAuth error (RFC 6749 5.2): msal makes further calls
+            after one, to look up aliases of its host.
+        verdict: Why the last POST failed, like `trouble`. The token endpoint is the only thing that the SDKs post to,
+            and msal's look-up of aliases, which answers 200, would otherwise hide the failure, say Entra's 429.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.auth = no_netrc
         limits.mount(self)
-        self.last: Exchange | None = None
-        self.trouble: FetchFailed | None = None
-        self.refusal: Exchange | None = None
+        self.forget()
 
     def forget(self) -> None:
-        """Forget what was: what comes next is judged alone."""
-        self.last = self.trouble = self.refusal = None
+        """Forget all previous calls: the next call is judged by itself."""
+        self.last: Exchange | None = None
+        self.refusal: Exchange | None = None
+        self.trouble: FetchFailed | None = None
+        self.verdict: FetchFailed | None = None
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Make one call; whoever calls, it follows no redirect, since a token may be on board."""
+        """Make one call. It never follows a redirect, because it may carry a token."""
         url = request.url or ""
         ours = is_machine(url)
         kwargs |= {"timeout": MACHINE_TIMEOUT if ours else TIMEOUT, "allow_redirects": False, "stream": False}
         if ours:
-            kwargs["proxies"] = {}  # it answers for this very machine
+            kwargs["proxies"] = {}  # the endpoint answers for this very machine
         self.last = self.trouble = None
         try:
             answer = super().send(request, **kwargs)
         except OSError as error:  # every error of requests is one
-            self.trouble = unsent(url, error)
+            self._judge(request, unsent(url, error))
             raise
         self.last = remembered(url, answer.status_code, answer.headers, answer.content)
-        self.trouble = unwell(self.last)
+        self._judge(request, unwell(self.last))
         if self.trouble is None and "error" in self.last.body:
             self.refusal = self.last
         return answer
 
+    def _judge(self, request: requests.PreparedRequest, trouble: FetchFailed | None) -> None:
+        self.trouble = trouble
+        if request.method == "POST":
+            self.verdict = trouble
+
     def ask(self, method: str, url: str, **more: Any) -> Exchange:
-        """Make one call and return what came back.
+        """Make one call and return the exchange.
 
         Raises:
-            FetchFailed: Nobody answered, or what answered is not who was asked, or has a fault of its own.
+            FetchFailed: There was no response, or it is a login page, a fault of the server, or a request to wait.
         """
         try:
             self.request(method, url, **more)
         except (OSError, ValueError) as error:
             raise self.trouble or unsent(url, error) from None
         if self.trouble is not None or self.last is None:
-            raise self.trouble or transient("no-answer", f"{host_of(url)} gave no answer.")
+            raise self.trouble or transient("no-answer", f"{host_of(url)} did not answer.")
         return self.last
 
 
 def is_machine(url: str) -> bool:
-    """Tell whether a call is for this machine's own identity endpoint; all else goes over TLS."""
+    """Tell whether a call goes to this machine's own identity endpoint; all other calls use TLS."""
     return url.startswith("http://")
