@@ -1,20 +1,21 @@
-"""The launchd agent, as far as it can be checked without a Mac: the plist's form, keys and types (launchd.plist(5))."""
+"""The launchd agent, as far as it can be checked without a Mac: the plist's form, keys and types (launchd.plist(5)).
+
+`launchctl` is a program that records how it is called and answers as a table says.
+"""
 
 from __future__ import annotations
 
 import os
 import plistlib
-import shutil
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from uvtokend import service
+from uvtokend.errors import UvtokendError
+from uvtokend.service import launchd, manager
 
-FOLDER = Path(__file__).parent.parent.parent / "launchd"
+SHIPPED = Path(__file__).parent.parent.parent / "launchd" / f"{launchd.LABEL}.plist"
 TYPES: dict[str, type] = {
     "Label": str,
     "ProgramArguments": list,
@@ -22,65 +23,130 @@ TYPES: dict[str, type] = {
     "RunAtLoad": bool,
     "KeepAlive": dict,
     "ThrottleInterval": int,
-    "ProcessType": str,
+    "ExitTimeOut": int,
     "Umask": int,
 }
+DOMAIN = f"gui/{os.getuid()}"
+
+
+class Mac:
+    """A home directory and a `launchctl` that fails for the words it is told to fail for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked = folder / "asked"
+        self.failing = folder / "failing"
+        self.failing.write_text("")
+        self.agent = folder / "Library" / "LaunchAgents" / f"{launchd.LABEL}.plist"
+        program = folder / "launchctl"
+        program.write_text(
+            f'#!/bin/sh\necho "$*" >> "{self.asked}"\n'
+            f'if grep -qx "$1" "{self.failing}"; then echo "$1 failed: 5: Input/output error" >&2; exit 5; fi\n'
+            'printf "\\tstate = running\\n\\tpid = 4711\\n"\n'
+        )
+        program.chmod(0o755)
+
+    def fail(self, *words: str) -> None:
+        """Let launchctl refuse these orders."""
+        self.failing.write_text("".join(f"{word}\n" for word in words))
+
+    def orders(self) -> list[str]:
+        """Return what launchctl was asked for, and forget it."""
+        said = self.asked.read_text().splitlines() if self.asked.exists() else []
+        self.asked.unlink(missing_ok=True)
+        return said
 
 
 @pytest.fixture
-def agent() -> dict[str, Any]:
-    """The one property list."""
-    (file,) = FOLDER.glob("*.plist")
-    with file.open("rb") as opened:
-        return {**plistlib.load(opened), "file": file.stem}
-
-
-def test_keys_and_types(agent: dict[str, Any]) -> None:
-    """Known keys with their types only: launchd ignores others in silence."""
-    file = agent.pop("file")
-    assert {key: type(value) for key, value in agent.items()} == TYPES
-    assert agent["Label"] == file
-    assert all(isinstance(text, str) for text in agent["EnvironmentVariables"].values())
-    assert agent["ProcessType"] in {"Background", "Standard", "Adaptive", "Interactive"}
-
-
-def test_what_it_runs(agent: dict[str, Any]) -> None:
-    """``uvtokend run`` with umask 077, again after a crash, not after a stop; helpers are on the PATH."""
-    program, *arguments = agent["ProgramArguments"]
-    assert Path(program).is_absolute()
-    assert "exec uvtokend run" in arguments[-1]
-    assert agent["Umask"] == 0o077
-    assert agent["KeepAlive"] == {"SuccessfulExit": False}
-    assert {"/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"} <= set(agent["EnvironmentVariables"]["PATH"].split(":"))
-
-
-def test_it_finds_the_program_in_the_home_folder(agent: dict[str, Any], tmp_path: Path) -> None:
-    """With launchd's poor environment, the user's own program is run, in the process that launchd watches."""
-    program = tmp_path / ".local" / "bin" / "uvtokend"
-    program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\necho "$$ $@"\n')
-    program.chmod(0o755)
-    environment = {"HOME": str(tmp_path), **agent["EnvironmentVariables"]}
-    with subprocess.Popen(agent["ProgramArguments"], env=environment, stdout=subprocess.PIPE, text=True) as process:
-        said, _ = process.communicate(timeout=20)
-    assert said == f"{process.pid} run --quiet\n"
-
-
-def test_it_is_loaded_and_started_by_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed agent is found without a word to launchd; to start it is to load it first, which may fail."""
-    agents, asked = tmp_path / "Library" / "LaunchAgents", tmp_path / "asked"
-    agents.mkdir(parents=True)
-    shutil.copy(next(FOLDER.glob("*.plist")), agents)
-    launchctl = tmp_path / "launchctl"
-    launchctl.write_text(f'#!/bin/sh\necho "$*" >> "{asked}"\ntest "$1" = kickstart\n')
-    launchctl.chmod(0o755)
+def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
+    """Give a machine that says it is a Mac."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    found = service.installed()
+    return Mac(tmp_path)
+
+
+def test_keys_and_types() -> None:
+    """The shipped agent has known keys with their types only: launchd ignores others in silence."""
+    agent = plistlib.loads(SHIPPED.read_bytes())
+    assert {key: type(value) for key, value in agent.items()} == TYPES
+    assert agent["Label"] == SHIPPED.stem
+    assert all(isinstance(text, str) for text in agent["EnvironmentVariables"].values())
+
+
+def test_what_it_runs() -> None:
+    """It runs uvtokend itself with umask 077, again after a crash but not after a stop, at normal priority."""
+    agent = plistlib.loads(launchd.property_list(["/p/uvtokend"], [("PATH", "/mine"), ("NETRC", "/n")], "/log"))
+    assert agent["ProgramArguments"] == ["/p/uvtokend", "run", "--quiet"]
+    assert agent["Umask"] == 0o077
+    assert agent["KeepAlive"] == {"SuccessfulExit": False}
+    assert agent["EnvironmentVariables"] == {"PATH": "/mine", "NETRC": "/n"}
+    assert agent["StandardErrorPath"] == "/log"
+    assert "ProcessType" not in agent
+
+
+def test_an_agent_is_installed_and_removed(mac: Mac) -> None:
+    """Install writes the agent with mode 644, loads and starts it; uninstall unloads it and leaves no file."""
+    assert launchd.install(["/p/uvtokend"], []) == mac.agent
+    assert mac.agent.stat().st_mode & 0o777 == 0o644
+    target = f"{DOMAIN}/{launchd.LABEL}"
+    assert mac.orders() == [
+        f"print {DOMAIN}",
+        f"bootout {target}",
+        f"bootstrap {DOMAIN} {mac.agent}",
+        f"kickstart {target}",
+    ]
+    assert launchd.lines() == [f"launchd agent {mac.agent}: state = running, pid = 4711"]
+    launchd.log_file().write_text("said before")
+    mac.orders()
+    assert launchd.uninstall() == mac.agent
+    assert mac.orders() == [f"print {DOMAIN}", f"bootout {target}"]
+    assert [path for path in (mac.agent, launchd.log_file()) if path.exists()] == []
+    assert launchd.uninstall() is None
+    assert launchd.lines() == ["No launchd agent is installed."]
+
+
+def test_a_loaded_agent_is_only_started(mac: Mac) -> None:
+    """`bootstrap` fails for an agent that is loaded: what counts is that `kickstart` works."""
+    launchd.install(["/p/uvtokend"], [])
+    mac.orders()
+    mac.fail("bootstrap")
+    found = manager.installed()
     assert found is not None
-    assert not asked.exists()
+    assert mac.orders() == [f"print {DOMAIN}"]
     found.start()
-    domain = f"gui/{os.getuid()}"
-    (plist,) = agents.iterdir()
-    assert asked.read_text() == f"bootstrap {domain} {plist}\nkickstart {domain}/io.github.uvtokend\n"
+    assert mac.orders() == [f"bootstrap {DOMAIN} {mac.agent}", f"kickstart {DOMAIN}/{launchd.LABEL}"]
+
+
+def test_without_a_screen_the_service_is_not_used(mac: Mac) -> None:
+    """Over SSH there is no gui domain: install says when the agent starts, and `start` runs the daemon itself."""
+    mac.fail("print")
+    with pytest.raises(UvtokendError, match="not logged in on the screen"):
+        launchd.install(["/p/uvtokend"], [])
+    assert mac.agent.exists()
+    assert manager.installed() is None
+    assert launchd.lines() == [
+        f"launchd agent {mac.agent}: you are not logged in on the screen, so launchd does not run it."
+    ]
+
+
+def test_a_refusal_keeps_launchds_words(mac: Mac) -> None:
+    """A disabled agent fails with 5: the words, the way to enable it and System Settings are named."""
+    mac.fail("bootstrap", "kickstart")
+    with pytest.raises(UvtokendError) as caught:
+        launchd.install(["/p/uvtokend"], [])
+    assert "bootstrap failed: 5: Input/output error kickstart failed" in caught.value.message
+    assert "System Settings > Login Items" in caught.value.message
+    assert caught.value.hint == f"launchctl enable {DOMAIN}/{launchd.LABEL} && uvtokend start"
+    assert launchd.lines() == [f"launchd agent {mac.agent}: state = running, pid = 4711"]
+
+
+def test_the_label_comes_from_the_agent(mac: Mac) -> None:
+    """A package may have renamed the file; one that cannot be read is known by its name."""
+    mac.agent.parent.mkdir(parents=True)
+    other = mac.agent.with_name("com.example.uvtokend.plist")
+    other.write_bytes(plistlib.dumps({"Label": "io.example.renamed"}))
+    found = manager.installed()
+    assert found is not None
+    assert found.why_command == f"launchctl print {DOMAIN}/io.example.renamed"
+    other.write_text("not a property list")
+    assert launchd.label(other) == "com.example.uvtokend"

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,12 @@ sed "s/^/journal /" journal
 """
 
 
-@pytest.mark.systemd
-def test_the_unit(tmp_path: Path) -> None:
-    """READY and a STATUS worth reading, restart after a crash with the token kept, none after a bad configuration.
-
-    The journal tells why the configuration was refused, and never a token.
-    """
-    units, binaries, config = (tmp_path / part for part in (".config/systemd/user", ".local/bin", ".config/uvtokend"))
-    for folder in (units / "uvtokend.service.d", binaries, config):
+@pytest.fixture
+def tester(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Run a script as an ordinary user with one index, beside a real user manager; return what it printed."""
+    binaries, config = tmp_path / ".local/bin", tmp_path / ".config/uvtokend"
+    for folder in (binaries, config):
         folder.mkdir(parents=True)
-    shutil.copy(UNIT, units)
-    (units / "uvtokend.service.d" / "soon.conf").write_text("[Service]\nRestartSec=100ms\n")
     (binaries / "uvtokend").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m uvtokend "$@"\n')
     (binaries / "uvtokend").chmod(0o755)
     (config / "config.toml").write_text(
@@ -75,10 +71,27 @@ def test_the_unit(tmp_path: Path) -> None:
     )
     (config / "config.toml").chmod(0o600)
     code = [sys.base_prefix, sys.prefix, str(Path(uvtokend.__file__).parent.parent)]
-    command = [str(TESTS / "systemd_user.sh"), str(tmp_path), *code, "--", "bash", "-c", STEPS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-    said = done.stdout.splitlines()
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(script: str) -> list[str]:
+        command = [str(TESTS / "systemd_user.sh"), str(tmp_path), *code, "--", "bash", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+@pytest.mark.systemd
+def test_the_unit(tmp_path: Path, tester: Callable[[str], list[str]]) -> None:
+    """READY and a STATUS worth reading, restart after a crash with the token kept, none after a bad configuration.
+
+    The journal tells why the configuration was refused, and never a token.
+    """
+    units = tmp_path / ".config/systemd/user"
+    (units / "uvtokend.service.d").mkdir(parents=True)
+    shutil.copy(UNIT, units)
+    (units / "uvtokend.service.d" / "soon.conf").write_text("[Service]\nRestartSec=100ms\n")
+    said = tester(STEPS)
     assert "user 54321" in said
     assert "type notify state active umask 0077 core 0" in said
     assert "watchdog 1min 40s" in said

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from uvtokend import paths, service
+from uvtokend import paths
 from uvtokend.cli import client, console, parser
 from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
+from uvtokend.service import manager
 
 EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
 
@@ -52,7 +53,7 @@ def start(config_file: str | None, wait: float) -> int:
         return OK
     settings = configuration.load(config_file)
     deadline = time.monotonic() + wait
-    unit = None if _wants_another(config_file) else service.installed()
+    unit = None if _wants_another(config_file) else manager.installed()
     if unit is None:
         child = _spawn(config_file)
         running = _await_answer(deadline, child.problem)

@@ -1,0 +1,135 @@
+"""Which variables of this shell a service needs, since a service manager starts it with almost none.
+
+`aws`, `gcloud`, `az`, `jf` and a `credential_process` find their programs, files, proxies and certificates through the
+environment. What the daemon would otherwise miss is recorded in a file that only its user can read. A secret is never
+recorded: neither a variable that holds one by its name, nor a proxy URL with a user in it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+#: What every SDK and helper program may read, whatever the cloud.
+COMMON = (
+    "PATH",
+    "NETRC",
+    "XDG_CONFIG_HOME",
+    "XDG_CONFIG_DIRS",
+    "XDG_STATE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
+    "UV_CREDENTIALS_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "SSL_CLIENT_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSH_AUTH_SOCK",
+    "GNUPGHOME",
+    "PASSWORD_STORE_DIR",
+)
+#: What the clouds' SDKs and programs read.
+CLOUDS = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_CLOUD_PROJECT",
+    "CLOUDSDK_*",
+    "AZURE_CONFIG_DIR",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "JFROG_CLI_HOME_DIR",
+)
+#: Names of variables that hold a secret, unless they end in ``_FILE`` (contract 1.3 refuses the same ones).
+_SECRET = ("*SECRET*", "*TOKEN*", "*PASSWORD*", "*KEY*")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a service gets of a shell's environment.
+
+    Args:
+        variables: Name and value, sorted by name.
+        refused: Names that are wanted but may hold a secret, and are left out.
+    """
+
+    variables: tuple[tuple[str, str], ...]
+    refused: tuple[str, ...] = ()
+
+
+def record(environ: Mapping[str, str], patterns: Sequence[str]) -> Recorded:
+    """Choose what to record.
+
+    Args:
+        environ: The shell's environment.
+        patterns: Names of variables, or globs such as ``CLOUDSDK_*``.
+    """
+    wanted = sorted(name for name in environ if environ[name] and _matches(name, patterns))
+    refused = tuple(name for name in wanted if _may_be_secret(name, environ[name]))
+    kept = tuple((name, environ[name]) for name in wanted if name not in refused)
+    return Recorded(kept, refused)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _may_be_secret(name: str, value: str) -> bool:
+    if not value.isprintable():
+        return True  # no unit file, environment file or property list carries a line break
+    if name.upper().endswith("_PROXY"):
+        return "@" in value
+    return _matches(name.upper(), _SECRET) and not name.upper().endswith("_FILE")
+
+
+def environment_file(variables: Iterable[tuple[str, str]]) -> str:
+    """Return the text of an environment file: systemd.exec(5), ``EnvironmentFile=``."""
+    lines = (f'{name}="{_escaped(value)}"' for name, value in variables)
+    return "".join(f"{line}\n" for line in ("# Written by uvtokend service install.", *lines))
+
+
+def _escaped(value: str) -> str:
+    return "".join(f"\\{character}" if character in '"\\$`' else character for character in value)
+
+
+def secret_variables(options: Iterable[object]) -> Iterator[str]:
+    """Yield the variables that secret references of the configuration name, which no service has by itself.
+
+    Args:
+        options: Frozen options of all indexes; a reference is ``(("env", NAME),)``.
+    """
+    for option in options:
+        if isinstance(option, tuple):
+            match option:
+                case (("env", str(name)),):
+                    yield name
+                case _:
+                    yield from secret_variables(option)
+
+
+def file_of(config_file: str) -> str:
+    """Return the environment file, which lies beside the configuration."""
+    return os.path.join(os.path.dirname(config_file), "service.env")
+
+
+def patterns() -> tuple[str, ...]:
+    """Return the names of all variables to record: what every program reads, and what each cloud's catalog names."""
+    return (*COMMON, *CLOUDS)

@@ -1,0 +1,182 @@
+"""The launchd agent: its property list, and loading and unloading it. Read in Apple's sources, not run on a Mac.
+
+Facts, from launchd.plist(5) and launchctl(1):
+
+1. launchd expands neither ``~`` nor variables, and gives an agent none of the shell's environment.
+2. It restarts by ``KeepAlive`` alone and knows no exit status that it should not restart after; so `uvtokend run`
+   ends with 0 under launchd where only a person can help.
+3. ``ProcessType`` stays away: ``Background`` would lower the CPU, disk and network priority of the daemon and of all
+   its children (xnu, bsd/kern/task_policy.c), against time limits of 20 to 60 s.
+4. An agent lives in the domain ``gui/UID``, which exists only while that user is logged in on the screen. Over SSH
+   there may be none; then the daemon is started directly.
+5. ``bootstrap`` of a loaded agent fails with 5 ("Input/output error"), as does that of a disabled one.
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from uvtokend import paths
+from uvtokend.disk import files
+from uvtokend.errors import UvtokendError
+
+LABEL = "io.github.uvtokend"
+#: Directories for helper programs that launchd's own PATH does not name.
+USUAL_PATH = (
+    "/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+)
+#: Seconds that launchctl may take to answer.
+PATIENCE = 60.0
+
+
+def property_list(words: Sequence[str], variables: Iterable[tuple[str, str]] = (), log: str | None = None) -> bytes:
+    """Return the text of the property list.
+
+    Args:
+        words: The absolute command that is uvtokend. Login Items shows the name of its first word.
+        variables: The environment of the daemon and its workers.
+        log: The absolute path of the file for standard error.
+    """
+    agent: dict[str, object] = {
+        "Label": LABEL,
+        "ProgramArguments": [*words, "run", "--quiet"],
+        "EnvironmentVariables": {"PATH": USUAL_PATH, **dict(variables)},
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ThrottleInterval": 10,
+        "ExitTimeOut": 25,
+        "Umask": 0o077,
+    }
+    if log is not None:
+        agent["StandardErrorPath"] = log
+    return plistlib.dumps(agent, sort_keys=False)
+
+
+def file_of() -> Path:
+    """Return the property list of this user's own agent."""
+    return Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+
+def log_file() -> Path:
+    """Return the file for what the daemon says before its own log is open."""
+    return Path.home() / "Library" / "Logs" / "uvtokend.log"
+
+
+def domain() -> str | None:
+    """Return the domain of this user's agents; None if the user is not logged in on the screen."""
+    name = f"gui/{os.getuid()}"
+    done = _launchctl("print", name)
+    return name if done is not None and done.returncode == 0 else None
+
+
+def install(words: Sequence[str], variables: Iterable[tuple[str, str]]) -> Path:
+    """Write the agent, load it and start it.
+
+    Args:
+        words: The absolute command that is uvtokend.
+        variables: The environment of the daemon and its workers.
+
+    Returns:
+        The property list.
+
+    Raises:
+        UvtokendError: It cannot be written, or launchd refuses it.
+    """
+    file, log = file_of(), log_file()
+    try:
+        for directory in (file.parent, log.parent):
+            paths.make_folder(str(directory))
+        files.replace(str(file), property_list(words, variables, str(log)))
+        file.chmod(0o644)
+    except OSError as error:
+        raise UvtokendError(f"Cannot write the agent {file}: {error.strerror}.", f"ls -ld {file.parent}") from error
+    where = domain()
+    if where is None:
+        message = (
+            f"The agent {file} is written, but launchd has no gui domain for you: you are not logged in on the screen"
+        )
+        raise UvtokendError(f"{message}. It starts at your next login.", "uvtokend start")
+    _launchctl("bootout", f"{where}/{LABEL}")  # fails if it is not loaded
+    start(file, where)
+    return file
+
+
+def start(file: Path, where: str) -> None:
+    """Load an agent if it is not loaded, and start it.
+
+    Args:
+        file: The property list.
+        where: The domain.
+
+    Raises:
+        UvtokendError: launchd refuses, with its own words.
+    """
+    target = f"{where}/{label(file)}"
+    loaded = _launchctl("bootstrap", where, str(file))
+    started = _launchctl("kickstart", target)
+    if started is None or started.returncode != 0:
+        said = " ".join(f"{_words(loaded)} {_words(started)}".split())
+        message = f"launchd does not start {target}: {said}. It may be disabled in System Settings > Login Items"
+        raise UvtokendError(message, f"launchctl enable {target} && uvtokend start")
+
+
+def uninstall() -> Path | None:
+    """Stop and unload the agent and delete its files; return the property list, or None if there was none."""
+    file = file_of()
+    if not file.is_file():
+        return None
+    where = domain()
+    if where is not None:
+        _launchctl("bootout", f"{where}/{label(file)}")
+    file.unlink()
+    log_file().unlink(missing_ok=True)
+    return file
+
+
+def label(file: Path) -> str:
+    """Return the label that a property list gives; its file name if it cannot be read."""
+    try:
+        said = plistlib.loads(file.read_bytes())
+    except (OSError, ValueError, plistlib.InvalidFileException):
+        return file.stem
+    found = said.get("Label") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else file.stem
+
+
+def lines() -> list[str]:
+    """Return what launchd says about the agent, as lines for a person."""
+    file = file_of()
+    if not file.is_file():
+        return ["No launchd agent is installed."]
+    where = domain()
+    if where is None:
+        return [f"launchd agent {file}: you are not logged in on the screen, so launchd does not run it."]
+    done = _launchctl("print", f"{where}/{label(file)}")
+    if done is None or done.returncode != 0:
+        return [f"launchd agent {file}: not loaded ({_words(done)})"]
+    known = ("state =", "pid =", "last exit code =")
+    said = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith(known)]
+    return [f"launchd agent {file}: {', '.join(said)}"]
+
+
+def _words(done: subprocess.CompletedProcess[str] | None) -> str:
+    return "launchctl does not answer" if done is None else " ".join(done.stderr.split())
+
+
+def _launchctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(  # noqa: S603 - the arguments stand above
+            ["launchctl", *arguments],  # noqa: S607 - the system's own
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -1,0 +1,78 @@
+"""The installed service, whichever manager runs it: for `start`, `status` and `service`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from uvtokend.service import launchd, systemd
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An installed unit or agent whose manager answers.
+
+    Args:
+        file: The unit or the property list.
+        start: Asks the manager to start the daemon; raises UvtokendError with the manager's words if it refuses.
+        why_command: What a person runs to see why it does not start.
+    """
+
+    file: Path
+    start: Callable[[], None]
+    why_command: str
+
+
+def installed() -> Service | None:
+    """Return the service that starts the daemon for this user; None if there is none whose manager answers."""
+    return _launchd() if sys.platform == "darwin" else _systemd()
+
+
+def lines() -> list[str]:
+    """Return what the service manager says, as lines for a person."""
+    return launchd.lines() if sys.platform == "darwin" else systemd.lines()
+
+
+def program() -> list[str]:
+    """Return the absolute command that is uvtokend, by the name that survives an upgrade.
+
+    The link on PATH, as `uv tool install` and pipx make it, is better than the file that it leads to now.
+    """
+    called = os.path.abspath(sys.argv[0])
+    on_path = shutil.which("uvtokend")
+    if on_path is not None and os.path.basename(called) == "uvtokend" and os.path.samefile(on_path, called):
+        return [os.path.abspath(on_path)]
+    if os.path.basename(called) == "uvtokend" and os.access(called, os.X_OK):
+        return [called]
+    return [sys.executable, "-P", "-m", "uvtokend"]
+
+
+def _systemd() -> Service | None:
+    file = next((folder / systemd.UNIT for folder in _systemd_directories() if (folder / systemd.UNIT).is_file()), None)
+    if file is None or not systemd.available():
+        return None
+    return Service(file, partial(systemd.ask, "start", systemd.UNIT), f"journalctl --user -u {systemd.UNIT} -n 20")
+
+
+def _systemd_directories() -> Iterator[Path]:
+    """Yield where user units are looked for: systemd.unit(5), "User Unit Search Path"."""
+    from platformdirs import user_data_path  # noqa: PLC0415 - only where a service is asked for
+
+    yield systemd.directory()
+    yield user_data_path() / "systemd" / "user"
+    yield from map(Path, ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"))
+
+
+def _launchd() -> Service | None:
+    folders = (launchd.file_of().parent, Path("/Library/LaunchAgents"))
+    file = next((found for folder in folders for found in sorted(folder.glob("*uvtokend*.plist"))), None)
+    where = launchd.domain() if file is not None else None
+    if file is None or where is None:
+        return None
+    why = f"launchctl print {where}/{launchd.label(file)}"
+    return Service(file, partial(launchd.start, file, where), why)

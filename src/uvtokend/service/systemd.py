@@ -1,0 +1,276 @@
+"""The user unit of systemd: its text, and putting it in place and out again.
+
+One source for every unit: ``systemd/uvtokend.service``, which packages ship, is the same text with the program where
+`uv tool install` and pipx put it.
+
+Why the default layer is thin: in a user manager nearly every sandboxing option implies ``NoNewPrivileges=`` or a user
+namespace (systemd.exec(5)). With them a ``credential_process`` under snap, sudo or a just-in-time compiler fails, and
+so do agents whose sockets lie in the runtime directory. `HARDENED` is the second layer, for those who need none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from uvtokend import paths
+from uvtokend.disk import files
+from uvtokend.errors import UvtokendError
+
+UNIT = "uvtokend.service"
+#: Where `uv tool install` and pipx link the program.
+USUAL_PROGRAM = "%h/.local/bin/uvtokend"
+USUAL_ENVIRONMENT = "-%E/uvtokend/service.env"
+#: Directories for helper programs that the user manager's own PATH does not name.
+USUAL_PATH = "%h/.local/bin:/usr/local/bin:/usr/bin:/bin:/snap/bin"
+#: Seconds that the service manager may take to answer.
+PATIENCE = 60.0
+
+_TEXT = """\
+# The daemon that keeps the tokens of private Python indexes fresh: uvtokend help service
+[Unit]
+Description=uvtokend, fresh tokens for private Python indexes
+Documentation=man:uvtokend(1)
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={program} run
+ExecReload=kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=5
+# Exit status 2 means a configuration that only a person can fix.
+RestartPreventExitStatus=2
+# Only the daemon gets SIGTERM. A worker that spends a one-time secret has 20 s to save its successor.
+KillMode=mixed
+TimeoutStopSec=25
+# The daemon reports to the watchdog every 30 s, and only while fetches and deliveries make progress.
+WatchdogSec=100
+UMask=0077
+LimitCORE=0
+Environment=PATH={path}
+# Written by: uvtokend service install
+EnvironmentFile={environment}
+
+[Install]
+WantedBy=default.target
+"""
+
+#: The opt-in layer. Without PrivateUsers=, systemd 252 accepts the mount options in a user manager and ignores them.
+HARDENED = """\
+# Written by: uvtokend service install --hardened
+# No helper program that needs new privileges (snap, sudo) works under it.
+[Service]
+NoNewPrivileges=yes
+PrivateUsers=yes
+PrivateTmp=yes
+PrivateDevices=yes
+DevicePolicy=closed
+ProtectSystem=strict
+ReadWritePaths=%h -%t
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallFilter=@chown
+SystemCallErrorNumber=EPERM
+"""
+
+
+def unit(program: str = USUAL_PROGRAM, environment: str = USUAL_ENVIRONMENT, path: str = USUAL_PATH) -> str:
+    """Return the text of the unit.
+
+    Args:
+        program: The command before ``run``, as ``ExecStart=`` reads it.
+        environment: The environment file, as ``EnvironmentFile=`` reads it.
+        path: Where helper programs are looked for if the environment file names no PATH.
+    """
+    return _TEXT.format(program=program, environment=environment, path=path)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Quote a command for ``ExecStart=``: systemd.service(5), "Command lines"; systemd.unit(5), "Specifiers"."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    plain = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch(r"[A-Za-z0-9_@%+=:,./~-]+", plain):
+        return plain
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def directory() -> Path:
+    """Return the directory of this user's own units: systemd.unit(5), "User Unit Search Path"."""
+    from platformdirs import user_config_path  # noqa: PLC0415 - only where a service is asked for
+
+    return user_config_path() / "systemd" / "user"
+
+
+def available() -> bool:
+    """Return whether this user's service manager answers."""
+    done = _systemctl("show-environment")
+    return done is not None and done.returncode == 0
+
+
+def install(words: Sequence[str], environment_file: str, hardened: bool) -> Path:
+    """Write the unit, and let the manager enable and start it.
+
+    Args:
+        words: The absolute command that is uvtokend.
+        environment_file: The absolute path of the environment file.
+        hardened: Whether to add the second layer, if this system can run the daemon under it.
+
+    Returns:
+        The unit file.
+
+    Raises:
+        UvtokendError: The unit cannot be written, the manager refuses, or the second layer does not work here.
+    """
+    file = directory() / UNIT
+    layer = file.with_name(f"{UNIT}.d") / "hardened.conf"
+    text = unit(command_line(words), f"-{environment_file.replace('%', '%%')}")
+    if hardened:
+        _probe(words)
+    try:
+        _write(file, text)
+        if hardened:
+            _write(layer, HARDENED)
+        else:
+            _delete(layer)
+    except OSError as error:
+        raise UvtokendError(f"Cannot write the unit {file}: {error.strerror}.", f"ls -ld {file.parent}") from error
+    ask("daemon-reload")
+    ask("enable", UNIT)
+    ask("restart", UNIT)
+    return file
+
+
+def uninstall() -> Path | None:
+    """Stop and disable the unit and delete it; return the deleted file, or None if there was none of this user's.
+
+    Raises:
+        UvtokendError: The manager refuses to stop it.
+    """
+    file = directory() / UNIT
+    if not file.is_file():
+        return None
+    if available():
+        ask("disable", "--now", UNIT)
+    _delete(file.with_name(f"{UNIT}.d") / "hardened.conf")
+    _delete(file)
+    if available():
+        ask("daemon-reload")
+        _systemctl("reset-failed", UNIT)
+    return file
+
+
+def lines() -> list[str]:
+    """Return what the manager says about the unit, as lines for a person."""
+    properties = ("LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "StatusText", "FragmentPath")
+    done = _systemctl("show", UNIT, *(f"--property={name}" for name in properties))
+    if done is None or done.returncode != 0:
+        return ["The systemd user manager does not answer."]
+    said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    if said.get("LoadState") == "not-found":
+        return ["No systemd user unit is installed."]
+    result = "" if said.get("Result") in {"success", ""} else f", {said['Result']}"
+    state = f"{said.get('ActiveState')} ({said.get('SubState')}{result}), {said.get('UnitFileState')}"
+    told = [f"systemd unit {said.get('FragmentPath')}: {state}"]
+    if said.get("StatusText"):
+        told.append(f"  {said['StatusText']}")
+    if said.get("ActiveState") != "active":
+        told += [f"  {line}" for line in last_lines()]
+    return told
+
+
+def last_lines(count: int = 5) -> list[str]:
+    """Return the last lines of the unit's journal, none if it cannot be read."""
+    done = _run("journalctl", "--user", "--unit", UNIT, "--lines", str(count), "--output", "cat", "--no-pager")
+    return done.stdout.splitlines() if done is not None and done.returncode == 0 else []
+
+
+def lingering() -> bool | None:
+    """Return whether this user's services run while the user is logged out; None if logind does not say."""
+    done = _run("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
+    if done is None or done.returncode != 0:
+        return None
+    return done.stdout.strip() == "yes"
+
+
+def ask(*arguments: str) -> None:
+    """Give the user manager an order.
+
+    Raises:
+        UvtokendError: It refuses, and why.
+    """
+    done = _systemctl(*arguments)
+    if done is None or done.returncode != 0:
+        said = " ".join(done.stderr.split()) if done else "it does not answer"
+        message = f"systemctl --user {' '.join(arguments)} failed: {said}"
+        raise UvtokendError(message, f"journalctl --user -u {UNIT} -n 20")
+
+
+def _probe(words: Sequence[str]) -> None:
+    """Run ``uvtokend --version`` under the second layer, since kernels and managers differ in what they can do."""
+    settings = [line for line in HARDENED.splitlines() if "=" in line]
+    command = ["systemd-run", "--user", "--wait", "--collect", "--quiet"]
+    for line in settings:
+        command += ["--property", line]
+    done = _run(*command, "--", *words, "--version")
+    if done is None or done.returncode != 0:
+        said = " ".join(done.stderr.split()) if done else "systemd-run does not answer"
+        message = f"This system cannot run uvtokend with the hardened settings: {said or 'it ended at once'}"
+        raise UvtokendError(message, "uvtokend service install")
+
+
+def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
+    return _run("systemctl", "--user", *arguments)
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """Run a program of systemd; None if there is none, or it does not end."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        return subprocess.run(  # noqa: S603 - the commands stand above
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _write(file: Path, text: str) -> None:
+    paths.make_folder(str(file.parent))
+    files.replace(str(file), text.encode())
+
+
+def _delete(file: Path) -> None:
+    """Delete a file of ours, and its directory if that is empty and ours alone."""
+    file.unlink(missing_ok=True)
+    if file.parent.name == f"{UNIT}.d":
+        with contextlib.suppress(OSError):
+            file.parent.rmdir()

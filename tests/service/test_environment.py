@@ -1,0 +1,88 @@
+"""What a service is given of a shell's environment: everything the helpers need, and no secret."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from uvtokend.service import autostart, environment, systemd
+
+
+def test_what_is_recorded() -> None:
+    """Variables of the helpers are recorded; unknown and empty ones are not."""
+    environ = {"PATH": "/bin", "CLOUDSDK_CONFIG": "/c", "EDITOR": "vi", "AWS_PROFILE": "dev", "NETRC": ""}
+    recorded = environment.record(environ, environment.patterns())
+    assert recorded.variables == (("AWS_PROFILE", "dev"), ("CLOUDSDK_CONFIG", "/c"), ("PATH", "/bin"))
+    assert recorded.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "http://me:s3cr3t@proxy.example:3128"),
+        ("https_proxy", "http://me@proxy.example:3128"),
+        ("CLOUDSDK_AUTH_ACCESS_TOKEN", "s3cr3t"),
+        ("CLOUDSDK_API_KEY", "s3cr3t"),
+        ("PATH", "/bin\n/other"),
+    ],
+)
+def test_no_secret_is_recorded(name: str, value: str) -> None:
+    """A variable that may hold a secret, or cannot stand on one line, is named and left out."""
+    recorded = environment.record({name: value}, environment.patterns())
+    assert (recorded.variables, recorded.refused) == ((), (name,))
+    assert "s3cr3t" not in repr(recorded)
+
+
+def test_a_file_with_a_secret_is_recorded() -> None:
+    """Only the path stands in the variable, not the secret."""
+    recorded = environment.record({"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "/f"}, environment.patterns())
+    assert recorded.variables == (("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "/f"),)
+
+
+@pytest.mark.parametrize("value", ["plain", "with space", 'a"b', "a\\b", "$HOME `id`", "a=b;c#d", "'single'", "ünï"])
+def test_the_file_is_read_back(value: str, tmp_path: Path) -> None:
+    """A double-quoted value means the same to systemd and to a POSIX shell: the shell reads back what was recorded."""
+    file = tmp_path / "service.env"
+    file.write_text(environment.environment_file([("NAME", value)]))
+    script = '. "$1"; printf %s "$NAME"'
+    said = subprocess.run(["/bin/sh", "-c", script, "sh", file], capture_output=True, text=True, check=True, env={})
+    assert said.stdout == value
+
+
+def test_secrets_in_variables_are_named() -> None:
+    """Every variable that a secret reference names is found, however deep it stands in a plug-in's options."""
+    options = [
+        "text",
+        (("env", "ONE"),),
+        (("file", "/f"),),
+        (("deep", ((("env", "TWO"),), ("x", 3))), ("key", (("env", "THREE"),))),
+    ]
+    assert set(environment.secret_variables(options)) == {"ONE", "TWO", "THREE"}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["/usr/bin/uvtokend"], "/usr/bin/uvtokend"),
+        (["/opt/My Tools/uvtokend"], '"/opt/My Tools/uvtokend"'),
+        (["/h/100%/$HOME/u"], "/h/100%%/$$HOME/u"),
+        (['/q"\\/u', "-P"], '"/q\\"\\\\/u" -P'),
+    ],
+)
+def test_a_command_of_a_unit(words: list[str], line: str) -> None:
+    """Spaces, quotes, specifiers and variables reach the program as they are: systemd.service(5), "Command lines"."""
+    if "$" in line:
+        line = f'"{line}"'
+    assert systemd.command_line(words) == line
+
+
+def test_the_desktops_autostart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry starts the daemon with the absolute program; removing it leaves nothing."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = autostart.install(["/opt/My Tools/uvtokend"])
+    assert file == tmp_path / "autostart" / "uvtokend.desktop"
+    assert 'Exec="/opt/My Tools/uvtokend" start --wait 0\n' in file.read_text()
+    assert autostart.uninstall() == file
+    assert autostart.uninstall() is None
