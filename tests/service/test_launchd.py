@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,3 +151,12 @@ def test_the_label_comes_from_the_agent(mac: Mac) -> None:
     assert found.why_command == f"launchctl print {DOMAIN}/io.example.renamed"
     other.write_text("not a property list")
     assert launchd.label(other) == "com.example.uvtokend"
+
+
+def test_what_is_shipped_is_what_is_installed() -> None:
+    """The unit and the agent that packages ship come from the text that `service install` writes."""
+    packaging = SHIPPED.parent.parent / "packaging"
+    script = "import service_files as s; print([str(f) for f, text in s.shipped().items() if f.read_bytes() != text])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaging), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n", "run: python packaging/service_files.py"

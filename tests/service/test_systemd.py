@@ -5,6 +5,7 @@ An ordinary user's manager, with a journal, in namespaces of its own: ``systemd_
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -57,6 +58,34 @@ sed "s/^/journal /" journal
 """
 
 
+INSTALL = """
+set -eu
+show() { systemctl --user show uvtokend --property="$1" --value; }
+export AWS_PROFILE=dev HTTPS_PROXY=http://me:s3cr3t@proxy.example:3128
+uvtokend start --wait 20 >/dev/null 2>&1
+uvtokend service install 2>&1 | sed "s/^/install /"
+echo "state $(show ActiveState) enabled $(show UnitFileState) pid $(show MainPID)"
+echo "mode $(stat -c %a .config/uvtokend/service.env)"
+tr "\\0" "\\n" <"/proc/$(show MainPID)/environ" | grep -E "^(AWS_PROFILE|HTTPS_PROXY)=" | sed "s/^/environment /"
+systemd-analyze verify --user --man=no .config/systemd/user/uvtokend.service 2>&1 | sed "s/^/verify /"
+uvtokend service status | sed "s/^/status /"
+uvtokend stop 2>/dev/null
+echo "stopped $(show ActiveState)"
+uvtokend start >/dev/null 2>&1
+echo "started $(show ActiveState)"
+uvtokend service install --hardened >hardened 2>&1 || sed "s/^/refused /" hardened
+echo "layer $(show NoNewPrivileges) state $(show ActiveState)"
+uvtokend status >/dev/null && echo fresh
+mkdir whole
+cat .config/systemd/user/uvtokend.service .config/systemd/user/uvtokend.service.d/hardened.conf >whole/uvtokend.service
+score=$(systemd-analyze security --user --offline=true whole/uvtokend.service 2>/dev/null | tail -1)
+echo "score $score"
+uvtokend service uninstall 2>&1 | sed "s/^/uninstall /"
+echo "left $(find .config -type f | sort | tr "\\n" " ")"
+uvtokend service status | sed "s/^/status /"
+"""
+
+
 @pytest.fixture
 def tester(tmp_path: Path) -> Callable[[str], list[str]]:
     """Run a script as an ordinary user with one index, beside a real user manager; return what it printed."""
@@ -105,4 +134,30 @@ def test_the_unit(tmp_path: Path, tester: Callable[[str], list[str]]) -> None:
     assert any("nonsense" in line for line in journal)
     assert not any("s3cr3t" in line for line in said)
     # it ends with 0 whatever it finds; unknown keys are only told
+    assert [line for line in said if line.startswith("verify ")] == []
+
+
+@pytest.mark.systemd
+def test_the_service_is_installed_and_removed(tester: Callable[[str], list[str]]) -> None:
+    """Install takes over from a daemon started by hand, records this shell without its secrets, and leaves nothing.
+
+    `stop` and `start` go through the manager; the hardened layer is probed, and fresh tokens come under it as well.
+    """
+    said = tester(INSTALL)
+    assert any(line.startswith("state active enabled enabled pid ") for line in said), said
+    assert "mode 600" in said
+    assert [line for line in said if line.startswith("environment ")] == ["environment AWS_PROFILE=dev"]
+    assert "install Not recorded, because it may hold a secret: HTTPS_PROXY" in said
+    assert any(
+        line.startswith("status systemd unit /home/tester/.config") and "active (running)" in line for line in said
+    )
+    assert "stopped inactive" in said
+    assert "started active" in said
+    assert "layer yes state active" in said, said
+    assert "fresh" in said
+    (score,) = (line for line in said if line.startswith("score "))
+    assert float(re.findall(r"[0-9]+\.[0-9]+", score)[0]) <= 2.5, score
+    assert "left .config/uvtokend/config.toml " in said
+    assert said[-1] == "status No systemd user unit is installed."
+    assert not any("s3cr3t" in line for line in said)
     assert [line for line in said if line.startswith("verify ")] == []

@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("stop", "stop", "stop the daemon"),
         Verb("restart", "restart", "stop the daemon if it runs, and start it"),
         Verb("reload", "reload", "make the daemon read its configuration again"),
+        Verb("service", "service", "run the daemon at every login"),
         Verb("run", "run", "run the daemon in the foreground, as systemd and launchd do"),
     ),
     "tokens": (

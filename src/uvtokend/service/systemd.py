@@ -64,15 +64,14 @@ WantedBy=default.target
 #: The opt-in layer. Without PrivateUsers=, systemd 252 accepts the mount options in a user manager and ignores them.
 HARDENED = """\
 # Written by: uvtokend service install --hardened
-# No helper program that needs new privileges (snap, sudo) works under it.
+# No helper program that needs new privileges (snap, sudo) works under it. /tmp stays: agents have their sockets there.
 [Service]
 NoNewPrivileges=yes
 PrivateUsers=yes
-PrivateTmp=yes
 PrivateDevices=yes
 DevicePolicy=closed
 ProtectSystem=strict
-ReadWritePaths=%h -%t
+ReadWritePaths=%h /tmp /var/tmp -%t
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
@@ -136,19 +135,17 @@ def install(words: Sequence[str], environment_file: str, hardened: bool) -> Path
     Args:
         words: The absolute command that is uvtokend.
         environment_file: The absolute path of the environment file.
-        hardened: Whether to add the second layer, if this system can run the daemon under it.
+        hardened: Whether to add the second layer; see `probe`.
 
     Returns:
         The unit file.
 
     Raises:
-        UvtokendError: The unit cannot be written, the manager refuses, or the second layer does not work here.
+        UvtokendError: The unit cannot be written, or the manager refuses.
     """
     file = directory() / UNIT
     layer = file.with_name(f"{UNIT}.d") / "hardened.conf"
     text = unit(command_line(words), f"-{environment_file.replace('%', '%%')}")
-    if hardened:
-        _probe(words)
     try:
         _write(file, text)
         if hardened:
@@ -228,12 +225,19 @@ def ask(*arguments: str) -> None:
         raise UvtokendError(message, f"journalctl --user -u {UNIT} -n 20")
 
 
-def _probe(words: Sequence[str]) -> None:
-    """Run ``uvtokend --version`` under the second layer, since kernels and managers differ in what they can do."""
-    settings = [line for line in HARDENED.splitlines() if "=" in line]
-    command = ["systemd-run", "--user", "--wait", "--collect", "--quiet"]
-    for line in settings:
-        command += ["--property", line]
+def probe(words: Sequence[str]) -> None:
+    """Run ``uvtokend --version`` under the second layer, since kernels and managers differ in what they can do.
+
+    Args:
+        words: The absolute command that is uvtokend.
+
+    Raises:
+        UvtokendError: This system cannot run it so.
+    """
+    command = ["systemd-run", "--user", "--wait", "--collect", "--quiet", "--pipe"]
+    for line in HARDENED.splitlines():
+        if "=" in line:  # no specifier is expanded in a transient unit
+            command += ["--property", line.replace("%h", str(Path.home())).replace(" -%t", "")]
     done = _run(*command, "--", *words, "--version")
     if done is None or done.returncode != 0:
         said = " ".join(done.stderr.split()) if done else "systemd-run does not answer"

@@ -1,0 +1,149 @@
+"""``uvtokend service``: runs the daemon at every login, by systemd, launchd or the desktop's autostart."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from uvtokend import paths
+from uvtokend.cli import console
+from uvtokend.cli.start import start
+from uvtokend.cli.stop import stop
+from uvtokend.core.model import Settings
+from uvtokend.disk import configuration, files
+from uvtokend.errors import OK, NotRunning, UsageError, UvtokendError
+from uvtokend.service import autostart, environment, launchd, manager, systemd
+
+EXAMPLES = ("uvtokend service install", "uvtokend service status", "uvtokend service uninstall")
+DETAILS = """\
+`install` writes a systemd user unit or a launchd agent with absolute paths, records the variables of this shell that
+helper programs need (never a secret), starts the service and waits for the first tokens. `uninstall` leaves no file of
+it."""
+
+#: Seconds that the service gets to answer and to deliver its first tokens.
+WAIT = 60.0
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("order", choices=("install", "uninstall", "status"), help="what to do with the service")
+    own.add_argument("--hardened", action="store_true", help="with install: add a strict sandbox (systemd only)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Install, uninstall or show the service.
+
+    Raises:
+        UsageError: --hardened stands beside another order than install.
+    """
+    if args.order == "install":
+        return install(args.hardened, args.config)
+    if args.hardened:
+        raise UsageError("--hardened goes with install only.", "uvtokend service install --hardened")
+    return uninstall() if args.order == "uninstall" else status()
+
+
+def install(hardened: bool, config_file: str | None) -> int:
+    """Install the service, start it and wait for the first tokens.
+
+    Args:
+        hardened: Whether to add the second layer of sandboxing (systemd only).
+        config_file: Another configuration file.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        UvtokendError: It could not be installed or started, and why.
+    """
+    settings = configuration.load(config_file)
+    if paths.config_file(config_file) != paths.config_file():
+        raise UvtokendError("A service reads your own configuration file only.", "uvtokend service install")
+    words = manager.program()
+    recorded = environment.record(os.environ, environment.patterns())
+    _explain(recorded, settings)
+    file = _put(words, recorded, hardened, config_file)
+    console.say(f"Installed {file}.")
+    if sys.platform != "darwin":
+        _advise_lingering()
+    return start(config_file, WAIT)
+
+
+def uninstall() -> int:
+    """Stop the service and delete every file that `install` wrote; tokens and configuration stay.
+
+    Raises:
+        UvtokendError: The service manager refuses to stop it.
+    """
+    removed = [launchd.uninstall()] if sys.platform == "darwin" else [systemd.uninstall(), autostart.uninstall()]
+    recorded = Path(environment.file_of(paths.config_file()))
+    if recorded.is_file():
+        recorded.unlink()
+        removed.append(recorded)
+    gone = [str(file) for file in removed if file is not None]
+    console.say(f"Removed {', '.join(gone)}." if gone else "No service is installed.")
+    if gone:
+        console.say("Delivered tokens stay until they expire. To remove everything: uvtokend purge")
+    return OK
+
+
+def status() -> int:
+    """Show what the service manager says."""
+    console.out("".join(f"{line}\n" for line in manager.lines()))
+    entry = autostart.file_of()
+    if sys.platform != "darwin" and entry.is_file():
+        console.out(f"autostart entry {entry}\n")
+    return OK
+
+
+def _put(words: list[str], recorded: environment.Recorded, hardened: bool, config_file: str | None) -> Path:
+    """Write the service of this machine's manager and let it start."""
+    if sys.platform == "darwin":
+        _make_way()
+        return launchd.install(words, recorded.variables)
+    if not systemd.available():
+        console.say("The systemd user manager does not answer, so the desktop's autostart is used.")
+        return autostart.install(words)
+    if hardened:
+        systemd.probe(words)
+    file = environment.file_of(paths.config_file(config_file))
+    try:
+        paths.make_folder(os.path.dirname(file))
+        files.replace(file, environment.environment_file(recorded.variables).encode())
+    except OSError as error:
+        raise UvtokendError(f"Cannot write {file}: {error.strerror}.", f"ls -ld {os.path.dirname(file)}") from error
+    _make_way()
+    return systemd.install(words, file, hardened)
+
+
+def _make_way() -> None:
+    """Stop a daemon that was started by hand: there is one owner of a netrc."""
+    try:
+        stop()
+    except NotRunning:
+        return
+
+
+def _explain(recorded: environment.Recorded, settings: Settings) -> None:
+    """Show what is recorded and what is not, since the service sees nothing else of this shell."""
+    console.say("Recorded from this shell for the service and its helper programs:")
+    for name, value in recorded.variables:
+        console.say(f"  {name}={shlex.quote(value)}")
+    for name in recorded.refused:
+        console.say(f"Not recorded, because it may hold a secret: {name}")
+    for name in sorted(_secrets(settings)):
+        console.say(f"The service cannot see the variable {name}, which holds a secret for your configuration.")
+        console.say('  fix: keep the secret in a file and write { file = "~/…" } instead of { env = … }')
+
+
+def _secrets(settings: Settings) -> Iterable[str]:
+    options = [value for index in settings.indexes for _, value in index.request.options]
+    return set(environment.secret_variables(options))
+
+
+def _advise_lingering() -> None:
+    if systemd.lingering() is False:
+        console.say("The service runs while you are logged in. To keep it running after you log out (builds, cron):")
+        console.say("  loginctl enable-linger")
