@@ -233,7 +233,7 @@ def test_a_life_from_start_to_purge(desk: Desk) -> None:
     assert desk.run("status").stdout.splitlines()[0].startswith("INDEX")
     assert TOKEN in desk.netrc.read_text()
     log = desk.run("log").stdout
-    assert log.count("A new token was fetched") >= 2
+    assert log.count("Fetched a new token") >= 2
     assert stat.S_IMODE((desk.state / "daemon.log").stat().st_mode) == 0o600
     assert "is stopped" in desk.run("stop").stderr
     document = desk.document("status", status=3)

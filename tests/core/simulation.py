@@ -17,9 +17,9 @@ from random import Random
 
 from laws import DEADLINE, DELIVERY, TICK, Issuer, Laws, Token
 
-from uvtokend.core import agent as core
-from uvtokend.core import state
-from uvtokend.core.agent import Agent
+from uvtokend.core import events, state
+from uvtokend.core.agent import Agent, admit
+from uvtokend.core.delivery import CONTESTED as CONTESTED_REASON
 from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Secret, Settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,7 +33,7 @@ UNREACHABLE = Failure("transient", "unreachable", "Nobody answers.")
 HUNG = Failure("transient", "deadline", "The fetch did not end and was killed.")
 LOGIN_ENDED = Failure("login-required", "sso-expired", "Log in.", "aws sso login")
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.")
-CONTESTED = Failure("transient", core.CONTESTED, "Another program changes our block again and again.")
+CONTESTED = Failure("transient", CONTESTED_REASON, "Another program changes our block again and again.")
 #: What an issuer may answer instead of a token.
 TROUBLES: dict[str, Failure | Credential] = {
     "busy": Failure("transient", "throttled", "Too many requests.", retry_after=120.0),
@@ -132,7 +132,7 @@ class World:
             self.ticks = self.ticks + 1 if due <= self.ticked_at else 0
             self.ticked_at = self.now
             assert self.ticks < 100, "a hot loop"
-            self.feed(core.Tick())
+            self.feed(events.Tick())
             return True
         _, _, what, world = heapq.heappop(self.queue)
         if self.asleep and not world:
@@ -148,17 +148,17 @@ class World:
 
     # ------------------------------------------------------------------------------------- the agent and its actions
 
-    def feed(self, event: core.Event) -> None:
+    def feed(self, event: events.Event) -> None:
         """Let the agent handle an event, and carry out its actions."""
         for action in self.agent.handle(event, self.at()):
             match action:
-                case core.StartFetch(request):
+                case events.StartFetch(request):
                     self._begin(request)
-                case core.CancelFetch(request):
+                case events.CancelFetch(request):
                     del self.flights[request]
-                case core.Deliver():
+                case events.Deliver():
                     self._deliver(action)
-                case core.Answer(waiter):
+                case events.Settled(waiter):
                     self.laws.answered(waiter)
                 case _:
                     pass
@@ -184,12 +184,12 @@ class World:
         del self.flights[request]
         answer = fate or self._answer(request)
         outcome = self._credential(request, answer) if isinstance(answer, Token) else answer
-        admitted = core.admit(outcome, "h.example", self.at())
+        admitted = admit(outcome, "h.example", self.at())
         if isinstance(admitted, Failure):
             self.laws.failed(request, self.now, admitted)
         elif isinstance(answer, Token):
             self.laws.fetched(request, self.now, answer)
-        self.feed(core.FetchEnded(request, outcome, self.dice.random()))
+        self.feed(events.FetchEnded(request, outcome, self.dice.random()))
 
     def _answer(self, request: Request) -> Token | Failure | Credential:
         if not self.network:
@@ -222,13 +222,13 @@ class World:
         refresh = None if after is None else _time(issued + after)
         return Credential("u", Secret(token.name), _time(issued), end, refresh)
 
-    def _deliver(self, action: core.Deliver) -> None:
+    def _deliver(self, action: events.Deliver) -> None:
         assert self.delivering is None, "two deliveries at once"
         self.serial += 1
         number = self.delivering = self.serial
         self.later(DELIVERY, lambda: self._delivered(number, action))
 
-    def _delivered(self, number: int, action: core.Deliver) -> None:
+    def _delivered(self, number: int, action: events.Deliver) -> None:
         if self.delivering != number:
             return  # the daemon that began it is dead
         self.delivering = None
@@ -240,7 +240,7 @@ class World:
             self.laws.delivered(self.now, rival)
         else:
             self.laws.not_delivered(self.now, failure)
-        self.feed(core.DeliveryEnded(action.wanted, self.dice.random(), failure, foreign, rival=rival))
+        self.feed(events.DeliveryEnded(action.wanted, self.dice.random(), failure, foreign, rival=rival))
 
     # ------------------------------------------------------------------------------------------------ what happens
 
@@ -259,7 +259,7 @@ class World:
     def _look_for_login(self) -> None:
         if any(lease.state == "blocked" for lease in self.agent.leases.values()):
             self.laws.login_seen(self.now, self.flights)
-            self.feed(core.LoginChanged())
+            self.feed(events.LoginChanged())
 
     def set_trouble(self, which: int, trouble: str | None) -> None:
         """One issuer answers nonsense, or is itself again."""
@@ -283,7 +283,7 @@ class World:
         if self.dazed and not self.asleep:
             self.dazed = False
             self.laws.woke(self.now, self.flights)
-            self.feed(core.Woke())
+            self.feed(events.Woke())
 
     def step_clock(self, skew: float) -> None:
         """Somebody sets the wall clock: the guard tick sees it."""
@@ -298,7 +298,7 @@ class World:
         chosen = known if names is None else tuple(name for name in names if name in known)
         self.serial += 1
         self.laws.asked(self.serial, self.now, due_only)
-        self.feed(core.RefreshAsked(chosen, self.serial, due_only))
+        self.feed((events.WaitAsked if due_only else events.RefreshAsked)(chosen, self.serial))
 
     def rotate(self) -> None:
         """Whoever keeps the secrets without a known end changes them."""
@@ -342,7 +342,7 @@ class World:
             self.later(TICK, lambda: self._drift(host))
             return
         self.laws.drift_seen(host, self.now, host in self.foreign)
-        self.feed(core.SinkDrifted())
+        self.feed(events.SinkDrifted())
 
     def configure(self, indexes: Iterable[Index]) -> None:
         """The configuration names these indexes from now on."""
@@ -350,7 +350,7 @@ class World:
             return
         chosen = tuple(indexes)
         self.laws.configured(self.now, chosen)
-        self.feed(core.Configured(Settings("config.toml", chosen)))
+        self.feed(events.Configured(Settings("config.toml", chosen)))
 
     def kill(self) -> None:
         """kill -9, and a new start that knows what stands in the file and what the state file says of it."""
@@ -369,7 +369,7 @@ class World:
         standing = {host: Entry(host, "u", Secret(token)) for host, token in self.file.items()}
         recovered = state.recover(state.State("netrc", records), standing, tuple(old.leases), self.at())
         self.laws.restarted(self.now, old.indexes, recovered)
-        self.feed(core.Configured(Settings("config.toml", old.indexes), recovered))
+        self.feed(events.Configured(Settings("config.toml", old.indexes), recovered))
 
     def look(self) -> None:
         """Somebody asks for the status: what it calls delivered is."""

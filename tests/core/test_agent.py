@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from uvtokend.core import status
-from uvtokend.core.agent import (
+from uvtokend.core.agent import Agent
+from uvtokend.core.events import (
     Action,
-    Agent,
-    Answer,
     CancelFetch,
     Configured,
     Deliver,
@@ -21,9 +20,11 @@ from uvtokend.core.agent import (
     LoginChanged,
     RefreshAsked,
     Report,
+    Settled,
     SinkDrifted,
     StartFetch,
     Tick,
+    WaitAsked,
     Woke,
 )
 from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings, Sink
@@ -135,7 +136,7 @@ def test_a_token_that_dies_is_taken_out() -> None:
     actions = agent.handle(Tick(), after(3600))
     assert Deliver((entry("corp.example", "d"),)) in actions
     actions = agent.handle(DeliveryEnded((entry("corp.example", "d"),), 0.5), after(3600))
-    assert Report("warning", "removed", ("prod", "dev"), "The entry was removed: its token has died.") in actions
+    assert Report("warning", "removed", ("prod", "dev"), "The entry was removed: its token has expired.") in actions
     view = agent.snapshot(after(3600)).indexes[0]
     assert (view.lease.health(after(3600)), view.delivered) == ("expired", False)
 
@@ -234,27 +235,27 @@ def test_who_asks_for_a_refresh_joins_the_fetch_in_flight() -> None:
     assert agent.handle(RefreshAsked(("prod",), 1), after(10)) == [StartFetch(ACME)]
     assert agent.handle(RefreshAsked(("dev",), 2), after(10)) == []
     actions = agent.handle(FetchEnded(ACME, token("b", 10), 0.5), after(11))
-    assert not any(isinstance(action, Answer) for action in actions)
+    assert not any(isinstance(action, Settled) for action in actions)
     wanted = (entry("acme.example", "b"), entry("corp.example", "c"))
-    assert agent.handle(DeliveryEnded(wanted, 0.5), after(11)) == [Answer(1), Answer(2)]
+    assert agent.handle(DeliveryEnded(wanted, 0.5), after(11)) == [Settled(1), Settled(2)]
 
 
 def test_who_asks_is_answered_when_it_fails() -> None:
     """A failed fetch and a failed delivery both end the waiting; nobody hangs."""
     agent = holding()
     agent.handle(RefreshAsked(("prod",), 1), after(10))
-    assert Answer(1) in agent.handle(FetchEnded(ACME, DENIED, 0.5), after(11))
+    assert Settled(1) in agent.handle(FetchEnded(ACME, DENIED, 0.5), after(11))
     agent.handle(RefreshAsked(("corp",), 2), after(12))
     agent.handle(FetchEnded(CORP, token("d", 12), 0.5), after(13))
-    assert Answer(2) in agent.handle(DeliveryEnded((), 0.5, DISK_FULL), after(13))
+    assert Settled(2) in agent.handle(DeliveryEnded((), 0.5, DISK_FULL), after(13))
 
 
 def test_who_asks_for_what_is_due_waits_for_that_alone() -> None:
     """`once` leaves fresh tokens alone."""
     agent = holding()
-    assert agent.handle(RefreshAsked(("prod", "corp"), 1, due_only=True), after(10)) == [Answer(1)]
+    assert agent.handle(WaitAsked(("prod", "corp"), 1), after(10)) == [Settled(1)]
     agent.handle(RefreshAsked(("prod",)), after(11))
-    assert agent.handle(RefreshAsked(("prod", "corp"), 2, due_only=True), after(11)) == []
+    assert agent.handle(WaitAsked(("prod", "corp"), 2), after(11)) == []
 
 
 def test_a_login_unblocks() -> None:
@@ -281,7 +282,7 @@ def test_a_new_configuration_keeps_what_stays() -> None:
     agent.handle(RefreshAsked(("corp",), 1), after(10))
     actions = agent.handle(Configured(Settings("config.toml", (PROD,))), after(11))
     assert actions == [CancelFetch(CORP), Deliver((entry("acme.example", "a"),))]
-    assert Answer(1) in agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5), after(11))
+    assert Settled(1) in agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5), after(11))
     assert agent.handle(FetchEnded(CORP, token("late"), 0.5), after(12)) == []
     assert list(agent.leases) == [ACME]
 

@@ -15,10 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from laws import Issuer, Laws
 from simulation import DAY, ISSUERS, START, TROUBLES, World, run
 
-from uvtokend.core import agent as core
+from uvtokend.core import delivery, events, policy, views
 from uvtokend.core import lease as leases
-from uvtokend.core import policy
-from uvtokend.core.agent import Agent
+from uvtokend.core.agent import Agent, admit
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Request, Sink
 
@@ -130,7 +129,7 @@ def test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone() -> None:
         (view,) = world.agent.snapshot(world.at()).indexes
         if view.state == "blocked" and view.last_error is not None:
             seen.add(view.last_error.reason)
-    assert seen == {core.CONTESTED}
+    assert seen == {delivery.CONTESTED}
     world.live(330.0)
     (view,) = world.agent.snapshot(world.at()).indexes
     assert (view.state, view.last_error, world.file) == ("waiting", None, before)
@@ -138,7 +137,7 @@ def test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone() -> None:
 
 def test_an_agent_that_gives_up_a_fight_for_good_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rival goes, and so must the quarrel."""
-    monkeypatch.setattr(core, "FIGHT", timedelta(days=1000))
+    monkeypatch.setattr(delivery, "FIGHT", timedelta(days=1000))
     with pytest.raises(AssertionError):
         test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone()
 
@@ -269,7 +268,7 @@ def never_delivers_again(patch: pytest.MonkeyPatch) -> None:
 
 def fetches_twice_at_once(patch: pytest.MonkeyPatch) -> None:
     def start(self: Agent, request: Request) -> None:
-        self._actions.append(core.StartFetch(request))
+        self._actions.append(events.StartFetch(request))
         self.leases[request] = leases.ask(self.leases[request])
 
     patch.setattr(Agent, "_start", start)
@@ -297,11 +296,11 @@ def keeps_entries_of_removed_indexes(patch: pytest.MonkeyPatch) -> None:
 
 
 def calls_everything_delivered(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Agent, "_delivered", lambda *_: True)
+    patch.setattr(views, "delivered", lambda *_: True)
 
 
 def fights(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(core, "FIGHT", timedelta(0))
+    patch.setattr(delivery, "FIGHT", timedelta(0))
 
 
 BROKEN = [
@@ -360,7 +359,7 @@ def test_the_oracle_excuses_nobody_for_ever() -> None:
     request = Request("p")
     laws = Laws({request: Issuer(3600.0)})
     for trouble in [*TROUBLES.values(), Failure("login-required", "ended", "Log in.")]:
-        failure = core.admit(trouble, "h.example", START + timedelta(days=1))
+        failure = admit(trouble, "h.example", START + timedelta(days=1))
         assert isinstance(failure, Failure)
         laws.failed(request, 0.0, failure)
         assert 0 < laws.excused[request] <= 3606

@@ -21,7 +21,7 @@ from support.unprivileged import ORDINARY, as_user
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.block import BEGIN, Ours
 from uvtokend.disk import exchange, files
-from uvtokend.disk.netrc_sink import Delivery, NetrcSink
+from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
 FOREIGN = b"# mine\nmachine x.example login me password mine\n\xff no last line end"
@@ -59,14 +59,14 @@ def path(home: Path) -> Path:
     return home / ".netrc"
 
 
-def deliver(path: Path, *wanted: Entry) -> Delivery:
+def deliver(path: Path, *wanted: Entry) -> DeliveryResult:
     return NetrcSink(str(path)).deliver(wanted, OURS)
 
 
 class TestDeliver:
     def test_makes_the_file(self, path: Path) -> None:
         """A netrc that does not exist is made, 0600, and nothing else stays in the folder."""
-        assert deliver(path, entry()) == Delivery(frozenset(), (), None, changed=True)
+        assert deliver(path, entry()) == DeliveryResult(frozenset(), (), None, changed=True)
         assert path.read_bytes() == block()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.listdir(path.parent) == [".netrc"]
@@ -460,7 +460,7 @@ class TestFallbacks:
         monkeypatch.setattr(files, "PATIENCE", 0.01)
         path.write_bytes(b"#1\n")
         with path.open("ab", buffering=0) as typing:
-            assert deliver(path, entry()) == Delivery(frozenset(), (), None, changed=True)
+            assert deliver(path, entry()) == DeliveryResult(frozenset(), (), None, changed=True)
             typing.write(b"#2\n")
         assert path.read_bytes() == block() + b"#1\n#2\n"
         assert os.listdir(path.parent) == [".netrc"]

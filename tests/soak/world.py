@@ -26,8 +26,8 @@ _SCALED = """\
 import sys
 if "run" in sys.orig_argv:
     import datetime
-    from uvtokend.core import agent
-    agent.FIGHT = datetime.timedelta(0)
+    from uvtokend.core import delivery
+    delivery.FIGHT = datetime.timedelta(0)
 """
 _ENTRY = re.compile(rb"^machine 127\.0\.0\.1 login aws password (\S+)\s*$")
 _NAMESPACE = "/proc/self/ns/mnt"

@@ -103,6 +103,37 @@ def remember(new: Iterable[Record], former: Iterable[Record]) -> tuple[Record, .
     return tuple(kept.values())
 
 
+def before_delivery(known: State, netrc: str, missing: bool, new: Iterable[Record], boot: Boot) -> State:
+    """Return what to remember while a delivery is under way: the old tokens and the new ones.
+
+    Args:
+        known: The state before.
+        netrc: The netrc, resolved.
+        missing: There is no such file yet, so we create it.
+        new: What the delivery writes.
+        boot: The boot, by the wall clock as it is now.
+    """
+    return State(netrc, remember(new, known.records), known.created or missing, boot)
+
+
+def after_delivery(
+    before: State, during: State, new: Iterable[Record], foreign: Collection[str], sink: Sink, targets: Collection[str]
+) -> State:
+    """Return what to remember after a delivery: the tokens that it wrote and the last few before them.
+
+    Args:
+        before: The state before the delivery.
+        during: The state while it was under way.
+        new: What it was to write.
+        foreign: Targets where it wrote nothing, because of a foreign entry.
+        sink: The sink.
+        targets: The targets of the configured indexes: what this sink held for others is gone now.
+    """
+    written = [known for known in new if not set(foreign).issuperset(known.targets)]
+    held = {target for known in before.records if sink_of(known) == sink for target in known.targets}
+    return replace(during, records=remember(written, without(before, held - set(targets)).records))
+
+
 def shifted(known: Record, shift: timedelta) -> Record:
     """Return a record with its times moved, say from the daemon's clock to the wall clock."""
     return replace(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from uvtokend.core import policy
-from uvtokend.core.agent import IndexView, Snapshot
 from uvtokend.core.model import Credential, Index, Json, LastError, Record
 from uvtokend.core.state import zulu
+from uvtokend.core.views import IndexView, Snapshot
 
 
 def indexes(snapshot: Snapshot, now: datetime, shift: timedelta) -> list[Json]:

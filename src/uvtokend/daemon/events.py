@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from uvtokend.core.agent import Report
+from uvtokend.core.events import Report
 from uvtokend.core.model import Json
 from uvtokend.core.state import zulu
 

@@ -9,28 +9,27 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 
-from uvtokend import __version__, clock, paths
+from uvtokend import __version__
 from uvtokend.clock import Clock
-from uvtokend.core import agent as core
-from uvtokend.core import shadows, state, status, worker_environment
-from uvtokend.core.agent import Agent, Report
-from uvtokend.core.model import Credential, Entry, Failure, Index, Json, Record, Request, Settings, Sink
-from uvtokend.core.netrc.block import block_entries
+from uvtokend.core import events, shadows, state, status, worker_environment
+from uvtokend.core.agent import Agent
+from uvtokend.core.events import Report
+from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
+from uvtokend.core.views import Snapshot
 from uvtokend.daemon import login_watch
 from uvtokend.daemon.control import UnknownNamesError
+from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.notify import notify
 from uvtokend.daemon.timer import GUARD_TICK, Timer
 from uvtokend.daemon.worker import Workers
-from uvtokend.disk.netrc_sink import Delivery, NetrcSink
+from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
-from uvtokend.errors import DeliveryFailed, UvtokendError
+from uvtokend.errors import UvtokendError
 
 #: How often the login's files and a missing configuration are looked at; only while somebody waits for them.
 WATCH = 2.0
@@ -41,10 +40,6 @@ STEPPED = timedelta(seconds=30)
 
 #: How long a status waits for a delivery that is under way.
 SOON = 2.0
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from uvtokend.disk.uv_store_sink import UvStoreSink
 
 Load = Callable[[], Settings]
 
@@ -67,19 +62,14 @@ class Daemon:
         self.stopped = asyncio.Event()
         self._load = load
         self._settings = settings
-        self._sink = sink
-        self._store = store
         self._log = log
         self._socket = socket
         self._agent = Agent()
         self._clock = Clock()
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, "delivery")
+        self._deliveries = Deliveries(sink, store, self._feed, self._log.emit)
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
         self._timer = Timer(self._due, self._tick)
-        self._state = store.load()
-        self._fingerprints: dict[Sink, object] = {}
-        self._store_sink: UvStoreSink | None = None
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
@@ -91,10 +81,8 @@ class Daemon:
     def start(self) -> None:
         """Take up what a former daemon left, and begin."""
         self._log.level = self._settings.log_level
-        try:
-            self._sink.check_writable()
-        except DeliveryFailed as error:
-            self._feed(core.DeliveryEnded((), random.random(), _delivery_failure(error)))
+        if (failure := self._deliveries.check_writable()) is not None:
+            self._feed(events.DeliveryEnded((), random.random(), failure))
         self._feed(self._configured(self._recover()))
         self._notices()
 
@@ -104,24 +92,18 @@ class Daemon:
             self._watch.cancel()
         self._workers.close()
         self._timer.close()
-        await self._loop.run_in_executor(None, self._disk.shutdown)
-        if self._store_sink is not None:
-            self._store_sink.close()
+        await self._deliveries.close()
 
-    def _configured(self, recovered: state.Recovered) -> core.Configured:
+    def _configured(self, recovered: state.Recovered) -> events.Configured:
         requests = dict.fromkeys(index.request for index in self._settings.indexes)
         found = {request: shadows.temporary_credentials(os.environ, request) for request in requests}
         said = {request: (notice,) for request, notice in found.items() if notice is not None}
-        return core.Configured(self._settings, recovered, said, self._sinks())
+        return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
 
     def _recover(self) -> state.Recovered:
-        standing: dict[str, Entry] = {}
-        with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery will say what is wrong
-            standing |= block_entries(self._sink.read(), self._state.ours())
-        with contextlib.suppress(OSError, DeliveryFailed):
-            standing |= self._uv_store().entries() if "uv-store" in self._sinks() else {}
+        known, standing = self._deliveries.recovered(self._settings.indexes)
         requests = tuple(index.request for index in self._settings.indexes)
-        return state.recover(self._state, standing, requests, self._clock.now())
+        return state.recover(known, standing, requests, self._clock.now())
 
     def _notices(self) -> None:
         for notice in self._settings.notices:
@@ -129,17 +111,17 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------- the loop
 
-    def _feed(self, event: core.Event) -> None:
+    def _feed(self, event: events.Event) -> None:
         for action in self._agent.handle(event, self._clock.now()):
             match action:
-                case core.StartFetch(request):
+                case events.StartFetch(request):
                     self._logins.begins(request)
                     self._workers.start(request)
-                case core.CancelFetch(request):
+                case events.CancelFetch(request):
                     self._workers.cancel(request)
-                case core.Deliver():
+                case events.Deliver():
                     self._deliver(action)
-                case core.Answer(waiter):
+                case events.Settled(waiter):
                     self._waiters.pop(waiter).set_result(None)
                 case Report():
                     self._log.emit(action)
@@ -150,7 +132,7 @@ class Daemon:
         notify(f"STATUS={self._sentence()}")
 
     def _due(self) -> None:
-        self._feed(core.Tick())
+        self._feed(events.Tick())
 
     def _tick(self) -> None:
         notify("WATCHDOG=1")
@@ -158,18 +140,18 @@ class Daemon:
         self._last_tick = (self._clock.now(), self._clock.shift())
         late = (self._last_tick[0] - before).total_seconds() - GUARD_TICK
         if late > LATE:
-            self._feed(core.Woke())
+            self._feed(events.Woke())
         if abs(self._last_tick[1] - shift) > STEPPED:
             # Set, or a paused machine whose own clocks stood still: no token is judged by it, all are fetched anew.
             self._log.emit(Report("warning", "clock", (), "The wall clock was set; all tokens are fetched anew."))
-            self._feed(core.RefreshAsked(tuple(index.name for index in self._agent.indexes)))
+            self._feed(events.RefreshAsked(tuple(index.name for index in self._agent.indexes)))
         self._look_for_drift()
-        self._feed(core.Tick())
+        self._feed(events.Tick())
 
     def _look_for_drift(self) -> None:
         for sink, delivery in tuple(self._agent.deliveries.items()):
-            if not delivery.in_flight and self._fingerprint(sink) != self._fingerprints.get(sink):
-                self._feed(core.SinkDrifted(sink))
+            if not delivery.in_flight and self._deliveries.drifted(sink):
+                self._feed(events.SinkDrifted(sink))
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         logged_in = False
@@ -178,9 +160,9 @@ class Daemon:
             self._logins.succeeds(request)
         elif outcome.kind != "transient":
             logged_in = self._logins.fails(request)
-        self._feed(core.FetchEnded(request, outcome, random.random()))
+        self._feed(events.FetchEnded(request, outcome, random.random()))
         if logged_in:
-            self._feed(core.LoginChanged())
+            self._feed(events.LoginChanged())
 
     def _on_our_clock(self, credential: Credential) -> Credential:
         """Move the issuer's times from the wall clock, on which they came in, to ours."""
@@ -197,87 +179,22 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------- delivery
 
-    def _deliver(self, action: core.Deliver) -> None:
+    def _deliver(self, action: events.Deliver) -> None:
         records = tuple(self._records(action))
-        result = self._disk.submit(self._deliver_now, action, records)
-        result.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._feed, done.result()))
+        self._deliveries.begin(Order(action, records, self._settings.indexes, random.random()))
 
-    def _records(self, action: core.Deliver) -> list[Record]:
+    def _records(self, action: events.Deliver) -> Iterator[Record]:
         shift = self._clock.shift()
-        records = []
-        for request, lease in self._agent.leases.items():
-            targets = {index.target for index in self._agent.indexes if index.request == request}
-            targets &= {entry.target for entry in action.wanted}
-            if targets and lease.credential is not None and lease.refresh_at is not None:
-                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(targets)))
-                records.append(state.shifted(record, shift))
-        return records
-
-    def _deliver_now(self, action: core.Deliver, records: tuple[Record, ...]) -> core.DeliveryEnded:
-        """Write a sink, between two writes of the state file.
-
-        Before it, the state knows the old tokens and the new ones; after it, the new ones and the last few before
-        them. So whenever we are killed, and whatever others write back, the entry that stands is known.
-        """
-        boot = clock.boot()
-        before = state.on_clock(self._state, boot)
-        created = before.created or not os.path.lexists(self._sink.path)
-        both = state.State(self._sink.path, state.remember(records, before.records), created, boot)
-        ended = partial(core.DeliveryEnded, action.wanted, random.random(), sink=action.sink)
-        try:
-            self._save(both)
-            done = self._write(action, both)
-            written = [known for known in records if not done.foreign.issuperset(known.targets)]
-            theirs = [known.targets for known in before.records if state.sink_of(known) == action.sink]
-            gone = {target for targets in theirs for target in targets} - {
-                index.target for index in self._settings.indexes
-            }
-            former = state.without(before, gone).records
-            self._save(state.State(self._sink.path, state.remember(written, former), created, boot))
-        except DeliveryFailed as error:
-            return ended(_delivery_failure(error))
-        except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other
-            message = f"The {action.sink} could not be written ({type(error).__name__})."
-            return ended(Failure("transient", "unexpected", message))
-        finally:
-            self._fingerprints[action.sink] = self._fingerprint(action.sink)
-        return ended(None, done.foreign, done.problems, done.note, done.rival)
-
-    def _write(self, action: core.Deliver, known: state.State) -> Delivery:
-        if action.sink == "uv-store":
-            urls: dict[str, list[str]] = {}
-            for index in self._settings.indexes:
-                urls.setdefault(index.service, []).append(index.url)
-            private = {index.service for index in self._settings.indexes if index.login_is_secret}
-            return self._uv_store().deliver(action.wanted, urls, private)
-        # Within the block the host alone tells what is ours.
-        hosts: dict[str, set[tuple[str, str]]] = {index.host: set() for index in self._settings.indexes}
-        shadowing = {index.host for index in self._settings.indexes if index.sink == "uv-store"}
-        return self._sink.deliver(action.wanted, hosts | known.ours(), action.left, action.yielding, shadowing)
-
-    def _fingerprint(self, sink: Sink) -> object:
-        return self._sink.fingerprint() if sink == "netrc" else self._uv_store().fingerprint()
-
-    def _uv_store(self) -> UvStoreSink:
-        """Return uv's store, which most daemons never touch, nor load the code for it."""
-        if self._store_sink is None:
-            from uvtokend.disk.uv_store_sink import UvStoreSink  # noqa: PLC0415
-
-            self._store_sink = UvStoreSink(paths.uv_credentials_file(), paths.state_folder())
-        return self._store_sink
-
-    def _sinks(self) -> tuple[Sink, ...]:
-        used = any(index.sink == "uv-store" for index in self._settings.indexes)
-        return ("netrc", "uv-store") if used or os.path.exists(paths.uv_ledger_file()) else ("netrc",)
-
-    def _save(self, new: state.State) -> None:
-        """A state file that cannot be written costs a fetch after the next start, no more."""
-        self._state = new
-        try:
-            self._store.save(new)
-        except OSError as error:
-            report = Report("warning", "state-file", (), f"The state file could not be written: {error.strerror}.")
-            self._loop.call_soon_threadsafe(self._log.emit, report)
+        wanted = {entry.target for entry in action.wanted}
+        targets: dict[Request, set[str]] = {}
+        for index in self._agent.indexes:
+            if index.target in wanted:
+                targets.setdefault(index.request, set()).add(index.target)
+        for request, places in targets.items():
+            lease = self._agent.leases[request]
+            if lease.credential is not None and lease.refresh_at is not None:
+                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(places)))
+                yield state.shifted(record, shift)
 
     # -------------------------------------------------------------------------------------------- what we wait for
 
@@ -292,7 +209,7 @@ class Daemon:
             self._look_for_configuration()
         leases = self._agent.leases.items()
         if any(lease.state == "blocked" and self._logins.changed(request) for request, lease in leases):
-            self._feed(core.LoginChanged())
+            self._feed(events.LoginChanged())
         self._watch_if_needed()
 
     def _look_for_configuration(self) -> None:
@@ -309,7 +226,7 @@ class Daemon:
         """Return the status document, of the netrc as it is now."""
         self._look_for_drift()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled((), due_only=True), SOON)
+            await asyncio.wait_for(self._settled(events.WaitAsked((), self._next_waiter())), SOON)
         return self._document(names)
 
     def _document(self, names: list[str] | None) -> dict[str, Json]:
@@ -323,33 +240,38 @@ class Daemon:
             "pid": os.getpid(),
             "started_at": state.zulu(self._clock.started + shift),
             "config": self._settings.file,
-            "netrc": self._sink.path,
+            "netrc": self._deliveries.netrc.path,
             "socket": self._socket,
             "delivery": {"ok": snapshot.delivery_ok, "problem": snapshot.delivery_problem},
-            "indexes": status.indexes(core.Snapshot(views, snapshot.delivery_ok, None), now, shift),
+            "indexes": status.indexes(Snapshot(views, snapshot.delivery_ok, None), now, shift),
         }
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         """Fetch now and return the status document once it is delivered or has failed."""
         chosen = tuple(index.name for index in self._chosen(names))
         if not wait:
-            self._feed(core.RefreshAsked(chosen))
+            self._feed(events.RefreshAsked(chosen))
             return self._document(names)
         self._look_for_drift()
-        await self._settled(chosen, due_only=False)
+        await self._settled(events.RefreshAsked(chosen, self._next_waiter()))
         return self._document(names)
 
     async def settle(self, names: list[str] | None) -> dict[str, Json]:
         """Wait until what is due is delivered or has failed, and return the status document."""
-        await self._settled(tuple(index.name for index in self._chosen(names)), due_only=True)
+        chosen = tuple(index.name for index in self._chosen(names))
+        await self._settled(events.WaitAsked(chosen, self._next_waiter()))
         return self._document(names)
 
-    async def _settled(self, names: tuple[str, ...], due_only: bool) -> None:
+    def _next_waiter(self) -> int:
         self._last_waiter += 1
-        settled: asyncio.Future[None] = self._loop.create_future()
-        self._waiters[self._last_waiter] = settled
-        self._feed(core.RefreshAsked(names, self._last_waiter, due_only))
-        await asyncio.shield(settled)  # a client that goes away must not take the answer from under the agent
+        self._waiters[self._last_waiter] = self._loop.create_future()
+        return self._last_waiter
+
+    async def _settled(self, event: events.RefreshAsked | events.WaitAsked) -> None:
+        assert event.waiter is not None  # noqa: S101 - for the type checker
+        settled = self._waiters[event.waiter]
+        self._feed(event)
+        await asyncio.shield(settled)  # a client that disconnects must not take the answer from under the agent
 
     def reload(self) -> dict[str, Json]:
         """Read the configuration again; a bad one is refused whole and the old one stays in force."""
@@ -398,7 +320,3 @@ class Daemon:
         broken = next((view.last_error for view in views if view.last_error is not None), None)
         trouble = f"; {broken.message}{f' -> {broken.hint}' if broken.hint else ''}" if broken else ""
         return f"{good} of {len(views)} indexes have a valid token{trouble}"
-
-
-def _delivery_failure(error: DeliveryFailed) -> Failure:
-    return Failure("transient", error.reason, error.message, error.hint)

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 
 from uvtokend import paths
-from uvtokend.core.agent import Report
+from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.control import ControlServer, UnknownNamesError
 from uvtokend.daemon.events import EventLog

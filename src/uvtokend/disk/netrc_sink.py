@@ -44,7 +44,7 @@ _NOBODY = 65534
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryResult:
     """What a delivery did.
 
     Args:
@@ -64,7 +64,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What `NetrcSink.change` did; see `Delivery`."""
+    """What `NetrcSink.change` did; see `DeliveryResult`."""
 
     in_place: bool
     changed: bool
@@ -151,7 +151,7 @@ class NetrcSink:
         left: Sequence[Entry] | None = None,
         yielding: bool = False,
         shadowing: Collection[str] = (),
-    ) -> Delivery:
+    ) -> DeliveryResult:
         """Let the netrc hold these entries and no other of ours.
 
         Args:
@@ -176,7 +176,7 @@ class NetrcSink:
             return edits[0].text
 
         change = self.change(edit)
-        return Delivery(
+        return DeliveryResult(
             edits[0].foreign, edits[0].problems, IN_PLACE if change.in_place else None, change.changed, rival
         )
 

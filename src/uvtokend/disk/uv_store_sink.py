@@ -33,7 +33,7 @@ from uvtokend.core.model import Entry, Problem
 from uvtokend.core.uv_store import Ledger, Plan, Stored
 from uvtokend.disk import files
 from uvtokend.disk.locks import Lock, store_lock
-from uvtokend.disk.netrc_sink import Delivery
+from uvtokend.disk.netrc_sink import DeliveryResult
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: Seconds that we, and uv for us, wait for another uv to let go of its lock.
@@ -81,7 +81,7 @@ class UvStoreSink:
 
     def deliver(
         self, wanted: Sequence[Entry], urls: Mapping[str, Iterable[str]], private: Collection[str] = ()
-    ) -> Delivery:
+    ) -> DeliveryResult:
         """Let the store hold these records and no other of ours.
 
         Args:
@@ -95,7 +95,7 @@ class UvStoreSink:
         self._private = private
         ledger = self._ledger()
         if not wanted and not ledger:
-            return Delivery(frozenset(), (), None, changed=False)
+            return DeliveryResult(frozenset(), (), None, changed=False)
         with _explained(self._path):
             self._prepare()
             plan = uv_store.plan(self._records(), wanted, ledger, urls)
@@ -107,7 +107,7 @@ class UvStoreSink:
             standing = [entry for entry in wanted if entry.service not in plan.rivals]
             self._write_ledger(uv_store.ledger_of(standing))
         problems = tuple(self._rival(service, record) for service, record in plan.rivals.items())
-        return Delivery(frozenset(plan.rivals), problems, note, changed=bool(plan.put or plan.drop))
+        return DeliveryResult(frozenset(plan.rivals), problems, note, changed=bool(plan.put or plan.drop))
 
     def close(self) -> None:
         """Let the ownership go."""

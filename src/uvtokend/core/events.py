@@ -1,0 +1,184 @@
+"""What the agent is told (events) and what it wants done (actions). All are frozen and compare by value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from uvtokend.core.model import Credential, Entry, Failure, Notice, Problem, Request, Settings, Sink
+
+# ---------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """New settings are in force.
+
+    Args:
+        settings: The new settings.
+        recovered: Credentials that a previous daemon delivered and that are still valid, with their refresh times.
+        notices: What to tell about a request for as long as the daemon's own environment stays the same.
+        sinks: The sinks that hold something of ours, or will.
+    """
+
+    settings: Settings
+    recovered: Mapping[Request, tuple[Credential, datetime]] = field(default_factory=dict)
+    notices: Mapping[Request, tuple[Notice, ...]] = field(default_factory=dict)
+    sinks: tuple[Sink, ...] = ("netrc",)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The machine slept, or the process was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchEnded:
+    """A worker has ended.
+
+    Args:
+        request: The request that it fetched.
+        outcome: The credential, or why there is none.
+        roll: A dice roll in [0, 1), for jitter.
+    """
+
+    request: Request
+    outcome: Credential | Failure
+    roll: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryEnded:
+    """A delivery to a sink has ended.
+
+    Args:
+        wanted: What the sink was to hold.
+        roll: A dice roll in [0, 1), for the back-off.
+        failure: Set if nothing was written.
+        foreign: Targets that foreign entries occupy; in a netrc also hosts of uv's store, which they shadow.
+        problems: What uv could not read in the file, or would read instead of our entries.
+        note: What else a person should know about the file.
+        rival: Another program changed what we had left there.
+        sink: The sink.
+    """
+
+    wanted: tuple[Entry, ...]
+    roll: float
+    failure: Failure | None = None
+    foreign: frozenset[str] = frozenset()
+    problems: tuple[Problem, ...] = ()
+    note: str | None = None
+    rival: bool = False
+    sink: Sink = "netrc"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshAsked:
+    """A person or a script asks for new tokens.
+
+    Args:
+        names: The indexes.
+        waiter: Who waits until they are delivered or have failed; None if nobody does.
+    """
+
+    names: tuple[str, ...]
+    waiter: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitAsked:
+    """Somebody waits for the fetches and deliveries that are under way; nothing new is started for them.
+
+    Args:
+        names: The indexes whose fetches matter; deliveries always do.
+        waiter: Who waits.
+    """
+
+    names: tuple[str, ...]
+    waiter: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginChanged:
+    """The sign-in files changed: a person may have signed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkDrifted:
+    """Another program changed a sink."""
+
+    sink: Sink = "netrc"
+
+
+Event: TypeAlias = (
+    Configured | Tick | Woke | FetchEnded | DeliveryEnded | RefreshAsked | WaitAsked | LoginChanged | SinkDrifted
+)
+
+# --------------------------------------------------------------------------------------------------------- actions
+
+
+@dataclass(frozen=True, slots=True)
+class StartFetch:
+    """Start a worker for this request."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFetch:
+    """Kill the worker of a request that nobody needs any more."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Make a sink hold exactly these entries of ours.
+
+    Args:
+        wanted: The entries.
+        sink: The sink.
+        left: What we left there last; None if unknown.
+        yielding: Write nothing if another program changed what we left: it did so a moment ago, too.
+    """
+
+    wanted: tuple[Entry, ...]
+    sink: Sink = "netrc"
+    left: tuple[Entry, ...] | None = None
+    yielding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a waiter waits for is delivered or has failed."""
+
+    waiter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the event log.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        event: One word for machines, kebab-case.
+        names: The indexes concerned.
+        message: A sentence for people, without secrets.
+        hint: The command or edit that repairs it, if there is one.
+    """
+
+    level: str
+    event: str
+    names: tuple[str, ...]
+    message: str
+    hint: str | None = None
+
+
+Action: TypeAlias = StartFetch | CancelFetch | Deliver | Settled | Report

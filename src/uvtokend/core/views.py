@@ -1,0 +1,165 @@
+"""What the leases and deliveries mean for each index at one moment: the status document is made from this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from uvtokend.core import notices
+from uvtokend.core.delivery import Delivery
+from uvtokend.core.lease import Lease
+from uvtokend.core.model import Entry, Index, LastError, Notice, Request, Sink, State
+
+Leases = Mapping[Request, Lease]
+Deliveries = Mapping[Sink, Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexView:
+    """One index at one moment.
+
+    Args:
+        index: The index.
+        lease: Its lease.
+        state: What we are doing, with its delivery taken into account.
+        delivered: Its valid credential is in its sink, and uv can read it there.
+        last_error: The last thing that went wrong.
+        notices: What a person should know although the token is good.
+    """
+
+    index: Index
+    lease: Lease
+    state: State
+    delivered: bool
+    last_error: LastError | None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything at one moment.
+
+    Args:
+        indexes: The indexes, in the order of the configuration.
+        delivery_ok: All sinks hold what they should.
+        delivery_problem: What a person should know about the sinks.
+    """
+
+    indexes: tuple[IndexView, ...]
+    delivery_ok: bool
+    delivery_problem: str | None
+
+
+def snapshot(
+    indexes: Iterable[Index],
+    leases: Leases,
+    deliveries: Deliveries,
+    told: Mapping[Request, tuple[Notice, ...]],
+    now: datetime,
+) -> Snapshot:
+    """Return everything as it is at this moment.
+
+    Args:
+        indexes: The indexes to show.
+        leases: All leases.
+        deliveries: All deliveries.
+        told: What there is to tell about a request for as long as the daemon's environment stays the same.
+        now: Aware UTC.
+    """
+    indexes = tuple(indexes)
+    hosts: dict[str, list[Index]] = {}
+    for index in indexes:
+        hosts.setdefault(index.host, []).append(index)
+    views = []
+    for index in indexes:
+        lease = leases[index.request]
+        said = lease_notices(lease, told, now) + _alike(index, hosts[index.host], leases, now)
+        good = delivered(index, lease, deliveries, now)
+        error = _last_error(index, lease, deliveries)
+        views.append(IndexView(index, lease, _state(index, lease, deliveries), good, error, said))
+    problem = "; ".join(delivery.problem for delivery in deliveries.values() if delivery.problem is not None)
+    return Snapshot(tuple(views), all(delivery.ok for delivery in deliveries.values()), problem or None)
+
+
+def entry(index: Index, lease: Lease, now: datetime) -> Entry | None:
+    """Return what an index's sink should hold for it: nothing while its lease has no valid credential."""
+    credential = lease.valid(now)
+    return None if credential is None else Entry(index.host, credential.login, credential.password, index.service)
+
+
+def delivered(index: Index, lease: Lease, deliveries: Deliveries, now: datetime) -> bool:
+    """Return whether the index's valid credential is in its sink, and uv can read it there."""
+    wanted, delivery = entry(index, lease, now), deliveries[index.sink]
+    if wanted is None or delivery.voided or foreign_error(index, deliveries) is not None:
+        return False
+    return wanted in (delivery.standing or ())
+
+
+def lease_notices(lease: Lease, told: Mapping[Request, tuple[Notice, ...]], now: datetime) -> tuple[Notice, ...]:
+    """Return what a person should know about a lease although its token is good."""
+    return told.get(lease.request, ()) + notices.of(lease.valid(now), now)
+
+
+def foreign_error(index: Index, deliveries: Deliveries) -> LastError | None:
+    """Return which foreign entry stands in the way of an index's own, if any."""
+    netrc, own = deliveries["netrc"], deliveries[index.sink]
+    adopt = f"uvtokend adopt {index.name}"
+    if index.sink == "netrc" and index.host in netrc.foreign:
+        message = f"The netrc already holds an entry for {index.host} that is not ours; it is left alone."
+        return _delivery_error("foreign-entry", message, adopt, netrc)
+    if index.host in netrc.foreign:
+        message = f"The netrc holds an entry for {index.host}, which uv uses before any record of its own store."
+        return _delivery_error("foreign-entry", message, adopt, netrc)
+    if index.sink != "netrc" and "default" in netrc.foreign:
+        message = "The netrc holds a default entry, which uv uses before any record of its own store."
+        hint = "delete it, or name the host it is meant for: machine HOST"
+        return _delivery_error("foreign-entry", message, hint, netrc)
+    if index.target in own.foreign:
+        problem = next(problem for problem in own.problems if problem.where == index.target)
+        return _delivery_error("foreign-record", problem.message, problem.hint, own)
+    return None
+
+
+def _state(index: Index, lease: Lease, deliveries: Deliveries) -> State:
+    delivery = deliveries[index.sink]
+    if foreign_error(index, deliveries) is not None or delivery.contested:
+        return "blocked"
+    return "retrying" if delivery.failure is not None and lease.state == "waiting" else lease.state
+
+
+def _last_error(index: Index, lease: Lease, deliveries: Deliveries) -> LastError | None:
+    delivery = deliveries[index.sink]
+    if (foreign := foreign_error(index, deliveries)) is not None:
+        return foreign
+    if lease.last_failure is not None and lease.failed_at is not None:
+        failure = lease.last_failure
+        return LastError(failure.kind, failure.reason, failure.message, failure.hint, lease.failed_at)
+    fatal = next((problem for problem in delivery.problems if problem.fatal), None)
+    if fatal is not None:
+        message = f"{fatal.file}, {fatal.where}: {fatal.message}."
+        return _delivery_error("netrc-unreadable", message, fatal.hint, delivery)
+    if delivery.failure is not None and delivery.failed_at is not None:
+        failure = delivery.failure
+        return LastError("delivery", failure.reason, failure.message, failure.hint, delivery.failed_at)
+    return None
+
+
+def _delivery_error(reason: str, message: str, hint: str, delivery: Delivery) -> LastError | None:
+    return None if delivery.seen_at is None else LastError("delivery", reason, message, hint, delivery.seen_at)
+
+
+def _alike(index: Index, neighbors: Iterable[Index], leases: Leases, now: datetime) -> tuple[Notice, ...]:
+    """Return the notice that uv cannot tell the index from another one on its host, by their user names."""
+    login = _login(index, leases, now)
+    for other in neighbors if index.sink == "uv-store" and login is not None else ():
+        theirs = _login(other, leases, now)
+        if other.request != index.request and theirs is not None and (theirs == login or "" in {theirs, login}):
+            shown = "****" if login and index.login_is_secret else login or ""
+            return (notices.alike(shown, theirs, other.name),)
+    return ()
+
+
+def _login(index: Index, leases: Leases, now: datetime) -> str | None:
+    credential = leases[index.request].valid(now)
+    return None if credential is None else credential.login
