@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from uvtokend import peers
 from uvtokend.core.model import Json, Problem
 from uvtokend.daemon import control
+from uvtokend.daemon.answers import NoMatchError
 from uvtokend.daemon.control import ControlServer, UnknownNamesError
+from uvtokend.daemon.processes import Process
 from uvtokend.errors import ConfigError, UvtokendError
 
 
@@ -35,6 +37,13 @@ class Answers:
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         return {"names": list(names) if names else None, "wait": wait}
+
+    async def credential(
+        self, url: str, username: str | None, min_life: float | None, asker: Process
+    ) -> dict[str, Json]:
+        if url == "https://other.example/":
+            raise NoMatchError
+        return {"url": url, "username": username, "min_life": min_life, "pid": asker.pid}
 
     def reload(self) -> dict[str, Json]:
         raise ConfigError([Problem("config.toml", "index[0].url", "It is missing.", "add it")])
@@ -104,6 +113,35 @@ def test_every_method_answers(tmp_path: Path) -> None:
             assert (error["code"], error.get("data")) == (code, data)
         refused = (await ask(client, command("reload")))["error"]["data"]["problems"]
         assert [problem["where"] for problem in refused] == ["index[0].url"]
+        client[1].close()
+
+    serve(tmp_path, talk)
+
+
+def test_a_credential_is_asked_for_with_the_asker(tmp_path: Path) -> None:
+    """The kernel says who asks; a shim asks for its parent. What does not fit is refused, and no answer is guessed."""
+
+    async def talk(path: str, _answers: Answers) -> None:
+        client = await asyncio.open_unix_connection(path)
+        good: tuple[tuple[dict[str, Json], dict[str, Json]], ...] = (
+            ({"url": "u"}, {"url": "u", "username": None, "min_life": None, "pid": os.getpid()}),
+            ({"url": "u", "username": "", "min_life": 60}, {"username": "", "min_life": 60, "pid": os.getpid()}),
+            ({"url": "u", "shim": True}, {"pid": os.getppid()}),
+        )
+        for params, expected in good:
+            result = (await ask(client, command("credential", **params)))["result"]
+            assert expected.items() <= result.items()
+        bad: tuple[tuple[dict[str, Json], int], ...] = (
+            ({}, -32602),
+            ({"url": 1}, -32602),
+            ({"url": "u", "username": 1}, -32602),
+            ({"url": "u", "min_life": "1h"}, -32602),
+            ({"url": "u", "min_life": -1}, -32602),
+            ({"url": "u", "min_life": True}, -32602),
+            ({"url": "https://other.example/"}, -32002),
+        )
+        for params, code in bad:
+            assert (await ask(client, command("credential", **params)))["error"]["code"] == code
         client[1].close()
 
     serve(tmp_path, talk)

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uvtokend.core import agent, lease, wire
+from uvtokend.core import agent, lease, url_match, wire
 from uvtokend.core.model import Credential, Failure, Json, Request
 from uvtokend.core.wire import Command, Invalid
+from uvtokend.daemon.answers import NoMatchError
 from uvtokend.daemon.control import ControlServer, UnknownNamesError
+from uvtokend.daemon.processes import Process
 from uvtokend.errors import UvtokendError
 
 #: What nobody may ever repeat.
@@ -25,7 +27,10 @@ NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 PATIENCE = 60.0
 
 CONTROL: dict[str, Json] = {"jsonrpc": "2.0", "id": 1, "method": "status", "params": {"names": ["prod"]}}
-METHODS = ("status", "refresh", "reload", "stop", "version", "events", "nothing", "", "__class__", "status\n")
+METHODS = (
+    *("status", "refresh", "credential", "reload", "stop", "version", "events", "nothing", ""),
+    *("__class__", "status\n"),
+)
 CREDENTIAL: dict[str, Json] = {
     "login": "aws",
     "password": CANARY,
@@ -193,6 +198,13 @@ class _Handler:
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         return {**await self.status(names), "wait": wait}
+
+    async def credential(
+        self, url: str, username: str | None, _min_life: float | None, _asker: Process
+    ) -> dict[str, Json]:
+        if url_match.question(url) is None:
+            raise NoMatchError
+        return {"login": username, "token": "t", "expires_at": None}
 
     def reload(self) -> dict[str, Json]:
         return {"ok": True}

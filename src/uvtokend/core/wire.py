@@ -29,6 +29,8 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 REFUSED = -32001
+#: `credential` was asked for a URL that belongs to no index.
+NO_MATCH = -32002
 
 
 # ---------------------------------------------------------------------------------------------------------- worker

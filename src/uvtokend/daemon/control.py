@@ -1,8 +1,8 @@
 """The control socket: JSON-RPC 2.0, one object per line, for the same user only.
 
-The folder is 0700, the socket 0600, and the peer's uid is checked all the same. A client that sends garbage gets an
-error, one that sends too much or does not read is let go, and when all places are taken the longest-silent one goes
-first.
+The directory is 0700, the socket 0600, and the peer's uid is checked as well. A client that sends garbage gets an
+error. Clients that send too much or stop reading are disconnected. When all slots are taken, the client that has been
+idle longest is dropped.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from uvtokend import peers
 from uvtokend.core import wire
 from uvtokend.core.model import Json
 from uvtokend.core.wire import Command, Invalid
+from uvtokend.daemon import processes
+from uvtokend.daemon.answers import NoMatchError
+from uvtokend.daemon.processes import Process
 from uvtokend.errors import ConfigError, UvtokendError
 
-#: Places; who comes when all are taken gets that of the longest-silent one.
+#: Slots; a new client takes the slot of the one that has been idle longest when there is none left.
 MAX_CLIENTS = 128
-#: Seconds that a client may take to read what it was sent.
+#: Seconds that a client may take to read a response.
 SLOW = 10.0
-#: Events that wait for a listener; what it does not take in time is lost to it.
+#: Events that wait for a listener; those that it does not take in time are lost to it.
 _BACKLOG_OF_EVENTS = 100
 _TOO_LONG = f"The line is longer than {wire.CONTROL_LIMIT // 1024} KiB."
 
@@ -39,13 +42,18 @@ class UnknownNamesError(Exception):
 
 
 class Handler(Protocol):
-    """What the daemon can be asked for."""
+    """What clients can ask the daemon for."""
 
     async def status(self, names: list[str] | None) -> dict[str, Json]:
         """Return the status document."""
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         """Fetch now and return the status document once it is settled."""
+
+    async def credential(
+        self, url: str, username: str | None, min_life: float | None, asker: Process
+    ) -> dict[str, Json]:
+        """Return login, token and end of life of the credential for a URL."""
 
     def reload(self) -> dict[str, Json]:
         """Read the configuration again."""
@@ -54,10 +62,10 @@ class Handler(Protocol):
         """End the daemon."""
 
     def version(self) -> dict[str, Json]:
-        """Return who answers."""
+        """Return which daemon this is."""
 
     def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
-        """Tell the listener of events until the returned function is called."""
+        """Call the listener with every event until the returned function is called."""
 
 
 class ControlServer:
@@ -70,9 +78,9 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Take the socket's path, which a dead daemon may have left behind.
+        """Bind the socket's path, which a killed daemon may have left behind.
 
-        The caller holds the socket's lock: ``asyncio.start_unix_server`` would take a living daemon's path as well.
+        The caller holds the socket's lock: ``asyncio.start_unix_server`` would take over a running daemon's path too.
         """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
@@ -84,7 +92,7 @@ class ControlServer:
         )
 
     async def close(self) -> None:
-        """Let all clients go and take the socket away."""
+        """Disconnect all clients and remove the socket."""
         if self._server is not None:
             self._server.close()
         with contextlib.suppress(FileNotFoundError):
@@ -104,7 +112,7 @@ class ControlServer:
             if peers.uid(writer.get_extra_info("socket")) == os.getuid():
                 await self._converse(reader, writer, task)
         except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the client is gone, slow, or let go
+            pass  # the client is gone, slow, or was dropped
         finally:
             self._clients.pop(task, None)
             if writer.transport.get_write_buffer_size():
@@ -133,28 +141,30 @@ class ControlServer:
             if isinstance(command, Command) and command.method == "events":
                 await self._stream(command, writer)
                 return
-            await _send(writer, await self._answer(command))
+            await _send(writer, await self._answer(command, writer.get_extra_info("socket")))
 
-    async def _answer(self, command: Command | Invalid) -> bytes:
+    async def _answer(self, command: Command | Invalid, peer: socket.socket) -> bytes:
         if isinstance(command, Invalid):
             return wire.encode_error(command.id, command.code, command.message)
-        call = self._method(command)
+        call = self._method(command, peer)
         if call is None:
             message = f"There is no method {command.method[:40]!r}."
             return wire.encode_error(command.id, wire.METHOD_NOT_FOUND, message)
         try:
             return wire.encode_result(command.id, await call)
-        except (UnknownNamesError, UvtokendError, ValueError) as error:
+        except (UnknownNamesError, NoMatchError, UvtokendError, ValueError) as error:
             return wire.encode_error(command.id, *_explained(error))
 
-    def _method(self, command: Command) -> Awaitable[Json] | None:
-        """Return what will answer a command, or None if there is no such method."""
+    def _method(self, command: Command, peer: socket.socket) -> Awaitable[Json] | None:
+        """Return what will answer a command, or None for an unknown method."""
         params, handler = command.params, self._handler
         match command.method:
             case "status":
                 return _status(handler, params)
             case "refresh":
                 return _refresh(handler, params)
+            case "credential":
+                return _credential(handler, params, peer)
             case "reload":
                 return _soon(handler.reload)
             case "stop":
@@ -164,11 +174,11 @@ class ControlServer:
         return None
 
     async def _stream(self, command: Command, writer: asyncio.StreamWriter) -> None:
-        """Send events until the client is gone; nothing that it says is heard any more."""
+        """Send events until the client is gone; its further requests are ignored."""
         events: asyncio.Queue[dict[str, Json]] = asyncio.Queue(_BACKLOG_OF_EVENTS)
 
         def listener(event: dict[str, Json]) -> None:
-            with contextlib.suppress(asyncio.QueueFull):  # who does not read misses events, not we
+            with contextlib.suppress(asyncio.QueueFull):  # a client that stops reading loses events
                 events.put_nowait(event)
 
         leave = self._handler.listen(listener)
@@ -180,8 +190,10 @@ class ControlServer:
             leave()
 
 
-def _explained(error: UnknownNamesError | UvtokendError | ValueError) -> tuple[int, str, Json]:
+def _explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueError) -> tuple[int, str, Json]:
     """Return code, message and data of a JSON-RPC error, from which `uvtokend.cli.client` makes the error again."""
+    if isinstance(error, NoMatchError):
+        return wire.NO_MATCH, "No index is configured for this URL and user name.", None
     if isinstance(error, UnknownNamesError):
         return wire.INVALID_PARAMS, "No index has that name.", {"unknown": [*error.unknown], "known": [*error.known]}
     if isinstance(error, ConfigError):
@@ -195,7 +207,7 @@ def _explained(error: UnknownNamesError | UvtokendError | ValueError) -> tuple[i
 
 
 async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
-    """Make of what is answered at once something to await, as the others are."""
+    """Make an immediate answer awaitable, as the others are."""
     return call()
 
 
@@ -206,8 +218,21 @@ async def _status(handler: Handler, params: dict[str, Json]) -> Json:
 async def _refresh(handler: Handler, params: dict[str, Json]) -> Json:
     wait = params.get("wait", True)
     if not isinstance(wait, bool):
-        raise ValueError("wait is true or false.")
+        raise ValueError("wait must be true or false.")
     return await handler.refresh(_names(params), wait)
+
+
+async def _credential(handler: Handler, params: dict[str, Json], peer: socket.socket) -> Json:
+    """Answer a question for a credential; with ``shim``, the client says that it only asks for its parent process."""
+    url, username, min_life = params.get("url"), params.get("username"), params.get("min_life")
+    if not isinstance(url, str):
+        raise ValueError("url is a text.")
+    if username is not None and not isinstance(username, str):
+        raise ValueError("username is a text or null.")
+    if min_life is not None and (not isinstance(min_life, int | float) or isinstance(min_life, bool) or min_life < 0):
+        raise ValueError("min_life is a number of seconds.")
+    asker = processes.describe(peers.pid(peer), above=params.get("shim") is True)
+    return await handler.credential(url, username, min_life, asker)
 
 
 def _names(params: dict[str, Json]) -> list[str] | None:

@@ -21,10 +21,12 @@ from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
 from uvtokend.core.views import Snapshot
 from uvtokend.daemon import login_watch
+from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.notify import notify
+from uvtokend.daemon.processes import Process
 from uvtokend.daemon.timer import GUARD_TICK, Timer
 from uvtokend.daemon.worker import Workers
 from uvtokend.disk.netrc_sink import NetrcSink
@@ -74,6 +76,7 @@ class Daemon:
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
         self._logins = login_watch.Watch(self._environment)
+        self._answers = Answers(self._agent, self._clock, self._fetched, log.emit)
         self._watch: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------------------------------------- life
@@ -256,11 +259,22 @@ class Daemon:
         await self._settled(events.RefreshAsked(chosen, self._next_waiter()))
         return self._document(names)
 
+    async def credential(
+        self, url: str, username: str | None, min_life: float | None, asker: Process
+    ) -> dict[str, Json]:
+        """Return the credential for a URL; see `Answers.credential`."""
+        return await self._answers.credential(url, username, min_life, asker)
+
     async def settle(self, names: list[str] | None) -> dict[str, Json]:
         """Wait until what is due is delivered or has failed, and return the status document."""
         chosen = tuple(index.name for index in self._chosen(names))
         await self._settled(events.WaitAsked(chosen, self._next_waiter()))
         return self._document(names)
+
+    async def _fetched(self, name: str, start: bool) -> None:
+        waiter = self._next_waiter()
+        event = events.RefreshAsked((name,), waiter) if start else events.WaitAsked((name,), waiter)
+        await self._settled(event)
 
     def _next_waiter(self) -> int:
         self._last_waiter += 1
