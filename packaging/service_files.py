@@ -5,7 +5,7 @@ python packaging/service_files.py
 
 from pathlib import Path
 
-from uvtokend.service import launchd, systemd
+from uvtokend.service import LAUNCHD_LABEL, launchd, systemd
 
 ROOT = Path(__file__).resolve().parent.parent
 #: A package puts the program where every user's launchd finds it; `uvtokend service install` names the user's own.
@@ -16,7 +16,7 @@ def shipped() -> dict[Path, bytes]:
     """Return each file and its text."""
     return {
         ROOT / "systemd" / systemd.UNIT: systemd.unit().encode(),
-        ROOT / "launchd" / f"{launchd.LABEL}.plist": launchd.property_list([PACKAGED_PROGRAM]),
+        ROOT / "launchd" / f"{LAUNCHD_LABEL}.plist": launchd.property_list([PACKAGED_PROGRAM]),
     }
 
 

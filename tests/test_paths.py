@@ -218,3 +218,16 @@ def test_the_hot_path_imports_no_platformdirs() -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "uvtokend.paths" in done.stdout.split()
     assert not {"platformdirs", "pathlib", "typing", "dataclasses"} & set(done.stdout.split())
+
+
+def test_files_of_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The company's file does not depend on the interpreter; uv's former directory wins if it exists."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CONFIG_DIRS", "XDG_DATA_HOME", "UV_CREDENTIALS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert paths.site_config_file() == "/Library/Application Support/uvtokend/config.toml"
+    assert paths.uv_credentials_file() == f"{tmp_path}/.local/share/uv/credentials/credentials.toml"
+    (tmp_path / "Library" / "Application Support" / "uv").mkdir(parents=True)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert paths.uv_credentials_file() == f"{tmp_path}/Library/Application Support/uv/credentials/credentials.toml"

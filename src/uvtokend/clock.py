@@ -7,6 +7,7 @@ started; and the state file tells the moment of the boot, so that a step between
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -17,13 +18,17 @@ from uvtokend.core.state import Boot
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
 
 
-#: Linux, proc(5); macOS tells it by a program only, so that there a step between two runs is not seen.
+#: Linux, proc(5).
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def boot() -> Boot:
     """Return which boot this is, and when it was by the wall clock as it is now."""
     at = datetime.now(UTC) - timedelta(seconds=time.clock_gettime(_CLOCK))
+    if sys.platform == "darwin":
+        from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+        return Boot(darwin.boot_session(), at)
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
             return Boot(file.read().strip(), at)

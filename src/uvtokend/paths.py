@@ -55,7 +55,13 @@ def config_file(explicit: str | None = None) -> str:
 
 
 def site_config_file() -> str:
-    """Return the configuration file that a company may hand out, beneath the user's."""
+    """Return the configuration file that a company may hand out, beneath the user's.
+
+    On macOS it does not depend on the interpreter: platformdirs names a directory of Homebrew for Homebrew's Python
+    (platformdirs/macos.py), which no company's tool would write.
+    """
+    if sys.platform == "darwin" and not os.environ.get("XDG_CONFIG_DIRS"):
+        return os.path.join("/Library/Application Support", APP, "config.toml")
     from platformdirs import site_config_dir  # noqa: PLC0415 - see the module's docstring
 
     return os.path.join(site_config_dir(APP, False), "config.toml")
@@ -104,10 +110,17 @@ def socket_file() -> str:
 
 
 def uv_credentials_file() -> str:
-    """Return uv's own credential store (uv crates/uv-auth/src/store.rs, `directory_path`; on macOS it is the same)."""
+    """Return uv's own credential store.
+
+    uv crates/uv-auth/src/store.rs, ``directory_path``; crates/uv-state/src/lib.rs: on macOS uv prefers its former
+    directory if that exists, even over ``XDG_DATA_HOME``.
+    """
     folder = os.environ.get("UV_CREDENTIALS_DIR")
     if folder:
         return os.path.join(_absolute(folder), "credentials.toml")
+    former = os.path.join(os.path.expanduser("~"), "Library", "Application Support", "uv")
+    if sys.platform == "darwin" and os.path.isdir(former):
+        return os.path.join(former, "credentials", "credentials.toml")
     base = os.environ.get("XDG_DATA_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), ".local", "share")

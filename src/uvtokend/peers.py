@@ -1,10 +1,12 @@
-"""Who is at the other end of a unix socket, as the kernel tells it: no word of the other side is needed.
+"""The process at the other end of a unix socket, as the kernel knows it.
 
-Linux: unix(7), SO_PEERCRED. macOS, untested: sys/un.h, LOCAL_PEERCRED and LOCAL_PEERPID.
+Linux: unix(7), SO_PEERCRED. macOS, not run there: sys/un.h, LOCAL_PEERCRED and LOCAL_PEERPID; the second answers
+ENOTCONN once the peer has closed (xnu, bsd/kern/uipc_usrreq.c).
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 
@@ -20,13 +22,18 @@ def uid(peer: socket.socket) -> int:
 
 
 def pid(peer: socket.socket) -> int:
-    """Return what the process at the other end, or the one that listens there, is called in our own pid namespace.
+    """Return the pid of the process at the other end, or of the one that listens there, in our own pid namespace.
 
-    0 where it runs in one that we cannot see, as the daemon of a container does.
+    0 if it runs in a namespace that we cannot see, such as a container's, or if it is gone.
     """
     if hasattr(socket, "SO_PEERCRED"):
         return _word(peer, socket.SOL_SOCKET, socket.SO_PEERCRED, 0)
-    return _word(peer, _SOL_LOCAL, _LOCAL_PEERPID, 0)
+    try:
+        return _word(peer, _SOL_LOCAL, _LOCAL_PEERPID, 0)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        return 0
 
 
 def _word(peer: socket.socket, level: int, option: int, number: int) -> int:

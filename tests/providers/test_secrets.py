@@ -70,7 +70,7 @@ def test_what_cannot_stand_in_a_netrc(tmp_path: Path, text: bytes, reason: str) 
     path.write_bytes(text)
     found = failure(file(path))
     assert (found.kind, found.reason) == ("rejected", reason)
-    assert found.hint == f"install -m 600 /dev/stdin '{path}'"
+    assert found.hint == f"(umask 077; cat > '{path}')"
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -105,7 +105,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     """A missing file, a folder, a pipe that nobody writes to: each is told at once, and with the mend."""
     missing = failure(file(tmp_path / "nothing"))
     assert (missing.kind, missing.reason) == ("rejected", "no-secret")
-    assert missing.hint == f"install -m 600 /dev/stdin {tmp_path}/nothing"
+    assert missing.hint == f"(umask 077; cat > {tmp_path}/nothing)"
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
         assert failure(file(path)).hint == f"ls -ld {path}"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from uvtokend.errors import UvtokendError
-from uvtokend.service import launchd, manager
+from uvtokend.service import LAUNCHD_LABEL, launchd, manager
 
-SHIPPED = Path(__file__).parent.parent.parent / "launchd" / f"{launchd.LABEL}.plist"
+SHIPPED = Path(__file__).parent.parent.parent / "launchd" / f"{LAUNCHD_LABEL}.plist"
 TYPES: dict[str, type] = {
     "Label": str,
     "ProgramArguments": list,
@@ -37,7 +37,7 @@ class Mac:
         self.asked = folder / "asked"
         self.failing = folder / "failing"
         self.failing.write_text("")
-        self.agent = folder / "Library" / "LaunchAgents" / f"{launchd.LABEL}.plist"
+        self.agent = folder / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist"
         program = folder / "launchctl"
         program.write_text(
             f'#!/bin/sh\necho "$*" >> "{self.asked}"\n'
@@ -89,7 +89,7 @@ def test_an_agent_is_installed_and_removed(mac: Mac) -> None:
     """Install writes the agent with mode 644, loads and starts it; uninstall unloads it and leaves no file."""
     assert launchd.install(["/p/uvtokend"], []) == mac.agent
     assert mac.agent.stat().st_mode & 0o777 == 0o644
-    target = f"{DOMAIN}/{launchd.LABEL}"
+    target = f"{DOMAIN}/{LAUNCHD_LABEL}"
     assert mac.orders() == [
         f"print {DOMAIN}",
         f"bootout {target}",
@@ -115,7 +115,7 @@ def test_a_loaded_agent_is_only_started(mac: Mac) -> None:
     assert found is not None
     assert mac.orders() == [f"print {DOMAIN}"]
     found.start()
-    assert mac.orders() == [f"bootstrap {DOMAIN} {mac.agent}", f"kickstart {DOMAIN}/{launchd.LABEL}"]
+    assert mac.orders() == [f"bootstrap {DOMAIN} {mac.agent}", f"kickstart {DOMAIN}/{LAUNCHD_LABEL}"]
 
 
 def test_without_a_screen_the_service_is_not_used(mac: Mac) -> None:
@@ -137,7 +137,7 @@ def test_a_refusal_keeps_launchds_words(mac: Mac) -> None:
         launchd.install(["/p/uvtokend"], [])
     assert "bootstrap failed: 5: Input/output error kickstart failed" in caught.value.message
     assert "System Settings > Login Items" in caught.value.message
-    assert caught.value.hint == f"launchctl enable {DOMAIN}/{launchd.LABEL} && uvtokend start"
+    assert caught.value.hint == f"launchctl enable {DOMAIN}/{LAUNCHD_LABEL} && uvtokend start"
     assert launchd.lines() == [f"launchd agent {mac.agent}: state = running, pid = 4711"]
 
 
@@ -160,3 +160,20 @@ def test_what_is_shipped_is_what_is_installed() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaging), *sys.path])}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n", "run: python packaging/service_files.py"
+
+
+@pytest.mark.parametrize(("label", "expected"), [(LAUNCHD_LABEL, 0), ("application.com.apple.Terminal", 2)])
+def test_a_bad_configuration_is_not_restarted(label: str, expected: int, tmp_path: Path) -> None:
+    """launchd restarts after every status but 0: so a problem for a person ends with 0."""
+    (tmp_path / "config.toml").write_text("nonsense = 1")
+    (tmp_path / "config.toml").chmod(0o600)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HOME": str(tmp_path),
+        "UVTOKEND_CONFIG": str(tmp_path / "config.toml"),
+        "XPC_SERVICE_NAME": label,
+    }
+    command = [sys.executable, "-m", "uvtokend", "run", "--quiet"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == expected
+    assert "nonsense" in done.stderr

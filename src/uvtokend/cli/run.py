@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+
+from uvtokend.cli import console
+from uvtokend.errors import OK, USAGE, UvtokendError
+from uvtokend.service import LAUNCHD_LABEL
 
 EXAMPLES = ("uvtokend run", "uvtokend run --quiet")
 DETAILS = "This is what systemd and launchd start. It ends with 0 after SIGTERM or SIGINT."
@@ -24,4 +29,11 @@ def run(args: argparse.Namespace) -> int:
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from uvtokend.daemon.main import run as run_daemon  # noqa: PLC0415 - it must come after that
 
-    return run_daemon(config_file=args.config, quiet=args.quiet)
+    try:
+        return run_daemon(config_file=args.config, quiet=args.quiet)
+    except UvtokendError as error:
+        if error.exit_status != USAGE or os.environ.get("XPC_SERVICE_NAME") != LAUNCHD_LABEL:
+            raise
+        # launchd restarts after every other status, for ever, and here only a person can help (launchd.plist(5)).
+        console.complain(error)
+        return OK

@@ -14,6 +14,7 @@ import psutil
 
 from uvtokend import paths
 from uvtokend.cli import client, console
+from uvtokend.core import fixes
 from uvtokend.errors import OK, UvtokendError
 
 EXAMPLES = ("uvtokend stop",)
@@ -50,7 +51,7 @@ def stop() -> int:
         process = process or _process(_written_pid(f"{paths.socket_file()}.lock"))
         if process is None and isinstance(error, client.NoAnswerError):
             message = "The daemon does not answer, and it cannot be told which process it is."
-            raise UvtokendError(message, "pgrep -af uvtokend") from None
+            raise UvtokendError(message, fixes.daemons()) from None
         if process is not None:
             _end(process.terminate)
     if process is not None and not _gone(process):

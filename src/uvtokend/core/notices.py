@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from uvtokend.core import fixes
 from uvtokend.core.model import Credential, Notice
 
 #: How long before its end a secret that only a person can renew is spoken of: a week has a working day in it.
@@ -60,4 +61,4 @@ def _skewed(credential: Credential) -> Notice | None:
         return None
     side = "ahead of" if skew > 0 else "behind"
     message = f"This machine's clock is about {abs(skew) / 60:.0f} minutes {side} the issuer's."
-    return Notice("clock-skew", message, "timedatectl status")
+    return Notice("clock-skew", message, fixes.show_clock())

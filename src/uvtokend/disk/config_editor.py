@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from uvtokend import paths
 from uvtokend.cli import client, console
+from uvtokend.core import fixes
 from uvtokend.core.config.edit import NotEditableError
 from uvtokend.core.model import Settings
 from uvtokend.disk import configuration, exchange, files
@@ -76,7 +77,7 @@ def _edit(explicit: str | None, target: str, change: Callable[[str], str]) -> Se
             raise UvtokendError(message, f"ls -ld {shlex.quote(os.path.dirname(target))}") from error
         return settings
     message = f"Another program changes {target} all the time, so that it cannot be edited safely."
-    raise UvtokendError(message, f"fuser -v {shlex.quote(target)}")
+    raise UvtokendError(message, fixes.users_of(target))
 
 
 def tell_daemon(settings: Settings) -> bool:

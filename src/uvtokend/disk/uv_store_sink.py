@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from uvtokend.core import uv_store
+from uvtokend.core import fixes, uv_store
 from uvtokend.core.model import Entry, Problem
 from uvtokend.core.uv_store import Ledger, Plan, Stored
 from uvtokend.disk import files
@@ -193,7 +193,7 @@ class UvStoreSink:
             while not _flocked(file):
                 if time.monotonic() > deadline:
                     message = f"Another program holds the lock of uv's credential store, {lock}."
-                    raise DeliveryFailed("store-locked", message, f"fuser -v {shlex.quote(lock)}")
+                    raise DeliveryFailed("store-locked", message, fixes.users_of(lock))
                 time.sleep(_LOOK)
             yield
         finally:
@@ -297,6 +297,6 @@ def _explained(path: str) -> Iterator[None]:
             reason, hint = "disk-full", f"df -h {folder}"
             message = f"There is no room left to write {path}; it is as it was."
         elif error.errno == errno.EROFS:
-            reason, hint = "read-only", f"findmnt -T {folder}"
+            reason, hint = "read-only", fixes.file_system(os.path.dirname(path))
             message = f"{path} is in a read-only file system."
         raise DeliveryFailed(reason, message, hint) from error

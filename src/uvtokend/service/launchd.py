@@ -23,8 +23,8 @@ from pathlib import Path
 from uvtokend import paths
 from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
+from uvtokend.service import LAUNCHD_LABEL
 
-LABEL = "io.github.uvtokend"
 #: Directories for helper programs that launchd's own PATH does not name.
 USUAL_PATH = (
     "/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -42,7 +42,7 @@ def property_list(words: Sequence[str], variables: Iterable[tuple[str, str]] = (
         log: The absolute path of the file for standard error.
     """
     agent: dict[str, object] = {
-        "Label": LABEL,
+        "Label": LAUNCHD_LABEL,
         "ProgramArguments": [*words, "run", "--quiet"],
         "EnvironmentVariables": {"PATH": USUAL_PATH, **dict(variables)},
         "RunAtLoad": True,
@@ -58,7 +58,7 @@ def property_list(words: Sequence[str], variables: Iterable[tuple[str, str]] = (
 
 def file_of() -> Path:
     """Return the property list of this user's own agent."""
-    return Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+    return Path.home() / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist"
 
 
 def log_file() -> Path:
@@ -100,7 +100,7 @@ def install(words: Sequence[str], variables: Iterable[tuple[str, str]]) -> Path:
             f"The agent {file} is written, but launchd has no gui domain for you: you are not logged in on the screen"
         )
         raise UvtokendError(f"{message}. It starts at your next login.", "uvtokend start")
-    _launchctl("bootout", f"{where}/{LABEL}")  # fails if it is not loaded
+    _launchctl("bootout", f"{where}/{LAUNCHD_LABEL}")  # fails if it is not loaded
     start(file, where)
     return file
 

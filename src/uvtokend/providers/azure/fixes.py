@@ -7,6 +7,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
+from uvtokend.core.fixes import show_clock
+
 #: Azure DevOps in every tenant (Azure DevOps documentation, "Use Microsoft Entra tokens").
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
 SCOPE = f"{RESOURCE}/.default"
@@ -71,7 +73,7 @@ class Who:
             verb = "federated-credential list" if reason == "federation-refused" else "credential list"
             return _command(f"az ad app {verb}", "--id", client)
         if reason == "assertion-expired":
-            return "timedatectl status"
+            return show_clock()
         return None
 
     def _service_principal(self) -> str:

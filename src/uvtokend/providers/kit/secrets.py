@@ -8,6 +8,7 @@ import shlex
 import stat
 from datetime import datetime
 
+from uvtokend.core import fixes
 from uvtokend.core.model import Frozen, Secret
 from uvtokend.core.state import parse_zulu
 from uvtokend.providers.kit import jwt, programs
@@ -124,7 +125,7 @@ def _from_env(name: str) -> Secret:
 
 def _from_file(path: str) -> Secret:
     quoted = shlex.quote(path)
-    write = f"install -m 600 /dev/stdin {quoted}"  # takes the secret from the terminal, not from the arguments
+    write = fixes.write_secret(path)  # takes the secret from the terminal, not from the arguments
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block
         with open(handle, "rb", closefd=True) as file:

@@ -1,0 +1,211 @@
+"""Every call into macOS that Python does not offer. Read in Apple's sources, not run on a Mac.
+
+The functions take the system as a `Kernel`, so that recorded bytes and error numbers can stand in for it. Sources: xnu
+(bsd/sys/proc_info.h, libsyscall/wrappers/libproc/libproc.h, bsd/kern/proc_info.c, bsd/kern/uipc_usrreq.c,
+bsd/sys/sysctl.h), copyfile (copyfile.h), fcntl(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+#: proc_info.h: ``PROC_ALL_PIDS``; libproc.h: ``PROC_LISTPIDSPATH_EXCLUDE_EVTONLY``, which leaves out watchers.
+_ALL_PIDS, _EXCLUDE_EVENT_ONLY = 1, 2
+#: proc_info.h: the flavors ``PROC_PIDLISTFDS`` and ``PROC_PIDFDVNODEINFO``, and the type ``PROX_FDTYPE_VNODE``.
+_LIST_DESCRIPTORS, _VNODE_INFO, _VNODE = 1, 1, 1
+#: struct proc_fdinfo: descriptor and type.
+_DESCRIPTOR = struct.Struct("=iI")
+#: struct vnode_fdinfo as far as it is used: fi_openflags, fi_status, fi_offset, fi_type, fi_guardflags; then of struct
+#: vinfo_stat: vst_dev, vst_mode, vst_nlink, vst_ino.
+_VNODE_FILE = struct.Struct("=IIqiIIHHQ")
+#: sizeof(struct vnode_fdinfo): proc_fileinfo 24, vinfo_stat 136, vi_type and vi_pad 8, fsid_t 8.
+_VNODE_SIZE = 176
+#: bsd/sys/fcntl.h: FWRITE, as ``fi_openflags`` has it.
+_OPEN_FOR_WRITING = 2
+#: copyfile.h: ``COPYFILE_ACL | COPYFILE_XATTR``.
+_ATTRIBUTES = 1 | 4
+#: bsd/sys/fcntl.h; Python's fcntl module names it on macOS only.
+F_FULLFSYNC = 51
+#: A list of process ids grows while it is asked for; beyond this it is not the netrc that is the problem.
+_MOST = 1 << 16
+
+
+class Kernel(Protocol):
+    """The calls, each as thin as it can be: what C returns, with the error number beside it."""
+
+    def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
+        """Call ``proc_listpidspath``; return its result, the buffer and errno."""
+
+    def pid_info(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Call ``proc_pidinfo``; return its result, the buffer and errno."""
+
+    def descriptor_info(self, pid: int, descriptor: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Call ``proc_pidfdinfo``; return its result, the buffer and errno."""
+
+    def name(self, pid: int) -> bytes:
+        """Call ``proc_name``; return the name, empty if there is none."""
+
+    def system_value(self, name: bytes, size: int) -> tuple[int, bytes, int]:
+        """Call ``sysctlbyname``; return its result, the value and errno."""
+
+    def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
+        """Call ``fcopyfile``; return its result and errno."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A process that has a file open for writing.
+
+    Args:
+        pid: Its process id.
+        name: Its program's name, empty if the system does not say.
+    """
+
+    pid: int
+    name: str
+
+
+def writers(path: str, device: int, inode: int, kernel: Kernel | None = None) -> tuple[Writer, ...]:
+    """Return the other processes that have a file open for writing, as far as this user may see them.
+
+    Args:
+        path: The file.
+        device: Its ``st_dev``.
+        inode: Its ``st_ino``.
+        kernel: The system; None for the real one.
+
+    Raises:
+        OSError: The system does not tell.
+    """
+    system = kernel or native()
+    others = (pid for pid in _pids(path, system) if pid != os.getpid())
+    return tuple(
+        Writer(pid, system.name(pid).decode(errors="replace"))
+        for pid in others
+        if any(_writes(pid, number, device, inode, system) for number in _files(pid, system))
+    )
+
+
+def boot_session(kernel: Kernel | None = None) -> str:
+    """Return an identifier that is new after each boot; empty if the system does not tell.
+
+    Args:
+        kernel: The system; None for the real one.
+    """
+    result, value, _ = (kernel or native()).system_value(b"kern.bootsessionuuid", 64)
+    return value.partition(b"\0")[0].decode(errors="replace") if result == 0 else ""
+
+
+def copy_attributes(source: int, target: int, kernel: Kernel | None = None) -> bool:
+    """Copy access control list and extended attributes between open files; return whether that worked.
+
+    Args:
+        source: An open file descriptor.
+        target: An open file descriptor.
+        kernel: The system; None for the real one.
+    """
+    result, _ = (kernel or native()).copy_file(source, target, _ATTRIBUTES)
+    return result == 0
+
+
+def _pids(path: str, system: Kernel) -> tuple[int, ...]:
+    """Return the processes that have the file open at all. The buffer grows until it is larger than the answer."""
+    size = 1 << 10
+    while True:
+        result, buffer, number = system.list_pids_by_path(os.fsencode(path), size)
+        if result < 0:
+            raise OSError(number, os.strerror(number), path)
+        if result < size or size >= _MOST:
+            return tuple(pid for (pid,) in struct.iter_unpack("=i", buffer[: result - result % 4]) if pid > 0)
+        size *= 2
+
+
+def _files(pid: int, system: Kernel) -> Iterator[int]:
+    """Yield the descriptors of a process that are files; none if it ended or is not ours to see."""
+    size = 1 << 12
+    while True:
+        result, buffer, _ = system.pid_info(pid, _LIST_DESCRIPTORS, size)
+        if result < size or size >= _MOST:
+            break
+        size *= 2
+    whole = max(0, result - result % _DESCRIPTOR.size)
+    for descriptor, kind in _DESCRIPTOR.iter_unpack(buffer[:whole]):
+        if kind == _VNODE:
+            yield descriptor
+
+
+def _writes(pid: int, descriptor: int, device: int, inode: int, system: Kernel) -> bool:
+    result, buffer, _ = system.descriptor_info(pid, descriptor, _VNODE_INFO, _VNODE_SIZE)
+    if result < _VNODE_FILE.size:
+        return False  # it was closed meanwhile
+    flags, _, _, _, _, its_device, _, _, its_inode = _VNODE_FILE.unpack_from(buffer)
+    same = its_inode == inode and its_device == device & 0xFFFFFFFF
+    return same and bool(flags & _OPEN_FOR_WRITING)
+
+
+@cache
+def native() -> Kernel:
+    """Return the real system. ctypes is loaded by the first use: it costs 0.6 MiB."""
+    import ctypes  # noqa: PLC0415 - see above
+
+    library = ctypes.CDLL(None, use_errno=True)
+
+    class Native:
+        def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
+            buffer = ctypes.create_string_buffer(size)
+            flags = ctypes.c_uint32(_EXCLUDE_EVENT_ONLY)
+            result = library.proc_listpidspath(
+                ctypes.c_uint32(_ALL_PIDS), ctypes.c_uint32(0), path, flags, buffer, size
+            )
+            return result, buffer.raw, ctypes.get_errno()
+
+        def pid_info(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+            buffer = ctypes.create_string_buffer(size)
+            result = library.proc_pidinfo(pid, flavor, ctypes.c_uint64(0), buffer, size)
+            return result, buffer.raw, ctypes.get_errno()
+
+        def descriptor_info(self, pid: int, descriptor: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+            buffer = ctypes.create_string_buffer(size)
+            result = library.proc_pidfdinfo(pid, descriptor, flavor, buffer, size)
+            return result, buffer.raw, ctypes.get_errno()
+
+        def name(self, pid: int) -> bytes:
+            buffer = ctypes.create_string_buffer(256)
+            library.proc_name(pid, buffer, ctypes.c_uint32(256))
+            return buffer.value
+
+        def system_value(self, name: bytes, size: int) -> tuple[int, bytes, int]:
+            buffer, length = ctypes.create_string_buffer(size), ctypes.c_size_t(size)
+            result = library.sysctlbyname(name, buffer, ctypes.byref(length), None, ctypes.c_size_t(0))
+            return result, buffer.raw[: length.value], ctypes.get_errno()
+
+        def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
+            result = library.fcopyfile(source, target, None, ctypes.c_uint32(flags))
+            return result, ctypes.get_errno()
+
+    return Native()
+
+
+def full_sync(file: int) -> None:
+    """Write a file to the medium itself: fsync(2) on macOS reaches the drive's cache only.
+
+    Args:
+        file: An open file descriptor.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    import fcntl  # noqa: PLC0415 - macOS only
+
+    try:
+        fcntl.fcntl(file, F_FULLFSYNC)
+    except OSError as error:
+        if error.errno not in {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP}:
+            raise
+        os.fsync(file)  # a network or foreign file system

@@ -1,0 +1,223 @@
+"""The calls into macOS, driven through their seam with bytes laid out as in Apple's headers (xnu, proc_info.h)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from uvtokend import darwin, peers
+
+PATH, DEVICE, INODE = "/Users/me/.netrc", 0x1000004, 9_876_543_210
+READ, WRITE, EVENT_ONLY = 1, 2, 0x8000
+
+
+class FileInfo(ctypes.Structure):
+    """struct proc_fileinfo."""
+
+    _fields_ = (
+        ("fi_openflags", ctypes.c_uint32),
+        ("fi_status", ctypes.c_uint32),
+        ("fi_offset", ctypes.c_int64),
+        ("fi_type", ctypes.c_int32),
+        ("fi_guardflags", ctypes.c_uint32),
+    )
+
+
+class Stat(ctypes.Structure):
+    """struct vinfo_stat."""
+
+    _fields_ = (
+        ("vst_dev", ctypes.c_uint32),
+        ("vst_mode", ctypes.c_uint16),
+        ("vst_nlink", ctypes.c_uint16),
+        ("vst_ino", ctypes.c_uint64),
+        ("vst_uid", ctypes.c_uint32),
+        ("vst_gid", ctypes.c_uint32),
+        ("times", ctypes.c_int64 * 8),
+        ("vst_size", ctypes.c_int64),
+        ("vst_blocks", ctypes.c_int64),
+        ("rest", ctypes.c_uint32 * 4),
+        ("vst_qspare", ctypes.c_int64 * 2),
+    )
+
+
+class VnodeFile(ctypes.Structure):
+    """struct vnode_fdinfo."""
+
+    _fields_ = (
+        ("pfi", FileInfo),
+        ("vi_stat", Stat),
+        ("vi_type", ctypes.c_int),
+        ("vi_pad", ctypes.c_int),
+        ("vi_fsid", ctypes.c_int32 * 2),
+    )
+
+
+def opened(flags: int, inode: int = INODE, device: int = DEVICE) -> bytes:
+    """Return what the kernel says of one open file."""
+    return bytes(VnodeFile(FileInfo(flags, 0, 0, 1, 0), Stat(device, 0o100600, 1, inode)))
+
+
+@dataclass
+class Recorded:
+    """A kernel of recorded answers: process -> descriptor -> bytes; a socket is empty."""
+
+    processes: Mapping[int, Mapping[int, bytes]] = field(default_factory=dict)
+    failure: int = 0
+    value: bytes = b""
+    copied: list[tuple[int, int, int]] = field(default_factory=list)
+    asked: int = 0
+
+    def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
+        """Answer at most so many bytes, as the kernel does."""
+        assert path == os.fsencode(PATH)
+        self.asked += 1
+        if self.failure:
+            return -1, b"", self.failure
+        buffer = b"".join(struct.pack("=i", pid) for pid in self.processes)[:size]
+        return len(buffer), buffer.ljust(size, b"\0"), 0
+
+    def pid_info(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """List a process's descriptors; a process that is not ours fails with EPERM and 0."""
+        assert flavor == 1
+        if not self.processes[pid]:
+            return 0, b"\0" * size, errno.EPERM
+        rows = (struct.pack("=iI", number, 1 if data else 2) for number, data in self.processes[pid].items())
+        buffer = b"".join(rows)[:size]
+        return len(buffer), buffer.ljust(size, b"\0"), 0
+
+    def descriptor_info(self, pid: int, descriptor: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Describe one open file; one that was closed meanwhile fails with EBADF and 0."""
+        assert (flavor, size) == (1, ctypes.sizeof(VnodeFile))
+        data = self.processes[pid][descriptor]
+        return (0, b"\0" * size, errno.EBADF) if data == b"closed" else (len(data), data, 0)
+
+    def name(self, pid: int) -> bytes:
+        """Name a process."""
+        return f"program{pid}".encode()
+
+    def system_value(self, name: bytes, size: int) -> tuple[int, bytes, int]:
+        """Answer for the boot session only."""
+        assert (name, size) == (b"kern.bootsessionuuid", 64)
+        return (-1, b"", errno.ENOENT) if self.failure else (0, self.value, 0)
+
+    def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
+        """Note the call."""
+        self.copied.append((source, target, flags))
+        return (-1, self.failure) if self.failure else (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "expected"),
+    [
+        ({3: opened(WRITE)}, True),
+        ({3: opened(READ | WRITE)}, True),
+        ({3: opened(READ)}, False),
+        ({3: opened(READ | EVENT_ONLY)}, False),
+        ({3: opened(WRITE, inode=INODE + 1)}, False),
+        ({3: opened(WRITE, device=DEVICE + 1)}, False),
+        ({3: b"", 4: opened(READ), 5: opened(WRITE)}, True),
+        ({3: b"closed"}, False),
+        ({}, False),
+    ],
+)
+def test_who_writes_a_file(descriptors: Mapping[int, bytes], expected: bool) -> None:
+    """A process counts if one of its descriptors has this very file open for writing; others are left alone."""
+    kernel = Recorded({4711: descriptors})
+    found = darwin.writers(PATH, DEVICE, INODE, kernel)
+    assert found == ((darwin.Writer(4711, "program4711"),) if expected else ())
+
+
+def test_this_process_is_no_writer() -> None:
+    """We have the file open ourselves while we look."""
+    assert darwin.writers(PATH, DEVICE, INODE, Recorded({os.getpid(): {3: opened(WRITE)}})) == ()
+
+
+def test_many_processes_and_descriptors() -> None:
+    """The buffers grow until the whole answer fits."""
+    processes: dict[int, Mapping[int, bytes]] = {pid: {3: opened(READ)} for pid in range(1, 600)}
+    processes[4711] = {number: opened(READ) for number in range(3, 1500)} | {1500: opened(WRITE)}
+    kernel = Recorded(processes)
+    assert [writer.pid for writer in darwin.writers(PATH, DEVICE, INODE, kernel)] == [4711]
+    assert kernel.asked == 3
+
+
+def test_a_kernel_that_does_not_tell() -> None:
+    """The error is passed on: whoever asks decides what is safe without an answer."""
+    with pytest.raises(PermissionError):
+        darwin.writers(PATH, DEVICE, INODE, Recorded(failure=errno.EPERM))
+
+
+def test_a_negative_device_number() -> None:
+    """Python reads dev_t as signed (bsd/sys/types.h, __darwin_dev_t), the kernel answers it unsigned."""
+    kernel = Recorded({4711: {3: opened(WRITE, device=0xFF000004)}})
+    assert darwin.writers(PATH, 0xFF000004 - (1 << 32), INODE, kernel) != ()
+
+
+def test_the_boot_session() -> None:
+    """The text ends at the NUL; a system without it says nothing."""
+    kernel = Recorded(value=b"0A1B2C3D-0000-4000-8000-000000000000\0")
+    assert darwin.boot_session(kernel) == "0A1B2C3D-0000-4000-8000-000000000000"
+    assert darwin.boot_session(Recorded(failure=errno.ENOENT)) == ""
+
+
+def test_attributes_are_copied() -> None:
+    """Access list and extended attributes (COPYFILE_ACL | COPYFILE_XATTR), not data, mode or times."""
+    kernel = Recorded()
+    assert darwin.copy_attributes(3, 4, kernel)
+    assert kernel.copied == [(3, 4, 5)]
+    assert not darwin.copy_attributes(3, 4, Recorded(failure=errno.ENOTSUP))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [(0, ["full", "done"]), (errno.ENOTSUP, ["full", "fsync", "done"]), (errno.EIO, ["full"])],
+)
+def test_a_full_sync(refusal: int, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F_FULLFSYNC first, fsync where the file system does not know it; a real error is not hidden."""
+    import fcntl
+
+    calls: list[str] = []
+
+    def fcntl_(file: int, command: int) -> None:
+        assert command == 51
+        calls.append("full")
+        if refusal:
+            raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_)
+    monkeypatch.setattr(os, "fsync", lambda _file: calls.append("fsync"))
+    with contextlib.suppress(OSError) if refusal == errno.EIO else contextlib.nullcontext():
+        darwin.full_sync(3)
+        calls.append("done")
+    assert calls == expected
+
+
+class Socket:
+    """A socket as macOS answers for it: no SO_PEERCRED, and ENOTCONN once the peer has closed."""
+
+    def __init__(self, answer: Callable[[int], bytes]) -> None:
+        self.getsockopt = lambda _level, option, _size: answer(option)
+
+
+def test_a_peer_that_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LOCAL_PEERPID answers ENOTCONN then (uipc_usrreq.c): no process is known, and nothing is raised."""
+
+    def answer(option: int) -> bytes:
+        if option == 2:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return struct.pack("=II", 0, 501)
+
+    monkeypatch.delattr("socket.SO_PEERCRED")
+    assert peers.pid(Socket(answer)) == 0  # type: ignore[arg-type]
+    assert peers.uid(Socket(answer)) == 501  # type: ignore[arg-type]
+    assert peers.pid(Socket(lambda _option: (4711).to_bytes(4, sys.byteorder))) == 4711  # type: ignore[arg-type]
