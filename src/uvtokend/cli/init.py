@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from uvtokend import paths
-from uvtokend.cli import console, uvfiles
+from uvtokend.cli import console
 from uvtokend.core import worker_environment
 from uvtokend.core.config import edit, init_plan
 from uvtokend.core.config.discovery import Candidate
@@ -18,7 +18,7 @@ from uvtokend.core.config.init_plan import Plan
 from uvtokend.core.model import Credential, Failure, Index, Request, Settings
 from uvtokend.core.report import clean
 from uvtokend.daemon.worker import Outcome, Workers
-from uvtokend.disk import config_editor, configuration
+from uvtokend.disk import config_editor, configuration, uv_files
 from uvtokend.errors import FAILED, OK, UvtokendError
 
 EXAMPLES = ("uvtokend init", "uvtokend init --yes ~/work/project")
@@ -57,7 +57,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     target = paths.config_file(config_file)
     text = configuration.read(target) or b""
     settings = configuration.load(config_file, text)
-    found = uvfiles.candidates(places, os.environ)
+    found = uv_files.candidates(places, os.environ, console.say)
     # botocore asks for the two variables in this order.
     profile = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
     plan = init_plan.plan(found, settings.indexes, settings.disabled, profile, text.decode())

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from uvtokend.cli import uvfiles
+from uvtokend.cli import console
 from uvtokend.core.config import discovery
+from uvtokend.disk import uv_files
 from uvtokend.errors import UsageError
 from uvtokend.sandbox.machine import find_uv
 from uvtokend.sandbox.web import Answer, Server
@@ -42,7 +43,9 @@ class Place:
     def found(self, *places: str, **environ: str) -> list[str]:
         """Return the names of the indexes that we find, in a folder or in those that are given."""
         here = [str(self.root / place) for place in places]
-        return [one.url.split("/")[3] for one in uvfiles.candidates(here, {**self.environment, **environ})]
+        return [
+            one.url.split("/")[3] for one in uv_files.candidates(here, {**self.environment, **environ}, console.say)
+        ]
 
     def asked(self, folder: str, **environ: str) -> set[str]:
         """Return the names of the indexes that uv asks there."""
@@ -142,17 +145,17 @@ def test_where_uv_would_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
     assert place.found("other.toml", "home/work") == ["other", "project"]
     with pytest.raises(UsageError) as caught:
         place.found("nowhere")
-    assert "uvtokend init PATH" in (caught.value.hint or "")
+    assert "a project's directory" in (caught.value.hint or "")
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
-    "no regular file": os.mkfifo,
-    "it is no regular file": lambda file: file.symlink_to("/dev/zero"),
-    "no regular file.": lambda file: file.mkdir(),
+    "not a regular file": os.mkfifo,
+    "it is not a regular file": lambda file: file.symlink_to("/dev/zero"),
+    "a regular file.": lambda file: file.mkdir(),
     "larger than 1 MiB": lambda file: file.write_bytes(b"#" * (1 << 21)),
     "too long to read": lambda file: file.write_text("a." * 400_000 + "a = 1"),
-    "not TOML": lambda file: file.write_text("a = " + "[" * 100_000),
-    "not TOML.": lambda file: file.write_bytes(b"a = '\xff'"),
+    "not valid TOML": lambda file: file.write_text("a = " + "[" * 100_000),
+    "not valid TOML,": lambda file: file.write_bytes(b"a = '\xff'"),
     "symbolic links": lambda file: file.symlink_to(file),
 }
 
@@ -162,12 +165,13 @@ def test_a_hostile_file_is_left_out_in_time(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     """A pipe, a device, a huge file, a key that takes hours to read, what is no text: each is told in a line."""
-    monkeypatch.setattr(uvfiles, "PATIENCE", 0.2)
+    monkeypatch.setattr(uv_files, "PATIENCE", 0.2)
     place.write("home/.config/uv/uv.toml", "user")
     HOSTILE[words](place.root / "home/work/uv.toml")
     assert place.found("home/work") == ["user"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert "home/work/uv.toml is left out: " in line
+    assert "home/work/uv.toml" in line
+    assert "so it is left out" in line
     assert words in line
 
 

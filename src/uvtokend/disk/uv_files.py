@@ -1,0 +1,317 @@
+"""The files that uv reads: its configuration, its netrc and its credential store.
+
+A project may be hostile, so reading is bounded in size and time, and opens regular files only.
+
+Which configuration uv reads (uv crates/uv-settings/src/lib.rs, crates/uv-workspace/src/workspace.rs; seen with uv
+0.13.8): of a project, the nearest ``uv.toml`` or ``pyproject.toml`` with a ``tool.uv`` from the workspace's root up;
+the user's; the first of the system's. The indexes of a workspace member's own ``pyproject.toml`` count for its sources.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import stat
+import threading
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uvtokend.core.config import discovery
+from uvtokend.core.config.discovery import Candidate
+from uvtokend.core.model import Json
+from uvtokend.core.uv import settings
+from uvtokend.core.uv.order import TextFile
+from uvtokend.core.uv.settings import Document, UvConfiguration
+from uvtokend.errors import UsageError
+
+#: The longest file that is read, in bytes: people write such files by hand.
+LIMIT = 1 << 20
+#: The longest ``uv.lock`` that is read, in bytes; a tool writes it.
+LOCK_LIMIT = 1 << 25
+#: Seconds that reading one file may take.
+PATIENCE = 2.0
+
+Say = Callable[[str], None]
+
+
+def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> list[Candidate]:
+    """Return the indexes that uv knows: from the projects', the user's and the system's files, and the environment.
+
+    Args:
+        places: Project directories or files; if there is none, the directory in which uv would work.
+        environ: uv's variables.
+        say: Is called with a sentence about each file that cannot be read.
+
+    Raises:
+        UsageError: One of the places does not exist.
+    """
+    reader = _Reader(say)
+    found: list[Candidate] = []
+    for place in places or [_here(environ)]:
+        path = _existing(place)
+        for file in reader.project(path, environ) if os.path.isdir(path) else [path]:
+            found += reader.candidates(file)
+    for file in _beyond_projects(environ):
+        found += reader.candidates(file)
+    return [*found, *discovery.from_environment(environ)]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What uv reads for one project.
+
+    Args:
+        folder: Its directory.
+        root: The directory of its workspace's root, where ``uv.lock`` is; None outside of any project.
+        pyprojects: The ``pyproject.toml`` of the project and of its root: path -> content.
+        documents: uv's own configuration files, the strongest first.
+        problems: A sentence for each file that cannot be read.
+    """
+
+    folder: Path
+    root: Path | None
+    pyprojects: Mapping[Path, Mapping[str, Json]]
+    documents: tuple[Document, ...]
+    problems: tuple[str, ...]
+
+    def configuration(self, environ: Mapping[str, str]) -> UvConfiguration:
+        """Return what uv makes of it."""
+        return settings.read(self.documents, environ)
+
+
+def project(place: str | None, environ: Mapping[str, str]) -> Project:
+    """Return what uv reads for a project.
+
+    Args:
+        place: Its directory, or a file in it; None for the directory in which uv would work.
+        environ: uv's variables.
+
+    Raises:
+        UsageError: The place does not exist.
+    """
+    path = _existing(place or _here(environ))
+    folder = path if os.path.isdir(path) else path.parent
+    problems: list[str] = []
+    reader = _Reader(problems.append)
+    files = list(reader.project(folder, environ))
+    root = reader.workspace_root(folder)
+    nearest = [file for file in files if file.name == "uv.toml"] or files[-1:]
+    strongest = [*nearest, *_beyond_projects(environ), *files]
+    documents = [_document(reader, file, file in nearest or file not in files) for file in dict.fromkeys(strongest)]
+    pyprojects = {file: document for file in files if (document := reader.pyproject(file)) is not None}
+    return Project(folder, root, pyprojects, tuple(each for each in documents if each), tuple(problems))
+
+
+def netrc(environ: Mapping[str, str]) -> str | None:
+    """Return the path of the netrc that uv reads: the first of ``$NETRC`` and ``~/.netrc`` that exists, or None.
+
+    Source: uv crates/uv-netrc/src/lib.rs, `get_file`.
+    """
+    return next((path for path in netrc_candidates(environ) if os.path.exists(path)), None)
+
+
+def netrc_candidates(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield where uv looks for a netrc. It expands ``~`` in ``$NETRC`` and no variable; an empty one does not exist."""
+    home = environ.get("HOME", "")
+    named = environ.get("NETRC", "")
+    if named:
+        tilde = bool(home) and (named == "~" or named.startswith("~/"))
+        yield os.path.abspath(home + named[1:] if tilde else named)
+    if home:
+        yield os.path.join(home, ".netrc")
+
+
+def text_file(path: str | None) -> TextFile | None:
+    """Return a file that uv reads, or None where it is missing, no regular file, or cannot be read."""
+    if path is None:
+        return None
+    try:
+        return TextFile(path, _text(Path(path)))
+    except OSError:
+        return None
+
+
+def store(environ: Mapping[str, str]) -> TextFile | None:
+    """Return uv's own credential store, or None (uv crates/uv-auth/src/store.rs, `directory_path`)."""
+    folder = environ.get("UV_CREDENTIALS_DIR") or os.path.join(
+        _absolute(environ, "XDG_DATA_HOME") or _home(environ, ".local/share"), "uv", "credentials"
+    )
+    return text_file(os.path.join(os.path.abspath(folder), "credentials.toml"))
+
+
+def toml_file(path: Path, limit: int = LOCK_LIMIT) -> Mapping[str, Json] | None:
+    """Return the content of any other TOML file of a project, or None if it is missing or cannot be read."""
+    return _read(path, lambda _: None, limit)
+
+
+def _here(environ: Mapping[str, str]) -> str:
+    return os.path.join(environ.get("UV_WORKING_DIR", ""), environ.get("UV_PROJECT", "")) or "."
+
+
+def _existing(place: str) -> Path:
+    path = Path(os.path.abspath(os.path.expanduser(place)))
+    if not os.path.lexists(path):
+        message = f"{place} does not exist."
+        raise UsageError(message, "name a project's directory, its pyproject.toml or its uv.toml")
+    return path
+
+
+def _beyond_projects(environ: Mapping[str, str]) -> Iterator[Path]:
+    if environ.get("UV_CONFIG_FILE"):
+        yield Path(os.path.abspath(environ["UV_CONFIG_FILE"]))
+    elif not _no_config(environ):
+        yield Path(_absolute(environ, "XDG_CONFIG_HOME") or _home(environ, ".config"), "uv", "uv.toml")
+        folders = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+        system = [*(Path(folder, "uv", "uv.toml") for folder in folders if folder), Path("/etc/uv/uv.toml")]
+        yield from [file for file in system if os.path.isfile(file)][:1]
+
+
+def _no_config(environ: Mapping[str, str]) -> bool:
+    return environ.get("UV_NO_CONFIG", "").lower() in {"1", "t", "true", "y", "yes", "on"}
+
+
+def _home(environ: Mapping[str, str], below: str) -> str:
+    return os.path.join(environ.get("HOME") or os.path.expanduser("~"), below)
+
+
+def _absolute(environ: Mapping[str, str], variable: str) -> str | None:
+    path = environ.get(variable, "")
+    return path if os.path.isabs(path) else None
+
+
+def _document(reader: _Reader, file: Path, strong: bool) -> Document | None:
+    table = reader.settings(file)
+    if table is None:
+        return None
+    try:
+        return Document(str(file), _text(file), table, indexes_only=not strong)
+    except OSError:
+        return None
+
+
+class _Reader:
+    """Reads each file once, and reports each problem once."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._documents: dict[Path, dict[str, Json] | None] = {}
+
+    def candidates(self, file: Path) -> Iterator[Candidate]:
+        """Yield the indexes of a file."""
+        table = self.settings(file)
+        found = list(discovery.from_document(table, str(file))) if table is not None else []
+        if len(found) == discovery.MOST:
+            self._say(f"{file} names very many indexes; uvtokend looks at the first {discovery.MOST} only.")
+        yield from found
+
+    def project(self, folder: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+        """Yield the files that count for a project, each once; the one with uv's settings last."""
+        member = self._member(folder)
+        root = self._root(member) if member else None
+        files = [each / "pyproject.toml" for each in (member, root) if each]
+        if not (environ.get("UV_CONFIG_FILE") or _no_config(environ)):
+            files += self._nearest(root or folder)
+        yield from dict.fromkeys(files)
+
+    def workspace_root(self, folder: Path) -> Path | None:
+        """Return the directory in which a project's ``uv.lock`` is, or None outside of any project."""
+        member = self._member(folder)
+        return None if member is None else self._root(member) or member
+
+    def settings(self, file: Path) -> dict[str, Json] | None:
+        """Return uv's settings in a file."""
+        document = self.pyproject(file)
+        return discovery.tool_uv(document) if document is not None and file.name == "pyproject.toml" else document
+
+    def pyproject(self, file: Path) -> dict[str, Json] | None:
+        """Return the whole content of a file."""
+        if file not in self._documents:
+            self._documents[file] = _read(file, self._say, LIMIT)
+        return self._documents[file]
+
+    def _member(self, folder: Path) -> Path | None:
+        above = [folder, *folder.parents]
+        return next((each for each in above if self.pyproject(each / "pyproject.toml") is not None), None)
+
+    def _nearest(self, folder: Path) -> list[Path]:
+        for each in (folder, *folder.parents):
+            for file in (each / "uv.toml", each / "pyproject.toml"):
+                if self.settings(file) is not None:
+                    return [file]
+        return []
+
+    def _root(self, member: Path) -> Path | None:
+        """Return the root of the workspace that a project belongs to, or None if it stands alone."""
+        if self._workspace(member) is not None:
+            return member
+        for each in member.parents:
+            document = self.pyproject(each / "pyproject.toml") or {}
+            workspace = self._workspace(each)
+            if workspace is not None:
+                return each if discovery.is_member(workspace, member.relative_to(each).as_posix()) else None
+            if "project" in document:
+                return None
+        return None
+
+    def _workspace(self, folder: Path) -> Json:
+        return (discovery.tool_uv(self.pyproject(folder / "pyproject.toml") or {}) or {}).get("workspace")
+
+
+def _read(file: Path, say: Say, limit: int) -> dict[str, Json] | None:
+    """Return what a file says, or None if it is missing or cannot be read."""
+    try:
+        with _within(PATIENCE):
+            document: dict[str, Json] = tomllib.loads(_text(file, limit).decode())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        say(f"Cannot read {file}, so it is left out: {error.strerror or error}.")
+    except (ValueError, RecursionError) as error:
+        line = re.search(r"at line \d+", str(error))  # the rest of the message may quote the file
+        say(f"{file} is not valid TOML{f' {line[0]}' if line else ''}, so it is left out.")
+    else:
+        return document
+    return None
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after a time: tomllib takes hours for a key of some hundred thousand parts.
+
+    Only the main thread can be interrupted; a check of ``doctor`` has a time limit of its own.
+    """
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it takes too long to read")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _text(file: Path, limit: int = LIMIT) -> bytes:
+    """Return the text of a regular file of bounded size; a pipe or a device is not even opened."""
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise OSError("it is not a regular file")
+    with open(file, "rb", opener=_opener) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError("it is not a regular file")
+        text = opened.read(limit + 1)
+    if len(text) > limit:
+        raise OSError(f"it is larger than {limit >> 20} MiB")
+    return text
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)

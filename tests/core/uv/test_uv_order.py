@@ -1,0 +1,110 @@
+"""Which credential uv sends: our answer beside a table of what the real uv was seen to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.arrangements import ARRANGEMENTS, BEARER, KEYRING, NETRC, STORE
+from support.uv_judge import Arrangement, Stage
+from uvtokend.core.uv.order import Decision, Sources, decide
+from uvtokend.disk import uv_files
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Where arrangements become files."""
+    stage = Stage(tmp_path_factory.mktemp("uv"))
+    yield stage
+    stage.close()
+
+
+def decided(stage: Stage, arrangement: Arrangement, version: tuple[int, ...] = (), path: str = "") -> Decision:
+    """Return our answer, from the files and variables that uv would read."""
+    project, environment = stage.set(arrangement)
+    uv = uv_files.project(str(project), environment).configuration(environment)
+    netrc = uv_files.text_file(uv_files.netrc(environment))
+    sources = Sources(uv, environment, netrc, uv_files.store(environment), version)
+    return decide(sources, f"{stage.url}{path}")
+
+
+def wire(decision: Decision) -> str:
+    """Return what a decision means on the wire; ``-`` is no credential."""
+    sent = decision.sent
+    if sent is None:
+        return "-"
+    secret = sent.secret.reveal() if sent.secret is not None else ""
+    return f"bearer {secret}" if sent.bearer else f"{sent.login}:{secret}"
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=[each.name for each in ARRANGEMENTS])
+def test_our_answer_is_what_uv_does(stage: Stage, arrangement: Arrangement) -> None:
+    """We say whether uv sends anything at all, what it sends first, and what it sends in the end."""
+    decision = decided(stage, arrangement)
+    assert decision.stops == (arrangement.sends == ())
+    if decision.stops:
+        return
+    if decision.sent is not None and decision.sent.source == "keyring":
+        assert arrangement.sends[-1].endswith(":kp")
+        return
+    assert arrangement.sends[-1] == wire(decision)
+    assert (arrangement.sends[0] == "-") == (decision.anonymous_first or decision.sent is None)
+
+
+def test_an_old_uv_knows_less(stage: Stage) -> None:
+    """Before 0.8.15 uv does not read its store, and before 0.6.6 it does not know authenticate."""
+    assert wire(decided(stage, Arrangement("store", store=STORE), (0, 8, 14))) == "-"
+    assert wire(decided(stage, Arrangement("store", store=STORE), (0, 8, 15))) == "aws:stored"
+    never = Arrangement("never", NETRC, authenticate="never")
+    assert wire(decided(stage, never, (0, 6, 5))) == "aws:token"
+    assert wire(decided(stage, never, (0, 6, 6))) == "-"
+
+
+def test_what_is_shadowed_is_named_with_its_place(stage: Stage) -> None:
+    """Every other credential for the host is listed with file and line, and why uv does not send it."""
+    many = Arrangement("many", f"default login d password x\n{NETRC}{NETRC}", user="u:p", store=STORE)
+    shadowed = decided(stage, many).shadowed
+    assert [(each.found.source, each.found.place.line) for each in shadowed] == [
+        ("netrc", 3),
+        ("netrc", 1),
+        ("netrc", 2),
+        ("store", 2),
+    ]
+    assert {each.why for each in shadowed} == {"uv has found a credential before it looks here"}
+    doubled = decided(stage, Arrangement("twice", NETRC * 2)).shadowed
+    assert ["the last entry" in each.why for each in doubled] == [True]
+
+
+def test_why_a_credential_is_not_sent(stage: Stage) -> None:
+    """A login that does not fit, a policy, and a source that does not count are told apart."""
+    other = decided(stage, Arrangement("other", NETRC, user="me")).shadowed
+    assert "its login is not 'me'" in other[0].why
+    never = decided(stage, Arrangement("never", NETRC, authenticate="never")).shadowed
+    assert 'authenticate = "never"' in never[0].why
+    tie = decided(stage, Arrangement("none", store=STORE + BEARER, keyring="k\n", top=KEYRING))
+    assert (tie.sent, tie.shadowed) == (None, ())
+
+
+def test_a_url_of_the_question_may_have_a_user(stage: Stage) -> None:
+    """A user name in the URL that is asked about counts as one in uv's configuration; the URL may be a file's."""
+    project, environment = stage.set(Arrangement("user", NETRC))
+    uv = uv_files.project(str(project), environment).configuration(environment)
+    netrc = uv_files.text_file(uv_files.netrc(environment))
+    with_user = stage.url.replace("//", "//me@")
+    assert wire(decide(Sources(uv, environment, netrc), f"{with_user}alpha/")) == "me:"
+    assert wire(decided(stage, Arrangement("file", NETRC), path="alpha/")) == "aws:token"
+    with pytest.raises(ValueError, match="ftp"):
+        decide(Sources(uv, environment), "ftp://example.com")
+
+
+def test_a_url_of_no_index(stage: Stage) -> None:
+    """Outside of every index uv still knows what it read for the same host."""
+    project, environment = stage.set(Arrangement("password", user="u:p"))
+    uv = uv_files.project(str(project), environment).configuration(environment)
+    base = stage.server.url
+    nameless = Arrangement("nameless", more='[[index]]\nurl = "http://n:np@localhost/simple"\n')
+    assert wire(decided(stage, nameless)) == "-"
+    assert wire(decide(Sources(uv, environment), f"{base}/elsewhere/")) == "u:p"
+    assert wire(decide(Sources(uv, environment), f"{base}/elsewhere/".replace("//", "//u@"))) == "u:p"
+    assert decide(Sources(uv, environment), "https://example.com/").sent is None

@@ -1,0 +1,136 @@
+"""uv's configuration from its files and variables, with the place of each value."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from uvtokend.core.model import Secret
+from uvtokend.core.uv import settings
+from uvtokend.core.uv.settings import Document, Place, UvConfiguration
+
+
+def document(text: str, file: str = "uv.toml", indexes_only: bool = False) -> Document:
+    """Return one file of uv's."""
+    return Document(file, text.encode(), tomllib.loads(text), indexes_only)
+
+
+PROJECT = """\
+keyring-provider = "subprocess"
+index-url = "https://example.com/default/"
+extra-index-url = ["https://example.com/extra/", 7]
+
+[[index]]
+name = "acme"
+url = "https://aws:pw@Example.com/acme/simple/"
+authenticate = "always"
+explicit = true
+publish-url = "https://example.com/acme/"
+
+[[index]]
+url = 7
+
+[sources]
+Our_Lib = { index = "acme" }
+two = [{ index = "acme" }, { index = "other" }]
+local = { path = "." }
+
+[pip]
+index-strategy = "unsafe-best-match"
+index-url = "https://example.com/pip/"
+"""
+
+
+def test_indexes_come_in_uvs_order_and_with_their_places() -> None:
+    """Variables first, then the files from the strongest to the weakest; what is no index is passed over."""
+    environ = {"UV_INDEX": "one=https://example.com/one/ https://example.com/two/", "UV_DEFAULT_INDEX": "ftp://x"}
+    weak = document('[[index]]\nurl = "https://example.com/user/"\n', "user.toml")
+    found = settings.read([document(PROJECT), weak], environ)
+    assert [
+        (index.name, index.url.rpartition("/simple")[0] or index.url, str(index.place)) for index in found.indexes
+    ] == [
+        ("one", "https://example.com/one/", "UV_INDEX"),
+        (None, "https://example.com/two/", "UV_INDEX"),
+        ("acme", "https://Example.com/acme", "uv.toml:7"),
+        (None, "https://example.com/extra/", "uv.toml:3"),
+        (None, "https://example.com/default/", "uv.toml:2"),
+        (None, "https://example.com/pip/", "uv.toml:22"),
+        (None, "https://example.com/user/", "user.toml:2"),
+    ]
+    acme = found.indexes[2]
+    assert (acme.user, acme.password, acme.authenticate, acme.explicit) == ("aws", Secret("pw"), "always", True)
+    assert (acme.label, found.indexes[1].label) == ("acme", "https://example.com/two/")
+    assert found.indexes[4].default
+
+
+def test_settings_come_from_the_strongest_place() -> None:
+    """A variable wins over the files, the first file over the others, and pip's own table counts, too."""
+    strong, masked = document(PROJECT), document('index-strategy = "first-index"\n', "pyproject.toml", True)
+    found = settings.read([masked, strong, document("offline = true\n", "user.toml")], {"UV_OFFLINE": ""})
+    assert found.settings["index-strategy"].value == "unsafe-best-match"
+    assert str(found.settings["keyring-provider"].place) == "uv.toml:1"
+    assert found.settings["offline"].place == Place("user.toml", 1)
+    by_variable = settings.read([strong], {"UV_KEYRING_PROVIDER": "disabled"})
+    assert by_variable.settings["keyring-provider"].place == Place("UV_KEYRING_PROVIDER")
+    assert found.pins == {"our-lib": frozenset({"acme"}), "two": frozenset({"acme", "other"})}
+
+
+@pytest.mark.parametrize("text", ["", "index = 7\nsources = 7\npip = 7\nextra-index-url = 7\n", "index = [7]\n"])
+def test_what_is_no_index_is_none(text: str) -> None:
+    """Values of other kinds are uv's to complain about."""
+    assert settings.read([document(text)], {}) == UvConfiguration()
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com", "https://", "https://[::1", "https://example.com:0/", "/path"])
+def test_what_is_no_url(url: str) -> None:
+    """Only HTTP URLs with a host can have a credential."""
+    assert settings.split_url(url) is None
+
+
+def test_the_variables_of_a_name() -> None:
+    """As uv derives them: upper case, and an underscore for all that is no letter or digit of ASCII."""
+    assert settings.variable("private-registry.2") == "UV_INDEX_PRIVATE_REGISTRY_2"
+    assert settings.variable("grün") == "UV_INDEX_GR_N"
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("https://example.com/acme/simple/", "https://example.com/acme"),
+        ("https://example.com/acme/+simple", "https://example.com/acme"),
+        ("https://example.com/acme/Simple", "https://example.com/acme"),
+        ("https://example.com/simple", "https://example.com"),
+        ("https://example.com/acme/", "https://example.com/acme/"),
+    ],
+)
+def test_the_root_of_an_index(url: str, root: str) -> None:
+    """The last ``simple`` is no part of it."""
+    assert settings.root(url) == root
+
+
+def test_what_lies_below_what() -> None:
+    """Whole segments count, the default port and the case of the host do not."""
+    assert settings.is_below("https://EXAMPLE.com:443/a/b", "https://example.com/a")
+    assert settings.is_below("https://example.com", "https://example.com/")
+    assert settings.is_below("https://example.com/a/", "https://example.com/a/")
+    assert not settings.is_below("https://example.com/ab", "https://example.com/a")
+    assert not settings.is_below("https://example.com:8443/a", "https://example.com/a")
+    assert not settings.is_below("http://example.com/a", "https://example.com/a")
+    assert settings.same_index("https://example.com/a/simple", "https://Example.com/a/simple/")
+    assert not settings.same_index("https://example.com/a", "https://example.com/b")
+
+
+def test_the_deepest_index_covers_a_url() -> None:
+    """Where one index lies below another, the deeper one counts; a URL of no index has none."""
+    text = '[[index]]\nurl = "https://example.com/a/simple"\n[[index]]\nurl = "https://example.com/a/b/simple"\n'
+    found = settings.read([document(text)], {})
+    deep, none = found.covering("https://example.com/a/b/simple/x/"), found.covering("https://example.com/")
+    assert deep is not None
+    assert (deep.url, none) == ("https://example.com/a/b/simple", None)
+
+
+def test_the_line_of_a_text() -> None:
+    """The first line that holds it; 0 if none does."""
+    assert settings.line_of(b"a\nb c\n", "c") == 2
+    assert settings.line_of(b"a\n", "x") == 0

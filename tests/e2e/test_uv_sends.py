@@ -1,0 +1,32 @@
+"""What the real uv sends in the arrangements of the table: the judge of `uvtokend.core.uv.order`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.arrangements import ARRANGEMENTS
+from support.uv_judge import Arrangement, Stage
+from uvtokend.sandbox.machine import find_uv
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One index for all arrangements."""
+    stage = Stage(tmp_path_factory.mktemp("uv"))
+    yield stage
+    stage.close()
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=[each.name for each in ARRANGEMENTS])
+def test_uv_sends_what_the_table_says(stage: Stage, arrangement: Arrangement) -> None:
+    """The table that our own answer is held against is what the real uv does, request by request."""
+    project, environment = stage.set(arrangement)
+    assert stage.sent(find_uv(), project, environment) == arrangement.sends, stage.said
+
+
+def test_the_table_is_large_enough() -> None:
+    """It has at least 40 arrangements, of every source of credentials."""
+    assert len(ARRANGEMENTS) >= 40
+    assert len({each.name for each in ARRANGEMENTS}) == len(ARRANGEMENTS)
