@@ -49,7 +49,7 @@ def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> l
     Raises:
         UsageError: One of the places does not exist.
     """
-    reader = _Reader(say)
+    reader = _Files(say)
     found: list[Candidate] = []
     for place in places or [_here(environ)]:
         path = _existing(place)
@@ -96,7 +96,7 @@ def project(place: str | None, environ: Mapping[str, str]) -> Project:
     path = _existing(place or _here(environ))
     folder = path if os.path.isdir(path) else path.parent
     problems: list[str] = []
-    reader = _Reader(problems.append)
+    reader = _Files(problems.append)
     files = list(reader.project(folder, environ))
     root = reader.workspace_root(folder)
     nearest = [file for file in files if file.name == "uv.toml"] or files[-1:]
@@ -183,7 +183,7 @@ def _absolute(environ: Mapping[str, str], variable: str) -> str | None:
     return path if os.path.isabs(path) else None
 
 
-def _document(reader: _Reader, file: Path, strong: bool) -> Document | None:
+def _document(reader: _Files, file: Path, strong: bool) -> Document | None:
     table = reader.settings(file)
     if table is None:
         return None
@@ -193,7 +193,7 @@ def _document(reader: _Reader, file: Path, strong: bool) -> Document | None:
         return None
 
 
-class _Reader:
+class _Files:
     """Reads each file once, and reports each problem once."""
 
     def __init__(self, say: Say) -> None:

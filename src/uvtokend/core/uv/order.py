@@ -58,14 +58,14 @@ class Sources:
 
     Args:
         uv: Its configuration.
-        environ: Its variables.
+        variables: Its environment variables.
         netrc: The netrc that it reads; None where there is none.
         store: Its own store; None where there is none.
         version: Of uv; empty where it is not known, which counts as a new one.
     """
 
     uv: UvConfiguration
-    environ: Env
+    variables: Env
     netrc: TextFile | None = None
     store: TextFile | None = None
     version: tuple[int, ...] = ()
@@ -207,7 +207,7 @@ def _known(sources: Sources) -> tuple[_Known, ...]:
     """Return what uv takes from its configuration, the weakest index first: a later one replaces an earlier one."""
     result: list[_Known] = []
     for index in reversed(sources.uv.indexes):
-        found = _in_environment(index, sources.environ) or _in_url(index)
+        found = _in_environment(index, sources.variables) or _in_url(index)
         if found is not None and (found.login or found.secret is not None):
             result += [_Known(root(index.url), found), _Known(index.url, found)]
     return tuple(result)
