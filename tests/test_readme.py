@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config.settings import Source, parse
-from uvtokend.core.indexes import PROVIDERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,11 +43,11 @@ def test_every_other_example_is_toml() -> None:
     assert [tomllib.loads(block) for block in BLOCKS if block not in OURS]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", CLOUDS)
 def test_every_provider_has_a_page(provider: str) -> None:
     """It names each option, and what the login needs."""
     told = page(f"`{provider}`")
-    assert [name for name in PROVIDERS[provider].options if name not in told] == []
+    assert [name for name in CLOUDS[provider].options if name not in told] == []
     assert "*Rights:*" in told or provider in {"static", "command"}
 
 

@@ -456,9 +456,9 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["https://u:hunter2@x.example/simple/"], "change it: it is in your shell's history"),
-        (["https://x.example/simple/"], "so it must be named: one of aws-codeartifact, "),
-        (["https://["], "That is not a URL."),
+        (["https://u:hunter2@x.example/simple/"], "revoke it: it is in your shell's history"),
+        (["https://x.example/simple/"], "so name one: aws-codeartifact, "),
+        (["https://["], "This is not a URL."),
         ([GOOGLE, "--set", "hunter2"], "--set wants KEY=VALUE"),
         ([GOOGLE, "--set", "a b=hunter2"], "--set wants KEY=VALUE"),
         ([GOOGLE, "--set", "[x]\nb=hunter2"], "--set wants KEY=VALUE"),
@@ -468,18 +468,21 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ([GOOGLE, "--set", "env=2", "--set", "env.A=1"], "--set env is given twice"),
         (
             [GOOGLE, "--set", "sorce=adc"],
-            "the new index: sorce: There is no such key for google-artifact-registry. (did you mean",
+            "the new index: sorce: Unknown key for google-artifact-registry. (did you mean",
         ),
-        ([GOOGLE, "--set", "lifetime=nan"], "It is no duration in range."),
-        ([GOOGLE, "--set", "lifetime=1\nb = 2"], "It is no duration in range."),
+        ([GOOGLE, "--set", "lifetime=nan"], "Expected a duration within its range."),
+        ([GOOGLE, "--set", "lifetime=1\nb = 2"], "Expected a duration within its range."),
         (["https://x.example/", "--set", "provider=static", "--set", "username=u", "--set", "password=hunter2"], "VAR"),
         (
             ["https://a.jfrog.io/artifactory/api/pypi/b/simple/"],
-            "the new index: its table: The provider jfrog-artifactory needs exactly one way to log in.",
+            "the new index: its table: The provider jfrog-artifactory needs exactly one way to sign in.",
         ),
-        (["http://a.example/", "--set", "provider=command", "--set", "command=['x']"], "the new index: url: A token"),
+        (
+            ["http://a.example/", "--set", "provider=command", "--set", "command=['x']"],
+            "the new index: url: With http://",
+        ),
         ([GOOGLE, "--name", "-x"], "expected one argument"),
-        ([GOOGLE, "--name", "a b"], "the new index: name: It is no name."),
+        ([GOOGLE, "--name", "a b"], "the new index: name: This cannot be the name of an index."),
         ([f"{GOOGLE}\udcff"], "no UTF-8 text"),
     ],
 )
@@ -518,7 +521,7 @@ def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:
     run(machine, "add", "https://b.example/two/", "--name", "b", status=2)
     words = ("--set", "provider=command", "--set", "command=['x']")
     done = run(machine, "add", "https://a.example/three/", *words, status=2)
-    assert "the new index: url: a.example has the sink 'uv-store' for 'a'" in done.stderr
+    assert "the new index: url: 'a' on a.example has sink = 'uv-store'" in done.stderr
 
 
 def test_an_index_of_the_site(machine: Machine) -> None:

@@ -143,7 +143,7 @@ def test_what_is_wrong_already_is_told_first(laptop: Laptop) -> None:
     laptop.config.write_text("colour = 1\n")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert (done.returncode, laptop.cloud.fetches) == (2, 0)
-    assert f"{laptop.config}: colour: There is no such key." in done.stderr
+    assert f"{laptop.config}: colour: Unknown key." in done.stderr
     assert laptop.config.read_text() == "colour = 1\n"
 
 
@@ -217,7 +217,7 @@ def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: Laptop) -> No
     text = laptop.config.read_text()
     again = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert (again.returncode, laptop.config.read_text()) == (1, text)
-    assert "waits to be completed" in again.stderr
+    assert "Complete it and remove the #." in again.stderr
     (laptop.home / "token").write_text("the-canary")
     completed = text.replace('# username = "YOU"\n', "").replace("# password", "# access-token")
     completed = "\n".join(line.removeprefix("# ") for line in completed.replace("~/FILE", "~/token").splitlines()[1:])

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import url_match
-from uvtokend.core.indexes import hostname
 from uvtokend.core.model import Index, Request
+from uvtokend.core.urls import IndexUrl
 
 
 def index(name: str, url: str, request: str = "") -> Index:
-    return Index(name, url, hostname(urlsplit(url)), "static", Request("static", request or name))
+    return Index(name, url, IndexUrl.parse(url).host, "static", Request("static", request or name))
 
 
 INDEXES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvtokend.core.indexes import PROVIDERS
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Index, Request, Settings
 from uvtokend.core.worker_environment import worker_environment
 
@@ -36,9 +36,9 @@ def test_the_secret_of_an_index_that_is_switched_off_is_still_its_own() -> None:
 
 def test_every_secret_option_of_every_provider_is_hidden() -> None:
     """Whatever option may hold a reference, its variable is kept from all other indexes' workers."""
-    for name, provider in PROVIDERS.items():
+    for name, provider in CLOUDS.items():
         for key, option in provider.options.items():
-            if option.kind in {"secret", "login-or-secret"}:
+            if option.kind.may_be_secret:
                 theirs = Request(name, options=((key, (("env", "THEIRS"),)),))
                 settings = Settings("c", (Index("a", "https://x", "x", name, theirs), *BOTH.indexes))
                 base = {**BASE, "THEIRS": "3"}

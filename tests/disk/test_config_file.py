@@ -63,6 +63,8 @@ def test_without_a_file_there_are_no_indexes(home: Path) -> None:
 def test_the_sites_file_lies_beneath(home: Path, tmp_path: Path) -> None:
     """Both are read, each path relative to its own; the file that is named is the user's."""
     write(tmp_path / "site/config.toml", f'[daemon]\nmax-workers = 2\nca-bundle = "ca.pem"\n{INDEX.format("a")}', 0o644)
+    assert [problem.where for problem in problems()] == ["daemon.ca-bundle"]
+    write(tmp_path / "site/ca.pem", "", 0o644)
     assert [index.name for index in configuration.load().indexes] == ["a"]
     mine = user_file(home, f"[daemon]\nmax-workers = 8\n{INDEX.format('b')}")
     settings = configuration.load()

@@ -44,7 +44,8 @@ class Place:
         """Return the names of the indexes that we find, in a folder or in those that are given."""
         here = [str(self.root / place) for place in places]
         return [
-            one.url.split("/")[3] for one in uv_files.candidates(here, {**self.environment, **environ}, console.say)
+            one.url.text.split("/")[3]
+            for one in uv_files.candidates(here, {**self.environment, **environ}, console.say)
         ]
 
     def asked(self, folder: str, **environ: str) -> set[str]:

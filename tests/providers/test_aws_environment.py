@@ -1,4 +1,4 @@
-"""What the real SDK takes first: the measure of `uvtokend.core.shadows`."""
+"""What the real SDK takes first: what `uvtokend.core.clouds.temporary_credentials` is compared with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.core.clouds import temporary_credentials
 from uvtokend.core.model import Request
-from uvtokend.core.shadows import temporary_credentials
 from uvtokend.providers.aws import fetch as aws
 from uvtokend.sandbox.codeartifact import CodeArtifact
 

@@ -6,24 +6,20 @@ import argparse
 import math
 import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from uvtokend import paths
 from uvtokend.cli import console
-from uvtokend.core import indexes
+from uvtokend.core import clouds
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import edit, init_plan
-from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Index, Json, Problem
 from uvtokend.core.report import clean
+from uvtokend.core.urls import IndexUrl
 from uvtokend.disk import config_editor, configuration
 from uvtokend.errors import OK, ConfigError, UsageError
-
-#: Options of these kinds are texts, whatever else their value could be read as.
-_TEXTS = {"text", "login", "account", "choice", "path"}
-
 
 EXAMPLES = (
     "uvtokend add https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/",
@@ -70,17 +66,17 @@ def add(url: str, name: str | None, assignments: Sequence[str], config_file: str
     """
     shared = None if assignments else _shared(url, config_file)
     table = _table(url, name, assignments, shared)
-    numbers: list[int] = []
+    places = {f"index {table['name']!r}"}
 
     def change(text: str) -> str:
         _check_name(table, text, config_file)
-        numbers[:] = [len(edit.names(text))]
+        places.add(f"[[index]] {len(edit.names(text)) + 1}")
         return edit.append(text, [table])
 
     try:
         settings = config_editor.edit(config_file, change)
     except ConfigError as error:
-        raise ConfigError([_in_words_of_the_command(problem, numbers) for problem in error.problems]) from error
+        raise ConfigError([_in_words_of_the_command(problem, places) for problem in error.problems]) from error
     console.out("".join(f"{clean(line)}\n" for line in edit.render(table).splitlines()))
     console.say(f"Added to {settings.file}." + (f" It shares the token of {shared[0].name!r}." if shared else ""))
     config_editor.tell_daemon(settings)
@@ -91,10 +87,12 @@ def _shared(url: str, config_file: str | None) -> tuple[Index, edit.Table] | Non
     """Return an index that is configured and whose token serves the new one, too, and what is to be written then."""
     text = configuration.read(paths.config_file(config_file)) or b""
     try:
-        found = indexes.recognise(url)
-        return init_plan.sharing(url, found[0] if found else None, configuration.load(config_file, text).indexes)
-    except ValueError:  # no URL
+        parsed = IndexUrl.parse(url)
+    except ValueError:
         return None
+    recognized = clouds.recognize(parsed)
+    known = configuration.load(config_file, text).indexes
+    return init_plan.sharing(parsed, recognized[0] if recognized else None, known)
 
 
 def _table(
@@ -103,8 +101,13 @@ def _table(
     for text in (url, name or "", *assignments):
         if not _is_text(text):
             raise UsageError("What was given is no UTF-8 text.")
-    provider = _provider(url, assignments, shared is not None)
-    table: edit.Table = {"name": name or indexes.default_name(url), "url": url}
+    try:
+        parsed = IndexUrl.parse(url)
+    except ValueError:
+        message = "This is not a URL."
+        raise UsageError(message, "uvtokend add https://…/simple/") from None
+    provider = _provider(parsed, assignments, shared is not None)
+    table: edit.Table = {"name": name or parsed.name, "url": url}
     if shared is not None:
         index, options = shared
         return {**table, **({} if index.sink == "netrc" else {"sink": index.sink}), **options}
@@ -114,27 +117,17 @@ def _table(
     return table
 
 
-def _provider(url: str, assignments: Sequence[str], known: bool) -> str:
-    try:
-        parts = urlsplit(url)
-        found = indexes.recognise(url)
-    except ValueError:
-        message = "That is not a URL."
-        raise UsageError(message, "uvtokend add https://…/simple/") from None
-    if "@" in parts.netloc:
-        _refuse_user(parts)
+def _provider(url: IndexUrl, assignments: Sequence[str], known: bool) -> str:
+    if url.username is not None:
+        message = "The URL contains a user name or password. uvtokend fetches what is needed. "
+        message += "If it was a password or token, revoke it: it is in your shell's history now."
+        raise UsageError(message, f"uvtokend add {shlex.quote(url.text)}")
+    recognized = clouds.recognize(url)
     named = [text.partition("=")[2] for text in assignments if text.partition("=")[0].strip() == "provider"]
-    if not found and not named and not known:
-        message = f"No provider is known for this URL, so it must be named: one of {', '.join(PROVIDERS)}."
-        raise UsageError(message, f"uvtokend add {shlex.quote(url)} --set provider=…")
-    return named[0].strip(" \"'") if named else found[0] if found else ""
-
-
-def _refuse_user(parts: SplitResult) -> None:
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    message = "A user or a password stands in the URL: uvtokend fetches what is needed. "
-    message += "If it was a password, change it: it is in your shell's history now."
-    raise UsageError(message, f"uvtokend add {shlex.quote(bare)}")
+    if not recognized and not named and not known:
+        message = f"No provider is known for this URL, so name one: {', '.join(CLOUDS)}."
+        raise UsageError(message, f"uvtokend add {shlex.quote(url.text)} --set provider=…")
+    return named[0].strip(" \"'") if named else recognized[0] if recognized else ""
 
 
 def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
@@ -151,8 +144,8 @@ def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
     if path[0] in {"url", "name"}:
         raise UsageError(f"--set {path[0]} says twice what is given once.", "uvtokend add URL --name NAME")
     value = _value(text)
-    options = PROVIDERS[provider].options if provider in PROVIDERS else {}
-    texts = {"provider", "sink", *(name for name, option in options.items() if option.kind in _TEXTS)}
+    options = CLOUDS[provider].options if provider in CLOUDS else {}
+    texts = {"provider", "sink", *(name for name, option in options.items() if option.kind.is_text)}
     if not isinstance(value, str) and (path[0] in texts or (path[0] == "env" and len(path) > 1)):
         return path, text
     return path, value
@@ -203,10 +196,10 @@ def _check_name(table: edit.Table, text: str, config_file: str | None) -> None:
     raise UsageError(message, f"uvtokend add {shlex.quote(str(table['url']))} --name {shlex.quote(name + '-2')}")
 
 
-def _in_words_of_the_command(problem: Problem, numbers: Sequence[int]) -> Problem:
-    """Return a problem of the new index as one of the arguments: nothing of it stands in the file."""
-    place, _, key = problem.where.partition(".")
-    if place not in {f"index[{number}]" for number in numbers}:
+def _in_words_of_the_command(problem: Problem, places: Set[str]) -> Problem:
+    """Return a problem of the new index as one of the arguments: nothing of it is in the file."""
+    place, _, key = problem.where.partition(": ")
+    if place not in places:
         return problem
     return replace(problem, file="the new index", where=key or "its table")
 

@@ -58,9 +58,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     text = configuration.read(target) or b""
     settings = configuration.load(config_file, text)
     found = uv_files.candidates(places, os.environ, console.say)
-    # botocore asks for the two variables in this order.
-    profile = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE")
-    plan = init_plan.plan(found, settings.indexes, settings.disabled, profile, text.decode())
+    plan = init_plan.plan(found, settings.indexes, settings.disabled, os.environ, text.decode())
     _show(plan)
     _warn_of_passwords(found)
     if not (plan.additions or plan.drafts):
@@ -102,11 +100,11 @@ def _show(plan: Plan) -> None:
         for candidate in plan.unknown:
             name = f" --name {shlex.quote(candidate.name)}" if candidate.name else ""
             options = "".join(f" --set {shlex.quote(each)}" for each in init_plan.suggested(candidate))
-            console.say(f"    uvtokend add {shlex.quote(candidate.url)}{name}{options}")
+            console.say(f"    uvtokend add {shlex.quote(candidate.url.text)}{name}{options}")
 
 
 def _show_one(name: str, candidate: Candidate, what: str) -> None:
-    console.out(clean(f"{name}: {candidate.url}") + "\n")
+    console.out(clean(f"{name}: {candidate.url.text}") + "\n")
     console.out(clean(f"    {what}; named in {candidate.source}") + "\n")
 
 
@@ -126,8 +124,8 @@ def _say_what_is_done(plan: Plan, target: str) -> None:
 
 def _warn_of_passwords(found: Iterable[Candidate]) -> None:
     for candidate in dict.fromkeys(found):
-        if candidate.credential:
-            console.say(f"A password stands in the URL of an index in {candidate.source}. Write instead:")
+        if candidate.secret:
+            console.say(f"The URL of an index in {candidate.source} contains a password or token. Revoke it and write:")
             console.say(f"    {candidate.line}")
 
 

@@ -7,16 +7,15 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Set
-from urllib.parse import urlsplit
 
 from uvtokend import paths
 from uvtokend.cli import client, console, disk
-from uvtokend.core import indexes, state
+from uvtokend.core import clouds, state
 from uvtokend.core.config import edit
-from uvtokend.core.indexes import hostname
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.report import clean
+from uvtokend.core.urls import IndexUrl
 from uvtokend.disk import config_editor, configuration
 from uvtokend.disk.locks import netrc_lock
 from uvtokend.disk.netrc_sink import NetrcSink
@@ -206,13 +205,16 @@ def _places(config_file: str | None) -> set[str]:
 
 def _possible(table: edit.Table) -> set[str]:
     """Return where the token of an index may stand."""
-    url, provider = table.get("url"), table.get("provider")
+    text, provider = table.get("url"), table.get("provider")
     try:
-        found = indexes.recognise(url) if isinstance(url, str) else None
-        named = provider if isinstance(provider, str) else found[0] if found else ""
-        return {hostname(urlsplit(url)), indexes.store_service(named, url)} if isinstance(url, str) else set()
+        url = IndexUrl.parse(text) if isinstance(text, str) else None
     except ValueError:
+        url = None
+    if url is None:
         return set()
+    recognized = clouds.recognize(url)
+    named = provider if isinstance(provider, str) else recognized[0] if recognized else ""
+    return {url.host, clouds.store_service(named, url)}
 
 
 def _say_what_is_left(gone: Set[str], table: edit.Table, settings: Settings) -> None:

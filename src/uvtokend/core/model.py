@@ -15,7 +15,7 @@ FailureKind = Literal["transient", "login-required", "rejected"]
 ErrorKind = Literal["transient", "login-required", "rejected", "delivery"]
 Health = Literal["fresh", "stale", "expired", "none"]
 State = Literal["waiting", "fetching", "retrying", "blocked"]
-Sink = Literal["netrc", "uv-store"]
+Sink = Literal["netrc", "uv-store", "memory"]
 
 
 class Secret(str):
@@ -174,7 +174,12 @@ class Settings:
     """The whole configuration, checked and with its defaults filled in.
 
     Args:
-        disabled: Indexes that are switched off. Nothing is done for them, but their secrets are still theirs alone.
+        disabled: Indexes that are switched off, perhaps incomplete. Nothing is done for them, but their secrets are
+            still theirs alone.
+        notify: Whether to show a desktop notification when a sign-in is needed.
+        quiet_hours: ``22:00-07:00``, local time: no notification then.
+        metrics_file: Where to write metrics; None for nowhere.
+        on_delivered: The program to run after each change of a sink, and its arguments; empty for none.
     """
 
     file: str
@@ -186,6 +191,10 @@ class Settings:
     log_level: str = "info"
     notices: tuple[str, ...] = ()
     disabled: tuple[Index, ...] = ()
+    notify: bool = False
+    quiet_hours: str | None = None
+    metrics_file: str | None = None
+    on_delivered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

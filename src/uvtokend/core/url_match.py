@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from uvtokend.core.config.settings import is_loopback
 from uvtokend.core.model import Index
+from uvtokend.core.urls import is_loopback
 
 #: The longest URL that is looked at, in characters; RFC 9110, section 4.1, recommends 8000 at least.
 LIMIT = 8192

@@ -1,33 +1,18 @@
-"""The files that a login changes, watched cheaply while a lease waits for one.
+"""The files that a sign-in changes, watched cheaply while a lease waits for one.
 
-A look is a few stat calls. What our own fetches write there (an SSO cache, a token database) is no login, but a person
-may log in while one runs: so what has changed meanwhile is worth one more fetch, and no third.
+A look is a few stat calls. What our own fetches write there (an SSO cache, a token database) is not a sign-in, but a
+person may sign in while a fetch runs. So a change during a fetch is worth one more fetch, and no third.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from uvtokend.core import clouds
 from uvtokend.core.model import Request
 
 Picture = tuple[tuple[str, int, int], ...]
-
-#: Per provider: (variable that names the place, where it is by default).
-_PLACES: dict[str, tuple[tuple[str, str], ...]] = {
-    "aws-codeartifact": (
-        ("AWS_CONFIG_FILE", "~/.aws/config"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
-        ("", "~/.aws/sso/cache"),
-        ("", "~/.aws/cli/cache"),
-        ("AWS_LOGIN_CACHE_DIRECTORY", "~/.aws/login/cache"),  # of `aws login` (botocore utils.py)
-    ),
-    "google-artifact-registry": (
-        ("GOOGLE_APPLICATION_CREDENTIALS", ""),
-        ("CLOUDSDK_CONFIG", "~/.config/gcloud"),
-    ),
-    "azure-artifacts": (("AZURE_CONFIG_DIR", "~/.azure"),),
-}
 
 
 class Watch:
@@ -43,15 +28,15 @@ class Watch:
         self._twice: set[Request] = set()
 
     def begins(self, request: Request) -> None:
-        """A fetch begins."""
+        """Remember the files as they are when a fetch begins."""
         self._seen[request] = self._picture(request)
 
     def succeeds(self, request: Request) -> None:
-        """It got a token."""
+        """Forget an earlier failure: the fetch got a token."""
         self._twice.discard(request)
 
     def fails(self, request: Request) -> bool:
-        """It needs a login; return whether one may have come while it ran."""
+        """Return whether a person may have signed in while a fetch ran that needs a sign-in."""
         moved = self.changed(request)
         self._seen[request] = self._picture(request)
         if moved and request not in self._twice:
@@ -61,7 +46,7 @@ class Watch:
         return False
 
     def changed(self, request: Request) -> bool:
-        """Return whether a login may have come since."""
+        """Return whether a person may have signed in since the last fetch began."""
         return self._picture(request) != self._seen.get(request)
 
     def _picture(self, request: Request) -> Picture:
@@ -69,25 +54,15 @@ class Watch:
 
 
 def picture(request: Request, environ: Mapping[str, str]) -> Picture:
-    """Return what the files that a request's login is in look like now.
+    """Return what the files of a request's sign-in look like now.
 
     Args:
-        request: What is fetched; it may name files of its own.
+        request: What is fetched; its options may name files.
         environ: Its worker's environment, which may name other places.
     """
-    places = [environ.get(variable) or default for variable, default in _PLACES.get(request.provider, ())]
     home = environ.get("HOME") or os.path.expanduser("~")
-    named = [home + place[1:] if place.startswith("~/") else place for place in (*places, *_named(request))]
-    return tuple(sorted(_look(place for place in named if place)))
-
-
-def _named(request: Request) -> Iterator[str]:
-    for key, value in request.options:
-        match value:
-            case str(path) if key == "credentials-file":
-                yield path
-            case (("file", str(path)),):  # a secret reference, as the settings freeze it
-                yield path
+    places = clouds.sign_in_paths(request, environ)
+    return tuple(sorted(_look(home + place[1:] if place.startswith("~/") else place for place in places)))
 
 
 def _look(paths: Iterable[str]) -> Iterable[tuple[str, int, int]]:

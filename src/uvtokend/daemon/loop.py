@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from uvtokend import __version__
 from uvtokend.clock import Clock
-from uvtokend.core import events, shadows, state, status, worker_environment
+from uvtokend.core import clouds, events, state, status, worker_environment
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
@@ -99,7 +99,7 @@ class Daemon:
 
     def _configured(self, recovered: state.Recovered) -> events.Configured:
         requests = dict.fromkeys(index.request for index in self._settings.indexes)
-        found = {request: shadows.temporary_credentials(os.environ, request) for request in requests}
+        found = {request: clouds.temporary_credentials(os.environ, request) for request in requests}
         said = {request: (notice,) for request, notice in found.items() if notice is not None}
         return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
 

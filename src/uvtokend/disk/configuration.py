@@ -50,7 +50,7 @@ def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
         raise ConfigError(problems)
     sources = [source for source in found if source is not None]
     system_ca = next((path for path in _SYSTEM_CA if os.path.exists(path)), None)
-    return replace(parse(sources, home, _environment(), system_ca), file=user)
+    return replace(parse(sources, home, _environment(), system_ca, _unreadable), file=user)
 
 
 def read(path: str) -> bytes | None:
@@ -93,6 +93,16 @@ def _read(path: str, needed: bool, problems: list[Problem]) -> Source | None:
         problems.append(wrong)
         return None
     return Source(path, text, os.path.dirname(path))
+
+
+def _unreadable(path: str) -> str | None:
+    """Return why a file cannot be read, or None."""
+    try:
+        with open(path, "rb", opener=_opener) as file:
+            file.read(1)
+    except OSError as error:
+        return error.strerror or "the system refused"
+    return None
 
 
 def _opener(path: str, flags: int) -> int:

@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 from uvtokend.core import wire
-from uvtokend.core.indexes import PROVIDERS
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Credential, Failure, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.kit import deadline
@@ -96,7 +96,7 @@ def load(name: str) -> Callable[[Request], object]:
 
 def find(name: str) -> tuple[EntryPoint, ...]:
     """Return the entry points of one provider: for a name of ours, only our own, whoever else claims it."""
-    return tuple(point for point in claims(name) if name not in PROVIDERS or package(point) == OURS)
+    return tuple(point for point in claims(name) if name not in CLOUDS or package(point) == OURS)
 
 
 def claims(name: str) -> tuple[EntryPoint, ...]:
@@ -140,8 +140,8 @@ def _uv(*words: str) -> str:
 
 def _know_all_options(request: Request) -> None:
     """Refuse an option that a provider of ours does not know, say of a newer daemon; a plug-in checks its own."""
-    if request.provider in PROVIDERS:
-        known = PROVIDERS[request.provider].options
+    if request.provider in CLOUDS:
+        known = CLOUDS[request.provider].options
         for key in (key for key, _ in request.options if key not in known):
             raise rejected("bad-options", f"{request.provider} knows no option {key!r}.", "uvtokend restart")
 

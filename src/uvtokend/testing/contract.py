@@ -72,8 +72,8 @@ from urllib.parse import quote, quote_plus
 import psutil
 
 from uvtokend.core import wire
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import settings
-from uvtokend.core.indexes import PROVIDERS
 from uvtokend.core.model import Credential, Entry, Failure, FailureKind, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.worker_environment import worker_environment
@@ -146,7 +146,7 @@ class ProviderContract:
         points = worker.claims(name)
         packages = sorted({worker.package(point) for point in points})
         _hold(points, f"no installed package has an entry point {name!r} in the group {worker.GROUP!r}")
-        if name in PROVIDERS:
+        if name in CLOUDS:
             message = f"{name!r} is uvtokend's own, which wins: give the provider of {packages} another name"
             _hold(packages == [worker.OURS], message)
         _hold(len(points) == 1, f"more than one package calls a provider {name!r}: {packages}")

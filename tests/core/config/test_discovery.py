@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Plan
 from uvtokend.core.config.settings import Source, parse
 from uvtokend.core.model import Env, Json, Settings
+from uvtokend.core.urls import IndexUrl
 
 ACME = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
 GOOGLE = "https://europe-west3-python.pkg.dev/acme/models/simple/"
@@ -51,7 +53,7 @@ def configured(text: str) -> Settings:
 
 def planned(candidates: Sequence[Candidate], text: str = "", profile: str | None = None) -> Plan:
     there = configured(text)
-    return init_plan.plan(candidates, there.indexes, there.disabled, profile, text)
+    return init_plan.plan(candidates, there.indexes, there.disabled, {"AWS_PROFILE": profile or ""}, text)
 
 
 def written(plan: Plan, text: str = "") -> str:
@@ -67,7 +69,9 @@ def written(plan: Plan, text: str = "") -> str:
 def test_a_document() -> None:
     """Names and bare URLs with their providers; a credential is noticed and never kept; odd names are dropped."""
     acme, azure, public, google, jfrog = found(DOCUMENT)
-    assert acme == Candidate("acme", ACME, "aws-codeartifact", "uv.toml", credential=True, line=f'url = "{ACME}"')
+    assert acme == Candidate(
+        "acme", IndexUrl.parse(ACME), "aws-codeartifact", "uv.toml", secret=True, line=f'url = "{ACME}"'
+    )
     assert (azure.name, azure.provider, azure.user) == (None, "azure-artifacts", "acme")
     assert (public.provider, google.provider) == (None, "google-artifact-registry")
     assert (public.line, google.line) == (
@@ -160,7 +164,7 @@ def test_only_what_is_missing_is_added() -> None:
     """Each URL once, and what is written can be read, with the AWS profile in force and no credential."""
     plan = planned([*found(DOCUMENT), *found(DOCUMENT)], profile="dev")
     assert [each.table["url"] for each in plan.additions] == [ACME, AZURE.format("acme"), GOOGLE]
-    assert [one.url for one in plan.unknown] == ["https://public.example/simple"]
+    assert [one.url.text for one in plan.unknown] == ["https://public.example/simple"]
     text = written(plan)
     assert "hunter2" not in text
     assert [index.request.option("profile") for index in configured(text).indexes] == ["dev", None, None]
@@ -329,7 +333,7 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
     assert configured(text).indexes == ()
     again = planned([candidate(JFROG, "j")], text)
     assert (again.additions, again.drafts) == ((), ())
-    assert again.conflicts == (f"{JFROG} stands in the configuration as a comment, and waits to be completed.",)
+    assert again.conflicts == (f"{JFROG} is in the configuration as a comment. Complete it and remove the #.",)
     completed = "\n".join(line.removeprefix("# ") for line in text.splitlines())
     (index,) = configured(completed).indexes
     assert (index.name, index.request.option("username")) == ("j", "YOU")
@@ -370,5 +374,49 @@ def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
     assert tomllib.loads("\n".join(plan.project)).keys() <= {"tool"}
     for url in urls:
         for one in discovery.from_document({"index-url": url}, "x"):
-            assert tomllib.loads(one.line) == {"index-url": one.url}
+            assert tomllib.loads(one.line) == {"index-url": one.url.text}
     assert all(line.isprintable() for line in [*text.splitlines(), *plan.project])
+
+
+def test_one_unencrypted_index_keeps_no_other_out() -> None:
+    """An http:// index of a known provider is left out and named; the others are added."""
+    plan = planned([candidate(ACME), candidate(GOOGLE.replace("https:", "http:"))])
+    assert [each.table["url"] for each in plan.additions] == [ACME]
+    (sentence,) = plan.conflicts
+    assert sentence.startswith(f"{GOOGLE.replace('https:', 'http:')} in uv.toml was left out: with http://")
+
+
+TOKENS = [
+    "a" * 24 + "3" * 28,  # a personal access token of Azure DevOps: 52 of [a-z2-7]
+    "glpat-" + "x1" * 10,
+    "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2ln",
+    "x" * 64,
+]
+NAMES = ["me", "me@corp.example", "acme-research-and-development", "__token__", "first.last@a-very-long-corp.example"]
+
+
+@pytest.mark.parametrize("user", TOKENS)
+def test_a_user_name_that_looks_like_a_token_is_refused(user: str) -> None:
+    """People write https://TOKEN@host/: it is warned of as a password is, and copied and shown nowhere."""
+    url = AZURE.format("acme")
+    one, two = candidate(url.replace("://", f"://{user}@")), candidate(AZURE.format("other"))
+    assert (one.secret, one.user, one.url.text) == (True, "", url)
+    assert user not in repr(planned([one, two]))
+
+
+@pytest.mark.parametrize("user", NAMES)
+def test_an_ordinary_user_name_is_kept(user: str) -> None:
+    """uv accepts no other login than the user name in the URL, so the index has to have it."""
+    one = candidate(AZURE.format("acme").replace("://", f"://{quote(user)}@"))
+    assert (one.secret, one.user) == (False, user)
+    (addition,) = planned([one]).additions
+    assert addition.table["username"] == user
+
+
+def test_no_user_name_of_a_url_is_shown() -> None:
+    """The lines to paste for two organizations on one host have a place for a name that was read from a URL."""
+    one = candidate(AZURE.format("acme").replace("://", "://mine@"))
+    plan = planned([one, candidate(AZURE.format("other"))])
+    assert "mine" not in "".join(plan.project)
+    assert "https://USER@pkgs.dev.azure.com/acme" in "".join(plan.project)
+    assert "https://other@pkgs.dev.azure.com/other" in "".join(plan.project)

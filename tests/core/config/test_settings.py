@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvtokend.core import indexes
+from uvtokend.core import clouds
 from uvtokend.core.config import settings as module
-from uvtokend.core.config.settings import Source, parse, seconds
+from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config.values import seconds
 from uvtokend.core.model import Settings
+from uvtokend.core.urls import IndexUrl
 from uvtokend.errors import ConfigError
 
 CODEARTIFACT = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"
@@ -24,6 +28,7 @@ log-level     = "info"
 notify        = false
 quiet-hours   = "22:00-07:00"
 metrics-file  = "~/metrics/uvtokend.prom"
+on-delivered  = ["~/bin/push", "~/x"]
 
 [[index]]
 url      = "{CODEARTIFACT}"
@@ -47,16 +52,18 @@ def problems(user: str | bytes, site: str | None = None) -> list[tuple[str, str]
     with pytest.raises(ConfigError) as caught:
         read(user, site)
     assert all(problem.message and problem.hint for problem in caught.value.problems)
-    return [(problem.where, problem.hint) for problem in caught.value.problems]
+    return [(re.sub(r"^(?:index '[^']*'|\[\[index\]\] \d+)", "index", p.where), p.hint) for p in caught.value.problems]
 
 
 def test_the_whole_of_it() -> None:
-    """Every key of the contract is read, expanded and checked; what has no effect yet is said."""
+    """Every key of the contract is read, expanded and checked; nothing is lost."""
     settings = read(WHOLE)
     (index,) = settings.indexes
     assert (settings.netrc, settings.fetch_timeout, settings.max_workers) == ("/home/me/.netrc", 60.0, 4)
     assert (settings.ca_bundle, settings.log_level) == ("/etc/ssl/corp.pem", "info")
-    assert [notice.split()[0] for notice in settings.notices] == ["daemon.quiet-hours", "daemon.metrics-file"]
+    assert (settings.notify, settings.quiet_hours) == (False, "22:00-07:00")
+    assert settings.metrics_file == "/home/me/metrics/uvtokend.prom"
+    assert settings.on_delivered == ("/home/me/bin/push", "/home/me/x")
     assert (index.name, index.host) == (
         "private-registry",
         "acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com",
@@ -81,7 +88,7 @@ def test_nothing_configured() -> None:
     assert parse([], "/", {"NETRC": "~"}).netrc == "/"
     assert read('[daemon]\nnetrc = "relative"', NETRC="/x").netrc == "/home/me/.config/uvtokend/relative"
     assert read('[daemon]\nca-bundle = "system"\nnotify = true').ca_bundle == "/ca.pem"
-    assert read("[daemon]\nnotify = true").notices
+    assert read("[daemon]\nnotify = true").notify
 
 
 def test_the_users_file_lies_over_the_sites() -> None:
@@ -125,6 +132,8 @@ WAYS = [
     {"refresh_token": "o", "access_token": "o", "username": "me"},
     {"oidc_provider": "ci", "oidc_token": "o"},
     {"oidc_provider": "ci", "oidc_token": "o", "username": "me"},
+    {"oidc_provider": "ci", "oidc_token": "o", "project_key": "p", "identity_mapping": "m"},
+    {"source": "jf"},
 ]
 NO_WAYS = [
     {},
@@ -136,6 +145,8 @@ NO_WAYS = [
     {"oidc_token": "o"},
     {"oidc_provider": "ci", "oidc_token": "o", "access_token": "o"},
     {"oidc_provider": "ci", "refresh_token": "o"},
+    {"source": "jf", "access_token": "o"},
+    {"access_token": "o", "project_key": "p"},
 ]
 
 
@@ -150,10 +161,11 @@ def test_one_way_to_log_in(options: dict[str, str]) -> None:
 def test_two_ways_are_none(options: dict[str, str]) -> None:
     """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the mend."""
     ((where, hint),) = problems(jfrog(**options))
-    assert where == "index[0]"
-    assert hint == "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token"
+    assert where == "index"
+    ways = "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token, or source"
+    assert hint == f'{ways} = "jf"'
     both = problems(jfrog(**options) + "\nprofile = 1\nenabled = 7")
-    assert [where for where, _ in both] == ["index[0].enabled", "index[0].profile", "index[0]"]
+    assert [where for where, _ in both] == ["index: enabled", "index: profile", "index"]
 
 
 def test_a_login_may_be_a_secret() -> None:
@@ -166,8 +178,8 @@ def test_a_login_may_be_a_secret() -> None:
     (index,) = read(f'{nexus}username = {{ file = "~/name" }}').indexes
     assert index.request.option("username") == (("file", "/home/me/name"),)
     for wrong in ("'a:b'", "1", "{ name = 'x' }", "''"):
-        assert [where for where, _ in problems(f"{nexus}username = {wrong}")] == ["index[0].username"]
-    assert [where for where, _ in problems(nexus)] == ["index[0]"]
+        assert [where for where, _ in problems(f"{nexus}username = {wrong}")] == ["index: username"]
+    assert [where for where, _ in problems(nexus)] == ["index"]
 
 
 def test_no_plug_in_takes_a_name_of_ours() -> None:
@@ -175,8 +187,8 @@ def test_no_plug_in_takes_a_name_of_ours() -> None:
     with pytest.raises(ConfigError) as caught:
         read("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = ['x']\noptions = {}")
     (problem,) = caught.value.problems
-    assert problem.where == "index[0].options"
-    assert "command is uvtokend's own provider" in problem.message
+    assert problem.where == "index 'x.example': options"
+    assert "command is a built-in provider" in problem.message
 
 
 def test_other_options() -> None:
@@ -231,22 +243,22 @@ BAD = [
     ("demon = 1", "demon"),
     ("daemon = 1", "daemon"),
     ("index = 1", "index"),
-    ("index = [1]", "index[0]"),
-    ("[[index]]", "index[0]"),
-    ("[[index]]\nname = 'a'", "index[0]"),
-    ("[[index]]\nname = '-x'", "index[0].name"),
-    ("[[index]]\nname = 'ä'", "index[0].name"),
-    ("[[index]]\nname = 1", "index[0].name"),
-    ("[[index]]\nurl = 1", "index[0].url"),
-    ("[[index]]\nurl = 'https://['", "index[0].url"),
-    ("[[index]]\nurl = 'ftp://x.example'", "index[0].url"),
-    ("[[index]]\nname = 'a'\nurl = 'https://x.example:99999/'", "index[0].url"),
-    ('[[index]]\nname = "a"\nurl = "https://x.example/\\u001b"', "index[0].url"),
-    ("[[index]]\nurl = 'https://me:canary@eu-python.pkg.dev/'", "index[0].url"),
-    ("[[index]]\nurl = 'https://me:p/canary@x.example/'", "index[0].url"),
-    ("[[index]]\nurl = 'http://eu-python.pkg.dev/'", "index[0].url"),
+    ("index = [1]", "index"),
+    ("[[index]]", "index"),
+    ("[[index]]\nname = 'a'", "index"),
+    ("[[index]]\nname = '-x'", "index: name"),
+    ("[[index]]\nname = 'ä'", "index: name"),
+    ("[[index]]\nname = 1", "index: name"),
+    ("[[index]]\nurl = 1", "index: url"),
+    ("[[index]]\nurl = 'https://['", "index: url"),
+    ("[[index]]\nurl = 'ftp://x.example'", "index: url"),
+    ("[[index]]\nname = 'a'\nurl = 'https://x.example:99999/'", "index: url"),
+    ('[[index]]\nname = "a"\nurl = "https://x.example/\\u001b"', "index: url"),
+    ("[[index]]\nurl = 'https://me:canary@eu-python.pkg.dev/'", "index: url"),
+    ("[[index]]\nurl = 'https://me:p/canary@x.example/'", "index: url"),
+    ("[[index]]\nurl = 'http://eu-python.pkg.dev/'", "index: url"),
     *(
-        (f"[[index]]\nurl = '{url}'\nprovider = 'mine'\noptions = {{}}", "index[0].url")
+        (f"[[index]]\nurl = '{url}'\nprovider = 'mine'\noptions = {{}}", "index: url")
         for url in (
             "http://127.0.0.1.example/",
             "http://localhost.example/",
@@ -258,51 +270,52 @@ BAD = [
             "http://[::1%25lo]/",
         )
     ),
-    ("[[index]]\nurl = 'https://x.example/'", "index[0].url"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'statick'", "index[0].provider"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 7", "index[0].provider"),
-    ("[[index]]\nurl = 'https://'\nprovider = 'aws-codeartifact'", "index[0].url"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = 1", "index[0].options"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = {}\nx = 1", "index[0].x"),
+    ("[[index]]\nurl = 'https://x.example/'", "index: url"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'statick'", "index: provider"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 7", "index: provider"),
+    ("[[index]]\nurl = 'https://'\nprovider = 'aws-codeartifact'", "index: url"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = 1", "index: options"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'mine'\noptions = {}\nx = 1", "index: x"),
     (
         "[[index]]\nurl = 'https://x.example/'\nprovider = 'aws-codeartifact'\ndomain = 'd'\nregion = 'r'",
-        "index[0]",
+        "index",
     ),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofil = 'x'", "index[0].profil"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofile = ''", "index[0].profile"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 800", "index[0].duration"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 'soon'", "index[0].duration"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\noptions = {{}}", "index[0].options"),
-    ("[[index]]\nurl = 'http://[::1]/x/'\nprovider = 'mine'\noptions = {}\nsink = 'uv-store'", "index[0].sink"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nsink = 'x'", "index[0].sink"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenabled = 'yes'", "index[0].enabled"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = 1", "index[0].env"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ A = 1 }}", "index[0].env"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ 'A=' = 'x' }}", "index[0].env"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ '' = 'x' }}", "index[0].env"),
-    (f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ A = "x\\u0000" }}', "index[0].env.A"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = 1234567890123", "index[0].domain-owner"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = true", "index[0].domain-owner"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = '12'", "index[0].domain-owner"),
-    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ aws_secret_x = 'canary' }}", "index[0].env.aws_secret_x"),
-    ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\nsource = 'x'", "index[0].source"),
-    ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\ncredentials-file = 1", "index[0].credentials-file"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = 'x'", "index[0].command"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = []", "index[0].command"),
-    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = [\"a\\u0000\"]", "index[0].command"),
-    (STATIC, "index[0]"),
-    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', '"me:x"'), "index[0].username"),
-    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', "1"), "index[0].username"),
-    (f"{STATIC}password = 'canary'", "index[0].password"),
-    (f"{STATIC}password = {{ canary = 'canary' }}", "index[0].password"),
-    (f"{STATIC}password = {{ env = 'A', file = 'canary' }}", "index[0].password"),
-    (f"{STATIC}password = {{ env = '' }}", "index[0].password"),
-    (f'{STATIC}password = {{ file = "x\\u0000" }}', "index[0].password"),
-    (f"{STATIC}password = {{ command = 'canary' }}", "index[0].password"),
-    (f"{STATIC}password = {{ keyring = {{ service = 's' }} }}", "index[0].password"),
-    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 'soon'", "index[0].expires"),
-    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 2026-01-01T00:00:00", "index[0].expires"),
-    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 0001-01-01T00:00:00+01:00", "index[0].expires"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofil = 'x'", "index: profil"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nprofile = ''", "index: profile"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 800", "index: duration"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 'soon'", "index: duration"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\noptions = {{}}", "index: options"),
+    ("[[index]]\nurl = 'http://[::1]/x/'\nprovider = 'mine'\noptions = {}\nsink = 'uv-store'", "index: sink"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nsink = 'x'", "index: sink"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenabled = 'yes'", "index: enabled"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = 1", "index: env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ A = 1 }}", "index: env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ 'A=' = 'x' }}", "index: env"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ '' = 'x' }}", "index: env"),
+    (f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ A = "x\\u0000" }}', "index: env.A"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = 1234567890123", "index: domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = true", "index: domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\ndomain-owner = '12'", "index: domain-owner"),
+    (f"[[index]]\nurl = '{CODEARTIFACT}'\nenv = {{ aws_secret_x = 'canary' }}", "index: env.aws_secret_x"),
+    ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\nsource = 'x'", "index: source"),
+    ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\ncredentials-file = 1", "index: credentials-file"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = 'x'", "index: command"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = []", "index: command"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = ['']", "index: command"),
+    ("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = [\"a\\u0000\"]", "index: command"),
+    (STATIC, "index"),
+    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', '"me:x"'), "index: username"),
+    (f"{STATIC}password = {{ env = 'A' }}".replace('"me"', "1"), "index: username"),
+    (f"{STATIC}password = 'canary'", "index: password"),
+    (f"{STATIC}password = {{ canary = 'canary' }}", "index: password"),
+    (f"{STATIC}password = {{ env = 'A', file = 'canary' }}", "index: password"),
+    (f"{STATIC}password = {{ env = '' }}", "index: password"),
+    (f'{STATIC}password = {{ file = "x\\u0000" }}', "index: password"),
+    (f"{STATIC}password = {{ command = 'canary' }}", "index: password"),
+    (f"{STATIC}password = {{ keyring = {{ service = 's' }} }}", "index: password"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 'soon'", "index: expires"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 2026-01-01T00:00:00", "index: expires"),
+    (f"{STATIC}password = {{ env = 'A' }}\nexpires = 0001-01-01T00:00:00+01:00", "index: expires"),
     ("[daemon]\nfetch-timeout = 0", "daemon.fetch-timeout"),
     ("[daemon]\nfetch-timeout = true", "daemon.fetch-timeout"),
     ("[daemon]\nfetch-timeout = -1", "daemon.fetch-timeout"),
@@ -331,29 +344,29 @@ def test_all_problems_at_once() -> None:
     assert [where for where, _ in found] == [
         "x",
         "daemon.fetch-timout",
-        "index[1].name",
-        "index[0].url",
-        "index[0].url",
+        "index: name",
+        "index: url",
+        "index: url",
     ]
     assert found[1][1] == "did you mean fetch-timeout?"
-    assert "did you mean static?" in problems("[[index]]\nurl = 'https://x.e/'\nprovider = 'statik'")[0][1]
+    assert 'did you mean "static"?' in problems("[[index]]\nurl = 'https://x.e/'\nprovider = 'statik'")[0][1]
     assert "ca-bundle" in problems("[daemon]\nzzz = 1")[0][1]
     keys = [f"k{number}" for number in range(9)]
     assert [where for where, _ in problems("\n".join(f"{key} = 1" for key in keys))] == keys
     rest = "enabled = 1\nsink = 2\nenv = 3\nduration = 4\nprovider = 'aws-codeartifact'\n"
-    places = [f"index[0].{key}" for key in ("name", "enabled", "url", "sink", "env", "duration")]
+    places = [f"index: {key}" for key in ("name", "enabled", "url", "sink", "env", "duration")]
     assert [where for where, _ in problems(f"[[index]]\nname = 'ä'\nurl = 'https://'\n{rest}")] == places
     twice = f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 1\n[[index]]\nurl = '{CODEARTIFACT}'\nduration = 2"
-    assert [where for where, _ in problems(twice)] == ["index[1]", "index[0].duration", "index[1].duration"]
+    assert [where for where, _ in problems(twice)] == ["index", "index: duration", "index: duration"]
 
 
 def test_somebody_elses_home() -> None:
     """``~name`` would have to be looked up: it is refused wherever a path stands."""
     command = '[[index]]\nurl = "https://x.example/"\nprovider = "command"\ncommand = ["~bob/x"]'
-    assert "index[0].command" in [where for where, _ in problems(command)]
-    assert problems(f'{STATIC}password = {{ file = "~bob/x" }}') == [("index[0].password", "write the whole path")]
+    assert "index: command" in [where for where, _ in problems(command)]
+    assert problems(f'{STATIC}password = {{ file = "~bob/x" }}') == [("index: password", "write the whole path")]
     key = '[[index]]\nurl = "https://eu-python.pkg.dev/a/b/"\ncredentials-file = "~bob/k"'
-    assert problems(key) == [("index[0].credentials-file", "write the whole path")]
+    assert problems(key) == [("index: credentials-file", "write the whole path")]
 
 
 def test_no_system_bundle() -> None:
@@ -365,14 +378,14 @@ def test_no_system_bundle() -> None:
 def test_names_must_differ() -> None:
     """Two indexes that would be called alike, derived or not, are an error that says what to write."""
     twice = f'[[index]]\nurl = "{CODEARTIFACT}"\n' * 2
-    assert problems(twice) == [("index[1]", 'give one of them another name, say name = "production-2"')]
+    assert problems(twice) == [("index", 'give one of them another name, for example name = "production-2"')]
 
 
 def test_two_credentials_on_one_host() -> None:
     """A netrc knows hosts only: the way out is named."""
     other = f'[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\nprofile = "b"\n'
     ((where, hint),) = problems(f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n{other}')
-    assert where == "index[1].url"
+    assert where == "index: url"
     assert "uv-store" in hint
     same = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\n'
     assert len(read(same).indexes) == 2
@@ -513,15 +526,15 @@ def test_two_tenants_on_one_host_live_in_uvs_store() -> None:
 )  # fmt: skip
 def test_the_prefix_of_a_record(provider: str, url: str, service: str) -> None:
     """It covers the pages and the files of the index, and no other tenant's."""
-    assert indexes.store_service(provider, url) == service
+    assert clouds.store_service(provider, IndexUrl.parse(url)) == service
 
 
 def test_mixing_the_sinks_of_one_host_is_an_error() -> None:
     """The netrc would shadow the store."""
     text = table("a", AZURE.format("acme", "f")) + table("b", AZURE.format("acme", "g"), sink="uv-store")
     ((where, hint),) = problems(text)
-    assert where == "index[1].url"
-    assert hint == 'write sink = "uv-store" for all indexes on that host, or for none'
+    assert where == "index: url"
+    assert hint == "write the same sink for all indexes on pkgs.dev.azure.com"
 
 
 def test_two_credentials_for_one_record_are_an_error() -> None:
@@ -529,4 +542,88 @@ def test_two_credentials_for_one_record_are_an_error() -> None:
     text = "".join(
         table(name, AZURE.format("acme", name), **{"sink": "uv-store", "tenant-id": name}) for name in ("a", "b")
     )
-    assert problems(text) == [("index[1].url", "give them the same credential")]
+    assert problems(text) == [("index: url", "give them the same credential")]
+
+
+def test_a_problem_names_the_index() -> None:
+    """Nobody counts tables: the index is called by its name, and only one without a name by its number."""
+    text = f'{STATIC}password = "canary"\n[[index]]\nname = "mine"\n[[index]]\nname = "-x"\nurl = 1\n'
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert [problem.where for problem in caught.value.problems] == [
+        "[[index]] 3: name",
+        "index 'corp.example': password",
+        "index 'mine'",
+        "[[index]] 3: url",
+    ]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'url = "https://corp.example/simple/"',
+        'url = "https://corp.example/simple/"\nprovider = "static"',
+        'url = "http://corp.example/simple/"\nprovider = "nowhere"\nx = 1',
+        'url = 7\nprovider = "static"\npassword = "canary"',
+        'provider = "nexus"\nurl = "https://corp.example/simple/"\nsink = "attic"\nduration = []',
+        "",
+    ],
+)
+def test_an_index_that_is_switched_off_blocks_nothing(table: str) -> None:
+    """It is shown by its name however incomplete it is; and switched on, it is a problem again."""
+    off = f'[[index]]\nname = "a"\nenabled = false\n{table}'
+    settings = read(f"{STATIC}password = {{ env = 'V' }}\n{off}")
+    assert [index.name for index in settings.indexes] == ["corp.example"]
+    assert [index.name for index in settings.disabled] == ["a"]
+    assert problems(off.replace("false", "true"))
+
+
+def test_the_secrets_of_an_incomplete_index_are_still_its_own() -> None:
+    """What is switched off and incomplete names a variable: no other index's worker may see it."""
+    text = '[[index]]\nname = "a"\nenabled = false\nurl = "https://x.example/"\nprovider = "nexus"\n'
+    (off,) = read(f"{text}password = {{ env = 'OFF' }}\nusername = 7").disabled
+    assert off.request.option("password") == (("env", "OFF"),)
+
+
+def test_a_ca_bundle_must_exist() -> None:
+    """A file that cannot be read is a problem of the configuration, not of a certificate."""
+    source = Source("c", b'[daemon]\nca-bundle = "/missing.pem"', "/")
+    with pytest.raises(ConfigError) as caught:
+        parse([source], "/home/me", {}, None, lambda path: path and "No such file or directory")
+    (problem,) = caught.value.problems
+    assert problem.where == "daemon.ca-bundle"
+    assert "/missing.pem cannot be read: No such file or directory" in problem.message
+
+
+@pytest.mark.parametrize("option", ["refresh-token = { env = 'T' }"])
+def test_what_has_to_be_kept_on_disk_is_not_for_memory(option: str) -> None:
+    """A refresh token that works once must be kept: nothing at rest is a promise that it would break."""
+    url = "https://acme.jfrog.io/artifactory/api/pypi/a/simple/"
+    text = f'[[index]]\nurl = "{url}"\nsink = "memory"\n'
+    assert read(f"{text}access-token = {{ env = 'T' }}").indexes[0].sink == "memory"
+    (problem,) = problems(f"{text}{option}")
+    assert problem == ("index: sink", 'write sink = "netrc", or remove refresh-token')
+
+
+def test_two_credentials_in_memory() -> None:
+    """Memory tells any two indexes apart; beside a netrc on the same host it would never be asked."""
+    other = f'[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\nprofile = "b"\nsink = "memory"\n'
+    both = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\nsink = "memory"\n{other}'
+    assert len(read(both).indexes) == 2
+    assert [where for where, _ in problems(f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n{other}')] == ["index: url"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 800", 'write 0 or a duration from "15m" to "12h"'),
+        ("[daemon]\nfetch-timeout = 0", 'write a duration from "1s" to "10m"'),
+        ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\nsource = 'gclod'", 'did you mean "gcloud"?'),
+        ("[[index]]\nurl = 'https://eu-python.pkg.dev/a/b'\nsource = 'x'", "one of adc, gcloud"),
+        ("[daemon]\nmax-workers = 99", "write 1 to 32"),
+        ("[daemon]\non-delivered = 'prog'", 'write a list of texts: ["prog", "arg"]'),
+    ],
+)
+def test_a_hint_is_accepted_by_the_check_that_gives_it(text: str, hint: str) -> None:
+    """Bounds are said as durations that may be written; the nearest value is named; examples are right."""
+    assert problems(text)[0][1] == hint

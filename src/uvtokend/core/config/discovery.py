@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from uvtokend.core import indexes
+from uvtokend.core import clouds
 from uvtokend.core.config import edit
 from uvtokend.core.model import Env, Json
+from uvtokend.core.urls import IndexUrl
 
 #: So many indexes of one file are looked at; nobody has more, and each one shown must be read by a person.
 MOST = 100
 #: As in the settings: what uv allows, but nothing that reads as an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 _USER = re.compile(r"[A-Za-z0-9._@+-]+")
+#: Characters of a user name, and of a word in it, from which on it may be a token.
+_TOKEN = 32
+_WORD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,19 @@ class Candidate:
 
     Args:
         name: As uv knows it; None where uv has none for it, or one that we do not take.
-        url: Without a user or a password.
-        provider: Whose it is; None for one of nobody's that we know.
-        place: The file or variable that names it.
-        credential: A password stands in its URL there.
+        url: Without a user name and a password.
+        provider: Its provider; None if we do not know it.
+        source: The file or variable that names it.
+        secret: Its URL there contains a password, or a user name that may be a token.
         line: What should stand there instead.
-        user: The user name in its URL, where it stands there without a password; else empty.
+        user: The user name in its URL there, if the URL contains no secret; else empty.
     """
 
     name: str | None
-    url: str
+    url: IndexUrl
     provider: str | None
     source: str
-    credential: bool
+    secret: bool
     line: str
     user: str = ""
 
@@ -102,15 +105,25 @@ def _candidate(name: Json, url: Json, source: str, line: Callable[[str], str]) -
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
         return
     try:
-        parts = urlsplit(url)
-        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        found = indexes.recognise(bare)
+        written = IndexUrl.parse(url)
     except ValueError:
         return
-    if parts.scheme in {"http", "https"} and parts.hostname:
+    if written.scheme in {"http", "https"} and written.host:
+        bare = replace(written, username=None, password=False)
+        recognized = clouds.recognize(bare)
+        provider = recognized[0] if recognized else None
         named = name if isinstance(name, str) and _NAME.fullmatch(name) else None
-        provider = found[0] if found else None
-        credential = parts.password is not None
-        user = unquote(parts.username or "")
-        kept = user if _USER.fullmatch(user) and not credential else ""
-        yield Candidate(named, bare, provider, source, credential, line(bare), kept)
+        user = written.username or ""
+        secret = written.password or _may_be_token(user)
+        kept = user if _USER.fullmatch(user) and not secret else ""
+        yield Candidate(named, bare, provider, source, secret, line(bare.text), kept)
+
+
+def _may_be_token(user: str) -> bool:
+    """Return whether a user name in a URL may be a token: people write ``https://TOKEN@host/``.
+
+    Tokens are long, and have long words with digits in them: those of Azure 52 or 84 characters, GitLab's 20 after
+    ``glpat-``, JFrog's 64 or more. A short name, an organization's name or an email address is not one.
+    """
+    words = re.split(r"[@._+-]", user)
+    return (len(user) >= _TOKEN and "@" not in user) or any(len(word) >= _WORD and not word.isalpha() for word in words)

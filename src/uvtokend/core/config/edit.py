@@ -21,8 +21,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Item
 
-from uvtokend.core import indexes
 from uvtokend.core.model import Json
+from uvtokend.core.urls import IndexUrl
 
 #: One index's table: keys and values in the order in which they are to be written.
 Table: TypeAlias = dict[str, Json]
@@ -73,7 +73,7 @@ def name_of(table: Any) -> str | None:
     name, url = table.get("name"), table.get("url")
     if name is None and isinstance(url, str):
         try:
-            return indexes.default_name(url)
+            return IndexUrl.parse(url).name
         except ValueError:
             return None
     return name if isinstance(name, str) else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from uvtokend.core.clouds import azure
+from uvtokend.core.clouds.azure import Organization
 from uvtokend.core.model import Credential, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.azure import responses
@@ -22,15 +23,12 @@ from uvtokend.providers.kit.failures import excerpt, login_required, rejected, t
 from uvtokend.providers.kit.http import Exchange, on_our_clock
 from uvtokend.providers.kit.skew import skew
 
-USER_NAME = "VssSessionToken"
-PACKAGES = "pkgs.dev.azure.com"
+USER_NAME = azure.AZURE.login
 Access = Literal["write", "read"]
 #: Azure DevOps documentation, "OAuth scopes". ``vso.packaging`` gives the permissions of a feed's Reader, who cannot
 #: install a package that the feed has not saved from upstream yet. Saving takes a Collaborator's permissions, and only
 #: ``vso.packaging_write`` gives them (microsoft/ado-npm-auth pull request 90; Microsoft's own provider asks for it).
 SCOPES: Mapping[Access, str] = {"write": "vso.packaging_write", "read": "vso.packaging"}
-_LEGACY = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)\.pkgs\.visualstudio\.com")
-_NAME = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z%._-]*[0-9A-Za-z])?")
 _TENANT = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]*")
 _SIGN_IN_HOSTS = frozenset({"login.microsoftonline.com", "login.windows.net", "login.microsoft.com"})
 _AUTHORITY = re.compile(r"authorization_uri=\"?(?P<uri>[^\s,\"]+)")
@@ -42,23 +40,6 @@ LONGEST_LIFE = timedelta(hours=23, minutes=45)
 _PLAIN = {"X-TFS-FedAuthRedirect": "Suppress", "Accept": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Organization:
-    """An organization in Azure DevOps.
-
-    Args:
-        name: Its name, as in its URLs.
-        service: The prefix of its package URLs.
-        security: The prefix of its token service: the only place that our Entra token ever goes to.
-        portal: Where people sign in.
-    """
-
-    name: str
-    service: str
-    security: str
-    portal: str
-
-
 def organization(service: str) -> Organization:
     """Return the organization whose packages are below `service`.
 
@@ -68,18 +49,13 @@ def organization(service: str) -> Organization:
     Raises:
         FetchFailed: It is neither. No token goes anywhere else.
     """
-    parts = urlsplit(service)
-    host, path = parts.netloc.lower(), parts.path.strip("/")
-    if parts.scheme == "https" and host == PACKAGES and _NAME.fullmatch(path):
-        return Organization(path, service, f"https://vssps.dev.azure.com/{path}", f"https://dev.azure.com/{path}")
-    if parts.scheme == "https" and (found := _LEGACY.fullmatch(host)) and not path:
-        name = found["name"]
-        security = f"https://{name}.vssps.visualstudio.com"
-        return Organization(name, service, security, f"https://{name}.visualstudio.com")
-    message = (
-        "The URL does not name an organization in Azure DevOps, as https://pkgs.dev.azure.com/ORGANIZATION/… does."
-    )
-    raise rejected("bad-url", message)
+    place = azure.organization(service)
+    if place is None:
+        message = (
+            "The URL does not name an organization in Azure DevOps, as https://pkgs.dev.azure.com/ORGANIZATION/… does."
+        )
+        raise rejected("bad-url", message)
+    return place
 
 
 def tenant_of(place: Organization, line: Line) -> str | None:

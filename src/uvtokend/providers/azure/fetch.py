@@ -32,6 +32,7 @@ from azure.identity import (
     WorkloadIdentityCredential,
 )
 
+from uvtokend.core.clouds.azure import Organization
 from uvtokend.core.model import Credential, Frozen, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.azure import responses
@@ -39,7 +40,6 @@ from uvtokend.providers.azure.devops import (
     SCOPES,
     USER_NAME,
     Access,
-    Organization,
     organization,
     session_token,
     tenant_of,

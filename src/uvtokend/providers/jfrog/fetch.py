@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uvtokend.core.indexes import PROVIDERS
+from uvtokend.core.clouds.jfrog import JFROG
 from uvtokend.core.model import Credential, Request, Secret
 from uvtokend.providers.jfrog import refresh_chain
 from uvtokend.providers.jfrog import responses as answers
@@ -41,7 +41,7 @@ def fetch(request: Request) -> Credential:
         FetchFailed: With a failure that says what mends it.
     """
     written = {name for name, _ in request.options}
-    if PROVIDERS["jfrog-artifactory"].undecided(written):
+    if JFROG.is_undecided(written):
         raise rejected("bad-options", "The options make no way to log in, or more than one.")
     login = request.option("username")
     if login is not None and not (isinstance(login, str) and login.isprintable() and ":" not in login):

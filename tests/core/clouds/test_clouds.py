@@ -6,10 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvtokend.core import indexes
+from uvtokend.core import clouds
+from uvtokend.core.clouds import azure
+from uvtokend.core.clouds.catalog import Cloud
+from uvtokend.core.config import values
+from uvtokend.core.model import Frozen, Request
+from uvtokend.core.urls import IndexUrl
 
-ACME = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-central-1"}
+ACME: dict[str, Frozen] = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-central-1"}
 D = "acme-123456789012.d.codeartifact"
+
+
+def recognize(url: str) -> tuple[str, dict[str, str]] | None:
+    return clouds.recognize(IndexUrl.parse(url))
+
+
+def request(provider: str, url: str, options: dict[str, Frozen], env: dict[str, str]) -> Request:
+    return clouds.request(provider, IndexUrl.parse(url), options, env)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +54,8 @@ D = "acme-123456789012.d.codeartifact"
 )
 def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
     """The clouds' own hosts tell their provider, and CodeArtifact's their domain, owner and region."""
-    assert indexes.recognise(url) == (provider, options)
-    assert indexes.told_by_url(provider, url) == options
+    assert recognize(url) == (provider, options)
+    assert clouds.options_in_url(provider, IndexUrl.parse(url)) == options
 
 
 @pytest.mark.parametrize(
@@ -86,8 +99,8 @@ def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
 )
 def test_not_recognised(url: str) -> None:
     """Look-alikes and strangers are nobody's."""
-    assert indexes.recognise(url) is None
-    assert indexes.told_by_url("aws-codeartifact", url) == {}
+    assert recognize(url) is None
+    assert clouds.options_in_url("aws-codeartifact", IndexUrl.parse(url)) == {}
 
 
 SPECIAL = {
@@ -149,31 +162,31 @@ TRICKS = {
 @pytest.mark.parametrize("url", SPECIAL, ids=SPECIAL.get)
 def test_special_hosts(url: str) -> None:
     """Whatever form of their hosts the clouds hand out is known, in any case and with any port."""
-    assert indexes.recognise(url) is not None
+    assert recognize(url) is not None
 
 
 @pytest.mark.parametrize("url", TRICKS, ids=TRICKS.get)
 def test_look_alikes(url: str) -> None:
     """Nobody's host is taken for a cloud's, whoever made it look like one; its path is that of a real index."""
-    assert indexes.recognise(url) is None
+    assert recognize(url) is None
 
 
 def test_what_shares_a_token() -> None:
     """All repositories of a domain, all of one Google identity, all feeds of an organisation; others do not."""
-    aws = [indexes.request("aws-codeartifact", f"https://x/{repository}", ACME, {}) for repository in "ab"]
+    aws = [request("aws-codeartifact", f"https://x/{repository}", ACME, {}) for repository in "ab"]
     assert aws[0] == aws[1]
-    assert aws[0] != indexes.request("aws-codeartifact", "https://x/a", {**ACME, "profile": "dev"}, {})
-    assert aws[0] != indexes.request("aws-codeartifact", "https://x/a", ACME, {"AWS_CONFIG_FILE": "/x"})
-    google = [indexes.request("google-artifact-registry", f"https://{host}-python.pkg.dev/x", {}, {}) for host in "ab"]
+    assert aws[0] != request("aws-codeartifact", "https://x/a", {**ACME, "profile": "dev"}, {})
+    assert aws[0] != request("aws-codeartifact", "https://x/a", ACME, {"AWS_CONFIG_FILE": "/x"})
+    google = [request("google-artifact-registry", f"https://{host}-python.pkg.dev/x", {}, {}) for host in "ab"]
     assert google[0] == google[1]
     azure = [
-        indexes.request("azure-artifacts", f"https://pkgs.dev.azure.com/{path}/pypi/simple/", {}, {}).service
+        request("azure-artifacts", f"https://pkgs.dev.azure.com/{path}/pypi/simple/", {}, {}).service
         for path in ("acme/_packaging/a", "acme/project/_packaging/b", "other/_packaging/a")
     ]
     assert azure == ["https://pkgs.dev.azure.com/acme"] * 2 + ["https://pkgs.dev.azure.com/other"]
-    legacy = indexes.request("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/a/", {}, {})
+    legacy = request("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/a/", {}, {})
     assert legacy.service == "https://acme.pkgs.visualstudio.com"
-    assert indexes.request("plug-in", "https://x.example/a", {}, {}).service == "https://x.example/a"
+    assert request("plug-in", "https://x.example/a", {}, {}).service == "https://x.example/a"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +201,7 @@ def test_what_shares_a_token() -> None:
 )
 def test_the_platform_of_an_artifactory(url: str, platform: str) -> None:
     """All repositories of one platform share a token, under any host name; a URL that hides it has none."""
-    assert indexes.request("jfrog-artifactory", url, {}, {}).service == platform
+    assert request("jfrog-artifactory", url, {}, {}).service == platform
 
 
 @pytest.mark.parametrize(
@@ -204,15 +217,135 @@ def test_the_platform_of_an_artifactory(url: str, platform: str) -> None:
 )
 def test_a_derived_name_is_one_that_uv_allows(url: str, name: str) -> None:
     """The last telling word of the path, else the host."""
-    assert indexes.default_name(url) == name
-    assert indexes.told_by_url("plug-in", url) == {}
+    assert IndexUrl.parse(url).name == name
+    assert clouds.options_in_url("plug-in", IndexUrl.parse(url)) == {}
 
 
 @given(st.text(max_size=60))
 def test_no_url_raises_but_valueerror(text: str) -> None:
     """Whatever stands in a file as a URL ends in an answer or in ValueError."""
     try:
-        indexes.recognise(f"https://{text}")
-        assert indexes.default_name(f"https://{text}")
+        recognize(f"https://{text}")
+        assert IndexUrl.parse(f"https://{text}").name
     except ValueError:
         return
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "upload"),
+    [
+        ("aws-codeartifact", f"https://{D}.eu-central-1.amazonaws.com/pypi/prod/simple/", "/pypi/prod/"),
+        ("google-artifact-registry", "https://europe-west3-python.pkg.dev/acme/models/simple", "/acme/models/"),
+        (
+            "azure-artifacts",
+            "https://pkgs.dev.azure.com/acme/_packaging/feed/pypi/simple/",
+            "/acme/_packaging/feed/pypi/upload/",
+        ),
+        ("jfrog-artifactory", "https://acme.jfrog.io/artifactory/api/pypi/a/simple", "/artifactory/api/pypi/a/"),
+        ("nexus", "https://nexus.example/repository/a/simple", "/repository/a/"),
+        ("a-plug-in", "https://x.example/a/simple/", "/a/"),
+    ],
+)
+def test_where_packages_are_published_to(provider: str, url: str, upload: str) -> None:
+    """Each service's own upload URL, as its documentation of publishing with twine has it."""
+    parsed = IndexUrl.parse(url)
+    assert clouds.upload_url(provider, parsed) == f"https://{parsed.host}{upload}"
+
+
+@pytest.mark.parametrize("cloud", clouds.CLOUDS.values(), ids=lambda cloud: cloud.provider)
+def test_a_catalog_is_consistent(cloud: Cloud) -> None:
+    """Every way to sign in names options that exist; a template has an example for each; a choice has its default."""
+    for way in cloud.sign_ins:
+        assert {*way.needs, *way.takes} <= cloud.options.keys()
+        assert all(cloud.options[name].example is not None for name in way.needs)
+    for option in cloud.options.values():
+        assert (option.kind == values.CHOICE) == bool(option.choices)
+        assert option.default is None or option.default == option.choices[0]
+        assert option.unless == "" or option.unless in cloud.options
+    required = [option for option in cloud.options.values() if option.required and not option.from_url]
+    assert all(option.example is not None for option in required)
+
+
+def test_which_fetches_spend_a_one_time_secret() -> None:
+    """A refresh token of JFrog works once; no other fetch takes anything away."""
+    secret = (("env", "X"),)
+    assert clouds.spends_one_time_secret(Request("jfrog-artifactory", options=(("refresh-token", secret),)))
+    assert not clouds.spends_one_time_secret(Request("jfrog-artifactory", options=(("access-token", secret),)))
+    assert not clouds.spends_one_time_secret(Request("aws-codeartifact"))
+    assert not clouds.spends_one_time_secret(Request("a-plug-in"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "programs"),
+    [
+        (Request("google-artifact-registry", options=(("source", "gcloud"),)), ("gcloud",)),
+        (Request("google-artifact-registry"), ()),
+        (Request("azure-artifacts", options=(("credential", "cli"),)), ("az",)),
+        (Request("azure-artifacts", options=(("credential", "developer-cli"),)), ("azd",)),
+        (Request("azure-artifacts"), ()),
+        (Request("command", options=(("command", ("prog", "arg")),)), ("prog",)),
+        (Request("command"), ()),
+        (Request("static"), ()),
+    ],
+)
+def test_which_programs_a_fetch_starts(request_: Request, programs: tuple[str, ...]) -> None:
+    """Only what the options name."""
+    assert clouds.CLOUDS[request_.provider].runs(request_) == programs
+
+
+@pytest.mark.parametrize(
+    ("service", "portal"),
+    [
+        ("https://pkgs.dev.azure.com/acme", "https://dev.azure.com/acme"),
+        ("https://acme.pkgs.visualstudio.com", "https://acme.visualstudio.com"),
+        ("http://pkgs.dev.azure.com/acme", None),
+        ("https://pkgs.dev.azure.com/acme/project", None),
+        ("https://pkgs.dev.azure.com:8443/acme", None),
+        ("https://acme.pkgs.visualstudio.com/x", None),
+        ("https://evil.example/acme", None),
+    ],
+)
+def test_organizations_of_azure_devops(service: str, portal: str | None) -> None:
+    """A token goes to the token service of a known organization, and nowhere else."""
+    found = azure.organization(service)
+    assert (found.portal if found else None) == portal
+
+
+def test_the_files_of_a_sign_in() -> None:
+    """Those of the cloud, where its variables say; those that the options name; none twice."""
+    request = Request("google-artifact-registry", options=(("credentials-file", "/key.json"),))
+    assert [*clouds.sign_in_paths(request, {})] == ["~/.config/gcloud", "/key.json"]
+    moved = {"GOOGLE_APPLICATION_CREDENTIALS": "/adc.json", "CLOUDSDK_CONFIG": "/g"}
+    assert [*clouds.sign_in_paths(request, moved)] == ["/adc.json", "/g", "/key.json"]
+    plugin = Request("a-plug-in", options=(("credentials-file", "/x"), ("token", (("file", "/y"),))))
+    assert [*clouds.sign_in_paths(plugin, {})] == ["/y"]
+
+
+def test_what_a_service_records() -> None:
+    """Where a cloud's files and settings are, and never a secret."""
+    recorded = {
+        "AWS_PROFILE": "dev",
+        "AWS_CONFIG_FILE": "/c",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/t",
+        "AZURE_CONFIG_DIR": "/a",
+        "CLOUDSDK_CONFIG": "/g",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/k",
+        "JFROG_CLI_HOME_DIR": "/j",
+    }
+    secrets = dict.fromkeys(
+        (
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_CREDENTIAL_EXPIRATION",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+            "AZURE_CLIENT_SECRET",
+            "AZURE_PASSWORD",
+            "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+            "CLOUDSDK_AUTH_ACCESS_TOKEN",
+            "JFROG_ACCESS_TOKEN",
+        ),
+        "canary",
+    )
+    others = {"HOME": "/home/me", "AWS_REGION": "", "XAWS_PROFILE": "x"}
+    assert clouds.service_environment({**recorded, **secrets, **others}) == recorded

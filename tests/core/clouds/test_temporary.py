@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uvtokend.core.clouds import temporary_credentials
 from uvtokend.core.model import Frozen, Request
-from uvtokend.core.shadows import temporary_credentials
 
 AWS = "aws-codeartifact"
 GOOGLE = "google-artifact-registry"

@@ -1,0 +1,141 @@
+"""The clouds that we know: one catalog file each, and the questions that are asked of all of them.
+
+Hosts are matched whole, never by their ends: ``…amazonaws.com.evil.example`` belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from uvtokend.core.clouds.aws import AWS
+from uvtokend.core.clouds.azure import AZURE
+from uvtokend.core.clouds.catalog import Cloud
+from uvtokend.core.clouds.generic import COMMAND_OUTPUT, STATIC
+from uvtokend.core.clouds.google import GOOGLE
+from uvtokend.core.clouds.jfrog import JFROG
+from uvtokend.core.clouds.nexus import NEXUS
+from uvtokend.core.config.values import PATH
+from uvtokend.core.model import Env, Frozen, Notice, Request
+from uvtokend.core.urls import IndexUrl
+from uvtokend.core.uv_store import normal
+
+#: Provider name -> what we know about it. A name that is not here belongs to a plug-in.
+CLOUDS: dict[str, Cloud] = {
+    cloud.provider: cloud for cloud in (AWS, GOOGLE, AZURE, JFROG, NEXUS, STATIC, COMMAND_OUTPUT)
+}
+_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|KEY|CREDENTIAL", re.IGNORECASE)
+_NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR|DIRECTORY|URI|URL|HOST|CREDENTIALS)$", re.IGNORECASE)
+
+
+def recognize(url: IndexUrl) -> tuple[str, dict[str, str]] | None:
+    """Return the provider that an index URL belongs to, and the options in it; None for a URL of somebody else."""
+    for name, cloud in CLOUDS.items():
+        options = cloud.recognize(url)
+        if options is not None:
+            return name, options
+    return None
+
+
+def options_in_url(provider: str, url: IndexUrl) -> dict[str, str]:
+    """Return the options that a URL contains for a named provider; none if it is not one of its own."""
+    return (CLOUDS[provider].recognize(url) or {}) if provider in CLOUDS else {}
+
+
+def request(provider: str, url: IndexUrl, options: Mapping[str, Frozen], env: Mapping[str, str]) -> Request:
+    """Return what is to be fetched for an index. Equal requests share one lease.
+
+    Args:
+        provider: Its name; a plug-in gets the whole URL as its service.
+        url: The index URL.
+        options: Checked and frozen.
+        env: Extra environment of the worker.
+    """
+    cloud = CLOUDS.get(provider)
+    service = url.text if cloud is None else cloud.service(url)
+    return Request(provider, service, tuple(sorted(options.items())), tuple(sorted(env.items())))
+
+
+def store_service(provider: str, url: IndexUrl) -> str:
+    """Return the URL prefix that a record of uv's store has for an index: for Azure that of the whole organization.
+
+    Args:
+        provider: Its name; the indexes of plug-ins keep below their own root.
+        url: The index URL.
+    """
+    return normal(CLOUDS.get(provider, STATIC).prefix(url))
+
+
+def upload_url(provider: str, url: IndexUrl) -> str:
+    """Return the URL that packages are published to."""
+    return CLOUDS.get(provider, STATIC).upload(url)
+
+
+def spends_one_time_secret(request: Request) -> bool:
+    """Return whether a fetch spends a secret that works once: its worker must be let finish, or the sign-in is lost."""
+    cloud = CLOUDS.get(request.provider)
+    return cloud is not None and cloud.spends(request)
+
+
+def sign_in_paths(request: Request, environ: Env) -> Iterator[str]:
+    """Yield the files and directories that change when a person signs in; ``~`` is not expanded.
+
+    Args:
+        request: What is fetched; its options may name files.
+        environ: Its worker's environment, which may name other places.
+    """
+    cloud = CLOUDS.get(request.provider, STATIC)
+    for place in cloud.watched:
+        named = environ.get(place.variable)
+        path = f"{named}{place.below}" if named else place.default
+        if path:
+            yield path
+    for key, value in request.options:
+        match value:
+            case str(path) if key in cloud.options and cloud.options[key].kind == PATH:
+                yield path
+            case (("file", str(path)),):  # a reference to a secret, as the settings freeze it
+                yield path
+
+
+def temporary_credentials(environ: Env, request: Request) -> Notice | None:
+    """Return a notice of the temporary credentials that a request's worker would take from the daemon's environment.
+
+    A shell that holds the keys of an assumed role, or an access token, passes them on to a daemon that is started from
+    it. The environment of a process never changes afterwards, so once they have expired every fetch fails, however
+    often a person signs in.
+
+    Args:
+        environ: The daemon's environment.
+        request: What is fetched; a variable that its own ``env`` sets is no longer the daemon's.
+    """
+    cloud = CLOUDS.get(request.provider, STATIC)
+    own = dict(request.env)
+    names = cloud.temporary({name: text for name, text in environ.items() if name not in own}, request)
+    if not names:
+        return None
+    listed = ", ".join(names)
+    message = (
+        f"uvtokend was started from an environment with temporary credentials ({listed}). They are used instead of "
+        "your sign-in, and nobody renews them when they expire."
+    )
+    return Notice("temporary-environment", message, f"unset {' '.join(names)} && uvtokend restart")
+
+
+def service_environment(environ: Env) -> dict[str, str]:
+    """Return the variables of the clouds that a service needs, from the environment of a person's shell.
+
+    Variables that may hold a secret are left out.
+    """
+    names = {name for cloud in CLOUDS.values() for name in cloud.service_variables}
+    prefixes = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
+    return {
+        name: text
+        for name, text in sorted(environ.items())
+        if text and (name in names or name.startswith(prefixes)) and not may_hold_secret(name)
+    }
+
+
+def may_hold_secret(variable: str) -> bool:
+    """Return whether an environment variable may hold a secret, going by its name."""
+    return bool(_SECRET_VARIABLE.search(variable)) and not _NAMES_A_FILE.search(variable)

@@ -1,0 +1,122 @@
+"""Azure Artifacts.
+
+Sources: Azure Artifacts' documentation of Python feeds; artifacts-credprovider and artifacts-keyring-nofuss (hosts,
+user name); azure-identity ``_constants.py``, which reads no token from the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from uvtokend.core.clouds.catalog import Cloud, Program, Watched
+from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, TIME, Option
+from uvtokend.core.model import Request
+from uvtokend.core.urls import IndexUrl
+
+_HOST = "pkgs.dev.azure.com"
+_LEGACY_HOST = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)\.pkgs\.visualstudio\.com")
+_NAME = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z%._-]*[0-9A-Za-z])?")
+_FEEDS = "/_packaging/"
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """An organization of Azure DevOps.
+
+    Args:
+        name: As it stands in its URLs.
+        service: The prefix of its package URLs.
+        security: The prefix of its token service: the only place that our Entra token ever goes to.
+        portal: Where people sign in.
+    """
+
+    name: str
+    service: str
+    security: str
+    portal: str
+
+
+def organization(service: str) -> Organization | None:
+    """Return the organization whose packages stand below `service`; None if no organization does.
+
+    Args:
+        service: ``https://pkgs.dev.azure.com/<organization>`` or ``https://<organization>.pkgs.visualstudio.com``.
+    """
+    url = IndexUrl.parse(service)
+    path = url.path.strip("/")
+    if url.scheme == "https" and url.netloc == _HOST and _NAME.fullmatch(path):
+        return Organization(path, service, f"https://vssps.dev.azure.com/{path}", f"https://dev.azure.com/{path}")
+    if url.scheme == "https" and (legacy := _LEGACY_HOST.fullmatch(url.netloc)) and not path:
+        name = legacy["name"]
+        security = f"https://{name}.vssps.visualstudio.com"
+        return Organization(name, service, security, f"https://{name}.visualstudio.com")
+    return None
+
+
+def _recognize(url: IndexUrl) -> dict[str, str] | None:
+    if url.known_host == _HOST:
+        return {} if url.path.strip("/") else None
+    return {} if _LEGACY_HOST.fullmatch(url.known_host) else None
+
+
+def _service(url: IndexUrl) -> str:
+    """Return the organization's prefix: file URLs stand outside the index's own root."""
+    name = url.path.strip("/").partition("/")[0]
+    return f"https://{_HOST}/{name}" if url.known_host == _HOST else f"https://{url.known_host}"
+
+
+def _prefix(url: IndexUrl) -> str:
+    """Return the organization's prefix; on a server of one's own everything before the feed, its collection."""
+    if url.known_host == _HOST or _LEGACY_HOST.fullmatch(url.known_host):
+        return _service(url)
+    return f"{url.scheme}://{url.netloc}{url.path.partition(_FEEDS)[0]}"
+
+
+def _covers(url: IndexUrl) -> bool:
+    return _FEEDS not in url.path
+
+
+def _upload(url: IndexUrl) -> str:
+    return f"{url.root.removesuffix('/upload')}/upload/"
+
+
+def _runs(request: Request) -> tuple[str, ...]:
+    match request.option("credential"):
+        case "cli":
+            return ("az",)
+        case "developer-cli":
+            return ("azd",)
+    return ()
+
+
+AZURE = Cloud(
+    provider="azure-artifacts",
+    title="Azure Artifacts",
+    options={
+        "credential": Option(
+            CHOICE,
+            ("default", "cli", "developer-cli", "environment", "managed-identity", "workload-identity", "pat"),
+            default="default",
+            unless="pat",
+        ),
+        "tenant-id": Option(TEXT),
+        "client-id": Option(TEXT),
+        "token": Option(CHOICE, ("session", "entra")),
+        "access": Option(CHOICE, ("write", "read"), default="write"),
+        "pat": Option(SECRET),
+        "username": Option(LOGIN),
+        "expires": Option(TIME),
+    },
+    recognize=_recognize,
+    service=_service,
+    prefix=_prefix,
+    upload=_upload,
+    covers=_covers,
+    login="VssSessionToken",
+    takes_any_login=True,
+    watched=(Watched("~/.azure", "AZURE_CONFIG_DIR"),),
+    program=Program("az", "az login", "https://learn.microsoft.com/cli/azure/install-azure-cli"),
+    runs=_runs,
+    service_variables=("AZURE_*", "AZD_CONFIG_DIR", "IDENTITY_ENDPOINT", "MSI_ENDPOINT", "IMDS_ENDPOINT"),
+)

@@ -1,0 +1,152 @@
+"""What a catalog file says of its cloud: plain values and pure functions, no SDK and no disk.
+
+Adding a cloud means one file beside this one, with a `Cloud` in it, and one line in the table of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from uvtokend.core.config.values import Option
+from uvtokend.core.model import Env, Json, Request
+from uvtokend.core.urls import IndexUrl
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """One of several sets of options that a person can sign in with.
+
+    Args:
+        needs: The options that it consists of.
+        takes: Options that may stand beside them.
+    """
+
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+    def fits(self, written: set[str]) -> bool:
+        """Return whether options belong to this set and to no other."""
+        return {*self.needs} <= written <= {*self.needs, *self.takes}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A file or directory that changes when a person signs in.
+
+    Args:
+        default: Where it is by default; ``~`` is the worker's home directory. Empty if it has no default.
+        variable: The environment variable that names another place, if there is one.
+        below: What follows the place that the variable names.
+    """
+
+    default: str
+    variable: str = ""
+    below: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The command line program of a cloud.
+
+    Args:
+        name: Its name on PATH.
+        sign_in: The plain sign-in command, for a person who has not signed in yet.
+        page: The page that says how to install it.
+    """
+
+    name: str
+    sign_in: str
+    page: str
+
+
+def _nothing_in_url(_: IndexUrl) -> dict[str, str] | None:
+    return None
+
+
+def _one_for_all(_: IndexUrl) -> str:
+    return ""
+
+
+def _root(url: IndexUrl) -> str:
+    return url.root
+
+
+def _root_directory(url: IndexUrl) -> str:
+    return f"{url.root}/"
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+def _none_of_them(_: Env, __: Request) -> tuple[str, ...]:
+    return ()
+
+
+def _no_programs(_: Request) -> tuple[str, ...]:
+    return ()
+
+
+def _nothing_more(_: Env) -> dict[str, Json]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Everything pure that we know about one kind of issuer.
+
+    Args:
+        provider: Its name in config.toml.
+        title: Its name for people.
+        options: What can be configured, by key.
+        recognize: Returns the options that an index URL contains, or None for a URL of somebody else.
+        service: Returns the part of an index URL that belongs to the request: the tenant, where tokens differ by
+            tenant; else empty.
+        prefix: Returns the URL prefix below which the pages and files of an index stand.
+        upload: Returns the URL that packages are published to.
+        covers: Returns whether a URL is not an index but only covers the files of a tenant.
+        path: A path that gives the provider away on a host that does not.
+        login: The user name of its credentials, where it is always the same or has a default.
+        takes_any_login: The service accepts any user name, so that a user name can tell two tenants apart.
+        sign_ins: The ways to sign in, of which the options must make exactly one; empty where they need not.
+        watched: What changes when a person signs in. Files that an option names are watched anyway.
+        temporary: Returns the set variables of an environment that hold temporary credentials and come before the
+            sign-in.
+        defaults: Returns options for a new index, from the environment of a person's shell.
+        spends: Returns whether a fetch spends a one-time secret, so that its worker must never be killed.
+        program: Its command line program.
+        runs: Returns the programs that a fetch starts, by their names on PATH.
+        service_variables: The environment variables that matter at a service's start; ``*`` at the end stands for any
+            rest. Variables that may hold a secret are left out by `service_environment`.
+    """
+
+    provider: str
+    title: str
+    options: Mapping[str, Option]
+    recognize: Callable[[IndexUrl], dict[str, str] | None] = _nothing_in_url
+    service: Callable[[IndexUrl], str] = _one_for_all
+    prefix: Callable[[IndexUrl], str] = _root
+    upload: Callable[[IndexUrl], str] = _root_directory
+    covers: Callable[[IndexUrl], bool] = _never
+    path: str = ""
+    login: str = ""
+    takes_any_login: bool = False
+    sign_ins: tuple[SignIn, ...] = ()
+    watched: tuple[Watched, ...] = ()
+    temporary: Callable[[Env, Request], tuple[str, ...]] = _none_of_them
+    defaults: Callable[[Env], dict[str, Json]] = _nothing_more
+    spends: Callable[[Request], bool] = _never
+    program: Program | None = None
+    runs: Callable[[Request], tuple[str, ...]] = _no_programs
+    service_variables: tuple[str, ...] = field(default=())
+
+    def spelled(self, key: str) -> str:
+        """Return an option as a person would write it: with its value, if it has only one."""
+        choices = self.options[key].choices
+        return f'{key} = "{choices[0]}"' if len(choices) == 1 else key
+
+    def is_undecided(self, written: Iterable[str]) -> bool:
+        """Return whether options make no way to sign in, or a mixture of two."""
+        known = {name for way in self.sign_ins for name in (*way.needs, *way.takes)}
+        return bool(self.sign_ins) and not any(way.fits(known & {*written}) for way in self.sign_ins)

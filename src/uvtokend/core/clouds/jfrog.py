@@ -1,0 +1,64 @@
+"""JFrog Artifactory, in JFrog's cloud and on servers of one's own.
+
+Sources: JFrog's documentation ("JFrog Cloud", "PyPI Repositories").
+"""
+
+from __future__ import annotations
+
+import re
+
+from uvtokend.core.clouds.catalog import Cloud, Program, SignIn, Watched
+from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, Option
+from uvtokend.core.model import Request
+from uvtokend.core.urls import IndexUrl
+
+#: A subscription's own host.
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+jfrog\.io")
+#: Where Artifactory's PyPI repositories stand below the platform.
+_REPOSITORIES = "/artifactory/api/pypi/"
+
+
+def _recognize(url: IndexUrl) -> dict[str, str] | None:
+    return {} if _HOST.fullmatch(url.known_host) and re.match(rf"{_REPOSITORIES}[^/]", url.path) else None
+
+
+def _platform(url: IndexUrl) -> str:
+    """Return the platform's base URL, below which its token service stands; empty where the URL does not show it."""
+    prefix, found, _ = url.path.partition(_REPOSITORIES)
+    return f"{url.scheme}://{url.netloc}{prefix}" if found else ""
+
+
+def _spends(request: Request) -> bool:
+    """Return whether a fetch exchanges a refresh token, which works once."""
+    return request.option("refresh-token") is not None
+
+
+JFROG = Cloud(
+    provider="jfrog-artifactory",
+    title="JFrog Artifactory",
+    options={
+        "username": Option(LOGIN),
+        "password": Option(SECRET),
+        "access-token": Option(SECRET),
+        "refresh-token": Option(SECRET),
+        "oidc-provider": Option(TEXT),
+        "oidc-token": Option(SECRET),
+        "project-key": Option(TEXT),
+        "identity-mapping": Option(TEXT),
+        "source": Option(CHOICE, ("jf",)),
+    },
+    recognize=_recognize,
+    service=_platform,
+    path=_REPOSITORIES,
+    sign_ins=(
+        SignIn(("username", "password")),
+        SignIn(("access-token",), ("username",)),
+        SignIn(("refresh-token",), ("username", "access-token")),
+        SignIn(("oidc-provider", "oidc-token"), ("username", "project-key", "identity-mapping")),
+        SignIn(("source",), ("username",)),
+    ),
+    watched=(Watched("~/.jfrog/jfrog-cli.conf.v6", "JFROG_CLI_HOME_DIR", "/jfrog-cli.conf.v6"),),
+    spends=_spends,
+    program=Program("jf", "jf login", "https://jfrog.com/getcli/"),
+    service_variables=("JFROG_CLI_HOME_DIR",),
+)

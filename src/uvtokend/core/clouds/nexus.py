@@ -1,0 +1,16 @@
+"""Sonatype Nexus Repository, on servers of one's own. Source: its documentation of PyPI repositories."""
+
+from __future__ import annotations
+
+from uvtokend.core.clouds.catalog import Cloud
+from uvtokend.core.config.values import LOGIN_OR_SECRET, SECRET, Option
+
+NEXUS = Cloud(
+    provider="nexus",
+    title="Sonatype Nexus",
+    options={
+        "username": Option(LOGIN_OR_SECRET, required=True),
+        "password": Option(SECRET, required=True),
+    },
+    path="/repository/",
+)

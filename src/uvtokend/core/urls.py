@@ -1,0 +1,88 @@
+"""The URL of an index: parsed once, then passed on as a value.
+
+Python's and uv's URL parsers (WHATWG) disagree about a few texts. A host is only compared with a cloud's where both
+read the same one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+#: Words of a path that do not tell one index from another.
+_DULL = {"simple", "pypi", "_packaging", "d", "repository", "api", "artifactory", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexUrl:
+    """The URL of an index.
+
+    Args:
+        text: The URL without user information, as it was written.
+        scheme: In lower case.
+        host: As a netrc names it: in lower case, IPv6 in brackets.
+        netloc: Host and port as written, in lower case, without user information.
+        path: As written.
+        username: The user name in the URL, decoded; it may be a token. None if there is none.
+        password: Whether the URL contains a password.
+        plain: Python and uv read the same host.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    netloc: str
+    path: str
+    username: str | None = field(default=None, repr=False)
+    password: bool = False
+    plain: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the parts of a URL.
+
+        Raises:
+            ValueError: It is not a URL.
+        """
+        parts = urlsplit(text)
+        user, at, netloc = parts.netloc.rpartition("@")
+        host = (parts.hostname or "").lower()
+        _ = parts.port  # raises for a port that cannot be one
+        return cls(
+            text=parts._replace(netloc=netloc).geturl() if at else text,
+            scheme=parts.scheme,
+            host=f"[{host}]" if ":" in host else host,
+            netloc=netloc.lower(),
+            path=parts.path,
+            username=unquote(user.partition(":")[0]) if at else None,
+            password=":" in user,
+            plain=parts.netloc.isascii() and "\\" not in parts.netloc,
+        )
+
+    @property
+    def known_host(self) -> str:
+        """The host, or an empty text where uv would read another one."""
+        return self.host if self.plain else ""
+
+    @property
+    def root(self) -> str:
+        """The URL without its final ``/simple/``, as uv has it (uv-distribution-types, `IndexUrl::root`)."""
+        return f"{self.scheme}://{self.netloc}{self.path.rstrip('/').removesuffix('/simple')}"
+
+    @property
+    def name(self) -> str:
+        """A readable name for an index that has none: the last telling word of the path, or the host."""
+        words = [word for word in self.path.split("/") if word not in _DULL]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", words[-1] if words else self.host)
+        return name.strip("-.") or "index"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
