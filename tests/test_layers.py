@@ -20,6 +20,7 @@ HARMLESS = {
     "datetime",
     "difflib",
     "fnmatch",
+    "functools",
     "hashlib",
     "ipaddress",
     "itertools",

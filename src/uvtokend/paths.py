@@ -127,9 +127,13 @@ def uv_credentials_file() -> str:
     return os.path.join(base, "uv", "credentials", "credentials.toml")
 
 
-def uv_ledger_file() -> str:
-    """Return the file beside uv's credential store that tells which of its records are ours."""
-    return f"{uv_credentials_file()}.uvtokend"
+def uv_ledger_file(store: str | None = None) -> str:
+    """Return the file beside a credential store of uv's that tells which of its records are ours.
+
+    Args:
+        store: The store; by default the one that uv uses now.
+    """
+    return f"{store or uv_credentials_file()}.uvtokend"
 
 
 def private_folder(path: str) -> None:

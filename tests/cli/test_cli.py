@@ -285,7 +285,7 @@ def test_purge_takes_the_chains_of_refresh_tokens_away(desk: Desk) -> None:
     desk.state.chmod(0o700)
     for name in ("a.json", "a.json.lock", "a.json.new", "a.json.room"):
         (chains / name).write_text("{}")
-    assert "make new token pairs" in desk.run("purge").stderr
+    assert "create new token pairs" in desk.run("purge").stderr
     assert not desk.state.exists()
 
 

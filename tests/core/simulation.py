@@ -367,7 +367,7 @@ class World:
             if index.request == request
         )
         standing = {host: Entry(host, "u", Secret(token)) for host, token in self.file.items()}
-        recovered = state.recover(state.State("netrc", records), standing, tuple(old.leases), self.at())
+        recovered = state.recover(records, standing, tuple(old.leases), self.at())
         self.laws.restarted(self.now, old.indexes, recovered)
         self.feed(events.Configured(Settings("config.toml", old.indexes), recovered))
 

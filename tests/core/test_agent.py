@@ -366,7 +366,7 @@ def test_the_status_document_from_disk() -> None:
     """While no daemon runs, the record and the clock say what is known."""
     known = record(ACME, token("a"), after(1800), ("acme.example",))
     for at, health, delivered in ((0, "fresh", True), (1800, "stale", True), (3600, "expired", False)):
-        prod = status.from_disk(PROD, known, after(at))
+        prod = status.from_disk(PROD, known, after(at), "aws")
         assert isinstance(prod, dict)
         assert (prod["health"], prod["delivered"], prod["username"]) == (health, delivered, "aws")
     unknown = status.from_disk(PROD, None, NOW)

@@ -217,26 +217,45 @@ def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: Laptop) 
     assert "CANARY" not in (shown + laptop.output.read_text()).upper()
 
 
-def test_a_clock_that_was_set_while_it_was_away_kills_no_token(laptop: Laptop, cloud: CodeArtifact) -> None:
-    """What looks dead by the wall clock lives by the boot's: it stays, though the cloud is down and gives no other."""
-    start(laptop)
-    laptop.stop()
-    standing = tokens(laptop)
+def set_back(laptop: Laptop, step: timedelta) -> bool:
+    """Change the state file as if the wall clock had been behind when it was written; False if no boot is known."""
     file = laptop.state / "state.json"
     document = json.loads(file.read_text())
-    if not document["boot"]["id"]:
-        return  # this system does not tell its boots apart
-    day = timedelta(days=1)
+    if document["boot"] is None or not document["boot"]["id"]:
+        return False
     times = [(document["boot"], "at"), *((one, name) for one in document["tokens"] for name in one if "_at" in name)]
-    for holder, name in times:  # as if the clock had been a day behind then
+    for holder, name in times:
         if holder[name] is not None:
-            holder[name] = (datetime.fromisoformat(holder[name]) - day).isoformat()
+            holder[name] = (datetime.fromisoformat(holder[name]) - step).isoformat()
     file.write_text(json.dumps(document))
+    return True
+
+
+def test_a_clock_that_was_set_while_it_was_away_removes_no_token(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """By the wall clock it has expired, by the boot's it is valid: it stays, due at once, though the cloud is down."""
+    start(laptop)
+    laptop.stop()
+    before = tokens(laptop)
+    if not set_back(laptop, timedelta(days=1)):
+        return  # this system does not tell its boots apart
     cloud.fault = lambda _: Answer(500)
     start(laptop)
-    assert tokens(laptop) == standing
-    assert index(laptop)["health"] == "fresh"
+    assert tokens(laptop) == before
+    assert index(laptop)["health"] == "stale"
     assert index(laptop)["life_left_s"] > 11 * 3600
+
+
+def test_a_machine_that_was_paused_fetches_at_once(laptop: Laptop, cloud: CodeArtifact) -> None:
+    """A restored snapshot looks like a clock that was set: what was recovered may have expired, so it is replaced."""
+    assert laptop.uvtokend("once").returncode == 0
+    before = tokens(laptop)
+    if not set_back(laptop, timedelta(hours=20)):
+        return  # this system does not tell its boots apart
+    assert laptop.uvtokend("once").returncode == 0
+    assert cloud.fetches == 2
+    assert tokens(laptop) != before
+    assert laptop.uvtokend("once").returncode == 0
+    assert cloud.fetches == 2
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from uvtokend import paths
 from uvtokend.core import uv_store
 from uvtokend.core.model import Entry, Secret
 from uvtokend.disk import uv_store_sink as sinks
-from uvtokend.disk.uv_store_sink import UvStoreSink, ledger_file
+from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import DeliveryFailed
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PackageIndex
@@ -93,7 +94,7 @@ def test_what_others_put_there_by_uv_stays(sink: UvStoreSink, file: Path) -> Non
     sink.deliver([], {})
     assert believed(file, "https://f.example/x", "f") == "theirs"
     assert believed(file, ACME) is None
-    assert not os.path.exists(ledger_file(str(file)))
+    assert not os.path.exists(paths.uv_ledger_file(str(file)))
 
 
 def test_a_store_with_comments_is_edited_to_the_byte_and_says_so(sink: UvStoreSink, file: Path) -> None:
@@ -157,7 +158,7 @@ def test_the_secret_is_in_no_argument_and_no_environment(sink: UvStoreSink, file
     told = seen.read_text()
     assert "auth login https://pkgs.dev.azure.com/acme --username VssSessionToken --password -" in told
     assert "canary" not in told
-    assert "canary" not in Path(ledger_file(str(file))).read_text()
+    assert "canary" not in Path(paths.uv_ledger_file(str(file))).read_text()
     assert sink.deliver([], {ACME: []}).note is None
     assert "auth logout https://pkgs.dev.azure.com/acme --username VssSessionToken" in seen.read_text()
 
@@ -431,7 +432,7 @@ def test_two_organisations_on_one_host_install_in_one_sync(world: World) -> None
     assert "first" not in text
     assert world.laptop.uvtokend("purge").returncode == 0
     assert "second" not in world.store.read_text()
-    assert not os.path.exists(ledger_file(str(world.store)))
+    assert not os.path.exists(paths.uv_ledger_file(str(world.store)))
 
 
 def test_a_restart_keeps_what_stands_in_the_store(world: World) -> None:

@@ -7,7 +7,6 @@ which Python and uv read as a part of it where it is the first thing there, and 
 
 from __future__ import annotations
 
-import hashlib
 import netrc as oracle
 import random
 import re
@@ -292,4 +291,4 @@ def _carriage_returns(text: bytes) -> bytes:
 
 
 def _ours(entries: Sequence[Entry]) -> Ours:
-    return {one.host: [(one.login, hashlib.sha256(one.password.reveal().encode()).hexdigest())] for one in entries}
+    return {one.host: [one.digest] for one in entries}

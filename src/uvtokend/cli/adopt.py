@@ -39,7 +39,7 @@ def adopt(name: str, config: str | None) -> int:
     """
     settings = load(config)
     (index,) = disk.chosen(settings, [name])
-    sink = NetrcSink(disk.netrc_path(settings))
+    sink = NetrcSink(settings.netrc)
     file = backups.reserve()
     removed = 0
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from uvtokend import __version__, paths
 from uvtokend.cli.client import unknown
 from uvtokend.core import state, status
-from uvtokend.core.model import Entry, Index, Json, Record, Settings
+from uvtokend.core.model import Entry, Index, Json, Settings
 from uvtokend.core.netrc import block
+from uvtokend.disk import cleanup
 from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -33,13 +32,16 @@ def document(names: list[str], config: str | None) -> dict[str, Json]:
     settings = load(config)
     indexes = chosen(settings, names)
     known = Store(paths.state_folder()).load()
-    sink = NetrcSink(netrc_path(settings))
+    sink = NetrcSink(settings.netrc)
     delivery: dict[str, Json] = {"ok": True, "problem": None}
     entries: Mapping[str, Entry] = {}
     try:
         text = sink.read()
-        entries = block.block_entries(text, known.ours())
-        problems = block.problems(text, {index.host for index in indexes} & entries.keys(), sink.path)
+        entries = block.block_entries(text, known.ours(sink.path))
+        problems = [
+            *block.problems(text, {index.host for index in indexes} & entries.keys(), sink.path),
+            *cleanup.left_behind(known, sink.path, settings.file),
+        ]
         if problems:
             sentence = "; ".join(str(problem) for problem in problems)
             delivery = {"ok": not any(problem.fatal for problem in problems), "problem": sentence}
@@ -57,7 +59,7 @@ def document(names: list[str], config: str | None) -> dict[str, Json]:
         "netrc": sink.path,
         "socket": paths.socket_file(),
         "delivery": delivery,
-        "indexes": [status.from_disk(index, _record(index, known, entries), now) for index in indexes],
+        "indexes": [_index(index, known, entries, now) for index in indexes],
     }
 
 
@@ -74,23 +76,11 @@ def chosen(settings: Settings, names: list[str]) -> tuple[Index, ...]:
     return tuple(known[name] for name in dict.fromkeys(names)) or settings.indexes
 
 
-def netrc_path(settings: Settings) -> str:
-    """Return the netrc that the daemon would write."""
-    return settings.netrc or os.path.expanduser("~/.netrc")
-
-
-def _record(index: Index, known: state.State, entries: Mapping[str, Entry]) -> Record | None:
-    """Return what is remembered of an index's token, if that very token still stands in its sink."""
-    entry = entries.get(index.target)
-    if entry is None:
-        return None
-    digest = hashlib.sha256(entry.password.reveal().encode()).hexdigest()
-    key = state.request_key(index.request)
-    for record in known.records:
-        if index.target in record.targets and (record.request_key, record.login, record.sha256) == (
-            key,
-            entry.login,
-            digest,
-        ):
-            return record
-    return None
+def _index(index: Index, known: state.State, entries: Mapping[str, Entry], now: datetime) -> Json:
+    """Return what is known about an index's token, if that very token is in its sink."""
+    key, entry = state.request_key(index.request), entries.get(index.target)
+    if entry is not None:
+        for record in known.records:
+            if record.request_key == key and index.target in record.targets and entry.digest == record.digest:
+                return status.from_disk(index, record, now, entry.login)
+    return status.from_disk(index, None, now)

@@ -11,6 +11,7 @@ import time
 from uvtokend import paths
 from uvtokend.cli import console
 from uvtokend.core import report
+from uvtokend.disk import files
 from uvtokend.errors import OK
 
 #: How many events are shown.
@@ -61,7 +62,7 @@ class _Tail:
 
     def read(self) -> list[bytes]:
         try:
-            with open(self._path, "rb") as file:
+            with open(files.open_regular(self._path, os.O_RDONLY), "rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
                 if inode == self._at[0]:
                     file.seek(self._at[1])
@@ -69,7 +70,7 @@ class _Tail:
                 whole = text.rfind(b"\n") + 1  # half a line is read again when it is whole
                 self._at = (inode, file.tell() - len(text) + whole)
                 return text[:whole].splitlines()
-        except FileNotFoundError:
+        except OSError:  # missing, or something that is not a log
             return []
 
 

@@ -1,148 +1,169 @@
-"""``uvtokend purge``: removes everything that we wrote. The netrc is then, to the byte, what it would be without us."""
+"""``uvtokend purge``: removes everything that uvtokend wrote, in every file that it ever wrote to."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from uvtokend import paths
-from uvtokend.cli import console, disk, stop
+from uvtokend.cli import console, stop
 from uvtokend.core.model import Settings
-from uvtokend.core.netrc import block
 from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
-from uvtokend.disk import backups
+from uvtokend.disk import backups, cleanup, configuration
 from uvtokend.disk.backups import Backup
-from uvtokend.disk.configuration import load
 from uvtokend.disk.locks import netrc_lock
-from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
-from uvtokend.disk.uv_store_sink import UvStoreSink
-from uvtokend.errors import OK, ConfigError, NotRunning, UvtokendError
+from uvtokend.errors import FAILED, OK, ConfigError, NotRunning, UvtokendError
+
+EXAMPLES = ("uvtokend purge", "uvtokend purge --yes")
+DETAILS = "Stops the daemon first. Your netrc is then, to the byte, what it would be without uvtokend."
 
 _STATE_FILES = ("state.json", "state.json.new", "events.jsonl", "events.jsonl.1", "daemon.log")
-
-
-EXAMPLES = ("uvtokend purge",)
-DETAILS = "Stops the daemon first. Your netrc is then, to the byte, what it would be without uvtokend."
+_QUESTION = "Stop the daemon and remove every entry, record and file that uvtokend wrote? [y/N] "
 
 
 def arguments(own: argparse.ArgumentParser) -> None:
-    """Add the arguments of this verb: none."""
+    """Add the arguments of this verb."""
+    own.add_argument("--yes", action="store_true", help="don't ask; without a terminal nothing is asked")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove everything that uvtokend wrote; see `purge`."""
+    """Remove everything that uvtokend wrote, after a question on a terminal; see `purge`."""
+    if not args.yes and sys.stdin.isatty() and not _agreed():
+        console.say("Nothing was removed.")
+        return FAILED
     return purge(args.config)
 
 
+def _agreed() -> bool:
+    sys.stderr.write(_QUESTION)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def purge(config: str | None) -> int:
-    """Stop the daemon and remove its entries and files.
+    """Stop the daemon, and remove its entries, records and files.
 
     Args:
-        config: Another configuration file; a broken one is no hindrance.
+        config: Another configuration file; a broken one does not matter.
 
     Raises:
-        UvtokendError: Something could not be removed; what remembers it is kept, so that purge can be run again.
+        UvtokendError: Something could not be removed. What remembers it is kept, so that purge can be run again.
     """
     with contextlib.suppress(NotRunning):
         stop.stop()
-    folder = Path(paths.state_folder())
-    paths.private_folder(str(folder))  # for the locks, should somebody have taken it away
-    known = Store(str(folder)).load()
-    kept = backups.newest_first()
+    directory = paths.state_folder()
+    paths.private_folder(directory)  # for the locks, even if somebody has removed it
     settings = _settings(config)
-    for path in _netrcs(known, kept, settings):
-        lock = netrc_lock(str(folder), path)
-        try:
-            _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path])
-        finally:
-            lock.release()
-    if os.path.exists(paths.uv_ledger_file()):
-        store = UvStoreSink(paths.uv_credentials_file(), str(folder))
-        store.deliver((), {})
-        store.close()
-    if _remove_chains(Path(paths.chains_folder())):
-        console.say("With it go the refresh tokens that came after your own, which are used up: make new token pairs.")
-    _remove_files(folder, Path(paths.socket_file()))
-    console.say("Everything that uvtokend wrote is removed; its configuration is yours and stays.")
+    known = Store(directory, len(settings.indexes)).load()
+    problems = [*_clean_netrcs(known, settings, directory), *_clean_stores(known, directory)]
+    if problems:
+        message = "\n".join([*(problem.message for problem in problems), "The rest of what uvtokend wrote is removed."])
+        raise UvtokendError(message, problems[0].hint)
+    try:
+        if _remove_chains(Path(paths.chains_folder())):
+            console.say("Removed the refresh tokens that replaced your own. Those are used up: create new token pairs.")
+        _remove_files(Path(directory), Path(paths.socket_file()))
+    except OSError as error:
+        message = f"{error.filename} could not be removed: {error.strerror}."
+        raise UvtokendError(message, f"rm -r {paths.quoted(str(error.filename))}") from error
+    console.say("Everything that uvtokend wrote is removed. Its configuration is yours and stays.")
     return OK
 
 
 def _settings(config: str | None) -> Settings:
-    """Return the configuration, or for a broken one what is in force without any."""
     try:
-        return load(config)
+        return configuration.load(config)
     except ConfigError:
-        return Settings("", netrc=os.path.abspath(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc")))
+        return configuration.defaults()
 
 
-def _netrcs(known: State, kept: Iterable[Backup], settings: Settings) -> list[str]:
-    """Return every netrc that we may have written, resolved."""
-    current = NetrcSink(disk.netrc_path(settings)).path
-    found = [known.netrc, *(backup.netrc for backup in kept), current]
-    return list(dict.fromkeys(path for path in found if path))
+def _clean_netrcs(known: State, settings: Settings, directory: str) -> list[UvtokendError]:
+    """Clean every netrc that we may have written, and return what went wrong."""
+    kept = backups.newest_first()
+    named = [settings.netrc, configuration.defaults().netrc]
+    found = [*known.netrcs, *(backup.netrc for backup in kept), *(os.path.realpath(path) for path in named)]
+    problems = []
+    for path in dict.fromkeys(found):
+        try:
+            _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path], directory)
+        except UvtokendError as error:
+            problems.append(error)
+    return problems
 
 
-def _clean_netrc(path: str, known: State, settings: Settings, kept: Iterable[Backup]) -> None:
-    """Take our entries out of one netrc, and put back what was taken over. One that we made and is empty goes."""
+def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Backup], directory: str) -> None:
+    """Take our entries out of one netrc, and put back what was taken over."""
 
-    def edit(text: bytes) -> bytes:
-        hosts = {index.host for index in settings.indexes}
-        if not known.netrc:  # the state is lost, so the block alone tells
-            hosts |= block.block_entries(text).keys()
-        ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == path else {})}
-        text = block.edit(text, [], ours).text
+    def restored(text: bytes) -> bytes:
         for backup in kept:
             text = _restored(text, backup)
         return text
 
-    sink = NetrcSink(path)
-    if known.netrc == path or kept or _marked(sink.read()):
-        sink.change(edit)
-    with contextlib.suppress(FileNotFoundError):
-        if known.netrc == path and known.created and os.path.getsize(path) == 0:
-            os.unlink(path)
+    exists = os.path.lexists(path)
+    if not (kept or (exists and (path in known.netrcs or cleanup.holds(path, known)))):
+        return
+    lock = netrc_lock(directory, path)
+    try:
+        hosts = {index.host for index in settings.indexes}
+        if cleanup.clean_netrc(path, known, hosts, restored):
+            console.say(f"Removed our entries from {path}.")
+    finally:
+        lock.release()
 
 
-def _marked(text: bytes) -> bool:
-    return block.BEGIN in text or block.END in text
+def _clean_stores(known: State, directory: str) -> list[UvtokendError]:
+    """Clean every credential store of uv's that we may have written, and return what went wrong."""
+    problems = []
+    for path in dict.fromkeys([*known.stores, paths.uv_credentials_file()]):
+        try:
+            if cleanup.clean_store(path, directory):
+                console.say(f"Removed our records from {path}.")
+        except UvtokendError as error:
+            problems.append(error)
+    return problems
 
 
 def _restored(text: bytes, backup: Backup) -> bytes:
-    """Return a netrc's text with what a backup holds put back."""
+    """Return the text of a netrc with the entries of a backup put back."""
     try:
         return restore(text, backup.text)
     except ValueError as error:
-        message = f"The backup {backup.file} is broken, so what it holds cannot be put back."
+        message = f"The backup {backup.file} is damaged, so the entries in it cannot be restored."
         raise UvtokendError(message, backups.set_aside(backup.file)) from error
 
 
-def _remove_chains(folder: Path) -> bool:
-    """Remove the chains of refresh tokens and tell whether there were any; a symlink is somebody else's folder."""
-    if folder.is_symlink() or not folder.is_dir():
+def _remove_chains(directory: Path) -> bool:
+    """Remove the chains of refresh tokens and tell whether there were any; a symlink is somebody else's directory."""
+    if directory.is_symlink() or not directory.is_dir():
         return False
-    files = [*folder.glob("*.json*")]
+    files = [*directory.glob("*.json*")]
     for file in files:
         file.unlink()
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        directory.rmdir()
     return bool(files)
 
 
-def _remove_files(folder: Path, socket: Path) -> None:
-    """Remove our files and then the folders, where nothing else stands in them."""
+def _remove_files(directory: Path, socket: Path) -> None:
+    """Remove our files, and then the directories if nothing else is in them.
+
+    Raises:
+        OSError: A file could not be removed.
+    """
     for name in _STATE_FILES:
-        (folder / name).unlink(missing_ok=True)
-    locks = [file for kind in ("netrc", "store", "config") for file in folder.glob(f"{kind}-*.lock")]
+        (directory / name).unlink(missing_ok=True)
+    locks = [file for kind in ("netrc", "store", "config") for file in directory.glob(f"{kind}-*.lock")]
     for file in [*backups.folder().glob("*.json"), *locks]:
         file.unlink(missing_ok=True)
     for file in (socket, Path(f"{socket}.lock")):
         with contextlib.suppress(NotADirectoryError):
             file.unlink(missing_ok=True)
-    for place in (backups.folder(), folder, *([socket.parent] if socket.parent.name == paths.APP else [])):
+    for place in (backups.folder(), directory, *([socket.parent] if socket.parent.name == paths.APP else [])):
         with contextlib.suppress(OSError):
             place.rmdir()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Set
 
 from uvtokend import paths
-from uvtokend.cli import client, console, disk
+from uvtokend.cli import client, console
 from uvtokend.core import clouds, state
 from uvtokend.core.config import edit
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.report import clean
 from uvtokend.core.urls import IndexUrl
-from uvtokend.disk import config_editor, configuration
+from uvtokend.disk import cleanup, config_editor, configuration
 from uvtokend.disk.locks import netrc_lock
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -109,7 +108,7 @@ def forget(settings: Settings, gone: Set[str]) -> None:
     """
     store = Store(paths.state_folder())
     known = store.load()
-    _clean_netrc(NetrcSink(disk.netrc_path(settings)), settings, known, gone)
+    _clean_netrc(NetrcSink(settings.netrc), settings, known, gone)
     _clean_uv_store(gone)
     left = state.without(known, gone)
     if left != known:
@@ -121,8 +120,7 @@ def forget(settings: Settings, gone: Set[str]) -> None:
 
 
 def _clean_netrc(sink: NetrcSink, settings: Settings, known: state.State, gone: Set[str]) -> None:
-    hosts = {*(index.host for index in settings.indexes), *gone}
-    ours: block.Ours = {**dict.fromkeys(hosts, ()), **(known.ours() if known.netrc == sink.path else {})}
+    ours = cleanup.ours(sink, known, {*(index.host for index in settings.indexes), *gone})
 
     def without(text: bytes) -> bytes:
         standing = block.block_entries(text, ours)
@@ -167,9 +165,9 @@ def _owner(config_file: str | None) -> Iterator[bool]:
 
 def _netrc(config_file: str | None) -> str:
     try:
-        return disk.netrc_path(configuration.load(config_file))
-    except ConfigError:  # it may be what is to be removed that is wrong
-        return os.path.abspath(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc"))
+        return configuration.load(config_file).netrc
+    except ConfigError:  # the index to remove may be what is wrong
+        return configuration.defaults().netrc
 
 
 def _await_daemon(gone: Set[str]) -> None:
@@ -191,7 +189,7 @@ def _await_daemon(gone: Set[str]) -> None:
 def _standing(path: str, gone: Set[str]) -> bool:
     """Tell whether a token or a record for one of the places is still there."""
     known = Store(paths.state_folder()).load()
-    entries = {**block.block_entries(NetrcSink(path).read(), known.ours()), **_uv_store().entries()}
+    entries = {**block.block_entries(NetrcSink(path).read(), known.ours(path)), **_uv_store().entries()}
     return bool(gone & entries.keys()) or state.without(known, gone) != known
 
 

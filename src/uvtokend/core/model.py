@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +36,23 @@ class Secret(str):
     def reveal(self) -> str:
         """Return the text itself, for a sink that is about to deliver it."""
         return str.__str__(self)
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of a text in hex."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def digest(login: str, sha256_of_token: str) -> str:
+    """Return what uvtokend remembers about an entry, instead of its login and token.
+
+    The login is part of it because a login may be a secret as well, such as the name code of a Nexus user token.
+
+    Args:
+        login: The user name.
+        sha256_of_token: In hex.
+    """
+    return sha256(f"{login}\0{sha256_of_token}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +192,7 @@ class Settings:
     """The whole configuration, checked and with its defaults filled in.
 
     Args:
+        netrc: An absolute path, not resolved.
         disabled: Indexes that are switched off, perhaps incomplete. Nothing is done for them, but their secrets are
             still theirs alone.
         notify: Whether to show a desktop notification when a sign-in is needed.
@@ -184,7 +203,7 @@ class Settings:
 
     file: str
     indexes: tuple[Index, ...] = ()
-    netrc: str | None = None
+    netrc: str = ""
     fetch_timeout: float = 60.0
     max_workers: int = 4
     ca_bundle: str | None = None
@@ -215,24 +234,33 @@ class Entry:
 
     @property
     def target(self) -> str:
-        """Where it stands in its sink."""
+        """Its key inside its sink."""
         return self.service or self.host
+
+    @property
+    def digest(self) -> str:
+        """What uvtokend remembers about it; see `digest`."""
+        return digest(self.login, sha256(self.password.reveal()))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the state file remembers of a delivered token: never the token itself.
+    """What the state file remembers about a delivered token: neither the token nor its login.
 
     Args:
-        request_key: Digest of the request, so that a changed configuration is fetched anew.
-        places: Where it was delivered to: hosts of the netrc, or services of uv's store.
-        sha256: Of the token, in hex: an entry that does not match is fetched anew.
+        request_key: Digest of the request, so that a changed configuration fetches a new token.
+        targets: Where it was delivered: hosts of the netrc, or URL prefixes in uv's store.
+        digest: Of the entry; see `digest`. An entry that does not match is fetched anew.
+        issued_at: Start of the token's life, UTC.
+        expires_at: End of its life, UTC; None where the issuer names none.
+        refresh_at: When it is due, UTC.
+        refresh_after: When the issuer wants to be asked again, UTC.
+        identity: Who the token is for, as far as the provider can tell.
     """
 
     request_key: str
     targets: tuple[str, ...]
-    login: str
-    sha256: str
+    digest: str
     issued_at: datetime
     expires_at: datetime | None
     refresh_at: datetime
@@ -273,4 +301,6 @@ __all__ = [
     "Settings",
     "Sink",
     "State",
+    "digest",
+    "sha256",
 ]

@@ -1,31 +1,44 @@
-"""The state file: what a restart needs to keep tokens that are still good. It never holds a token.
+"""The state file: what a restart needs to keep good tokens, and every file that may still hold something of ours.
 
-It is JSON of our own making, but it is read as if anybody had written it: what does not fit is forgotten, and a
-forgotten record costs one fetch, no more.
+1. It holds no token and no login, only digests (`uvtokend.core.model.digest`): a login may be a secret, too.
+2. A record describes a token as it was delivered. It is used again only while that very entry is in its sink.
+3. A digest counts as delivered from the moment its delivery begins, provided that the text read had no foreign entry
+   for the host. An entry that merely equals what we are about to deliver is foreign.
+4. A netrc or store is remembered until nothing of ours is left in it, whatever the configuration names meanwhile.
+5. The file is ours, but it is read as if anybody had written it. A damaged part is forgotten, which costs one fetch, no
+   more.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
 
-from uvtokend.core.model import Credential, Entry, Json, Record, Request, Sink
+from uvtokend.core.model import Credential, Entry, Json, Record, Request, Sink, digest, sha256
 
-VERSION = 1
-#: How many tokens of a host are remembered: with tokens of one hour, those of the last eight.
+VERSION = 2
+#: How many tokens of a host are remembered: with tokens of one hour, those of the last eight hours.
 KEPT = 16
+#: A recovered token is refreshed within this time, whatever its record says.
+LONGEST = timedelta(days=1)
+#: Years in which a recorded time can lie; farther away, arithmetic with it would overflow.
+_YEARS = range(1971, 9000)
+
+Recovered = dict[Request, tuple[Credential, datetime]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """The machine's last boot, by which two readings of a wall clock that was set in between can be compared.
+    """The machine's last boot: the reference that shows how far the wall clock was set between two readings.
 
     Args:
-        id: Another one after each boot; empty where the system tells none.
-        at: When it was, aware UTC, as the wall clock has it now.
+        id: Changes with each boot; empty where the system does not provide one.
+        at: The time of the boot, aware UTC, according to the wall clock now.
     """
 
     id: str
@@ -33,53 +46,57 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What the state file says.
+class Netrc:
+    """What is known about one netrc that we wrote.
 
     Args:
-        netrc: The netrc that the records speak of, resolved.
-        records: One for each token that stands, and then those of the last few that stood before: a program that read
-            the netrc a while ago may write them back.
-        created: We made that netrc, so `purge` may take an empty one away.
-        boot: On which wall clock the records' times are; None where that is not known.
+        config: The configuration file that named it; another configuration may use another netrc at the same time.
+        created: We created the file, so it is deleted once it is empty.
+        delivered: host -> digests of the entries that were delivered, latest first, at most `KEPT`. A program that read
+            the file earlier may write an older one back.
     """
 
-    netrc: str = ""
-    records: tuple[Record, ...] = ()
+    config: str = ""
     created: bool = False
+    delivered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The content of the state file.
+
+    Args:
+        records: One for each token that is delivered now.
+        netrcs: Resolved path -> what is known about every netrc that may hold something of ours.
+        stores: The paths of uv's credential stores that may hold a record of ours.
+        boot: The boot that the times of the records refer to; None where it is unknown.
+    """
+
+    records: tuple[Record, ...] = ()
+    netrcs: Mapping[str, Netrc] = field(default_factory=dict)
+    stores: tuple[str, ...] = ()
     boot: Boot | None = None
 
-    def ours(self) -> dict[str, set[tuple[str, str]]]:
-        """Return host -> login and SHA-256 of the tokens: how an entry of the netrc is known to be ours."""
-        known: dict[str, set[tuple[str, str]]] = {}
-        for record in self.records:
-            for host in record.targets if sink_of(record) == "netrc" else ():
-                known.setdefault(host, set()).add((record.login, record.sha256))
-        return known
+    def netrc(self, path: str) -> Netrc:
+        """Return what is known about a netrc, given by its resolved path."""
+        return self.netrcs.get(path) or Netrc()
 
+    def ours(self, path: str, hosts: Iterable[str] = ()) -> Mapping[str, tuple[str, ...]]:
+        """Return host -> digests: an entry outside our block is ours if and only if its digest is among them.
 
-def without(state: State, targets: Collection[str]) -> State:
-    """Return what is known when the entries for some places are gone."""
-    shrunk = [
-        replace(known, targets=tuple(target for target in known.targets if target not in targets))
-        for known in state.records
-    ]
-    return replace(state, records=tuple(known for known in shrunk if known.targets))
-
-
-def request_key(request: Request) -> str:
-    """Return a digest of a request: another profile or role is another token."""
-    text = json.dumps([request.provider, request.service, request.options, request.env])
-    return hashlib.sha256(text.encode()).hexdigest()
+        Args:
+            path: The netrc, resolved.
+            hosts: More hosts of ours; only inside our block does the host alone make an entry ours.
+        """
+        return {**dict.fromkeys(hosts, ()), **self.netrc(path).delivered}
 
 
 def record(request: Request, credential: Credential, refresh_at: datetime, targets: tuple[str, ...]) -> Record:
-    """Return what to remember of a token that was delivered to these places."""
+    """Return what to remember about a token that is delivered to these targets."""
     return Record(
         request_key=request_key(request),
         targets=targets,
-        login=credential.login,
-        sha256=hashlib.sha256(credential.password.reveal().encode()).hexdigest(),
+        digest=digest(credential.login, sha256(credential.password.reveal())),
         issued_at=credential.issued_at,
         expires_at=credential.expires_at,
         refresh_at=refresh_at,
@@ -88,54 +105,96 @@ def record(request: Request, credential: Credential, refresh_at: datetime, targe
     )
 
 
-def sink_of(known: Record) -> Sink:
-    """Return the sink that a record's token was delivered to: a service of uv's store is a URL."""
-    return "uv-store" if any("://" in target for target in known.targets) else "netrc"
+@lru_cache(4096)
+def request_key(request: Request) -> str:
+    """Return a digest of a request: another profile or role means another token."""
+    text = json.dumps([request.provider, request.service, request.options, request.env])
+    return sha256(text)
 
 
-def remember(new: Iterable[Record], former: Iterable[Record]) -> tuple[Record, ...]:
-    """Return the new records and the last few of the former ones, latest first, each token once."""
-    kept: dict[tuple[tuple[str, ...], str, str], Record] = {}
-    for known in (*new, *former):
-        same_places = sum(targets == known.targets for targets, _, _ in kept)
-        if same_places < KEPT:
-            kept.setdefault((known.targets, known.login, known.sha256), known)
-    return tuple(kept.values())
+# --------------------------------------------------------------------------------------------------------- changes
 
 
-def before_delivery(known: State, netrc: str, missing: bool, new: Iterable[Record], boot: Boot) -> State:
-    """Return what to remember while a delivery is under way: the old tokens and the new ones.
-
-    Args:
-        known: The state before.
-        netrc: The netrc, resolved.
-        missing: There is no such file yet, so we create it.
-        new: What the delivery writes.
-        boot: The boot, by the wall clock as it is now.
-    """
-    return State(netrc, remember(new, known.records), known.created or missing, boot)
-
-
-def after_delivery(
-    before: State, during: State, new: Iterable[Record], foreign: Collection[str], sink: Sink, targets: Collection[str]
+def began(
+    state: State, path: str, entries: Iterable[Entry], records: Iterable[Record], config: str, created: bool
 ) -> State:
-    """Return what to remember after a delivery: the tokens that it wrote and the last few before them.
+    """Return the state while entries are being written to a netrc: from now on they count as delivered.
 
     Args:
-        before: The state before the delivery.
-        during: The state while it was under way.
-        new: What it was to write.
-        foreign: Targets where it wrote nothing, because of a foreign entry.
-        sink: The sink.
-        targets: The targets of the configured indexes: what this sink held for others is gone now.
+        state: The state before.
+        path: The netrc, resolved.
+        entries: What is being written. The text that was read has no foreign entry for any of these hosts.
+        records: Their records. The former records stay until the new entries are known to be in place.
+        config: The configuration file that names the netrc.
+        created: The netrc does not exist yet.
     """
-    written = [known for known in new if not set(foreign).issuperset(known.targets)]
-    held = {target for known in before.records if sink_of(known) == sink for target in known.targets}
-    return replace(during, records=remember(written, without(before, held - set(targets)).records))
+    known = state.netrc(path)
+    delivered = dict(known.delivered)
+    for entry in entries:
+        latest = (entry.digest, *delivered.get(entry.host, ()))
+        delivered[entry.host] = tuple(dict.fromkeys(latest))[:KEPT]
+    netrcs = {**state.netrcs, path: Netrc(config, known.created or created, delivered)}
+    return replace(state, records=tuple(dict.fromkeys((*records, *state.records))), netrcs=netrcs)
+
+
+def began_store(state: State, path: str, records: Iterable[Record]) -> State:
+    """Return the state while records are being written to a credential store of uv's; see `began`."""
+    stores = tuple(dict.fromkeys((*state.stores, path)))
+    return replace(state, records=tuple(dict.fromkeys((*records, *state.records))), stores=stores)
+
+
+def with_records(state: State, records: Iterable[Record], sink: Sink) -> State:
+    """Return a state after a delivery.
+
+    Args:
+        state: The state before.
+        records: What is in the sink now.
+        sink: The sink; former records of it are forgotten.
+    """
+    return replace(
+        state, records=(*records, *_kept(state.records, lambda target: ("://" in target) != (sink == "uv-store")))
+    )
+
+
+def without(state: State, targets: Collection[str]) -> State:
+    """Return a state in which nothing is known about some targets, because our entries for them are gone."""
+    netrcs = {
+        path: replace(
+            known, delivered={host: digests for host, digests in known.delivered.items() if host not in targets}
+        )
+        for path, known in state.netrcs.items()
+    }
+    return replace(state, records=_kept(state.records, lambda target: target not in targets), netrcs=netrcs)
+
+
+def cleaned(state: State, path: str) -> State:
+    """Return a state that has forgotten a netrc or store, because nothing of ours is left in it."""
+    netrcs = {name: known for name, known in state.netrcs.items() if name != path}
+    return replace(state, netrcs=netrcs, stores=tuple(name for name in state.stores if name != path))
+
+
+def former(state: State, path: str, config: str) -> tuple[str, ...]:
+    """Return the netrcs that a configuration used before the one that it names now.
+
+    Args:
+        state: The state.
+        path: The netrc in use, resolved.
+        config: The configuration file.
+    """
+    return tuple(name for name, known in state.netrcs.items() if name != path and known.config in (config, ""))
+
+
+def _kept(records: Iterable[Record], keeps: Callable[[str], bool]) -> tuple[Record, ...]:
+    """Return the records with the targets that are kept; a record without a target is forgotten."""
+    shrunk = (replace(known, targets=tuple(filter(keeps, known.targets))) for known in records)
+    return tuple(known for known in shrunk if known.targets)
+
+
+# ---------------------------------------------------------------------------------------------------------- clocks
 
 
 def shifted(known: Record, shift: timedelta) -> Record:
-    """Return a record with its times moved, say from the daemon's clock to the wall clock."""
+    """Return a record with its times moved, for example from the daemon's clock to the wall clock."""
     return replace(
         known,
         issued_at=known.issued_at + shift,
@@ -146,7 +205,11 @@ def shifted(known: Record, shift: timedelta) -> Record:
 
 
 def on_clock(state: State, boot: Boot) -> State:
-    """Return a state with its times on the wall clock of now: a clock that was set meanwhile has killed no token.
+    """Return a state with its times on the wall clock as it is now.
+
+    If the wall clock moved while the machine stayed up, either somebody set it, and the tokens are as good as before,
+    or the machine was paused or restored from a snapshot, and they may have expired. Nobody can tell which, so the
+    entries stay and every token is due at once.
 
     Args:
         state: As it was written.
@@ -156,56 +219,67 @@ def on_clock(state: State, boot: Boot) -> State:
     shift = boot.at - before.at if before is not None and boot.id and before.id == boot.id else timedelta()
     if abs(shift) < timedelta(seconds=1):
         return state
-    return replace(state, records=tuple(shifted(known, shift) for known in state.records), boot=boot)
+    try:
+        moved = tuple(shifted(known, shift) for known in state.records)
+    except OverflowError:
+        moved = ()
+    return replace(state, records=tuple(replace(known, refresh_at=known.issued_at) for known in moved), boot=boot)
 
 
-def recover(state: State, entries: Mapping[str, Entry], requests: tuple[Request, ...], now: datetime) -> Recovered:
-    """Match the records with the entries that really stand in the netrc.
+# -------------------------------------------------------------------------------------------------------- recovery
+
+
+def recover(
+    records: Iterable[Record], entries: Mapping[str, Entry], requests: tuple[Request, ...], now: datetime
+) -> Recovered:
+    """Match the records with the entries that are really in the sinks.
 
     Args:
-        state: What the state file says.
-        entries: Our entries as they stand, by place.
+        records: From the state file.
+        entries: Our entries in all sinks, by target.
         requests: What the configuration asks for.
         now: Aware UTC.
 
     Returns:
-        For each request whose token still stands and lives: the credential and when it is due.
+        For each request whose token is in place and valid: the credential, and when it is due.
     """
     wanted = {request_key(request): request for request in requests}
     found: Recovered = {}
-    for known in state.records:
+    for known in records:
         request = wanted.get(known.request_key)
-        token = next(
-            (entries[target].password for target in known.targets if _matches(known, entries.get(target))), None
-        )
-        if request is None or token is None or (known.expires_at is not None and known.expires_at <= now):
+        entry = standing(known, entries)
+        if request is None or entry is None or (known.expires_at is not None and known.expires_at <= now):
             continue
         credential = Credential(
-            known.login, token, known.issued_at, known.expires_at, known.refresh_after, known.identity
+            entry.login, entry.password, known.issued_at, known.expires_at, known.refresh_after, known.identity
         )
-        # A record from the future (a clock that was wrong) must not put the refresh off.
-        due = now if known.issued_at > now else known.refresh_at
+        # A record from the future (the clock was wrong) must not put the refresh off.
+        due = now if known.issued_at > now else min(known.refresh_at, now + LONGEST)
         found[request] = (credential, due)
     return found
 
 
-Recovered = dict[Request, tuple[Credential, datetime]]
+def standing(known: Record, entries: Mapping[str, Entry]) -> Entry | None:
+    """Return the entry that a record describes, or None if it is in none of its targets.
+
+    Args:
+        known: The record.
+        entries: Our entries, by target.
+    """
+    found = (entries[target] for target in known.targets if target in entries)
+    return next((entry for entry in found if entry.digest == known.digest), None)
 
 
-def _matches(known: Record, entry: Entry | None) -> bool:
-    if entry is None or entry.login != known.login:
-        return False
-    return hashlib.sha256(entry.password.reveal().encode()).hexdigest() == known.sha256
+# ------------------------------------------------------------------------------------------------------------ JSON
 
 
 def encode(state: State) -> bytes:
     """Return the text of the state file."""
-    records: list[Json] = [
+    tokens: list[Json] = [
         {
             "request": known.request_key,
-            "places": list(known.targets),
-            "login": known.login,
-            "sha256": known.sha256,
+            "targets": list(known.targets),
+            "digest": known.digest,
             "issued_at": zulu(known.issued_at),
             "expires_at": zulu(known.expires_at),
             "refresh_at": zulu(known.refresh_at),
@@ -214,47 +288,125 @@ def encode(state: State) -> bytes:
         }
         for known in state.records
     ]
-    boot = None if state.boot is None else {"id": state.boot.id, "at": zulu(state.boot.at)}
-    document = {"version": VERSION, "netrc": state.netrc, "created": state.created, "boot": boot, "tokens": records}
+    netrcs: dict[str, Json] = {
+        path: {
+            "config": known.config,
+            "created": known.created,
+            "delivered": {host: list(digests) for host, digests in known.delivered.items()},
+        }
+        for path, known in state.netrcs.items()
+    }
+    boot: Json = None if state.boot is None else {"id": state.boot.id, "at": zulu(state.boot.at)}
+    document = {
+        "version": VERSION,
+        "boot": boot,
+        "netrcs": netrcs,
+        "stores": list(state.stores),
+        "tokens": tokens,
+    }
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def decode(text: bytes) -> State:
-    """Return what a state file says; whatever does not fit counts as not there."""
+    """Return the content of a state file of this version or of version 1, without its damaged parts."""
     try:
         document = json.loads(text)
-        if document["version"] != VERSION:
+        version = document["version"]
+        if version not in (1, VERSION):
             return State()
-        records = tuple(_record(raw) for raw in document["tokens"])
-        return State(str(document["netrc"]), records, bool(document["created"]), _boot(document["boot"]))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return _state(document) if version == VERSION else _version_1(document)
+    except _DAMAGED:
         return State()
 
 
-def _boot(raw: dict[str, str] | None) -> Boot | None:
-    at = parse_zulu(raw["at"]) if raw is not None else None
-    return None if raw is None or at is None else Boot(str(raw["id"]), at)
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
-def _record(raw: dict[str, str | None]) -> Record:
-    issued, refresh = parse_zulu(raw["issued_at"]), parse_zulu(raw["refresh_at"])
-    if issued is None or refresh is None:
-        raise ValueError(raw)
+def _state(document: dict[str, Any]) -> State:
+    netrcs = dict(_readable(document["netrcs"].items(), _netrc))
+    stores = tuple(_readable(document["stores"], _path))
+    return State(tuple(_readable(document["tokens"], _record)), netrcs, stores, _boot(document))
+
+
+def _version_1(document: dict[str, Any]) -> State:
+    """Read the first version: one netrc, login and SHA-256 of each token side by side, ``places`` for the targets."""
+    tokens = document["tokens"]
+    for raw in tokens:
+        raw["targets"], raw["digest"] = raw["places"], digest(raw["login"], raw["sha256"])
+    records = _readable(tokens, _record)
+    state = State(tuple(records), boot=_boot(document))
+    if not document["netrc"]:
+        return state
+    delivered: dict[str, tuple[str, ...]] = {}
+    for known in records:
+        for host in (target for target in known.targets if "://" not in target):
+            delivered[host] = (*delivered.get(host, ()), known.digest)[:KEPT]
+    return replace(state, netrcs={_path(document["netrc"]): Netrc("", bool(document["created"]), delivered)})
+
+
+def _readable(raws: Iterable[Any], parse: Callable[[Any], _T]) -> list[_T]:
+    """Return what can be read, and leave out the rest."""
+    found = []
+    for raw in raws:
+        try:
+            found.append(parse(raw))
+        except _DAMAGED:
+            continue
+    return found
+
+
+def _boot(document: dict[str, Any]) -> Boot | None:
+    found = _readable([document.get("boot")], lambda raw: Boot(_text(raw["id"]), _time(raw["at"])))
+    return found[0] if found else None
+
+
+def _netrc(item: tuple[str, dict[str, Any]]) -> tuple[str, Netrc]:
+    path, raw = item
+    delivered = {host: tuple(_text(one) for one in digests[:KEPT]) for host, digests in raw["delivered"].items()}
+    return _path(path), Netrc(_text(raw["config"]), bool(raw["created"]), delivered)
+
+
+def _record(raw: dict[str, Any]) -> Record:
     return Record(
-        request_key=str(raw["request"]),
-        targets=tuple(str(target) for target in raw["places"] or ()),
-        login=str(raw["login"]),
-        sha256=str(raw["sha256"]),
-        issued_at=issued,
-        expires_at=parse_zulu(raw["expires_at"]),
-        refresh_at=refresh,
-        refresh_after=parse_zulu(raw["refresh_after"]),
-        identity=None if raw["identity"] is None else str(raw["identity"]),
+        request_key=_text(raw["request"]),
+        targets=tuple(_text(target) for target in raw["targets"]),
+        digest=_text(raw["digest"]),
+        issued_at=_time(raw["issued_at"]),
+        expires_at=_time_or_none(raw["expires_at"]),
+        refresh_at=_time(raw["refresh_at"]),
+        refresh_after=_time_or_none(raw["refresh_after"]),
+        identity=None if raw["identity"] is None else _text(raw["identity"]),
     )
 
 
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise TypeError
+    return raw
+
+
+def _path(raw: object) -> str:
+    """Return a path that can be given to the system: absolute, without NUL, and encodable."""
+    path = _text(raw)
+    path.encode(errors="surrogateescape")
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError
+    return path
+
+
+def _time(raw: object) -> datetime:
+    time = _instant(_text(raw))
+    if time.year not in _YEARS:
+        raise ValueError
+    return time
+
+
+def _time_or_none(raw: object) -> datetime | None:
+    return None if raw is None else _time(raw)
+
+
 def zulu(time: datetime | None) -> str | None:
-    """Return a time as RFC 3339 in UTC with ``Z``, to the millisecond at most."""
+    """Return a time as RFC 3339 in UTC with ``Z``, with milliseconds if there are any."""
     if time is None:
         return None
     whole = time.astimezone(UTC)
@@ -265,11 +417,13 @@ def parse_zulu(text: object) -> datetime | None:
     """Return the aware UTC time that an RFC 3339 text names, or None for None.
 
     Raises:
-        ValueError: It is no time, or it has no zone.
+        ValueError: It is not a time, or it has no zone.
     """
-    if text is None:
-        return None
-    time = datetime.fromisoformat(str(text))
+    return None if text is None else _instant(str(text))
+
+
+def _instant(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(text)
     return time.astimezone(UTC)

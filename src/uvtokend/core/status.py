@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from uvtokend.core import policy
-from uvtokend.core.model import Credential, Index, Json, LastError, Record
+from uvtokend.core.model import Index, Json, LastError, Record
 from uvtokend.core.state import zulu
 from uvtokend.core.views import IndexView, Snapshot
 
@@ -29,7 +29,7 @@ def _index(view: IndexView, now: datetime, shift: timedelta) -> Json:
     promised = policy.min_life(credential, lease.refresh_at) if credential and lease.refresh_at else None
     return {
         **_known(index),
-        "username": _login(index, credential),
+        "username": _login(index, credential.login if credential else None),
         "identity": credential.identity if credential else None,
         "health": lease.health(now),
         "state": view.state,
@@ -45,20 +45,21 @@ def _index(view: IndexView, now: datetime, shift: timedelta) -> Json:
     }
 
 
-def from_disk(index: Index, record: Record | None, now: datetime) -> Json:
+def from_disk(index: Index, record: Record | None, now: datetime, login: str | None = None) -> Json:
     """Return one index as far as it is known while no daemon runs.
 
     Args:
         index: From the configuration.
-        record: From the state file, if the entry that it speaks of still stands.
+        record: From the state file, if the entry that it describes is still in its sink.
         now: The wall clock, aware UTC.
+        login: Of that entry.
     """
     end = record.expires_at if record else None
     alive = record is not None and (end is None or end > now)
     health = "none" if record is None else "expired" if not alive else "stale" if now >= record.refresh_at else "fresh"
     return {
         **_known(index),
-        "username": _login(index, record),
+        "username": _login(index, login),
         "identity": record.identity if record else None,
         "health": health,
         "state": "waiting",
@@ -73,8 +74,8 @@ def from_disk(index: Index, record: Record | None, now: datetime) -> Json:
     }
 
 
-def _login(index: Index, known: Credential | Record | None) -> Json:
-    return None if known is None else "****" if index.login_is_secret else known.login
+def _login(index: Index, login: str | None) -> Json:
+    return None if login is None else "****" if index.login_is_secret else login
 
 
 def _known(index: Index) -> dict[str, Json]:

@@ -4,26 +4,26 @@ uv takes the record of the same scheme, host and port whose path is the longest 
 long, it takes neither (uv crates/uv-auth/src/store.rs). So the store can tell two tenants on one host apart, which a
 netrc cannot.
 
-uv rewrites the file as a whole, so no mark in it would last. What is ours is told by a ledger beside it: service, user
-name and SHA-256 of the password, as we delivered them. All else is foreign and kept.
+uv rewrites the file as a whole, so a mark in it would not last. A ledger beside the file says which records are ours:
+each service with digests of the user names and passwords that we delivered. Every other record is foreign and kept.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from uvtokend.core.model import Entry, Json, Secret
+from uvtokend.core.model import Entry, Json, Secret, digest, sha256
 
 Key = tuple[str, str]
-#: (service, user name) -> the digests of what we may have put there.
-Ledger = Mapping[Key, frozenset[str]]
+#: service -> the digests (`uvtokend.core.model.digest`) of the records that we may have written for it.
+Ledger = Mapping[str, frozenset[str]]
 
 _PORTS = {"https": 443, "http": 80}
 _KEYS = {"service", "username", "scheme", "password", "token"}
@@ -47,6 +47,11 @@ class Stored:
     def key(self) -> Key:
         """What uv knows it by."""
         return self.service, self.username
+
+    @property
+    def digest(self) -> str:
+        """What the ledger remembers about it."""
+        return digest(self.username, sha256(self.secret.reveal()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def plan(stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls
         ledger: What we may have put there.
         urls: service -> the indexes that it is for.
     """
-    mine = [record for record in stored if _digest(record.secret) in ledger.get(record.key, ())]
+    mine = [record for record in stored if record.digest in ledger.get(record.service, ())]
     foreign = [record for record in stored if record not in mine]
     rivals = {}
     for entry in wanted:
@@ -219,36 +224,43 @@ def _key(entry: Entry) -> Key:
     return entry.service, entry.login
 
 
-def _digest(secret: Secret) -> str:
-    return hashlib.sha256(secret.reveal().encode()).hexdigest()
-
-
 # ---------------------------------------------------------------------------------------------------------- ledger
 
 
 def ledger_of(entries: Iterable[Entry], before: Ledger | None = None) -> Ledger:
-    """Return the ledger of these records, and of what another one says."""
+    """Return a ledger of some records, added to another one.
+
+    Args:
+        entries: Records that are about to be written, or are written.
+        before: The ledger to which they are added.
+    """
     ledger = dict(before or {})
     for entry in entries:
-        ledger[_key(entry)] = ledger.get(_key(entry), frozenset()) | {_digest(entry.password)}
+        ledger[entry.service] = ledger.get(entry.service, frozenset()) | {entry.digest}
     return ledger
 
 
 def encode_ledger(ledger: Ledger) -> bytes:
-    """Return the text of a ledger; it holds no secret."""
+    """Return the text of a ledger. It holds neither a secret nor a user name."""
     records: list[Json] = [
-        {"service": service, "username": username, "sha256": list[Json](sorted(digests))}
-        for (service, username), digests in sorted(ledger.items())
+        {"service": service, "digests": list[Json](sorted(digests))} for service, digests in sorted(ledger.items())
     ]
-    return json.dumps({"version": 1, "records": records}, indent=1).encode() + b"\n"
+    return json.dumps({"version": 2, "records": records}, indent=1).encode() + b"\n"
 
 
 def decode_ledger(text: bytes) -> Ledger:
-    """Return what a ledger says; one that is broken says nothing."""
+    """Return the content of a ledger of this version or of version 1; a damaged one is empty."""
+    ledger: dict[str, frozenset[str]] = {}
     try:
-        return {
-            (str(raw["service"]), str(raw["username"])): frozenset(map(str, raw["sha256"]))
-            for raw in json.loads(text)["records"]
-        }
+        document = json.loads(text)
+        for raw in document["records"]:
+            digests = raw["digests"] if document["version"] == 2 else _version_1(raw)
+            ledger[str(raw["service"])] = ledger.get(str(raw["service"]), frozenset()) | {str(one) for one in digests}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+    return ledger
+
+
+def _version_1(raw: dict[str, Any]) -> list[str]:
+    """Read a record of the first version, which held the user name in clear."""
+    return [digest(str(raw["username"]), str(one)) for one in raw["sha256"]]

@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from uvtokend import clock, paths
 from uvtokend.core import state
 from uvtokend.core.events import Deliver, DeliveryEnded, Report
-from uvtokend.core.model import Entry, Failure, Index, Record, Sink
-from uvtokend.core.netrc.block import block_entries
+from uvtokend.core.model import Entry, Failure, Index, Problem, Record, Sink
+from uvtokend.core.netrc.block import Ours, block_entries
 from uvtokend.core.state import State
+from uvtokend.disk import cleanup
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
-from uvtokend.errors import DeliveryFailed
+from uvtokend.errors import DeliveryFailed, UvtokendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,17 +40,14 @@ class Order:
         records: What to remember of the tokens in it, in wall-clock time.
         indexes: The configured indexes.
         roll: A dice roll in [0, 1), for the back-off.
+        config: The configuration file.
     """
 
     deliver: Deliver
     records: tuple[Record, ...]
     indexes: tuple[Index, ...]
     roll: float
-
-    @property
-    def targets(self) -> frozenset[str]:
-        """The targets of the configured indexes."""
-        return frozenset(index.target for index in self.indexes)
+    config: str
 
 
 class Deliveries:
@@ -73,6 +72,7 @@ class Deliveries:
         self._state = store.load()
         self._fingerprints: dict[Sink, object] = {}
         self._uv_store: UvStoreSink | None = None
+        self._unsaved: tuple[Problem, ...] = ()
 
     def check_writable(self) -> Failure | None:
         """Return why a delivery to the netrc could not write where it will write, or None."""
@@ -82,18 +82,18 @@ class Deliveries:
             return _failure(error)
         return None
 
-    def recovered(self, indexes: tuple[Index, ...]) -> tuple[State, dict[str, Entry]]:
-        """Return what the state file says, and our entries as they stand, by target.
+    def recovered(self, indexes: tuple[Index, ...]) -> tuple[tuple[Record, ...], dict[str, Entry]]:
+        """Return the records of the state file, and our entries as they stand, by target.
 
         Args:
             indexes: The configured indexes.
         """
         standing: dict[str, Entry] = {}
         with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery says what is wrong
-            standing |= block_entries(self.netrc.read(), self._state.ours())
+            standing |= block_entries(self.netrc.read(), self._state.ours(self.netrc.path))
         with contextlib.suppress(OSError, DeliveryFailed):
             standing |= self._store_sink().entries() if "uv-store" in self.sinks(indexes) else {}
-        return self._state, standing
+        return self._state.records, standing
 
     def sinks(self, indexes: tuple[Index, ...]) -> tuple[Sink, ...]:
         """Return the sinks that hold something of ours, or will.
@@ -124,19 +124,18 @@ class Deliveries:
     def _deliver(self, order: Order) -> DeliveryEnded:
         """Write a sink, between two writes of the state file.
 
-        Before it, the state knows the old tokens and the new ones; after it, the new ones and the last few before
-        them. So whenever we are killed, and whatever others write back, the entry that stands is known.
+        The first one names what is about to be written, the second what is in place. So whenever we are killed, and
+        whatever others write back, the entry that is in the sink is known.
         """
         action = order.deliver
         ended = partial(DeliveryEnded, action.wanted, order.roll, sink=action.sink)
-        path = self.netrc.path
         boot = clock.boot()
-        before = state.on_clock(self._state, boot)
-        during = state.before_delivery(before, path, not os.path.lexists(path), order.records, boot)
+        self._state = replace(state.on_clock(self._state, boot), boot=boot)
+        self._unsaved = ()
         try:
-            self._save(during)
-            result = self._write(order, during)
-            self._save(state.after_delivery(before, during, order.records, result.foreign, action.sink, order.targets))
+            result = self._write_store(order) if action.sink == "uv-store" else self._write_netrc(order)
+            written = [known for known in order.records if not result.foreign.issuperset(known.targets)]
+            self._save(state.with_records(self._state, written, action.sink))
         except DeliveryFailed as error:
             return ended(_failure(error))
         except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other
@@ -144,20 +143,51 @@ class Deliveries:
             return ended(Failure("transient", "unexpected", message))
         finally:
             self._fingerprints[action.sink] = self._fingerprint(action.sink)
-        return ended(None, result.foreign, result.problems, result.note, result.rival)
+        return ended(None, result.foreign, (*result.problems, *self._unsaved), result.note, result.rival)
 
-    def _write(self, order: Order, known: State) -> DeliveryResult:
-        action = order.deliver
-        if action.sink == "uv-store":
-            urls: dict[str, list[str]] = {}
-            for index in order.indexes:
-                urls.setdefault(index.service, []).append(index.url)
-            private = {index.service for index in order.indexes if index.login_is_secret}
-            return self._store_sink().deliver(action.wanted, urls, private)
-        # Within the block the host alone tells what is ours.
-        hosts: dict[str, set[tuple[str, str]]] = {index.host: set() for index in order.indexes}
+    def _write_store(self, order: Order) -> DeliveryResult:
+        urls: dict[str, list[str]] = {}
+        for index in order.indexes:
+            urls.setdefault(index.service, []).append(index.url)
+        private = {index.service for index in order.indexes if index.login_is_secret}
+        self._save(state.began_store(self._state, paths.uv_credentials_file(), order.records))
+        return self._store_sink().deliver(order.deliver.wanted, urls, private)
+
+    def _write_netrc(self, order: Order) -> DeliveryResult:
+        action, path = order.deliver, self.netrc.path
+        hosts = {index.host for index in order.indexes}
         shadowing = {index.host for index in order.indexes if index.sink == "uv-store"}
-        return self.netrc.deliver(action.wanted, hosts | known.ours(), action.left, action.yielding, shadowing)
+        ours = cleanup.ours(self.netrc, self._state, hosts)
+
+        def began(foreign: Collection[str]) -> State:
+            entries = [entry for entry in action.wanted if entry.host not in foreign]
+            return state.began(
+                self._state, path, entries, order.records, order.config, created=not os.path.lexists(path)
+            )
+
+        def begin(foreign: Collection[str]) -> Ours:
+            self._save(began(foreign))
+            return self._state.ours(path, ours)
+
+        result = self.netrc.deliver(action.wanted, ours, action.left, action.yielding, shadowing, begin)
+        self._state = state.without(began(result.foreign), self._state.ours(path).keys() - hosts)
+        return replace(result, problems=(*result.problems, *self._clean_former(path, order.config)))
+
+    def _clean_former(self, current: str, config: str) -> list[Problem]:
+        """Clean the files that were used before, and return a problem for each that still holds something of ours."""
+        problems = []
+        directory = paths.state_folder()
+        stores = [path for path in self._state.stores if path != paths.uv_credentials_file()]
+        for path in (*state.former(self._state, current, config), *stores):
+            try:
+                if path in stores:
+                    cleanup.clean_store(path, directory)
+                else:
+                    cleanup.clean_former(path, self._state, directory)
+                self._state = state.cleaned(self._state, path)
+            except UvtokendError as error:
+                problems.append(cleanup.problem(path, error.message, error.hint))
+        return problems
 
     def _fingerprint(self, sink: Sink) -> object:
         return self.netrc.fingerprint() if sink == "netrc" else self._store_sink().fingerprint()
@@ -176,8 +206,11 @@ class Deliveries:
         try:
             self._store.save(new)
         except OSError as error:
-            report = Report("warning", "state-file", (), f"The state file could not be written: {error.strerror}.")
-            self._loop.call_soon_threadsafe(self._report, report)
+            path = paths.state_file()
+            message = f"The state file could not be written: {error.strerror}."
+            hint = f"df -h {shlex.quote(os.path.dirname(path))}"
+            self._unsaved = (Problem(path, "the file", message, hint, fatal=False),)
+            self._loop.call_soon_threadsafe(self._report, Report("warning", "state-file", (), message, hint))
 
 
 def _failure(error: DeliveryFailed) -> Failure:

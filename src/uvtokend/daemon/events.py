@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json
 from uvtokend.core.state import zulu
+from uvtokend.disk import files
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _LIMIT = 512 * 1024
@@ -58,8 +59,7 @@ class EventLog:
         return lambda: self._listeners.discard(listener)
 
     def _append(self, line: bytes) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(self._path, flags, 0o600)
+        file = files.open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(file, line)
             full = os.fstat(file).st_size > _LIMIT

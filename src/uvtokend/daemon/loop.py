@@ -184,7 +184,7 @@ class Daemon:
 
     def _deliver(self, action: events.Deliver) -> None:
         records = tuple(self._records(action))
-        self._deliveries.begin(Order(action, records, self._settings.indexes, random.random()))
+        self._deliveries.begin(Order(action, records, self._settings.indexes, random.random(), self._settings.file))
 
     def _records(self, action: events.Deliver) -> Iterator[Record]:
         shift = self._clock.shift()

@@ -117,7 +117,7 @@ def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
     """Hold the netrc: its sink and the state folder."""
     folder = paths.state_folder()
     paths.private_folder(folder)
-    sink = NetrcSink(settings.netrc or os.path.expanduser("~/.netrc"))
+    sink = NetrcSink(settings.netrc)
     with _released(netrc_lock(folder, sink.path)):
         yield sink, folder
 

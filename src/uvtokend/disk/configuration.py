@@ -53,6 +53,15 @@ def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
     return replace(parse(sources, home, _environment(), system_ca, _unreadable), file=user)
 
 
+def defaults() -> Settings:
+    """Return the settings that apply without any configuration file.
+
+    Raises:
+        UsageError: There is no home directory.
+    """
+    return parse([], paths.home_folder(), _environment(), None)
+
+
 def read(path: str) -> bytes | None:
     """Return what a configuration file says, or None if it is not there.
 

@@ -54,18 +54,53 @@ def read_settled(path: str) -> Content | None:
         os.close(file)
 
 
-def read_all(file: int, path: str) -> bytes:
+def read(path: str, limit: int = LIMIT) -> bytes:
+    """Return the content of a regular file that only uvtokend writes. A pipe or device is never waited for.
+
+    Args:
+        path: The file; a symlink is not followed.
+        limit: In bytes.
+
+    Raises:
+        OSError: It is missing or cannot be read; ENOTSUP for a file that is not regular, EFBIG above the limit.
+    """
+    file = open_regular(path, os.O_RDONLY)
+    try:
+        return read_all(file, path, limit)
+    finally:
+        os.close(file)
+
+
+def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file without ever waiting for the other end of a pipe, and return its descriptor.
+
+    Args:
+        path: The file; a symlink is not followed.
+        flags: As for `os.open`.
+        mode: Of a new file.
+
+    Raises:
+        OSError: It cannot be opened; ENOTSUP or ENXIO for a file that is not regular.
+    """
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
+    return file
+
+
+def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:
     """Read an open file from its start.
 
     Raises:
-        OSError: EFBIG above `LIMIT`.
+        OSError: EFBIG above the limit, in bytes.
     """
     pieces: list[bytes] = []
     size = 0
     while piece := os.pread(file, 1 << 20, size):
         pieces.append(piece)
         size += len(piece)
-        if size > LIMIT:
+        if size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return b"".join(pieces)
 

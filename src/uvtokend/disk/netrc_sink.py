@@ -151,6 +151,7 @@ class NetrcSink:
         left: Sequence[Entry] | None = None,
         yielding: bool = False,
         shadowing: Collection[str] = (),
+        begin: Callable[[frozenset[str]], block.Ours] | None = None,
     ) -> DeliveryResult:
         """Let the netrc hold these entries and no other of ours.
 
@@ -160,12 +161,19 @@ class NetrcSink:
             left: What we left there; None where it is not known.
             yielding: Write nothing if what we left was changed.
             shadowing: Hosts of which any entry is told as foreign: uv takes it before its own store.
+            begin: Called right before the file is written, with the wanted hosts that have a foreign entry in the text
+                that was read. It returns what is ours from now on: the other wanted entries are, too.
 
         Raises:
             DeliveryFailed: It could not be written; it is as it was.
         """
         edits: list[block.Edit] = []
         rival = False
+
+        def before_write() -> None:
+            nonlocal ours
+            if begin is not None:
+                ours = begin(edits[0].foreign)
 
         def edit(text: bytes) -> bytes:
             nonlocal rival
@@ -175,7 +183,7 @@ class NetrcSink:
             edits[:] = [block.edit(text, wanted, ours, self._path, shadowing)]
             return edits[0].text
 
-        change = self.change(edit)
+        change = self.change(edit, before_write)
         return DeliveryResult(
             edits[0].foreign, edits[0].problems, IN_PLACE if change.in_place else None, change.changed, rival
         )
@@ -184,10 +192,14 @@ class NetrcSink:
         message = f"Another program changes our block in {self._path} again and again, so it is left alone."
         return DeliveryFailed("contested", message, "end that program (another uvtokend?), then: uvtokend refresh")
 
-    def change(self, edit: Callable[[bytes], bytes]) -> Change:
-        """Put a function of its text in the place of the text. The function is called anew when somebody is quicker.
+    def change(self, edit: Callable[[bytes], bytes], before_write: Callable[[], None] = lambda: None) -> Change:
+        """Replace the text by a function of it. The function is called again when another program is quicker.
 
-        A missing file counts as an empty one, and is not made only to be empty.
+        A missing file counts as an empty one, and is not created only to be empty.
+
+        Args:
+            edit: Returns the new text for the text that was read.
+            before_write: Called when the result of the last `edit` is about to be written.
 
         Raises:
             DeliveryFailed: It could not be written; it is as it was.
@@ -199,7 +211,7 @@ class NetrcSink:
             in_place = changed = overtaken = False
             for _ in range(TRIES):
                 try:
-                    change = _change(path, edit, kept)
+                    change = _change(path, edit, kept, before_write)
                 except _OvertakenError as error:
                     for each in error.kept:
                         kept, overtaken = _both(kept, each, edit), True
@@ -212,7 +224,7 @@ class NetrcSink:
         raise DeliveryFailed("busy", message, f"fuser -v {shlex.quote(path)}")
 
 
-def _change(path: str, edit: Callable[[bytes], bytes], kept: _Kept | None) -> Change:
+def _change(path: str, edit: Callable[[bytes], bytes], kept: _Kept | None, before_write: Callable[[], None]) -> Change:
     temporary = _temporary(path)
     old = files.read_settled(path)
     before = old.text if old else b""
@@ -224,6 +236,7 @@ def _change(path: str, edit: Callable[[bytes], bytes], kept: _Kept | None) -> Ch
         if old and block.BEGIN in new:
             _tighten(path, old.status)
         return Change(in_place=False, changed=False)
+    before_write()
     try:
         mode = _prepare(temporary, path, old, new)
         in_place = _put(temporary, path, old, new, mode)

@@ -7,19 +7,29 @@ import os
 from uvtokend import clock
 from uvtokend.core import state
 from uvtokend.core.state import State
+from uvtokend.disk import files
+
+#: The longest state file, in bytes: this much, and more for each configured index.
+_LIMIT = files.LIMIT
+_LIMIT_PER_INDEX = 16 * 1024
 
 
 class Store:
-    """Reads and writes ``state.json`` in the state folder."""
+    """Reads and writes ``state.json``.
 
-    def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, "state.json")
+    Args:
+        directory: The state directory.
+        indexes: How many indexes are configured: the file grows with them, and so does its limit.
+    """
+
+    def __init__(self, directory: str, indexes: int = 0) -> None:
+        self._path = os.path.join(directory, "state.json")
+        self._limit = _LIMIT + indexes * _LIMIT_PER_INDEX
 
     def load(self) -> State:
-        """Return what is known, on the wall clock of now; a file that is missing or broken knows nothing."""
+        """Return what is known, on the wall clock as it is now; a missing or damaged file knows nothing."""
         try:
-            with open(self._path, "rb") as file:
-                return state.on_clock(state.decode(file.read(1 << 20)), clock.boot())
+            return state.on_clock(state.decode(files.read(self._path, self._limit)), clock.boot())
         except OSError:
             return State()
 
@@ -27,15 +37,6 @@ class Store:
         """Replace the file.
 
         Raises:
-            OSError: It could not be written; the old one stands.
+            OSError: It could not be written; the old one is still there.
         """
-        temporary = f"{self._path}.new"
-        with open(temporary, "wb", opener=_private) as file:
-            file.write(state.encode(new))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        files.replace(self._path, state.encode(new))

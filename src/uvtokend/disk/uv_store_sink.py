@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from uvtokend import paths
 from uvtokend.core import fixes, uv_store
 from uvtokend.core.model import Entry, Problem
 from uvtokend.core.uv_store import Ledger, Plan, Stored
@@ -237,23 +238,17 @@ class UvStoreSink:
 
     def _ledger(self) -> Ledger:
         try:
-            with open(ledger_file(self._path), "rb") as file:
-                return uv_store.decode_ledger(file.read(files.LIMIT))
+            return uv_store.decode_ledger(files.read(paths.uv_ledger_file(self._path)))
         except OSError:
             return {}
 
     def _write_ledger(self, ledger: Ledger) -> None:
-        path = ledger_file(self._path)
+        path = paths.uv_ledger_file(self._path)
         if ledger:
             files.replace(path, uv_store.encode_ledger(ledger))
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-
-
-def ledger_file(path: str) -> str:
-    """Return the file that tells which records of a store are ours."""
-    return f"{path}.uvtokend"
 
 
 def _find_uv() -> tuple[str | None, str | None]:

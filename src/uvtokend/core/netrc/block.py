@@ -18,7 +18,6 @@ a program has rewritten the file without its comments, and may have read it befo
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +37,8 @@ LIMIT = 16 * 1024
 _BARE = re.compile(r"[A-Za-z0-9._~+/=:-]+")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\]")
 
-#: host -> the logins, with the SHA-256 of the password in hex, that we delivered lately.
-Ours: TypeAlias = Mapping[str, Collection[tuple[str, str]]]
+#: host -> the digests (`uvtokend.core.model.digest`) of the entries that we delivered lately.
+Ours: TypeAlias = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +177,13 @@ def _bare(text: bytes, ours: Ours) -> list[grammar.Entry]:
     """Return the entries in foreign text that are what we delivered lately."""
     if not any(host.encode(errors="replace") in text for host in ours):
         return []
-    return [
-        entry
-        for entry in scan(text).entries
-        if not entry.account
-        and (entry.login.decode(errors="replace"), hashlib.sha256(entry.password).hexdigest())
-        in ours.get(entry.name.decode(errors="replace"), ())
-    ]
+    return [found for found in scan(text).entries if not found.account and _delivered(found, ours)]
+
+
+def _delivered(found: grammar.Entry, ours: Ours) -> bool:
+    known = ours.get(found.name.decode(errors="replace"))
+    entry = _entry(found) if known else None
+    return entry is not None and entry.digest in (known or ())
 
 
 def _written(line: bytes, hosts: Collection[str] | None) -> Entry | None:

@@ -1,0 +1,211 @@
+"""What is ours in a netrc: never a user's own entry, and every entry of ours wherever it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uvtokend.core.netrc.block import BEGIN, END
+from uvtokend.sandbox.machine import Machine
+
+OWN = b"machine a.example login me password hunter2\nmachine ftp.example login me password mine\n"
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine whose index takes login and password from the environment."""
+    made = Machine(tmp_path_factory.mktemp("m"))
+    made.environment["PASSWORD"] = "hunter2"
+    del made.environment["NETRC"]
+    configure(made)
+    yield made
+    made.stop()
+
+
+def configure(machine: Machine, *hosts: str, netrc: str = "~/.netrc", username: str = '"me"') -> None:
+    """Write a configuration with static indexes."""
+    tables = [
+        f'[[index]]\nname = "{host[0]}"\nurl = "https://{host}/simple/"\nprovider = "static"\nusername = {username}\n'
+        'password = { env = "PASSWORD" }\n'
+        for host in hosts or ("a.example",)
+    ]
+    machine.write(f'[daemon]\nnetrc = "{netrc}"\n', *tables)
+
+
+def block(*hosts: str) -> bytes:
+    """Return our block."""
+    return b"".join([BEGIN, b"\n", *(f"machine {h} login me password hunter2\n".encode() for h in hosts), END, b"\n"])
+
+
+def test_an_own_entry_with_the_same_login_and_password_is_foreign(machine: Machine) -> None:
+    """The natural migration from a netrc of one's own: the line stays to the byte, and adopt is the fix."""
+    machine.netrc.write_bytes(OWN)
+    done = machine.uvtokend("once")
+    assert done.returncode == 1
+    assert "uvtokend adopt a" in done.stdout
+    assert machine.netrc.read_bytes() == OWN
+    assert machine.uvtokend("once").returncode == 1
+    assert machine.netrc.read_bytes() == OWN
+    assert machine.uvtokend("adopt", "a").returncode == 0
+    assert machine.uvtokend("once").returncode == 0
+    assert machine.netrc.read_bytes() == block("a.example") + OWN.splitlines(keepends=True)[1]
+    assert machine.uvtokend("purge").returncode == 0
+    assert machine.netrc.read_bytes() == OWN
+
+
+def test_an_entry_that_was_delivered_is_taken_back(machine: Machine) -> None:
+    """A program that rewrites the netrc without its comments leaves our entry bare, and it is still ours."""
+    machine.netrc.write_bytes(OWN.splitlines(keepends=True)[1])
+    assert machine.uvtokend("once").returncode == 0
+    machine.netrc.write_bytes(OWN)
+    assert machine.uvtokend("once").returncode == 0
+    assert machine.netrc.read_bytes() == block("a.example") + OWN.splitlines(keepends=True)[1]
+    assert machine.uvtokend("purge").returncode == 0
+    assert machine.netrc.read_bytes() == OWN.splitlines(keepends=True)[1]
+
+
+def test_an_entry_of_a_removed_index_is_foreign_again(machine: Machine) -> None:
+    """Once our entry is gone, one that the user writes with the same values is the user's own."""
+    configure(machine, "a.example", "b.example")
+    assert machine.uvtokend("once").returncode == 0
+    configure(machine, "b.example")
+    assert machine.uvtokend("once").returncode == 0
+    own = OWN + machine.netrc.read_bytes()
+    machine.netrc.write_bytes(own)
+    configure(machine, "a.example", "b.example")
+    assert machine.uvtokend("once").returncode == 1
+    assert OWN in machine.netrc.read_bytes()
+
+
+def test_a_lost_state_and_a_removed_index_leave_nothing(machine: Machine) -> None:
+    """Where nothing is remembered about the netrc, the block alone says what is ours."""
+    configure(machine, "a.example", "b.example")
+    machine.netrc.write_bytes(OWN.splitlines(keepends=True)[1])
+    assert machine.uvtokend("once").returncode == 0
+    assert machine.netrc.read_bytes() == block("a.example", "b.example") + OWN.splitlines(keepends=True)[1]
+    (machine.state / "state.json").unlink()
+    configure(machine, "b.example")
+    assert machine.uvtokend("once").returncode == 0
+    assert machine.netrc.read_bytes() == block("b.example") + OWN.splitlines(keepends=True)[1]
+
+
+def test_moving_the_netrc_cleans_the_former_one(machine: Machine) -> None:
+    """At the first delivery to the new one; a file that we created is deleted, what is foreign stays."""
+    other = machine.home / "other"
+    for before, after in ((b"", None), (OWN[44:], OWN[44:])):
+        machine.netrc.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+        if before:
+            machine.netrc.write_bytes(before)
+        configure(machine)
+        assert machine.uvtokend("once").returncode == 0
+        configure(machine, netrc=str(other))
+        assert machine.uvtokend("once").returncode == 0
+        assert block("a.example") in other.read_bytes()
+        assert (machine.netrc.read_bytes() if machine.netrc.exists() else None) == after
+        assert machine.uvtokend("purge").returncode == 0
+
+
+def test_a_former_netrc_that_cannot_be_cleaned_is_named(machine: Machine) -> None:
+    """The status names it until it is clean, and purge visits it and says which files it cleaned."""
+    assert machine.uvtokend("once").returncode == 0
+    (machine.home / "..netrc.uvtokend").mkdir()
+    configure(machine, netrc="~/other")
+    done = machine.uvtokend("once")
+    assert done.returncode == 0
+    assert str(machine.netrc) in status(machine)["delivery"]["problem"]
+    assert machine.uvtokend("purge").returncode == 1
+    (machine.home / "..netrc.uvtokend").rmdir()
+    done = machine.uvtokend("purge")
+    assert (done.returncode, f"Removed our entries from {machine.netrc}." in done.stderr) == (0, True)
+    assert not machine.netrc.exists()
+    assert not (machine.home / "other").exists()
+    assert not machine.state.exists()
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(machine.uvtokend("status", "--json").stdout)
+    return document
+
+
+def test_a_secret_user_name_is_in_no_file_but_the_sinks(machine: Machine) -> None:
+    """A name code of Nexus is kept like a password: neither the state file nor the ledger holds it in clear."""
+    machine.environment["NAME"] = "name-code"
+    configure(machine, username='{ env = "NAME" }')
+    machine.config.write_text(machine.config.read_text().replace('"static"', '"nexus"'))
+    assert machine.uvtokend("once").returncode == 0
+    assert b"name-code" in machine.netrc.read_bytes()
+    machine.config.write_text(machine.config.read_text() + 'sink = "uv-store"\n')
+    assert machine.uvtokend("once").returncode == 0
+    store = machine.home / ".local/share/uv/credentials"
+    found = {path.name for path in [*machine.home.rglob("*")] if path.is_file() and b"name-code" in path.read_bytes()}
+    assert found == {"credentials.toml"}
+    assert {path.name for path in store.iterdir()} >= {"credentials.toml", "credentials.toml.uvtokend"}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_hostile_state_file_costs_one_fetch(machine: Machine, version: int) -> None:
+    """The year 9999 after another boot's clock stops no command."""
+    assert machine.uvtokend("once").returncode == 0
+    file = machine.state / "state.json"
+    document = json.loads(file.read_text())
+    document["boot"]["at"] = "2000-01-01T00:00:00Z"
+    for record in document["tokens"]:
+        record |= {"issued_at": "9999-12-31T23:59:59Z", "places": record["targets"], "login": "me", "sha256": "x"}
+        record |= {"expires_at": "9999-12-31T23:59:59Z", "refresh_at": "8999-12-31T23:59:59Z"}
+    document |= {"version": version, "netrc": str(machine.netrc), "created": True}
+    file.write_text(json.dumps(document))
+    assert machine.uvtokend("status").returncode == 3
+    assert machine.uvtokend("once").returncode == 0
+    file.write_text(json.dumps(document))
+    assert machine.uvtokend("purge").returncode == 0
+    assert not machine.netrc.exists()
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.json.new", "events.jsonl"])
+def test_a_pipe_in_the_state_directory_hangs_nothing(machine: Machine, name: str) -> None:
+    """`once`, `status`, `log` and `purge` end, and the token is delivered."""
+    machine.state.mkdir(mode=0o700, parents=True)
+    machine.state.parent.chmod(0o700)
+    os.mkfifo(machine.state / name)
+    assert machine.uvtokend("once").returncode == 0
+    assert machine.uvtokend("status").returncode == 3
+    assert machine.uvtokend("log").returncode == 0
+    assert machine.uvtokend("purge").returncode == 0
+    assert not machine.state.exists()
+
+
+def test_other_configurations_keep_their_netrc(machine: Machine) -> None:
+    """Two configurations may name two netrcs and be used in turn: neither cleans the other's; purge cleans both."""
+    other = machine.home / "other.toml"
+    configure(machine, netrc="~/second")
+    other.write_bytes(machine.config.read_bytes())
+    other.chmod(0o600)
+    configure(machine)
+    for _ in range(2):
+        assert machine.uvtokend("once").returncode == 0
+        assert machine.uvtokend("--config", str(other), "once").returncode == 0
+    files = [machine.netrc, machine.home / "second"]
+    assert [file.read_bytes() for file in files] == [block("a.example")] * 2
+    assert machine.uvtokend("purge").returncode == 0
+    assert not any(file.exists() for file in files)
+
+
+def test_the_store_used_before_is_cleaned(machine: Machine, tmp_path: Path) -> None:
+    """Where uv's directory of credentials moved, the next delivery cleans the former store."""
+    machine.config.write_text(machine.config.read_text() + 'sink = "uv-store"\n')
+    former = machine.home / ".local/share/uv/credentials/credentials.toml"
+    assert machine.uvtokend("once").returncode == 0
+    assert b"hunter2" in former.read_bytes()
+    machine.environment["UV_CREDENTIALS_DIR"] = str(tmp_path / "uv")
+    (tmp_path / "uv").mkdir(mode=0o700)
+    assert machine.uvtokend("once").returncode == 0
+    assert b"hunter2" in (tmp_path / "uv/credentials.toml").read_bytes()
+    with contextlib.suppress(FileNotFoundError):
+        assert b"hunter2" not in former.read_bytes()

@@ -1,0 +1,96 @@
+"""The state file on disk: nothing in its place can hang or stop a command, and its size follows the configuration."""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from uvtokend.core import state
+from uvtokend.core.model import Credential, Entry, Request, Secret
+from uvtokend.core.state import State
+from uvtokend.disk import files, state_file
+from uvtokend.disk.state_file import Store
+
+NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
+
+
+def full(leases: int) -> State:
+    """Return the state after a day of many leases."""
+    known = State()
+    entries = [Entry(f"host-{number}.example", "me", Secret("x")) for number in range(leases)]
+    for day in range(state.KEPT):
+        tokens = [Entry(entry.host, "me", Secret(f"{day}")) for entry in entries]
+        known = state.began(known, "/home/me/.netrc", tokens, [], "/c", created=False)
+    records = [
+        state.record(
+            Request("static", entry.host),
+            Credential("me", Secret("x"), NOW, NOW + timedelta(hours=1)),
+            NOW,
+            (entry.host,),
+        )
+        for entry in entries
+    ]
+    return state.with_records(known, records, "netrc")
+
+
+@pytest.mark.parametrize("leases", [150, 2000])
+def test_any_number_of_leases_is_remembered(tmp_path: Path, leases: int) -> None:
+    """The whole state is read back, mode 0600, also where it is longer than a megabyte."""
+    known = full(leases)
+    store = Store(str(tmp_path), leases)
+    store.save(known)
+    assert store.load() == known
+    status = (tmp_path / "state.json").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_size > (1 << 20 if leases > 500 else 0)
+
+
+def test_a_file_beyond_reason_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as missing; the limit grows with the number of configured indexes."""
+    monkeypatch.setattr(state_file, "_LIMIT", 1 << 10)
+    known = full(20)
+    Store(str(tmp_path)).save(known)
+    assert Store(str(tmp_path)).load() == State()
+    assert Store(str(tmp_path), 20).load() == known
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "symlink", "missing", "device"])
+def test_what_is_not_a_file_is_never_waited_for(tmp_path: Path, kind: str) -> None:
+    """A pipe in its place counts as a missing file, and is replaced where that is possible."""
+    path = tmp_path / "state.json"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+            os.mkfifo(tmp_path / "state.json.new")
+        case "directory":
+            path.mkdir()
+        case "symlink":
+            path.symlink_to(tmp_path / "other")
+        case "device":
+            path.symlink_to("/dev/zero")
+    store = Store(str(tmp_path))
+    assert store.load() == State()
+    if kind == "directory":
+        with pytest.raises(OSError, match="directory"):
+            store.save(full(1))
+        return
+    store.save(full(1))
+    assert store.load() == full(1)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
+def test_a_pipe_is_not_opened(tmp_path: Path, flags: int) -> None:
+    """Neither for reading nor for writing, with or without somebody at its other end."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=r"supported|device"):
+        files.open_regular(str(path), flags)
+    other = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    with pytest.raises(OSError, match="supported"):
+        files.open_regular(str(path), flags)
+    os.close(other)
