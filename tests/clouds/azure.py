@@ -163,6 +163,10 @@ class AzureCloud(Issuer[Endpoint]):
         """Tell whether Azure DevOps accepts a token: it is valid, and not for another resource."""
         return self.valid(token) and token not in self._elsewhere
 
+    def devices(self) -> list[str]:
+        """Return the device codes that wait for a person."""
+        return [device for device, name in self._devices.items() if name is None]
+
     def approve(self, device_code: str, name: str = PERSON) -> None:
         """Sign a person in on a device, as the page of the verification URL does."""
         self._devices[device_code] = name
@@ -245,7 +249,7 @@ class AzureCloud(Issuer[Endpoint]):
         page = "https://login.microsoft.com/device"
         message = f"To sign in, use a web browser to open the page {page} and enter the code {code} to authenticate."
         told = {"user_code": code, "device_code": device, "verification_uri": page, "message": message}
-        return Answer.json({**told, "expires_in": 900, "interval": 0})  # really 5 s
+        return Answer.json({**told, "expires_in": 900, "interval": 5})
 
     def _device_granted(self, form: dict[str, str]) -> Answer:
         # Errors: RFC 8628 3.5, and the numbers on the same page.

@@ -43,6 +43,7 @@ class JFrog:
         url: The platform's base URL.
         passwords: User -> password.
         subjects: OIDC token -> the user to whom an identity mapping leads; all of the integration ``ci``.
+        projects: OIDC token -> the project that the exchange must name, if its mapping is one of a project.
         refreshed: How many refresh tokens were used up.
         wants_proof: A refresh needs a living access token of the same user ("Refresh Token" of JFrog's REST API).
         grace: Seconds for which an expired one still does (same page, ``refresh-expiry``).
@@ -60,6 +61,7 @@ class JFrog:
         self.fault = fault
         self.passwords: dict[str, str] = {}
         self.subjects: dict[str, str] = {}
+        self.projects: dict[str, str] = {}
         self.refreshed = 0
         self.wants_proof = True
         self.grace = 0.0
@@ -169,7 +171,9 @@ class JFrog:
         if asked.get("provider_name") != "ci":
             return access_error(404, "NOT_FOUND", "Provider not found")
         user = self.subjects.get(str(asked.get("subject_token")))
-        if user is None:
+        if user is None or asked.get("project_key") != self.projects.get(
+            str(asked["subject_token"]), asked.get("project_key")
+        ):
             return access_error(401, "UNAUTHORIZED", "No identity mapping")
         with self._lock:
             access = self._issue(user)

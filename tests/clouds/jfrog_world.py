@@ -49,6 +49,12 @@ class World:
             self.options["access-token"] = self.keep("access", access)
         return refresh
 
+    def jf(self, document: object) -> None:
+        """Write the configuration file of jf."""
+        folder = self.home / ".jfrog"
+        folder.mkdir(exist_ok=True)
+        (folder / "jfrog-cli.conf.v6").write_text(json.dumps(document))
+
     @property
     def request(self) -> Request:
         return Request("jfrog-artifactory", self.service, tuple(sorted(self.options.items())))
@@ -91,7 +97,7 @@ def outcome(worker: subprocess.Popen[bytes]) -> Credential | Failure:
 def loopback_world(home: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
     """Make a world in `home`, and an environment that knows nothing else: no proxy, no netrc."""
     for name in list(os.environ):
-        if any(word in name.upper() for word in ("PROXY", "CA_BUNDLE", "SSL_CERT")):
+        if any(word in name.upper() for word in ("PROXY", "CA_BUNDLE", "SSL_CERT", "JFROG_")):
             patch.delenv(name)
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "NETRC": os.devnull}.items():
         patch.setenv(name, str(value))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,8 @@ import pytest
 from clouds import jfrog as fake
 from clouds.jfrog_world import CANARY, World, loopback_world, outcome
 from clouds.tls import TlsProxy
-from uvtokend.core.model import Credential, Failure
+from support.waiting import until
+from uvtokend.core.model import Credential, Failure, Secret
 from uvtokend.providers import worker
 from uvtokend.providers.jfrog import refresh_chain, transport
 from uvtokend.sandbox.web import Answer, Call, Server
@@ -72,6 +75,24 @@ def named(*steps: Setting) -> Setting:
     return run
 
 
+def jf(world: World, **members: object) -> None:
+    """Sign jf in to the platform: the members of a server in its configuration file (jfrog-cli-core ``config.go``)."""
+    server = {"serverId": "acme", "url": f"{world.platform.url}/", "isDefault": True, **members}
+    other = {"serverId": "other", "url": "https://other.example/", "accessToken": CANARY}
+    world.jf({"servers": [other, server], "version": "6"})
+    world.options = {"source": "jf"}
+
+
+def jf_token(world: World) -> None:
+    access, refresh = world.platform.pair()
+    jf(world, user="person", accessToken=access, refreshToken=refresh)
+
+
+def jf_password(world: World) -> None:
+    world.platform.passwords["person"] = "pass word"
+    jf(world, user="person", password="pass word")
+
+
 #: What is set up, the login, the identity, and whether the end is known.
 WAYS: dict[str, tuple[Setting, str, str | None, bool]] = {
     "password": (password, "person", "person", False),
@@ -82,6 +103,8 @@ WAYS: dict[str, tuple[Setting, str, str | None, bool]] = {
     "refresh token": (refresh, "person", "person", True),
     "refresh token, named": (named(refresh), "person", "person", True),
     "OIDC": (oidc, "robot", "robot", True),
+    "jf, token": (jf_token, "person", "person", True),
+    "jf, password": (jf_password, "person", "person", False),
 }
 
 
@@ -129,9 +152,9 @@ def test_the_user_of_a_token(world: World, subject: Any, login: str, identity: s
     assert (found.login, found.identity, found.expires_at) == (login, identity, None)
 
 
-@pytest.mark.parametrize("odd", ["x", "x.y.z", "e30.e30.x", "e30.WzFd.x", "e30.eyJleHAiOiAxZTk5fQ.x", "e30._w.x"])
+@pytest.mark.parametrize("odd", ["x", "x.y.z", "e30.e30.x", "e30.WzFd.x", "e30._w.x"])
 def test_a_token_that_tells_nothing(world: World, odd: str) -> None:
-    """What is no JWT, or has no usable end, is a token without a known end."""
+    """A token that is not a JWT, or a JWT without an end, is a token without a known end."""
     world.options = {"access-token": world.keep("access", odd)}
     assert (world.fetch().expires_at, world.fetch().login) == (None, "")
 
@@ -191,17 +214,112 @@ def test_the_end_of_a_new_token(
         assert abs(found.expires_at - datetime.now(UTC) - HOUR) < timedelta(seconds=60)
 
 
-@pytest.mark.parametrize(
-    ("told", "hours"), [(0, 1), (-5, 1), ("soon", 1), (True, 1), (1800, 0.5), (7200, 1), (1e99, 1)]
-)
-def test_an_odd_or_earlier_expires_in(world: World, told: Any, hours: float) -> None:
-    """The earlier of the two ends counts, and what is no life is not counted."""
+@pytest.mark.parametrize(("told", "hours"), [(None, 1), (0, 1), (1800, 0.5), ("1800", 0.5), (7200, 1)])
+def test_an_earlier_expires_in(world: World, told: Any, hours: float) -> None:
+    """The earlier of the two ends counts; 0 means that the token has no end of its own (jfrog-client-go)."""
     oidc(world)
     token = fake.jwt("robot", time.time(), time.time() + 3600)
     world.platform.fault = lambda _: Answer.json({"access_token": token, "expires_in": told})
     found = world.fetch()
     assert found.expires_at is not None
     assert abs(found.expires_at - datetime.now(UTC) - hours * HOUR) < timedelta(seconds=60)
+
+
+#: Ends of life that are none, and what the fetch says.
+NO_ENDS = [
+    (-5, "expired-on-arrival"),
+    (float("nan"), "bad-answer"),
+    (float("inf"), "bad-answer"),
+    (1e30, "bad-answer"),
+    (10**400, "bad-answer"),
+    ("soon", "bad-answer"),
+    (True, "bad-answer"),
+    ([], "bad-answer"),
+]
+
+
+@pytest.mark.parametrize(("told", "reason"), NO_ENDS, ids=str)
+def test_an_end_that_is_none_is_not_no_end(world: World, told: Any, reason: str) -> None:
+    """A token whose end of life is nonsense is refused: taken for one without end, it would be delivered for ever."""
+    oidc(world)
+    world.platform.fault = lambda _: Answer.json({"access_token": fake.reference(), "expires_in": told})
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("transient", reason)
+
+
+@pytest.mark.parametrize("told", [-5, 5, float("nan"), 1e30, "soon"], ids=str)
+def test_a_jwt_whose_end_is_none(world: World, told: Any) -> None:
+    """The same for the end that a token names itself, in the configuration or in a response: 5 is in 1970."""
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "x", "exp": told}).encode()).decode().rstrip("=")
+    token = f"e30.{claims}.x"
+    world.options = {"access-token": world.keep("access", token)}
+    assert world.failure().reason in {"expired", "bad-answer"}
+    oidc(world)
+    world.platform.fault = lambda _: Answer.json({"access_token": token})
+    assert world.failure().reason in {"expired-on-arrival", "bad-answer"}
+
+
+@pytest.mark.parametrize(("told", "reason"), NO_ENDS, ids=str)
+def test_a_nonsense_end_loses_no_chain(world: World, told: Any, reason: str) -> None:
+    """The old refresh token is used up, so the new one is stored, whatever else is wrong with the response."""
+    world.plant()
+    world.fetch()
+    site = world.platform.server.site
+
+    def damaged(call: Call) -> Answer:
+        body = json.loads(site(call).body)
+        return Answer.json({**body, "expires_in": told})
+
+    world.platform.server.site = damaged
+    assert world.failure().reason == reason
+    world.platform.server.site = site
+    assert world.platform.alive(world.link()["refresh_token"])
+    assert world.platform.valid("person", world.fetch().password.reveal())
+
+
+# ----------------------------------------------------------------------------------------------- OIDC, and jf's sign-in
+
+
+def test_an_exchange_can_be_narrowed(world: World) -> None:
+    """project-key and identity-mapping go into the exchange as jfrog-client-go sends them, and only if written."""
+    oidc(world)
+    world.fetch()
+    world.options |= {"project-key": "web", "identity-mapping": "ci-readers"}
+    world.fetch()
+    plain, narrow = (json.loads(call.body) for call in world.platform.server.calls)
+    more = {"project_key": "web", "identity_mapping_name": "ci-readers"}
+    assert narrow == {**plain, **more}
+    assert not {*more} & {*plain}
+
+
+def test_an_integration_with_several_mappings(world: World) -> None:
+    """A platform that knows the OIDC token only in a project refuses it elsewhere."""
+    oidc(world)
+    (subject,) = world.platform.subjects
+    world.platform.projects[subject] = "web"
+    assert world.failure().reason == "oidc-refused"
+    world.options["project-key"] = "web"
+    assert world.fetch().login == "robot"
+
+
+def test_jf_is_read_and_never_written(world: World) -> None:
+    """The file stays as it is, and no request is sent: renewing its token is the business of jf."""
+    jf_token(world)
+    file = world.home / ".jfrog" / "jfrog-cli.conf.v6"
+    before, at = file.read_bytes(), file.stat().st_mtime_ns
+    found = world.fetch()
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, at)
+    assert world.platform.server.calls == []
+    assert found.renew == "jf rt ping --server-id acme"
+
+
+def test_jf_may_have_another_home(world: World) -> None:
+    """JFROG_CLI_HOME_DIR moves the file; a server is also found by the URL of its Artifactory alone."""
+    jf(world, url="", artifactoryUrl=f"{world.platform.url.upper()}/artifactory/", accessToken=fake.reference())
+    (world.home / ".jfrog").rename(world.home / "elsewhere")
+    assert world.failure().reason == "not-logged-in"
+    world.patch.setenv("JFROG_CLI_HOME_DIR", str(world.home / "elsewhere"))
+    assert world.fetch().login == ""
 
 
 # ------------------------------------------------------------------------------------------------------ the chain
@@ -287,10 +405,7 @@ def test_two_at_once_refresh_once(world: World) -> None:
     assert began.wait(60)
     others = [world.worker() for _ in range(2)]
     lock = world.chains()[-1].with_suffix(".json.lock").stat().st_ino
-    deadline = time.monotonic() + 60
-    while _waiting_for(lock) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: _waiting_for(lock) == 2)
     go_on.set()
     found = [outcome(process) for process in (first, *others)]
     tokens = {one.password.reveal() for one in found if isinstance(one, Credential)}
@@ -369,6 +484,40 @@ def test_a_lost_answer(world: World) -> None:
         assert world.link()["asked_at"] == marked
     world.plant()
     world.fetch()
+
+
+def test_a_worker_that_is_told_to_end_saves_the_chain(world: World) -> None:
+    """SIGTERM waits while the refresh token is being spent: the successor is on disk before the worker ends."""
+    world.plant()
+    processes: list[subprocess.Popen[bytes]] = []
+    started = threading.Event()
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            assert started.wait(60)
+            processes[0].send_signal(signal.SIGTERM)
+
+    world.platform.stage = stage
+    processes.append(world.worker())
+    started.set()
+    processes[0].communicate(timeout=60)
+    assert world.platform.refreshed == 1
+    assert (world.platform.alive(world.link()["refresh_token"]), world.link()["asked_at"]) == (True, None)
+    world.platform.stage = lambda _: None
+    world.fetch()
+
+
+def test_a_worker_that_spends_nothing_ends_at_once(world: World) -> None:
+    """Before a refresh begins, say while it waits for another one's lock, SIGTERM ends the worker."""
+    seed = world.plant()
+    with refresh_chain.held(world.service, Secret(seed)):
+        lock = next((world.home / "state" / "uvtokend" / "chains").glob("*.lock")).stat().st_ino
+        waiting = world.worker()
+        until(lambda: _waiting_for(lock) == 1)
+        waiting.send_signal(signal.SIGTERM)
+        waiting.communicate(timeout=60)
+    assert waiting.returncode == -signal.SIGTERM
+    assert world.platform.server.calls == []
 
 
 def test_an_answer_that_is_late(world: World) -> None:
@@ -590,6 +739,38 @@ def without_address(world: World) -> None:
     world.service = ""
 
 
+def jf_elsewhere(world: World) -> None:
+    jf(world, url="https://acme.jfrog.io.evil.example/", accessToken=CANARY)
+
+
+def jf_old(world: World, **more: object) -> None:
+    token = fake.jwt("person", time.time() - 7200, time.time() - 3600)
+    jf(world, accessToken=token, **more)
+
+
+def jf_old_pair(world: World) -> None:
+    jf_old(world, refreshToken=CANARY)
+
+
+def jf_twice(world: World) -> None:
+    server = {"url": world.platform.url, "accessToken": CANARY}
+    world.jf({"servers": [{**server, "serverId": name} for name in ("one", "two")]})
+    world.options = {"source": "jf"}
+
+
+def jf_encrypted(world: World) -> None:
+    world.jf({"servers": [{"serverId": "acme", "url": world.platform.url, "accessToken": CANARY}], "enc": True})
+    world.options = {"source": "jf"}
+
+
+def jf_file(document: object) -> Setting:
+    def run(world: World) -> None:
+        world.jf(document)
+        world.options = {"source": "jf"}
+
+    return run
+
+
 NO = fake.access_error
 PAGE = Answer(200, f"<html>{CANARY}</html>".encode(), {"Content-Type": "text/html; charset=utf-8"})
 GONE = Answer(404, f"<html>{CANARY}</html>".encode(), {"Content-Type": "text/html"})
@@ -601,7 +782,7 @@ SPACE = Answer.json({"access_token": f"{CANARY} x", "expires_in": 3600})
 PAIR = Answer.json({"access_token": "a b", "refresh_token": "next", "expires_in": 3600})
 DEAD = Answer.json({"access_token": fake.jwt("robot", 0, time.time() - 60)})
 LIST = Answer(200, f'["{CANARY}"]'.encode(), {"Content-Type": "application/json"})
-NEW = "make a new token pair"
+NEW = "create a new token pair"
 
 #: What is set up, and the failure: kind, reason, and words of the hint.
 FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
@@ -677,6 +858,15 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
         "no-secret",
         "UNSET_VARIABLE",
     ),
+    "jf: is not installed": (only(source="jf"), "login-required", "not-logged-in", "jf login"),
+    "jf: knows other platforms only": (jf_elsewhere, "login-required", "not-logged-in", "jf login"),
+    "jf: has no secret": (jf, "login-required", "not-logged-in", "jf login"),
+    "jf: token has expired": (jf_old, "login-required", "login-expired", "jf login"),
+    "jf: token has expired, and jf can renew it": (jf_old_pair, "login-required", "login-expired", "jf rt ping"),
+    "jf: two names for one platform": (jf_twice, "rejected", "ambiguous-login", "jf config use"),
+    "jf: encrypted": (jf_encrypted, "rejected", "encrypted-login", "access-token"),
+    "jf: a file of something else": (jf_file([CANARY]), "rejected", "bad-file", "jf config show"),
+    "jf: no servers": (jf_file({"servers": CANARY}), "login-required", "not-logged-in", "jf login"),
     "options: none": (only(), "rejected", "bad-options", None),
     "options: two ways": (
         then(refresh, only(username="me", password=(("env", "X"),))),

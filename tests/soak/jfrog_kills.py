@@ -1,4 +1,7 @@
-"""The JFrog part: kills at random moments of a refresh, against a platform that uses up a refresh token at once."""
+"""The JFrog part: kills at random moments of a refresh, against a platform that uses up a refresh token at once.
+
+Some workers are told to end (SIGTERM), as by a daemon that stops, and must never lose a chain; the others are killed.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,12 @@ Say = Callable[[str], None]
 
 
 def run(seed: int, scale: float, say: Say) -> Result:
-    """Kill workers in the middle of refreshes, and look each time whether the chain is what the protocol lets it be.
+    """Kill workers in the middle of refreshes, and check each time that no chain was lost without need.
 
     Args:
-        seed: Of the dice.
-        scale: How much of `KILLS`, which count only if they hit a worker that had not ended.
-        say: Is told each law that does not hold.
+        seed: For the dice.
+        scale: Share of `KILLS`, which count only if they hit a worker that had not ended.
+        say: Called with each broken law.
     """
     kills = max(1, round(KILLS * scale))
     with JFrog() as platform, tempfile.TemporaryDirectory(prefix="uvtokend-kills-") as folder:
@@ -53,6 +56,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
                 break
             world.kill_one(number)
     figures: dict[str, int | float | str] = {
+        "workers that were told to end": world.told,
         "kills in the middle of a refresh": world.kills.total() - world.kills["late"],
         "... before the platform had acted": world.kills["before"],
         "... when the answer was on disk": world.kills["kept"],
@@ -69,6 +73,7 @@ class _World:
         self.dice = dice
         self.say = say
         self.kills: Counter[str] = Counter()
+        self.told = 0
         self.broken: list[str] = []
         self.typical = 0.5
         options = tuple((f"{kind}-token", (("file", str(folder / kind)),)) for kind in ("access", "refresh"))
@@ -83,7 +88,7 @@ class _World:
         time.sleep(self.dice.uniform(0, 0.004))
 
     def plant(self) -> None:
-        """Write a new seed, as a person does when the chain is lost, and measure an undisturbed fetch."""
+        """Write a new seed, as a person does after a loss, and measure an undisturbed fetch."""
         access, self.seed = self.platform.pair()
         (self.folder / "access").write_text(access)
         (self.folder / "refresh").write_text(self.seed)
@@ -104,12 +109,17 @@ class _World:
             self.reached[moment].wait(PATIENCE)
             time.sleep(self.dice.uniform(0, 0.02))
         late = victim.poll() is not None
+        politely = self.dice.random() < 0.3
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(victim.pid, signal.SIGKILL)
+            os.killpg(victim.pid, signal.SIGTERM if politely else signal.SIGKILL)
         victim.communicate(timeout=PATIENCE)
         said = None if other is None else wire.decode_answer(other.communicate(timeout=PATIENCE)[0])
         self._settle(threads)
-        self._judge(f"kill {number} ({moment})", late, other is None and self.platform.refreshed == refreshed, said)
+        untouched = other is None and self.platform.refreshed == refreshed
+        self.told += politely and not late
+        if politely and not self.platform.alive(self._on_disk(f"end {number} ({moment})")[0]):
+            self._broken(f"end {number} ({moment})", "the worker was told to end, and the chain is lost")
+        self._judge(f"kill {number} ({moment})", late, untouched, said)
 
     def _worker(self) -> subprocess.Popen[bytes]:
         more = {"UVTOKEND_REQUEST": wire.encode_request(self.request), "UVTOKEND_FETCH_TIMEOUT": "60"}
@@ -123,7 +133,7 @@ class _World:
         )
 
     def _settle(self, before: set[threading.Thread]) -> None:
-        """Wait until the platform has dealt with all that reached it: it takes calls in their order, a thread each."""
+        """Wait until the platform has handled every call that reached it: it takes calls in order, a thread each."""
         last = http.client.HTTPConnection("127.0.0.1", self.platform.server.port, timeout=PATIENCE)
         last.request("GET", "/")
         last.getresponse().read()
@@ -136,9 +146,9 @@ class _World:
         alive = self.platform.alive(token)
         self.kills["late" if late else "before" if untouched else "kept" if alive else "lost"] += 1
         if untouched and not alive:
-            self._broken(what, "the platform did nothing, and the chain is lost")
+            self._broken(what, "the platform did nothing, but the chain is lost")
         if not alive and not marked:
-            self._broken(what, "the chain is lost, and no mark says why")
+            self._broken(what, "the chain is lost, and no mark explains it")
         if isinstance(other, Failure) and other.reason != "chain-lost":
             self._broken(what, f"the process beside it failed: {other.reason}")
         with mock.patch.dict(os.environ, self.environment, clear=True):
@@ -146,19 +156,19 @@ class _World:
         if alive:
             good = isinstance(found, Credential) and self.platform.valid(found.login, found.password.reveal())
             if not good:
-                self._broken(what, f"the chain is alive, and the next fetch fails: {found}")
+                self._broken(what, f"the chain is alive, but the next fetch fails: {found}")
             return
         if not isinstance(found, Failure) or (found.kind, found.reason) != ("login-required", "chain-lost"):
             self._broken(what, f"the chain is lost, and the next fetch says {found}")
         elif str(self.folder / "refresh") not in (found.hint or "") or self.seed in repr(found):
-            self._broken(what, f"the mend is not named: {found}")
+            self._broken(what, f"the fix is not named: {found}")
         self.plant()
 
     def _on_disk(self, what: str) -> tuple[str, bool]:
         """Return the refresh token that the next fetch will use, and whether a mark stands beside it."""
         folder = self.folder / "state" / "uvtokend" / "chains"
         if stat.S_IMODE(folder.stat().st_mode) != 0o700:
-            self._broken(what, "the folder is open to others")
+            self._broken(what, "the directory is open to others")
         newest = max(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         for file in folder.iterdir():
             if stat.S_IMODE(file.stat().st_mode) != 0o600:

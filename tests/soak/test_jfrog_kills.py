@@ -6,7 +6,7 @@ from soak.jfrog_kills import run
 
 
 def test_the_chain_survives_what_the_protocol_lets_it_survive() -> None:
-    """A kill never costs a chain that could be saved, and where the answer was lost the next failure names the mend."""
+    """A kill loses no chain that could be saved, SIGTERM loses none at all, and after a loss the fix is named."""
     outcome = run(1, 0.01, print)
     assert outcome.broken == ()
     assert outcome.figures["kills in the middle of a refresh"] == 5

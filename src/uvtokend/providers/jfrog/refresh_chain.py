@@ -1,19 +1,19 @@
-"""A chain of refresh tokens on disk: each works once, and its answer brings the next.
+"""A chain of refresh tokens on disk: each works once, and the response to it brings the next.
 
-The configuration's refresh token is the seed. From then on the chain lives in a file of ours, named by platform and
-seed, so that another seed is another chain. What must not happen is that the newest refresh token is nowhere but in
-this process. So one refresh goes in this order, each step durable before the next begins:
+The configuration's refresh token is the seed. From then on the chain is kept in a file of ours, whose name depends on
+platform and seed, so that another seed starts another chain. The newest refresh token must never exist in this process
+alone. So one refresh takes these steps, each durable before the next begins:
 
-1. The chain's lock is taken. Who had to wait looks whether somebody has refreshed meanwhile, and then needs not.
-2. Room for the answer is made on the disk.
-3. A mark says that a refresh is in flight.
-4. The server is asked.
-5. Its answer takes the place of the old link, and of the mark.
-6. Only now the new access token is used.
+1. Take the chain's lock. A process that had to wait checks whether another one has refreshed meanwhile, and uses that.
+2. Reserve room for the response on the disk.
+3. Write a mark that a refresh is in flight.
+4. Ask the server.
+5. Replace the old link, and the mark, by the response.
+6. Only now use the new access token.
 
-A kill before the server has the request, or after 5, costs nothing: the next fetch goes on from what is on disk. In
-between, the answer is lost, and the protocol has no way to ask for it again; then the mark tells why the next refresh
-is refused.
+A kill before the server has the request, or after step 5, costs nothing: the next fetch continues from what is on disk.
+In between, the response is lost, and the protocol has no way to ask for it again; the mark then explains why the next
+refresh is refused. SIGTERM is delayed from step 3 to step 5, so that stopping the daemon never loses a chain.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ ROOM = 72 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a chain has come to.
+    """The current state of a chain.
 
     Args:
-        refresh: What the next refresh is asked with; None where the last answer brought nothing for it.
+        refresh: The refresh token for the next refresh; None if the last response brought none.
         access: The last access token; None at the seed.
-        issued_at: When it came, UTC.
+        issued_at: When the access token arrived, UTC.
         expires_at: Its end of life, UTC, on our clock.
         number: How many refreshes there have been.
-        asked_at: When a refresh began whose answer is not on disk, UTC.
+        asked_at: When a refresh began whose response is not on disk, UTC.
     """
 
     refresh: Secret | None
@@ -64,7 +64,7 @@ class Chain:
 
     Attributes:
         link: Its newest link.
-        advanced: Somebody else has refreshed since this fetch began.
+        advanced: Another process has refreshed since this fetch began.
     """
 
     def __init__(self, file: str, seed: Secret) -> None:
@@ -74,10 +74,13 @@ class Chain:
         self.advanced = False
 
     def ask(self, now: datetime) -> None:
-        """Get ready to ask: room for the answer, and the mark. An earlier mark stands.
+        """Prepare a refresh: reserve room for the response and write the mark. An earlier mark is kept.
+
+        Args:
+            now: When the refresh begins, aware UTC.
 
         Raises:
-            FetchFailed: The disk does not take it; nothing has changed.
+            FetchFailed: Writing failed; nothing has changed.
         """
         try:
             with open(f"{self._file}.room", "wb", opener=_private) as room:
@@ -89,16 +92,16 @@ class Chain:
             raise _disk(self._file, error) from None
 
     def take_back(self) -> None:
-        """Take the mark of `ask` away again: the server cannot have acted, or said that it has not."""
-        with contextlib.suppress(OSError):  # a mark too many does no harm
+        """Remove the mark of `ask`: the server cannot have acted, or said that it has not."""
+        with contextlib.suppress(OSError):  # a superfluous mark does no harm
             self._save(self.link, f"{self._file}.new")
             os.unlink(f"{self._file}.room")
 
     def grow(self, link: Link) -> None:
-        """Put a new link in the place of the old one; when this returns, it outlives any crash.
+        """Replace the old link by a new one; when this returns, the new link survives any crash.
 
         Raises:
-            OSError: It is not on disk.
+            OSError: The new link is not on disk.
         """
         self._save(link, f"{self._file}.room")
         self.link = link
@@ -110,11 +113,11 @@ class Chain:
             file.flush()
             os.fsync(file.fileno())
         os.replace(into, self._file)
-        folder = os.open(os.path.dirname(self._file), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(os.path.dirname(self._file), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(folder)
+            os.fsync(directory)
         finally:
-            os.close(folder)
+            os.close(directory)
 
     def _encode(self, link: Link) -> bytes:
         document = {
@@ -129,7 +132,7 @@ class Chain:
         return json.dumps(document, indent=1).encode() + b"\n"
 
     def _load(self) -> Link:
-        """Return the newest link. A file that is missing or broken is at the seed: there is nothing else to go by."""
+        """Return the newest link. If the file is missing or damaged, only the seed is left to continue from."""
         try:
             with open(self._file, "rb", opener=_existing) as file:
                 found = json.loads(file.read())
@@ -151,14 +154,14 @@ class Chain:
 
 @contextlib.contextmanager
 def held(platform: str, seed: Secret) -> Iterator[Chain]:
-    """Hold the chain that begins with a seed, against all other processes; wait for it as long as it takes.
+    """Lock the chain that begins with a seed against all other processes; wait for the lock as long as it takes.
 
     Args:
         platform: Base URL of the platform that the seed is for.
         seed: The refresh token that the configuration refers to.
 
     Raises:
-        FetchFailed: The state folder cannot be used.
+        FetchFailed: The state directory cannot be used.
     """
     folder = paths.chains_folder()
     try:
@@ -190,7 +193,7 @@ def _secret(text: object) -> Secret | None:
 
 def _disk(file: str, error: OSError) -> FetchFailed:
     folder = os.path.dirname(file)
-    message = f"The refresh token's successor could not be kept in {folder}: {error.strerror}. Nothing was asked for."
+    message = f"The next refresh token could not be stored in {folder}: {error.strerror}. No request was sent."
     return transient("chain-file", message, shlex.join(["df", folder]))
 
 

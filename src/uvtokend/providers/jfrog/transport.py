@@ -1,4 +1,4 @@
-"""Calls to a JFrog platform's Access API: bounded in time and size, never redirected, and sure of what was sent."""
+"""Calls to a JFrog platform's Access API: bounded in time and size, never redirected, aware of what was sent."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from uvtokend.providers.kit import deadline
 from uvtokend.providers.kit.failures import transient
 from uvtokend.providers.kit.http import Exchange, bounded, host_of, no_netrc, remembered, unsent
 
-#: Seconds that a call may take in all, where the deadline leaves them.
-TIMEOUT = 20.0
-#: Seconds that must be left to begin a call: one that is cut short costs more than one that is put off.
+#: Seconds that a call may take in total, if the deadline leaves them. A refresh is bounded by it as a whole, so that a
+#: worker that is told to stop has saved the response within 20 s.
+TIMEOUT = 17.0
+#: Seconds that must be left to begin a call: a call that is cut short costs more than one that is postponed.
 LEAST = 4.0
-#: Bytes of an answer.
+#: Bytes of a response.
 LIMIT = 64 * 1024
 
 
 class NotSent(FetchFailed):
-    """The call failed before any of its body was on the way, so that nobody can have acted on it."""
+    """The call failed before any of its body was sent, so that no server can have acted on it."""
 
 
 class _GivenUp(OSError):
-    """Nobody waits for this call any more."""
+    """The caller no longer waits for this call."""
 
 
 class _Body(io.BytesIO):
-    """A request's body that knows whether it was begun to be sent, which the headers' being sent is not.
+    """A request's body that knows whether sending it has begun; sending the headers does not count.
 
     Attributes:
-        begun: It was.
-        given_up: It must not be any more.
+        begun: Sending has begun.
+        given_up: It must not begin any more.
     """
 
     begun = False
@@ -48,25 +49,25 @@ class _Body(io.BytesIO):
         return super().read(size)
 
 
-def post(url: str, content: Mapping[str, object], proof: Secret | None = None) -> Exchange:
-    """Send JSON and return what came back, whatever its status.
+def post(url: str, content: Mapping[str, object], proof: Secret | None = None, most: float | None = None) -> Exchange:
+    """Send JSON and return the exchange, whatever its status.
 
     The call ends well before the deadline of the fetch does.
 
     Args:
         url: Where to.
         content: What to send.
-        proof: The access token that says who asks.
+        proof: The access token that authenticates the caller.
+        most: Seconds that the call may take; `TIMEOUT` by default.
 
     Raises:
         NotSent: Nothing was sent.
-        FetchFailed: It was, or may have been, and there is no answer.
+        FetchFailed: The body was sent, or may have been, and there is no response.
     """
     left = deadline.left()
     if left < LEAST:
-        message = f"{host_of(url)} was not asked: of the fetch's time only {left:.0f} s were left."
-        raise NotSent(transient("deadline", message, 'set fetch-timeout = "60s" in [daemon]').failure)
-    seconds = min(TIMEOUT, left / 2)
+        raise too_late(url, left)
+    seconds = min(TIMEOUT if most is None else most, left / 2)
     body = _Body(json.dumps(content).encode())
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uvtokend"}
     if proof is not None:
@@ -81,6 +82,12 @@ def post(url: str, content: Mapping[str, object], proof: Secret | None = None) -
         raise NotSent(error.failure) from None
 
 
+def too_late(url: str, left: float) -> NotSent:
+    """Return the failure of a call that was not made, because only `left` seconds remain for it."""
+    message = f"{host_of(url)} was not asked, because the fetch had only {max(0, left):.0f} s left."
+    return NotSent(transient("deadline", message, 'set fetch-timeout = "60s" in [daemon]').failure)
+
+
 def _post(url: str, body: _Body, headers: Mapping[str, str], seconds: float) -> Exchange:
     with requests.Session() as session:
         session.auth = no_netrc
@@ -92,6 +99,6 @@ def _post(url: str, body: _Body, headers: Mapping[str, str], seconds: float) -> 
         except (OSError, ValueError) as error:
             raise unsent(url, error if isinstance(error, OSError) and not body.begun else None) from None
         except Exception as error:  # noqa: BLE001 - urllib3's own errors come through while the answer is read
-            message = f"The answer of {host_of(url)} broke off ({type(error).__name__})."
+            message = f"The response of {host_of(url)} was incomplete ({type(error).__name__})."
             raise transient("unreachable", message) from None
     return remembered(url, answer.status_code, answer.headers, data if len(data) <= LIMIT else b"")
