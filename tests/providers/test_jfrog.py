@@ -24,7 +24,8 @@ from clouds.tls import TlsProxy
 from support.waiting import until
 from uvtokend.core.model import Credential, Failure, Secret
 from uvtokend.providers import worker
-from uvtokend.providers.jfrog import refresh_chain, transport
+from uvtokend.providers.jfrog import refresh_chain
+from uvtokend.providers.kit import once
 from uvtokend.sandbox.web import Answer, Call, Server
 
 HOUR = timedelta(hours=1)
@@ -449,7 +450,7 @@ def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> 
         return real("127.0.0.1", *more, **rest)
 
     world.patch.setattr(socket, "getaddrinfo", slow)
-    world.patch.setattr(transport, "TIMEOUT", 0.2)
+    world.patch.setattr(once, "TIMEOUT", 0.2)
     before = {*threading.enumerate()}
     assert (world.failure().kind, world.link()["asked_at"]) == ("transient", None)
     known.set()
@@ -530,13 +531,13 @@ def test_an_answer_that_is_late(world: World) -> None:
         return Answer(503)
 
     world.platform.fault = fault
-    world.patch.setattr(transport, "TIMEOUT", 0.2)
+    world.patch.setattr(once, "TIMEOUT", 0.2)
     failure = world.failure()
     hold.set()
     assert (failure.kind, failure.reason) == ("transient", "timeout")
     assert world.link()["asked_at"] is not None
     world.platform.fault = None
-    world.patch.setattr(transport, "TIMEOUT", 20.0)
+    world.patch.setattr(once, "TIMEOUT", 20.0)
     world.fetch()
     assert world.link()["asked_at"] is None
 
@@ -544,7 +545,7 @@ def test_an_answer_that_is_late(world: World) -> None:
 def test_no_call_is_begun_that_could_be_cut_short(world: World) -> None:
     """A fetch with too little time left asks nothing, and says which setting to change."""
     world.plant()
-    found = outcome(world.worker(timeout=transport.LEAST - 1))
+    found = outcome(world.worker(timeout=once.LEAST - 1))
     assert isinstance(found, Failure)
     assert (found.kind, found.reason, found.hint) == ("transient", "deadline", 'set fetch-timeout = "60s" in [daemon]')
     assert world.platform.server.calls == []

@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from uvtokend.core.clouds.jfrog import JFROG
 from uvtokend.core.model import Credential, Frozen, Request, Secret
 from uvtokend.errors import FetchFailed
-from uvtokend.providers.jfrog import refresh_chain, transport
+from uvtokend.providers.jfrog import refresh_chain
 from uvtokend.providers.jfrog import responses as answers
 from uvtokend.providers.jfrog.jf_login import server_of
 from uvtokend.providers.jfrog.refresh_chain import Chain, Link
-from uvtokend.providers.jfrog.transport import NotSent, post
-from uvtokend.providers.kit import deadline
+from uvtokend.providers.kit import deadline, once
 from uvtokend.providers.kit.failures import login_required, rejected, transient
 from uvtokend.providers.kit.http import Exchange, host_of
 from uvtokend.providers.kit.quiet import quiet
@@ -94,7 +93,8 @@ def _exchanged(request: Request, login: str) -> Credential:
     subject = read_secret(reference)
     url = f"{_platform(request)}/access/api/v1/oidc/token"
     more = {name: request.option(option) for option, name in _NARROWING.items() if request.option(option) is not None}
-    answer = post(url, {**_EXCHANGE, "subject_token": subject.reveal(), "provider_name": provider, **more})
+    content = {**_EXCHANGE, "subject_token": subject.reveal(), "provider_name": provider, **more}
+    answer = once.post(url, content, {})
     if (failure := answers.unusable(answer)) is not None:
         raise failure
     if answer.status >= 400:
@@ -145,7 +145,7 @@ def _refresh(request: Request, chain: Chain, url: str) -> float | None:
         chain.ask(datetime.now(UTC))
         try:
             answer = _asked(url, content, proofs)
-        except NotSent:
+        except once.NotSent:
             chain.take_back()
             raise
         if answers.untouched(answer):
@@ -183,15 +183,19 @@ def _asked(url: str, content: dict[str, object], proofs: list[Secret]) -> Exchan
     """
     began = datetime.now(UTC)
     first, *others = (*proofs, None)
-    answer = post(url, content, first)
+    answer = once.post(url, content, _bearer(first))
     for proof in others:
         if answer.status != 401:
             break
-        left = transport.TIMEOUT - max(0.0, (datetime.now(UTC) - began).total_seconds())
-        if left < transport.LEAST:
-            raise transport.too_late(url, left)
-        answer = post(url, content, proof, left)
+        left = once.TIMEOUT - max(0.0, (datetime.now(UTC) - began).total_seconds())
+        if left < once.LEAST:
+            raise once.too_late(url, left)
+        answer = once.post(url, content, _bearer(proof), left)
     return answer
+
+
+def _bearer(proof: Secret | None) -> dict[str, str]:
+    return {} if proof is None else {"Authorization": f"Bearer {proof.reveal()}"}
 
 
 def _platform(request: Request) -> str:

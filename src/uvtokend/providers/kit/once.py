@@ -1,4 +1,8 @@
-"""Calls to a JFrog platform's Access API: bounded in time and size, never redirected, aware of what was sent."""
+"""Calls that must not simply be repeated: bounded in time and size, never redirected, aware of what was sent.
+
+A call that spends a secret which works only once has three outcomes: a response, the certainty that nothing was sent
+(`NotSent`), or a failure after which nobody knows whether the server has acted.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,13 @@ from collections.abc import Mapping
 
 import requests
 
-from uvtokend.core.model import Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.kit import deadline
 from uvtokend.providers.kit.failures import transient
 from uvtokend.providers.kit.http import Exchange, bounded, host_of, no_netrc, remembered, unsent
 
-#: Seconds that a call may take in total, if the deadline leaves them. A refresh is bounded by it as a whole, so that a
-#: worker that is told to stop has saved the response within 20 s.
+#: Seconds that a call may take in total, if the deadline leaves them. Spending a one-time secret is bounded by it as a
+#: whole, so that a worker that is told to stop has saved the response within 20 s.
 TIMEOUT = 17.0
 #: Seconds that must be left to begin a call: a call that is cut short costs more than one that is postponed.
 LEAST = 4.0
@@ -49,7 +52,7 @@ class _Body(io.BytesIO):
         return super().read(size)
 
 
-def post(url: str, content: Mapping[str, object], proof: Secret | None = None, most: float | None = None) -> Exchange:
+def post(url: str, content: Mapping[str, object], headers: Mapping[str, str], most: float | None = None) -> Exchange:
     """Send JSON and return the exchange, whatever its status.
 
     The call ends well before the deadline of the fetch does.
@@ -57,7 +60,7 @@ def post(url: str, content: Mapping[str, object], proof: Secret | None = None, m
     Args:
         url: Where to.
         content: What to send.
-        proof: The access token that authenticates the caller.
+        headers: Further headers, such as the one that authenticates the caller.
         most: Seconds that the call may take; `TIMEOUT` by default.
 
     Raises:
@@ -69,12 +72,10 @@ def post(url: str, content: Mapping[str, object], proof: Secret | None = None, m
         raise too_late(url, left)
     seconds = min(TIMEOUT if most is None else most, left / 2)
     body = _Body(json.dumps(content).encode())
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uvtokend"}
-    if proof is not None:
-        headers["Authorization"] = f"Bearer {proof.reveal()}"
+    known = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uvtokend", **headers}
     late = transient("timeout", f"{host_of(url)} did not answer within {seconds:g} s.")
     try:
-        return bounded(seconds, lambda: _post(url, body, headers, seconds), late)
+        return bounded(seconds, lambda: _post(url, body, known, seconds), late)
     except FetchFailed as error:
         body.given_up = True
         if body.begun:
@@ -98,7 +99,7 @@ def _post(url: str, body: _Body, headers: Mapping[str, str], seconds: float) -> 
             raise unsent(url, error) from None
         except (OSError, ValueError) as error:
             raise unsent(url, error if isinstance(error, OSError) and not body.begun else None) from None
-        except Exception as error:  # noqa: BLE001 - urllib3's own errors come through while the answer is read
+        except Exception as error:  # noqa: BLE001 - urllib3's own errors escape while the response is read
             message = f"The response of {host_of(url)} was incomplete ({type(error).__name__})."
             raise transient("unreachable", message) from None
     return remembered(url, answer.status_code, answer.headers, data if len(data) <= LIMIT else b"")
