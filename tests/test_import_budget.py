@@ -92,6 +92,8 @@ def _serve(server: socket.socket) -> None:
         "netrc": "/n",
         "delivery": {"ok": True, "problem": None},
         "indexes": [INDEX],
+        "login": "me",  # for `credential`
+        "token": "t",
     }
     while True:
         try:
@@ -117,6 +119,28 @@ def test_a_hot_verb_imports_next_to_nothing(args: list[str], environment: dict[s
     modules = imported(f"from uvtokend.cli.main import main; assert main({args}) == 0", environment)
     assert "uvtokend.cli.client" in modules
     assert modules <= imported(NEEDED, environment) | OURS
+
+
+#: What the keyring command may import: with -I, Python's own start has nearly all that it needs.
+KEYRING_OURS = {
+    "uvtokend",
+    "uvtokend.ask",
+    "uvtokend.errors",
+    "uvtokend.paths",
+    "uvtokend.peers",
+    "uvtokend.shim",
+}
+KEYRING_NEEDED = {"__future__", "_json", "_socket", "errno"}
+
+
+def test_the_keyring_command_imports_nearly_nothing(environment: dict[str, str]) -> None:
+    """uv runs it for every index and every time, so it must cost no more than twice Python's own start."""
+    code = (
+        "sys.argv = ['keyring', 'get', 'https://a.example/', 'me']; from uvtokend.shim import main; assert main() == 0"
+    )
+    modules = imported(code, environment)
+    assert "uvtokend.ask" in modules
+    assert modules - KEYRING_OURS - imported("import os, stat", environment) <= KEYRING_NEEDED
 
 
 def test_what_is_needed_is_cheap(environment: dict[str, str]) -> None:

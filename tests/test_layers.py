@@ -48,6 +48,7 @@ CLOCKS = {
     "cli/remove.py": {"time.monotonic", "time.sleep"},  # the daemon delivers, and tells its log alone
     "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
     "cli/status.py": {"datetime.now"},  # as cli/disk.py
+    "daemon/alone.py": {"datetime.now"},  # a token that has expired on arrival is refused
     "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest
     "clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
     "daemon/events.py": {"datetime.now"},  # when something was told

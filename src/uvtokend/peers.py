@@ -6,28 +6,28 @@ ENOTCONN once the peer has closed (xnu, bsd/kern/uipc_usrreq.c).
 
 from __future__ import annotations
 
+import _socket  # `socket` alone would double the cost of the keyring command
 import errno
-import socket
 import sys
 
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 _WORD = 4
 
 
-def uid(peer: socket.socket) -> int:
+def uid(peer: _socket.socket) -> int:
     """Return the user that the process at the other end runs as."""
-    if hasattr(socket, "SO_PEERCRED"):
-        return _word(peer, socket.SOL_SOCKET, socket.SO_PEERCRED, 1)
+    if hasattr(_socket, "SO_PEERCRED"):
+        return _word(peer, _socket.SOL_SOCKET, _socket.SO_PEERCRED, 1)
     return _word(peer, _SOL_LOCAL, _LOCAL_PEERCRED, 1)  # struct xucred begins with its version
 
 
-def pid(peer: socket.socket) -> int:
+def pid(peer: _socket.socket) -> int:
     """Return the pid of the process at the other end, or of the one that listens there, in our own pid namespace.
 
     0 if it runs in a namespace that we cannot see, such as a container's, or if it is gone.
     """
-    if hasattr(socket, "SO_PEERCRED"):
-        return _word(peer, socket.SOL_SOCKET, socket.SO_PEERCRED, 0)
+    if hasattr(_socket, "SO_PEERCRED"):
+        return _word(peer, _socket.SOL_SOCKET, _socket.SO_PEERCRED, 0)
     try:
         return _word(peer, _SOL_LOCAL, _LOCAL_PEERPID, 0)
     except OSError as error:
@@ -36,6 +36,6 @@ def pid(peer: socket.socket) -> int:
         return 0
 
 
-def _word(peer: socket.socket, level: int, option: int, number: int) -> int:
+def _word(peer: _socket.socket, level: int, option: int, number: int) -> int:
     words = peer.getsockopt(level, option, 76)
     return int.from_bytes(words[_WORD * number : _WORD * (number + 1)], sys.byteorder, signed=True)

@@ -34,7 +34,7 @@ class Verb:
 #: The verbs in the order of ``uvtokend --help``, under their headings.
 GROUPS: dict[str, tuple[Verb, ...]] = {
     "set up": (
-        Verb("init", "init", "find the private indexes that uv knows and add them to config.toml"),
+        Verb("init", "init", "find the private indexes that uv knows and add them"),
         Verb("add", "add", "add one index to config.toml"),
         Verb("remove", "remove", "remove an index from config.toml, and its token"),
         Verb("list", "list", "show what is configured, and in which file"),
@@ -50,14 +50,21 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("run", "run", "run the daemon in the foreground, as systemd and launchd do"),
     ),
     "tokens": (
-        Verb("status", "status", "show what each token is worth, and how to fix what is broken"),
+        Verb("status", "status", "show what each token is worth, and how to fix it"),
         Verb("refresh", "refresh", "fetch new tokens now"),
-        Verb("once", "once", "fetch what is due without a daemon, for CI, containers and cron"),
+        Verb("once", "once", "fetch what is due without a daemon (CI, containers)"),
+    ),
+    "use": (
+        Verb("exec", "exec", "run a command with credentials in its environment"),
+        Verb("ensure", "ensure", "make sure that tokens live long enough, then run a command"),
+        Verb("token", "token", "print one token"),
+        Verb("keyring", "keyring", "put a fast keyring command on PATH"),
+        Verb("credential-helper", "credential_helper", "answer Bazel, as its credential helper"),
     ),
     "help": (
         Verb("log", "log", "show the last events with their reasons"),
         Verb("help", "help", "show the reference, or the help of a command"),
-        Verb("demo", "demo", "show uvtokend at work on this machine alone, without a cloud account"),
+        Verb("demo", "demo", "show uvtokend at work without a cloud account"),
     ),
 }
 VERBS: dict[str, Verb] = {verb.name: verb for verbs in GROUPS.values() for verb in verbs}

@@ -13,12 +13,13 @@ Sources: uv's reference of environment variables; twine's documentation, "Enviro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from uvtokend.core import url_match
+from uvtokend.core import clouds, url_match
 from uvtokend.core.model import Env, Secret
+from uvtokend.core.urls import IndexUrl
 from uvtokend.errors import UsageError
 
 #: Variables that choose a target by a name that uv or twine looks up elsewhere.
@@ -127,26 +128,17 @@ def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:
     return result
 
 
-#: How the upload URL ends where it is not the index URL without its final ``simple/``.
-#: Azure: learn.microsoft.com, "Publish Python packages with twine". JFrog and GitLab: no slash at the end, in "PyPI
-#: Repositories" and "PyPI packages in the package registry".
-_ENDS: Mapping[str, str] = {"azure-artifacts": "/upload/", "jfrog-artifactory": "", "gitlab": ""}
-
-
 def upload_url(provider: str, url: str) -> str | None:
     """Return where to publish to an index, or None where nothing can be published.
 
     Args:
-        provider: Its provider. CodeArtifact, Artifact Registry and Nexus name the index without ``simple/``, and so do
-            the servers that a plug-in, `static` or `command` is likely to be for.
+        provider: Its provider.
         url: The index URL.
     """
-    parts = urlsplit(url)
-    path = "/".join(("", *url_match.root(parts.path)))
-    if provider == "gitlab" and "/groups/" in path:
+    parsed = IndexUrl.parse(url)
+    if provider == "gitlab" and "/groups/" in parsed.path:
         return None  # GitLab's group endpoint lists the packages of its projects; packages are published to a project
-    end = _ENDS.get(provider, "/")
-    return f"{parts.scheme}://{parts.netloc}{path.rstrip('/')}{end}"
+    return clouds.upload_url(provider, parsed)
 
 
 def _same_origin(one: str, other: str) -> bool:

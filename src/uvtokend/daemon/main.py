@@ -7,7 +7,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from uvtokend import paths
 from uvtokend.core.events import Report
@@ -67,12 +67,15 @@ def _reload(daemon: Daemon, log: EventLog) -> None:
         log.emit(Report("error", "configuration", (), f"The new configuration is refused: {error.message}", error.hint))
 
 
-def once(settings: Settings, names: Sequence[str]) -> tuple[dict[str, Json], int]:
+def once(
+    settings: Settings, names: Sequence[str], enough: Callable[[dict[str, Json]], bool] | None = None
+) -> tuple[dict[str, Json], int]:
     """Without a daemon: fetch what is due, deliver it, and end.
 
     Args:
         settings: The configuration.
         names: The indexes; none means all.
+        enough: Returns whether an index of the status document is good as it is; one that is not is fetched once more.
 
     Returns:
         The status document, and the exit status: 1 if some index has no valid delivered token.
@@ -83,18 +86,33 @@ def once(settings: Settings, names: Sequence[str]) -> tuple[dict[str, Json], int
     _harden()
     with _owned(settings) as (sink, state_folder):
         log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet=True)
-        document = asyncio.run(_once(settings, sink, Store(state_folder), log, list(names)))
+        document = asyncio.run(_once(settings, sink, Store(state_folder), log, list(names), enough))
+    return document, OK if all(index["delivered"] for index in _indexes(document)) else FAILED
+
+
+def _indexes(document: dict[str, Json]) -> list[dict[str, Json]]:
     indexes = document["indexes"]
     assert isinstance(indexes, list)  # noqa: S101 - for the type checker
-    good = all(isinstance(index, dict) and index["delivered"] for index in indexes)
-    return document, OK if good else FAILED
+    return [index for index in indexes if isinstance(index, dict)]
 
 
-async def _once(settings: Settings, sink: NetrcSink, store: Store, log: EventLog, names: list[str]) -> dict[str, Json]:
+async def _once(
+    settings: Settings,
+    sink: NetrcSink,
+    store: Store,
+    log: EventLog,
+    names: list[str],
+    enough: Callable[[dict[str, Json]], bool] | None,
+) -> dict[str, Json]:
     daemon = Daemon(lambda: settings, settings, sink, store, log, None)
     try:
         daemon.start()
-        return await daemon.settle(names or None)
+        document = await daemon.settle(names or None)
+        short = [str(index["name"]) for index in _indexes(document) if enough is not None and not enough(index)]
+        if short:
+            await daemon.refresh(short, wait=True)
+            document = await daemon.settle(names or None)
+        return document
     except UnknownNamesError as error:
         raise UsageError(f"No index is called {', '.join(error.unknown)}.", "uvtokend status") from None
     finally:
@@ -103,7 +121,8 @@ async def _once(settings: Settings, sink: NetrcSink, store: Store, log: EventLog
 
 def _harden() -> None:
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Only the soft limit: a command that `ensure` runs afterwards gets its own back.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     home = paths.home_folder()
     with contextlib.suppress(FileNotFoundError):
         owner = os.stat(home).st_uid

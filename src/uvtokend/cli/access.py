@@ -1,0 +1,87 @@
+"""The credentials of named indexes for one command: from the running daemon, else fetched here and now."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NoReturn
+
+from uvtokend.cli import client, disk
+from uvtokend.core.child_environment import Access
+from uvtokend.core.model import Failure, Secret
+from uvtokend.disk.configuration import load
+from uvtokend.errors import NotRunning, UsageError, UvtokendError
+
+#: Seconds to wait for an answer; the daemon's own patience ends sooner.
+_PATIENCE = 60.0
+
+
+def accesses(names: list[str], config: str | None) -> list[Access]:
+    """Return the credentials of indexes, in their order.
+
+    Args:
+        names: The indexes.
+        config: Another configuration file, where no daemon runs.
+
+    Raises:
+        UsageError: No index has one of those names.
+        ConfigError: The configuration is wrong.
+        UvtokendError: One of them has no valid token, and why.
+    """
+    wanted = list(dict.fromkeys(names))
+    try:
+        return _from_daemon(wanted)
+    except NotRunning:
+        return _fetched(wanted, config)
+
+
+def become(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replace this process with a command, so that signals, streams and exit status are its own.
+
+    Raises:
+        UsageError: There is no such command, or it cannot be executed.
+    """
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 - the user's own command line
+    except OSError as error:
+        message = f"The command {command[0]!r} cannot be executed: {error.strerror}."
+    except ValueError:
+        message = "The command or its environment holds a NUL character."
+    raise UsageError(message, "uvtokend exec NAME -- COMMAND")
+
+
+def _from_daemon(names: list[str]) -> list[Access]:
+    found = []
+    with client.Connection(_PATIENCE) as daemon:
+        for index in daemon.call("status", client.names(names))["indexes"]:
+            name, url, provider = str(index["name"]), str(index["url"]), str(index["provider"])
+            if index.get("enabled") is False:
+                raise _disabled(name)
+            answer = daemon.call("credential", {"url": url})
+            found.append(Access(name, url, provider, str(answer["login"]), Secret(answer["token"])))
+    return sorted(found, key=lambda access: names.index(access.name))
+
+
+def _fetched(names: list[str], config: str | None) -> list[Access]:
+    from uvtokend.daemon import alone  # noqa: PLC0415 - the daemon's imports are not small
+
+    settings = load(config)
+    for index in settings.disabled:
+        if index.name in names:
+            raise _disabled(index.name)
+    indexes = disk.chosen(settings, names)
+    outcomes = alone.fetch(settings, indexes)
+    found = []
+    for index in indexes:
+        outcome = outcomes[index.request]
+        if isinstance(outcome, Failure):
+            raise UvtokendError(f"There is no token for the index {index.name!r}: {outcome.message}", outcome.hint)
+        found.append(Access(index.name, index.url, index.provider, outcome.login, outcome.password))
+    return found
+
+
+def _disabled(name: str) -> UvtokendError:
+    message = f"The index {name!r} is switched off in config.toml."
+    return UvtokendError(message, "set enabled = true in its table, then run: uvtokend reload")

@@ -1,0 +1,66 @@
+"""``uvtokend credential-helper get``: Bazel's question as JSON on standard input, the answer on standard output.
+
+https://github.com/EngFlow/credential-helper-spec, ``spec.md`` and its two schemas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+
+from uvtokend import ask
+from uvtokend.cli import console
+from uvtokend.errors import OK, NotRunning, UvtokendError
+
+EXAMPLES = ("uvtokend credential-helper get",)
+DETAILS = """\
+Reads {"uri": "https://…"} from standard input and prints {"headers": …, "expires": …}. In .bazelrc:
+  common --credential_helper=HOST=/path/to/a/script
+where the script runs: exec uvtokend credential-helper "$@" """
+
+#: A request is one URL; more is none.
+_LIMIT = 64 * 1024
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.add_argument("action", metavar="get", choices=("get",), help="the only command of the specification")
+
+
+def run(_args: argparse.Namespace) -> int:
+    """Answer one request.
+
+    Raises:
+        UvtokendError: It is not a request, it belongs to no index, or there is no valid token.
+    """
+    uri = _uri(sys.stdin.buffer.read(_LIMIT + 1))
+    try:
+        found = ask.credential(uri, None, shim=True)
+    except NotRunning as error:
+        raise UvtokendError(error.message, error.hint) from None
+    if found is None:
+        message = "The requested URI belongs to no index in config.toml."
+        raise UvtokendError(message, "uvtokend list")
+    console.out(json.dumps(response(found)) + "\n")
+    return OK
+
+
+def response(found: ask.Found) -> dict[str, object]:
+    """Return the response for a credential: Basic authentication (RFC 7617), and when to ask again (RFC 3339)."""
+    pair = base64.b64encode(f"{found.login}:{found.token}".encode()).decode()
+    answer: dict[str, object] = {"headers": {"Authorization": [f"Basic {pair}"]}}
+    return answer if found.expires_at is None else {**answer, "expires": found.expires_at}
+
+
+def _uri(request: bytes) -> str:
+    hint = 'send one JSON object such as {"uri": "https://example.com/simple/"}'
+    try:
+        document = json.loads(request) if len(request) <= _LIMIT else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("uri"), str):
+        message = "Standard input is not a request of the credential helper specification."
+        raise UvtokendError(message, hint)
+    return str(document["uri"])

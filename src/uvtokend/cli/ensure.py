@@ -1,0 +1,119 @@
+"""``uvtokend ensure``: refresh only what does not live long enough, then run a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+from typing import Any
+
+from uvtokend.cli import access, client, disk
+from uvtokend.core import report
+from uvtokend.core.config.values import seconds
+from uvtokend.disk.configuration import load
+from uvtokend.errors import OK, NotRunning, UvtokendError
+
+EXAMPLES = (
+    "uvtokend ensure --min 20m -- uv sync",
+    "uvtokend ensure --min 1h private-registry",
+    "uvtokend ensure private-registry -- uv lock",
+)
+DETAILS = """\
+uv reads a token once, when it starts. This makes sure that the token lives long enough for what follows.
+Without --min, the life that uvtokend promises is enough. The exit status is the command's own, or 1 if the
+life cannot be had."""
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.usage = "uvtokend ensure [--min DURATION] [--config PATH] [NAME…] [-- COMMAND…]"
+    own.add_argument(
+        "--min", metavar="DURATION", type=_duration, dest="minimum", help="how long the tokens must live: 20m, 1h30m"
+    )
+    own.add_argument("names", metavar="NAME", nargs="*", help="an index (default: all)")
+    own.set_defaults(command=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Refresh what is needed and become the command, if there is one.
+
+    Raises:
+        UsageError: No index has one of those names, or there is no such command.
+        UvtokendError: A token cannot be had with that much life.
+    """
+    try:
+        indexes = _through_daemon(args.names, args.minimum)
+    except NotRunning:
+        indexes = _alone(args.names, args.minimum, args.config)
+    short = [index for index in indexes if not is_enough(index, args.minimum)]
+    if short:
+        raise _too_short(short, args.minimum)
+    if args.command:
+        access.become(args.command, dict(os.environ))
+    return OK
+
+
+def is_enough(index: dict[str, Any], minimum: int | None) -> bool:
+    """Return whether an index of the status document has a token that is delivered and lives long enough.
+
+    Args:
+        index: From the status document.
+        minimum: Seconds of life; None for those that are promised. A token without a known end has enough.
+    """
+    if not index["delivered"]:
+        return False
+    needed = (index["min_life_s"] or 0) if minimum is None else minimum
+    return index["life_left_s"] is None or bool(index["life_left_s"] >= needed)
+
+
+def _through_daemon(names: list[str], minimum: int | None) -> list[dict[str, Any]]:
+    indexes = _shown(client.call("status", client.names(names)))
+    short = [index["name"] for index in indexes if not is_enough(index, minimum)]
+    if short:
+        client.call("refresh", client.names(short), client.FETCHES)
+        indexes = _shown(client.call("status", client.names(names)))
+    return indexes
+
+
+def _alone(names: list[str], minimum: int | None, config: str | None) -> list[dict[str, Any]]:
+    from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
+
+    settings = load(config)
+    disk.chosen(settings, names)
+    # What protects our own memory and files is no business of the command that follows.
+    mask, core = os.umask(0o077), resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        document, _ = once(settings, names, lambda index: is_enough(index, minimum))
+    finally:
+        os.umask(mask)
+        resource.setrlimit(resource.RLIMIT_CORE, core)
+    return _shown(document)
+
+
+def _shown(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the indexes that are not switched off."""
+    return [index for index in document["indexes"] if index.get("enabled", True)]
+
+
+def _too_short(short: list[dict[str, Any]], minimum: int | None) -> UvtokendError:
+    index = short[0]
+    error, left = index["last_error"], index["life_left_s"]
+    what = f"The token of {index['name']!r} "
+    if not index["delivered"]:
+        what = f"{index['name']!r} has no valid token that is delivered"
+    elif minimum is None:
+        what += f"is valid for {report.duration(left)} only, less than promised"
+    else:
+        what += f"is valid for {report.duration(left)} only, not for {report.duration(minimum)}"
+    more = f" ({len(short) - 1} more like it)" if len(short) > 1 else ""
+    why = f": {error['message']}" if error else "."
+    hint = error["hint"] if error and error["hint"] else f"uvtokend status {index['name']}"
+    return UvtokendError(f"{what}{more}{why}", hint)
+
+
+def _duration(text: str) -> int:
+    found = seconds(int(text) if text.isascii() and text.isdigit() else text)
+    if found is None:
+        message = f"{text!r} is not a duration such as 20m, 1h30m or 90 (seconds)"
+        raise argparse.ArgumentTypeError(message)
+    return found

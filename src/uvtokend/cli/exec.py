@@ -1,0 +1,60 @@
+"""``uvtokend exec``: run a command with the credentials of some indexes in its environment, and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from uvtokend.cli import access
+from uvtokend.core import child_environment
+from uvtokend.core.config.discovery import Candidate
+from uvtokend.disk import uv_files
+from uvtokend.errors import UsageError
+
+EXAMPLES = (
+    "uvtokend exec private-registry -- uv sync",
+    "uvtokend exec private-registry -- uv publish",
+    "uvtokend exec private-registry -- twine upload dist/*",
+)
+DETAILS = """\
+Sets UV_INDEX_<NAME>_USERNAME and UV_INDEX_<NAME>_PASSWORD for each NAME. With one NAME it also sets
+UV_PUBLISH_URL, UV_PUBLISH_USERNAME, UV_PUBLISH_PASSWORD, TWINE_REPOSITORY_URL, TWINE_USERNAME and
+TWINE_PASSWORD. The exit status is the command's own."""
+
+
+def arguments(own: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    own.usage = "uvtokend exec [--config PATH] NAME… -- COMMAND…"
+    own.add_argument("names", metavar="NAME", nargs="+", help="an index")
+    own.set_defaults(command=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Become the command.
+
+    Raises:
+        UsageError: There is no command, or a variable would lead the token elsewhere.
+        UvtokendError: There is no valid token.
+    """
+    if not args.command:
+        message = "There is no command to run: write it after --."
+        raise UsageError(message, f"uvtokend exec {args.names[0]} -- uv sync")
+    names = list(dict.fromkeys(args.names))
+    child_environment.check_names(names)
+    found = access.accesses(names, args.config)
+    known = [(each.name, each.url.text, each.source) for each in _known_to_uv()]
+    for each in found:
+        child_environment.check_uv(each.name, each.url, known)
+    if len(found) == 1 and (upload := child_environment.upload_url(found[0].provider, found[0].url)) is not None:
+        child_environment.check_targets(found[0].name, upload, os.environ)
+    access.become(args.command, child_environment.environment(found, os.environ))
+
+
+def _known_to_uv() -> list[Candidate]:
+    """Return the indexes in uv's configuration here; what we cannot read whole might put a name anywhere."""
+    complaints: list[str] = []
+    found = uv_files.candidates([], os.environ, complaints.append)
+    if complaints:
+        message = f"uv's configuration here cannot be checked, so no token is handed out: {complaints[0]}"
+        raise UsageError(message, "correct that file, or run the command in another directory")
+    return found

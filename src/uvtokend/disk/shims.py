@@ -1,0 +1,116 @@
+"""The ``keyring`` commands that we put on PATH: made, listed and removed, and no file of somebody else's touched.
+
+A file is ours if its head has the mark of `uvtokend.shim`. A ledger in the state directory lists where they are, so
+that `uvtokend purge` and `uvtokend keyring uninstall` find all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+
+import uvtokend
+from uvtokend import paths, shim
+from uvtokend.errors import UvtokendError
+
+#: The longest first line that every Linux takes, in bytes: execve(2), "Interpreter scripts". The `#!` and ` -I` count.
+_FIRST_LINE = 127
+
+
+def install(directory: str) -> str:
+    """Put the command in a directory, which is created if it does not exist, and return its path.
+
+    Raises:
+        UvtokendError: A file that is not ours is in the way, or nothing can be written there.
+    """
+    path = os.path.join(directory, "keyring")
+    temporary = os.path.join(directory, f".keyring.uvtokend-{os.getpid()}")
+    try:
+        os.makedirs(directory, exist_ok=True)
+        _remember([*_ledger(), path])
+        with open(temporary, "x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o755)
+            file.write(_text(path))
+        try:
+            if shim.is_ours(path):
+                os.replace(temporary, path)
+            else:
+                os.link(temporary, path)  # unlike a rename, it never replaces a file
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    except FileExistsError:
+        message = f"{path} exists and was not made by uvtokend, so it is left alone."
+        raise UvtokendError(message, "uvtokend keyring install DIR, with another directory that is on PATH") from None
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror}."
+        raise UvtokendError(message, "uvtokend keyring install DIR, with a directory that you may write") from None
+    return path
+
+
+def uninstall() -> list[str]:
+    """Remove every command that we made, and the ledger; return the paths of those that were there.
+
+    Raises:
+        UvtokendError: One of them cannot be removed.
+    """
+    removed = []
+    for path in dict.fromkeys([*_ledger(), os.path.join(default_directory(), "keyring")]):
+        if not shim.is_ours(path):
+            continue
+        try:
+            os.unlink(path)
+        except OSError as error:
+            message = f"{path} cannot be removed: {error.strerror}."
+            raise UvtokendError(message, f"rm {paths.quoted(path)}") from None
+        removed.append(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_ledger_file())
+    return removed
+
+
+def default_directory() -> str:
+    """Return where the command goes if nobody says otherwise: where uv and pipx put theirs.
+
+    Raises:
+        UsageError: There is no home directory.
+    """
+    return os.path.join(paths.home_folder(), ".local", "bin")
+
+
+def _text(path: str) -> str:
+    python, where = sys.executable, os.path.dirname(os.path.dirname(os.path.abspath(uvtokend.__file__)))
+    first = f"#!{python} -I"
+    if len(os.fsencode(first)) > _FIRST_LINE or any(each.isspace() for each in python):
+        # A shell runs the second line, and never sees the rest; for Python it is a text.
+        first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} -I \"$0\" \"$@\"\n' '''"
+    gone = f"uvtokend: {path} asks uvtokend, which is no longer installed. fix: rm {shlex.quote(path)}"
+    return (
+        f"{first}\n{shim.MARK} was made by 'uvtokend keyring install'; 'uvtokend keyring uninstall' removes it.\n"
+        f"import sys\n\nsys.path.append({where!r})\ntry:\n    from uvtokend.shim import main\n"
+        f"except ImportError:\n    sys.exit({gone!r})\nsys.exit(main())\n"
+    )
+
+
+def _ledger_file() -> str:
+    return os.path.join(paths.state_folder(), "shims.json")
+
+
+def _ledger() -> list[str]:
+    try:
+        with open(_ledger_file(), "rb") as file:
+            known = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [path for path in known if isinstance(path, str)] if isinstance(known, list) else []
+
+
+def _remember(known: list[str]) -> None:
+    paths.private_folder(paths.state_folder())
+    temporary = f"{_ledger_file()}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(list(dict.fromkeys(known)), file)
+    os.replace(temporary, _ledger_file())

@@ -1,0 +1,77 @@
+"""A machine whose tokens a program of ours issues, one new token per fetch, and an index that lets them in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.waiting import until
+from uvtokend.sandbox.index import PackageIndex
+from uvtokend.sandbox.machine import Machine
+
+LOGIN = "me"
+#: What every token holds, so that a search finds it wherever it was left.
+CANARY = "canary-5ecret"
+
+
+class Issuing(Machine):
+    """A machine with a token program.
+
+    Args:
+        folder: An empty directory; nothing is written elsewhere.
+        life: Seconds that each token lives.
+
+    Attributes:
+        index: A package index that lets in every token that was issued.
+    """
+
+    def __init__(self, folder: Path, life: int = 3600) -> None:
+        super().__init__(folder)
+        self.index = PackageIndex(lambda login, token: login == LOGIN and token in self.tokens)
+        self._count = folder / "count"
+        self._program = folder / "issue"
+        self.set_life(life)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens that were issued, oldest first."""
+        issued = int(self._count.read_text() or 0) if self._count.exists() else 0
+        return [f"{CANARY}-{number}" for number in range(1, issued + 1)]
+
+    def set_life(self, life: int) -> None:
+        """Issue tokens of this life in seconds from now on."""
+        answer = f'{{"username": "{LOGIN}", "password": "{CANARY}-%s", "expires_in": {life}}}'
+        self._install(f"n=$(($(cat {self._count} 2>/dev/null || echo 0) + 1)); echo $n > {self._count}\n", answer)
+
+    def fail(self) -> None:
+        """Issue nothing from now on."""
+        self._install("exit 1\n", "")
+
+    def _install(self, start: str, answer: str) -> None:
+        new = self._program.with_suffix(".new")
+        new.write_text(f"#!/bin/sh\n{start}printf '{answer}\\n' $n\n")
+        new.chmod(0o755)
+        new.replace(self._program)
+
+    def configure(self, *extra: str, **urls: str) -> None:
+        """Write uvtokend's configuration.
+
+        Args:
+            extra: Further lines of every index, such as a sink.
+            urls: Names and URLs of the indexes; all share one credential. None means ``acme`` at our index.
+        """
+        tables = [
+            f'[[index]]\nname = "{name}"\nurl = "{url}"\nprovider = "command"\ncommand = ["{self._program}"]\n'
+            + "".join(f"{line}\n" for line in extra)
+            for name, url in (urls or {"acme": self.index.url}).items()
+        ]
+        self.write(*tables)
+
+    def begin(self) -> None:
+        """Start the daemon and wait until every index has a token."""
+        self.start()
+        until(lambda: self.uvtokend("status").returncode == 0)
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.stop()
+        self.index.close()
