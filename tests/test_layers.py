@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+
+import uvtokend.plugin
+from support import example_plugin
 
 SRC = Path(__file__).parent.parent / "src"
 FILES = sorted((SRC / "uvtokend").rglob("*.py"))
@@ -132,6 +136,53 @@ def test_only_a_chain_of_tokens_is_kept_by_a_fetch() -> None:
     folder = SRC / "uvtokend" / "providers"
     users = {file.name for file in folder.rglob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}
     assert users == {"refresh_chain.py"}
+
+
+#: What a provider of ours may import of uvtokend, as a plug-in does: the facade and what providers share. Beside it,
+#: each has its own package and its own catalog file.
+FACADE = ("uvtokend.plugin", "uvtokend.providers.kit")
+#: It has to know the state directory: a chain is on disk before its token is used.
+CHAIN = "uvtokend.paths"
+
+
+def modules_of_ours(code: str) -> set[str]:
+    """Return the modules of uvtokend that a text imports, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return {name for name in found if name.split(".")[0] == "uvtokend"}
+
+
+def beyond(modules: set[str], allowed: Collection[str]) -> list[str]:
+    return sorted(name for name in modules if not any(f"{name}.".startswith(f"{good}.") for good in allowed))
+
+
+def test_providers_import_the_facade_alone() -> None:
+    """Internal moves break no plug-in, and ours are the proof: they import what any author may, and their catalog."""
+    root = SRC / "uvtokend" / "providers"
+    for file in root.rglob("*.py"):
+        part = file.relative_to(root).parts[0].removesuffix(".py")
+        if part not in {"kit", "worker", "__init__"}:
+            own = (f"uvtokend.providers.{part}", f"uvtokend.core.clouds.{part}")
+            chain = (CHAIN,) if file.name == "refresh_chain.py" else ()
+            assert beyond(modules_of_ours(file.read_text()), (*FACADE, *own, *chain)) == [], file
+
+
+def test_plug_ins_import_the_facade_alone() -> None:
+    """The examples and the text of the facade itself show what its promise covers."""
+    assert uvtokend.plugin.__doc__ is not None
+    shown = textwrap.dedent(uvtokend.plugin.__doc__.partition("::\n\n")[2].partition("\n\nIt runs")[0])
+    for code in (example_plugin.CODE, shown):
+        assert beyond(modules_of_ours(code), ("uvtokend.plugin",)) == []
+
+
+def test_the_facade_is_what_it_says() -> None:
+    """Every promised name is there, and there is no other public one."""
+    public = {name for name in vars(uvtokend.plugin) if not name.startswith("_")} - {"annotations"}
+    assert public == set(uvtokend.plugin.__all__)
 
 
 #: Beside the modules `time` and `random`.

@@ -8,8 +8,7 @@ from pathlib import Path
 CODE = """
 import os, subprocess, sys, time
 from datetime import UTC, datetime, timedelta
-from uvtokend.core.model import Credential, Failure, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import Credential, Failure, FetchFailed, Secret
 
 def fetch(request):
     how = request.option("how")

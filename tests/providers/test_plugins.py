@@ -15,7 +15,7 @@ from uvtokend.providers import worker
 #: Works without a server; says its options back as its identity.
 SIMPLE = """
 from datetime import UTC, datetime
-from uvtokend.core.model import Credential, Secret
+from uvtokend.plugin import Credential, Secret
 def fetch(request):
     return Credential("me", Secret("token"), datetime.now(UTC), identity=repr(request.options))
 """

@@ -1,10 +1,10 @@
-"""A small provider as anybody may write one, complete: it keeps the contract, and is broken in many ways on purpose."""
+"""A small, complete provider, as any author would write one. Tests break it in many ways on purpose."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: What its author would have in ``acme_provider.py``.
+#: The text of the author's ``acme_provider.py``.
 CODE = """
 import json
 import logging
@@ -15,9 +15,7 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 
-from uvtokend.core.model import Credential, Secret
-from uvtokend.providers.kit.failures import rejected, transient
-from uvtokend.providers.kit.secrets import read_secret
+from uvtokend.plugin import Credential, Secret, read_secret, rejected, transient
 
 
 def fetch(request):
@@ -48,7 +46,7 @@ def _ask(server, key):
 
 
 def install(folder: Path, code: str = CODE, package: str = "acme-provider", points: str = "") -> Path:
-    """Install the plug-in into a folder, as an installer would; it is found where the folder is on Python's path."""
+    """Install the plug-in into a directory, as an installer would. Workers with it on their path find the provider."""
     module = package.replace("-", "_")
     info = folder / f"{module}-1.dist-info"
     info.mkdir(parents=True)

@@ -10,12 +10,8 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from uvtokend.core.model import Credential, Request
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import Credential, FetchFailed, Request, checked, quiet, rejected, transient
 from uvtokend.providers.kit import programs
-from uvtokend.providers.kit.failures import rejected, transient
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.secrets import checked
 
 #: Seconds; a longer life is a mistake, most likely milliseconds.
 LONGEST_LIFE = 20 * 365 * 86400

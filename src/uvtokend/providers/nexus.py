@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uvtokend.core.model import Credential, Request
-from uvtokend.providers.kit.failures import rejected
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.secrets import read_secret
+from uvtokend.plugin import Credential, Request, quiet, read_secret, rejected
 
 
 @quiet

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uvtokend.core.model import Credential, Request
-from uvtokend.providers.kit.failures import rejected
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.secrets import RENEW, end_of, read_secret
+from uvtokend.plugin import RENEW, Credential, Request, end_of, quiet, read_secret, rejected
 
 
 @quiet

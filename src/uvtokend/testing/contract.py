@@ -33,7 +33,7 @@ Whoever writes one proves it so, in a file of his own tests::
 The package has to be installed (``pip install -e .``), so that the provider is found by its entry point, as users will
 find it. The table goes through uvtokend's own reader: options reach the provider frozen, tables as sorted tuples of
 pairs, and a reference such as ``{ env = "ACME_KEY" }`` in the form that
-`uvtokend.providers.kit.secrets.read_secret` reads.
+`uvtokend.plugin.read_secret` reads.
 
 Every test makes the world anew and fetches in a child process, so the world has to consist of what a child sees:
 variables, files, sockets; not of patched functions. Each world is fetched from twice, by the real worker, just as the
@@ -46,7 +46,7 @@ daemon starts it, and by a witness that switches all logs on. What is checked:
 * no secret, nor a part of one, is in a repr, a log record of any level, or an exception and all that hangs on it
   (``__cause__``, ``__context__``, ``args``), nor in what was printed, nor in the configuration;
 * what fails is a `FetchFailed` with the promised kind and reason, a sentence, and a hint or None; nothing else escapes;
-* an option that it does not know is refused; `uvtokend.providers.kit.failures.rejected` makes such a failure.
+* an option that it does not know is refused; `uvtokend.plugin.rejected` makes such a failure.
 
 This module needs nothing but uvtokend itself: any runner that knows methods called ``test_…`` can run it, and pytest
 gives each failure a test of its own.

@@ -11,10 +11,8 @@ from typing import Any
 from botocore import exceptions as raised
 from botocore.parsers import ResponseParserError
 
-from uvtokend.core import fixes
-from uvtokend.core.model import Failure, FailureKind
+from uvtokend.plugin import Failure, FailureKind, excerpt, parse_http_date, parse_retry_after, show_clock, too_much
 from uvtokend.providers.aws.sign_in import Login
-from uvtokend.providers.kit.failures import excerpt, parse_http_date, parse_retry_after, too_much
 
 RIGHTS = "ask for codeartifact:GetAuthorizationToken and sts:GetServiceBearerToken"
 _RIGHTS_OF = {
@@ -22,7 +20,7 @@ _RIGHTS_OF = {
     "AssumeRoleWithWebIdentity": "ask for a place in the role's trust policy",
     "GetRoleCredentials": "ask for the profile's sso_account_id and sso_role_name in IAM Identity Center",
 }
-CLOCK = fixes.show_clock()
+CLOCK = show_clock()
 CA_BUNDLE = 'if a proxy opens TLS here, set ca-bundle = "…" in [daemon] of the configuration'
 PORTAL = Failure("transient", "captive-portal", "Something that is not AWS answered in its place.")
 

@@ -22,15 +22,11 @@ from botocore.config import Config
 from botocore.session import Session
 from botocore.utils import JSONFileCache
 
-from uvtokend.core.model import Credential, Request, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.core.clouds.aws import AWS
+from uvtokend.plugin import Credential, FetchFailed, Request, Secret, parse_http_date, quiet, skew, transient
 from uvtokend.providers.aws import failures
 from uvtokend.providers.aws.sign_in import Login, find_login
-from uvtokend.providers.kit.failures import parse_http_date, transient
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.skew import skew
 
-LOGIN = "aws"
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
 _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
 #: Who we are is nice to know, no more.
@@ -179,7 +175,7 @@ def _read(answer: dict[str, Any]) -> Credential:
     if ends <= now:
         raise transient("expired-on-arrival", "CodeArtifact gave a token that has already expired.")
     issued = _issued(token)
-    return Credential(LOGIN, Secret(token), min(issued + ours, now) if issued else now, ends, skew=ahead)
+    return Credential(AWS.login, Secret(token), min(issued + ours, now) if issued else now, ends, skew=ahead)
 
 
 def _issued(token: str) -> datetime | None:

@@ -14,14 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from uvtokend.core.clouds import azure
 from uvtokend.core.clouds.azure import Organization
-from uvtokend.core.model import Credential, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import Credential, FetchFailed, Secret, excerpt, login_required, rejected, skew, transient
 from uvtokend.providers.azure import responses
 from uvtokend.providers.azure.fixes import Who
 from uvtokend.providers.azure.transport import Line
-from uvtokend.providers.kit.failures import excerpt, login_required, rejected, transient
 from uvtokend.providers.kit.http import Exchange, on_our_clock
-from uvtokend.providers.kit.skew import skew
 
 USER_NAME = azure.AZURE.login
 Access = Literal["write", "read"]

@@ -33,8 +33,20 @@ from azure.identity import (
 )
 
 from uvtokend.core.clouds.azure import Organization
-from uvtokend.core.model import Credential, Frozen, Request, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import (
+    Credential,
+    FetchFailed,
+    Frozen,
+    Request,
+    Secret,
+    end_of,
+    login_required,
+    quiet,
+    read_secret,
+    rejected,
+    skew,
+    transient,
+)
 from uvtokend.providers.azure import responses
 from uvtokend.providers.azure.devops import (
     SCOPES,
@@ -47,10 +59,6 @@ from uvtokend.providers.azure.devops import (
 from uvtokend.providers.azure.fixes import SCOPE, Method, Who
 from uvtokend.providers.azure.transport import Line, is_machine
 from uvtokend.providers.kit import jwt
-from uvtokend.providers.kit.failures import login_required, rejected, transient
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.secrets import end_of, read_secret
-from uvtokend.providers.kit.skew import skew
 
 #: Seconds that az, azd and PowerShell may take; az needs a few for a cold start.
 TOOL_TIMEOUT = 20

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-from uvtokend.core.fixes import show_clock
+from uvtokend.plugin import show_clock
 
 #: Azure DevOps in every tenant (Azure DevOps documentation, "Use Microsoft Entra tokens").
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"

@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from uvtokend.core.model import Failure, FailureKind
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import Failure, FailureKind, FetchFailed, transient
 from uvtokend.providers.azure.fixes import Who
-from uvtokend.providers.kit.failures import transient
 
 _CODE = re.compile(r"AADSTS(\d{4,8})")
 _LOGIN: FailureKind = "login-required"

@@ -11,9 +11,8 @@ from typing import Any
 
 import requests
 
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import FetchFailed, transient
 from uvtokend.providers.kit import limits
-from uvtokend.providers.kit.failures import transient
 from uvtokend.providers.kit.http import Exchange, host_of, no_netrc, remembered, unsent, unwell
 
 #: Seconds to wait for a connection, and then for a response.

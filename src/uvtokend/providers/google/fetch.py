@@ -20,17 +20,13 @@ from google.auth import compute_engine, impersonated_credentials, jwt
 from google.auth.credentials import with_scopes_if_required
 from google.oauth2.credentials import Credentials as UserCredentials
 
-from uvtokend.core.model import Credential, Request, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.core.clouds.google import GOOGLE
+from uvtokend.plugin import Credential, FetchFailed, Request, Secret, login_required, quiet, rejected, skew, transient
 from uvtokend.providers.google import gcloud
 from uvtokend.providers.google.responses import LOGIN, refused
 from uvtokend.providers.google.transport import Transport
-from uvtokend.providers.kit.failures import login_required, rejected, transient
 from uvtokend.providers.kit.http import Exchange, bounded, on_our_clock
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.skew import skew
 
-USER_NAME = "oauth2accesstoken"
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 #: Seconds that a fetch may take in all, whatever the SDK, a resolver or a helper does.
 TIMEOUT = 50.0
@@ -260,4 +256,4 @@ def _end(expiry: datetime | None, last: Exchange | None) -> datetime | None:
 def _credential(token: Any, ends: datetime | None, at: datetime, identity: str | None) -> Credential:
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
         raise transient("bad-answer", "What came as a token is none.")
-    return Credential(USER_NAME, Secret(token), at, ends, identity=identity)
+    return Credential(GOOGLE.login, Secret(token), at, ends, identity=identity)

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from uvtokend.core import fixes
-from uvtokend.core.model import Secret
-from uvtokend.errors import FetchFailed
-from uvtokend.providers.kit.failures import login_required, rejected, transient
+from uvtokend.plugin import FetchFailed, Secret, login_required, rejected, set_clock, transient
 
 LOGIN = "gcloud auth login"
 #: Seconds; gcloud takes one or two, and tries more than once what fails.
@@ -112,7 +109,7 @@ def _explained(complaint: str) -> FetchFailed:
         return login_required("no-account", "gcloud has no active account.", LOGIN)
     if "short-lived token" in complaint:
         message = "This machine's clock is wrong by minutes, so Google refuses what gcloud signs."
-        return transient("clock-skew", message, fixes.set_clock())
+        return transient("clock-skew", message, set_clock())
     if "invalid_grant" in complaint:
         login = f"{LOGIN} --cred-file=KEY.json" if "activate-service-account" in complaint else LOGIN
         return login_required("login-expired", "The login of gcloud has expired or was revoked.", login)

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from uvtokend.core import fixes
-from uvtokend.errors import FetchFailed
-from uvtokend.providers.kit.failures import excerpt, login_required, rejected, transient
+from uvtokend.plugin import FetchFailed, excerpt, login_required, rejected, set_clock, transient
 from uvtokend.providers.kit.http import Exchange
 
 LOGIN = "gcloud auth application-default login"
@@ -66,7 +64,7 @@ def _service_account(_body: Mapping[str, Any], code: str, text: str, identity: s
     who = identity or "the service account"
     if code == "invalid_grant" and ("short-lived token" in text or "iat and exp" in text):
         message = "This machine's clock is wrong by minutes, so Google refuses what it signs."
-        return transient("clock-skew", message, fixes.set_clock())
+        return transient("clock-skew", message, set_clock())
     if code == "invalid_grant" and "account not found" in text:
         return rejected("account-gone", f"{who} does not exist any more.", _command("describe", identity))
     if code == "invalid_grant":

@@ -16,9 +16,8 @@ import requests
 from google.auth.exceptions import TransportError
 from google.auth.transport.requests import Request as RequestsTransport
 
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import FetchFailed, rejected, transient
 from uvtokend.providers.kit import limits
-from uvtokend.providers.kit.failures import rejected, transient
 from uvtokend.providers.kit.http import Exchange, captive_portal, host_of, no_netrc, remembered, unsent, unwell
 
 #: Seconds to wait for a connection, and again for an answer.

@@ -9,18 +9,26 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from uvtokend.core.clouds.jfrog import JFROG
-from uvtokend.core.model import Credential, Frozen, Request, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import (
+    Credential,
+    FetchFailed,
+    Frozen,
+    Request,
+    Secret,
+    login_required,
+    place,
+    quiet,
+    read_secret,
+    rejected,
+    skew,
+    transient,
+)
 from uvtokend.providers.jfrog import refresh_chain
 from uvtokend.providers.jfrog import responses as answers
 from uvtokend.providers.jfrog.jf_login import server_of
 from uvtokend.providers.jfrog.refresh_chain import Chain, Link
 from uvtokend.providers.kit import deadline, once
-from uvtokend.providers.kit.failures import login_required, rejected, transient
 from uvtokend.providers.kit.http import Exchange, host_of
-from uvtokend.providers.kit.quiet import quiet
-from uvtokend.providers.kit.secrets import place, read_secret
-from uvtokend.providers.kit.skew import skew
 
 #: RFC 8693 2.1, and the members as jfrog-client-go sends them (``access/services/oidctoken.go``).
 _EXCHANGE = {

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from uvtokend.core.model import Secret
-from uvtokend.providers.kit.failures import login_required, rejected
+from uvtokend.plugin import Secret, login_required, rejected
 from uvtokend.providers.kit.http import host_of
 
 #: Bytes; each server has two tokens of some kB.

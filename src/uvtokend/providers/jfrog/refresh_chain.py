@@ -29,10 +29,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from uvtokend import paths
-from uvtokend.core.model import Secret
-from uvtokend.core.state import parse_zulu, zulu
-from uvtokend.errors import FetchFailed, UvtokendError
-from uvtokend.providers.kit.failures import rejected, transient
+from uvtokend.plugin import FetchFailed, Secret, UvtokendError, parse_zulu, rejected, transient, zulu
 
 #: Bytes of the largest link: an answer has two tokens, and no answer is larger than 64 KiB.
 ROOM = 72 * 1024

@@ -11,13 +11,10 @@ import math
 import shlex
 from datetime import datetime, timedelta
 
-from uvtokend.core.model import Frozen, Secret
-from uvtokend.errors import FetchFailed
+from uvtokend.plugin import FetchFailed, Frozen, Secret, login_required, place, rejected, transient
 from uvtokend.providers.jfrog.refresh_chain import Link
 from uvtokend.providers.kit import jwt
-from uvtokend.providers.kit.failures import login_required, rejected, transient
 from uvtokend.providers.kit.http import Exchange, host_of, on_our_clock, unwell
-from uvtokend.providers.kit.secrets import place
 
 #: Seconds; a longer life is an error.
 _LONGEST_LIFE = 100 * 365 * 86400
