@@ -58,6 +58,7 @@ CLOCKS = {
     "daemon/events.py": {"datetime.now"},  # when something was told
     "disk/files.py": {"time.monotonic", "time.sleep"},  # another program ends its write
     "disk/locks.py": {"time.monotonic", "time.sleep"},  # another uvtokend ends its edit, and tells nobody
+    "daemon/hook.py": {"random.random"},  # as daemon/loop.py
     "daemon/loop.py": {"random.random"},  # the dice, rolled for core
     "daemon/main.py": {"asyncio.sleep"},  # 0: a turn for the others
     "disk/netrc_sink.py": {"time.sleep"},  # as disk/files.py

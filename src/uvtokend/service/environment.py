@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from uvtokend.core import clouds
+
 #: What every SDK and helper program may read, whatever the cloud.
 COMMON = (
     "PATH",
@@ -39,27 +41,6 @@ COMMON = (
     "GNUPGHOME",
     "PASSWORD_STORE_DIR",
 )
-#: What the clouds' SDKs and programs read.
-CLOUDS = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_CA_BUNDLE",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "GOOGLE_CLOUD_PROJECT",
-    "CLOUDSDK_*",
-    "AZURE_CONFIG_DIR",
-    "AZURE_TENANT_ID",
-    "AZURE_CLIENT_ID",
-    "AZURE_AUTHORITY_HOST",
-    "AZURE_FEDERATED_TOKEN_FILE",
-    "JFROG_CLI_HOME_DIR",
-)
-#: Names of variables that hold a secret, unless they end in ``_FILE`` (contract 1.3 refuses the same ones).
-_SECRET = ("*SECRET*", "*TOKEN*", "*PASSWORD*", "*KEY*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +78,7 @@ def _may_be_secret(name: str, value: str) -> bool:
         return True  # no unit file, environment file or property list carries a line break
     if name.upper().endswith("_PROXY"):
         return "@" in value
-    return _matches(name.upper(), _SECRET) and not name.upper().endswith("_FILE")
+    return clouds.may_hold_secret(name)
 
 
 def environment_file(variables: Iterable[tuple[str, str]]) -> str:
@@ -132,4 +113,4 @@ def file_of(config_file: str) -> str:
 
 def patterns() -> tuple[str, ...]:
     """Return the names of all variables to record: what every program reads, and what each cloud's catalog names."""
-    return (*COMMON, *CLOUDS)
+    return (*COMMON, *sorted({name for cloud in clouds.CLOUDS.values() for name in cloud.service_variables}))

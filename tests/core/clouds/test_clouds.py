@@ -12,6 +12,7 @@ from uvtokend.core.clouds.catalog import Cloud
 from uvtokend.core.config import values
 from uvtokend.core.model import Frozen, Request
 from uvtokend.core.urls import IndexUrl
+from uvtokend.service import environment
 
 ACME: dict[str, Frozen] = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-central-1"}
 D = "acme-123456789012.d.codeartifact"
@@ -348,4 +349,5 @@ def test_what_a_service_records() -> None:
         "canary",
     )
     others = {"HOME": "/home/me", "AWS_REGION": "", "XAWS_PROFILE": "x"}
-    assert clouds.service_environment({**recorded, **secrets, **others}) == recorded
+    kept = environment.record({**recorded, **secrets, **others}, environment.patterns())
+    assert dict(kept.variables) == recorded

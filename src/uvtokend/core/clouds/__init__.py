@@ -122,20 +122,6 @@ def temporary_credentials(environ: Env, request: Request) -> Notice | None:
     return Notice("temporary-environment", message, f"unset {' '.join(names)} && uvtokend restart")
 
 
-def service_environment(environ: Env) -> dict[str, str]:
-    """Return the variables of the clouds that a service needs, from the environment of a person's shell.
-
-    Variables that may hold a secret are left out.
-    """
-    names = {name for cloud in CLOUDS.values() for name in cloud.service_variables}
-    prefixes = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
-    return {
-        name: text
-        for name, text in sorted(environ.items())
-        if text and (name in names or name.startswith(prefixes)) and not may_hold_secret(name)
-    }
-
-
 def may_hold_secret(variable: str) -> bool:
     """Return whether an environment variable may hold a secret, going by its name."""
     return bool(_SECRET_VARIABLE.search(variable)) and not _NAMES_A_FILE.search(variable)

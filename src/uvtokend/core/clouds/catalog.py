@@ -118,7 +118,7 @@ class Cloud:
         program: Its command line program.
         runs: Returns the programs that a fetch starts, by their names on PATH.
         service_variables: The environment variables that matter at a service's start; ``*`` at the end stands for any
-            rest. Variables that may hold a secret are left out by `service_environment`.
+            rest. Variables that may hold a secret are left out.
     """
 
     provider: str

@@ -1,0 +1,109 @@
+"""The user's program that runs after each change of a sink; `uvtokend.core.hook` decides when.
+
+It runs in its own session with a deadline, after which its whole process group is killed. Its output is thrown away: a
+program that prints the netrc would put a token into our log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from uvtokend.core import hook
+from uvtokend.core.hook import Hook
+
+
+class Program:
+    """Runs one command, never twice at the same time.
+
+    Args:
+        command: The program and its arguments.
+        environment: Its environment, asked for at each run.
+        deadline: Seconds until it is killed.
+        told: Called in the loop with a sentence when a run failed, and with None when one succeeded.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Callable[[], Mapping[str, str]],
+        deadline: float,
+        told: Callable[[str | None], None],
+    ) -> None:
+        self._command = list(command)
+        self._environment = environment
+        self._deadline = deadline
+        self._told = told
+        self._state = Hook()
+        self._loop = asyncio.get_running_loop()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def changed(self) -> None:
+        """Run the program now, or once more after the run under way."""
+        self._state, run = hook.changed(self._state)
+        if run:
+            self._run()
+
+    def close(self) -> None:
+        """Kill a run under way and forget a planned one."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._process is not None:
+            self._kill(self._process)
+            self._process.wait()
+            self._process = None
+
+    def _run(self) -> None:
+        self._timer = None
+        self._state = hook.due(self._state)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the user's own configuration
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+                env=dict(self._environment()),
+            )
+        except OSError as error:
+            self._end(f"cannot be started: {error.strerror}")
+            return
+        self._process = process
+        waiting = self._loop.run_in_executor(None, self._wait, process)
+        waiting.add_done_callback(lambda done: self._ended(process, done.result()))
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> str | None:
+        """Wait in a thread until the program ends; return why it failed."""
+        try:
+            status = process.wait(self._deadline)
+        except subprocess.TimeoutExpired:
+            self._kill(process)
+            process.wait()
+            return f"did not end within {self._deadline:g} s and was killed"
+        if status < 0:
+            return f"was ended by signal {-status}"
+        return f"exited with status {status}" if status else None
+
+    def _ended(self, process: subprocess.Popen[bytes], problem: str | None) -> None:
+        if self._process is not process:
+            return  # closed meanwhile
+        self._process = None
+        self._end(problem)
+
+    def _end(self, problem: str | None) -> None:
+        self._state, wait = hook.ended(self._state, problem is None, random.random())
+        self._told(None if problem is None else f"The program of on-delivered, {self._command[0]!r}, {problem}.")
+        if wait is not None:
+            self._timer = self._loop.call_later(wait, self._run)
+
+    @staticmethod
+    def _kill(process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+            os.killpg(process.pid, signal.SIGKILL)

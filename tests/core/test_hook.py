@@ -1,0 +1,60 @@
+"""The rules of ``on-delivered``, as laws over random histories."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core import hook
+from uvtokend.core.hook import Hook
+
+ROLLS = st.floats(0, 1, exclude_max=True)
+
+
+def test_changes_during_a_run_are_joined() -> None:
+    """However many changes happen during a run, one more run follows, at once."""
+    state, run = hook.changed(Hook())
+    assert run
+    for _ in range(3):
+        state, run = hook.changed(state)
+        assert not run
+    state, wait = hook.ended(state, success=True, roll=0.5)
+    assert (state.state, wait) == ("running", 0.0)
+    state, wait = hook.ended(state, success=True, roll=0.5)
+    assert (state, wait) == (Hook(), None)
+
+
+@given(failures=st.integers(0, 40), roll=ROLLS)
+def test_failures_back_off(failures: int, roll: float) -> None:
+    """The wait doubles up to five minutes, is at least a second, and a change meanwhile does not shorten it."""
+    state, wait = hook.ended(Hook("running", failures=failures), success=False, roll=roll)
+    assert wait is not None
+    assert 1.0 <= wait <= min(300.0, 5.0 * 2.0**failures)
+    assert hook.changed(state) == (state, False)
+    assert hook.due(state).failures == failures + 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_success_forgets_failures(again: bool) -> None:
+    """The next failure starts with the shortest back-off again."""
+    state, _ = hook.ended(Hook("running", again, failures=7), success=True, roll=0.5)
+    assert state.failures == 0
+
+
+@given(st.lists(st.one_of(st.just("change"), st.booleans())))
+def test_no_change_is_lost_and_no_two_runs_overlap(history: list[str | bool]) -> None:
+    """After the last change there is a run that began later, or one is planned; and runs never overlap."""
+    state, running, seen = Hook(), False, True
+    for event in history:
+        if event == "change":
+            state, run = hook.changed(state)
+            assert not (run and running)
+            running, seen = running or run, run
+        elif running:
+            state, wait = hook.ended(state, bool(event), 0.5)
+            running = False
+            if wait is not None:
+                state, running, seen = hook.due(state), True, True
+            assert seen or wait is not None
+    assert seen or running or state.state != "idle"

@@ -1,0 +1,125 @@
+"""The program of ``on-delivered``, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from uvtokend.daemon.hook import Program
+
+
+class Told:
+    """What the program's runs have told, one after another."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def next(self) -> str | None:
+        """Wait for the end of the next run."""
+        return await asyncio.wait_for(self.queue.get(), 30)
+
+
+def shell(script: str, environment: dict[str, str], told: Told, deadline: float = 30.0) -> Program:
+    """Return a program that runs a script."""
+    return Program(["/bin/sh", "-c", script], lambda: environment, deadline, told.queue.put_nowait)
+
+
+def test_it_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
+    """The environment is the one that it is given; input and output lead nowhere; it leads its own session."""
+
+    async def test() -> None:
+        told = Told()
+        script = 'env > "$OUT"; cat >> "$OUT"; ps -o sid= -p $$ >> "$OUT"; echo $$ >> "$OUT"; echo said; echo said >&2'
+        program = shell(script, {"OUT": str(tmp_path / "out"), "PATH": os.environ["PATH"]}, told)
+        program.changed()
+        assert await told.next() is None
+        program.close()
+
+    asyncio.run(test())
+    *environment, session, pid = (tmp_path / "out").read_text().splitlines()
+    assert {line.partition("=")[0] for line in environment} - {"PWD", "OLDPWD", "SHLVL", "_"} == {"OUT", "PATH"}
+    assert session.strip() == pid
+
+
+def test_changes_meanwhile_are_joined(tmp_path: Path) -> None:
+    """Five changes during a run lead to one more run."""
+
+    async def test() -> None:
+        told = Told()
+        gate = tmp_path / "gate"
+        os.mkfifo(gate)
+        program = shell(f'echo run >> "{tmp_path}/runs"; read line < "{gate}"', {}, told)
+        program.changed()
+        for _ in range(5):
+            program.changed()
+        for _ in range(2):
+            await asyncio.to_thread(gate.write_text, "go\n")
+            assert await told.next() is None
+        program.close()
+
+    asyncio.run(test())
+    assert (tmp_path / "runs").read_text() == "run\nrun\n"
+
+
+def test_a_failure_is_told_and_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit status is told; the program runs again by itself, and a success is told as well."""
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+    async def test() -> None:
+        told = Told()
+        program = shell(f'[ -e "{tmp_path}/ok" ] || {{ touch "{tmp_path}/ok"; exit 7; }}', {}, told)
+        program.changed()
+        assert await told.next() == "The program of on-delivered, '/bin/sh', exited with status 7."
+        assert await told.next() is None
+        program.close()
+
+    asyncio.run(test())
+
+
+def test_a_program_that_is_missing() -> None:
+    """It is told by name, and the daemon goes on."""
+
+    async def test() -> None:
+        told = Told()
+        program = Program(["/nonexistent/program"], dict, 30.0, told.queue.put_nowait)
+        program.changed()
+        problem = "cannot be started: No such file or directory"
+        assert await told.next() == f"The program of on-delivered, '/nonexistent/program', {problem}."
+        program.close()
+
+    asyncio.run(test())
+
+
+def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    """After the deadline, and when the daemon closes: nothing of it is left."""
+
+    async def test() -> list[int]:
+        told = Told()
+        program = shell(f'sleep 600 & echo $! >> "{tmp_path}/pids"; wait', {}, told, deadline=0.5)
+        program.changed()
+        assert "did not end within 0.5 s and was killed" in (await told.next() or "")
+        program.close()
+        return [int(line) for line in (tmp_path / "pids").read_text().split()]
+
+    (child,) = asyncio.run(test())
+    for process in psutil.process_iter():
+        assert process.pid != child or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_closing_ends_a_run() -> None:
+    """A run under way does not outlive the daemon, and its end is not told."""
+
+    async def test() -> None:
+        told = Told()
+        program = Program([sys.executable, "-c", "import time; time.sleep(600)"], dict, 600.0, told.queue.put_nowait)
+        program.changed()
+        program.close()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert told.queue.empty()
+
+    asyncio.run(test())

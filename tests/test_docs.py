@@ -1,0 +1,72 @@
+"""What README and help topics tell a person to write is what the program takes, and what they name is there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from uvtokend.core.config.settings import Source, parse
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TOPICS = {file.stem: file.read_text() for file in sorted((ROOT / "src/uvtokend/help").glob("*.md"))}
+PAGES = {"README": README, **TOPICS}
+GITHUB = {file.name: file.read_text() for file in (ROOT / ".github").glob("*.md")}
+SOURCE = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return (page, text) of every example in a language."""
+    pattern = rf"```{language}\n(.*?)```"
+    return [(page, block) for page, text in PAGES.items() for block in re.findall(pattern, text, re.DOTALL)]
+
+
+TOML = blocks("toml")
+OURS = [(page, text) for page, text in TOML if re.search(r"^\[(\[index\]|daemon)\]", text, re.MULTILINE)]
+
+
+def uncommented(block: str) -> str:
+    """Return an example with each option that it only suggests."""
+    return re.sub(r"^# (?=[a-z-]+ = )", "", block, flags=re.MULTILINE)
+
+
+def without_files(block: str) -> str:
+    """Return an example without the file that must exist."""
+    return re.sub(r'^ca-bundle = "/.*$', "", block, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("page", "block"), OURS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(OURS)])
+def test_every_configuration_is_taken(page: str, block: str) -> None:
+    """A person who copies it is not refused, nor one who takes up its suggestions."""
+    for text in (block, uncommented(block)):
+        settings = parse(
+            [Source(page, without_files(text).encode(), "/")], "/home/me", {}, system_ca="/etc/ssl/all.pem"
+        )
+        assert len(settings.indexes) + len(settings.disabled) == text.count("[[index]]")
+
+
+def test_every_other_example_is_toml() -> None:
+    """What is for uv or for a package's author can be read as well."""
+    assert all(tomllib.loads(text) for page, text in TOML if (page, text) not in OURS)
+
+
+def test_every_reason_is_one_that_is_given() -> None:
+    """The words that the status is said to show stand in the source."""
+    for page, text in TOPICS.items():
+        listed = " ".join(re.findall(r"\(((?:`[a-z]+(?:-[a-z]+)+`(?:, )?)+)\)", text))
+        words = set(re.findall(r"`([a-z-]+)`", listed))
+        assert [word for word in sorted(words) if f'"{word}"' not in SOURCE] == [], page
+
+
+def test_the_readme_is_short() -> None:
+    """A newcomer skims it in two minutes."""
+    assert len(README.splitlines()) <= 250
+
+
+def test_every_topic_has_a_title() -> None:
+    """``uvtokend help`` lists topics by their first line."""
+    assert TOPICS
+    assert all(text.startswith("# ") and text.endswith("\n") for text in TOPICS.values())
