@@ -51,7 +51,7 @@ CLOCKS = {
     "cli/stop.py": {"time.monotonic", "time.sleep"},  # another process ends, and tells nobody
     "cli/remove.py": {"time.monotonic", "time.sleep"},  # the daemon delivers, and tells its log alone
     "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
-    "cli/status.py": {"datetime.now"},  # as cli/disk.py
+    "cli/status.py": {"datetime.now", "time.monotonic", "time.sleep"},  # as cli/disk.py; a daemon that comes back
     "daemon/alone.py": {"datetime.now"},  # a token that has expired on arrival is refused
     "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest
     "clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock

@@ -28,7 +28,6 @@ from uvtokend.core.events import (
     Woke,
 )
 from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings, Sink
-from uvtokend.core.state import record
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 ACME, CORP = Request("aws-codeartifact", options=(("domain", "acme"),)), Request("static")
@@ -316,20 +315,25 @@ def test_a_token_without_an_end_has_no_deadline_but_its_reading() -> None:
     assert Plain().deadline(NOW) is None
 
 
+def shown(agent: Agent, now: datetime, shift: timedelta = timedelta()) -> list[status.IndexStatus]:
+    """Return the indexes of the status document."""
+    frame = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket")
+    return status.of_daemon(frame, agent.snapshot(now), (), now, shift)["indexes"]
+
+
 def test_the_status_document() -> None:
     """The contract's keys, with health, life and promise as they are at the moment."""
     agent = holding()
     agent.handle(Tick(), after(1800))
     agent.handle(FetchEnded(ACME, DENIED, 0.5), after(1801))
-    prod, _, corp = status.indexes(agent.snapshot(after(1801)), after(1801), timedelta(hours=1))
-    assert isinstance(prod, dict)
-    assert isinstance(corp, dict)
+    prod, _, corp = shown(agent, after(1801), timedelta(hours=1))
     assert prod == {
         "name": "prod",
         "url": PROD.url,
         "host": "acme.example",
         "provider": "aws-codeartifact",
         "sink": "netrc",
+        "enabled": True,
         "username": "aws",
         "identity": None,
         "health": "stale",
@@ -338,6 +342,7 @@ def test_the_status_document() -> None:
         "expires_at": "2026-01-31T10:00:00Z",
         "life_left_s": 1799,
         "refresh_at": "2026-01-31T09:27:45Z",
+        "retry_at": "2026-01-31T09:34:53.500Z",
         "min_life_s": 1800,
         "delivered": True,
         "failures": 1,
@@ -356,22 +361,9 @@ def test_the_status_document_without_a_token() -> None:
     """Nothing known is null, and the next try is named."""
     agent = configured()
     agent.handle(FetchEnded(ACME, DENIED, 0.0), NOW)
-    prod, *_ = status.indexes(agent.snapshot(NOW), NOW, timedelta())
-    assert isinstance(prod, dict)
+    prod, *_ = shown(agent, NOW)
     assert (prod["health"], prod["username"], prod["life_left_s"], prod["min_life_s"]) == ("none", None, None, None)
     assert prod["refresh_at"] == "2026-01-31T08:05:00Z"
-
-
-def test_the_status_document_from_disk() -> None:
-    """While no daemon runs, the record and the clock say what is known."""
-    known = record(ACME, token("a"), after(1800), ("acme.example",))
-    for at, health, delivered in ((0, "fresh", True), (1800, "stale", True), (3600, "expired", False)):
-        prod = status.from_disk(PROD, known, after(at), "aws")
-        assert isinstance(prod, dict)
-        assert (prod["health"], prod["delivered"], prod["username"]) == (health, delivered, "aws")
-    unknown = status.from_disk(PROD, None, NOW)
-    assert isinstance(unknown, dict)
-    assert (unknown["health"], unknown["delivered"], unknown["expires_at"]) == ("none", False, None)
 
 
 def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
@@ -390,8 +382,7 @@ def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
     views = {view.index.name: view for view in agent.snapshot(after(2)).indexes}
     assert [notice.reason for notice in views["dev"].notices] == ["shadowed", "clock-skew"]
     assert views["corp"].notices == ()
-    document = status.indexes(agent.snapshot(after(2)), after(2), timedelta())
-    assert isinstance(document[0], dict)
+    document = shown(agent, after(2))
     assert "notices" not in str(document[2])
     assert document[0]["notices"] == [
         {"reason": "shadowed", "message": shadowed.message, "hint": "unset X"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from uvtokend.core import report
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
+HOST = "acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com"
+ARN = "arn:aws:sts::123456789012:assumed-role/dev/me"
 ERROR = {
     "kind": "login-required",
     "reason": "sso-expired",
-    "message": "The SSO session of profile dev has ended.",
+    "message": "The SSO session of profile 'dev' has expired.",
     "hint": "aws sso login --profile dev",
     "at": "2026-01-31T07:59:00Z",
 }
@@ -26,10 +28,19 @@ def index(name: str = "private-registry", **changes: Any) -> dict[str, Any]:
     """Return an index whose token is fresh and delivered, but for the changes."""
     return {
         "name": name,
+        "url": f"https://{HOST}/pypi/production/simple/",
+        "host": HOST,
+        "provider": "aws-codeartifact",
+        "sink": "netrc",
+        "enabled": True,
+        "username": "aws",
+        "identity": ARN,
         "health": "fresh",
         "state": "waiting",
+        "expires_at": "2026-01-31T16:23:31Z",
         "life_left_s": 30211,
         "refresh_at": "2026-01-31T12:05:00Z",
+        "retry_at": None,
         "delivered": True,
         "failures": 0,
         "last_error": None,
@@ -37,10 +48,25 @@ def index(name: str = "private-registry", **changes: Any) -> dict[str, Any]:
     }
 
 
+def off(name: str) -> dict[str, Any]:
+    """Return an index that is switched off, and incomplete."""
+    nothing = dict.fromkeys(("host", "provider", "username", "identity", "expires_at", "refresh_at", "state"))
+    return index(name, enabled=False, health="none", delivered=False, **nothing)
+
+
+def blocked(name: str, **changes: Any) -> dict[str, Any]:
+    """Return an index that needs a sign-in, without a token."""
+    without = {"health": "none", "delivered": False, "expires_at": None, "refresh_at": None, "identity": None}
+    return index(name, **{**without, "state": "blocked", "last_error": ERROR, "failures": 1, **changes})
+
+
 def document(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return a status document of a running daemon that is well, but for the changes."""
     return {
+        "version": "1.0.0",
         "pid": 4711,
+        "started_at": "2026-01-31T07:00:00Z",
+        "config_stale": None,
         "netrc": "/home/me/.netrc",
         "delivery": {"ok": True, "problem": None},
         "indexes": list(indexes),
@@ -48,113 +74,253 @@ def document(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_well_daemon_is_one_line_an_index() -> None:
-    """Where nothing is broken the table says so alone: health, life left, next refresh."""
-    assert report.status(document(index(), index("b", life_left_s=None)), NOW).splitlines() == [
-        "INDEX             HEALTH  LIFE LEFT     NEXT REFRESH",
-        "private-registry  fresh   8h 23m        in 4h 5m",
-        "b                 fresh   no known end  in 4h 5m",
-        "pid 4711, netrc /home/me/.netrc",
+def stopped(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return the document of a daemon that does not run."""
+    idle = [{**index, "state": None} for index in indexes]
+    delivery = {"ok": False, "problem": report.STOPPED}
+    return document(*idle, **{"pid": None, "started_at": None, "delivery": delivery, **changes})
+
+
+FETCHING = blocked("a", state="fetching", last_error=None)
+LIVE = index("b", state="blocked", last_error=ERROR)
+
+
+def lines(shown: dict[str, Any], width: int = 200, **options: Any) -> list[str]:
+    """Return what a person in UTC reads."""
+    return report.status(shown, NOW, width, zone=UTC, **options).splitlines()
+
+
+def test_a_well_daemon_is_a_headline_and_one_line_an_index() -> None:
+    """On a wide terminal every fact is a column: a host can be found, and a person sees until when uv works."""
+    forever = index("b", expires_at=None, identity=None, host="b.example", sink="uv-store")
+    text = lines(document(index(), forever), 250)
+    assert text[0] == "All 2 indexes are ready."
+    assert text[1] == ""
+    assert text[2].split("  ")[0] == "INDEX"
+    assert [cell.strip() for cell in text[2].split("  ") if cell] == [
+        "INDEX",
+        "HOST",
+        "PROVIDER",
+        "FOR",
+        "TOKEN",
+        "STATE",
+        "STORED IN",
+    ]
+    assert [cell.strip() for cell in text[3].split("  ") if cell] == [
+        "private-registry",
+        HOST,
+        "aws-codeartifact",
+        ARN,
+        "expires 16:23, in 8 h",
+        "refresh in 4 h",
+        "netrc, plain text",
+    ]
+    assert [cell.strip() for cell in text[4].split("  ") if cell][-3:] == [
+        "no known end",
+        "refresh in 4 h",
+        "uv's store, plain text",
+    ]
+    assert text[5] == "uvtokend 1.0.0, pid 4711, running since 07:00, netrc /home/me/.netrc"
+
+
+def test_eighty_columns_lose_nothing() -> None:
+    """What has no room as a column stands below its index, so that nothing is lost."""
+    assert lines(document(index()), 80) == [
+        "The index is ready.",
+        "",
+        "INDEX             TOKEN                  STATE           STORED IN",
+        "private-registry  expires 16:23, in 8 h  refresh in 4 h  netrc, plain text",
+        f"  {HOST}",
+        f"  for {ARN}",
+        "uvtokend 1.0.0, pid 4711, running since 07:00, netrc /home/me/.netrc",
     ]
 
 
-def test_what_is_broken_comes_first_with_cause_and_mend() -> None:
-    """The first line names the cause and the second the exact command that mends it."""
-    broken = index(health="none", state="blocked", delivered=False, life_left_s=None, refresh_at=None, last_error=ERROR)
-    lines = report.status(document(index("good"), broken), NOW).splitlines()
-    assert lines[0] == "private-registry: The SSO session of profile dev has ended."
-    assert lines[1] == "  fix: aws sso login --profile dev"
-    assert lines[-2].split() == ["private-registry", "none", "-", "blocked"]
+@pytest.mark.parametrize(
+    ("indexes", "headline"),
+    [
+        ([index()], "The index is ready."),
+        ([index("a"), index("b"), off("c")], "All 2 indexes are ready; 1 is disabled."),
+        ([off("c")], "No index is enabled; 1 is disabled."),
+        (
+            [index("a"), index("b"), index("c"), blocked("d"), blocked("e", state="retrying")],
+            "3 of 5 indexes are ready; 1 needs a sign-in, 1 is retrying.",
+        ),
+        ([index("a"), blocked("b"), blocked("c")], "1 of 3 indexes is ready; 2 need a sign-in."),
+        ([blocked("b")], "The index is not ready; it needs a sign-in."),
+        (
+            [blocked("a", state="fetching", last_error=None)] * 2,
+            "0 of 2 indexes are ready; 2 are fetching their tokens.",
+        ),
+        ([blocked("a", last_error={**ERROR, "kind": "rejected"})], "The index is not ready; it is blocked."),
+        ([index("a", delivered=False)], "The index is not ready; it is not delivered."),
+        ([blocked("a", state="waiting", last_error=None)], "The index is not ready; it has no valid token."),
+        (
+            [index("a"), index("b", state="blocked", last_error=ERROR)],
+            "All 2 indexes are ready, but 1 needs a sign-in.",
+        ),
+        ([index("a", state="retrying", last_error=ERROR)], "The index is ready, but it is retrying."),
+    ],
+)
+def test_the_headline(indexes: list[dict[str, Any]], headline: str) -> None:
+    """The first line says whether uv works now, and what stands in the way, in the right number."""
+    assert lines(document(*indexes))[0] == headline
 
 
-def test_indexes_with_one_trouble_are_told_together() -> None:
-    """Ten indexes behind one login are one trouble, not ten."""
-    lines = report.troubles(document(index("a", last_error=ERROR), index("b", last_error=ERROR)), 80, False)
-    assert lines == ["a, b: The SSO session of profile dev has ended.", "  fix: aws sso login --profile dev"]
+def test_what_is_broken_comes_next_with_cause_and_fix() -> None:
+    """The cause stands below the headline, and the exact command that fixes it below the cause."""
+    text = lines(document(index("good"), blocked("a"), blocked("b")))
+    assert text[1:3] == [
+        "a, b: The SSO session of profile 'dev' has expired.",
+        "  fix: aws sso login --profile dev",
+    ]
+
+
+def test_a_blocked_index_with_a_live_token_says_how_long_uv_works() -> None:
+    """Nobody has to sign in this minute: until then uv works."""
+    text = lines(document(index("a", state="blocked", last_error=ERROR)))
+    assert text[1] == "a: The SSO session of profile 'dev' has expired. uv works until 16:23."
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"state": "fetching", "health": "none", "delivered": False}, ["x: The token is being fetched right now."]),
-        ({"delivered": False}, ["x: The token is there, but not delivered yet."]),
+        ({"state": "fetching", "health": "none", "delivered": False}, []),
+        ({"delivered": False}, ["x: The token is not delivered yet."]),
         (
             {"state": "retrying", "health": "expired", "delivered": False},
             ["x: There is no valid token yet.", "  fix: uvtokend refresh x"],
         ),
-        ({"last_error": {**ERROR, "hint": None}}, ["x: The SSO session of profile dev has ended."]),
+        (
+            {"last_error": {**ERROR, "hint": None}, "expires_at": None},
+            ["x: The SSO session of profile 'dev' has expired."],
+        ),
         ({"health": "stale"}, []),
+        ({"enabled": False, "delivered": False}, []),
     ],
 )
 def test_an_index_without_a_delivered_token_is_explained(changes: dict[str, Any], expected: list[str]) -> None:
     """Whoever has no valid delivered token reads why, also where no error has been seen yet."""
-    assert report.troubles(document(index("x", **changes)), 80, False) == expected
+    text = lines(document(index("x", **changes)))
+    assert text[1 : text.index("")] == expected
 
 
 def test_a_netrc_that_is_broken_is_told_once() -> None:
-    """A problem of the delivery is a trouble of all; where an index tells it with its mend, it is not told twice."""
+    """A problem of the delivery concerns all; where an index tells it with its fix, it is not told twice."""
     problem = {"ok": False, "problem": "The disk is full."}
-    assert report.troubles(document(index("a"), delivery=problem), 80, False) == ["The disk is full."]
+    assert lines(document(index("a"), delivery=problem))[1] == "The disk is full."
     error = {**ERROR, "message": "The disk is full.", "hint": "df -h /home"}
-    told = report.troubles(document(index("a", last_error=error), delivery=problem), 80, False)
-    assert told == ["a: The disk is full.", "  fix: df -h /home"]
+    told = lines(document(index("a", last_error=error, state="retrying"), delivery=problem))
+    assert told[1:4] == ["a: The disk is full.", "  fix: df -h /home", ""]
+
+
+def test_a_changed_configuration_is_told_with_its_fix() -> None:
+    """An index that was added to config.toml is not silently ignored."""
+    text = lines(document(index(), config_stale="config.toml changed 3 min ago."))
+    assert text[1:3] == ["config.toml changed 3 min ago.", "  fix: uvtokend reload"]
 
 
 def test_without_a_daemon_the_first_line_says_so() -> None:
-    """What is known from disk is shown, but nobody may believe that it is being refreshed."""
-    lines = report.status(document(index(), pid=None), NOW).splitlines()
-    assert lines[:2] == ["uvtokend is not running: nothing is refreshed.", "  fix: uvtokend start"]
-    assert lines[-1].split() == ["private-registry", "fresh", "8h", "23m", "-"]
-    dead = index(health="expired", delivered=False)
-    assert report.troubles(document(dead, pid=None), 80, False) == lines[:2]
+    """What is still good on disk is shown, and for how long; nobody may believe that it is being refreshed."""
+    soon = index("b", expires_at="2026-01-31T08:40:00Z")
+    dead = index("c", health="expired", delivered=False, expires_at="2026-01-31T05:00:00Z")
+    text = lines(stopped(index("a"), soon, dead), service=["systemd unit x: failed (exit-code)", "  Boom."])
+    assert text[:6] == [
+        "uvtokend is not running, so no tokens are being refreshed.",
+        "  fix: uvtokend start",
+        "2 of 3 tokens on disk are still valid; uv works until 08:40, for 40 min.",
+        "systemd unit x: failed (exit-code)",
+        "Boom.",
+        "",
+    ]
+    assert text[-1].split("  ")[-2:] == ["expired 05:00, 3 h ago", "-"] or "expired 05:00, 3 h ago" in text[-1]
+    assert lines(stopped(dead))[2] == "No valid token is on disk."
+    assert lines(stopped(dead, dead))[2] == "No valid token is left on disk."
+    assert lines(stopped(index()))[2] == "The token on disk is still valid; uv works until 16:23, for 8 h."
+    assert lines(stopped(index(expires_at=None)))[2] == "The token on disk is still valid."
 
 
-@pytest.mark.parametrize("pid", [None, 4711])
-def test_without_an_index_it_says_how_to_go_on(pid: int | None) -> None:
+def test_a_broken_configuration_without_a_daemon_is_a_problem() -> None:
+    """Nothing is known of the indexes then, but that nothing runs, and why."""
+    text = lines(stopped(config_stale="config.toml is invalid: line 3: Invalid TOML."))
+    assert text == [
+        "uvtokend is not running, so no tokens are being refreshed.",
+        "  fix: uvtokend start",
+        "config.toml is invalid: line 3: Invalid TOML.",
+    ]
+
+
+@pytest.mark.parametrize("shown", [stopped(), document()])
+def test_without_an_index_it_says_how_to_go_on(shown: dict[str, Any]) -> None:
     """An empty configuration is no error; the next step is named."""
-    assert report.status(document(pid=pid), NOW).splitlines()[0] == report.INIT
+    assert lines(shown)[0] == report.INIT
 
 
 @pytest.mark.parametrize(
     ("changes", "cell"),
     [
-        ({"state": "fetching"}, "now"),
-        ({"refresh_at": "2026-01-31T07:00:00Z"}, "now"),
-        ({"state": "retrying", "failures": 3}, "retrying, 3 failed"),
+        ({"state": "fetching"}, "fetching…"),
+        ({"refresh_at": "2026-01-31T07:00:00Z"}, "refresh due"),
+        ({"state": "retrying", "failures": 3, "retry_at": "2026-01-31T08:00:12Z"}, "retrying in 12 s (3 failed)"),
         ({"state": "retrying"}, "retrying"),
         ({"state": "blocked"}, "blocked"),
+        ({"state": "blocked", "last_error": ERROR}, "needs sign-in"),
+        ({"state": "blocked", "last_error": {**ERROR, "kind": "rejected"}}, "rejected"),
         ({"refresh_at": None}, "waiting"),
-        ({"refresh_at": "2026-01-31T08:00:30.500Z"}, "in 30s"),
+        ({"refresh_at": "2026-01-31T08:00:30.500Z"}, "refresh in 30 s"),
+        ({"enabled": False}, "disabled"),
     ],
 )
-def test_the_next_refresh(changes: dict[str, Any], cell: str) -> None:
-    """The last column says when something will be tried again, or that nothing will help until a person acts."""
-    assert report.status(document(index("x", **changes)), NOW).splitlines()[-2].endswith(f"  {cell}")
+def test_the_state(changes: dict[str, Any], cell: str) -> None:
+    """The state says when something will be tried again, or that nothing will help until a person acts."""
+    assert f"  {cell}  " in lines(document(index("x", **changes)), 250)[-2]
 
 
-def test_a_token_that_is_not_delivered_is_not_called_fresh_alone() -> None:
-    """A fresh token that no uv can read is worth nothing, and the table must not look well."""
-    assert "fresh, not delivered" in report.status(document(index("x", delivered=False)), NOW)
+@pytest.mark.parametrize(
+    ("changes", "cell"),
+    [
+        ({"delivered": False}, "expires 16:23, in 8 h (not delivered)"),
+        ({"expires_at": "2026-02-03T09:30:00Z"}, "expires Feb 3 09:30, in 3 d"),
+        ({"health": "expired", "expires_at": "2026-01-31T07:59:30Z"}, "expired 07:59, 30 s ago"),
+        ({"health": "none", "expires_at": None}, "no token"),
+        ({"enabled": False}, "-"),
+    ],
+)
+def test_what_a_token_is_worth(changes: dict[str, Any], cell: str) -> None:
+    """A person reads until when, on the local clock, and a token that uv cannot read is not called good."""
+    assert f"  {cell}  " in lines(document(index("x", **changes)), 250)[-2]
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
-def test_it_fits_the_terminal(width: int) -> None:
-    """Sentences are wrapped and names shortened to the width; commands never are."""
+def test_times_are_local() -> None:
+    """A person's clock is that of the zone, and a day that is not today is named."""
+    zone = timezone(timedelta(hours=9))
+    assert "expires Feb 1 01:23, in 8 h" in report.status(document(index()), NOW, zone=zone)
+    record: dict[str, Any] = {"at": "2026-01-31T08:00:00Z", "level": "info", "names": [], "message": "Yes."}
+    assert report.event({**record, "hint": None}, zone=zone) == "2026-01-31 17:00:00  info     Yes."
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
+def test_it_fits_the_terminal_and_loses_nothing(width: int) -> None:
+    """Sentences are wrapped and columns drop below their line; commands are never broken."""
     long_error = {**ERROR, "message": "A long sentence of many words. " * 5, "hint": "aws sso login " + "x" * 200}
-    text = report.status(document(index("n" * 100, last_error=long_error), netrc="/n"), NOW, width)
-    lines = text.splitlines()
-    assert f"  fix: {long_error['hint']}" in lines
-    sentence = [line for line in lines if "sentence" in line]
-    assert all(len(line) <= width + 2 for line in sentence)
-    row = next(line for line in lines if "8h 23m" in line)
-    assert len(row) <= max(width, 12 + len("  fresh   8h 23m     in 4h 5m     "))
+    text = lines(document(index("a-name", last_error=long_error), index("b"), netrc="/n"), width)
+    assert f"  fix: {long_error['hint']}" in text
+    longest = max(len(HOST) + 3, width)
+    assert all(len(line) <= longest for line in text if "fix: " not in line)
+    whole = " ".join(" ".join(text).split())
+    for fact in ("a-name", HOST, ARN, "expires 16:23, in 8 h", "refresh in 4 h", "netrc, plain text"):
+        assert fact in whole
 
 
-def test_colour_only_if_asked_and_it_changes_no_text() -> None:
-    """Colour is decoration: without the escapes the text is the same, and unasked there is none."""
-    doc = document(index("a"), index("b", health="stale"), index("c", health="none", last_error=ERROR))
-    plain, painted = report.status(doc, NOW), report.status(doc, NOW, colour=True)
+def test_color_only_if_asked_and_it_changes_no_text() -> None:
+    """Color is decoration: without the escapes the text is the same, and unasked there is none."""
+    busy = blocked("d", state="fetching", last_error=None)
+    doc = document(index("a"), index("b", health="stale"), blocked("c"), busy, off("e"))
+    plain, painted = report.status(doc, NOW, zone=UTC), report.status(doc, NOW, color=True, zone=UTC)
     assert "\x1b" not in plain
+    row = next(line for line in painted.splitlines() if "fetching…" in line)
+    assert f"\x1b[{report.YELLOW}mno token" in row
+    assert f"\x1b[{report.RED}m" not in row
     for shade in (report.GREEN, report.YELLOW, report.RED, report.BOLD, report.DIM):
         assert f"\x1b[{shade}m" in painted
         painted = painted.replace(f"\x1b[{shade}m", "")
@@ -165,9 +331,10 @@ def test_colour_only_if_asked_and_it_changes_no_text() -> None:
 def test_no_outside_text_reaches_a_terminal_raw(name: str, message: str, running: bool) -> None:
     """Whatever a cloud or a configuration puts into a text, no control character of it comes out."""
     error = {**ERROR, "message": message, "hint": message}
-    doc = document(index(name, last_error=error), pid=1 if running else None, netrc=name)
-    assert report.status(doc, NOW).replace("\n", "").isprintable()
-    record = {"at": name, "level": message, "names": [name], "message": message, "hint": message}
+    wild = index(name, last_error=error, identity=message, host=name)
+    doc = document(wild, pid=1 if running else None, netrc=name, config_stale=message)
+    assert report.status(doc, NOW, service=[message]).replace("\n", "").isprintable()
+    record = {"at": "2026-01-31T08:00:00Z", "level": message, "names": [name], "message": message, "hint": message}
     assert report.event(record).isprintable()
 
 
@@ -179,43 +346,90 @@ def test_wrapping_loses_nothing(text: str, width: int) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-5, "0s"), (0.9, "0s"), (59, "59s"), (60, "1m 0s"), (3599, "59m 59s"), (3600, "1h 0m"), (90061, "1d 1h")],
+    [
+        (-5, "0 s"),
+        (0.9, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (7140, "1 h 59 min"),
+        (7200, "2 h"),
+        (90061, "25 h"),
+        (200000, "2 d"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    """A length of time is told in its two greatest units, rounded down: nobody is promised more life than there is."""
+    """A length of time is told as people say it, rounded down: nobody is promised more life than there is."""
     assert report.duration(seconds) == text
 
 
 def test_events() -> None:
-    """An event is one line with its time, level, names, sentence and mend; a broken record is named, not raised."""
+    """An event is one line with its time, level, names, sentence and fix; a broken record is named, not raised."""
     record = {"at": "2026-01-31T08:00:00Z", "level": "error", "event": "x", "names": ["a", "b"], "message": "No."}
     full = {**record, "hint": "do it"}
-    assert report.event(full) == "2026-01-31T08:00:00Z  error    a, b: No.  fix: do it"
-    assert report.event({**record, "names": [], "hint": None}) == "2026-01-31T08:00:00Z  error    No."
-    assert "\x1b[31m" in report.event(full, colour=True)
-    assert report.event({"at": 1}) == report.event({**full, "names": 3}) == "(a line that is no event)"
+    assert report.event(full, zone=UTC) == "2026-01-31 08:00:00  error    a, b: No.  fix: do it"
+    assert report.event({**record, "names": [], "hint": None}, zone=UTC) == "2026-01-31 08:00:00  error    No."
+    assert "\x1b[31m" in report.event(full, color=True)
+    for broken in ({"at": 1}, {**full, "names": 3}, {**full, "at": "today"}):
+        assert report.event(broken) == "(not an event)"
 
 
-def test_healthy_and_refreshed() -> None:
-    """Healthy: a valid token is delivered. Refreshed: and the last attempt brought it."""
+def test_healthy_refreshed_and_ready() -> None:
+    """Healthy: a valid token is delivered. Refreshed: and the last attempt brought it. Ready: all that are enabled."""
     assert report.healthy(index())
     assert report.healthy(index(health="stale", last_error=ERROR))
     assert not report.healthy(index(delivered=False))
     assert not report.healthy(index(health="expired"))
     assert report.refreshed(index())
     assert not report.refreshed(index(last_error=ERROR))
+    assert report.ready(document(index(), off("b")))
+    assert not report.ready(document(index(), blocked("b")))
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (document(index("a"), index("b"), off("c")), "2 ready"),
+        (document(index("a"), blocked("b"), blocked("c", state="retrying")), "1/3 ready, sign-in needed"),
+        (document(index("a"), index("b", state="blocked", last_error=ERROR)), "2 ready, sign-in needed"),
+        (document(index("a"), blocked("b", state="fetching", last_error=None)), "1/2 ready, fetching"),
+        (document(), "no index"),
+        (stopped(index("a")), "not running"),
+    ],
+)
+def test_the_prompt(shown: dict[str, Any], line: str) -> None:
+    """A shell prompt has room for a few words: how many are ready, and the worst of what is not."""
+    assert report.prompt(shown) == line
+
+
+def test_once_shows_tokens_and_no_daemon() -> None:
+    """Where nobody goes on refreshing, no refresh is promised and no process named."""
+    text = report.once(document(index()), NOW, 200, zone=UTC)
+    assert text.startswith("The index is ready.\n")
+    assert "refresh" not in text
+    assert "4711" not in text
+    assert report.once(document(), NOW) == f"{report.INIT}\n"
 
 
 def test_the_document_is_left_alone() -> None:
     """Reading a document changes nothing in it."""
-    doc = document(index("a", last_error=ERROR))
+    doc = document(blocked("a"))
     before = copy.deepcopy(doc)
     report.status(doc, NOW)
     assert doc == before
 
 
-def test_notices_stand_above_the_table_with_their_mends() -> None:
+def test_a_document_of_an_older_daemon_is_shown() -> None:
+    """After an upgrade the old daemon still answers, without the newer keys."""
+    newer = ("url", "host", "provider", "sink", "enabled", "username", "identity", "expires_at", "retry_at")
+    old = {key: value for key, value in index("a").items() if key not in newer}
+    text = report.status(document(old), NOW)
+    assert text.startswith("The index is ready.")
+
+
+def test_notices_stand_above_the_table_with_their_fixes() -> None:
     """What is true of several indexes is said once."""
-    notice = {"reason": "ends-soon", "message": "This secret ends in 3 days.", "hint": "put a new one there"}
-    text = report.status(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")), NOW)
-    assert text.splitlines()[:3] == ["a, b: This secret ends in 3 days.", "  fix: put a new one there", ""]
+    notice = {"reason": "ends-soon", "message": "This secret expires in 3 days.", "hint": "put a new one there"}
+    text = lines(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")))
+    assert text[1:4] == ["a, b: This secret expires in 3 days.", "  fix: put a new one there", ""]

@@ -1,4 +1,4 @@
-"""What the verbs say: results to standard output, messages for people to standard error, colour only on a terminal."""
+"""What the verbs say: results to standard output, messages for people to standard error, color only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-#: How wide a line is where no terminal says: nobody breaks the lines of a file.
+#: The size where there is no terminal: lines in a file are not wrapped.
 _ENDLESS = 10_000
 
 
@@ -22,16 +22,17 @@ def out(text: str) -> None:
     sys.stdout.flush()
 
 
-def say(sentence: str) -> None:
-    """Tell a person something on standard error."""
-    print(clean(sentence), file=sys.stderr, flush=True)  # noqa: T201
+def say(sentence: str, hint: str | None = None) -> None:
+    """Tell a person something on standard error, and the command that fixes it."""
+    fix = "" if hint is None else f"\n  fix: {clean(hint)}"
+    print(f"{clean(sentence)}{fix}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def complain(error: UvtokendError) -> None:
-    """Tell a person what went wrong and what mends it: every problem of a configuration on a line of its own."""
+    """Tell a person what went wrong and what fixes it; every problem of a configuration gets a line of its own."""
     messages = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [error.message]
     bold, red, end = ("", "", "")
-    if coloured(sys.stderr):
+    if colored(sys.stderr):
         bold, red, end = f"\x1b[{BOLD}m", f"\x1b[{RED}m", "\x1b[0m"
     for line in (line for message in messages for line in message.splitlines()):
         text = "\n".join(wrapped(f"uvtokend: {clean(line)}", width(sys.stderr)))
@@ -41,16 +42,31 @@ def complain(error: UvtokendError) -> None:
     sys.stderr.flush()
 
 
-def coloured(stream: TextIO) -> bool:
-    """Tell whether to use colour: on a terminal that can, and unless NO_COLOR asks for none (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def colored(stream: TextIO) -> bool:
+    """Tell whether to use color: on a terminal that can, unless NO_COLOR asks for none (https://no-color.org).
+
+    FORCE_COLOR asks for color where no terminal is (https://force-color.org); NO_COLOR wins over it.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def width(stream: TextIO) -> int:
     """Return the width of a stream's terminal in characters."""
-    if not stream.isatty():
-        return _ENDLESS
+    return _size(stream)[0]
+
+
+def height(stream: TextIO) -> int:
+    """Return the height of a stream's terminal in lines."""
+    return _size(stream)[1]
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _ENDLESS
+        size = os.get_terminal_size(stream.fileno()) if stream.isatty() else (0, 0)
     except (OSError, ValueError):
-        return _ENDLESS
+        size = (0, 0)
+    return size[0] or _ENDLESS, size[1] or _ENDLESS

@@ -296,4 +296,4 @@ def _counts(side: Side) -> str:
 
 
 def _paint(text: str, how: str) -> str:
-    return f"\x1b[{how}m{text}\x1b[0m" if console.coloured(sys.stdout) else text
+    return f"\x1b[{how}m{text}\x1b[0m" if console.colored(sys.stdout) else text

@@ -1,4 +1,4 @@
-"""What can be known while no daemon runs: from the configuration, the state file and the netrc."""
+"""What can be known while no daemon runs: from the configuration, the state file and the sinks."""
 
 from __future__ import annotations
 
@@ -8,59 +8,41 @@ from datetime import UTC, datetime
 from uvtokend import __version__, paths
 from uvtokend.cli.client import unknown
 from uvtokend.core import state, status
-from uvtokend.core.model import Entry, Index, Json, Settings
+from uvtokend.core.model import Entry, Index, Settings
 from uvtokend.core.netrc import block
+from uvtokend.core.status import Document, Frame, Standing
 from uvtokend.disk import cleanup
 from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_store_sink import UvStoreSink
-from uvtokend.errors import DeliveryFailed
+from uvtokend.errors import ConfigError, DeliveryFailed
 
 
-def document(names: list[str], config: str | None) -> dict[str, Json]:
-    """Return the status document as it is without a daemon, with the pid null.
+def document(names: list[str], config: str | None) -> tuple[Document, ConfigError | None]:
+    """Return the status document as it is without a daemon, and what is wrong with the configuration.
 
     Args:
         names: Only these indexes; none means all.
         config: Another configuration file.
 
     Raises:
-        ConfigError: The configuration is wrong.
         UsageError: No index has one of those names.
     """
-    settings = load(config)
-    indexes = chosen(settings, names)
-    known = Store(paths.state_folder()).load()
-    sink = NetrcSink(settings.netrc)
-    delivery: dict[str, Json] = {"ok": True, "problem": None}
-    entries: Mapping[str, Entry] = {}
     try:
-        text = sink.read()
-        entries = block.block_entries(text, known.ours(sink.path))
-        problems = [
-            *block.problems(text, {index.host for index in indexes} & entries.keys(), sink.path),
-            *cleanup.left_behind(known, sink.path, settings.file),
-        ]
-        if problems:
-            sentence = "; ".join(str(problem) for problem in problems)
-            delivery = {"ok": not any(problem.fatal for problem in problems), "problem": sentence}
-        if any(index.sink == "uv-store" for index in indexes):
-            stored = UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
-            entries = {**entries, **stored}
-    except DeliveryFailed as error:
-        delivery = {"ok": False, "problem": error.message}
-    now = datetime.now(UTC)
-    return {
-        "version": __version__,
-        "pid": None,
-        "started_at": None,
-        "config": settings.file,
-        "netrc": sink.path,
-        "socket": paths.socket_file(),
-        "delivery": delivery,
-        "indexes": [_index(index, known, entries, now) for index in indexes],
-    }
+        settings = load(config)
+    except ConfigError as error:
+        first = error.problems[0]
+        more = f" ({len(error.problems)} problems)" if len(error.problems) > 1 else ""
+        stale = f"config.toml is invalid: {first.where}: {first.message}{more}"
+        frame = Frame(__version__, paths.config_file(config), None, paths.socket_file(), stale)
+        return status.of_disk(frame, (), (), {}, None, datetime.now(UTC)), error
+    check_names(names, (*settings.indexes, *settings.disabled))
+    sink = NetrcSink(settings.netrc)
+    standing, problem = _standing(settings, sink)
+    frame = Frame(__version__, settings.file, sink.path, paths.socket_file())
+    whole = status.of_disk(frame, settings.indexes, settings.disabled, standing, problem, datetime.now(UTC))
+    return status.chosen(whole, names), None
 
 
 def chosen(settings: Settings, names: list[str]) -> tuple[Index, ...]:
@@ -69,18 +51,51 @@ def chosen(settings: Settings, names: list[str]) -> tuple[Index, ...]:
     Raises:
         UsageError: One of them is not configured.
     """
+    check_names(names, settings.indexes)
     known = {index.name: index for index in settings.indexes}
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise unknown(missing, list(known))
     return tuple(known[name] for name in dict.fromkeys(names)) or settings.indexes
 
 
-def _index(index: Index, known: state.State, entries: Mapping[str, Entry], now: datetime) -> Json:
-    """Return what is known about an index's token, if that very token is in its sink."""
-    key, entry = state.request_key(index.request), entries.get(index.target)
-    if entry is not None:
-        for record in known.records:
-            if record.request_key == key and index.target in record.targets and entry.digest == record.digest:
-                return status.from_disk(index, record, now, entry.login)
-    return status.from_disk(index, None, now)
+def check_names(names: list[str], indexes: tuple[Index, ...]) -> None:
+    """Check that each name is an index's.
+
+    Raises:
+        UsageError: One of them is not.
+    """
+    known = [index.name for index in indexes]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise unknown(missing, known)
+
+
+def _standing(settings: Settings, sink: NetrcSink) -> tuple[dict[str, Standing], str | None]:
+    """Return what stands in each index's sink, by name, and what is wrong with a sink."""
+    known = Store(paths.state_folder()).load()
+    entries: Mapping[str, Entry] = {}
+    problem = None
+    try:
+        text = sink.read()
+        entries = block.block_entries(text, known.ours(sink.path))
+        found = [
+            *block.problems(text, {index.host for index in settings.indexes} & entries.keys(), sink.path),
+            *cleanup.left_behind(known, sink.path, settings.file),
+        ]
+        problem = "; ".join(str(one) for one in found) or None
+        if any(index.sink == "uv-store" for index in settings.indexes):
+            stored = UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
+            entries = {**entries, **stored}
+    except DeliveryFailed as error:
+        problem = error.message
+    standing = {index.name: _of_index(index, known, entries.get(index.target)) for index in settings.indexes}
+    return {name: one for name, one in standing.items() if one is not None}, problem
+
+
+def _of_index(index: Index, known: state.State, entry: Entry | None) -> Standing | None:
+    """Return what is remembered about an index's token, if that very token is in its sink."""
+    if entry is None:
+        return None
+    key = state.request_key(index.request)
+    for record in known.records:
+        if record.request_key == key and index.target in record.targets and entry.digest == record.digest:
+            return Standing(record, entry.login)
+    return None

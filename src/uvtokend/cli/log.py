@@ -83,4 +83,4 @@ def _show(line: bytes) -> None:
         record = json.loads(line)
     except ValueError:
         record = {}
-    console.out(report.event(record, console.coloured(sys.stdout)) + "\n")
+    console.out(report.event(record, console.colored(sys.stdout)) + "\n")

@@ -35,25 +35,29 @@ def once(names: list[str], config: str | None) -> int:
         0 if each has a valid delivered token now, else 1.
     """
     try:
-        document, exit_status = _through_daemon(names)
+        document = _through_daemon(names)
     except NotRunning:
-        document, exit_status = _alone(names, config)
-    status.show(document, as_json=False)
-    return exit_status
+        document = _alone(names, config)
+    status.show(document, as_json=False, alone=True)
+    return OK if report.ready(document) else FAILED
 
 
-def _through_daemon(names: list[str]) -> tuple[dict[str, Any], int]:
-    document = client.call("status", client.names(names))
-    due = [index["name"] for index in document["indexes"] if not (index["delivered"] and index["health"] == "fresh")]
+def _through_daemon(names: list[str]) -> dict[str, Any]:
+    document: dict[str, Any] = client.call("status", client.names(names))
+    due = [index["name"] for index in document["indexes"] if report.enabled(index) and not _fresh(index)]
     if due:
         client.call("refresh", client.names(due), client.FETCHES)
         document = client.call("status", client.names(names))
-    return document, OK if all(report.healthy(index) for index in document["indexes"]) else FAILED
+    return document
 
 
-def _alone(names: list[str], config: str | None) -> tuple[dict[str, Any], int]:
+def _fresh(index: dict[str, Any]) -> bool:
+    return bool(index["delivered"]) and index["health"] == "fresh"
+
+
+def _alone(names: list[str], config: str | None) -> dict[str, Any]:
     from uvtokend.daemon.main import once as fetch_once  # noqa: PLC0415 - the daemon's imports are not small
 
     settings = load(config)
     disk.chosen(settings, names)
-    return fetch_once(settings, names)
+    return fetch_once(settings, names)[0]

@@ -1,10 +1,11 @@
-"""``uvtokend status``: what each index's token is worth, and what mends it."""
+"""``uvtokend status``: what each token is worth, and what fixes what is broken."""
 
 from __future__ import annotations
 
 import json
 import select
 import sys
+import time
 from datetime import UTC, datetime
 
 from uvtokend import __version__
@@ -15,14 +16,18 @@ from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from typing import Any
 
-#: Seconds after which a live picture is drawn anew without an event: its times go by.
-_REDRAW = 2.0
-_HOME_AND_CLEAR = "\x1b[H\x1b[J"
-
-
 EXAMPLES = ("uvtokend status", "uvtokend status --watch", "uvtokend status --json private-registry")
+
+#: Seconds after which a live picture is drawn again without an event: its times go by.
+_REDRAW = 2.0
+#: Seconds between two attempts to reach a daemon that has gone.
+_AGAIN = 0.25
+#: Seconds that a daemon gets to come back while nobody looks at a terminal: `uvtokend restart` takes less.
+_COMES_BACK = 5.0
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def arguments(own: argparse.ArgumentParser) -> None:
@@ -33,84 +38,135 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the status; see `status`."""
-    return status(args.names, args.json, args.watch, args.config)
-
-
-def status(names: list[str], as_json: bool, watch: bool, config: str | None) -> int:
     """Show the status.
 
-    Args:
-        names: Only these indexes; none means all.
-        as_json: For machines.
-        watch: Go on until interrupted.
-        config: Another configuration file, for what can be known while no daemon runs.
-
     Returns:
-        0 if each index shown has a valid delivered token, or none is configured; 1 if not; 3 if no daemon runs.
+        0 if each enabled index shown has a valid delivered token, or there is nothing to do; 1 if not; 3 if no daemon
+        runs.
     """
-    try:
-        if watch:
-            return _watch(names, as_json)
-        document = client.call("status", client.names(names))
-    except NotRunning:
-        from uvtokend.cli import disk  # noqa: PLC0415 - it reads the configuration, which costs
-
-        document = disk.document(names, config)
-    show(document, as_json)
+    if args.watch:
+        return _Watch(args).run()
+    document, why = fetch(args.names, args.config)
+    show(document, args.json, why)
     return _exit_status(document)
 
 
-def show(document: dict[str, Any], as_json: bool) -> None:
-    """Print the status document: to standard output, for machines or for people."""
+def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], Sequence[str]]:
+    """Return the status document, and where no daemon runs, sentences that say why.
+
+    Args:
+        names: Only these indexes; none means all.
+        config: Another configuration file, for what can be known while no daemon runs.
+
+    Raises:
+        UsageError: No index has one of those names.
+    """
+    try:
+        return client.call("status", client.names(names)), ()
+    except NotRunning:
+        from uvtokend.cli import stopped  # noqa: PLC0415 - it reads the configuration, which costs
+
+        return stopped.status(names, config)
+
+
+def show(document: dict[str, Any], as_json: bool, why: Sequence[str] = (), alone: bool = False) -> None:
+    """Print the status document: to standard output, for machines or for people.
+
+    Args:
+        document: The document.
+        as_json: For machines.
+        why: Sentences that say why no daemon runs.
+        alone: No daemon goes on afterwards, so only the tokens matter.
+    """
     if as_json:
         console.out(json.dumps(document, indent=1) + "\n")
-        if not document["indexes"]:
+        if not document["indexes"] and document.get("config_stale") is None:
             console.say(report.INIT)
     else:
-        console.out(_text(document))
+        console.out(_text(document, why, alone))
     if document["version"] != __version__:
-        console.say(f"The running daemon is version {document['version']}, this is {__version__}: uvtokend restart")
+        skew = f"The running daemon is version {document['version']}, this is {__version__}."
+        console.say(skew, "uvtokend restart")
 
 
-def _text(document: dict[str, Any]) -> str:
+def _text(document: dict[str, Any], why: Sequence[str] = (), alone: bool = False) -> str:
     now = datetime.now(UTC)
-    return report.status(document, now, console.width(sys.stdout), console.coloured(sys.stdout))
+    width, color = console.width(sys.stdout), console.colored(sys.stdout)
+    return report.once(document, now, width, color) if alone else report.status(document, now, width, color, None, why)
 
 
 def _exit_status(document: dict[str, Any]) -> int:
-    if not document["indexes"]:
-        return OK
     if document["pid"] is None:
-        return NOT_RUNNING
-    return OK if all(report.healthy(index) for index in document["indexes"]) else FAILED
+        return NOT_RUNNING if document["indexes"] or document["config_stale"] is not None else OK
+    return OK if report.ready(document) else FAILED
 
 
-def _watch(names: list[str], as_json: bool) -> int:
-    """Show the status again and again: drawn over itself on a terminal, else anew after each event."""
-    live = sys.stdout.isatty() and not as_json
-    with client.Connection() as events:
-        events.call("events")
+# ----------------------------------------------------------------------------------------------------------- watch
+
+
+class _Watch:
+    """Shows the status again and again: drawn over itself on a terminal, else printed anew after each event.
+
+    A daemon that goes away is waited for: on a terminal for as long as the person looks, else for as long as a restart
+    takes.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._live = sys.stdout.isatty() and not args.json
+        self._gone_at: float | None = None
+
+    def run(self) -> int:
+        """Show until interrupted.
+
+        Raises:
+            NotRunning: The daemon is gone, and nobody looks at a terminal.
+        """
         while True:
             try:
-                document = client.call("status", client.names(names))
-                if as_json:
-                    console.out(json.dumps(document) + "\n")
-                else:
-                    console.out((_HOME_AND_CLEAR if live else "") + _text(document))
-                _await_event(events, live, as_json)
+                with client.Connection() as events:
+                    events.call("events")
+                    while True:
+                        document = client.call("status", client.names(self._args.names))
+                        self._gone_at = None
+                        self._draw(document)
+                        self._await_event(events)
             except (NotRunning, client.HungUpError) as end:
-                message = "The daemon was stopped."
-                raise NotRunning(message, "uvtokend start") from end
+                self._without_daemon(end)
 
-
-def _await_event(events: client.Connection, live: bool, as_json: bool) -> None:
-    """Return when there is something new to show; where it is not drawn, tell the events as lines."""
-    if not events.pending() and not select.select([events.socket], [], [], _REDRAW if live else None)[0]:
-        return
-    while True:
-        record = events.read()
-        if not live and not as_json:
-            console.out(report.event(record.get("params", {})) + "\n")
-        if not events.pending() and not select.select([events.socket], [], [], 0)[0]:
+    def _draw(self, document: dict[str, Any], why: Sequence[str] = ()) -> None:
+        if self._args.json:
+            console.out(json.dumps(document) + "\n")
             return
+        text = _text(document, why)
+        if not self._live:
+            console.out(text)
+            return
+        lines = text.splitlines()
+        height = console.height(sys.stdout)
+        if len(lines) >= height:  # the top says what matters; a terminal that scrolls would lose it
+            lines = [*lines[: max(1, height - 2)], f"… {len(lines) - max(1, height - 2)} more lines"]
+        console.out(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
+
+    def _await_event(self, events: client.Connection) -> None:
+        """Return when there is something new to show; where it is not drawn, print the events as lines."""
+        if not events.pending() and not select.select([events.socket], [], [], _REDRAW if self._live else None)[0]:
+            return
+        while True:
+            record = events.read()
+            if not self._live and not self._args.json:
+                console.out(report.event(record.get("params", {})) + "\n")
+            if not events.pending() and not select.select([events.socket], [], [], 0)[0]:
+                return
+
+    def _without_daemon(self, end: NotRunning | client.HungUpError) -> None:
+        """Show that no daemon runs, and wait a moment for one."""
+        now = time.monotonic()
+        if self._gone_at is None:
+            self._gone_at = now
+            if self._live:
+                self._draw(*fetch(self._args.names, self._args.config))
+        if not self._live and now - self._gone_at > _COMES_BACK:
+            message = "The daemon was stopped."
+            raise NotRunning(message, "uvtokend start") from end
+        time.sleep(_AGAIN)

@@ -1,10 +1,11 @@
 """The status document and the event log -> what a person reads.
 
-What is broken stands first, each with its cause and the exact command that mends it; then one line for each index. Text
-from outside (an index's name, what a cloud answered) is shown with its control characters escaped, since a terminal
-would obey them. A command is never shortened or broken into lines: it is there to be copied.
+First a headline, then what is broken, each problem with its cause and the exact command that fixes it; then a line for
+each index. Text from outside (an index's name, what a cloud answered) is shown with its control characters escaped,
+since a terminal would obey them. A command is never shortened or broken into lines: it is there to be copied.
 
-`uvtokend status` starts near Python's own floor, so this module imports next to nothing.
+`uvtokend status` starts near Python's own floor, so this module imports next to nothing. Documents may come from a
+daemon of another version, so keys that are newer than 1.0 are read with a default.
 """
 
 from __future__ import annotations
@@ -13,20 +14,37 @@ from datetime import datetime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from datetime import tzinfo
     from typing import Any
 
 GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
-_COLOURS = {"fresh": GREEN, "stale": YELLOW, "expired": RED, "none": RED, "warning": YELLOW, "error": RED}
-_HEADER = ("INDEX", "HEALTH", "LIFE LEFT", "NEXT REFRESH")
-_SHORTEST_NAME = 12
+_LEVELS = {"warning": YELLOW, "error": RED}
 #: What to do where nothing is configured yet.
 INIT = "No index is configured yet. Set one up with: uvtokend init"
+#: What the document says of the delivery while no daemon runs.
+STOPPED = "uvtokend is not running, so no tokens are being refreshed."
+_VALID = ("fresh", "stale")
+#: What is said of indexes that are not ready: of one, and of several.
+_PHASES = {
+    "sign-in": ("needs a sign-in", "need a sign-in"),
+    "blocked": ("is blocked", "are blocked"),
+    "retrying": ("is retrying", "are retrying"),
+    "fetching": ("is fetching its token", "are fetching their tokens"),
+    "undelivered": ("is not delivered", "are not delivered"),
+    "tokenless": ("has no valid token", "have no valid token"),
+}
+_SINKS = {"netrc": "netrc, plain text", "uv-store": "uv's store, plain text", "memory": "memory only"}
+
+
+def enabled(index: Mapping[str, Any]) -> bool:
+    """Tell whether one index of the document is switched on."""
+    return bool(index.get("enabled", True))
 
 
 def healthy(index: Mapping[str, Any]) -> bool:
     """Tell whether one index of the document has a valid delivered token."""
-    return bool(index["delivered"]) and index["health"] in {"fresh", "stale"}
+    return bool(index["delivered"]) and index["health"] in _VALID
 
 
 def refreshed(index: Mapping[str, Any]) -> bool:
@@ -34,49 +52,172 @@ def refreshed(index: Mapping[str, Any]) -> bool:
     return healthy(index) and index["last_error"] is None
 
 
-def status(document: Mapping[str, Any], now: datetime, width: int = 80, colour: bool = False) -> str:
+def ready(document: Mapping[str, Any]) -> bool:
+    """Tell whether every enabled index of the document has a valid delivered token."""
+    return all(healthy(index) for index in document["indexes"] if enabled(index))
+
+
+def status(
+    document: Mapping[str, Any],
+    now: datetime,
+    width: int = 80,
+    color: bool = False,
+    zone: tzinfo | None = None,
+    service: Iterable[str] = (),
+) -> str:
     """Return what a person reads of the status document.
 
     Args:
         document: As ``status --json`` prints it.
         now: Aware UTC.
         width: Of the terminal, in characters.
-        colour: Whether the terminal shows colours.
+        color: Whether the terminal shows colors.
+        zone: The time zone of the person; None means that of the system.
+        service: While no daemon runs: sentences that say why, such as what the service manager says.
     """
-    lines = troubles(document, width, colour) + notices(document, width, colour)
-    indexes = document["indexes"]
-    if indexes:
-        lines += [*([""] if lines else []), *_table(document, now, width, colour)]
-    else:
-        lines.append(INIT)
+    clock = _Clock(now, zone)
+    lines = headline(document, clock, color)
+    for sentence in service:
+        lines += wrapped(clean(sentence), width)
+    lines += problems(document, clock, width, color) + notices(document, width, color)
+    if document["indexes"]:
+        lines += ["", *_table(document, clock, width, color)]
     if document["pid"] is not None:
-        lines.append(_paint(f"pid {document['pid']}, netrc {clean(document['netrc'])}", DIM, colour))
+        since = f", running since {clock.at(document['started_at'])}" if document.get("started_at") else ""
+        footer = f"uvtokend {document['version']}, pid {document['pid']}{since}, netrc {document['netrc']}"
+        lines += [_paint(line, DIM, color) for line in wrapped(clean(footer), width)]
     return "\n".join(lines) + "\n"
 
 
-def troubles(document: Mapping[str, Any], width: int, colour: bool) -> list[str]:
-    """Return what is broken, each with its mend, as lines. No lines: all is well."""
+def once(
+    document: Mapping[str, Any], now: datetime, width: int = 80, color: bool = False, zone: tzinfo | None = None
+) -> str:
+    """Return what a person reads after ``uvtokend once``: the tokens, and no daemon that goes on. See `status`."""
+    clock = _Clock(now, zone)
+    lines = headline(document, clock, color) + problems(document, clock, width, color) + notices(document, width, color)
+    if document["indexes"]:
+        lines += ["", *_table(document, clock, width, color, without={"STATE"})]
+    return "\n".join(lines) + "\n"
+
+
+class _Clock:
+    """Times as a person reads them, at one moment in one place.
+
+    Args:
+        now: The moment, aware.
+        zone: The time zone; None means that of the system.
+    """
+
+    def __init__(self, now: datetime, zone: tzinfo | None) -> None:
+        self.now = now
+        self.zone = zone
+
+    def seconds_until(self, time: str) -> float:
+        """Return how far away a time of the document is; negative if it has passed."""
+        return (datetime.fromisoformat(time) - self.now).total_seconds()
+
+    def at(self, time: str) -> str:
+        """Return ``23:29``, with the day if that is not today."""
+        local, today = datetime.fromisoformat(time).astimezone(self.zone), self.now.astimezone(self.zone)
+        day = "" if local.date() == today.date() else f"{local:%b} {local.day} "
+        return f"{day}{local:%H:%M}"
+
+
+# -------------------------------------------------------------------------------------------------------- headline
+
+
+def headline(document: Mapping[str, Any], clock: _Clock, color: bool) -> list[str]:
+    """Return the first lines: whether uv works right now."""
+    indexes = [index for index in document["indexes"] if enabled(index)]
+    if document["pid"] is None and (document["indexes"] or document.get("config_stale")):
+        lines = [_paint(STOPPED, RED, color), _fix("uvtokend start", color)]
+        return lines + ([_on_disk(indexes, clock)] if indexes else [])
+    if not document["indexes"]:
+        return [INIT]
+    good = [index for index in indexes if healthy(index)]
+    rest = [index for index in indexes if not healthy(index)]
+    off = len(document["indexes"]) - len(indexes)
+    disabled = f"; {_count(off, 'is disabled', 'are disabled')}" if off else ""
+    if not indexes:
+        return [f"No index is enabled{disabled}."]
+    if not rest:
+        worried = [index for index in good if index["state"] in {"blocked", "retrying"}]
+        but = f", but {_phases(worried, len(good))}" if worried else ""
+        text = "The index is ready" if len(good) == 1 else f"All {len(good)} indexes are ready"
+        return [_paint(f"{text}{but}{disabled}.", YELLOW if worried else GREEN, color)]
+    number = f"{len(good)} of {len(indexes)} indexes {'is' if len(good) == 1 else 'are'} ready"
+    text = "The index is not ready" if len(indexes) == 1 else number
+    shade = RED if any(_phase(index) not in {"fetching", "retrying"} for index in rest) else YELLOW
+    return [_paint(f"{text}; {_phases(rest, len(indexes))}{disabled}.", shade, color)]
+
+
+def _on_disk(indexes: Sequence[Mapping[str, Any]], clock: _Clock) -> str:
+    """Return which tokens uv can still use although no daemon runs, and until when."""
+    good = [index for index in indexes if healthy(index)]
+    if not good:
+        return "No valid token is left on disk." if len(indexes) > 1 else "No valid token is on disk."
+    ends = sorted(index["expires_at"] for index in good if index["expires_at"] is not None)
+    until = f"; uv works until {clock.at(ends[0])}, for {duration(clock.seconds_until(ends[0]))}" if ends else ""
+    if len(indexes) == 1:
+        return f"The token on disk is still valid{until}."
+    text = f"{len(good)} of {len(indexes)} tokens on disk {'is' if len(good) == 1 else 'are'} still valid"
+    return f"{text}{until}."
+
+
+def _phases(indexes: Iterable[Mapping[str, Any]], total: int) -> str:
+    """Return what several indexes are doing: ``1 needs a sign-in, 2 are retrying``; of the only index, without a 1."""
+    counts: dict[str, int] = {}
+    for index in indexes:
+        counts[_phase(index)] = counts.get(_phase(index), 0) + 1
+    if total == 1:
+        return f"it {_PHASES[next(iter(counts))][0]}"
+    return ", ".join(_count(counts[phase], *words) for phase, words in _PHASES.items() if phase in counts)
+
+
+def _phase(index: Mapping[str, Any]) -> str:
+    """Return which of `_PHASES` an index is in that is not ready, or is ready but in trouble."""
+    if index["state"] == "blocked":
+        return "sign-in" if _kind(index) == "login-required" else "blocked"
+    if index["state"] in {"retrying", "fetching"}:
+        return str(index["state"])
+    return "undelivered" if index["health"] in _VALID else "tokenless"
+
+
+def _kind(index: Mapping[str, Any]) -> str | None:
+    error = index["last_error"]
+    return None if error is None else str(error["kind"])
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+# -------------------------------------------------------------------------------------------------------- problems
+
+
+def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool) -> list[str]:
+    """Return what is broken, each with its fix, as lines. No lines: all is well."""
     lines: list[str] = []
-    if document["pid"] is None and document["indexes"]:
-        lines += _trouble("uvtokend is not running: nothing is refreshed.", "uvtokend start", width, colour)
+    stale = document.get("config_stale")
+    if stale is not None:
+        lines += _problem(stale, "uvtokend reload" if document["pid"] is not None else None, width, color)
     problem = document["delivery"]["problem"]
-    if problem is not None:
-        said = _told_by_index(document, problem)
-        lines += [] if said else _trouble(problem, None, width, colour)
-    for (message, hint), names in _grouped(document).items():
-        lines += _trouble(f"{', '.join(names)}: {message}", hint, width, colour)
+    if problem is not None and problem != STOPPED and not _told_by_index(document, problem):
+        lines += _problem(problem, None, width, color)
+    for (message, hint), names in _grouped(document, clock).items():
+        lines += _problem(f"{', '.join(names)}: {message}", hint, width, color)
     return lines
 
 
-def notices(document: Mapping[str, Any], width: int, colour: bool) -> list[str]:
-    """Return what a person should know although the tokens are good, each with its mend, as lines."""
+def notices(document: Mapping[str, Any], width: int, color: bool) -> list[str]:
+    """Return what a person should know although the tokens are good, each with its fix, as lines."""
     grouped: dict[tuple[str, str | None], list[str]] = {}
     for index in document["indexes"]:
         for notice in index.get("notices", ()):
             grouped.setdefault((notice["message"], notice["hint"]), []).append(index["name"])
     lines: list[str] = []
     for (message, hint), names in grouped.items():
-        lines += _trouble(f"{', '.join(names)}: {message}", hint, width, colour)
+        lines += _problem(f"{', '.join(names)}: {message}", hint, width, color)
     return lines
 
 
@@ -85,102 +226,197 @@ def _told_by_index(document: Mapping[str, Any], problem: str) -> bool:
     return any(error is not None and error["message"] == problem for error in errors)
 
 
-def _grouped(document: Mapping[str, Any]) -> dict[tuple[str, str | None], list[str]]:
-    """Return (message, hint) -> the names that it is true of: ten indexes of one login are one trouble."""
+def _grouped(document: Mapping[str, Any], clock: _Clock) -> dict[tuple[str, str | None], list[str]]:
+    """Return (message, fix) -> the names of the indexes: ten indexes behind one sign-in have one problem."""
     grouped: dict[tuple[str, str | None], list[str]] = {}
     for index in document["indexes"]:
-        trouble = _of_index(index, document["pid"] is not None)
-        if trouble is not None:
-            grouped.setdefault(trouble, []).append(index["name"])
+        problem = _of_index(index, document["pid"] is not None, clock) if enabled(index) else None
+        if problem is not None:
+            grouped.setdefault(problem, []).append(index["name"])
     return grouped
 
 
-def _of_index(index: Mapping[str, Any], running: bool) -> tuple[str, str | None] | None:
+def _of_index(index: Mapping[str, Any], running: bool, clock: _Clock) -> tuple[str, str | None] | None:
     error = index["last_error"]
     if error is not None:
-        return error["message"], error["hint"]
-    if healthy(index) or not running:
+        works = healthy(index) and index["state"] == "blocked" and index["expires_at"] is not None
+        until = f" uv works until {clock.at(index['expires_at'])}." if works else ""
+        return f"{error['message']}{until}", error["hint"]
+    if healthy(index) or not running or index["state"] == "fetching":
         return None
-    if index["state"] == "fetching":
-        return "The token is being fetched right now.", None
-    if index["health"] in {"fresh", "stale"}:
-        return "The token is there, but not delivered yet.", None
+    if index["health"] in _VALID:
+        return "The token is not delivered yet.", None
     return "There is no valid token yet.", f"uvtokend refresh {clean(index['name'])}"
 
 
-def _trouble(sentence: str, hint: str | None, width: int, colour: bool) -> list[str]:
-    lines = wrapped(clean(sentence), width)
-    if hint is not None:
-        lines.append(f"  fix: {_paint(clean(hint), BOLD, colour)}")
-    return lines
+def _problem(sentence: str, hint: str | None, width: int, color: bool) -> list[str]:
+    return wrapped(clean(sentence), width) + ([_fix(hint, color)] if hint is not None else [])
+
+
+def _fix(hint: str, color: bool) -> str:
+    return f"  fix: {_paint(clean(hint), BOLD, color)}"
 
 
 # ----------------------------------------------------------------------------------------------------------- table
 
+_SHADES = {"fresh": GREEN, "stale": YELLOW, "expired": RED, "none": RED}
+_STATES = {"fetching": YELLOW, "retrying": YELLOW, "blocked": RED}
 
-def _table(document: Mapping[str, Any], now: datetime, width: int, colour: bool) -> list[str]:
+
+def _table(
+    document: Mapping[str, Any], clock: _Clock, width: int, color: bool, without: Collection[str] = ()
+) -> list[str]:
+    """Return the indexes as a table that grows with the terminal.
+
+    Index, token and state are always columns. Host, identity and the place of the token become columns, in this order,
+    where the terminal is wide enough, and stand below the line where not, so that nothing is lost. The provider is
+    shown where there is room for it.
+    """
     running = document["pid"] is not None
-    rows = [_row(index, now, running) for index in document["indexes"]]
-    widths = [max(len(row[column]) for row in [_HEADER, *rows]) for column in range(len(_HEADER))]
-    spare = width - sum(widths[1:]) - 2 * (len(_HEADER) - 1)
-    widths[0] = min(widths[0], max(spare, _SHORTEST_NAME))
-    lines = [_paint(_line(_HEADER, widths), BOLD, colour)]
-    for row, index in zip(rows, document["indexes"], strict=True):
-        shade = _COLOURS[index["health"]] if healthy(index) else RED
-        lines.append(_line(row, widths, shade if colour else None))
+    cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "INDEX": lambda index: str(index["name"]),
+        "HOST": lambda index: index.get("host") or "-",
+        "PROVIDER": lambda index: index.get("provider") or "-",
+        "FOR": lambda index: index.get("identity") or index.get("username") or "-",
+        "TOKEN": lambda index: _token(index, clock),
+        "STATE": lambda index: _state(index, running, clock),
+        "STORED IN": lambda index: _SINKS.get(index.get("sink", ""), "-") if index["delivered"] else "-",
+    }
+    cells = {header: cell for header, cell in cells.items() if header not in without}
+    indexes = document["indexes"]
+    rows = [{header: clean(cell(index)) for header, cell in cells.items()} for index in indexes]
+    widths = {header: max(len(header), *(len(row[header]) for row in rows)) for header in cells}
+    shown = {"INDEX", "TOKEN", "STATE"} & cells.keys()
+    for header in ("HOST", "FOR", "STORED IN", "PROVIDER"):
+        if _total(widths, shown | {header}) <= width:
+            shown.add(header)
+    headers = [header for header in cells if header in shown]
+    below = [header for header in ("HOST", "FOR", "STORED IN") if header not in shown]
+    if _total(widths, shown) > width:  # a very narrow terminal: one line for each fact
+        headers, below = ["INDEX"], [header for header in cells if header not in {"INDEX", "PROVIDER"}]
+    lines = [_paint(_line(dict(zip(headers, headers, strict=True)), headers, widths), BOLD, color)]
+    for row, index in zip(rows, indexes, strict=True):
+        shades = _shades(index) if color else {}
+        lines.append(_line(row, headers, widths, shades))
+        details = [f"{_PREFIX.get(header, '')}{row[header]}" for header in below if row[header] != "-"]
+        joined = ", ".join(details)
+        lines += [f"  {line}" for line in ([joined] if joined and len(joined) + 2 <= width else details)]
     return lines
 
 
-def _row(index: Mapping[str, Any], now: datetime, running: bool) -> tuple[str, str, str, str]:
-    undelivered = index["health"] in {"fresh", "stale"} and not index["delivered"]
-    health = f"{index['health']}, not delivered" if undelivered else index["health"]
-    return clean(index["name"]), health, _life(index), _next(index, now, running)
+_PREFIX = {"FOR": "for ", "STORED IN": "in "}
 
 
-def _life(index: Mapping[str, Any]) -> str:
-    if index["health"] not in {"fresh", "stale"}:
+def _total(widths: Mapping[str, int], headers: Iterable[str]) -> int:
+    return sum(widths[header] + 2 for header in headers) - 2
+
+
+def _line(
+    row: Mapping[str, str], headers: Sequence[str], widths: Mapping[str, int], shades: Mapping[str, str] | None = None
+) -> str:
+    cells = []
+    for header in headers:
+        padded = row[header] if header == headers[-1] else row[header].ljust(widths[header])
+        shade = (shades or {}).get(header)
+        cells.append(_paint(padded, shade, True) if shade else padded)
+    return "  ".join(cells).rstrip()
+
+
+def _shades(index: Mapping[str, Any]) -> dict[str, str]:
+    """Return the color of the cells that have one: red where uv fails, yellow where something is under way."""
+    if not enabled(index):
+        return {"INDEX": DIM, "TOKEN": DIM, "STATE": DIM}
+    busy = index["health"] == "none" and index["state"] == "fetching"
+    token = _SHADES[index["health"]] if healthy(index) or index["health"] not in _VALID else RED
+    shades = {"TOKEN": YELLOW if busy else token}
+    if index["state"] in _STATES:
+        shades["STATE"] = _STATES[index["state"]]
+    return shades
+
+
+def _token(index: Mapping[str, Any], clock: _Clock) -> str:
+    """Return what a token is worth, and until when."""
+    if not enabled(index):
         return "-"
-    left = index["life_left_s"]
-    return "no known end" if left is None else duration(left)
+    end = index.get("expires_at")
+    if index["health"] not in _VALID:
+        if index["health"] == "none" or end is None:
+            return "no token"
+        return f"expired {clock.at(end)}, {duration(-clock.seconds_until(end))} ago"
+    worth = "no known end" if end is None else f"expires {clock.at(end)}, in {duration(clock.seconds_until(end))}"
+    return worth if index["delivered"] else f"{worth} (not delivered)"
 
 
-def _next(index: Mapping[str, Any], now: datetime, running: bool) -> str:
+def _state(index: Mapping[str, Any], running: bool, clock: _Clock) -> str:
+    """Return what the daemon does about an index, and when."""
+    if not enabled(index):
+        return "disabled"
     if not running:
         return "-"
-    if index["state"] == "fetching":
-        return "now"
-    if index["state"] == "retrying":
-        return f"retrying, {index['failures']} failed" if index["failures"] else "retrying"
-    if index["state"] == "blocked" or index["refresh_at"] is None:
-        return str(index["state"])
-    seconds = (datetime.fromisoformat(index["refresh_at"]) - now).total_seconds()
-    return f"in {duration(seconds)}" if seconds > 0 else "now"
+    match index["state"]:
+        case "fetching":
+            return "fetching…"
+        case "retrying":
+            failed = f" ({index['failures']} failed)" if index["failures"] else ""
+            return f"retrying{_in(index.get('retry_at'), clock)}{failed}"
+        case "blocked":
+            return {"login-required": "needs sign-in", "rejected": "rejected"}.get(_kind(index) or "", "blocked")
+    due = index["refresh_at"]
+    return "waiting" if due is None else f"refresh{_in(due, clock) or ' due'}"
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], shade: str | None = None) -> str:
-    padded = [_shortened(cell, width).ljust(width) for cell, width in zip(cells, widths, strict=True)]
-    if shade is not None:
-        padded[1] = _paint(padded[1], shade, True)
-    return "  ".join(padded).rstrip()
+def _in(time: str | None, clock: _Clock) -> str:
+    seconds = 0.0 if time is None else clock.seconds_until(time)
+    return f" in {duration(seconds)}" if seconds > 0 else ""
 
 
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+# ---------------------------------------------------------------------------------------------------------- prompt
+
+
+def prompt(document: Mapping[str, Any]) -> str:
+    """Return the status in one short line, for a shell prompt."""
+    indexes = [index for index in document["indexes"] if enabled(index)]
+    if not indexes:
+        return "no index"
+    if document["pid"] is None:
+        return "not running"
+    good = sum(healthy(index) for index in indexes)
+    phases = [_phase(index) for index in indexes if index["state"] == "blocked" or not healthy(index)]
+    worst = next((words for phase, words in _PROMPT.items() if phase in phases), None)
+    count = f"{good} ready" if good == len(indexes) else f"{good}/{len(indexes)} ready"
+    return count if worst is None else f"{count}, {worst}"
+
+
+_PROMPT = {
+    "sign-in": "sign-in needed",
+    "blocked": "blocked",
+    "undelivered": "not delivered",
+    "tokenless": "no token",
+    "retrying": "retrying",
+    "fetching": "fetching",
+}
 
 
 # ---------------------------------------------------------------------------------------------------------- events
 
 
-def event(record: Mapping[str, Any], colour: bool = False) -> str:
-    """Return one event of the log as a line; a record that is none of ours says so."""
+def event(record: Mapping[str, Any], color: bool = False, zone: tzinfo | None = None) -> str:
+    """Return one event of the log as a line in local time; a record that is not an event says so.
+
+    Args:
+        record: As the log has it.
+        color: Whether the terminal shows colors.
+        zone: The time zone of the person; None means that of the system.
+    """
     try:
         names = f"{', '.join(str(name) for name in record['names'])}: " if record["names"] else ""
         hint = f"  fix: {record['hint']}" if record["hint"] else ""
         level = str(record["level"])
         text = clean(f"{names}{record['message']}{hint}")
-        return f"{clean(str(record['at']))}  {_paint(clean(level).ljust(7), _COLOURS.get(level, DIM), colour)}  {text}"
-    except (KeyError, TypeError):
-        return "(a line that is no event)"
+        at = datetime.fromisoformat(str(record["at"])).astimezone(zone)
+        return f"{at:%Y-%m-%d %H:%M:%S}  {_paint(clean(level).ljust(7), _LEVELS.get(level, DIM), color)}  {text}"
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return "(not an event)"
 
 
 # ------------------------------------------------------------------------------------------------------------ text
@@ -194,14 +430,16 @@ def clean(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its two greatest units: ``2d 3h``, ``3h 5m``, ``59m``, ``12s``."""
+    """Return a length of time as people say it, rounded down: ``3 d``, ``7 h``, ``1 h 20 min``, ``12 s``."""
     whole = max(0, int(seconds))
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if days:
-        return f"{days}d {hours % 24}h"
+    if days >= 2:
+        return f"{days} d"
+    if hours >= 2:
+        return f"{hours} h"
     if hours:
-        return f"{hours}h {minutes % 60}m"
-    return f"{minutes}m {whole % 60}s" if minutes else f"{whole}s"
+        return f"1 h {minutes % 60} min" if minutes % 60 else "1 h"
+    return f"{minutes} min" if minutes else f"{whole} s"
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -215,5 +453,5 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def _paint(text: str, shade: str, colour: bool) -> str:
-    return f"\x1b[{shade}m{text}\x1b[0m" if colour else text
+def _paint(text: str, shade: str, color: bool) -> str:
+    return f"\x1b[{shade}m{text}\x1b[0m" if color else text

@@ -1,102 +1,280 @@
-"""Snapshot -> the status document, the one that ``uvtokend status --json`` prints."""
+"""The status document, the one that ``uvtokend status --json`` prints: this module is its only author.
+
+Whether the daemon runs (`of_daemon`) or not (`of_disk`), the document has the same keys. Without a daemon, ``pid`` and
+each ``state`` are null and nothing is called delivered that is not seen on disk.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal, NotRequired, TypedDict
 
 from uvtokend.core import policy
-from uvtokend.core.model import Index, Json, LastError, Record
+from uvtokend.core.model import ErrorKind, Health, Index, LastError, Notice, Record, Sink, State
+from uvtokend.core.report import STOPPED
 from uvtokend.core.state import zulu
 from uvtokend.core.views import IndexView, Snapshot
 
 
-def indexes(snapshot: Snapshot, now: datetime, shift: timedelta) -> list[Json]:
-    """Return the ``indexes`` of the document.
+class ErrorStatus(TypedDict):
+    """What went wrong last with one index."""
+
+    kind: ErrorKind
+    reason: str
+    message: str
+    hint: str | None
+    at: str | None
+
+
+class NoticeStatus(TypedDict):
+    """What a person should know although the token is good."""
+
+    reason: str
+    message: str
+    hint: str | None
+
+
+class IndexStatus(TypedDict):
+    """One index. Times are UTC with ``Z``; ``retry_at`` is when a retrying or blocked index is tried again."""
+
+    name: str
+    url: str | None
+    host: str | None
+    provider: str | None
+    sink: Sink
+    enabled: bool
+    username: str | None
+    identity: str | None
+    health: Health
+    state: State | None
+    issued_at: str | None
+    expires_at: str | None
+    life_left_s: int | None
+    refresh_at: str | None
+    retry_at: str | None
+    min_life_s: int | None
+    delivered: bool
+    failures: int
+    last_error: ErrorStatus | None
+    notices: NotRequired[list[NoticeStatus]]
+
+
+class DeliveryStatus(TypedDict):
+    """Whether the sinks hold what they should."""
+
+    ok: bool
+    problem: str | None
+
+
+class Document(TypedDict):
+    """The whole status."""
+
+    version: str
+    pid: int | None
+    started_at: str | None
+    config: str
+    config_stale: str | None
+    netrc: str | None
+    socket: str | None
+    delivery: DeliveryStatus
+    indexes: list[IndexStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the document says besides the indexes.
 
     Args:
-        snapshot: Everything at one moment.
+        version: Of the program that answers.
+        config: The user's configuration file.
+        netrc: The netrc that is written; None where a broken configuration hides which one.
+        socket: The control socket.
+        config_stale: A sentence if the configuration changed since it was loaded, or is invalid.
+        pid: The daemon's, if it runs.
+        started_at: When it started, UTC.
+    """
+
+    version: str
+    config: str
+    netrc: str | None
+    socket: str | None
+    config_stale: str | None = None
+    pid: int | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A token of ours that is in its sink right now.
+
+    Args:
+        record: What the state file remembers about it.
+        login: Of its entry.
+    """
+
+    record: Record
+    login: str
+
+
+def of_daemon(
+    frame: Frame, snapshot: Snapshot, disabled: Iterable[Index], now: datetime, shift: timedelta = timedelta()
+) -> Document:
+    """Return the document of a running daemon.
+
+    Args:
+        frame: What is known besides the indexes.
+        snapshot: The enabled indexes and the sinks at one moment.
+        disabled: The indexes that are switched off.
         now: That moment, on the daemon's clock.
         shift: What to add to the daemon's clock to get the wall clock that people read.
     """
-    return [_index(view, now, shift) for view in snapshot.indexes]
+    indexes = [_of_view(view, now, shift) for view in snapshot.indexes]
+    delivery = DeliveryStatus(ok=snapshot.delivery_ok, problem=snapshot.delivery_problem)
+    return _document(frame, delivery, [*indexes, *map(_of_disabled, disabled)])
 
 
-def _index(view: IndexView, now: datetime, shift: timedelta) -> Json:
-    lease, index = view.lease, view.index
-    credential = lease.credential
-    end = credential.expires_at if credential else None
-    left = None if end is None else max(0, int((end - now).total_seconds()))
-    promised = policy.min_life(credential, lease.refresh_at) if credential and lease.refresh_at else None
+def of_disk(
+    frame: Frame,
+    indexes: Iterable[Index],
+    disabled: Iterable[Index],
+    standing: Mapping[str, Standing],
+    problem: str | None,
+    now: datetime,
+) -> Document:
+    """Return the document as far as it is known while no daemon runs.
+
+    Args:
+        frame: What is known besides the indexes.
+        indexes: The enabled indexes.
+        disabled: The indexes that are switched off.
+        standing: By index name: the token that its sink holds right now.
+        problem: What is wrong with a sink, if it is not just that nobody delivers.
+        now: The wall clock, aware UTC.
+    """
+    known = [_of_standing(index, standing.get(index.name), now) for index in indexes]
+    delivery = DeliveryStatus(ok=False, problem=problem or STOPPED)
+    return _document(frame, delivery, [*known, *map(_of_disabled, disabled)])
+
+
+def chosen(document: Document, names: Sequence[str]) -> Document:
+    """Return a document with these indexes only; no names means all. The caller has checked that they exist."""
+    if not names:
+        return document
+    by_name = {index["name"]: index for index in document["indexes"]}
+    return {**document, "indexes": [by_name[name] for name in dict.fromkeys(names)]}
+
+
+def _document(frame: Frame, delivery: DeliveryStatus, indexes: list[IndexStatus]) -> Document:
     return {
-        **_known(index),
-        "username": _login(index, credential.login if credential else None),
-        "identity": credential.identity if credential else None,
-        "health": lease.health(now),
-        "state": view.state,
-        "issued_at": _shifted(credential.issued_at if credential else None, shift),
-        "expires_at": _shifted(end, shift),
-        "life_left_s": left,
-        "refresh_at": _shifted(lease.refresh_at or lease.act_at, shift),
-        "min_life_s": None if promised is None else int(promised),
-        "delivered": view.delivered,
-        "failures": lease.failures,
-        "last_error": _error(view.last_error, shift),
-        **_notices(view),
+        "version": frame.version,
+        "pid": frame.pid,
+        "started_at": zulu(frame.started_at),
+        "config": frame.config,
+        "config_stale": frame.config_stale,
+        "netrc": frame.netrc,
+        "socket": frame.socket,
+        "delivery": delivery,
+        "indexes": indexes,
     }
 
 
-def from_disk(index: Index, record: Record | None, now: datetime, login: str | None = None) -> Json:
-    """Return one index as far as it is known while no daemon runs.
+# ------------------------------------------------------------------------------------------------------- one index
 
-    Args:
-        index: From the configuration.
-        record: From the state file, if the entry that it describes is still in its sink.
-        now: The wall clock, aware UTC.
-        login: Of that entry.
-    """
-    end = record.expires_at if record else None
-    alive = record is not None and (end is None or end > now)
-    health = "none" if record is None else "expired" if not alive else "stale" if now >= record.refresh_at else "fresh"
+
+def _of_disabled(index: Index) -> IndexStatus:
+    """Return an index that is switched off, as every other kind starts out: nothing is known of it but what it is."""
     return {
-        **_known(index),
-        "username": _login(index, login),
-        "identity": record.identity if record else None,
-        "health": health,
-        "state": "waiting",
-        "issued_at": zulu(record.issued_at if record else None),
-        "expires_at": zulu(end),
-        "life_left_s": None if end is None else max(0, int((end - now).total_seconds())),
-        "refresh_at": zulu(record.refresh_at if record else None),
+        "name": index.name,
+        "url": index.url or None,
+        "host": index.host or None,
+        "provider": index.provider or None,
+        "sink": index.sink,
+        "enabled": False,
+        "username": None,
+        "identity": None,
+        "health": "none",
+        "state": None,
+        "issued_at": None,
+        "expires_at": None,
+        "life_left_s": None,
+        "refresh_at": None,
+        "retry_at": None,
         "min_life_s": None,
-        "delivered": alive,
+        "delivered": False,
         "failures": 0,
         "last_error": None,
     }
 
 
-def _login(index: Index, login: str | None) -> Json:
-    return None if login is None else "****" if index.login_is_secret else login
+def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
+    lease, credential = view.lease, view.lease.credential
+    end = credential.expires_at if credential else None
+    promised = policy.min_life(credential, lease.refresh_at) if credential and lease.refresh_at else None
+    waits = view.state in {"retrying", "blocked"}
+    status: IndexStatus = {
+        **_of_disabled(view.index),
+        "enabled": True,
+        "username": _username(view.index, credential.login if credential else None),
+        "identity": credential.identity if credential else None,
+        "health": lease.health(now),
+        "state": view.state,
+        "issued_at": _shifted(credential.issued_at if credential else None, shift),
+        "expires_at": _shifted(end, shift),
+        "life_left_s": _left(end, now),
+        "refresh_at": _shifted(lease.refresh_at or lease.act_at, shift),
+        "retry_at": _shifted(lease.act_at if waits else None, shift),
+        "min_life_s": None if promised is None else int(promised),
+        "delivered": view.delivered,
+        "failures": lease.failures,
+        "last_error": _error(view.last_error, shift),
+    }
+    if view.notices:
+        status["notices"] = [_notice(notice) for notice in view.notices]
+    return status
 
 
-def _known(index: Index) -> dict[str, Json]:
+def _of_standing(index: Index, standing: Standing | None, now: datetime) -> IndexStatus:
+    """Return an index while no daemon runs.
+
+    Args:
+        index: The index.
+        standing: The token that its sink holds; None if it holds none of ours.
+        now: The wall clock.
+    """
+    status: IndexStatus = {**_of_disabled(index), "enabled": True}
+    if standing is None:
+        return status
+    record = standing.record
+    valid = record.expires_at is None or record.expires_at > now
+    health: Literal["fresh", "stale"] = "stale" if now >= record.refresh_at else "fresh"
     return {
-        "name": index.name,
-        "url": index.url,
-        "host": index.host,
-        "provider": index.provider,
-        "sink": index.sink,
+        **status,
+        "username": _username(index, standing.login),
+        "identity": record.identity,
+        "health": health if valid else "expired",
+        "issued_at": zulu(record.issued_at),
+        "expires_at": zulu(record.expires_at),
+        "life_left_s": _left(record.expires_at, now),
+        "refresh_at": zulu(record.refresh_at),
+        "delivered": valid,
     }
 
 
-def _notices(view: IndexView) -> dict[str, Json]:
-    """Return a ``notices`` key where there are any."""
-    told: list[Json] = [
-        {"reason": notice.reason, "message": notice.message, "hint": notice.hint} for notice in view.notices
-    ]
-    return {"notices": told} if told else {}
+def _username(index: Index, login: str | None) -> str | None:
+    return None if login is None else "****" if index.login_is_secret else login
 
 
-def _error(error: LastError | None, shift: timedelta) -> Json:
+def _left(end: datetime | None, now: datetime) -> int | None:
+    return None if end is None else max(0, int((end - now).total_seconds()))
+
+
+def _notice(notice: Notice) -> NoticeStatus:
+    return {"reason": notice.reason, "message": notice.message, "hint": notice.hint}
+
+
+def _error(error: LastError | None, shift: timedelta) -> ErrorStatus | None:
     if error is None:
         return None
     return {

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 from uvtokend import __version__
 from uvtokend.clock import Clock
@@ -19,9 +20,9 @@ from uvtokend.core import clouds, events, state, status, worker_environment
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
-from uvtokend.core.views import Snapshot
 from uvtokend.daemon import login_watch
 from uvtokend.daemon.answers import Answers
+from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
@@ -43,8 +44,6 @@ STEPPED = timedelta(seconds=30)
 #: How long a status waits for a delivery that is under way.
 SOON = 2.0
 
-Load = Callable[[], Settings]
-
 
 class Daemon:
     """One running agent with its world.
@@ -62,7 +61,7 @@ class Daemon:
         self, load: Load, settings: Settings, sink: NetrcSink, store: Store, log: EventLog, socket: str | None
     ) -> None:
         self.stopped = asyncio.Event()
-        self._load = load
+        self._files = ConfigFiles(load, settings)
         self._settings = settings
         self._log = log
         self._socket = socket
@@ -217,7 +216,7 @@ class Daemon:
 
     def _look_for_configuration(self) -> None:
         try:
-            settings = self._load()
+            settings = self._files.load()
         except UvtokendError:
             return  # `reload` and the next start say what is wrong with it
         if settings.indexes:
@@ -230,24 +229,22 @@ class Daemon:
         self._look_for_drift()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settled(events.WaitAsked((), self._next_waiter())), SOON)
-        return self._document(names)
+        return self._document(names, self._settings.disabled)
 
-    def _document(self, names: list[str] | None) -> dict[str, Json]:
-        wanted = {index.name for index in self._chosen(names)}
-        now = self._clock.now()
-        snapshot = self._agent.snapshot(now)
-        shift = self._clock.shift()
-        views = tuple(view for view in snapshot.indexes if view.index.name in wanted)
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "started_at": state.zulu(self._clock.started + shift),
-            "config": self._settings.file,
-            "netrc": self._deliveries.netrc.path,
-            "socket": self._socket,
-            "delivery": {"ok": snapshot.delivery_ok, "problem": snapshot.delivery_problem},
-            "indexes": status.indexes(Snapshot(views, snapshot.delivery_ok, None), now, shift),
-        }
+    def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:
+        _check_names(names, (*self._agent.indexes, *disabled))
+        now, shift = self._clock.now(), self._clock.shift()
+        frame = status.Frame(
+            __version__,
+            self._settings.file,
+            self._deliveries.netrc.path,
+            self._socket,
+            self._files.stale((now + shift).timestamp()),
+            os.getpid(),
+            self._clock.started + shift,
+        )
+        whole = status.of_daemon(frame, self._agent.snapshot(now), disabled, now, shift)
+        return cast("dict[str, Json]", status.chosen(whole, names or ()))
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         """Fetch now and return the status document once it is delivered or has failed."""
@@ -289,7 +286,7 @@ class Daemon:
 
     def reload(self) -> dict[str, Json]:
         """Read the configuration again; a bad one is refused whole and the old one stays in force."""
-        self._take(self._load())
+        self._take(self._files.load())
         settings = self._settings
         return {"config": settings.file, "indexes": len(settings.indexes), "notices": list(settings.notices)}
 
@@ -318,10 +315,8 @@ class Daemon:
         self._notices()
 
     def _chosen(self, names: list[str] | None) -> tuple[Index, ...]:
+        _check_names(names, self._agent.indexes)
         known = {index.name: index for index in self._agent.indexes}
-        unknown = [name for name in names or () if name not in known]
-        if unknown:
-            raise UnknownNamesError(unknown, list(known))
         return tuple(known.values()) if not names else tuple(known[name] for name in dict.fromkeys(names))
 
     def _sentence(self) -> str:
@@ -334,3 +329,10 @@ class Daemon:
         broken = next((view.last_error for view in views if view.last_error is not None), None)
         trouble = f"; {broken.message}{f' -> {broken.hint}' if broken.hint else ''}" if broken else ""
         return f"{good} of {len(views)} indexes have a valid token{trouble}"
+
+
+def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
+    known = [index.name for index in indexes]
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UnknownNamesError(unknown, known)

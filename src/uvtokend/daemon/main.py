@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from uvtokend import paths
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
+from uvtokend.daemon.config_files import Load
 from uvtokend.daemon.control import ControlServer, UnknownNamesError
 from uvtokend.daemon.events import EventLog
-from uvtokend.daemon.loop import Daemon, Load
+from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import notify
 from uvtokend.disk import configuration
 from uvtokend.disk.locks import Lock, netrc_lock

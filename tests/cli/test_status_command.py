@@ -1,0 +1,128 @@
+"""What `status` says of real daemons, of one that is gone, and of a configuration that changed under it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from support.desk import Desk, desk, on_terminal
+
+__all__ = ["desk"]
+
+
+def test_a_broken_configuration_changes_nothing_about_a_running_daemon(desk: Desk) -> None:
+    """The tokens are as good as before, so the status is 0; the problem is named, and told anew once it is another."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    assert desk.document("status")["config_stale"] is None
+    good = desk.config.read_text()
+    desk.config.write_text(good + "\nnonsense")
+    document = desk.document("status")
+    assert "config.toml is invalid" in document["config_stale"]
+    assert "previous configuration stays in force" in document["config_stale"]
+    text = desk.run("status").stdout.splitlines()
+    assert text[0] == "The index is ready."
+    assert text[1].startswith("config.toml is invalid")
+    assert "  fix: uvtokend reload" in text
+    desk.config.write_text(good)
+    assert desk.document("status")["config_stale"] is None
+
+
+def test_a_changed_configuration_is_noticed_until_it_is_loaded(desk: Desk) -> None:
+    """An index that was added by hand is not silently ignored: `status` names the command that loads it."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    document = desk.document("status")
+    assert document["config_stale"].startswith("config.toml changed ")
+    assert len(document["indexes"]) == 1
+    assert "fix: uvtokend reload" in desk.run("refresh").stdout
+    desk.run("reload")
+    assert desk.document("refresh")["config_stale"] is None
+    # A file that was only touched, or that says the same in other words, needs nothing.
+    desk.config.write_text(desk.config.read_text() + "\n# a remark\n")
+    assert desk.document("status")["config_stale"] is None
+
+
+def test_without_a_daemon_a_broken_configuration_is_still_a_document(desk: Desk) -> None:
+    """A script reads on standard output that nothing runs; a person reads on standard error what is wrong."""
+    desk.configure(("a", "a.example"))
+    desk.config.write_text('[daemon]\nmax-wrkers = 1\n\n[[index]]\nurl = "ftp://x.example/"\nname = "x"\n')
+    done = desk.run("status", "--json", status=3)
+    document = json.loads(done.stdout)
+    assert (document["pid"], document["indexes"], document["delivery"]["ok"]) == (None, [], False)
+    assert "2 problems" in document["config_stale"]
+    assert "max-workers" in done.stderr
+    assert "not running" in desk.run("status", status=3).stdout
+
+
+def test_a_stopped_daemon_is_not_said_to_do_anything(desk: Desk) -> None:
+    """The document has the same keys as that of a running one; nothing in it claims that somebody acts."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    running = desk.document("status")
+    desk.run("stop")
+    document = desk.document("status", status=3)
+    assert document.keys() == running.keys()
+    assert [index.keys() for index in document["indexes"]] == [index.keys() for index in running["indexes"]]
+    assert (document["pid"], document["started_at"], document["indexes"][0]["state"]) == (None, None, None)
+    assert document["delivery"]["ok"] is False
+    text = desk.run("status", status=3).stdout.splitlines()
+    assert text[1] == "  fix: uvtokend start"
+    assert text[2].startswith("The token on disk is still valid; uv works until ")
+
+
+def test_a_daemon_on_another_socket_is_named(desk: Desk) -> None:
+    """A shell with another UVTOKEND_SOCKET looks in the wrong place: the daemon that runs is named with its own."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("refresh")
+    pid = desk.document("status")["pid"]
+    socket = os.fspath(desk.home / "run" / "other.sock")
+    desk.extra["UVTOKEND_SOCKET"] = socket
+    text = desk.run("status", status=3).stdout
+    del desk.extra["UVTOKEND_SOCKET"]
+    (line,) = [line for line in text.splitlines() if f"(pid {pid})" in line]
+    assert "no UVTOKEND_SOCKET" in line
+    assert line.endswith(f"it does not listen on {socket}.")
+
+
+def test_watch_survives_a_restart(desk: Desk) -> None:
+    """Whoever watches on goes on watching when the daemon is restarted: the new one is shown."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    watch = desk.popen("status", "--watch", "--json")
+    assert watch.stdout is not None
+    first = json.loads(watch.stdout.readline())
+    desk.run("restart")
+    for line in watch.stdout:
+        if json.loads(line)["pid"] != first["pid"]:
+            break
+    desk.run("stop")
+    watch.communicate(timeout=30)
+    assert watch.returncode == 3
+
+
+def test_force_color_and_no_color(desk: Desk) -> None:
+    """FORCE_COLOR paints where no terminal is; NO_COLOR wins over it, and over a terminal."""
+    desk.configure(("a", "a.example"))
+    desk.run("once")
+    assert "\x1b" not in desk.run("status", status=3).stdout
+    desk.extra["FORCE_COLOR"] = "1"
+    assert "\x1b[31m" in desk.run("status", status=3).stdout
+    desk.extra["NO_COLOR"] = "1"
+    assert "\x1b" not in desk.run("status", status=3).stdout
+    text, _ = on_terminal(desk, ["status"])
+    assert "\x1b" not in text
+
+
+def test_once_promises_nothing(desk: Desk) -> None:
+    """Nobody goes on refreshing after `once`: it names no process and no next refresh."""
+    desk.configure(("a", "a.example"))
+    text = desk.run("once").stdout
+    assert text.startswith("The index is ready.\n")
+    assert "refresh" not in text
+    assert "pid" not in text

@@ -1,0 +1,99 @@
+"""The status document: the same keys whether the daemon runs or not, and nothing claimed that is not known."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from uvtokend.core import status
+from uvtokend.core.model import Index, Record, Request
+from uvtokend.core.report import STOPPED
+from uvtokend.core.views import Snapshot
+
+NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
+REQUEST = Request("command")
+A = Index("a", "https://a.example/simple/", "a.example", "command", REQUEST)
+OFF = Index("off", "", "", "", Request(""))
+FRAME = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket")
+KEYS = {"version", "pid", "started_at", "config", "config_stale", "netrc", "socket", "delivery", "indexes"}
+INDEX_KEYS = {
+    "name",
+    "url",
+    "host",
+    "provider",
+    "sink",
+    "enabled",
+    "username",
+    "identity",
+    "health",
+    "state",
+    "issued_at",
+    "expires_at",
+    "life_left_s",
+    "refresh_at",
+    "retry_at",
+    "min_life_s",
+    "delivered",
+    "failures",
+    "last_error",
+}
+
+
+def record(end: datetime | None = NOW + timedelta(hours=1)) -> Record:
+    """Return what is remembered of a token."""
+    half = NOW + timedelta(minutes=30)
+    return Record("key", ("a.example",), "digest", NOW, end, half, identity="me@a.example")
+
+
+def from_disk(known: Record | None, now: datetime = NOW) -> status.IndexStatus:
+    """Return one index of the document without a daemon."""
+    standing = {} if known is None else {"a": status.Standing(known, "me")}
+    return status.of_disk(FRAME, (A,), (), standing, None, now)["indexes"][0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "health", "delivered"), [(0, "fresh", True), (1800, "stale", True), (3600, "expired", False)]
+)
+def test_from_disk_the_record_and_the_clock_say_what_is_known(seconds: int, health: str, delivered: bool) -> None:
+    """While no daemon runs a token is worth what its record says; nobody does anything about it."""
+    shown = from_disk(record(), NOW + timedelta(seconds=seconds))
+    assert (shown["health"], shown["delivered"], shown["username"]) == (health, delivered, "me")
+    assert shown["state"] is None
+    assert shown["life_left_s"] == 3600 - seconds
+
+
+def test_from_disk_nothing_is_claimed_that_is_not_known() -> None:
+    """Without a record there is no token, and without a daemon no delivery that is well."""
+    shown = from_disk(None)
+    assert (shown["health"], shown["delivered"], shown["expires_at"], shown["enabled"]) == ("none", False, None, True)
+    assert from_disk(record(None))["life_left_s"] is None
+    document = status.of_disk(FRAME, (A,), (OFF,), {}, None, NOW)
+    assert document["pid"] is None
+    assert document["started_at"] is None
+    assert document["delivery"] == {"ok": False, "problem": STOPPED}
+    broken = status.of_disk(FRAME, (A,), (), {}, "/netrc: line 3: unknown word", NOW)
+    assert broken["delivery"]["problem"] == "/netrc: line 3: unknown word"
+
+
+def test_an_index_that_is_switched_off_is_shown() -> None:
+    """Also when it is incomplete: what is not there is null, and neither daemon nor disk says anything of it."""
+    running = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket", "changed", 4711, NOW)
+    for document in (
+        status.of_disk(FRAME, (), (OFF,), {}, None, NOW),
+        status.of_daemon(running, Snapshot((), True, None), (OFF,), NOW),
+    ):
+        assert document.keys() == KEYS
+        (shown,) = document["indexes"]
+        assert shown.keys() == INDEX_KEYS
+        assert (shown["name"], shown["enabled"], shown["state"], shown["health"]) == ("off", False, None, "none")
+        assert (shown["url"], shown["host"], shown["provider"]) == (None, None, None)
+    assert document["config_stale"] == "changed"
+    assert document["started_at"] == "2026-01-31T08:00:00Z"
+
+
+def test_names_choose_indexes_in_their_order() -> None:
+    """Each name gives one index; none gives all."""
+    document = status.of_disk(FRAME, (A,), (OFF,), {}, None, NOW)
+    assert [index["name"] for index in status.chosen(document, ["off", "a", "off"])["indexes"]] == ["off", "a"]
+    assert status.chosen(document, []) == document

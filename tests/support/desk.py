@@ -1,0 +1,145 @@
+"""A desk: a home of its own, the commands run there by real processes, and the daemon that they start."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+TOKEN = "tok-3b1f9a"
+FOREIGN = b"# mine\nmachine ftp.example login me password mine\n"
+
+
+@dataclass
+class Desk:
+    """A home of its own, and the commands run there."""
+
+    home: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "UVTOKEND_", "NO_"))}
+        kept.pop("NETRC", None)
+        return {**kept, "HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), **self.extra}
+
+    @property
+    def netrc(self) -> Path:
+        return self.home / ".netrc"
+
+    @property
+    def config(self) -> Path:
+        return self.home / ".config" / "uvtokend" / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.home / ".local" / "state" / "uvtokend"
+
+    @property
+    def socket(self) -> Path:
+        return self.home / "run" / "uvtokend" / "control.sock"
+
+    def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
+        """Start one command."""
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(
+            [sys.executable, "-m", "uvtokend", *args], stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes
+        )
+
+    def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end; its exit status must be this one, and it must never show a traceback."""
+        process = self.popen(*args)
+        out, err = process.communicate(timeout=60)
+        assert "Traceback" not in out + err
+        assert TOKEN not in out + err
+        assert process.returncode == status, (args, out, err)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def document(self, *args: str, status: int = 0) -> dict[str, Any]:
+        """Return the status document of one command."""
+        document = json.loads(self.run(*args, "--json", status=status).stdout)
+        assert isinstance(document, dict)
+        return document
+
+    def configure(self, *indexes: tuple[str, str], daemon: str = "") -> None:
+        """Write a configuration of `command` indexes: (name, host), answered by the file `answer-<name>`."""
+        parts = [daemon]
+        for name, host in indexes:
+            answer = self.home / f"answer-{name}"
+            if not answer.exists():
+                self.answer(name)
+            command = json.dumps(["cat", str(answer)])
+            parts += ["[[index]]", f'url = "https://{host}/simple/"', f'name = "{name}"']
+            parts += ['provider = "command"', f"command = {command}"]
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        self.config.write_text("\n".join(parts))
+        self.config.chmod(0o600)
+
+    def answer(self, name: str, text: str | None = None) -> None:
+        """Let an index's command answer this; a good token by default."""
+        good = json.dumps({"username": "me", "password": TOKEN, "expires_in": 3600})
+        (self.home / f"answer-{name}").write_text(good if text is None else text)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk whose daemon, if one is left running, is ended."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "run").mkdir(0o700)
+    desk = Desk(tmp_path)
+    desk.netrc.write_bytes(FOREIGN)
+    desk.netrc.chmod(0o600)
+    yield desk
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, psutil.NoSuchProcess):
+        process = psutil.Process(ask(desk.socket, "version")["pid"])
+        process.terminate()
+        gone(process)
+
+
+def ask(path: Path, method: str) -> Any:
+    """Ask a daemon one thing, without the client under test."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(json.dumps({"jsonrpc": "2.0", "id": 7, "method": method}).encode() + b"\n")
+        return json.loads(client.makefile().readline())["result"]
+
+
+def gone(process: psutil.Process) -> None:
+    """Wait until a process is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+
+
+def on_terminal(desk: Desk, args: list[str], until: Callable[[str], bool] | None = None) -> tuple[str, int]:
+    """Run a command on a terminal of 60 columns; interrupt it once enough is seen."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    process = desk.popen(*args, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: the last process on the terminal has ended
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+            if until is not None and until(seen.decode()):
+                process.send_signal(signal.SIGINT)
+                until = None
+    os.close(ours)
+    return seen.decode(), process.wait(timeout=20)
