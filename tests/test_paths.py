@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import subprocess
@@ -69,9 +70,8 @@ def test_without_a_home_its_places_are_refused(monkeypatch: pytest.MonkeyPatch, 
     assert (paths.config_file(), paths.state_folder()) == ("/config/uvtokend/config.toml", "/state/uvtokend")
 
 
-HOMELESS = (2, "Nobody knows where your home folder is")
-NOT_OURS = (1, "belongs to uid 0")
-CLOSED = (1, "set HOME to a folder that you may write")
+HOMELESS = (2, "Cannot determine your home directory")
+CLOSED = (1, "set HOME to a directory that you can write")
 NOTHING = {"status": (0, "uvtokend init"), "init": (1, "nothing to add")}
 
 
@@ -79,7 +79,7 @@ NOTHING = {"status": (0, "uvtokend init"), "init": (1, "nothing to add")}
     ("home", "expected"),
     [
         (None, dict.fromkeys(("status", "run", "init", "once"), HOMELESS)),
-        ("/", {**NOTHING, "run": NOT_OURS, "once": NOT_OURS}),
+        ("/", {**NOTHING, "run": CLOSED, "once": CLOSED}),
         ("/nonexistent", {**NOTHING, "run": CLOSED, "once": CLOSED}),
     ],
 )
@@ -165,11 +165,11 @@ def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("open", "Others may enter"),
+        ("open", "Other users can access"),
         ("symlink", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("file", "not a folder"),
-        ("foreign", "belongs to uid"),
+        ("file", "not a directory"),
+        ("foreign", "but uvtokend runs as uid 4000000"),
     ],
 )
 def test_a_folder_that_is_not_private_is_refused(
@@ -232,3 +232,78 @@ def test_files_of_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "Library" / "Application Support" / "uv").mkdir(parents=True)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert paths.uv_credentials_file() == f"{tmp_path}/Library/Application Support/uv/credentials/credentials.toml"
+
+
+@pytest.mark.parametrize(
+    ("owner", "me", "closed", "inside", "refused"),
+    [
+        (1000, 1000, False, True, False),
+        (1000, 0, False, True, True),
+        (1000, 0, False, False, False),
+        (0, 1000, False, True, False),
+        (0, 1000, True, True, True),
+        (paths.NOBODY, 1000, False, True, False),
+    ],
+    ids=["one's own", "sudo", "nothing inside", "a container", "a closed container", "a user namespace"],
+)
+def test_whose_home_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    owner: int,
+    me: int,
+    closed: bool,
+    inside: bool,
+    refused: bool,
+) -> None:
+    """Another user's home is refused where something of ours would lie in it; root's is fine where we can write."""
+    home = tmp_path / "home"
+    home.mkdir()
+    real = os.stat
+
+    def stat_of(path: str, **options: bool) -> os.stat_result:
+        found = real(path, **options)
+        return os.stat_result([*found[:4], owner, *found[5:]]) if str(path) == str(home) else found
+
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(os, "stat", stat_of)
+    monkeypatch.setattr(os, "geteuid", lambda: me)
+    monkeypatch.setattr(os, "access", lambda *_: not closed)
+    used = str((home if inside else tmp_path) / "a" / "state")
+    if refused:
+        with pytest.raises(UvtokendError, match=f"The home directory {home} belongs to ") as caught:
+            paths.check_home(used)
+        assert ("without sudo" in str(caught.value.hint)) == (me == 0)
+        assert "set HOME to a directory that you can write" in str(caught.value.hint)
+    else:
+        paths.check_home(used)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "path"),
+    [
+        ("XDG_STATE_HOME", "/state", "/state/uvtokend"),
+        ("UVTOKEND_SOCKET", "/run/x/control.sock", "/run/x"),
+        ("HOME", "/home/me", "/home/me/.local/state/uvtokend"),
+    ],
+)
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_directory_that_cannot_be_made_names_what_to_change(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, path: str, code: int
+) -> None:
+    """The fix names the variable that decides where it lies; on a full disk, the command that shows how full it is."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv(variable, value)
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(UvtokendError, match=f"The directory {path} cannot be created") as caught:
+        paths.private_folder(path)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        assert "no space left" in caught.value.message
+        assert str(caught.value.hint).startswith("df -h /")
+    elif code == errno.EIO:
+        assert str(caught.value.hint).startswith("ls -ld /")
+    else:
+        assert caught.value.hint == f"set {variable} to a directory that you can write"

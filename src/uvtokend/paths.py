@@ -20,17 +20,19 @@ APP = "uvtokend"
 #: Longest path of a unix socket in bytes, without its final NUL: unix(7), and sys/un.h of macOS.
 SUN_PATH_MAX = 103 if sys.platform == "darwin" else 107
 PRIVATE = 0o700
+#: Root as it appears in a user namespace, such as systemd's PrivateUsers creates (kernel.overflowuid).
+NOBODY = 65534
 
 
 def home_folder() -> str:
-    """Return the user's home folder: what ``HOME`` says, or else the passwd entry.
+    """Return the user's home directory: the value of ``HOME``, or else the passwd entry.
 
     Raises:
-        UsageError: Neither says an absolute path: in a container, a process may run as a number without a name.
+        UsageError: Neither is an absolute path: in a container, a process may run as a uid without a name.
     """
     home = os.path.expanduser("~")
     if not os.path.isabs(home) or os.environ.get("HOME") == "":  # an empty one would lead to the root folder
-        message = "Nobody knows where your home folder is: HOME is no absolute path."
+        message = "Cannot determine your home directory: HOME is not an absolute path."
         raise UsageError(message, "set HOME to an absolute path")
     return home
 
@@ -42,7 +44,7 @@ def config_file(explicit: str | None = None) -> str:
         explicit: What `--config` names; wins over ``UVTOKEND_CONFIG``.
 
     Raises:
-        UsageError: It lies in the home folder, and there is none.
+        UsageError: It lies in the home directory, which is unknown.
     """
     named = explicit or os.environ.get("UVTOKEND_CONFIG")
     if named:
@@ -71,7 +73,7 @@ def state_folder() -> str:
     """Return the folder of the state file, the events and the locks. It need not exist.
 
     Raises:
-        UsageError: It lies in the home folder, and there is none.
+        UsageError: It lies in the home directory, which is unknown.
     """
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
@@ -136,46 +138,113 @@ def uv_ledger_file(store: str | None = None) -> str:
     return f"{store or uv_credentials_file()}.uvtokend"
 
 
-def private_folder(path: str) -> None:
-    """Create a folder with mode 0700, or check that it is private.
+def check_home(*used: str) -> None:
+    """Refuse to work in another user's home directory, as with ``sudo``: that user could not read the files then.
+
+    A home directory of root's is accepted where this process can write: containers run with arbitrary uids.
+
+    Args:
+        used: The files and directories that will be written; others' homes do not matter where none lies inside.
 
     Raises:
-        UvtokendError: It is not ours, not 0700, a symlink or no folder, or it cannot be created.
+        UvtokendError: ``HOME`` belongs to another user, and one of them lies inside.
+    """
+    home = home_folder()
+    inside = [
+        path for path in used if f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(home).rstrip('/')}/")
+    ]
+    try:
+        owner = os.stat(home).st_uid
+    except OSError:
+        return
+    if owner == os.geteuid() or not inside:
+        return
+    if owner in (0, NOBODY) and all(os.access(_existing(path), os.W_OK | os.X_OK) for path in inside):
+        return
+    message = f"The home directory {home} belongs to {_user(owner)}, but uvtokend runs as {_user(os.geteuid())}."
+    own = "set HOME to a directory that you can write"
+    raise UvtokendError(message, f"run uvtokend without sudo, or {own}" if os.geteuid() == 0 else own)
+
+
+def _user(uid: int) -> str:
+    import pwd  # noqa: PLC0415 - only to explain
+
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _existing(path: str) -> str:
+    """Return the nearest directory at or above a path that exists."""
+    parent = os.path.dirname(path)
+    return path if os.path.isdir(path) or parent == path else _existing(parent)
+
+
+def private_folder(path: str) -> None:
+    """Create a directory with mode 0700, or check that it is private.
+
+    Raises:
+        UvtokendError: It is not ours, not 0700, a symlink or not a directory, or it cannot be created.
     """
     try:
         make_folder(path)
     except OSError as error:
-        message = f"The folder {path} cannot be created: {error.strerror}"
-        closed = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
-        raise UvtokendError(message, "set HOME to a folder that you may write" if closed else None) from error
+        raise unusable(error, path, f"The directory {path} cannot be created") from error
     check_private(path)
 
 
+def unusable(error: OSError, path: str, what: str, closed: str | None = None) -> UvtokendError:
+    """Return the error that says why a file or directory of uvtokend's own cannot be used, with the fix.
+
+    Args:
+        error: The system's error.
+        path: The file or directory.
+        what: What cannot be done, as the beginning of a sentence.
+        closed: The fix if permission is denied; by default another place.
+    """
+    directory = quoted(_existing(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UvtokendError(f"{what}: there is no space left on its disk.", f"df -h {directory}")
+    hint = f"ls -ld {directory}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = closed or f"set {_chosen_by(path)} to a directory that you can write"
+    return UvtokendError(f"{what}: {error.strerror}.", hint)
+
+
+def _chosen_by(path: str) -> str:
+    """Return the environment variable that decides where a path lies."""
+    for name in ("UVTOKEND_SOCKET", "UVTOKEND_CONFIG", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        value = os.environ.get(name)
+        if value and f"{path}/".startswith(f"{os.path.dirname(value) if name.startswith('UVT') else value}/"):
+            return name
+    return "HOME"
+
+
 def check_private(path: str) -> None:
-    """Check that nobody else can put anything into a folder; one that does not exist passes.
+    """Check that nobody else can put anything into a directory; one that does not exist passes.
 
     Raises:
-        UvtokendError: It is not ours, not 0700, a symlink or no folder.
+        UvtokendError: It is not ours, not 0700, a symlink or not a directory.
     """
     try:
         info = os.lstat(path)
     except FileNotFoundError:
         return
     except OSError as error:
-        message = f"The folder {path} cannot be read: {error.strerror}"
-        raise UvtokendError(message) from error
+        raise unusable(error, path, f"The directory {path} cannot be read") from error
     mode = stat.S_IMODE(info.st_mode)
     if stat.S_ISLNK(info.st_mode):
-        message = f"{path} is a symbolic link: uvtokend wants a folder of its own there"
+        message = f"{path} is a symbolic link, but uvtokend needs a directory of its own there."
         raise UvtokendError(message, f"rm {quoted(path)}")
     if not stat.S_ISDIR(info.st_mode):
-        message = f"{path} is not a folder"
+        message = f"{path} is not a directory."
         raise UvtokendError(message, f"rm {quoted(path)}")
     if info.st_uid != os.geteuid():
-        message = f"The folder {path} belongs to uid {info.st_uid}, not to you (uid {os.geteuid()})"
-        raise UvtokendError(message, "set UVTOKEND_SOCKET to a path in a folder of your own with mode 0700")
+        message = f"The directory {path} belongs to {_user(info.st_uid)}, but uvtokend runs as {_user(os.geteuid())}."
+        raise UvtokendError(message, f"set {_chosen_by(path)} to a path in a directory of your own with mode 0700")
     if mode & 0o777 != PRIVATE:
-        message = f"Others may enter the folder {path} (mode {mode:04o}, wanted 0700)"
+        message = f"Other users can access the directory {path} (mode {mode:04o}, not 0700)."
         raise UvtokendError(message, f"chmod 700 {quoted(path)}")
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from uvtokend import paths
-from uvtokend.cli import console
+from uvtokend.cli import console, reload
 from uvtokend.core import clouds
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import edit, init_plan
@@ -79,7 +79,7 @@ def add(url: str, name: str | None, assignments: Sequence[str], config_file: str
         raise ConfigError([_in_words_of_the_command(problem, places) for problem in error.problems]) from error
     console.out("".join(f"{clean(line)}\n" for line in edit.render(table).splitlines()))
     console.say(f"Added to {settings.file}." + (f" It shares the token of {shared[0].name!r}." if shared else ""))
-    config_editor.tell_daemon(settings)
+    reload.tell_daemon(settings)
     return OK
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from uvtokend import paths
-from uvtokend.cli import console
+from uvtokend.cli import console, reload
 from uvtokend.core import worker_environment
 from uvtokend.core.config import edit, init_plan
 from uvtokend.core.config.discovery import Candidate
@@ -79,7 +79,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     settings = config_editor.edit(config_file, change)
     _say_what_is_done(plan, target)
     if tables:
-        config_editor.tell_daemon(settings)
+        reload.tell_daemon(settings)
     return OK if tables else FAILED
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from uvtokend.cli import client, console
-from uvtokend.errors import OK
+from uvtokend.core.model import Settings
+from uvtokend.errors import OK, NotRunning
 
 EXAMPLES = ("uvtokend reload",)
 DETAILS = "An invalid configuration is refused as a whole, and the old one stays in force."
@@ -28,3 +30,22 @@ def run(_args: argparse.Namespace) -> int:
     count = answer["indexes"]
     console.say(f"Configuration reloaded ({count} {'index' if count == 1 else 'indexes'}).")
     return OK
+
+
+def tell_daemon(settings: Settings) -> bool:
+    """Make the daemon read an edited configuration, and return whether it did.
+
+    Args:
+        settings: The configuration that was edited; a daemon may use another one.
+    """
+    try:
+        answer = client.call("reload")
+    except NotRunning:
+        console.say("No daemon is running. Start it with: uvtokend start")
+        return False
+    read = str(answer.get("config", settings.file))
+    if os.path.realpath(read) != os.path.realpath(settings.file):
+        console.say(f"The running daemon uses another configuration: {read}")
+        return False
+    console.say("The running daemon has loaded it.")
+    return True

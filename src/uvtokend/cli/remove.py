@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Set
 
 from uvtokend import paths
-from uvtokend.cli import client, console
+from uvtokend.cli import client, console, reload
 from uvtokend.core import clouds, state
 from uvtokend.core.config import edit
 from uvtokend.core.model import Settings
@@ -79,7 +79,7 @@ def remove(name: str, config_file: str | None) -> int:
             gone = (before or _possible(removals[0].table)) - {index.target for index in settings.indexes}
             if not running:
                 forget(settings, gone)
-            seen = not running or config_editor.tell_daemon(settings)
+            seen = not running or reload.tell_daemon(settings)
             if running and seen:
                 _await_daemon(gone)
             if seen:

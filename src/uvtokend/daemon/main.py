@@ -124,18 +124,13 @@ def _harden() -> None:
     os.umask(0o077)
     # Only the soft limit: a command that `ensure` runs afterwards gets its own back.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    home = paths.home_folder()
-    with contextlib.suppress(FileNotFoundError):
-        owner = os.stat(home).st_uid
-        if owner != os.getuid():
-            message = f"The home folder {home} belongs to uid {owner}, and this process runs as uid {os.getuid()}."
-            raise UvtokendError(message, "leave out sudo, or set HOME to a folder of your own")
 
 
 @contextlib.contextmanager
 def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
-    """Hold the netrc: its sink and the state folder."""
+    """Own the netrc: its sink and the state directory."""
     folder = paths.state_folder()
+    paths.check_home(settings.netrc, folder)
     paths.private_folder(folder)
     sink = NetrcSink(settings.netrc)
     with _released(netrc_lock(folder, sink.path)):

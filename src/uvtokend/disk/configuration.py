@@ -14,8 +14,6 @@ from uvtokend.core.config.settings import LIMIT, Source, parse
 from uvtokend.core.model import Problem, Settings
 from uvtokend.errors import ConfigError
 
-#: Root as it looks from a user namespace, such as systemd's PrivateUsers makes (kernel.overflowuid).
-_NOBODY = 65534
 #: Where the platforms keep their CA bundle: Debian, Fedora, SUSE, Alpine and macOS.
 _SYSTEM_CA = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -123,7 +121,8 @@ def _untrusted(path: str, info: os.stat_result) -> Problem | None:
     """Say why a file cannot be believed: it names the programs that we run."""
     if not stat.S_ISREG(info.st_mode):
         return Problem(path, "the file", "It is no regular file.", "name one that is")
-    if info.st_uid not in {os.getuid(), 0, _NOBODY}:
+    if info.st_uid not in {os.getuid(), 0, paths.NOBODY}:
+        paths.check_home(path)  # with sudo, the owner is not what is wrong
         message = f"It belongs to uid {info.st_uid}, neither to you nor to root."
         return Problem(path, "the file", message, f"sudo chown {os.getuid()} {shlex.quote(path)}")
     if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and not _private_group(info.st_gid)):

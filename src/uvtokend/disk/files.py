@@ -144,19 +144,33 @@ def fingerprint(path: str) -> tuple[int, ...]:
 
 
 def replace(path: str, text: bytes) -> None:
-    """Put a file with mode 0600 in the place of another, whole and for good. Its folder must be ours alone."""
+    """Replace a file by one with mode 0600, whole and durably. Its directory must be ours alone.
+
+    Raises:
+        OSError: It could not be written; the old file is still there.
+    """
     temporary = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    create(temporary, text)
-    os.replace(temporary, path)
+    try:
+        create(temporary, text)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     sync_folder(os.path.dirname(path))
 
 
-def create(path: str, text: bytes) -> None:
-    """Make a file with mode 0600 that is not there yet; it lasts."""
+def create(path: str, text: bytes, mode: int = 0o600) -> None:
+    """Create a file durably.
+
+    Raises:
+        OSError: FileExistsError if there is one; a file that could not be written may be left incomplete.
+    """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(file, mode)
         write_all(file, text)
         os.fsync(file)
     finally:
