@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from uvtokend.core import notices
-from uvtokend.core.model import Credential, Secret
+from uvtokend.core.model import Credential, Secret, SignInEnd
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 RENEW = "put a new password where password says"
@@ -41,3 +41,14 @@ def test_a_clock_that_is_off_by_more_than_two_minutes_is_named(skew: float, word
     message = f"This machine's clock is about {words} the issuer's."
     assert told(replace(GOOD, skew=skew)) == [("clock-skew", message, "timedatectl status")]
     assert told(replace(GOOD, skew=120.0)) == told(replace(GOOD, skew=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "words"), [(timedelta(hours=1), "expires in 60 min"), (timedelta(seconds=-90), "has expired")]
+)
+def test_a_sign_in_that_ends_soon_is_named(left: timedelta, words: str) -> None:
+    """From an hour before its end on, with the command that signs in again; the token may live for longer."""
+    end = SignInEnd("the temporary keys of the AWS profile 'dev'", NOW + left, "saml2aws login --profile dev")
+    message = f"The temporary keys of the AWS profile 'dev' {words}."
+    assert told(replace(GOOD, sign_in_end=end)) == [("sign-in-ends", message, end.command)]
+    assert told(replace(GOOD, sign_in_end=replace(end, at=NOW + timedelta(minutes=61)))) == []

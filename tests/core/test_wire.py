@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import wire
-from uvtokend.core.model import Credential, Failure, Request, Secret
+from uvtokend.core.model import Credential, Failure, Request, Secret, SignInEnd
 from uvtokend.core.wire import Command, Invalid
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -167,3 +168,18 @@ def test_a_secret_shows_itself_nowhere() -> None:
     credential = Credential("u", secret, NOW, NOW + timedelta(1))
     assert "hunter2" not in f"{secret} {secret!r} {secret!s} {secret:>20} {credential} %s" % secret
     assert secret.reveal() == "hunter2"
+
+
+def test_the_end_of_a_sign_in_goes_over_the_wire() -> None:
+    """It is optional, is read as strictly as all else, and its texts are single lines."""
+    end = SignInEnd("the sign-in", NOW, "aws sso login")
+    credential = Credential("u", Secret("p"), NOW, sign_in_end=end)
+    line = wire.encode_answer(credential)
+    assert wire.decode_answer(line) == credential
+    without = replace(credential, sign_in_end=None)
+    assert wire.decode_answer(wire.encode_answer(without)) == without
+    for broken in (line.replace(b'"at": "2', b'"at": "x'), line.replace(b'"command"', b'"x"')):
+        assert isinstance(wire.decode_answer(broken), Failure)
+    cut = wire.decode_answer(line.replace(b"the sign-in", b"the\\nsign-in"))
+    assert isinstance(cut, Credential)
+    assert cut.sign_in_end == SignInEnd("the sign-in", NOW, "aws sso login")

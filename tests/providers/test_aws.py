@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import threading
+import tomllib
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -25,7 +27,7 @@ from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.aws import failures
 from uvtokend.providers.aws import fetch as aws
-from uvtokend.providers.aws.sign_in import Login
+from uvtokend.providers.aws.sign_in import SignIn, sso_end
 from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call
@@ -129,7 +131,7 @@ def test_a_token_with_its_end_and_its_identity(cloud: CodeArtifact) -> None:
     assert 43198 < (credential.expires_at - credential.issued_at).total_seconds() < 43202
     assert credential.identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
     assert credential.skew == 0
-    asked = cloud.server.calls[0]
+    (asked,) = (call for call in cloud.server.calls if call.path == "/v1/authorization-token")
     assert asked.query == {"domain": "acme", "domain-owner": "123456789012"}
 
 
@@ -440,7 +442,7 @@ def test_a_hint_reads_the_indexs_own_files(
 )
 def test_what_no_emulator_can_provoke(error: Exception, kind: str, reason: str, hint: str | None) -> None:
     """``aws login`` needs awscrt, which is not installed; an exception of no known class is still classified."""
-    found = failures.classify(error, Login("dev", "dev", "login"))
+    found = failures.classify(error, SignIn("dev", "dev", "aws login --profile dev", "login"))
     assert (found.kind, found.reason) == (kind, reason)
     assert found.hint == hint if hint else "canary" not in found.message
 
@@ -484,6 +486,116 @@ def test_a_login_that_is_not_there(
     found = failure(request(profile=profile) if profile else request())
     assert (found.kind, found.reason) == (kind, reason)
     assert found.hint
+    assert cloud.fetches == 0
+
+
+OF_TOOLS = {
+    "saml2aws": (
+        f"aws_security_token = t\nx_principal_arn = {ROLE}\nx_security_token_expires = {{end}}",
+        "saml2aws login --profile dev",
+    ),
+    "gimme-aws-creds": ("aws_security_token = t\nx_security_token_expires = {end}", "gimme-aws-creds"),
+    "aws-azure-login": ("aws_expiration = {end}", "aws-azure-login --profile dev"),
+    "another": ("", "sign in again with the program that wrote the temporary keys of the profile dev"),
+}
+
+
+@pytest.mark.parametrize("tool", OF_TOOLS)
+def test_temporary_keys_name_the_program_that_renews_them(cloud: CodeArtifact, tmp_path: Path, tool: str) -> None:
+    """``aws configure`` would leave the old session token in place: the fix is the sign-in of who wrote the keys."""
+    lines, command = OF_TOOLS[tool]
+    configure(tmp_path, "[profile dev]\nregion = eu-central-1\n")
+    written = "[dev]\naws_access_key_id = ASIAX\naws_secret_access_key = x\naws_session_token = t\n"
+    (tmp_path / ".aws" / "credentials").write_text(written + lines.format(end=_iso(1800)))
+    found = aws.fetch(request(profile="dev")).sign_in_end
+    if lines:
+        assert found is not None
+        assert (found.name, found.command) == ("the temporary keys of the AWS profile 'dev'", command)
+        assert timedelta(minutes=29) < found.at - datetime.now(UTC) <= timedelta(minutes=30)
+    else:
+        assert found is None
+    cloud.fault = answers(codeartifact.error(403, "ExpiredTokenException", "The token is expired"))
+    failed = failure(request(profile="dev"))
+    assert (failed.reason, failed.hint) == ("credentials-expired", command)
+    assert failed.message == "The credentials of the AWS profile 'dev' have expired."
+
+
+@pytest.mark.parametrize(
+    ("cache", "end"),
+    [
+        ('{"expiresAt": "2026-01-31T08:00:00Z"}', datetime(2026, 1, 31, 8, tzinfo=UTC)),
+        ('{"expiresAt": "2026-01-31T08:00:00UTC"}', datetime(2026, 1, 31, 8, tzinfo=UTC)),
+        ('{"expiresAt": "2026-01-31T08:00:00Z", "refreshToken": "r"}', None),
+        ('{"expiresAt": "2026-01-31T08:00:00"}', None),
+        ('{"expiresAt": 7}', None),
+        ("{}", None),
+        ("[]", None),
+        ("", None),
+    ],
+)
+def test_the_end_of_an_sso_session(cache: str, end: datetime | None) -> None:
+    """It is known where no refresh token renews the session; a broken cache says nothing."""
+    assert sso_end(cache.encode()) == end
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_credential_says_when_its_sign_in_ends(cloud: CodeArtifact, tmp_path: Path, refresh: bool) -> None:
+    """The token may live for hours after it: a person wants to know in time."""
+    sso_session(tmp_path, 7200, refresh)
+    outcome, _ = in_worker(request(profile="dev"))
+    assert isinstance(outcome, Credential)
+    assert cloud.fetches == 1
+    end = outcome.sign_in_end
+    named = None if end is None else (end.name, end.command)
+    one = ("the AWS SSO session of the AWS profile 'dev'", "aws sso login --profile dev")
+    assert named == (None if refresh else one)
+
+
+def test_a_slow_answer_about_the_identity_holds_up_no_token(
+    cloud: CodeArtifact, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who we are is asked beside the token, which waits for it only a moment."""
+    monkeypatch.setattr(aws, "_PATIENCE", 0.0)
+    asked, released = threading.Event(), threading.Event()
+
+    def slow(call: Call) -> Answer | None:
+        if b"GetCallerIdentity" in call.body:
+            asked.set()
+            released.wait(30)
+        return None
+
+    cloud.fault = slow
+    found = aws.fetch(request())
+    assert (found.login, found.identity) == ("aws", None)
+    assert asked.wait(30)
+    released.set()
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"x-amz-retry-after": "2500"}, 3.0),
+        ({"x-amz-retry-after": "7200000"}, 7200.0),
+        ({"x-amz-retry-after": "soon"}, None),
+        ({"x-amz-retry-after": "-1"}, None),
+        ({"retry-after": "7", "x-amz-retry-after": "2500"}, 7.0),
+    ],
+)
+def test_the_own_header_of_aws(cloud: CodeArtifact, headers: dict[str, str], wait: float | None) -> None:
+    """AWS says in milliseconds how long to wait; the standard header wins."""
+    answer = codeartifact.error(429, "ThrottlingException", "Rate exceeded")
+    cloud.fault = answers(replace(answer, headers={**answer.headers, **headers}))
+    assert failure(request()).retry_after == wait
+
+
+def test_the_extra_for_aws_login_is_named(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """A session of ``aws login`` needs awscrt, which an extra brings; the fix installs it where uvtokend is."""
+    configure(tmp_path, "[profile dev]\nlogin_session = me")
+    found = failure(request(profile="dev"))
+    assert (found.hint or "").endswith("'uvtokend[aws-login]'")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["aws-login"] == ["botocore[crt]"]
     assert cloud.fetches == 0
 
 

@@ -98,6 +98,21 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class SignInEnd:
+    """The known end of the sign-in that tokens are fetched with.
+
+    Args:
+        name: The sign-in, for a sentence: "the AWS SSO session of …".
+        at: When it ends, UTC.
+        command: The sign-in command.
+    """
+
+    name: str
+    at: datetime
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """A login and its token, as the issuer gave them.
 
@@ -110,6 +125,7 @@ class Credential:
         identity: Who the token is for, as far as the provider can tell.
         renew: What a person must do before the end, where no fetch can renew the token: it is only read again.
         skew: Seconds by which this machine's wall clock is ahead of the issuer's ``Date``; None where it is not known.
+        sign_in_end: When the sign-in behind it ends; None if nobody knows. The token itself may live longer.
     """
 
     login: str
@@ -120,6 +136,7 @@ class Credential:
     identity: str | None = None
     renew: str | None = None
     skew: float | None = None
+    sign_in_end: SignInEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +316,7 @@ __all__ = [
     "Request",
     "Secret",
     "Settings",
+    "SignInEnd",
     "Sink",
     "State",
     "digest",

@@ -9,6 +9,8 @@ from uvtokend.core.model import Credential, Notice
 
 #: How long before its end a secret that only a person can renew is spoken of: a week has a working day in it.
 ENDS_SOON = timedelta(days=7)
+#: How long before its end a sign-in is spoken of: most last a working day or less.
+SIGN_IN_ENDS_SOON = timedelta(hours=1)
 #: Seconds by which clocks may differ. AWS refuses requests that are off by more than 5 minutes, Google by 10.
 SKEW = 120.0
 
@@ -22,7 +24,8 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
     """
     if credential is None:
         return ()
-    return tuple(notice for notice in (_ends_soon(credential, now), _skewed(credential)) if notice is not None)
+    found = (_ends_soon(credential, now), _signed_out_soon(credential, now), _skewed(credential))
+    return tuple(notice for notice in found if notice is not None)
 
 
 def alike(login: str, theirs: str, other: str) -> Notice:
@@ -53,6 +56,15 @@ def _ends_soon(credential: Credential, now: datetime) -> Notice | None:
     hours = int((end - now).total_seconds() // 3600)
     left = f"{hours // 24} days" if hours >= 48 else f"{hours} hours"
     return Notice("ends-soon", f"This secret ends in {left}, and no fetch can renew it.", credential.renew)
+
+
+def _signed_out_soon(credential: Credential, now: datetime) -> Notice | None:
+    end = credential.sign_in_end
+    if end is None or end.at - now > SIGN_IN_ENDS_SOON:
+        return None
+    minutes = int((end.at - now).total_seconds() // 60)
+    when = "has expired" if minutes < 0 else f"expires in {minutes} min"
+    return Notice("sign-in-ends", f"{end.name[:1].upper()}{end.name[1:]} {when}.", end.command)
 
 
 def _skewed(credential: Credential) -> Notice | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
-from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret
+from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret, SignInEnd
 from uvtokend.core.state import parse_zulu, zulu
 
 #: A token of 16 KiB, quoted, with its identity and times fits well.
@@ -62,6 +62,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
             "retry_after": outcome.retry_after,
         }
         return json.dumps({"failure": failure}).encode() + b"\n"
+    end = outcome.sign_in_end
     credential = {
         "login": outcome.login,
         "password": outcome.password.reveal(),
@@ -71,6 +72,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
         "identity": outcome.identity,
         "renew": outcome.renew,
         "skew": outcome.skew,
+        "sign_in_end": None if end is None else {"name": end.name, "at": zulu(end.at), "command": end.command},
     }
     return json.dumps({"credential": credential}).encode() + b"\n"
 
@@ -114,7 +116,13 @@ def _credential(raw: dict[str, Any]) -> Credential:
         None if identity is None else _line(identity),
         None if renew is None else _line(renew),
         None if skew is None else _finite(skew),
+        _sign_in_end(raw.get("sign_in_end")),
     )
+
+
+def _sign_in_end(raw: dict[str, Any] | None) -> SignInEnd | None:
+    at = None if raw is None else _time(raw["at"])
+    return None if raw is None or at is None else SignInEnd(_line(raw["name"]), at, _line(raw["command"]))
 
 
 def _time(raw: object) -> datetime | None:

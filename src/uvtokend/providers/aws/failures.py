@@ -1,4 +1,4 @@
-"""What botocore raises, and what it means for a person. Exceptions as in botocore.exceptions, codes as in the APIs."""
+"""What the exceptions of botocore mean for a person. Exceptions as in botocore.exceptions, codes as in the APIs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore import exceptions as raised
 from botocore.parsers import ResponseParserError
 
 from uvtokend.plugin import Failure, FailureKind, excerpt, parse_http_date, parse_retry_after, show_clock, too_much
-from uvtokend.providers.aws.sign_in import Login
+from uvtokend.providers.aws.sign_in import SignIn
 
 RIGHTS = "ask for codeartifact:GetAuthorizationToken and sts:GetServiceBearerToken"
 _RIGHTS_OF = {
@@ -20,59 +20,66 @@ _RIGHTS_OF = {
     "AssumeRoleWithWebIdentity": "ask for a place in the role's trust policy",
     "GetRoleCredentials": "ask for the profile's sso_account_id and sso_role_name in IAM Identity Center",
 }
-CLOCK = show_clock()
-CA_BUNDLE = 'if a proxy opens TLS here, set ca-bundle = "…" in [daemon] of the configuration'
-PORTAL = Failure("transient", "captive-portal", "Something that is not AWS answered in its place.")
+CA_BUNDLE = 'if a proxy opens TLS here, set ca-bundle = "…" in [daemon] of config.toml'
+PORTAL = Failure("transient", "captive-portal", "Something between this machine and AWS answered instead of AWS.")
 
-#: Exception -> kind, reason, sentence. The nearest base class counts.
+#: Exception -> kind, reason, sentence; ``{profile}`` is the profile's name. The nearest base class counts.
 _BY_TYPE: dict[type[BaseException], tuple[FailureKind, str, str]] = {
-    raised.ProfileNotFound: ("rejected", "no-profile", "There is no such AWS profile."),
-    raised.NoCredentialsError: ("login-required", "no-credentials", "No AWS credentials were found."),
-    raised.PartialCredentialsError: ("login-required", "no-credentials", "The AWS credentials are incomplete."),
-    raised.UnauthorizedSSOTokenError: ("login-required", "sso-expired", "The AWS SSO session has ended."),
-    raised.SSOTokenLoadError: ("login-required", "sso-expired", "There is no AWS SSO session."),
-    raised.TokenRetrievalError: ("login-required", "sso-expired", "The AWS SSO session has ended."),
-    raised.SSOError: ("login-required", "sso-expired", "The AWS SSO session cannot be used."),
-    raised.LoginError: ("login-required", "login-expired", "The session of aws login has ended."),
+    raised.ProfileNotFound: ("rejected", "no-profile", "There is no {profile}."),
+    raised.NoCredentialsError: ("login-required", "no-credentials", "No AWS credentials found for {profile}."),
+    raised.PartialCredentialsError: (
+        "login-required",
+        "no-credentials",
+        "{profile} has incomplete credentials.",
+    ),
+    raised.UnauthorizedSSOTokenError: (
+        "login-required",
+        "sso-expired",
+        "The SSO session of {profile} has expired.",
+    ),
+    raised.SSOTokenLoadError: ("login-required", "sso-expired", "There is no SSO session for {profile}."),
+    raised.TokenRetrievalError: ("login-required", "sso-expired", "The SSO session of {profile} has expired."),
+    raised.SSOError: ("login-required", "sso-expired", "The SSO session of {profile} cannot be used."),
+    raised.LoginError: ("login-required", "login-expired", "The session of aws login has expired for {profile}."),
     raised.LoginInsufficientPermissions: ("rejected", "denied", "AWS refuses to renew the session of aws login."),
-    raised.MissingDependencyException: ("rejected", "no-crt", "This kind of login needs awscrt beside botocore."),
-    raised.RefreshWithMFAUnsupportedError: ("login-required", "mfa", "The AWS role asks for an MFA code."),
-    raised.NoRegionError: ("rejected", "no-region", "No AWS region is known for a step of the login."),
-    raised.InvalidRegionError: ("rejected", "bad-option", "The region is not one that AWS could have."),
+    raised.MissingDependencyException: ("rejected", "no-crt", "The session of aws login for {profile} needs awscrt."),
+    raised.RefreshWithMFAUnsupportedError: ("login-required", "mfa", "The role of {profile} needs an MFA code."),
+    raised.NoRegionError: ("rejected", "no-region", "{profile} has no region for a step of the sign-in."),
+    raised.InvalidRegionError: ("rejected", "bad-option", "The region is not a valid AWS region."),
     raised.BaseEndpointResolverError: ("rejected", "bad-option", "AWS has no such service in this region."),
     raised.EndpointProviderError: ("rejected", "bad-option", "AWS has no such service in this region."),
-    raised.InvalidConfigError: ("rejected", "bad-profile", "The AWS profile's settings cannot be used."),
-    raised.InfiniteLoopConfigError: ("rejected", "bad-profile", "The profile's source_profile leads in a circle."),
-    raised.ConfigParseError: ("rejected", "bad-profile", "The AWS configuration files cannot be read."),
-    raised.ConfigNotFound: ("rejected", "bad-profile", "The AWS configuration file is not there."),
+    raised.InvalidConfigError: ("rejected", "bad-profile", "The settings of {profile} are invalid."),
+    raised.InfiniteLoopConfigError: ("rejected", "bad-profile", "source_profile of {profile} leads back to itself."),
+    raised.ConfigParseError: ("rejected", "bad-profile", "The AWS configuration files cannot be parsed."),
+    raised.ConfigNotFound: ("rejected", "bad-profile", "The AWS configuration file does not exist."),
     raised.ParamValidationError: ("rejected", "bad-option", "The AWS API does not allow one of the options."),
-    raised.SSLError: ("transient", "tls", "The certificate that AWS was answered with is not trusted."),
-    raised.ProxyConnectionError: ("transient", "unreachable", "The proxy that is set for AWS could not be used."),
+    raised.SSLError: ("transient", "tls", "The TLS certificate presented for AWS is not trusted."),
+    raised.ProxyConnectionError: ("transient", "unreachable", "The proxy that is set for AWS cannot be used."),
     raised.ConnectTimeoutError: ("transient", "timeout", "AWS did not answer in time."),
     raised.ReadTimeoutError: ("transient", "timeout", "AWS did not answer in time."),
-    raised.ConnectionError: ("transient", "unreachable", "AWS could not be reached."),
-    raised.HTTPClientError: ("transient", "unreachable", "AWS could not be reached."),
-    raised.MetadataRetrievalError: ("transient", "no-metadata", "The instance's or container's role was not told."),
-    ResponseParserError: ("transient", "captive-portal", "Something that is not AWS answered in its place."),
-    json.JSONDecodeError: ("rejected", "bad-process", "The credential_process did not print JSON."),
-    UnicodeDecodeError: ("rejected", "bad-process", "The credential_process did not print text."),
-    EOFError: ("login-required", "mfa", "The AWS role asks for an MFA code."),
-    FileNotFoundError: ("rejected", "no-file", "A program or file that the AWS profile names is missing."),
-    PermissionError: ("rejected", "no-file", "A program or file that the AWS profile names may not be used."),
-    RecursionError: ("transient", "captive-portal", "Something that is not AWS answered in its place."),
-    RuntimeError: ("login-required", "credentials-expired", "The AWS credentials have expired."),
-    ValueError: ("rejected", "bad-profile", "The AWS profile's settings cannot be used."),
+    raised.ConnectionError: ("transient", "unreachable", "AWS cannot be reached."),
+    raised.HTTPClientError: ("transient", "unreachable", "AWS cannot be reached."),
+    raised.MetadataRetrievalError: ("transient", "no-metadata", "The role of this machine or container is unknown."),
+    ResponseParserError: ("transient", "captive-portal", PORTAL.message),
+    json.JSONDecodeError: ("rejected", "bad-process", "The credential_process of {profile} did not print JSON."),
+    UnicodeDecodeError: ("rejected", "bad-process", "The credential_process of {profile} did not print text."),
+    EOFError: ("login-required", "mfa", "The role of {profile} needs an MFA code."),
+    FileNotFoundError: ("rejected", "no-file", "A program or file that {profile} names does not exist."),
+    PermissionError: ("rejected", "no-file", "A program or file that {profile} names cannot be used: no permission."),
+    RecursionError: ("transient", "captive-portal", PORTAL.message),
+    RuntimeError: ("login-required", "credentials-expired", "The credentials of {profile} have expired."),
+    ValueError: ("rejected", "bad-profile", "The settings of {profile} are invalid."),
 }
 
 #: What gave no credentials, in botocore's words -> kind, reason, sentence.
 _BY_SOURCE: dict[str, tuple[FailureKind, str, str]] = {
-    "custom-process": ("login-required", "credential-process", "The credential_process of the AWS profile failed."),
-    "Environment": ("login-required", "no-credentials", "The environment holds no AWS credentials."),
+    "custom-process": ("login-required", "credential-process", "The credential_process of {profile} failed."),
+    "Environment": ("login-required", "no-credentials", "The environment contains no AWS credentials."),
 }
 _NO_METADATA: tuple[FailureKind, str, str] = (
     "transient",
     "no-metadata",
-    "The instance's or container's role was not told.",
+    "The role of this machine or container is unknown.",
 )
 _BAD_IDENTITY: tuple[FailureKind, str, str] = (
     "login-required",
@@ -84,15 +91,15 @@ _BAD_IDENTITY: tuple[FailureKind, str, str] = (
 _BY_CODE: dict[str, tuple[FailureKind, str, str]] = {
     **dict.fromkeys(
         ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"),
-        ("login-required", "credentials-expired", "The AWS credentials have expired."),
+        ("login-required", "credentials-expired", "The credentials of {profile} have expired."),
     ),
     **dict.fromkeys(
         ("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure"),
-        ("login-required", "bad-credentials", "AWS does not know these credentials."),
+        ("login-required", "bad-credentials", "AWS does not know the credentials of {profile}."),
     ),
     **dict.fromkeys(
         ("InvalidSignatureException", "SignatureDoesNotMatch"),
-        ("login-required", "bad-credentials", "AWS refuses the signature: the secret key is wrong."),
+        ("login-required", "bad-credentials", "AWS refuses the signature: the secret key of {profile} is wrong."),
     ),
     **dict.fromkeys(
         (
@@ -103,72 +110,80 @@ _BY_CODE: dict[str, tuple[FailureKind, str, str]] = {
         ),
         _BAD_IDENTITY,
     ),
-    "UnauthorizedException": ("login-required", "bad-identity", "AWS refuses the identity's own token."),
+    "UnauthorizedException": ("login-required", "bad-identity", "AWS refuses the token of the identity."),
     **dict.fromkeys(
         ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "ForbiddenException"),
-        ("rejected", "denied", "AWS refuses this identity."),
+        ("rejected", "denied", "AWS denied access to {profile}."),
     ),
-    "GetRoleCredentials/ResourceNotFoundException": ("rejected", "denied", "SSO has no such account or role."),
+    "GetRoleCredentials/ResourceNotFoundException": (
+        "rejected",
+        "denied",
+        "AWS SSO has no such account or role as {profile} names.",
+    ),
     **dict.fromkeys(
         ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "SlowDownException"),
         ("transient", "throttled", "AWS asks for fewer requests."),
     ),
-    "IDPCommunicationError": ("transient", "server-error", "AWS could not ask the identity provider."),
-    "RegionDisabledException": ("rejected", "bad-option", "The region is switched off for this account."),
-    "ResourceNotFoundException": ("rejected", "no-domain", "CodeArtifact knows no such domain."),
+    "IDPCommunicationError": ("transient", "server-error", "AWS could not reach the identity provider."),
+    "RegionDisabledException": ("rejected", "bad-option", "The region is disabled for this account."),
+    "ResourceNotFoundException": ("rejected", "no-domain", "The CodeArtifact domain does not exist."),
     "ValidationException": ("rejected", "bad-option", "CodeArtifact does not allow one of the options."),
     "ServiceQuotaExceededException": ("rejected", "quota", "A quota of CodeArtifact is used up."),
 }
+#: In place of ``{profile}``, where the failing keys are not a profile's.
+_ENVIRONMENT = "the environment that uvtokend was started from"
 
 
-def classify(error: Exception, login: Login, renewal: Mapping[str, Any] | None = None) -> Failure:
+def classify(error: Exception, sign_in: SignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
     """Return what an exception of boto3 or botocore means.
 
     Args:
         error: Whatever was raised. Its text is used only where AWS itself wrote it: a credential_process may have
             written a secret into another.
-        login: How this profile logs in.
+        sign_in: How a person signs in to the profile.
         renewal: What SSO answered when it was asked to renew the session, as botocore parsed it.
     """
     if isinstance(error, raised.TokenRetrievalError) and renewal is not None:
-        answered = _answered(renewal, "CreateToken", login)
+        answered = _answered(renewal, "CreateToken", sign_in)
         if answered.kind == "transient":  # botocore takes a server's trouble for the end of the session
             return answered
     if isinstance(error, raised.ClientError):
-        return _answered(error.response, error.operation_name, login)
+        return _answered(error.response, error.operation_name, sign_in)
     if isinstance(error, raised.CredentialRetrievalError):
         kind, reason, message = _BY_SOURCE.get(error.kwargs.get("provider", ""), _NO_METADATA)
-        return Failure(kind, reason, message, login.command if reason == "no-credentials" else login.whoami)
+        hint = sign_in.command if reason == "no-credentials" else sign_in.whoami
+        return Failure(kind, reason, _sentence(message, sign_in), hint)
     cause = error.kwargs.get("error") if isinstance(error, raised.HTTPClientError) else error
     if isinstance(cause, MemoryError):  # the worker's limit: botocore itself has none
         return too_much("AWS").failure
     for base in type(error).__mro__:
         if base in _BY_TYPE:
             kind, reason, message = _BY_TYPE[base]
-            return Failure(kind, reason, message, _hint(reason, login))
+            return Failure(kind, reason, _sentence(message, sign_in), _hint(reason, sign_in))
     name = type(error).__name__
-    return Failure("transient", "unexpected", f"The AWS library failed in a way that it does not explain ({name}).")
+    return Failure("transient", "unexpected", f"The AWS library failed with an unexpected error ({name}).")
 
 
-def garbled(login: Login, renewal: Mapping[str, Any] | None = None) -> Failure:
+def garbled(sign_in: SignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
     """Return what it means that botocore stumbled over the answer or file from which it wanted to read keys.
 
     Args:
-        login: How this profile logs in.
+        sign_in: How a person signs in to the profile.
         renewal: As for `classify`.
     """
     if renewal is not None and "accessToken" not in renewal:
         return PORTAL
-    if login.process:
-        message = "The credential_process of the AWS profile did not print what botocore asks for."
-        return Failure("rejected", "bad-process", message, login.whoami)
-    if login.verb == "sso login":
-        return Failure("login-required", "sso-expired", "The cached AWS SSO session cannot be read.", login.command)
+    if sign_in.kind == "process":
+        message = f"The credential_process of {sign_in.name} did not print credentials in the format that AWS defines."
+        return Failure("rejected", "bad-process", message, sign_in.whoami)
+    if sign_in.kind == "sso":
+        message = f"The cached AWS SSO session of {sign_in.name} cannot be read."
+        return Failure("login-required", "sso-expired", message, sign_in.command)
     kind, reason, message = _NO_METADATA
-    return Failure(kind, reason, message, login.whoami)
+    return Failure(kind, reason, message, sign_in.whoami)
 
 
-def _answered(response: Mapping[str, Any], operation: str, login: Login) -> Failure:
+def _answered(response: Mapping[str, Any], operation: str, sign_in: SignIn) -> Failure:
     """Classify what AWS answered: by its code, else by the status."""
     details: Mapping[str, Any] = response.get("Error", {})
     http: Mapping[str, Any] = response.get("ResponseMetadata", {})
@@ -176,37 +191,50 @@ def _answered(response: Mapping[str, Any], operation: str, login: Login) -> Fail
     status, code = int(http.get("HTTPStatusCode", 0)), str(details.get("Code", ""))
     said = excerpt(str(details.get("Message", "")))
     if "Signature expired" in said or "Signature not yet current" in said:
-        return Failure("transient", "clock-skew", "This machine's clock and that of AWS differ too much.", CLOCK)
-    wait = parse_retry_after(headers.get("retry-after"), parse_http_date(headers.get("date")))
+        return Failure("transient", "clock-skew", "This machine's clock differs too much from AWS's.", show_clock())
+    wait = _retry_after(headers)
     known = _BY_CODE.get(f"{operation}/{code}") or _BY_CODE.get(code)
     if known is None and (status >= 500 or status in {0, 429}):
         reason = "throttled" if status == 429 else "server-error"
-        return Failure("transient", reason, f"AWS answered with status {status}.", None, wait)
+        return Failure("transient", reason, f"AWS answered with HTTP {status}.", None, wait)
     if known is None and (status < 400 or headers.get("content-type", "").startswith("text/html")):
         return PORTAL  # AWS neither redirects these calls nor speaks HTML
-    kind, reason, message = known or ("rejected", "refused", f"AWS refused the request with status {status}.")
-    sentence = f"{message} It said: {said.removesuffix('.')}." if said and kind == "rejected" else message
-    hint = _RIGHTS_OF.get(operation, RIGHTS) if reason == "denied" else _hint(reason, login)
+    kind, reason, message = known or ("rejected", "refused", f"AWS refused the request with HTTP {status}.")
+    message = _sentence(message, sign_in)
+    sentence = f"{message.removesuffix('.')}: {said.removesuffix('.')}." if said and kind == "rejected" else message
+    hint = _RIGHTS_OF.get(operation, RIGHTS) if reason == "denied" else _hint(reason, sign_in)
     return Failure(kind, reason, sentence, hint, wait)
 
 
-def _hint(reason: str, login: Login) -> str | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds to wait; AWS's own header has milliseconds (botocore ``retries/standard.py``)."""
+    own = headers.get("x-amz-retry-after", "")
+    seconds = str(-(-int(own) // 1000)) if own.isascii() and own.isdigit() and len(own) < 12 else None
+    return parse_retry_after(headers.get("retry-after") or seconds, parse_http_date(headers.get("date")))
+
+
+def _sentence(message: str, sign_in: SignIn) -> str:
+    whole = message.format(profile=_ENVIRONMENT if sign_in.kind == "environment" else sign_in.name)
+    return whole[:1].upper() + whole[1:]
+
+
+def _hint(reason: str, sign_in: SignIn) -> str | None:
     return {
-        "no-credentials": login.command,
-        "sso-expired": login.command,
-        "login-expired": login.command,
-        "credentials-expired": login.command,
-        "bad-credentials": login.command,
-        "no-region": login.command,
+        "no-credentials": sign_in.command,
+        "sso-expired": sign_in.command,
+        "login-expired": sign_in.command,
+        "credentials-expired": sign_in.command,
+        "bad-credentials": sign_in.command,
+        "no-region": sign_in.command,
         "no-profile": "aws configure list-profiles",
-        "mfa": login.whoami,
-        "bad-process": login.whoami,
-        "no-file": login.whoami,
-        "bad-profile": login.whoami,
-        "bad-identity": login.whoami,
+        "mfa": sign_in.whoami,
+        "bad-process": sign_in.whoami,
+        "no-file": sign_in.whoami,
+        "bad-profile": sign_in.whoami,
+        "bad-identity": sign_in.whoami,
         "denied": RIGHTS,
         "no-domain": "check domain, domain-owner and region of the index",
         "bad-option": "check domain, domain-owner, region and duration of the index",
         "tls": CA_BUNDLE,
-        "no-crt": f"uv pip install --python {shlex.quote(sys.executable)} 'botocore[crt]'",
+        "no-crt": f"uv pip install --python {shlex.quote(sys.executable)} 'uvtokend[aws-login]'",
     }.get(reason)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,13 +25,14 @@ from botocore.session import Session
 from botocore.utils import JSONFileCache
 
 from uvtokend.core.clouds.aws import AWS
-from uvtokend.plugin import Credential, FetchFailed, Request, Secret, parse_http_date, quiet, skew, transient
+from uvtokend.plugin import Credential, FetchFailed, Request, Secret, SignInEnd, parse_http_date, quiet, skew, transient
 from uvtokend.providers.aws import failures
-from uvtokend.providers.aws.sign_in import Login, find_login
+from uvtokend.providers.aws.sign_in import SignIn, find_sign_in, sso_end
 
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
 _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
-#: Who we are is nice to know, no more.
+#: Seconds that a token waits for the name of its identity, which is nice to know, no more.
+_PATIENCE = 2.0
 _BRIEF = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1})
 _ROLE_SESSION = "uvtokend"
 _KEYS = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
@@ -44,7 +47,7 @@ def fetch(request: Request) -> Credential:
             (seconds) where given.
 
     Raises:
-        FetchFailed: With a failure that says what mends it.
+        FetchFailed: With the fix.
     """
     one = _Fetch(request)
     try:
@@ -52,35 +55,50 @@ def fetch(request: Request) -> Credential:
     except FetchFailed:
         raise
     except Exception as error:  # noqa: BLE001 - botocore's, and the builtins that it lets out
-        raise FetchFailed(failures.classify(error, one.login, one.renewal)) from None
+        raise FetchFailed(failures.classify(error, one.sign_in, one.renewal)) from None
 
 
 class _Fetch:
-    """One fetch, and what is learnt on the way.
+    """One fetch, and what it learns on the way.
 
     Attributes:
-        login: How the profile is logged in to.
+        sign_in: How a person signs in to the profile.
         renewal: What SSO answered when it was asked to renew the session, as botocore parsed it.
     """
 
     def __init__(self, request: Request) -> None:
         self._options = {key: str(value) for key, value in request.options if value is not None}
         self._env = dict(request.env)
-        self.login = Login(self._options.get("profile"))
+        self.sign_in = SignIn(self._options.get("profile"))
         self.renewal: dict[str, Any] | None = None
         self._role: str | None = None
 
     def run(self) -> Credential:
         session = self._session()
-        self._log_in(session)
+        self._use_keys(session)
         if role := self._options.get("role-arn"):
             session = self._assume(session, role)
         client = session.client("codeartifact")
         wanted: dict[str, Any] = {"domain": self._options["domain"], "domainOwner": self._options["domain-owner"]}
         if "duration" in self._options:
             wanted["durationSeconds"] = int(self._options["duration"])
+        caller = _Caller(session) if self._role is None else None
         found = _read(_ask(client.get_authorization_token, **wanted))
-        return replace(found, identity=self._role or _identity(session))
+        identity = self._role or (caller.arn() if caller else None)
+        return replace(found, identity=identity, sign_in_end=self._sign_in_end())
+
+    def _sign_in_end(self) -> SignInEnd | None:
+        """Return when the sign-in ends, if its files tell: temporary keys, or an SSO session that nothing renews.
+
+        botocore names the cache of an SSO session after the SHA-1 of its name or start URL (``tokens.py``).
+        """
+        sign_in = self.sign_in
+        end, name = sign_in.ends, "the temporary keys"
+        if sign_in.kind == "sso":
+            digest = hashlib.sha1(sign_in.session.encode(), usedforsecurity=False).hexdigest()
+            file = Path(f"~/.aws/sso/cache/{digest}.json").expanduser()
+            end, name = sso_end(file.read_bytes() if file.is_file() else b""), "the AWS SSO session"
+        return SignInEnd(f"{name} of {sign_in.name}", end, sign_in.command) if end is not None else None
 
     def _session(self) -> boto3.Session:
         core, profile = Session(), self._options.get("profile")
@@ -90,12 +108,12 @@ class _Fetch:
         if profile is not None:
             core.set_config_variable("profile", profile)
         keys = profile is None and "AWS_ACCESS_KEY_ID" in os.environ  # botocore looks for them only then
-        self.login = find_login(core.profile, keys, core.full_config, self._env)
+        self.sign_in = find_sign_in(core.profile, keys, core.full_config, self._env)
         session = boto3.Session(botocore_session=core, region_name=self._options["region"])
         _no_prompts(core)
         return session
 
-    def _log_in(self, session: boto3.Session) -> None:
+    def _use_keys(self, session: boto3.Session) -> None:
         """Let botocore's chain find the keys, so that a helper's odd answer is not taken for one of CodeArtifact's."""
         try:
             found = session.get_credentials()
@@ -103,7 +121,7 @@ class _Fetch:
                 raise raised.NoCredentialsError
             found.get_frozen_credentials()
         except (KeyError, TypeError, AttributeError):
-            raise FetchFailed(failures.garbled(self.login, self.renewal)) from None
+            raise FetchFailed(failures.garbled(self.sign_in, self.renewal)) from None
 
     def _assume(self, session: boto3.Session, role: str) -> boto3.Session:
         """Take on a role on top of whoever the chain says that we are (STS API, AssumeRole)."""
@@ -188,8 +206,24 @@ def _issued(token: str) -> datetime | None:
         return None
 
 
-def _identity(session: boto3.Session) -> str | None:
-    """Return the ARN of the caller (STS API, GetCallerIdentity), if it is quickly told."""
-    with contextlib.suppress(Exception):
-        return str(session.client("sts", config=_BRIEF).get_caller_identity()["Arn"])
-    return None
+class _Caller:
+    """Asks who the caller is (STS API, GetCallerIdentity) while the token is on its way; the token never waits long.
+
+    Args:
+        session: Whose keys are asked about.
+    """
+
+    def __init__(self, session: boto3.Session) -> None:
+        self._arn: str | None = None
+        self._client = session.client("sts", config=_BRIEF)
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def arn(self) -> str | None:
+        """Return the ARN, if it is here or arrives at once."""
+        self._thread.join(_PATIENCE)
+        return self._arn
+
+    def _ask(self) -> None:
+        with contextlib.suppress(Exception):
+            self._arn = str(self._client.get_caller_identity()["Arn"])

@@ -1,54 +1,63 @@
-"""How a person logs in to an AWS profile, and so which command mends a login that fails."""
+"""How a person signs in to an AWS profile, and so which command fixes a sign-in that failed or will end.
+
+Programs that keep temporary keys in ``~/.aws/credentials`` are told by what they write beside the keys: saml2aws
+``x_principal_arn`` (its ``pkg/awsconfig/awsconfig.go``), gimme-aws-creds ``aws_security_token`` (``main.py``),
+aws-azure-login ``aws_expiration`` (``src/awsConfig.ts``). The first two write the end as ``x_security_token_expires``.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-#: The variables that move the AWS configuration files; a hint repeats them, or it would mend other files.
+#: The variables that move the AWS configuration files; a fix repeats them, or it would change other files.
 _FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 _KEYS = "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
+#: Where the end of temporary keys stands.
+_ENDS = ("x_security_token_expires", "aws_expiration")
+_ANY_PROGRAM = "sign in again with the program that wrote the temporary keys"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """How a person logs in to the profile in use.
+class SignIn:
+    """How a person signs in to the profile in use.
 
     Args:
         profile: The profile that the index uses; None for the default one.
-        source: The profile at the end of its chain of ``source_profile``, where one logs in.
-        verb: What the aws command calls this login: ``configure``, ``sso login`` or ``login``.
-        process: Whether a ``credential_process`` stands in the chain.
-        keys: Whether keys in the environment come before the profile.
+        source: The profile at the end of its chain of ``source_profile``, where a person signs in.
+        command: The sign-in command.
+        kind: ``sso``, ``login`` (of ``aws login``), ``process``, ``keys`` or ``temporary`` (keys in the files), or
+            ``environment`` (keys there, which come before the profile).
+        ends: When temporary keys in the files expire; None if nothing says so.
         prefix: Assignments before a command, so that it reads the index's own configuration files.
+        session: What the cache of an SSO session is named after: its name, or its start URL.
     """
 
     profile: str | None = None
     source: str | None = None
-    verb: str = "configure"
-    process: bool = False
-    keys: bool = False
+    command: str = "aws configure"
+    kind: str = "keys"
+    ends: datetime | None = None
     prefix: str = ""
+    session: str = ""
 
     @property
-    def command(self) -> str:
-        """The command that logs in."""
-        if self.keys:
-            return f"unset {_KEYS} && uvtokend restart"
-        if self.process:
-            return self.whoami
-        return f"{self.prefix}aws {self.verb}{_named(self.source)}"
+    def name(self) -> str:
+        """The profile, for a sentence."""
+        return f"the AWS profile {self.profile!r}" if self.profile else "the default AWS profile"
 
     @property
     def whoami(self) -> str:
         """The command that shows, at a terminal, what goes wrong; it asks for MFA codes too."""
-        return f"{self.prefix}aws sts get-caller-identity{_named(self.profile)}"
+        return f"{self.prefix}aws sts get-caller-identity{_option(self.profile)}"
 
 
-def find_login(profile: str | None, keys: bool, config: Mapping[str, Any], env: Mapping[str, str]) -> Login:
-    """Read from the configuration files how a profile is logged in to.
+def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env: Mapping[str, str]) -> SignIn:
+    """Read from the configuration files how a person signs in to a profile.
 
     Args:
         profile: Its name; None for the default one.
@@ -56,20 +65,67 @@ def find_login(profile: str | None, keys: bool, config: Mapping[str, Any], env: 
         config: What botocore read from the files (AWS CLI user guide, "Configuration and credential file settings").
         env: The index's own extra environment.
     """
-    chain, source = _chain(profile or "default", config.get("profiles", {}))
-    verb = "configure"
-    if "sso_session" in chain[-1] or "sso_start_url" in chain[-1]:
-        verb = "sso login"
-    elif "login_session" in chain[-1]:
-        verb = "login"
-    return Login(
-        profile=profile,
-        source=None if source == "default" else source,
-        verb=verb,
-        process=any("credential_process" in one for one in chain),
-        keys=keys,
-        prefix="".join(f"{name}={shlex.quote(env[name])} " for name in _FILES if name in env),
-    )
+    chain, name = _chain(profile or "default", config.get("profiles", {}))
+    prefix = "".join(f"{name}={shlex.quote(env[name])} " for name in _FILES if name in env)
+    source = None if name == "default" else name
+    if keys:
+        return SignIn(profile, source, f"unset {_KEYS} && uvtokend restart", "environment", prefix=prefix)
+    kind, command = _way(chain, name, source)
+    whole = command if command.startswith(_ANY_PROGRAM) else f"{prefix}{command}"
+    session = str(chain[-1].get("sso_session") or chain[-1].get("sso_start_url") or "")
+    found = SignIn(profile, source, whole, kind, _end(chain[-1]) if kind == "temporary" else None, prefix, session)
+    return replace(found, command=found.whoami) if kind == "process" else found
+
+
+def sso_end(cache: bytes) -> datetime | None:
+    """Return when an SSO session ends; None if it is renewed without a person, or if its cache does not say.
+
+    Args:
+        cache: The file of ``~/.aws/sso/cache`` (botocore ``tokens.py``, `SSOTokenProvider`).
+    """
+    try:
+        token = json.loads(cache)
+        return None if token.get("refreshToken") else _time(token["expiresAt"])
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _way(chain: list[Mapping[str, Any]], name: str, source: str | None) -> tuple[str, str]:
+    last, option = chain[-1], _option(source)
+    if any("credential_process" in one for one in chain):
+        return "process", ""
+    if "sso_session" in last or "sso_start_url" in last:
+        return "sso", f"aws sso login{option}"
+    if "login_session" in last:
+        return "login", f"aws login{option}"
+    if "aws_session_token" in last or "aws_security_token" in last:
+        return "temporary", next(_writers(last, name), "")
+    return "keys", f"aws configure{option}"
+
+
+def _writers(profile: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Yield the sign-in command of the program that wrote temporary keys, the surest guess first."""
+    quoted = shlex.quote(name)
+    if "aws_expiration" in profile or "azure_tenant_id" in profile:
+        yield f"aws-azure-login --profile {quoted}"
+    if "x_principal_arn" in profile:
+        yield f"saml2aws login --profile {quoted}"
+    if "aws_security_token" in profile:
+        yield "gimme-aws-creds"
+    yield f"{_ANY_PROGRAM} of the profile {quoted}"
+
+
+def _end(profile: Mapping[str, Any]) -> datetime | None:
+    """Return when the temporary keys of a profile expire, as the program that wrote them says."""
+    return next((end for key in _ENDS if (end := _time(profile.get(key))) is not None), None)
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(text).replace("UTC", "Z"))
+        return time.astimezone(UTC) if time.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _chain(name: str, profiles: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str]:
@@ -83,5 +139,5 @@ def _chain(name: str, profiles: Mapping[str, Any]) -> tuple[list[Mapping[str, An
     return chain, name
 
 
-def _named(profile: str | None) -> str:
+def _option(profile: str | None) -> str:
     return f" --profile {shlex.quote(profile)}" if profile else ""
