@@ -1,0 +1,142 @@
+"""The daemon: does one run, is it the only one, and does it see what this shell sees?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+
+from uvtokend import __version__
+from uvtokend.doctor.facts import Facts
+from uvtokend.doctor.finding import Finding, error, note
+from uvtokend.service import manager, systemd
+
+#: What decides how programs reach the network; the daemon has the value of the moment at which it was started.
+_NETWORK = (
+    *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
+)
+
+
+def not_running(facts: Facts) -> Iterator[Finding]:
+    """No daemon refreshes the tokens; one that stands may be used until it expires."""
+    if facts.status is not None or not facts.indexes:
+        return
+    lost = [index.name for index in facts.indexes if index.sink in {"netrc", "uv-store"} and not facts.has_token(index)]
+    if lost:
+        message = f"uvtokend is not running, and {_names(lost)} no token."
+        yield error("not-running", message, None, "uvtokend start")
+    else:
+        message = "uvtokend is not running: the tokens on disk work until they expire, and nothing refreshes them."
+        yield note("not-running", message, None, "uvtokend start")
+
+
+def _names(names: list[str]) -> str:
+    return f"{names[0]} has" if len(names) == 1 else f"{', '.join(names)} have"
+
+
+def troubled(facts: Facts) -> Iterator[Finding]:
+    """What the daemon itself says of each index: an expired sign-in, a denied permission, a wrong profile."""
+    if facts.status is None:
+        return
+    grouped: dict[tuple[str, str | None], list[str]] = {}
+    for index in facts.indexes:
+        said = facts.said(index)
+        trouble = said.get("last_error")
+        if not said:
+            told = f"The daemon does not know {index.name} yet.", "uvtokend reload"
+        elif trouble is not None:
+            told = str(trouble["message"]), trouble["hint"]
+        elif said["health"] in {"expired", "none"}:
+            told = "There is no valid token.", f"uvtokend refresh {index.name}"
+        else:
+            continue
+        grouped.setdefault(told, []).append(index.name)
+    for (message, hint), names in grouped.items():
+        alive = all(
+            facts.said(index).get("health") in {"fresh", "stale"} for index in facts.indexes if index.name in names
+        )
+        report = note if alive else error
+        yield report("index-trouble", f"{', '.join(names)}: {message}", names[0], hint)
+
+
+def delivery(facts: Facts) -> Iterator[Finding]:
+    """What the daemon says of the file that it writes."""
+    told = facts.status["delivery"] if facts.status is not None else {}
+    if told.get("problem") is not None:
+        report = note if told["ok"] else error
+        yield report("delivery", str(told["problem"]), facts.netrc_path, told.get("hint"))
+
+
+def notices(facts: Facts) -> Iterator[Finding]:
+    """What the daemon wants a person to know, such as temporary credentials in its own environment."""
+    told: dict[tuple[str, str, str | None], None] = {}
+    for index in facts.indexes:
+        for each in facts.said(index).get("notices", ()):
+            told[each["reason"], each["message"], each["hint"]] = None
+    for reason, message, hint in told:
+        yield note(reason, message, None, hint)
+
+
+def version(facts: Facts) -> Iterator[Finding]:
+    """The running daemon is another version than this command."""
+    if facts.status is not None and facts.status["version"] != __version__:
+        message = f"The running daemon is version {facts.status['version']}, this is {__version__}."
+        yield note("version", message, None, "uvtokend restart")
+
+
+def two_daemons(facts: Facts) -> Iterator[Finding]:
+    """The daemon that answers here delivers to another netrc than this shell's configuration names."""
+    if facts.status is not None and facts.settings is not None:
+        if facts.named_netrc not in {None, facts.netrc_path} and facts.status.get("config") == facts.config:
+            message = f"The running daemon writes {facts.netrc_path}, but config.toml names {facts.named_netrc}."
+            yield error("other-netrc", message, facts.named_netrc, "uvtokend restart")
+        elif facts.status.get("config") != facts.config:
+            message = f"The running daemon has read {facts.status.get('config')}, this command {facts.config}."
+            yield error("other-configuration", message, facts.config, "uvtokend restart")
+
+
+def environment(facts: Facts) -> Iterator[Finding]:
+    """Proxies and certificates that this shell has and the daemon has not, or the other way round."""
+    theirs = environment_of(facts.status["pid"]) if facts.status is not None else None
+    if theirs is None:
+        return
+    names = [name for name in _NETWORK if facts.environ.get(name, "") != theirs.get(name, "")]
+    if names:
+        told = "; ".join(f"{name}: here {_said(facts.environ, name)}, there {_said(theirs, name)}" for name in names)
+        message = f"The daemon was started with other network settings than this shell has ({told})."
+        restart = (
+            "uvtokend service install && uvtokend restart" if manager.installed() is not None else "uvtokend restart"
+        )
+        yield note("environment-differs", message, names[0], restart)
+
+
+def _said(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name)
+    return "not set" if not value else "set, with a password" if "@" in value else repr(value)
+
+
+def environment_of(pid: int) -> dict[str, str] | None:
+    """Return the environment that a process was started with; None where it cannot be seen (proc(5); not on macOS)."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            words = file.read().decode(errors="replace").split("\0")
+    except OSError:
+        return None
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def service(facts: Facts) -> Iterator[Finding]:
+    """Nothing starts the daemon at the next login, or it ends at logout."""
+    if not facts.indexes:
+        return
+    if sys.platform != "darwin" and not systemd.available():
+        return
+    if manager.installed() is None:
+        message = "No service starts uvtokend at the next login."
+        yield note("no-service", message, None, "uvtokend service install")
+    elif sys.platform != "darwin" and systemd.lingering() is False:
+        message = "The service ends when you log out, and with it the refreshing of tokens."
+        yield note("no-lingering", message, None, "loginctl enable-linger")
+
+
+CHECKS = (not_running, troubled, delivery, notices, two_daemons, version, environment, service)

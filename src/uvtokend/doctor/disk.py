@@ -1,0 +1,57 @@
+"""The file systems below our files: is there room, and may we write?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+
+from uvtokend import paths
+from uvtokend.doctor.facts import Facts
+from uvtokend.doctor.finding import Finding, error
+
+#: Fewer free bytes than this cannot hold a netrc and its successor.
+_ROOM = 64 * 1024
+
+
+def writable(facts: Facts) -> Iterator[Finding]:
+    """A directory that uvtokend writes to is full, read-only or closed."""
+    if not facts.indexes:
+        return
+    wanted = {"netrc": os.path.dirname(facts.netrc_path), "state file": os.path.realpath(paths.state_folder())}
+    if any(index.sink == "uv-store" for index in facts.indexes):
+        wanted["credential store of uv"] = os.path.dirname(os.path.realpath(paths.uv_credentials_file()))
+    for what, directory in wanted.items():
+        yield from _directory(what, _existing(directory))
+
+
+def _directory(what: str, directory: str) -> Iterator[Finding]:
+    quoted = shlex.quote(directory)
+    try:
+        system = os.statvfs(directory)
+    except OSError as problem:
+        yield error(
+            "directory",
+            f"The directory of the {what} cannot be reached: {problem.strerror}.",
+            directory,
+            f"ls -ld {quoted}",
+        )
+        return
+    if system.f_flag & os.ST_RDONLY:
+        message = f"The {what} is in {directory}, a read-only file system, so no new token can be written."
+        yield error("read-only", message, directory, f"findmnt -T {quoted}")
+    elif system.f_bavail * system.f_frsize < _ROOM:
+        message = f"The file system of the {what}, {directory}, is full, so no new token can be written."
+        yield error("disk-full", message, directory, f"df -h {quoted}")
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        message = f"You may not write to {directory}, the directory of the {what}, so no new token can be written."
+        yield error("directory-closed", message, directory, f"chmod u+wx {quoted}")
+
+
+def _existing(directory: str) -> str:
+    while not os.path.exists(directory) and os.path.dirname(directory) != directory:
+        directory = os.path.dirname(directory)
+    return directory
+
+
+CHECKS = (writable,)

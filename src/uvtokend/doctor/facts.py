@@ -1,0 +1,189 @@
+"""Everything that the checks look at, read once and never changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from uvtokend import paths
+from uvtokend.core.model import Entry, Index, Problem, Settings
+from uvtokend.core.netrc import block
+from uvtokend.core.state import State
+from uvtokend.core.uv.order import Decision, Found, Sources, TextFile, decide
+from uvtokend.core.uv.settings import UvConfiguration, UvIndex, same_index
+from uvtokend.disk import configuration, uv_files
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
+from uvtokend.disk.uv_files import Project
+from uvtokend.disk.uv_store_sink import UvStoreSink
+from uvtokend.errors import ConfigError, DeliveryFailed, UvtokendError
+
+#: Seconds that ``uv --version`` may take.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is so, at one moment.
+
+    Args:
+        environ: Of this shell: uv started here has the same.
+        now: The wall clock, aware UTC.
+        config: Our configuration file.
+        settings: What it says; None where it is invalid.
+        problems: What is wrong with it.
+        project: uv's own files for the project.
+        uv: What they say.
+        uv_path: The uv on PATH; None if there is none.
+        uv_version: Its version; empty if it is not known.
+        netrc_path: The netrc that uvtokend writes, or has written last, with symlinks resolved.
+        named_netrc: The one that config.toml names, with symlinks resolved; None where it names none.
+        netrc: Its text; None where it is missing or cannot be read.
+        unreadable: Why it cannot be read.
+        uv_netrc: The netrc that uv reads in this shell.
+        store: uv's own credential store.
+        ours: Our entries and records as they are on disk: host or URL prefix -> entry.
+        status: The daemon's status document; None where no daemon answers.
+    """
+
+    environ: Mapping[str, str]
+    now: datetime
+    config: str
+    settings: Settings | None
+    problems: tuple[Problem, ...]
+    project: Project
+    uv: UvConfiguration
+    uv_path: str | None
+    uv_version: tuple[int, ...]
+    netrc_path: str
+    named_netrc: str | None
+    netrc: bytes | None
+    unreadable: str | None
+    uv_netrc: TextFile | None
+    store: TextFile | None
+    ours: Mapping[str, Entry]
+    status: Mapping[str, Any] | None
+
+    @property
+    def indexes(self) -> tuple[Index, ...]:
+        """The indexes in config.toml that are switched on."""
+        return self.settings.indexes if self.settings is not None else ()
+
+    def decision(self, url: str) -> Decision:
+        """Return what uv would send to a URL.
+
+        Raises:
+            ValueError: It is not an HTTP URL.
+        """
+        return decide(Sources(self.uv, self.environ, self.uv_netrc, self.store, self.uv_version), url)
+
+    def is_ours(self, found: Found) -> bool:
+        """Tell whether a credential is one that uvtokend delivered."""
+        return any((found.login, found.secret) == (entry.login, entry.password) for entry in self.ours.values())
+
+    def has_token(self, index: Index) -> bool:
+        """Tell whether our credential for an index is on disk."""
+        return index.target in self.ours
+
+    def known_to_uv(self, index: Index) -> UvIndex | None:
+        """Return uv's index of the same URL."""
+        return next((each for each in self.uv.indexes if same_index(each.url, index.url)), None)
+
+    def said(self, index: Index) -> Mapping[str, Any]:
+        """Return what the daemon says of an index; nothing if it does not run or does not know the index."""
+        listed = self.status["indexes"] if self.status is not None else ()
+        return next((each for each in listed if each["name"] == index.name), {})
+
+
+def gather(place: str | None, config: str | None, status: Mapping[str, Any] | None) -> Facts:
+    """Read everything once.
+
+    Args:
+        place: The project's directory; None for the current one.
+        config: Another configuration file of ours.
+        status: The daemon's status document; None where no daemon answers.
+
+    Raises:
+        UsageError: The place does not exist, or there is no home directory.
+    """
+    environ = dict(os.environ)
+    project = uv_files.project(place, environ)
+    settings, problems = _settings(config)
+    known = Store(paths.state_folder()).load()
+    named = _named_netrc(settings, environ)
+    written = status["netrc"] if status is not None else named or known.netrc or None
+    netrc_path = os.path.realpath(written or (settings and settings.netrc) or os.path.expanduser("~/.netrc"))
+    text, unreadable = _netrc(netrc_path)
+    uv_path, uv_version = _uv()
+    return Facts(
+        environ=environ,
+        now=datetime.now(UTC),
+        config=paths.config_file(config),
+        settings=settings,
+        problems=problems,
+        project=project,
+        uv=project.configuration(environ),
+        uv_path=uv_path,
+        uv_version=uv_version,
+        netrc_path=netrc_path,
+        named_netrc=named,
+        netrc=text,
+        unreadable=unreadable,
+        uv_netrc=uv_files.text_file(uv_files.netrc(environ)),
+        store=uv_files.store(environ),
+        ours=_ours(text or b"", known),
+        status=status,
+    )
+
+
+def _settings(config: str | None) -> tuple[Settings | None, tuple[Problem, ...]]:
+    try:
+        return configuration.load(config), ()
+    except ConfigError as error:
+        return None, error.problems
+
+
+def _netrc(path: str) -> tuple[bytes | None, str | None]:
+    if not os.path.exists(path):
+        return None, None
+    try:
+        return NetrcSink(path).read(), None
+    except DeliveryFailed as error:
+        return None, error.message
+
+
+def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str | None:
+    """Return the netrc that config.toml names; by default it is that of ``NETRC``, which each shell may set anew."""
+    path = settings.netrc if settings is not None else None
+    here = environ.get("NETRC")
+    by_shell = bool(here) and path == os.path.abspath(os.path.expanduser(here or ""))
+    return None if path is None or by_shell else os.path.realpath(path)
+
+
+def _ours(text: bytes, known: State) -> dict[str, Entry]:
+    entries = dict(block.block_entries(text, known.ours()))
+    if os.path.exists(paths.uv_ledger_file()):
+        try:
+            entries |= UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
+        except UvtokendError:
+            return entries
+    return entries
+
+
+def _uv() -> tuple[str | None, tuple[int, ...]]:
+    """Return the uv on PATH and its version."""
+    path = shutil.which("uv")
+    if path is None:
+        return None, ()
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, timeout=_PATIENCE, check=False, cwd="/")  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return path, ()
+    found = re.match(rb"uv (\d+)\.(\d+)\.(\d+)", done.stdout)
+    return path, tuple(int(part) for part in found.groups()) if found else ()

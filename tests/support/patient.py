@@ -1,0 +1,157 @@
+"""A machine whose set-up is broken on purpose, and repaired by doing what ``uvtokend doctor`` prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from uvtokend.sandbox.index import PackageIndex
+from uvtokend.sandbox.machine import Machine, find_uv
+
+LOGIN, TOKEN = "aws", "good-token"
+INDEX = """\
+[[tool.uv.index]]
+name = "acme"
+url = "{url}"
+default = true
+authenticate = "always"
+"""
+PROJECT = """\
+[project]
+name = "work"
+version = "1"
+requires-python = ">=3.11"
+dependencies = ["alpha"]
+
+"""
+
+
+@dataclass
+class Patient:
+    """A home with a delivered token, a project, a private index that wants the token, and an open public one.
+
+    Attributes:
+        env: What this shell has set beside the machine's own environment.
+    """
+
+    machine: Machine
+    index: PackageIndex
+    public: PackageIndex
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.project = self.machine.home / "project"
+        self.netrc = self.machine.home / ".netrc"
+        self.pyproject = self.project / "pyproject.toml"
+        self.saved = self.machine.folder / "saved"
+
+    @property
+    def public_url(self) -> str:
+        """The public index, under another host than the private one."""
+        return self.public.url.replace("127.0.0.1", "localhost")
+
+    @property
+    def host(self) -> str:
+        """The host of the private index."""
+        return urlsplit(self.index.url).hostname or ""
+
+    def configure(self, *more: str, url: str | None = None) -> None:
+        """Write config.toml and the secret that it names."""
+        (self.machine.home / "secret").write_text(TOKEN)
+        (self.machine.home / "secret").chmod(0o600)
+        index = (
+            f'[[index]]\nname = "acme"\nurl = "{url or self.index.url}"\nprovider = "static"\n'
+            f'username = "{LOGIN}"\npassword = {{ file = "~/secret" }}\n'
+        )
+        self.machine.write(*more, index)
+
+    def write_project(self, uv: str = INDEX, more: str = "") -> None:
+        """Write the project's pyproject.toml."""
+        self.project.mkdir(exist_ok=True)
+        self.pyproject.write_text(PROJECT + more + uv.format(url=self.index.url, public=self.public_url))
+
+    def save(self) -> None:
+        """Remember the home as it is."""
+        shutil.copytree(self.machine.home, self.saved, symlinks=True)
+
+    def reset(self) -> None:
+        """Make the home what it was."""
+        self.env.clear()
+        shutil.rmtree(self.machine.home)
+        shutil.copytree(self.saved, self.machine.home, symlinks=True)
+
+    # ------------------------------------------------------------------------------------------------- the shell
+
+    def uv(self, *arguments: str) -> bool:
+        """Run the real uv in the project, with nothing cached; tell whether it succeeded."""
+        done = self.machine.run([find_uv(), *(arguments or ("lock", "--no-cache"))], self.project, self.env)
+        self.said = done.stdout + done.stderr
+        return done.returncode == 0
+
+    def ours(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command of ours in the project."""
+        done = self.machine.run(self.machine.ourselves(*arguments), self.project, self.env)
+        return done.returncode, done.stdout, done.stderr
+
+    def doctor(self, *arguments: str) -> list[dict[str, Any]]:
+        """Run doctor and return its findings; its exit status must say whether there is an error among them."""
+        status, out, err = self.ours("doctor", "--json", *arguments)
+        document = json.loads(out)
+        findings: list[dict[str, Any]] = document["findings"]
+        assert status == any(each["severity"] == "error" for each in findings), (status, out, err)
+        assert document["ok"] == (status == 0)
+        assert TOKEN not in out + err
+        return findings
+
+    def repair(self, fix: str) -> None:
+        """Do what a fix says, as a person with this shell and an editor would."""
+        if found := re.fullmatch(r"write (.+) in (\S+):(\d+)", fix):
+            self._edit(found[2], int(found[3]), lambda _: [found[1]])
+        elif found := re.fullmatch(r"add (.+) below (\S+):(\d+)", fix):
+            self._edit(found[2], int(found[3]), lambda line: [line, found[1]])
+        elif found := re.fullmatch(r"delete the line (\S+):(\d+)", fix):
+            self._edit(found[1], int(found[2]), lambda _: [])
+        elif found := re.fullmatch(r"add to (\S+):\n(.*)", fix, re.DOTALL):
+            file = Path(found[1])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text((file.read_text() if file.exists() else "") + found[2] + "\n")
+        else:
+            self._command(fix)
+
+    def _edit(self, file: str, number: int, change: Any) -> None:
+        lines = Path(file).read_text().splitlines()
+        lines[number - 1 : number] = change(lines[number - 1])
+        Path(file).write_text("\n".join(lines) + "\n")
+
+    def _command(self, fix: str) -> None:
+        words = shlex.split(fix)
+        match words:
+            case ["unset", *names]:
+                for name in names:
+                    self.env[name] = ""
+                    del self.env[name]
+                    self.machine.environment.pop(name, None)
+            case ["export", *pairs]:
+                for pair in pairs:
+                    name, _, value = pair.partition("=")
+                    self.env[name] = value
+            case ["uvtokend", *arguments]:
+                status, out, err = self.ours(*arguments)
+                assert status == 0, (fix, out, err)
+            case ["uv", *arguments]:
+                assert self.uv(*arguments), (fix, self.said)
+            case _:
+                done = self.machine.run(["sh", "-c", fix], self.project, self.env)
+                assert done.returncode == 0, (fix, done.stderr)
+
+
+def environment_of(machine: Machine) -> Mapping[str, str]:
+    """Return a machine's environment without the variable that names its netrc, as most shells have it."""
+    return {name: text for name, text in machine.environment.items() if name != "NETRC"}
