@@ -53,6 +53,7 @@ CLOCKS = {
     "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
     "cli/status.py": {"datetime.now", "time.monotonic", "time.sleep"},  # as cli/disk.py; a daemon that comes back
     "daemon/alone.py": {"datetime.now"},  # a token that has expired on arrival is refused
+    "doctor/": {"datetime.now"},  # what has expired, and how far this clock is from an index's
     "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest
     "clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
     "daemon/events.py": {"datetime.now"},  # when something was told
@@ -75,6 +76,7 @@ RULES = [
     ("providers", {"uvtokend.sandbox"}, "the real service is asked, never an emulator"),
     ("cli", {"uvtokend.providers"}, "a verb that fetches does it in a child process, as the daemon does"),
     ("service", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "sandbox")}, "it knows units only"),
+    ("doctor", {f"uvtokend.{part}" for part in ("daemon", "providers", "cli", "sandbox")}, "it fetches nothing"),
     ("sandbox", {f"uvtokend.{part}" for part in ("core", "daemon", "providers")}, "it would share their mistakes"),
 ]  # fmt: skip
 

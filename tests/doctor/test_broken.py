@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +12,7 @@ import pytest
 from support.patient import TOKEN, Patient, environment_of
 from uvtokend.sandbox.index import PackageIndex, wheel
 from uvtokend.sandbox.machine import Machine
+from uvtokend.sandbox.web import Answer
 
 PUBLIC_TOO = """\
 [[tool.uv.index]]
@@ -131,29 +134,79 @@ def never(patient: Patient) -> None:
     replace(patient, '"always"', '"never"')
 
 
-def trust(patient: Patient) -> None:
-    patient.env["SSL_CERT_FILE"] = "/nowhere/corp.pem"
+def expired(patient: Patient) -> None:
+    """The end that the state file remembers is over, and so is the token."""
+    file = patient.machine.state / "state.json"
+    document = json.loads(file.read_text())
+    for record in document["tokens"]:
+        record["expires_at"] = "2026-01-01T00:00:00Z"
+    file.write_text(json.dumps(document))
+    patient.answer(lambda answer: Answer(401) if not patient.restarted() else answer)
+
+
+def never_started(patient: Patient) -> None:
+    patient.netrc.unlink()
+    shutil.rmtree(patient.machine.state)
+
+
+def no_policy_and_no_token(patient: Patient) -> None:
+    """The private index answers 404 to strangers, so uv takes the public package of the same name."""
+    patient.netrc.write_text("")
+    patient.answer(lambda answer: Answer(404) if answer.status == 401 else answer)
+    patient.write_project(PUBLIC_TOO.replace('authenticate = "always"\n', ""))
 
 
 def unsafe(patient: Patient) -> None:
     patient.write_project(f'[tool.uv]\nindex-strategy = "unsafe-best-match"\n\n{PUBLIC_TOO}')
 
 
-def stranger(patient: Patient) -> None:
+def pip_variable(patient: Patient) -> None:
+    only_pip(patient)
+    (patient.machine.home / ".config/pip/pip.conf").unlink()
+    patient.env["PIP_INDEX_URL"] = patient.index.url
+
+
+def proxy(patient: Patient) -> None:
+    patient.env["HTTP_PROXY"] = "http://127.0.0.1:1"
+
+
+def store_record(patient: Patient) -> None:
+    """The netrc has lost its entry, and an old record of `uv auth login` is still there."""
     patient.netrc.write_text("")
-    patient.write_project(PUBLIC_TOO.replace('authenticate = "always"\n', ""))
+    service = patient.index.url.removesuffix("/simple/")
+    assert patient.uv("auth", "login", service, "--username", "me", "--password", "old"), patient.said
+
+
+def broken_configuration(patient: Patient) -> None:
+    patient.machine.config.write_text(patient.machine.config.read_text() + "[[index\n")
+
+
+def disabled(patient: Patient) -> None:
+    text = patient.machine.config.read_text()
+    patient.machine.config.write_text(text + "enabled = false\n")
+    patient.netrc.write_text("")
 
 
 CASES = [
-    Case("no token", no_token, "not-running", ("acme", "no token")),
+    Case("token expired, daemon off", expired, "not-running", ("acme", "expired")),
     Case("uv's URL is another one", other_url, "url-differs", ("/other/simple/", "pyproject.toml:")),
+    Case("404 to strangers", no_policy_and_no_token, "authenticate-missing", ("acme", "next index"), uv_fails=False),
     Case("stale variables", variables, "environment-credential", ("UV_INDEX_ACME_PASSWORD",)),
     Case("a password in the URL", password_in_url, "password-in-url", ("pyproject.toml:9",)),
     Case("a user name in the URL", user_in_url, "user-in-url", ("'me'", "'aws'", "pyproject.toml:9")),
     Case("a user name in another URL", user_of_another, "user-of-another-index", ("'x'", "'other'")),
     Case("NETRC differs", other_netrc, "netrc-differs", ("NETRC=", "/other")),
+    Case("a foreign entry", foreign, "foreign-entry", ("127.0.0.1", ".netrc:1")),
     Case("only in pip.conf", only_pip, "only-pip", ("pip.conf",)),
+    Case("only in PIP_INDEX_URL", pip_variable, "only-pip", ("PIP_INDEX_URL",)),
+    Case("never started", never_started, "not-running", ("acme", "no token")),
+    Case("no token", no_token, "not-running", ("acme", "no token")),
     Case("authenticate is never", never, "authenticate-never", ('"never"', "pyproject.toml")),
+    Case("index-strategy", unsafe, "index-strategy", ("unsafe-best-match", "pyproject.toml"), uv_fails=False),
+    Case("an old record in uv's store", store_record, "store-record", ("credential store",)),
+]
+ONLINE = [
+    Case("a wrong proxy", proxy, "proxy", ("HTTP_PROXY=http://127.0.0.1:1",)),
 ]
 
 
@@ -168,15 +221,20 @@ def test_where_all_is_well_uv_installs(patient: Patient) -> None:
     assert patient.uv(), patient.said
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+@pytest.mark.parametrize("case", [*CASES, *ONLINE], ids=[case.id for case in [*CASES, *ONLINE]])
 def test_the_first_problem_is_the_cause_and_its_fix_repairs_it(patient: Patient, case: Case) -> None:
-    """uv fails; doctor's first problem names why; what it prints as the fix makes doctor content, and uv install."""
+    """uv fails; the first problem names why; what is printed as the fix, problem by problem, makes uv install."""
     case.breaks(patient)
     assert patient.uv() != case.uv_fails, patient.said
-    first = problems(patient, "--offline")[0]
+    offline = ["--offline"] if case in CASES else []
+    first = problems(patient, *offline)[0]
     assert first["name"] == case.name
     for word in case.words:
         assert word in f"{first['message']} {first['culprit']}"
     patient.repair(first["fix"])
+    for _ in range(2):  # a second mistake may have been hidden behind the first one
+        more = problems(patient)
+        if more:
+            patient.repair(more[0]["fix"])
     assert patient.uv(), patient.said
-    assert [each["name"] for each in problems(patient)] == []
+    assert problems(patient) == []

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine, find_uv
+from uvtokend.sandbox.web import Answer
 
 LOGIN, TOKEN = "aws", "good-token"
 INDEX = """\
@@ -47,6 +48,7 @@ class Patient:
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.said = ""
         self.project = self.machine.home / "project"
         self.netrc = self.machine.home / ".netrc"
         self.pyproject = self.project / "pyproject.toml"
@@ -77,6 +79,14 @@ class Patient:
         self.project.mkdir(exist_ok=True)
         self.pyproject.write_text(PROJECT + more + uv.format(url=self.index.url, public=self.public_url))
 
+    def answer(self, change: Callable[[Answer], Answer]) -> None:
+        """Let the private index change its answers."""
+        self.index.server.site = lambda call: change(self.index.answer(call))
+
+    def restarted(self) -> bool:
+        """Tell whether the daemon was started since the last reset."""
+        return (self.machine.folder / "run" / "control.sock").exists()
+
     def save(self) -> None:
         """Remember the home as it is."""
         shutil.copytree(self.machine.home, self.saved, symlinks=True)
@@ -84,6 +94,8 @@ class Patient:
     def reset(self) -> None:
         """Make the home what it was."""
         self.env.clear()
+        self.index.server.site, self.public.server.site = self.index.answer, self.public.answer
+        self.ours("stop")
         shutil.rmtree(self.machine.home)
         shutil.copytree(self.saved, self.machine.home, symlinks=True)
 

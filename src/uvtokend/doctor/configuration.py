@@ -48,30 +48,14 @@ def disabled(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def ca_bundle(facts: Facts) -> Iterator[Finding]:
-    """The CA bundle of config.toml does not exist or cannot be read."""
-    path = facts.settings.ca_bundle if facts.settings is not None else None
-    if path is not None and not _readable(path):
-        message = (
-            f"ca-bundle names {path}, which {_state(path)}: no worker can check a certificate, so none gets a token."
-        )
-        yield error(
-            "ca-bundle",
-            message,
-            path,
-            f'write the path of your CA bundle, or "system", for ca-bundle in {facts.config}',
-        )
-
-
 def trust_variables(facts: Facts) -> Iterator[Finding]:
-    """Variables for certificates that name nothing: uv stops, or trusts nobody."""
+    """Variables for certificates that name nothing: uv ignores them, other programs stop."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE"):
         value = facts.environ.get(name, "")
         missing = [path for path in value.split(os.pathsep) if path and not _readable(path)]
         if value and missing:
             message = f"{name} names {missing[0]}, which {_state(missing[0])}."
-            report = note if name == "REQUESTS_CA_BUNDLE" else error
-            yield report("certificate-variable", message, f"{name}={value}", f"unset {name}")
+            yield note("certificate-variable", message, f"{name}={value}", f"unset {name}")
 
 
 def global_pats(facts: Facts) -> Iterator[Finding]:
@@ -111,4 +95,4 @@ def _state(path: str) -> str:
     return "cannot be read" if os.path.exists(path) else "does not exist"
 
 
-CHECKS = (invalid, stale, empty, disabled, ca_bundle, trust_variables, global_pats)
+CHECKS = (invalid, stale, empty, disabled, trust_variables, global_pats)

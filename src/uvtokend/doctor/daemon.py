@@ -22,12 +22,20 @@ def not_running(facts: Facts) -> Iterator[Finding]:
     if facts.status is not None or not facts.indexes:
         return
     lost = [index.name for index in facts.indexes if index.sink in {"netrc", "uv-store"} and not facts.has_token(index)]
-    if lost:
+    dead = [index.name for index in facts.indexes if index.target in facts.expired]
+    if dead:
+        message = f"uvtokend is not running, and the {_plural(len(dead), 'token')} of {', '.join(dead)} expired."
+        yield error("not-running", message, None, "uvtokend start")
+    elif lost:
         message = f"uvtokend is not running, and {_names(lost)} no token."
         yield error("not-running", message, None, "uvtokend start")
     else:
         message = "uvtokend is not running: the tokens on disk work until they expire, and nothing refreshes them."
         yield note("not-running", message, None, "uvtokend start")
+
+
+def _plural(number: int, word: str) -> str:
+    return word if number == 1 else f"{word}s"
 
 
 def _names(names: list[str]) -> str:

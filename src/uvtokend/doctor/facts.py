@@ -17,7 +17,7 @@ from uvtokend.core.netrc import block
 from uvtokend.core.state import State
 from uvtokend.core.uv.order import Decision, Found, Sources, TextFile, decide
 from uvtokend.core.uv.settings import UvConfiguration, UvIndex, same_index
-from uvtokend.disk import configuration, uv_files
+from uvtokend.disk import cleanup, configuration, uv_files
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_files import Project
@@ -49,6 +49,7 @@ class Facts:
         uv_netrc: The netrc that uv reads in this shell.
         store: uv's own credential store.
         ours: Our entries and records as they are on disk: host or URL prefix -> entry.
+        expired: Those of them that have expired: host or URL prefix -> when.
         status: The daemon's status document; None where no daemon answers.
     """
 
@@ -68,6 +69,7 @@ class Facts:
     uv_netrc: TextFile | None
     store: TextFile | None
     ours: Mapping[str, Entry]
+    expired: Mapping[str, datetime]
     status: Mapping[str, Any] | None
 
     @property
@@ -116,15 +118,19 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
     project = uv_files.project(place, environ)
     settings, problems = _settings(config)
     known = Store(paths.state_folder()).load()
+    file = paths.config_file(config)
     named = _named_netrc(settings, environ)
-    written = status["netrc"] if status is not None else named or known.netrc or None
-    netrc_path = os.path.realpath(written or (settings and settings.netrc) or os.path.expanduser("~/.netrc"))
+    written = next((path for path, each in known.netrcs.items() if each.config in {file, ""}), None)
+    default = settings.netrc if settings is not None else os.path.expanduser("~/.netrc")
+    netrc_path = os.path.realpath(str(status["netrc"]) if status is not None else named or written or default)
     text, unreadable = _netrc(netrc_path)
+    ours = _ours(netrc_path, text, known)
+    now = datetime.now(UTC)
     uv_path, uv_version = _uv()
     return Facts(
         environ=environ,
-        now=datetime.now(UTC),
-        config=paths.config_file(config),
+        now=now,
+        config=file,
         settings=settings,
         problems=problems,
         project=project,
@@ -137,7 +143,8 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
         unreadable=unreadable,
         uv_netrc=uv_files.text_file(uv_files.netrc(environ)),
         store=uv_files.store(environ),
-        ours=_ours(text or b"", known),
+        ours=ours,
+        expired=_expired(ours, known, now),
         status=status,
     )
 
@@ -163,17 +170,28 @@ def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str |
     path = settings.netrc if settings is not None else None
     here = environ.get("NETRC")
     by_shell = bool(here) and path == os.path.abspath(os.path.expanduser(here or ""))
-    return None if path is None or by_shell else os.path.realpath(path)
+    by_default = path == os.path.expanduser("~/.netrc")
+    return None if path is None or by_shell or by_default else os.path.realpath(path)
 
 
-def _ours(text: bytes, known: State) -> dict[str, Entry]:
-    entries = dict(block.block_entries(text, known.ours()))
+def _ours(path: str, text: bytes | None, known: State) -> dict[str, Entry]:
+    entries = dict(block.block_entries(text, cleanup.ours(NetrcSink(path), known, ()))) if text is not None else {}
     if os.path.exists(paths.uv_ledger_file()):
         try:
             entries |= UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
         except UvtokendError:
             return entries
     return entries
+
+
+def _expired(entries: Mapping[str, Entry], known: State, now: datetime) -> dict[str, datetime]:
+    return {
+        target: record.expires_at
+        for record in known.records
+        for target in record.targets
+        if record.expires_at is not None and record.expires_at <= now
+        if target in entries and entries[target].digest == record.digest
+    }
 
 
 def _uv() -> tuple[str | None, tuple[int, ...]]:

@@ -6,74 +6,48 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from uvtokend.core.model import Index
-from uvtokend.core.shadows import temporary_credentials
+from uvtokend.core import clouds
 from uvtokend.doctor.daemon import environment_of
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 
-#: Program -> what installs it, in words.
-_PROGRAMS = {
-    "aws": "the AWS CLI",
-    "gcloud": "the Google Cloud CLI",
-    "az": "the Azure CLI",
-    "azd": "the Azure Developer CLI",
-    "jf": "the JFrog CLI",
-}
+#: Program -> the page that says how to install it.
+_PAGES = {cloud.program.name: cloud.program.page for cloud in clouds.CLOUDS.values() if cloud.program is not None}
 
 
 def missing(facts: Facts) -> Iterator[Finding]:
     """A program that an index needs, or that the fix of its failure names, is not on PATH here or for the daemon."""
     theirs = environment_of(facts.status["pid"]) if facts.status is not None else None
-    for program, (needed, names) in _needed(facts).items():
-        indexes = ", ".join(names)
+    for program, (runs, names) in _needed(facts).items():
+        install = f"install {program}: {_PAGES[program]}" if program in _PAGES else f"install {program}"
+        what = f"{', '.join(names)} {'needs' if len(names) == 1 else 'need'}"
         if shutil.which(program) is None:
-            message = (
-                f"{program} ({_PROGRAMS[program]}) is not on PATH in this shell; signing in for {indexes} needs it."
-            )
-            yield (error if needed else note)("program-missing", message, program, f"install {_PROGRAMS[program]}")
-        elif theirs is not None and shutil.which(program, path=theirs.get("PATH", os.defpath)) is None and needed:
-            message = (
-                f"{program} is on PATH in this shell, but not for the running daemon, which needs it for {indexes}."
-            )
-            yield error(
-                "program-missing",
-                message,
-                f"PATH={theirs.get('PATH', '')}",
-                "uvtokend service install && uvtokend restart",
-            )
+            report = error if runs else note
+            yield report("program-missing", f"{program} is not on PATH in this shell; {what} it.", program, install)
+        elif runs and theirs is not None and shutil.which(program, path=theirs.get("PATH", os.defpath)) is None:
+            message = f"{program} is on PATH in this shell, but not in the daemon's environment; {what} it there."
+            fix = "uvtokend service install && uvtokend restart"
+            yield error("program-missing", message, f"PATH={theirs.get('PATH', '')}", fix)
 
 
 def _needed(facts: Facts) -> dict[str, tuple[bool, list[str]]]:
-    """Return the programs, whether fetching a token runs them, and the indexes."""
+    """Return the programs, whether fetching a token runs them, and for which indexes."""
     found: dict[str, tuple[bool, list[str]]] = {}
     for index in facts.indexes:
-        run, hinted = _run_by(index), str((facts.said(index).get("last_error") or {}).get("hint") or "").split(" ")[0]
-        for program in dict.fromkeys([run, hinted]):
-            if program in _PROGRAMS:
-                needed, names = found.get(program, (False, []))
-                found[program] = needed or program == run, [*names, index.name]
+        cloud = clouds.CLOUDS.get(index.provider)
+        runs = cloud.runs(index.request) if cloud is not None else ()
+        hint = str((facts.said(index).get("last_error") or {}).get("hint") or "").partition(" ")[0]
+        for program in dict.fromkeys([*runs, *([hint] if hint in _PAGES else [])]):
+            needed, names = found.get(program, (False, []))
+            found[program] = needed or program in runs, [*names, index.name]
     return found
-
-
-def _run_by(index: Index) -> str:
-    match index.provider, index.request.option("source"), index.request.option("credential"):
-        case "google-artifact-registry", "gcloud", _:
-            return "gcloud"
-        case "jfrog-artifactory", "jf", _:
-            return "jf"
-        case "azure-artifacts", _, "cli":
-            return "az"
-        case "azure-artifacts", _, "developer-cli":
-            return "azd"
-    return ""
 
 
 def temporary(facts: Facts) -> Iterator[Finding]:
     """Temporary credentials of this shell, which a daemon started from here would take over."""
     if facts.status is not None:
         return  # the daemon's own environment is what counts, and it says so itself
-    for notice in dict.fromkeys(temporary_credentials(facts.environ, index.request) for index in facts.indexes):
+    for notice in dict.fromkeys(clouds.temporary_credentials(facts.environ, index.request) for index in facts.indexes):
         if notice is not None:
             yield note(notice.reason, notice.message, None, notice.hint)
 
