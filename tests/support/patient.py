@@ -95,7 +95,8 @@ class Patient:
         """Make the home what it was."""
         self.env.clear()
         self.index.server.site, self.public.server.site = self.index.answer, self.public.answer
-        self.ours("stop")
+        if self.restarted():
+            self.ours("stop")
         shutil.rmtree(self.machine.home)
         shutil.copytree(self.saved, self.machine.home, symlinks=True)
 
@@ -166,4 +167,4 @@ class Patient:
 
 def environment_of(machine: Machine) -> Mapping[str, str]:
     """Return a machine's environment without the variable that names its netrc, as most shells have it."""
-    return {name: text for name, text in machine.environment.items() if name != "NETRC"}
+    return {name: text for name, text in machine.environment.items() if name != "NETRC"} | {"UV_HTTP_RETRIES": "0"}
