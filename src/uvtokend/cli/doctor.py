@@ -75,7 +75,7 @@ def _errors(findings: Sequence[Finding]) -> list[Finding]:
 
 def _text(facts: Facts, findings: Sequence[Finding], offline: bool) -> str:
     lines: list[str] = []
-    width, colored = console.width(sys.stdout), console.coloured(sys.stdout)
+    width, colored = console.width(sys.stdout), console.colored(sys.stdout)
     for finding in findings:
         label = _painted(finding.severity, RED if finding.severity == "error" else BOLD, colored)
         first, *rest = wrapped(clean(f"{finding.severity}: {finding.message}"), width)
