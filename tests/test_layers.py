@@ -138,14 +138,12 @@ def test_only_a_chain_of_tokens_is_kept_by_a_fetch() -> None:
     """A fetch leaves nothing on disk, since the next one must not depend on it; a token that works once has to be."""
     folder = SRC / "uvtokend" / "providers"
     users = {file.name for file in folder.rglob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}
-    assert users == {"refresh_chain.py"}
+    assert users == {"durable.py"}
 
 
 #: What a provider of ours may import of uvtokend, as a plug-in does: the facade and what providers share. Beside it,
 #: each has its own package and its own catalog file.
 FACADE = ("uvtokend.plugin", "uvtokend.providers.kit")
-#: It has to know the state directory: a chain is on disk before its token is used.
-CHAIN = "uvtokend.paths"
 
 
 def modules_of_ours(code: str) -> set[str]:
@@ -170,8 +168,7 @@ def test_providers_import_the_facade_alone() -> None:
         part = file.relative_to(root).parts[0].removesuffix(".py")
         if part not in {"kit", "worker", "__init__"}:
             own = (f"uvtokend.providers.{part}", f"uvtokend.core.clouds.{part}")
-            chain = (CHAIN,) if file.name == "refresh_chain.py" else ()
-            assert beyond(modules_of_ours(file.read_text()), (*FACADE, *own, *chain)) == [], file
+            assert beyond(modules_of_ours(file.read_text()), (*FACADE, *own)) == [], file
 
 
 def test_plug_ins_import_the_facade_alone() -> None:

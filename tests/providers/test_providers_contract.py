@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from clouds import azure, azure_world, google, google_world, jfrog_world
+from clouds import azure, azure_world, gitlab_world, google, google_world, jfrog_world
 from clouds.tls import TlsProxy
 from support.loopback import CANARY
 from uvtokend.core.clouds import CLOUDS
@@ -165,6 +165,36 @@ class TestJFrog(ProviderContract):
 
     def secrets(self) -> list[str]:
         return [self.seed, CANARY, *self.made.platform.issued()]
+
+
+class TestGitLab(ProviderContract):
+    """gitlab: a token that is rotated, one that was revoked, and one that cannot read packages."""
+
+    failures: ClassVar[dict[str, FailureKind]] = {"token-refused": "login-required", "missing-scope": "rejected"}
+
+    @pytest.fixture(autouse=True)
+    def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with gitlab_world.loopback_world(tmp_path, monkeypatch) as self.made:
+            self.made.plant(90, 85)
+            yield
+
+    def works(self) -> str:
+        return f"""
+        url = "{self.made.service}/api/v4/projects/42/packages/pypi/simple/"
+        provider = "gitlab"
+        token = {{ file = "{self.made.file}" }}
+        rotate = true
+        """
+
+    def fails(self, reason: str) -> str:
+        if reason == "token-refused":
+            self.made.cloud.revoke(self.made.kept())
+        else:
+            self.made.plant(90, 0, ("read_user",))
+        return self.works()
+
+    def secrets(self) -> list[str]:
+        return self.made.cloud.issued()
 
 
 class TestNexus(ProviderContract):

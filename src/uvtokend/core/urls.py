@@ -13,7 +13,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 #: Words of a path that do not tell one index from another.
-_DULL = {"simple", "pypi", "_packaging", "d", "repository", "api", "artifactory", ""}
+_DULL = {"simple", "pypi", "_packaging", "packages", "-", "d", "repository", "api", "artifactory", ""}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How five real registries lay out their pages and files, and how they refuse: what the loopback index imitates.
+"""How six real registries lay out their pages and files, and how they refuse: what the loopback index imitates.
 
 None of it was taken from a real service; each part names the public report that shows it.
 """
@@ -138,10 +138,25 @@ NEXUS = Registry(
     refused=_NEXUS_REALM,
 )
 
+#: Challenge, upload and file paths: GitLab's source (``basic_auth_helpers.rb``, ``pypi_packages.rb``); there the
+#: SHA-256 of the file stands in the place of name and version.
+GITLAB = Registry(
+    login="__token__",
+    root="/api/v4/projects/42/packages/pypi",
+    upload="/api/v4/projects/42/packages/pypi",
+    files="/api/v4/projects/42/packages/pypi/files/{name}-{version}/{file}",
+    path="/api/v4/projects/42/packages/pypi/files/{name}-{version}/{file}",
+    stranger='Basic realm="GitLab Packages Registry"',
+    refused='Basic realm="GitLab Packages Registry"',
+    stranger_says='{"message":"401 Unauthorized"}',
+    refused_says='{"message":"401 Unauthorized"}',
+)
+
 REGISTRIES: Mapping[str, Registry] = {
     "codeartifact": CODEARTIFACT,
     "artifact-registry": ARTIFACT_REGISTRY,
     "azure": AZURE,
     "artifactory": ARTIFACTORY,
     "nexus": NEXUS,
+    "gitlab": GITLAB,
 }

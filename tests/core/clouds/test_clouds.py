@@ -51,6 +51,9 @@ def request(provider: str, url: str, options: dict[str, Frozen], env: dict[str, 
         ("https://acme.jfrog.io/artifactory/api/pypi/pypi-local/simple", "jfrog-artifactory", {}),
         ("https://Acme-Dev.JFrog.io/artifactory/api/pypi/a/simple/", "jfrog-artifactory", {}),
         ("https://acme.pe.jfrog.io/artifactory/api/pypi/a/simple/", "jfrog-artifactory", {}),
+        ("https://gitlab.com/api/v4/projects/42/packages/pypi/simple", "gitlab", {}),
+        ("https://gitlab.com/api/v4/projects/acme%2Fmodels/packages/pypi/simple/", "gitlab", {}),
+        ("https://GitLab.com/api/v4/groups/7/-/packages/pypi/simple", "gitlab", {}),
     ],
 )
 def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
@@ -95,6 +98,12 @@ def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
         "https://acme.jfrog.io/other/artifactory/api/pypi/a/simple/",
         "https://artifactory.corp.example/artifactory/api/pypi/a/simple/",
         "https://nexus.corp.example/repository/a/simple/",
+        "https://gitlab.com.evil.example/api/v4/projects/42/packages/pypi/simple",
+        "https://evilgitlab.com/api/v4/projects/42/packages/pypi/simple",
+        "https://gitlab.com/api/v4/projects/42/packages/npm/",
+        "https://gitlab.com/api/v4/groups/42/packages/pypi/simple",
+        "https://gitlab.com/api/v4/projects/a/b/packages/pypi/simple",
+        "https://gitlab.corp.example/api/v4/projects/42/packages/pypi/simple",
         "https://corp.example/simple/",
     ],
 )
@@ -206,8 +215,40 @@ def test_the_platform_of_an_artifactory(url: str, platform: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "server", "prefix"),
+    [
+        (
+            "https://gitlab.com/api/v4/projects/42/packages/pypi/simple",
+            "https://gitlab.com",
+            "/projects/42/packages/pypi",
+        ),
+        ("https://gitlab.com/api/v4/projects/a%2Fb/packages/pypi/simple/", "https://gitlab.com", ""),
+        ("https://corp.example/git/api/v4/groups/7/-/packages/pypi/simple", "https://corp.example/git", ""),
+        (
+            "https://corp.example/git/api/v4/projects/7/packages/pypi/simple",
+            "https://corp.example/git",
+            "/projects/7/packages/pypi",
+        ),
+    ],
+)
+def test_the_server_of_a_gitlab(url: str, server: str, prefix: str) -> None:
+    """All projects of one server share a token. The files of a project are below its numeric id, so only an index URL
+    with that id has a prefix of its own."""
+    assert request("gitlab", url, {}, {}).service == server
+    assert clouds.store_service("gitlab", IndexUrl.parse(url)) == f"{server}/api/v4{prefix}"
+
+
+def test_an_index_that_only_calls_itself_a_gitlab() -> None:
+    """A URL without GitLab's API has no server, and keeps to its own root."""
+    url = "https://corp.example/pypi/simple/"
+    assert request("gitlab", url, {}, {}).service == ""
+    assert clouds.store_service("gitlab", IndexUrl.parse(url)) == "https://corp.example/pypi"
+
+
+@pytest.mark.parametrize(
     ("url", "name"),
     [
+        ("https://gitlab.com/api/v4/projects/42/packages/pypi/simple", "42"),
         (f"https://{D}.eu-central-1.amazonaws.com/pypi/production/simple/", "production"),
         ("https://europe-west3-python.pkg.dev/acme-ml/models/simple/", "models"),
         ("https://pkgs.dev.azure.com/acme/_packaging/platform/pypi/simple/", "platform"),
@@ -244,6 +285,11 @@ def test_no_url_raises_but_valueerror(text: str) -> None:
         ),
         ("jfrog-artifactory", "https://acme.jfrog.io/artifactory/api/pypi/a/simple", "/artifactory/api/pypi/a/"),
         ("nexus", "https://nexus.example/repository/a/simple", "/repository/a/"),
+        (
+            "gitlab",
+            "https://gitlab.com/api/v4/projects/42/packages/pypi/simple",
+            "/api/v4/projects/42/packages/pypi",
+        ),
         ("a-plug-in", "https://x.example/a/simple/", "/a/"),
     ],
 )
@@ -268,8 +314,10 @@ def test_a_catalog_is_consistent(cloud: Cloud) -> None:
 
 
 def test_which_fetches_spend_a_one_time_secret() -> None:
-    """A refresh token of JFrog works once; no other fetch takes anything away."""
+    """A refresh token of JFrog works once, and so does a token of GitLab that is rotated."""
     secret = (("env", "X"),)
+    assert clouds.spends_one_time_secret(Request("gitlab", options=(("rotate", True), ("token", secret))))
+    assert not clouds.spends_one_time_secret(Request("gitlab", options=(("token", secret),)))
     assert clouds.spends_one_time_secret(Request("jfrog-artifactory", options=(("refresh-token", secret),)))
     assert not clouds.spends_one_time_secret(Request("jfrog-artifactory", options=(("access-token", secret),)))
     assert not clouds.spends_one_time_secret(Request("aws-codeartifact"))

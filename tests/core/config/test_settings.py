@@ -168,6 +168,50 @@ def test_two_ways_are_none(options: dict[str, str]) -> None:
     assert [where for where, _ in both] == ["index: enabled", "index: profile", "index"]
 
 
+GITLAB = '[[index]]\nurl = "https://gitlab.com/api/v4/projects/42/packages/pypi/simple"\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "where"),
+    [
+        ('token = { file = "~/t" }\nrotate = true', None),
+        ('token = { file = "~/t" }\nusername = "me"', None),
+        ('token = { env = "T" }\nkind = "deploy"\nusername = "gitlab+deploy-token-1"', None),
+        ('token = { env = "CI_JOB_TOKEN" }\nkind = "job"', None),
+        ('token = { env = "T" }\nrotate = true', "rotate"),
+        ('token = { file = "~/t" }\nkind = "deploy"\nusername = "me"\nrotate = true', "rotate"),
+        ('token = { env = "T" }\nkind = "deploy"', "kind"),
+        ('token = { env = "T" }\nkind = "job"\nusername = "me"', "username"),
+        ('token = { env = "T" }\nusername = "gitlab-ci-token"', "username"),
+        ('token = { file = "~/t" }\nrotate = "yes"', "rotate"),
+    ],
+)
+def test_options_of_gitlab(lines: str, where: str | None) -> None:
+    """Only a personal access token in a file can be rotated, and each kind has its own user name."""
+    if where is None:
+        assert read(GITLAB + lines).indexes[0].provider == "gitlab"
+    else:
+        assert [place for place, _ in problems(GITLAB + lines)] == [f"index: {where}"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "where"),
+    [
+        ('access = "read"', None),
+        ('access = "write"\npat = { env = "T" }', None),
+        ('access = "read"\npat = { env = "T" }', "access"),
+        ('access = "read"\ntoken = "entra"', "access"),
+    ],
+)
+def test_access_of_azure(lines: str, where: str | None) -> None:
+    """Only a session token has a scope that uvtokend chooses."""
+    azure = '[[index]]\nname = "a"\nurl = "https://pkgs.dev.azure.com/acme/_packaging/feed/pypi/simple/"\n'
+    if where is None:
+        assert read(azure + lines).indexes[0].provider == "azure-artifacts"
+    else:
+        assert [place for place, _ in problems(azure + lines)] == [f"index: {where}"]
+
+
 def test_a_login_may_be_a_secret() -> None:
     """Nexus' user tokens have a name code, which is kept like a password; a name may stand in the file."""
     nexus = (

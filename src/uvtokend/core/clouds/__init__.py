@@ -12,6 +12,7 @@ from uvtokend.core.clouds.aws import AWS
 from uvtokend.core.clouds.azure import AZURE
 from uvtokend.core.clouds.catalog import Cloud
 from uvtokend.core.clouds.generic import COMMAND_OUTPUT, STATIC
+from uvtokend.core.clouds.gitlab import GITLAB
 from uvtokend.core.clouds.google import GOOGLE
 from uvtokend.core.clouds.jfrog import JFROG
 from uvtokend.core.clouds.nexus import NEXUS
@@ -22,7 +23,7 @@ from uvtokend.core.uv_store import normal
 
 #: Provider name -> what we know about it. A name that is not here belongs to a plug-in.
 CLOUDS: dict[str, Cloud] = {
-    cloud.provider: cloud for cloud in (AWS, GOOGLE, AZURE, JFROG, NEXUS, STATIC, COMMAND_OUTPUT)
+    cloud.provider: cloud for cloud in (AWS, GOOGLE, AZURE, JFROG, GITLAB, NEXUS, STATIC, COMMAND_OUTPUT)
 }
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|KEY|CREDENTIAL", re.IGNORECASE)
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR|DIRECTORY|URI|URL|HOST|CREDENTIALS)$", re.IGNORECASE)

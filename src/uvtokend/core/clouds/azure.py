@@ -7,11 +7,12 @@ user name); azure-identity ``_constants.py``, which reads no token from the envi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uvtokend.core.clouds.catalog import Cloud, Program, Watched
+from uvtokend.core.clouds.catalog import Cloud, Conflict, Program, Watched
 from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, TIME, Option
-from uvtokend.core.model import Request
+from uvtokend.core.model import Frozen, Request
 from uvtokend.core.urls import IndexUrl
 
 _HOST = "pkgs.dev.azure.com"
@@ -90,6 +91,13 @@ def _runs(request: Request) -> tuple[str, ...]:
     return ()
 
 
+def _conflict(options: Mapping[str, Frozen]) -> Conflict | None:
+    if options.get("access") == "read" and ("pat" in options or options.get("token") == "entra"):
+        message = 'access = "read" limits session tokens only; the scope of any other token was set by its issuer.'
+        return Conflict("access", message, 'remove access = "read"')
+    return None
+
+
 AZURE = Cloud(
     provider="azure-artifacts",
     title="Azure Artifacts",
@@ -115,6 +123,7 @@ AZURE = Cloud(
     covers=_covers,
     login="VssSessionToken",
     takes_any_login=True,
+    conflict=_conflict,
     watched=(Watched("~/.azure", "AZURE_CONFIG_DIR"),),
     program=Program("az", "az login", "https://learn.microsoft.com/cli/azure/install-azure-cli"),
     runs=_runs,

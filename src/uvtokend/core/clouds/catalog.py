@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from uvtokend.core.config.values import Option
-from uvtokend.core.model import Env, Json, Request
+from uvtokend.core.model import Env, Frozen, Json, Request
 from uvtokend.core.urls import IndexUrl
 
 
@@ -60,6 +60,21 @@ class Program:
     page: str
 
 
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Options that do not work together, although each value is valid by itself.
+
+    Args:
+        key: The option to blame.
+        message: What is wrong, in a sentence.
+        hint: What to write instead.
+    """
+
+    key: str
+    message: str
+    hint: str
+
+
 def _nothing_in_url(_: IndexUrl) -> dict[str, str] | None:
     return None
 
@@ -74,6 +89,10 @@ def _root(url: IndexUrl) -> str:
 
 def _root_directory(url: IndexUrl) -> str:
     return f"{url.root}/"
+
+
+def _no_conflict(_: Mapping[str, Frozen]) -> Conflict | None:
+    return None
 
 
 def _never(_: object) -> bool:
@@ -110,6 +129,7 @@ class Cloud:
         login: The user name of its credentials, where it is always the same or has a default.
         takes_any_login: The service accepts any user name, so that a user name can tell two tenants apart.
         sign_ins: The ways to sign in, of which the options must make exactly one; empty where they need not.
+        conflict: Returns the first conflict between options whose values are all valid, or None.
         watched: What changes when a person signs in. Files that an option names are watched anyway.
         temporary: Returns the set variables of an environment that hold temporary credentials and come before the
             sign-in.
@@ -133,6 +153,7 @@ class Cloud:
     login: str = ""
     takes_any_login: bool = False
     sign_ins: tuple[SignIn, ...] = ()
+    conflict: Callable[[Mapping[str, Frozen]], Conflict | None] = _no_conflict
     watched: tuple[Watched, ...] = ()
     temporary: Callable[[Env, Request], tuple[str, ...]] = _none_of_them
     defaults: Callable[[Env], dict[str, Json]] = _nothing_more

@@ -345,6 +345,8 @@ class _Reader:
             ways = ", or ".join(" and ".join(map(cloud.spelled, way.needs)) for way in cloud.sign_ins)
             message = f"The provider {provider} needs exactly one way to sign in."
             self.bad(self.places[name], message, f"write {ways}")
+        elif (conflict := cloud.conflict(chosen)) is not None:
+            self.bad(table.get(conflict.key, self.places[name]), conflict.message, conflict.hint)
         return chosen
 
     def unknown_option(self, found: _Value, key: str, provider: str, known: Collection[str]) -> None:

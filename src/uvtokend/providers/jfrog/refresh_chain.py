@@ -19,19 +19,17 @@ refresh is refused. SIGTERM is delayed from step 3 to step 5, so that stopping t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from uvtokend import paths
-from uvtokend.plugin import FetchFailed, Secret, UvtokendError, parse_zulu, rejected, transient, zulu
+from uvtokend.plugin import Secret, parse_zulu, zulu
+from uvtokend.providers.kit import durable
 
-#: Bytes of the largest link: an answer has two tokens, and no answer is larger than 64 KiB.
+#: Bytes of the largest link: a response has two tokens, and none is larger than 64 KiB.
 ROOM = 72 * 1024
 
 
@@ -80,13 +78,10 @@ class Chain:
             FetchFailed: Writing failed; nothing has changed.
         """
         try:
-            with open(f"{self._file}.room", "wb", opener=_private) as room:
-                room.write(b" " * ROOM)
-                room.flush()
-                os.fsync(room.fileno())
+            durable.reserve(f"{self._file}.room", ROOM)
             self._save(replace(self.link, asked_at=self.link.asked_at or now), f"{self._file}.new")
         except OSError as error:
-            raise _disk(self._file, error) from None
+            raise durable.failed(self._file, error) from None
 
     def take_back(self) -> None:
         """Remove the mark of `ask`: the server cannot have acted, or said that it has not."""
@@ -104,17 +99,7 @@ class Chain:
         self.link = link
 
     def _save(self, link: Link, into: str) -> None:
-        with open(into, "r+b", opener=_private) as file:
-            file.write(self._encode(link))
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(into, self._file)
-        directory = os.open(os.path.dirname(self._file), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        durable.replace(self._file, self._encode(link), into)
 
     def _encode(self, link: Link) -> bytes:
         document = {
@@ -130,9 +115,11 @@ class Chain:
 
     def _load(self) -> Link:
         """Return the newest link. If the file is missing or damaged, only the seed is left to continue from."""
+        data = durable.read(self._file)
+        if data is None:
+            return Link(self._seed)
         try:
-            with open(self._file, "rb", opener=_existing) as file:
-                found = json.loads(file.read())
+            found = json.loads(data)
             return Link(
                 refresh=_secret(found["refresh_token"]),
                 access=_secret(found["access_token"]),
@@ -141,17 +128,13 @@ class Chain:
                 number=int(found["number"]),
                 asked_at=parse_zulu(found["asked_at"]),
             )
-        except FileNotFoundError:
-            return Link(self._seed)
-        except OSError as error:
-            raise _disk(self._file, error) from None
         except (ValueError, KeyError, TypeError, RecursionError):
             return Link(self._seed)
 
 
 @contextlib.contextmanager
 def held(platform: str, seed: Secret) -> Iterator[Chain]:
-    """Lock the chain that begins with a seed against all other processes; wait for the lock as long as it takes.
+    """Lock the chain that begins with a seed against all other processes.
 
     Args:
         platform: Base URL of the platform that the seed is for.
@@ -160,43 +143,15 @@ def held(platform: str, seed: Secret) -> Iterator[Chain]:
     Raises:
         FetchFailed: The state directory cannot be used.
     """
-    folder = paths.chains_folder()
-    try:
-        paths.private_folder(folder)
-    except UvtokendError as error:
-        hint = error.hint if error.hint and folder in error.hint else shlex.join(["ls", "-ld", folder])
-        raise rejected("state-folder", f"{error.message}.", hint) from None
-    name = hashlib.sha256(f"{platform}\n{seed.reveal()}".encode()).hexdigest()[:32]
-    file = os.path.join(folder, f"{name}.json")
+    file = durable.file_for(platform, seed.reveal())
     before = Chain(file, seed).link.number
-    try:
-        lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _disk(file, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with durable.locked(file):
         chain = Chain(file, seed)
         chain.advanced = chain.link.number != before
         yield chain
-    finally:
-        os.close(lock)
 
 
 def _secret(text: object) -> Secret | None:
     if text is not None and not isinstance(text, str):
         raise ValueError(type(text))
     return None if text is None else Secret(text)
-
-
-def _disk(file: str, error: OSError) -> FetchFailed:
-    folder = os.path.dirname(file)
-    message = f"The next refresh token could not be stored in {folder}: {error.strerror}. No request was sent."
-    return transient("chain-file", message, shlex.join(["df", folder]))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _existing(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,0 +1,127 @@
+"""What a fetch must remember because a secret works only once: private files, locked, and durable before use.
+
+Every other fetch leaves nothing on disk, since the next one must not depend on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator
+
+from uvtokend import paths
+from uvtokend.errors import FetchFailed, UvtokendError
+from uvtokend.providers.kit.failures import rejected, transient
+
+
+def file_for(*identity: str) -> str:
+    """Return the file that belongs to an identity, in a directory of ours that nobody else can read.
+
+    Args:
+        identity: What the file is about; it is hashed, and may be secret.
+
+    Raises:
+        FetchFailed: The state directory cannot be used.
+    """
+    directory = paths.chains_folder()
+    try:
+        paths.private_folder(directory)
+    except UvtokendError as error:
+        hint = error.hint if error.hint and directory in error.hint else shlex.join(["ls", "-ld", directory])
+        raise rejected("state-folder", f"{error.message}.", hint) from None
+    name = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
+    return os.path.join(directory, f"{name}.json")
+
+
+@contextlib.contextmanager
+def locked(file: str) -> Iterator[None]:
+    """Lock a file against all other processes that fetch; wait for the lock as long as it takes.
+
+    Raises:
+        FetchFailed: There is no lock to be had.
+    """
+    try:
+        lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise failed(file, error) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def read(file: str) -> bytes | None:
+    """Return what a file contains; None if it does not exist.
+
+    Raises:
+        FetchFailed: It cannot be read.
+    """
+    try:
+        with open(file, "rb", opener=_existing) as opened:
+            return opened.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failed(file, error) from None
+
+
+def reserve(file: str, size: int) -> None:
+    """Create a file of some size on the disk, so that writing as much into it later cannot fail for lack of room.
+
+    Args:
+        file: Its name; see `replace`.
+        size: Bytes.
+
+    Raises:
+        OSError: The disk does not have the room.
+    """
+    with open(file, "wb", opener=_private) as room:
+        room.write(b" " * size)
+        room.flush()
+        os.fsync(room.fileno())
+
+
+def replace(file: str, data: bytes, into: str, mode: int = 0o600) -> None:
+    """Replace the content of a file; when this returns, the new content survives any crash.
+
+    Args:
+        file: The file.
+        data: Its new content.
+        into: The file beside it that is written first; it may have been reserved.
+        mode: Permissions of the new file.
+
+    Raises:
+        OSError: The new content is not on disk.
+    """
+    with open(into, "r+b", opener=_private) as opened:
+        opened.write(data)
+        opened.truncate()
+        os.fchmod(opened.fileno(), mode)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(into, file)
+    directory = os.open(os.path.dirname(file), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def failed(file: str, error: OSError) -> FetchFailed:
+    """Return the failure of a fetch that cannot store what it would get, and so asks for nothing."""
+    directory = os.path.dirname(file)
+    why = error.strerror or "unknown error"
+    message = f"The successor of a secret that works only once could not be stored in {directory}: {why}. "
+    return transient("chain-file", f"{message}No request was sent.", shlex.join(["df", directory]))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _existing(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,0 +1,490 @@
+"""gitlab, over real HTTP against a loopback GitLab that revokes a whole family when a revoked token is rotated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clouds import gitlab as fake
+from clouds.gitlab_world import World, loopback_world
+from support.loopback import CANARY
+from support.waiting import until
+from uvtokend.core import wire
+from uvtokend.core.model import Credential, Failure
+from uvtokend.providers.gitlab import rotation
+from uvtokend.sandbox.web import Answer, Call, Server
+
+Setting = Callable[[World], object]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with loopback_world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+def personal(world: World) -> None:
+    world.options = {"token": world.keep(world.cloud.personal())}
+
+
+def deploy(world: World) -> None:
+    world.cloud.deploy["deploy-secret"] = ("gitlab+deploy-token-1", ("read_package_registry",))
+    world.options = {"token": world.keep("deploy-secret"), "kind": "deploy", "username": "gitlab+deploy-token-1"}
+
+
+def job(world: World) -> None:
+    world.cloud.jobs.add("job-secret")
+    world.patch.setenv("CI_JOB_TOKEN", "job-secret")
+    world.options = {"token": (("env", "CI_JOB_TOKEN"),), "kind": "job"}
+
+
+def rotating(world: World) -> None:
+    world.plant()
+
+
+# ------------------------------------------------------------------------------------------------ every kind of token
+
+#: What is set up, the login, the identity, and whether the end is known.
+WAYS: dict[str, tuple[Setting, str, str, bool]] = {
+    "personal": (personal, "__token__", "laptop (user 1337)", True),
+    "rotating": (rotating, "__token__", "laptop (user 1337)", True),
+    "deploy": (deploy, "gitlab+deploy-token-1", "gitlab+deploy-token-1", False),
+    "job": (job, "gitlab-ci-token", "gitlab-ci-token", False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind(world: World, way: str) -> None:
+    """Each kind of token becomes what the package registry accepts, with the login that it needs."""
+    prepare, login, identity, ends = WAYS[way]
+    prepare(world)
+    found = world.fetch()
+    assert world.cloud.valid(found.login, found.password.reveal())
+    assert (found.login, found.identity, found.expires_at is not None) == (login, identity, ends)
+
+
+def test_the_end_of_a_personal_token(world: World) -> None:
+    """It ends when its date begins, UTC, on GitLab's clock, and a person is told in time where to create a new one."""
+    world.cloud.clock_ahead = 3600
+    personal(world)
+    found = world.fetch()
+    expires = world.cloud.expires(world.kept())
+    assert expires is not None
+    assert found.expires_at is not None
+    assert abs(found.expires_at + timedelta(hours=1) - datetime.combine(expires, time(), UTC)) < timedelta(seconds=5)
+    assert found.skew == pytest.approx(-3600, abs=5)
+    assert found.renew is not None
+    assert f"{world.cloud.url}/-/user_settings/personal_access_tokens" in found.renew
+    assert str(world.file) in found.renew
+
+
+def test_a_name_of_ones_own(world: World) -> None:
+    """GitLab ignores the user name of a personal access token, so any other serves."""
+    personal(world)
+    world.options["username"] = "me"
+    assert world.fetch().login == "me"
+
+
+def test_a_token_without_end(world: World) -> None:
+    """A self-hosted GitLab may have tokens without an end, which are never rotated."""
+    for rotate in (False, True):
+        world.plant(days=None)
+        world.options["rotate"] = rotate
+        assert world.fetch().expires_at is None
+    assert world.cloud.rotated == 0
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_token_that_gitlab_says_nothing_about(world: World, status: int) -> None:
+    """An OAuth token, and an older GitLab: the token is delivered, without a known end."""
+    personal(world)
+    world.cloud.fault = lambda _: Answer.json({"message": CANARY}, status)
+    found = world.fetch()
+    assert (found.expires_at, found.identity) == (None, None)
+
+
+def test_a_token_is_sent_to_its_own_server_alone(world: World) -> None:
+    """No redirect is followed, and no netrc entry replaces the token."""
+    personal(world)
+    netrc = world.home / "netrc"
+    netrc.write_text("default login stranger password wrong\n")
+    netrc.chmod(0o600)
+    world.patch.setenv("NETRC", str(netrc))
+    with Server(lambda _: Answer()) as other:
+        world.cloud.fault = lambda _: Answer(307, b"", {"Location": f"{other.url}/"})
+        assert world.failure().reason == "redirected"
+        assert other.calls == []
+    assert [call.headers.get("Authorization") for call in world.cloud.server.calls] == [None]
+
+
+# ---------------------------------------------------------------------------------------------------------- rotation
+
+
+def test_a_young_token_is_not_rotated(world: World) -> None:
+    """A rotation revokes the token that uv runs in progress use, so it comes as late as is safe."""
+    token = world.plant(days=90, age=60)
+    found = world.fetch()
+    assert (found.password.reveal(), world.cloud.rotated, found.renew) == (token, 0, None)
+    assert found.refresh_after is not None
+    assert found.expires_at is not None
+    assert found.expires_at - found.refresh_after == rotation.LONGEST_MARGIN
+
+
+@pytest.mark.parametrize(("days", "age"), [(90, 80), (365, 355), (6, 5), (2, 1)])
+def test_an_old_token_is_rotated(world: World, days: int, age: int) -> None:
+    """In the last third of its life, at most 14 days before its end, the token in the file becomes a new one that is
+    valid as long as the old one was."""
+    old = world.plant(days, age)
+    found = world.fetch()
+    new = found.password.reveal()
+    assert (world.kept(), world.cloud.rotated) == (new, 1)
+    assert world.cloud.active(new)
+    assert not world.cloud.active(old)
+    expires = world.cloud.expires(new)
+    assert expires is not None
+    assert (expires - datetime.now(UTC).date()).days == days
+    assert world.marks() == []
+    assert world.fetch().password.reveal() == new
+
+
+def test_the_end_is_always_named(world: World) -> None:
+    """Without expires_at GitLab would choose a week."""
+    world.plant(90, 85)
+    world.fetch()
+    asked = [json.loads(call.body) for call in world.cloud.server.calls if call.method == "POST"]
+    assert [set(content) for content in asked] == [{"expires_at"}]
+
+
+def test_each_rotation_leads_to_the_next(world: World) -> None:
+    """A chain of rotations keeps working, because no revoked token is ever sent again."""
+    world.plant(6)
+    seen = {world.kept()}
+    for _ in range(3):
+        world.cloud.clock_ahead += 5 * 86400
+        world.fetch()
+        seen.add(world.kept())
+    assert (len(seen), world.cloud.active(world.kept())) == (4, True)
+
+
+def test_the_file_stays_what_it_was(world: World) -> None:
+    """Mode, symlink and line end of the file survive a rotation, and nothing is left beside it."""
+    world.plant(90, 85)
+    world.file.chmod(0o400)
+    real = world.home / "real"
+    world.file.rename(real)
+    world.file.symlink_to(real)
+    world.fetch()
+    assert world.file.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o400
+    assert real.read_text().endswith("\n")
+    assert not [path for path in world.home.iterdir() if path.name.endswith(".uvtokend")]
+
+
+def test_a_file_with_two_names(world: World) -> None:
+    """A hard-linked file is written in place, so that both names have the new token."""
+    world.plant(90, 85)
+    other = world.home / "other"
+    os.link(world.file, other)
+    world.fetch()
+    assert other.read_text() == world.file.read_text()
+    assert world.cloud.active(world.kept())
+
+
+def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
+    """When GitLab has the request, the mark is on disk; when the credential is there, so is the new token."""
+    seen: list[int] = []
+    world.cloud.stage = lambda name: seen.append(len(world.marks())) if name == "arrived" else None
+    world.plant(90, 85)
+    found = world.fetch()
+    assert (seen, world.marks(), world.kept()) == ([1], [], found.password.reveal())
+
+
+def test_two_at_once_rotate_once(world: World) -> None:
+    """The second process waits for the first, and finds a young token."""
+    world.plant(90, 85)
+    began, go_on = threading.Event(), threading.Event()
+
+    def stage(name: str) -> None:
+        if name == "arrived":
+            began.set()
+            go_on.wait(60)
+
+    world.cloud.stage = stage
+    first = world.worker()
+    assert began.wait(60)
+    second = world.worker()
+    go_on.set()
+    found = [wire.decode_answer(process.communicate(timeout=60)[0].rstrip()) for process in (first, second)]
+    tokens = {one.password.reveal() for one in found if isinstance(one, Credential)}
+    assert (tokens, world.cloud.rotated) == ({world.kept()}, 1)
+
+
+def lose(world: World) -> str:
+    """Rotate, and lose the response."""
+    old = world.plant(90, 85)
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            raise OSError
+
+    world.cloud.stage = stage
+    failure = world.failure()
+    world.cloud.stage = lambda _: None
+    assert (failure.kind, failure.reason) == ("login-required", "rotation-lost")
+    return old
+
+
+def test_a_lost_response(world: World) -> None:
+    """The old token is never sent again, since that would revoke the new one too; a new token in the file is all that
+    it takes to go on."""
+    old = lose(world)
+    asked = len(world.cloud.server.calls)
+    for _ in range(2):
+        failure = world.failure()
+        assert (failure.kind, failure.reason) == ("login-required", "rotation-lost")
+        assert failure.hint is not None
+        assert f"{world.cloud.url}/-/user_settings/personal_access_tokens" in failure.hint
+        assert str(world.file) in failure.hint
+    assert (len(world.cloud.server.calls), world.kept()) == (asked, old)
+    world.keep(world.cloud.personal())
+    assert world.cloud.active(world.fetch().password.reveal())
+    assert world.marks() == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(502), Answer(408), Answer(200, b"{"), Answer.json({"token": f"{CANARY}\n!"}), Answer.json({"token": 7})],
+    ids=["gateway", "time-out", "no JSON", "odd token", "no token"],
+)
+def test_a_response_that_leaves_it_open(world: World, answer: Answer) -> None:
+    """Whether GitLab has acted is unknown, so the old token is not sent again."""
+    world.plant(90, 85)
+    world.cloud.fault = lambda call: answer if call.method == "POST" else None
+    assert world.failure().reason == "rotation-lost"
+    world.cloud.fault = None
+    assert world.failure().reason == "rotation-lost"
+    assert world.cloud.rotated == 0
+
+
+def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
+    """While nobody listens there is no mark; then it goes on."""
+    world.plant(90, 85)
+    world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert world.failure().reason == "unreachable"
+    world.patch.delenv("HTTP_PROXY")
+    site = world.cloud.server.site
+
+    def gone(call: Call) -> Answer:
+        world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # from now on
+        return site(call)
+
+    world.cloud.server.site = gone
+    assert (world.failure().kind, world.failure().reason) == ("transient", "unreachable")
+    world.patch.delenv("HTTP_PROXY")
+    world.cloud.server.site = site
+    assert world.marks() == []
+    assert world.cloud.active(world.fetch().password.reveal())
+
+
+REFUSALS: dict[str, tuple[Answer, str, str]] = {
+    "scope": (fake.insufficient_scope("api self_rotate"), "rejected", "missing-scope"),
+    "expired meanwhile": (fake.invalid_token(CANARY), "login-required", "token-refused"),
+    "another kind": (Answer.json({"message": "405 Method Not Allowed"}, 405), "rejected", "no-rotation"),
+    "older GitLab": (Answer.json({"error": "404 Not Found"}, 404), "rejected", "no-rotation"),
+    "throttled": (Answer(429, CANARY.encode(), {"Retry-After": "17"}), "transient", "throttled"),
+    "redirect": (Answer(302, b"", {"Location": "https://sso.example/"}), "rejected", "redirected"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refused_rotation_leaves_no_mark(world: World, case: str) -> None:
+    """A response that says that nothing was done leaves the token as it was."""
+    answer, kind, reason = REFUSALS[case]
+    old = world.plant(90, 85)
+    world.cloud.fault = lambda call: answer if call.method == "POST" else None
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert (world.marks(), world.kept()) == ([], old)
+    world.cloud.fault = None
+    assert world.cloud.active(world.fetch().password.reveal())
+
+
+def test_a_life_that_the_server_no_longer_allows(world: World) -> None:
+    """An administrator may have shortened it; a person then creates a token that fits."""
+    world.plant(90, 85)
+    world.cloud.longest = 30
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("rejected", "rotation-refused")
+    assert "limit" in failure.message
+
+
+def test_a_token_that_may_not_rotate_itself(world: World) -> None:
+    """The missing scope is named before anything is asked."""
+    world.plant(90, 85, scopes=("read_api",))
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("rejected", "missing-scope")
+    assert "self_rotate" in (failure.hint or "")
+    assert [call.method for call in world.cloud.server.calls] == ["GET"]
+
+
+def test_a_disk_that_takes_nothing(world: World) -> None:
+    """If the new token could not be stored, nothing is asked; if it cannot be stored after all, our own file keeps it
+    until it can."""
+    world.plant(90, 85)
+    beside = world.home / ".token.uvtokend"
+    beside.mkdir()
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("rejected", "token-file")
+    assert (world.cloud.rotated, world.marks()) == (0, [])
+    beside.rmdir()
+    write = rotation.TokenFile._write
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    world.patch.setattr(rotation.TokenFile, "_write", full)
+    for _ in range(2):
+        failure = world.failure()
+        assert (failure.kind, failure.reason) == ("transient", "token-file")
+        assert world.cloud.rotated == 1
+    assert stat.S_IMODE(world.marks()[0].stat().st_mode) == 0o600
+    world.patch.setattr(rotation.TokenFile, "_write", write)
+    assert world.cloud.active(world.fetch().password.reveal())
+    assert (world.cloud.active(world.kept()), world.marks()) == (True, [])
+
+
+def test_a_person_who_is_quicker(world: World) -> None:
+    """A token that a person puts there during a rotation is not overwritten."""
+    world.plant(90, 85)
+    other = world.cloud.personal()
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            world.keep(other)
+
+    world.cloud.stage = stage
+    assert world.failure().reason == "token-replaced"
+    assert world.fetch().password.reveal() == other
+
+
+def test_a_worker_that_is_told_to_end_saves_the_token(world: World) -> None:
+    """SIGTERM waits while the token is being rotated: the new one is in the file before the worker ends."""
+    world.plant(90, 85)
+    processes: list[subprocess.Popen[bytes]] = []
+    started = threading.Event()
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            assert started.wait(60)
+            processes[0].send_signal(signal.SIGTERM)
+
+    world.cloud.stage = stage
+    processes.append(world.worker())
+    started.set()
+    processes[0].communicate(timeout=60)
+    assert world.cloud.rotated == 1
+    assert (world.cloud.active(world.kept()), world.marks()) == (True, [])
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"token_sha256": 7}'])
+def test_a_broken_mark(world: World, broken: bytes) -> None:
+    """A mark that says nothing hides nothing from the person: what GitLab says of the token counts."""
+    lose(world)
+    world.marks()[0].write_bytes(broken)
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("login-required", "token-refused")
+
+
+# ---------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def answering(answer: Answer) -> Setting:
+    def run(world: World) -> None:
+        personal(world)
+        world.cloud.fault = lambda _: answer
+
+    return run
+
+
+def revoked(world: World) -> None:
+    personal(world)
+    world.cloud.revoke(world.kept())
+
+
+def expired(world: World) -> None:
+    world.plant(30, 31)
+
+
+def useless(world: World) -> None:
+    world.options = {"token": world.keep(world.cloud.personal(("read_user", "self_rotate")))}
+
+
+def nowhere(world: World) -> None:
+    personal(world)
+    world.service = "http://127.0.0.1:9"
+
+
+def without_address(world: World) -> None:
+    personal(world)
+    world.service = ""
+
+
+def only(**options: Any) -> Setting:
+    return lambda world: world.options.update(options)
+
+
+ELSEWHERE = (("env", "X"),)
+FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
+    "revoked": (revoked, "login-required", "token-refused", "personal_access_tokens"),
+    "expired": (expired, "login-required", "token-refused", "personal_access_tokens"),
+    "unknown": (answering(Answer.json({"message": CANARY}, 401)), "login-required", "token-refused", "read_api"),
+    "blocked user": (answering(Answer.json({"message": CANARY}, 403)), "rejected", "forbidden", "administrator"),
+    "dpop": (answering(fake.insufficient_scope(CANARY)), "rejected", "refused", "personal_access_tokens"),
+    "scopes": (useless, "rejected", "missing-scope", "read_api"),
+    "throttled": (answering(Answer(429)), "transient", "throttled", None),
+    "fault": (answering(Answer(502, CANARY.encode())), "transient", "server-error", None),
+    "portal": (answering(Answer(200, b"<html>", {"Content-Type": "text/html"})), "transient", "captive-portal", None),
+    "odd date": (answering(Answer.json({"expires_at": CANARY})), "transient", "bad-answer", None),
+    "nobody listens": (nowhere, "transient", "unreachable", None),
+    "no API in the URL": (without_address, "rejected", "bad-url", "package's page"),
+    "no file": (only(token=(("file", "/missing/token"),)), "rejected", "no-secret", "/missing/token"),
+    "rotate without a file": (only(token=ELSEWHERE, rotate=True), "rejected", "bad-options", "file"),
+    "rotate a deploy token": (only(token=ELSEWHERE, rotate=True, kind="deploy"), "rejected", "bad-options", "rotate"),
+    "deploy without a name": (only(token=ELSEWHERE, kind="deploy"), "rejected", "bad-options", "username"),
+    "job with a name": (only(token=ELSEWHERE, kind="job", username="me"), "rejected", "bad-options", "username"),
+    "a job's name": (only(token=ELSEWHERE, username="gitlab-ci-token"), "rejected", "bad-options", "job"),
+    "odd kind": (only(token=ELSEWHERE, kind="group"), "rejected", "bad-options", None),
+    "odd name": (only(token=ELSEWHERE, username="a:b"), "rejected", "bad-options", None),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_what_goes_wrong_is_classified(world: World, case: str) -> None:
+    """Each failure has its kind, its reason and its fix, and repeats no text of the server, no secret among them."""
+    prepare, kind, reason, hint = FAILURES[case]
+    prepare(world)
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert (hint is None) == (failure.hint is None)
+    assert hint is None or hint in (failure.hint or "")
+    assert failure.message.endswith(".")
+
+
+def test_in_a_worker(world: World) -> None:
+    """The worker finds the provider by its name, and answers one line."""
+    personal(world)
+    found = wire.decode_answer(world.worker().communicate(timeout=60)[0].rstrip())
+    assert isinstance(found, Credential)
+    world.cloud.revoke(world.kept())
+    assert isinstance(wire.decode_answer(world.worker().communicate(timeout=60)[0].rstrip()), Failure)
+    until(lambda: world.marks() == [])
