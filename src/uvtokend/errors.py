@@ -6,6 +6,7 @@
     ├── FetchFailed          1  a provider could not get a token; carries a `Failure`
     ├── DeliveryFailed       1  a token is there, but its sink could not be written
     ├── NotRunning           3  no daemon answers on the control socket
+    ├── AlreadyOwned         1  another daemon owns the netrc or the socket
     └── UsageError           2  wrong usage: an unknown index name too, or an environment without a home
         └── ConfigError      2  the configuration is wrong; carries every problem at once
 
@@ -67,6 +68,10 @@ class NotRunning(UvtokendError):
     """No daemon answers on the control socket."""
 
     exit_status = NOT_RUNNING
+
+
+class AlreadyOwned(UvtokendError):
+    """Another process owns what this one needs for itself: a netrc, the socket."""
 
 
 class UsageError(UvtokendError):

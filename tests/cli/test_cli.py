@@ -471,7 +471,7 @@ def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
 
 def test_the_log_goes_on_after_rotation_and_over_broken_lines(desk: Desk) -> None:
     """Events are told once and whole: across a rotation, half a line, and a line that is none of ours."""
-    assert "never run" in desk.run("log").stderr
+    assert "has not run here yet" in desk.run("log").stderr
     desk.state.mkdir(0o700, parents=True)
     events = desk.state / "events.jsonl"
 

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
+import time
 
 from uvtokend import __version__, paths, peers
 from uvtokend.errors import NotRunning, UsageError, UvtokendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 #: Seconds to wait for what a daemon answers at once.
 SOON = 5.0
 #: Seconds to wait for fetches, whose own deadlines are what really ends them.
 FETCHES = 1800.0
+#: Seconds between two calls of `waiting`.
+_LOOK = 0.5
 #: The longest answer in bytes; more is no answer of ours.
 _LIMIT = 16 * 1024 * 1024
 _METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
@@ -45,6 +50,7 @@ class Connection:
 
     Args:
         timeout: Seconds to wait for each answer.
+        waiting: Called again and again while there is no answer yet, to show progress.
 
     Raises:
         NotRunning: Nobody listens.
@@ -55,10 +61,11 @@ class Connection:
         pid: The daemon's; 0 where it runs in a pid namespace that we cannot see.
     """
 
-    def __init__(self, timeout: float = SOON) -> None:
+    def __init__(self, timeout: float = SOON, waiting: Callable[[], None] | None = None) -> None:
         path = paths.socket_file()
         paths.check_private(os.path.dirname(path))
         self.timeout = timeout
+        self._waiting = waiting
         self._rest = b""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
@@ -103,7 +110,7 @@ class Connection:
             pass  # it has hung up, maybe with an answer on the way
         answer = self.read()
         if "error" in answer:
-            raise _explained(answer["error"], method)
+            raise explained(answer["error"], method)
         return answer.get("result")
 
     def read(self) -> dict[str, Any]:
@@ -116,6 +123,7 @@ class Connection:
         """
         while b"\n" not in self._rest:
             try:
+                self._show_progress()
                 chunk = self.socket.recv(65536)
             except TimeoutError:
                 raise NoAnswerError(self.timeout) from None
@@ -135,20 +143,34 @@ class Connection:
             raise _stranger()
         return answer
 
+    def _show_progress(self) -> None:
+        """Call `waiting` until there is something to read, or for as long as an answer may take."""
+        if self._waiting is None:
+            return
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() < deadline and not select.select([self.socket], [], [], _LOOK)[0]:
+            self._waiting()
+
     def pending(self) -> bool:
         """Tell whether a whole line is here already."""
         return b"\n" in self._rest
 
 
-def call(method: str, params: dict[str, Any] | None = None, timeout: float = SOON) -> Any:
-    """Ask the daemon for one thing; see `Connection.call`.
+def call(
+    method: str,
+    params: dict[str, Any] | None = None,
+    timeout: float = SOON,
+    waiting: Callable[[], None] | None = None,
+) -> Any:
+    """Ask the daemon for one thing; see `Connection` and its `call`.
 
     Args:
         method: Of the control socket.
         params: By name.
         timeout: Seconds to wait for the answer.
+        waiting: Called again and again while there is no answer yet.
     """
-    with Connection(timeout) as connection:
+    with Connection(timeout, waiting) as connection:
         return connection.call(method, params)
 
 
@@ -169,7 +191,13 @@ def _stranger() -> UvtokendError:
     return UvtokendError("What answers on the control socket is not uvtokend.", "uvtokend restart")
 
 
-def _explained(error: Any, method: str) -> UvtokendError:
+def explained(error: Any, method: str) -> UvtokendError:
+    """Return the exception that a JSON-RPC error of the daemon stands for.
+
+    Args:
+        error: Its ``code``, ``message`` and ``data``.
+        method: What was asked for.
+    """
     try:
         code, message, data = error["code"], str(error["message"]), error.get("data") or {}
         if code == _INVALID_PARAMS and "unknown" in data:

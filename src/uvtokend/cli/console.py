@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from uvtokend.core.report import BOLD, RED, clean, wrapped
 from uvtokend.errors import ConfigError, UvtokendError
@@ -40,6 +41,41 @@ def complain(error: UvtokendError) -> None:
     if error.hint is not None:
         print(f"  fix: {bold}{clean(error.hint)}{end}", file=sys.stderr)  # noqa: T201
     sys.stderr.flush()
+
+
+class Progress:
+    """Shows on a terminal that something takes longer than a second, and for how long already.
+
+    Args:
+        what: What is being done, as a sentence without its period.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._started = time.monotonic()
+        self._shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def show(self, detail: str = "") -> None:
+        """Show it, if it has taken that long; call it again and again.
+
+        Args:
+            detail: How far it is, such as ``2 of 5``.
+        """
+        seconds = int(time.monotonic() - self._started)
+        if seconds < 1 or not sys.stderr.isatty():
+            return
+        self._shown = True
+        far = f": {detail}" if detail else ""
+        sys.stderr.write(f"\r{clean(self._what + far)} ({seconds} s)\x1b[K")
+        sys.stderr.flush()
 
 
 def colored(stream: TextIO) -> bool:

@@ -45,7 +45,7 @@ def log(follow: bool) -> int:
     for line in lines[-_LAST:]:
         _show(line)
     if not lines:
-        console.say("Nothing has happened yet: the daemon has never run.")
+        console.say(_why_empty(path))
     while follow:
         for line in end.read():
             _show(line)
@@ -84,3 +84,10 @@ def _show(line: bytes) -> None:
     except ValueError:
         record = {}
     console.out(report.event(record, console.colored(sys.stdout)) + "\n")
+
+
+def _why_empty(path: str) -> str:
+    """Return why there is no event: a daemon leaves a state file behind, and an old log may have been deleted."""
+    if os.path.exists(paths.state_file()):
+        return f"No event is recorded in {path}, although the daemon has run: it was deleted, or log-level hides them."
+    return "No events are recorded: the daemon has not run here yet. Start it with: uvtokend start"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from uvtokend.cli import client, disk, parser, status
+from uvtokend.cli import client, console, disk, parser, status
 from uvtokend.core import report
 from uvtokend.disk.configuration import load
 from uvtokend.errors import FAILED, OK, NotRunning
@@ -46,7 +46,8 @@ def _through_daemon(names: list[str]) -> dict[str, Any]:
     document: dict[str, Any] = client.call("status", client.names(names))
     due = [index["name"] for index in document["indexes"] if report.enabled(index) and not _fresh(index)]
     if due:
-        client.call("refresh", client.names(due), client.FETCHES)
+        with console.Progress("Fetching new tokens") as progress:
+            client.call("refresh", client.names(due), client.FETCHES, progress.show)
         document = client.call("status", client.names(names))
     return document
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uvtokend.cli import client, status
+from uvtokend.cli import client, console, status
 from uvtokend.core import report
 from uvtokend.errors import FAILED, OK
 
@@ -39,6 +39,7 @@ def refresh(names: list[str], as_json: bool) -> int:
     Raises:
         NotRunning: There is no daemon.
     """
-    document = client.call("refresh", client.names(names), client.FETCHES)
+    with console.Progress("Fetching new tokens") as progress:
+        document = client.call("refresh", client.names(names), client.FETCHES, progress.show)
     status.show(document, as_json)
     return OK if all(report.refreshed(index) for index in document["indexes"]) else FAILED

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
-from uvtokend.cli import console
-from uvtokend.errors import OK, USAGE, UvtokendError
-from uvtokend.service import LAUNCHD_LABEL
+from uvtokend.errors import UvtokendError
 
 EXAMPLES = ("uvtokend run", "uvtokend run --quiet")
 DETAILS = "This is what systemd and launchd start. It ends with 0 after SIGTERM or SIGINT."
@@ -17,6 +16,7 @@ DETAILS = "This is what systemd and launchd start. It ends with 0 after SIGTERM 
 def arguments(own: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
     own.add_argument("--quiet", action="store_true", help="don't print events to standard error")
+    own.add_argument("--report-to", metavar="FD", type=int, help=argparse.SUPPRESS)  # for `start`
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,13 +27,37 @@ def run(args: argparse.Namespace) -> int:
     """
     # asyncio would load OpenSSL if it could: a MiB for a process that uses unix sockets only.
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
-    from uvtokend.daemon.main import run as run_daemon  # noqa: PLC0415 - it must come after that
+    from uvtokend.daemon import control, main  # noqa: PLC0415 - they must come after that
 
+    report = _Report(args.report_to)
     try:
-        return run_daemon(config_file=args.config, quiet=args.quiet)
+        return main.run(args.config, args.quiet, report.ready)
     except UvtokendError as error:
-        if error.exit_status != USAGE or os.environ.get("XPC_SERVICE_NAME") != LAUNCHD_LABEL:
-            raise
-        # launchd restarts after every other status, for ever, and here only a person can help (launchd.plist(5)).
-        console.complain(error)
-        return OK
+        code, message, data = control.explained(error)
+        report.write({"code": code, "message": message, "data": data, "kind": type(error).__name__})
+        raise
+
+
+class _Report:
+    """One line of JSON to whoever started us: ``{"ready": true}``, or why the daemon could not start.
+
+    Args:
+        file: The file descriptor to write it to, or None.
+    """
+
+    def __init__(self, file: int | None) -> None:
+        self._file = file
+        if file is not None:
+            os.set_inheritable(file, False)  # no worker may hold it open
+
+    def ready(self) -> None:
+        """Say that the daemon answers on its socket."""
+        self.write({"ready": True})
+
+    def write(self, line: dict[str, object]) -> None:
+        """Write the line, once."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with open(file, "w", encoding="utf-8") as pipe:
+            pipe.write(json.dumps(line) + "\n")

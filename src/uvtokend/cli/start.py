@@ -1,30 +1,35 @@
-"""``uvtokend start``: the daemon in the background."""
+"""``uvtokend start``: the daemon in the background, and its first tokens."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from uvtokend import paths
-from uvtokend.cli import client, console, parser
+from uvtokend.cli import client, console, parser, status
+from uvtokend.core import report
 from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
 from uvtokend.service import manager
 
 EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
+DETAILS = """\
+Starts the daemon through the installed service, if there is one, waits until its first tokens are delivered or have
+failed, and shows the status. If the daemon runs already, this is success, too."""
 
-#: Seconds between two looks at a daemon that starts.
-_PAUSE = 0.03
+#: Seconds between two attempts to reach a daemon that somebody else starts.
+_PAUSE = 0.05
+#: Seconds between two looks at the first tokens if nothing happens meanwhile.
+_LOOK = 0.5
 #: The daemon's own output starts anew when it has grown to this.
 _OUTPUT_LIMIT = 64 * 1024
-#: What a daemon says that finds another in its place (`uvtokend.disk.locks`).
-_OWNED = "already has an owner"
 
 
 def arguments(own: argparse.ArgumentParser) -> None:
@@ -38,36 +43,66 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start(config_file: str | None, wait: float) -> int:
-    """Start the daemon in the background, and return when it answers. Running already is success.
+    """Start the daemon in the background, wait for its first tokens, and show the status.
 
     Args:
         config_file: Another configuration file.
-        wait: Seconds to wait for its answer.
+        wait: Seconds to wait for its answer and for its first tokens, together.
 
     Raises:
-        ConfigError: The configuration is wrong.
-        UvtokendError: It could not start, and why.
+        ConfigError: The configuration is invalid.
+        UvtokendError: The daemon could not start.
     """
-    if (running := _version()) is not None:
-        console.say(f"uvtokend is running already (pid {running['pid']}).")
-        return OK
-    settings = configuration.load(config_file)
     deadline = time.monotonic() + wait
-    unit = None if _wants_another(config_file) else manager.installed()
-    if unit is None:
-        child = _spawn(config_file)
-        running = _await_answer(deadline, child.problem)
-        child.yield_to(running)
+    running = _version(client.SOON)
+    if running is not None:
+        console.say(f"uvtokend is running already (pid {running['pid']}).")
     else:
-        unit.start()
-        running = _await_answer(deadline, lambda: None)
-    if running is None:
-        message = f"The daemon was started, but has not answered within {wait:g} s."
-        raise UvtokendError(message, unit.why_command if unit else "uvtokend log")
-    console.say(f"uvtokend is running (pid {running['pid']}).")
-    if not settings.indexes:
-        console.say("It waits for a configuration. Set one up with: uvtokend init")
+        configuration.load(config_file)  # a person reads every problem here, and not in a log
+        running = _start(config_file, deadline, wait)
+        console.say(f"uvtokend is running (pid {running['pid']}).")
+    status.show(_first_tokens(deadline), as_json=False)
     return OK
+
+
+def _start(config_file: str | None, deadline: float, wait: float) -> Any:
+    """Start the daemon, and return what the one says that answers then: ours, or one that was quicker."""
+    service = None if _wants_another(config_file) else manager.installed()
+    with console.Progress("Starting the daemon") as progress:
+        if service is None:
+            child = _spawn(config_file)
+            failure = child.failure(deadline, progress)
+            if failure is not None and not failure.overtaken:
+                raise failure
+            running = _await_answer(deadline, progress)
+            if running is None and failure is not None:
+                raise failure
+            child.yield_to(running)
+        else:
+            service.start()
+            running = _await_answer(deadline, progress)
+    if running is None:
+        message = f"The daemon was started, but did not answer within {wait:g} s."
+        raise UvtokendError(message, service.why_command if service else "uvtokend log")
+    return running
+
+
+# ------------------------------------------------------------------------------------------------ a child of ours
+
+
+class _StartFailedError(UvtokendError):
+    """The daemon ended before it was ready.
+
+    Args:
+        error: What it said, as an exception.
+        status: Its exit status.
+        overtaken: Another daemon was quicker, and will answer soon if it is one of this socket.
+    """
+
+    def __init__(self, error: UvtokendError, status: int, overtaken: bool) -> None:
+        super().__init__(f"The daemon could not start. {error.message}", error.hint)
+        self.exit_status = max(FAILED, status)
+        self.overtaken = overtaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +110,52 @@ class _Child:
     """The daemon that we have started.
 
     Args:
-        process: It.
+        process: The process.
+        report: The end of the pipe to which it writes one line of JSON.
         output: The file that its output is added to.
-        begin: Where in that file its output begins, in bytes.
     """
 
     process: subprocess.Popen[bytes]
+    report: int
     output: str
-    begin: int
 
-    def problem(self) -> _StartFailedError | None:
-        """Return why it ended, if it did."""
-        status = self.process.poll()
-        if status is None:
+    def failure(self, deadline: float, progress: console.Progress) -> _StartFailedError | None:
+        """Wait until the daemon is ready or has ended; return why it ended, or None.
+
+        Args:
+            deadline: On the monotonic clock, in seconds; afterwards the answer is None, too.
+            progress: Shown meanwhile.
+        """
+        said = b""
+        try:
+            while not said.endswith(b"\n"):
+                progress.show()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                if select.select([self.report], [], [], min(left, _LOOK))[0]:
+                    chunk = os.read(self.report, 65536)
+                    said += chunk
+                    if not chunk:
+                        break
+        finally:
+            os.close(self.report)
+        return self._explained(said)
+
+    def _explained(self, said: bytes) -> _StartFailedError | None:
+        try:
+            line = json.loads(said)
+        except ValueError:
+            line = {}
+        if line.get("ready"):
             return None
-        with open(self.output, "rb") as file:
-            file.seek(self.begin)
-            said = file.read(_OUTPUT_LIMIT).decode(errors="replace").strip()
-        return _StartFailedError(status, said)
+        status = self.process.wait()
+        if "code" in line:
+            error = client.explained(line, "run")
+            return _StartFailedError(error, status, overtaken=line.get("kind") == "AlreadyOwned")
+        how = f"with status {status}" if status >= 0 else f"by signal {-status}"
+        silent = UvtokendError(f"It ended {how} before it was ready.", f"tail {paths.quoted(self.output)}")
+        return _StartFailedError(silent, status, overtaken=False)
 
     def yield_to(self, running: Any) -> None:
         """End it if another daemon was quicker: it must not take over later, when that one is stopped."""
@@ -101,45 +164,37 @@ class _Child:
             self.process.wait()
 
 
-class _StartFailedError(UvtokendError):
-    """The daemon ended at once.
-
-    Args:
-        status: Its exit status, or less than 0 for a signal.
-        said: Its output.
-    """
-
-    def __init__(self, status: int, said: str) -> None:
-        how = f"with status {status}" if status >= 0 else f"by signal {-status}"
-        sentence = said.removeprefix("uvtokend: ") or f"it ended {how} and said nothing."
-        message, _, hint = sentence.partition("\n  fix: ")
-        super().__init__(f"The daemon could not start. {message}", hint or None)
-        self.exit_status = max(FAILED, status)
-        #: Another daemon was quicker, and will answer soon if it is one of this socket.
-        self.overtaken = _OWNED in said
-
-
 def _spawn(config_file: str | None) -> _Child:
-    """Start the daemon in a session of its own; what it says before it has its log is added to ``daemon.log``."""
-    folder = paths.state_folder()
-    paths.private_folder(folder)
-    output = os.path.join(folder, "daemon.log")
-    # -P: nothing in the folder where a person happens to be may stand in for a module.
-    command = [sys.executable, "-P", "-m", "uvtokend", "run", "--quiet"]
+    """Start the daemon in a session of its own; what it prints before it has its log is added to ``daemon.log``."""
+    directory = paths.state_folder()
+    paths.private_folder(directory)
+    output = os.path.join(directory, "daemon.log")
+    ours, theirs = os.pipe()
+    # -P: nothing in the directory where a person happens to be may stand in for a module.
+    command = [sys.executable, "-P", "-m", "uvtokend", "run", "--quiet", "--report-to", str(theirs)]
     if config_file is not None:
         command += ["--config", paths.config_file(config_file)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(output, flags, 0o600)
     try:
-        if os.fstat(file).st_size > _OUTPUT_LIMIT:
-            os.ftruncate(file, 0)
-        begin = os.fstat(file).st_size
-        process = subprocess.Popen(  # noqa: S603 - ourselves
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, cwd="/", env=_environ()
-        )
+        file = os.open(output, flags, 0o600)
+        try:
+            if os.fstat(file).st_size > _OUTPUT_LIMIT:
+                os.ftruncate(file, 0)
+            process = subprocess.Popen(  # noqa: S603 - ourselves
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                cwd="/",
+                env=_environ(),
+                pass_fds=(theirs,),
+            )
+        finally:
+            os.close(file)
     finally:
-        os.close(file)
-    return _Child(process, output, begin)
+        os.close(theirs)
+    return _Child(process, ours, output)
 
 
 def _environ() -> dict[str, str]:
@@ -152,37 +207,51 @@ def _environ() -> dict[str, str]:
 
 
 def _wants_another(config_file: str | None) -> bool:
-    """Tell whether another daemon is wanted than that of the installed service, which knows none of these."""
+    """Return whether another daemon is wanted than that of the installed service, which knows none of these."""
     return config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
 
 
-def _await_answer(deadline: float, problem: Callable[[], _StartFailedError | None]) -> Any:
+# ------------------------------------------------------------------------------------------------- what it answers
+
+
+def _await_answer(deadline: float, progress: console.Progress) -> Any:
     """Return what the daemon says of itself, or None after the deadline.
 
     Args:
         deadline: On the monotonic clock, in seconds.
-        problem: Tells why our own child has ended, if it did.
-
-    Raises:
-        UvtokendError: That problem, unless another daemon answers.
+        progress: Shown meanwhile.
     """
     while True:
-        # In this order: another daemon that was quicker answers although our own child has ended.
-        ended = problem()
-        running = _version(max(0.1, min(client.SOON, deadline - time.monotonic())))
-        if running is not None:
+        left = deadline - time.monotonic()
+        running = _version(max(0.1, min(client.SOON, left)))
+        if running is not None or left <= 0:
             return running
-        late = time.monotonic() >= deadline
-        if ended is not None and (late or not ended.overtaken):
-            raise ended
-        if late:
-            return None
+        progress.show()
         time.sleep(_PAUSE)
 
 
-def _version(timeout: float = client.SOON) -> Any:
+def _version(timeout: float) -> Any:
     """Return what a running daemon says of itself, or None; raise NoAnswerError after so many seconds."""
     try:
         return client.call("version", timeout=timeout)
     except (NotRunning, client.HungUpError):
         return None
+
+
+def _first_tokens(deadline: float) -> dict[str, Any]:
+    """Return the status once no first token is under way any more, or after the deadline.
+
+    Args:
+        deadline: On the monotonic clock, in seconds.
+    """
+    with client.Connection() as events, console.Progress("Waiting for the first tokens") as progress:
+        events.call("events")
+        while True:
+            document: dict[str, Any] = client.call("status")
+            todo = [index for index in document["indexes"] if report.under_way(index)]
+            left = deadline - time.monotonic()
+            if not todo or left <= 0:
+                return document
+            progress.show(f"{len(document['indexes']) - len(todo)} of {len(document['indexes'])}")
+            if events.pending() or select.select([events.socket], [], [], min(left, _LOOK))[0]:
+                events.read()

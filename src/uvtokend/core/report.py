@@ -52,6 +52,12 @@ def refreshed(index: Mapping[str, Any]) -> bool:
     return healthy(index) and index["last_error"] is None
 
 
+def under_way(index: Mapping[str, Any]) -> bool:
+    """Tell whether one index of the document has no valid delivered token yet, and may have one in a moment."""
+    waits = index["state"] == "fetching" or (index["state"] == "waiting" and index["last_error"] is None)
+    return enabled(index) and not healthy(index) and waits
+
+
 def ready(document: Mapping[str, Any]) -> bool:
     """Tell whether every enabled index of the document has a valid delivered token."""
     return all(healthy(index) for index in document["indexes"] if enabled(index))

@@ -153,7 +153,7 @@ class ControlServer:
         try:
             return wire.encode_result(command.id, await call)
         except (UnknownNamesError, NoMatchError, UvtokendError, ValueError) as error:
-            return wire.encode_error(command.id, *_explained(error))
+            return wire.encode_error(command.id, *explained(error))
 
     def _method(self, command: Command, peer: socket.socket) -> Awaitable[Json] | None:
         """Return what will answer a command, or None for an unknown method."""
@@ -190,7 +190,7 @@ class ControlServer:
             leave()
 
 
-def _explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueError) -> tuple[int, str, Json]:
+def explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueError) -> tuple[int, str, Json]:
     """Return code, message and data of a JSON-RPC error, from which `uvtokend.cli.client` makes the error again."""
     if isinstance(error, NoMatchError):
         return wire.NO_MATCH, "No index is configured for this URL and user name.", None

@@ -113,6 +113,12 @@ class Deliveries:
         """Return whether a sink is another one than the last delivery left."""
         return self._fingerprint(sink) != self._fingerprints.get(sink)
 
+    def changed_file(self, sink: Sink) -> str | None:
+        """Return the file of a sink that has drifted, for the log; None before the first delivery to it."""
+        if sink not in self._fingerprints:
+            return None
+        return self.netrc.path if sink == "netrc" else paths.uv_credentials_file()
+
     async def close(self) -> None:
         """Wait for the delivery in flight; entries stay where they are."""
         await self._loop.run_in_executor(None, self._disk.shutdown)

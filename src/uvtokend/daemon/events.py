@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, datetime
 
 from uvtokend.core.events import Report
@@ -53,6 +53,15 @@ class EventLog:
         for listener in tuple(self._listeners):
             listener(event)
 
+    def last_of(self, kinds: Set[str]) -> str | None:
+        """Return which of these kinds of events the log told last; None if none of them."""
+        for path in (self._path, f"{self._path}.1"):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                for line in reversed(file.read(2 * _LIMIT).splitlines()):
+                    if (kind := _kind(line)) in kinds:
+                        return kind
+        return None
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell a listener of every event from now on; the returned function ends that."""
         self._listeners.add(listener)
@@ -73,3 +82,11 @@ class EventLog:
         hint = f" -> {report.hint}" if report.hint else ""
         with contextlib.suppress(OSError):
             print(f"{report.level}: {names}{report.message}{hint}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _kind(line: bytes) -> str | None:
+    """Return what kind of event a line of the log tells; None for one that is not an event."""
+    try:
+        return str(json.loads(line)["event"])
+    except (ValueError, KeyError, TypeError):
+        return None

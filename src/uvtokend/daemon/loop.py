@@ -20,6 +20,7 @@ from uvtokend.core import clouds, events, state, status, worker_environment
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
+from uvtokend.core.report import duration
 from uvtokend.daemon import login_watch
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.config_files import ConfigFiles, Load
@@ -61,6 +62,7 @@ class Daemon:
         self, load: Load, settings: Settings, sink: NetrcSink, store: Store, log: EventLog, socket: str | None
     ) -> None:
         self.stopped = asyncio.Event()
+        self.end_reason = ""
         self._files = ConfigFiles(load, settings)
         self._settings = settings
         self._log = log
@@ -142,10 +144,15 @@ class Daemon:
         self._last_tick = (self._clock.now(), self._clock.shift())
         late = (self._last_tick[0] - before).total_seconds() - GUARD_TICK
         if late > LATE:
+            away = duration(late)
+            self._log.emit(Report("info", "woke", (), f"The machine or the daemon was suspended for about {away}."))
             self._feed(events.Woke())
         if abs(self._last_tick[1] - shift) > STEPPED:
             # Set, or a paused machine whose own clocks stood still: no token is judged by it, all are fetched anew.
-            self._log.emit(Report("warning", "clock", (), "The wall clock was set; all tokens are fetched anew."))
+            step = (self._last_tick[1] - shift).total_seconds()
+            how = f"{'forward' if step > 0 else 'back'} by {duration(abs(step))}"
+            message = f"The wall clock was set {how}, so all tokens are fetched anew."
+            self._log.emit(Report("warning", "clock", (), message))
             self._feed(events.RefreshAsked(tuple(index.name for index in self._agent.indexes)))
         self._look_for_drift()
         self._feed(events.Tick())
@@ -153,6 +160,8 @@ class Daemon:
     def _look_for_drift(self) -> None:
         for sink, delivery in tuple(self._agent.deliveries.items()):
             if not delivery.in_flight and self._deliveries.drifted(sink):
+                if (changed := self._deliveries.changed_file(sink)) is not None:
+                    self._log.emit(Report("info", "changed", (), f"Another program changed {changed}."))
                 self._feed(events.SinkDrifted(sink))
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
@@ -290,9 +299,18 @@ class Daemon:
         settings = self._settings
         return {"config": settings.file, "indexes": len(settings.indexes), "notices": list(settings.notices)}
 
-    def stop(self) -> dict[str, Json]:
-        """End the daemon."""
+    def end(self, reason: str) -> None:
+        """End the daemon.
+
+        Args:
+            reason: Why, for the log.
+        """
+        self.end_reason = self.end_reason or reason
         self.stopped.set()
+
+    def stop(self) -> dict[str, Json]:
+        """End the daemon because a client asked for it."""
+        self.end("uvtokend stop")
         return {"pid": os.getpid()}
 
     def version(self) -> dict[str, Json]:
@@ -310,7 +328,9 @@ class Daemon:
         self._settings = settings
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
-        self._log.emit(Report("info", "reloaded", (), f"The configuration names {len(settings.indexes)} indexes."))
+        count = len(settings.indexes)
+        message = f"Configuration reloaded ({count} {'index' if count == 1 else 'indexes'})."
+        self._log.emit(Report("info", "reloaded", (), message))
         self._feed(self._configured({}))
         self._notices()
 

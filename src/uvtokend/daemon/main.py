@@ -9,7 +9,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from uvtokend import paths
+from uvtokend import __version__, paths
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.config_files import Load
@@ -23,13 +23,21 @@ from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, UsageError, UvtokendError
 
+#: The events by which a start finds out whether the daemon before it was stopped.
+STARTED, STOPPED = "started", "stopped"
 
-def run(config_file: str | None = None, quiet: bool = False) -> int:
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[], None] = _nothing) -> int:
     """Run the daemon in the foreground until SIGTERM, SIGINT or ``uvtokend stop``.
 
     Args:
         config_file: Another configuration file.
         quiet: Say nothing on standard error.
+        ready: Called once the daemon answers on its socket.
 
     Raises:
         UvtokendError: It could not start, and why.
@@ -40,25 +48,47 @@ def run(config_file: str | None = None, quiet: bool = False) -> int:
     paths.private_folder(os.path.dirname(socket))
     with _owned(settings) as (sink, state_folder), _released(Lock(f"{socket}.lock", f"The socket {socket}")):
         log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet)
-        asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, Store(state_folder), log, socket))
+        _tell_start(log)
+        daemon = _serve(
+            lambda: configuration.load(config_file), settings, sink, Store(state_folder), log, socket, ready
+        )
+        asyncio.run(daemon)
     return OK
 
 
-async def _serve(load: Load, settings: Settings, sink: NetrcSink, store: Store, log: EventLog, socket: str) -> None:
+async def _serve(
+    load: Load,
+    settings: Settings,
+    sink: NetrcSink,
+    store: Store,
+    log: EventLog,
+    socket: str,
+    ready: Callable[[], None],
+) -> None:
     daemon = Daemon(load, settings, sink, store, log, socket)
     server = ControlServer(socket, daemon)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stopped.set)
+        loop.add_signal_handler(number, daemon.end, number.name)
     loop.add_signal_handler(signal.SIGHUP, _reload, daemon, log)
     await server.open()
     daemon.start()
     notify("READY=1")
+    ready()
     await daemon.stopped.wait()
     notify("STOPPING=1")
     await asyncio.sleep(0)  # lets the answer to `stop` out
     await server.close()
     await daemon.close()
+    log.emit(Report("info", STOPPED, (), f"The daemon stopped: {daemon.end_reason}."))
+
+
+def _tell_start(log: EventLog) -> None:
+    """Tell the log that the daemon starts, and whether the one before it was stopped."""
+    if log.last_of({STARTED, STOPPED}) == STARTED:
+        message = "The previous daemon was not stopped: it crashed or was killed, or the machine went down."
+        log.emit(Report("warning", "crashed", (), message))
+    log.emit(Report("info", STARTED, (), f"The daemon started: version {__version__}, pid {os.getpid()}."))
 
 
 def _reload(daemon: Daemon, log: EventLog) -> None:

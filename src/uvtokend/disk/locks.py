@@ -11,7 +11,7 @@ import os
 import socket
 import time
 
-from uvtokend.errors import UvtokendError
+from uvtokend.errors import AlreadyOwned, UvtokendError
 
 #: Seconds between two looks at a lock that is waited for.
 _LOOK = 0.01
@@ -36,7 +36,7 @@ class Lock:
             owner = os.read(self._file, 300).decode(errors="replace").strip() or "another process"
             os.close(self._file)
             message = f"{what} already has an owner: {owner}."
-            raise UvtokendError(message, "uvtokend status") from None
+            raise AlreadyOwned(message, "uvtokend status") from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 

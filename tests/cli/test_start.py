@@ -1,0 +1,116 @@
+"""`start` and what it waits for, and what the log says of the daemon's life."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import psutil
+
+from support.desk import TOKEN, Desk, ask, desk, gone, on_terminal
+
+__all__ = ["desk"]
+
+
+def test_start_waits_for_the_first_tokens(desk: Desk) -> None:
+    """`uvtokend start && uv sync` works on a first start: the tokens are there when it returns, and it says so."""
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    done = desk.run("start")
+    assert TOKEN in desk.netrc.read_text()
+    assert done.stdout.splitlines()[0] == "All 2 indexes are ready."
+    assert "is running (pid" in done.stderr
+    again = desk.run("start")
+    assert "is running already (pid" in again.stderr
+    assert again.stdout.splitlines()[0] == "All 2 indexes are ready."
+
+
+def slow(desk: Desk) -> None:
+    """Configure an index whose command takes longer than a test."""
+    desk.configure(("a", "a.example"))
+    desk.config.write_text(desk.config.read_text().replace('["cat", ', '["tail", "-f", '))
+
+
+def test_start_waits_no_longer_than_it_is_told(desk: Desk) -> None:
+    """The daemon runs, so it is success; the status says what it is still doing."""
+    slow(desk)
+    done = desk.run("start", "--wait", "3")
+    assert done.stdout.splitlines()[0] == "The index is not ready; it is fetching its token."
+    assert "fetching…" in done.stdout
+
+
+def test_a_wait_shows_progress_on_a_terminal(desk: Desk) -> None:
+    """Whoever looks at a terminal sees for what and for how long; the line is gone when the wait is over."""
+    slow(desk)
+    text, status = on_terminal(desk, ["start", "--wait", "3"])
+    assert status == 0
+    assert "\rWaiting for the first tokens: 0 of 1 (" in text
+    assert "\r\x1b[K" in text
+
+
+def test_start_shows_a_failed_token_and_still_succeeds(desk: Desk) -> None:
+    """The daemon runs: that is what was asked for. Why there is no token is in the status."""
+    desk.configure(("a", "a.example"))
+    desk.answer("a", "garbage")
+    done = desk.run("start")
+    assert done.stdout.splitlines()[1].startswith("a: ")
+
+
+def test_start_names_a_daemon_that_ends_without_a_word(desk: Desk) -> None:
+    """What no code of ours caught is in the daemon's output, and the command that shows it is named."""
+    desk.configure(("a", "a.example"))
+    broken = desk.home / "broken"
+    broken.mkdir()
+    (broken / "asyncio.py").write_text("import os; os._exit(7)")
+    desk.extra["PYTHONPATH"] = os.pathsep.join([str(broken), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = desk.run("start", status=7)
+    assert "ended with status 7" in done.stderr
+    assert f"fix: tail {desk.state / 'daemon.log'}" in done.stderr
+
+
+def events(desk: Desk) -> list[tuple[str, str]]:
+    """Return kind and message of every event."""
+    lines = (desk.state / "events.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert all(record["at"].endswith("Z") for record in records)
+    return [(record["event"], record["message"]) for record in records]
+
+
+def test_the_log_tells_the_daemons_life(desk: Desk) -> None:
+    """Start, reload, another program's edit, stop with its reason, and a crash, found at the next start."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("reload")
+    desk.netrc.write_bytes(desk.netrc.read_bytes() + b"# somebody was here\n")
+    desk.run("status")
+    desk.run("stop")
+    told = events(desk)
+    kinds = [kind for kind, _ in told]
+    assert [kind for kind in kinds if kind in {"started", "reloaded", "changed", "stopped", "crashed"}] == [
+        "started",
+        "reloaded",
+        "changed",
+        "stopped",
+    ]
+    assert told[-1] == ("stopped", "The daemon stopped: uvtokend stop.")
+    assert ("reloaded", "Configuration reloaded (1 index).") in told
+    assert ("changed", f"Another program changed {desk.netrc}.") in told
+    desk.run("start")
+    process = psutil.Process(ask(desk.socket, "version")["pid"])
+    process.kill()
+    gone(process)
+    desk.run("start")
+    assert [kind for kind, _ in events(desk)].count("crashed") == 1
+    process = psutil.Process(ask(desk.socket, "version")["pid"])
+    process.terminate()
+    gone(process)
+    assert events(desk)[-1] == ("stopped", "The daemon stopped: SIGTERM.")
+
+
+def test_a_log_that_is_gone_is_not_a_daemon_that_never_ran(desk: Desk) -> None:
+    """Nobody is told that the daemon never ran when it did."""
+    desk.configure(("a", "a.example"))
+    assert "has not run here yet" in desk.run("log").stderr
+    desk.run("start")
+    desk.run("stop")
+    (desk.state / "events.jsonl").unlink()
+    assert "although the daemon has run" in desk.run("log").stderr
