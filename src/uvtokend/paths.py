@@ -248,6 +248,15 @@ def check_private(path: str) -> None:
         raise UvtokendError(message, f"chmod 700 {quoted(path)}")
 
 
+def inode(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from every other one that was at its path, or None if there is none."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
 def quoted(path: str) -> str:
     """Quote a path for a command that a person can paste: macOS has a space in the usual one."""
     from shlex import quote  # noqa: PLC0415 - it imports re, which the hot path does without

@@ -92,7 +92,7 @@ def test_another_configuration_may_stand_before_or_after_the_verb(desk: Desk) ->
     for args in (["--config", str(other), "status"], ["status", f"--config={other}"]):
         assert desk.document(*args, status=3)["config"] == str(other)
     for args in (["--config", str(other), "adopt", "a"], ["adopt", "a", "--config", str(other)]):
-        assert "nothing to take over" in desk.run(*args).stderr
+        assert "nothing to adopt" in desk.run(*args).stderr
 
 
 @pytest.mark.parametrize("args", [["stop"], ["reload"], ["refresh"]])
@@ -395,7 +395,7 @@ def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
     assert b"old-secret" not in desk.netrc.read_bytes()
     (backup,) = (desk.state / "adopted").iterdir()
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
-    assert "nothing to take over" in desk.run("adopt", "a").stderr
+    assert "nothing to adopt" in desk.run("adopt", "a").stderr
     desk.run("purge")
     assert desk.netrc.read_bytes() == before
     assert not desk.state.exists()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from uvtokend.cli import client, console, disk
-from uvtokend.core.netrc.adopt import take_over
+from uvtokend.core.netrc.adopt import TakeOver, take_over
 from uvtokend.disk import backups
-from uvtokend.disk.backups import Backup
 from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
-from uvtokend.errors import OK, DeliveryFailed, NotRunning
+from uvtokend.errors import OK, NotRunning
 
 EXAMPLES = ("uvtokend adopt private-registry",)
 DETAILS = "The entry is kept in a backup, which `uvtokend purge` restores."
@@ -35,34 +35,31 @@ def adopt(name: str, config: str | None) -> int:
 
     Raises:
         UsageError: No index has that name.
-        DeliveryFailed: The netrc could not be written; it is as it was.
+        UvtokendError: The backup or the netrc could not be written.
     """
     settings = load(config)
     (index,) = disk.chosen(settings, [name])
     sink = NetrcSink(settings.netrc)
-    file = backups.reserve()
-    removed = 0
+    taken: list[TakeOver] = []
+    kept: list[Path] = []
 
     def edit(text: bytes) -> bytes:
-        nonlocal removed
-        taken = take_over(text, index.host)
-        removed = taken.removed
-        if removed:
-            backups.keep(Backup(file, sink.path, taken.backup))
-        return taken.text
+        taken.append(take_over(text, index.host))
+        return taken[-1].text
 
-    try:
-        sink.change(edit)
-    except DeliveryFailed:  # nothing was taken out; whatever else ends us, the backup stays
-        file.unlink(missing_ok=True)
-        raise
-    if not removed:
-        file.unlink(missing_ok=True)
-        console.say(f"{sink.path} holds no foreign entry for {index.host}: there is nothing to take over.")
+    def keep() -> None:
+        if taken[-1].removed:
+            kept.append(backups.keep(sink.path, taken[-1].backup))
+            for superseded in kept[-2:-1]:  # another program was quicker than the last try
+                backups.supersede(superseded)
+
+    sink.change(edit, keep)
+    if not kept:
+        console.say(f"{sink.path} has no foreign entry for {index.host}, so there is nothing to adopt.")
     else:
-        what = "the entry" if removed == 1 else f"{removed} entries"
+        what = "the entry" if taken[-1].removed == 1 else f"{taken[-1].removed} entries"
         console.say(f"uvtokend has taken over {what} for {index.host} in {sink.path}.")
-        console.say(f"What stood there is kept in {file}; uvtokend purge puts it back.")
+        console.say(f"A backup is in {kept[-1]}; uvtokend purge restores it.")
     _tell_daemon()
     return OK
 
@@ -71,4 +68,4 @@ def _tell_daemon() -> None:
     try:
         client.call("reload")
     except NotRunning:
-        console.say("uvtokend is not running; it delivers its own entry when it does: uvtokend start")
+        console.say("uvtokend is not running. It delivers its own entry after: uvtokend start")

@@ -14,7 +14,7 @@ from uvtokend.cli import console, stop
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
-from uvtokend.disk import backups, cleanup, configuration
+from uvtokend.disk import backups, cleanup, configuration, shims
 from uvtokend.disk.backups import Backup
 from uvtokend.disk.locks import netrc_lock
 from uvtokend.disk.state_file import Store
@@ -61,7 +61,7 @@ def purge(config: str | None) -> int:
     paths.private_folder(directory)  # for the locks, even if somebody has removed it
     settings = _settings(config)
     known = Store(directory, len(settings.indexes)).load()
-    problems = [*_clean_netrcs(known, settings, directory), *_clean_stores(known, directory)]
+    problems = [*_remove_shims(), *_clean_netrcs(known, settings, directory), *_clean_stores(known, directory)]
     if problems:
         message = "\n".join([*(problem.message for problem in problems), "The rest of what uvtokend wrote is removed."])
         raise UvtokendError(message, problems[0].hint)
@@ -81,6 +81,16 @@ def _settings(config: str | None) -> Settings:
         return configuration.load(config)
     except ConfigError:
         return configuration.defaults()
+
+
+def _remove_shims() -> list[UvtokendError]:
+    """Remove the keyring commands that we put on PATH, and return what went wrong."""
+    try:
+        for path in shims.uninstall():
+            console.say(f"Removed {path}.")
+    except UvtokendError as error:
+        return [error]
+    return []
 
 
 def _clean_netrcs(known: State, settings: Settings, directory: str) -> list[UvtokendError]:
@@ -159,7 +169,7 @@ def _remove_files(directory: Path, socket: Path) -> None:
     for name in _STATE_FILES:
         (directory / name).unlink(missing_ok=True)
     locks = [file for kind in ("netrc", "store", "config") for file in directory.glob(f"{kind}-*.lock")]
-    for file in [*backups.folder().glob("*.json"), *locks]:
+    for file in [*backups.folder().glob("*.json*"), *locks]:
         file.unlink(missing_ok=True)
     for file in (socket, Path(f"{socket}.lock")):
         with contextlib.suppress(NotADirectoryError):

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from uvtokend import peers
+from uvtokend import paths, peers
 from uvtokend.core import wire
 from uvtokend.core.model import Json
 from uvtokend.core.wire import Command, Invalid
@@ -76,27 +76,44 @@ class ControlServer:
         self._handler = handler
         self._clients: dict[asyncio.Task[None], float] = {}
         self._server: asyncio.Server | None = None
+        self._bound: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """Bind the socket's path, which a killed daemon may have left behind.
+        """Bind the socket's path, which a killed daemon may have left behind, or bind it again.
 
         The caller holds the socket's lock: ``asyncio.start_unix_server`` would take over a running daemon's path too.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self._path)
-        os.chmod(self._path, 0o600)
-        self._server = await asyncio.start_unix_server(
-            self._serve, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS
-        )
 
-    async def close(self) -> None:
-        """Disconnect all clients and remove the socket."""
+        Raises:
+            OSError: It cannot be bound.
+        """
         if self._server is not None:
             self._server.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(self._path)
+            os.chmod(self._path, 0o600)
+        except OSError:
+            listener.close()
+            raise
+        self._bound = paths.inode(self._path)
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS
+        )
+
+    def reachable(self) -> bool:
+        """Return whether the socket that we bound is still at its path."""
+        return self._bound is not None and paths.inode(self._path) == self._bound
+
+    async def close(self) -> None:
+        """Disconnect all clients and remove the socket."""
+        reachable = self.reachable()
+        if self._server is not None:
+            self._server.close()
+        if reachable:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
         clients = tuple(self._clients)
         for client in clients:
             client.cancel()

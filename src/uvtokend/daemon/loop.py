@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import cast
@@ -56,6 +56,10 @@ class Daemon:
         store: The state file.
         log: The event log.
         socket: The control socket's path, for the status; None where there is none.
+
+    Attributes:
+        stopped: Set when the daemon should end.
+        at_tick: Awaited at each guard tick.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Daemon:
     ) -> None:
         self.stopped = asyncio.Event()
         self.end_reason = ""
+        self.at_tick: Callable[[], Coroutine[None, None, None]] = _nothing
         self._files = ConfigFiles(load, settings)
         self._settings = settings
         self._log = log
@@ -156,6 +161,7 @@ class Daemon:
             self._feed(events.RefreshAsked(tuple(index.name for index in self._agent.indexes)))
         self._look_for_drift()
         self._feed(events.Tick())
+        self._at_tick = self._loop.create_task(self.at_tick())
 
     def _look_for_drift(self) -> None:
         for sink, delivery in tuple(self._agent.deliveries.items()):
@@ -315,7 +321,7 @@ class Daemon:
 
     def version(self) -> dict[str, Json]:
         """Return who answers."""
-        return {"version": __version__, "pid": os.getpid()}
+        return {"version": __version__, "pid": os.getpid(), "stopping": self.stopped.is_set()}
 
     def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
         """Tell the listener of events until the returned function is called."""
@@ -356,3 +362,7 @@ def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise UnknownNamesError(unknown, known)
+
+
+async def _nothing() -> None:
+    """Do nothing: there is no control socket."""

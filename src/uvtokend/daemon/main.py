@@ -13,7 +13,8 @@ from uvtokend import __version__, paths
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.config_files import Load
-from uvtokend.daemon.control import ControlServer, UnknownNamesError
+from uvtokend.daemon.control import UnknownNamesError
+from uvtokend.daemon.endpoint import Endpoint, Place
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import notify
@@ -45,14 +46,13 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
     _harden()
     settings = configuration.load(config_file)
     socket = paths.socket_file()
-    paths.private_folder(os.path.dirname(socket))
-    with _owned(settings) as (sink, state_folder), _released(Lock(f"{socket}.lock", f"The socket {socket}")):
+    with _owned(settings) as (sink, state_folder):
+        place = Place(socket)
         log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet)
+        store = Store(state_folder, len(settings.indexes))
         _tell_start(log)
-        daemon = _serve(
-            lambda: configuration.load(config_file), settings, sink, Store(state_folder), log, socket, ready
-        )
-        asyncio.run(daemon)
+        with _released(place):
+            asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, store, log, place, ready))
     return OK
 
 
@@ -62,23 +62,24 @@ async def _serve(
     sink: NetrcSink,
     store: Store,
     log: EventLog,
-    socket: str,
+    place: Place,
     ready: Callable[[], None],
 ) -> None:
-    daemon = Daemon(load, settings, sink, store, log, socket)
-    server = ControlServer(socket, daemon)
+    daemon = Daemon(load, settings, sink, store, log, place.socket)
+    endpoint = Endpoint(place, daemon, log.emit)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.end, number.name)
     loop.add_signal_handler(signal.SIGHUP, _reload, daemon, log)
-    await server.open()
+    await endpoint.server.open()
+    daemon.at_tick = endpoint.keep
     daemon.start()
     notify("READY=1")
     ready()
     await daemon.stopped.wait()
     notify("STOPPING=1")
     await asyncio.sleep(0)  # lets the answer to `stop` out
-    await server.close()
+    await endpoint.server.close()
     await daemon.close()
     log.emit(Report("info", STOPPED, (), f"The daemon stopped: {daemon.end_reason}."))
 
@@ -117,7 +118,9 @@ def once(
     _harden()
     with _owned(settings) as (sink, state_folder):
         log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet=True)
-        document = asyncio.run(_once(settings, sink, Store(state_folder), log, list(names), enough))
+        document = asyncio.run(
+            _once(settings, sink, Store(state_folder, len(settings.indexes)), log, list(names), enough)
+        )
     return document, OK if all(index["delivered"] for index in _indexes(document)) else FAILED
 
 
@@ -168,7 +171,7 @@ def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
 
 
 @contextlib.contextmanager
-def _released(lock: Lock) -> Iterator[None]:
+def _released(lock: Lock | Place) -> Iterator[None]:
     try:
         yield
     finally:

@@ -1,14 +1,19 @@
-"""What `adopt` has taken out of a netrc, in the state folder, so that `purge` can put it back."""
+"""What `adopt` took out of a netrc, kept in the state directory so that `purge` can put it back.
+
+A backup is written before its text is taken out, and nothing but `purge` deletes it: an edit that failed may have
+reached the disk all the same. `uvtokend.core.netrc.adopt.restore` puts nothing back twice.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from uvtokend import paths
+from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
 
 _FOLDER = "adopted"
@@ -16,12 +21,12 @@ _FOLDER = "adopted"
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """One kept piece. It holds passwords.
+    """One backup. It holds passwords.
 
     Args:
-        file: Where it is kept, 0600.
-        netrc: The netrc that it came from, resolved.
-        text: As `uvtokend.core.netrc.adopt.take_over` gave it.
+        file: The backup file, 0600.
+        netrc: The netrc that the text came from, resolved.
+        text: The `backup` of `uvtokend.core.netrc.adopt.TakeOver`.
     """
 
     file: Path
@@ -30,30 +35,45 @@ class Backup:
 
 
 def folder() -> Path:
-    """Return the folder of the backups; it need not exist."""
+    """Return the directory of the backups; it need not exist."""
     return Path(paths.state_folder()) / _FOLDER
 
 
-def reserve() -> Path:
-    """Return a new file for a backup; its name tells the order."""
+def supersede(file: Path) -> None:
+    """Keep a backup, but do not restore it: a newer one of the same edit holds what was really taken out."""
+    file.rename(f"{file}.superseded")
+
+
+def keep(netrc: str, text: bytes) -> Path:
+    """Write a new backup durably, before anything is taken out of the netrc, and return its file.
+
+    Args:
+        netrc: The netrc that the text comes from, resolved.
+        text: See `Backup`.
+
+    Raises:
+        UvtokendError: It could not be written.
+    """
     paths.private_folder(paths.state_folder())
     paths.private_folder(str(folder()))
-    taken = [int(file.stem) for file in folder().glob("*.json") if file.stem.isdigit()]
-    return folder() / f"{max(taken, default=0) + 1:06}.json"
-
-
-def keep(backup: Backup) -> None:
-    """Write a backup to the disk before anything is taken out of the netrc."""
-    document = {"netrc": backup.netrc, "backup": backup.text.decode("ascii")}
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(backup.file, flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
+    content = json.dumps({"netrc": netrc, "backup": text.decode("ascii")}).encode()
+    while True:
+        taken = [int(file.stem) for file in folder().glob("*.json") if file.stem.isdigit()]
+        path = folder() / f"{max(taken, default=0) + 1:06}.json"  # the name tells the order
+        try:
+            files.create(str(path), content)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()  # incomplete, and nothing was taken out yet
+            raise paths.unusable(error, str(path), f"The backup {path} could not be written") from error
+        files.sync_folder(str(folder()))
+        return path
 
 
 def set_aside(file: Path) -> str:
-    """Return the command that takes a broken backup out of the way and purges without it."""
+    """Return the command that moves a damaged backup out of the way and purges without it."""
     return f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.broken')} && uvtokend purge"
 
 
@@ -66,9 +86,9 @@ def newest_first() -> list[Backup]:
     found = []
     for file in sorted(folder().glob("*.json"), reverse=True):
         try:
-            document = json.loads(file.read_bytes())
+            document = json.loads(files.read(str(file)))
             found.append(Backup(file, str(document["netrc"]), str(document["backup"]).encode("ascii")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            message = f"The backup {file} cannot be read ({type(error).__name__}), so what it holds is not put back."
+            message = f"The backup {file} cannot be read ({type(error).__name__}), so its entries cannot be restored."
             raise UvtokendError(message, set_aside(file)) from error
     return found

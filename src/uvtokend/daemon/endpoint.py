@@ -1,0 +1,79 @@
+"""Where the daemon is reached: the control socket with its lock.
+
+The runtime directory may be removed while the daemon runs: logind removes it at the last logout, and makes it anew at
+the next login. A socket that is gone is bound again at the next guard tick.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from uvtokend import paths
+from uvtokend.core.events import Report
+from uvtokend.daemon.control import ControlServer, Handler
+from uvtokend.disk.locks import Lock
+from uvtokend.errors import UvtokendError
+
+
+class Place:
+    """Holds the lock of the control socket's path.
+
+    Args:
+        socket: The path.
+
+    Raises:
+        UvtokendError: Its directory is not private, or another daemon holds the lock.
+    """
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self._take()
+
+    def _take(self) -> None:
+        paths.private_folder(os.path.dirname(self.socket))
+        self._lock = Lock(f"{self.socket}.lock", f"The socket {self.socket}")
+        self._inode = paths.inode(f"{self.socket}.lock")
+
+    def renew(self) -> None:
+        """Take the lock again if its file is gone.
+
+        Raises:
+            UvtokendError: As at the start.
+            OSError: The lock file cannot be created.
+        """
+        if paths.inode(f"{self.socket}.lock") != self._inode:
+            former = self._lock
+            self._take()
+            former.release()
+
+    def release(self) -> None:
+        """Give the lock up."""
+        self._lock.release()
+
+
+class Endpoint:
+    """Serves the control socket, and keeps it reachable.
+
+    Args:
+        place: The path, which is ours.
+        handler: Answers the clients.
+        report: Called with what the event log should say.
+    """
+
+    def __init__(self, place: Place, handler: Handler, report: Callable[[Report], None]) -> None:
+        self._place = place
+        self._report = report
+        self.server = ControlServer(place.socket, handler)
+
+    async def keep(self) -> None:
+        """Bind the socket again if it is gone. What fails now is tried again at the next guard tick."""
+        if self.server.reachable():
+            return
+        try:
+            self._place.renew()
+            await self.server.open()
+        except (UvtokendError, OSError):
+            return
+        message = f"The control socket {self._place.socket} was removed by another program and is bound again."
+        self._report(Report("warning", "socket", (), message))

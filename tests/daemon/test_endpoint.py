@@ -1,0 +1,107 @@
+"""The control socket is reachable again after another program removed it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from test_control import Answers, ask, command
+
+from uvtokend.core.events import Report
+from uvtokend.daemon.endpoint import Endpoint, Place
+from uvtokend.disk.locks import Lock
+from uvtokend.errors import UvtokendError
+
+
+def live(socket: Path, story: Callable[[Endpoint, list[Report]], Awaitable[None]]) -> None:
+    """Serve a socket through a story."""
+
+    async def main() -> None:
+        reports: list[Report] = []
+        place = Place(str(socket))
+        endpoint = Endpoint(place, Answers(), reports.append)
+        await endpoint.server.open()
+        try:
+            await asyncio.wait_for(story(endpoint, reports), 60)
+        finally:
+            await endpoint.server.close()
+            place.release()
+
+    asyncio.run(main())
+
+
+async def answered(socket: Path) -> bool:
+    """Return whether a new client gets an answer."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+    except OSError:
+        return False
+    answer = await ask((reader, writer), command("version"))
+    writer.close()
+    return bool(answer["result"])
+
+
+@pytest.mark.parametrize("gone", ["socket", "directory", "replaced"])
+def test_a_socket_that_is_gone_is_bound_again(tmp_path: Path, gone: str) -> None:
+    """Only then: a socket that is in place stays. A client that was connected before stays connected."""
+    socket = tmp_path / "run" / "s"
+
+    async def story(endpoint: Endpoint, reports: list[Report]) -> None:
+        before = await asyncio.open_unix_connection(str(socket))
+        assert (await ask(before, command("version")))["result"]
+        await endpoint.keep()
+        assert reports == []
+        if gone == "directory":
+            shutil.rmtree(socket.parent)
+        else:
+            socket.unlink()
+        if gone == "replaced":
+            socket.write_text("")
+        assert not await answered(socket)
+        for _ in range(2):
+            await endpoint.keep()
+        assert await answered(socket)
+        assert [report.event for report in reports] == ["socket"]
+        assert (await ask(before, command("version")))["result"]
+        before[1].close()
+        with pytest.raises(UvtokendError, match="already has an owner"):
+            Lock(f"{socket}.lock", "The socket")
+
+    live(socket, story)
+    assert not socket.exists()
+
+
+def test_what_cannot_be_bound_now_is_tried_again(tmp_path: Path) -> None:
+    """A directory that is not private, or that another daemon serves in, is left alone; that is no error."""
+    socket = tmp_path / "run" / "s"
+
+    async def story(endpoint: Endpoint, reports: list[Report]) -> None:
+        shutil.rmtree(socket.parent)
+        socket.parent.mkdir(mode=0o755)
+        await endpoint.keep()
+        assert (reports, os.listdir(socket.parent)) == ([], [])
+        socket.parent.chmod(0o700)
+        other = Lock(f"{socket}.lock", "The socket")
+        await endpoint.keep()
+        assert (reports, await answered(socket)) == ([], False)
+        other.release()
+        await endpoint.keep()
+        assert await answered(socket)
+
+    live(socket, story)
+
+
+def test_a_socket_of_another_daemon_is_not_removed_at_the_end(tmp_path: Path) -> None:
+    """The path may belong to somebody else by then."""
+    socket = tmp_path / "run" / "s"
+
+    async def story(_endpoint: Endpoint, _reports: list[Report]) -> None:
+        socket.unlink()
+        socket.write_text("theirs")
+
+    live(socket, story)
+    assert socket.read_text() == "theirs"
