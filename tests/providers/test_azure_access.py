@@ -62,7 +62,9 @@ def install(world: World, access: str, name: str) -> subprocess.CompletedProcess
 def publish(world: World, access: str) -> subprocess.CompletedProcess[str]:
     file = world.home / "iota-1.0-py3-none-any.whl"
     file.write_bytes(wheel("iota", "1.0"))
-    return run(world, access, "publish", "--publish-url", f"{BASE}{FEED.upload}", str(file))
+    return run(
+        world, access, "publish", "--trusted-publishing", "never", "--publish-url", f"{BASE}{FEED.upload}", str(file)
+    )
 
 
 def test_a_session_token_saves_from_upstream(world: World) -> None:

@@ -1,6 +1,6 @@
 """The soak, as one command:
 
-    python tests/soak/run.py [daemon|kills|fuzz|jfrog|all] [--minutes M] [--seed N] [--scale X]
+    python tests/soak/run.py [daemon|kills|fuzz|jfrog|gitlab|all] [--minutes M] [--seed N] [--scale X]
 
 What happens is drawn from a seed, which is printed: the same seed draws the same faults again. The exit status is 1 if
 a promise was broken.
@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from soak.result import Result
 
-PARTS = {"daemon": "soak.daemon", "kills": "soak.kills", "fuzz": "soak.fuzz", "jfrog": "soak.jfrog_kills"}
+PARTS = {
+    "daemon": "soak.daemon",
+    "kills": "soak.kills",
+    "fuzz": "soak.fuzz",
+    "jfrog": "soak.jfrog_kills",
+    "gitlab": "soak.gitlab_kills",
+}
 #: Minutes that the daemon's part takes at a scale of 1; the others count, and know their own numbers.
 MINUTES = 15.0
 
