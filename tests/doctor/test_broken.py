@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from support.patient import TOKEN, Patient, environment_of
-from uvtokend.sandbox.index import PackageIndex, wheel
-from uvtokend.sandbox.machine import Machine
+from support.patient import Patient, prepared
 from uvtokend.sandbox.web import Answer
 
 PUBLIC_TOO = """\
@@ -28,30 +26,17 @@ default = true
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """A machine on which everything works; the daemon does not run, since a token is there."""
-    folder = tmp_path_factory.mktemp("d")
-    with (
-        PackageIndex(lambda login, token: (login, token) == ("aws", TOKEN)) as index,
-        PackageIndex(lambda *_: True) as public,
-    ):
-        public.add("alpha-9.9-py3-none-any.whl", wheel("alpha", "9.9"))
-        machine = Machine(folder)
-        machine.environment = dict(environment_of(machine))
-        patient = Patient(machine, index, public)
-        patient.configure()
-        patient.write_project()
-        status, out, err = patient.ours("once")
-        assert status == 0, (out, err)
-        patient.save()
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+    """One machine for all tests of this file."""
+    with prepared(tmp_path_factory.mktemp("d")) as patient:
         yield patient
 
 
 @pytest.fixture
-def patient(prepared: Patient) -> Patient:
+def patient(machine: Patient) -> Patient:
     """The machine as it was when everything worked."""
-    prepared.reset()
-    return prepared
+    machine.reset()
+    return machine
 
 
 @dataclass(frozen=True)

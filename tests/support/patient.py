@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from uvtokend.sandbox.index import PackageIndex
+from uvtokend.sandbox.index import PackageIndex, wheel
 from uvtokend.sandbox.machine import Machine, find_uv
 from uvtokend.sandbox.web import Answer
 
@@ -168,3 +169,27 @@ class Patient:
 def environment_of(machine: Machine) -> Mapping[str, str]:
     """Return a machine's environment without the variable that names its netrc, as most shells have it."""
     return {name: text for name, text in machine.environment.items() if name != "NETRC"} | {"UV_HTTP_RETRIES": "0"}
+
+
+@contextlib.contextmanager
+def prepared(folder: Path) -> Iterator[Patient]:
+    """Make a machine on which everything works; the daemon does not run, since a token is there.
+
+    Args:
+        folder: An empty directory.
+    """
+    with (
+        PackageIndex(lambda login, token: (login, token) == (LOGIN, TOKEN)) as index,
+        PackageIndex(lambda *_: True) as public,
+    ):
+        public.add("alpha-9.9-py3-none-any.whl", wheel("alpha", "9.9"))
+        machine = Machine(folder)
+        machine.environment = dict(environment_of(machine))
+        patient = Patient(machine, index, public)
+        patient.configure()
+        patient.write_project()
+        status, out, err = patient.ours("once")
+        assert status == 0, (out, err)
+        patient.save()
+        yield patient
+        patient.reset()

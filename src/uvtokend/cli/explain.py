@@ -87,7 +87,9 @@ def _shadowed(decision: Decision) -> list[str]:
 def _masked(found: Found) -> str:
     if found.source == "keyring":
         return f"what the keyring command answers ({found.place})"
-    secret = "no password" if found.secret is None else "an empty password" if not found.secret.reveal() else "****"
+    secret = (
+        "no password" if found.secret is None else "password ****" if found.secret.reveal() else "an empty password"
+    )
     login = "no login" if not found.login else f"login {found.login}"
     kind = "bearer token ****" if found.bearer else f"{login}, {secret}"
     return f"{kind}, from {_SOURCES[found.source]} ({found.place})"

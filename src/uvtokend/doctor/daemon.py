@@ -21,7 +21,7 @@ def not_running(facts: Facts) -> Iterator[Finding]:
     """No daemon refreshes the tokens; one that stands may be used until it expires."""
     if facts.status is not None or not facts.indexes:
         return
-    lost = [index.name for index in facts.indexes if index.sink in {"netrc", "uv-store"} and not facts.has_token(index)]
+    lost = [index.name for index in facts.indexes if not facts.has_token(index)]
     dead = [index.name for index in facts.indexes if index.target in facts.expired]
     if dead:
         message = f"uvtokend is not running, and the {_plural(len(dead), 'token')} of {', '.join(dead)} expired."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from uvtokend import paths
+from uvtokend import paths, shim
 from uvtokend.core.model import Entry, Index, Problem, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.state import State
@@ -50,6 +50,7 @@ class Facts:
         store: uv's own credential store.
         ours: Our entries and records as they are on disk: host or URL prefix -> entry.
         expired: Those of them that have expired: host or URL prefix -> when.
+        keyring: The first ``keyring`` on PATH is the one that `uvtokend keyring install` makes.
         status: The daemon's status document; None where no daemon answers.
     """
 
@@ -70,6 +71,7 @@ class Facts:
     store: TextFile | None
     ours: Mapping[str, Entry]
     expired: Mapping[str, datetime]
+    keyring: bool
     status: Mapping[str, Any] | None
 
     @property
@@ -86,12 +88,14 @@ class Facts:
         return decide(Sources(self.uv, self.environ, self.uv_netrc, self.store, self.uv_version), url)
 
     def is_ours(self, found: Found) -> bool:
-        """Tell whether a credential is one that uvtokend delivered."""
+        """Tell whether a credential is one that uvtokend delivered, or answers itself."""
+        if found.source == "keyring":
+            return self.keyring and self.status is not None
         return any((found.login, found.secret) == (entry.login, entry.password) for entry in self.ours.values())
 
     def has_token(self, index: Index) -> bool:
-        """Tell whether our credential for an index is on disk."""
-        return index.target in self.ours
+        """Tell whether our credential for an index is where uv finds it: on disk, or in the memory of the daemon."""
+        return bool(self.said(index).get("delivered")) if index.sink == "memory" else index.target in self.ours
 
     def known_to_uv(self, index: Index) -> UvIndex | None:
         """Return uv's index of the same URL."""
@@ -145,6 +149,7 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
         store=uv_files.store(environ),
         ours=ours,
         expired=_expired(ours, known, now),
+        keyring=shim.is_ours(shutil.which("keyring") or os.devnull),
         status=status,
     )
 

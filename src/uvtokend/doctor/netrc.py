@@ -49,12 +49,8 @@ def syntax(facts: Facts) -> Iterator[Finding]:
     hosts = {index.host for index in _ours(facts)}
     for problem in problems(facts.netrc, hosts & facts.ours.keys(), facts.netrc_path):
         report = error if problem.fatal else note
-        yield report(
-            "netrc-syntax",
-            f"{problem.message[:1].upper()}{problem.message[1:]}.",
-            f"{facts.netrc_path}: {problem.where}",
-            problem.hint,
-        )
+        place = f"{facts.netrc_path}: {problem.where}"
+        yield report("netrc-syntax", f"{place}: {problem.message}.", place, problem.hint)
 
 
 def unreadable(facts: Facts) -> Iterator[Finding]:

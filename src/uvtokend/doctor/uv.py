@@ -200,12 +200,27 @@ def _public(facts: Facts) -> str | None:
 def keyring_provider(facts: Facts) -> Iterator[Finding]:
     """``keyring-provider = "subprocess"`` runs a program for each index that has no token."""
     setting = facts.uv.settings.get("keyring-provider")
-    if setting is not None and setting.value == "subprocess" and facts.indexes:
+    if setting is not None and setting.value == "subprocess" and facts.indexes and not facts.keyring:
         message = (
             "keyring-provider is set: wherever uv finds no token, it runs the keyring command, with no time limit."
         )
         fix = edits.delete_line(setting.place)
         yield note("keyring-provider", message, str(setting.place), fix)
+
+
+def memory_sink(facts: Facts) -> Iterator[Finding]:
+    """uv gets a token that is never on disk through the keyring command alone."""
+    for index in (index for index in facts.indexes if index.sink == "memory"):
+        setting, known = facts.uv.settings.get("keyring-provider"), facts.known_to_uv(index)
+        if not facts.keyring:
+            message = f"The token of {index.name} is never on disk, and the keyring command for it is not on PATH."
+            yield error("keyring-missing", message, index.name, "uvtokend keyring install")
+        elif setting is None or setting.value != "subprocess":
+            message = f"The token of {index.name} is never on disk, and uv asks no keyring command for it."
+            yield error("keyring-provider", message, index.name, "export UV_KEYRING_PROVIDER=subprocess")
+        elif known is not None and known.authenticate != "always" and not known.user:
+            message = f'uv asks the keyring command for {index.name} only with authenticate = "always".'
+            yield error("authenticate-missing", message, str(known.place), edits.always(facts, known))
 
 
 def uv_version(facts: Facts) -> Iterator[Finding]:
@@ -271,6 +286,7 @@ CHECKS = (
     authenticate_missing,
     public_fallback,
     keyring_provider,
+    memory_sink,
     uv_version,
     publishing,
 )
