@@ -582,7 +582,7 @@ def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
         monkeypatch.setenv(name, text)
     monkeypatch.delenv("UVTOKEND_CONFIG", raising=False)
     monkeypatch.setattr(remove, "_PATIENCE", 0.1)
-    with pytest.raises(UvtokendError, match=r"its entry still stands\. .*may write to the folder") as caught:
+    with pytest.raises(UvtokendError, match=r"its entry still stands\. .*may write to the directory") as caught:
         remove.remove("a", None)
     assert caught.value.hint == "uvtokend status"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ import pytest
 from support.unprivileged import ORDINARY, as_user
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.block import BEGIN, Ours
-from uvtokend.disk import exchange, files
+from uvtokend.disk import exchange, files, netrc_sink
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
@@ -38,6 +39,10 @@ def block(token: str = "t0") -> bytes:
 
 def leftover(path: Path) -> Path:
     return path.with_name(f".{path.name}.uvtokend")
+
+
+def beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.uvtokend{ending}")
 
 
 def refused(act: Callable[[], object]) -> DeliveryFailed:
@@ -59,8 +64,8 @@ def path(home: Path) -> Path:
     return home / ".netrc"
 
 
-def deliver(path: Path, *wanted: Entry) -> DeliveryResult:
-    return NetrcSink(str(path)).deliver(wanted, OURS)
+def deliver(path: Path, *wanted: Entry, urgent: bool = True) -> DeliveryResult:
+    return NetrcSink(str(path)).deliver(wanted, OURS, urgent=urgent)
 
 
 class TestDeliver:
@@ -199,13 +204,15 @@ class TestRefusals:
         os.truncate(path, files.LIMIT + 1)
         assert refused(lambda: deliver(path, entry())).reason == "too-large"
 
-    def test_a_folder_that_is_not_there(self, home: Path) -> None:
-        """The hint makes it."""
-        failure = refused(lambda: deliver(home / "no where" / "netrc", entry()))
-        assert failure.reason == "folder-missing"
-        subprocess.run(failure.hint or "", shell=True, check=True)
-        assert deliver(home / "no where" / "netrc", entry()).changed
-        assert refused(lambda: deliver(home / "no where" / "netrc" / "x", entry())).reason == "folder-missing"
+    def test_a_missing_directory(self, home: Path) -> None:
+        """It is created 0700, and those above it, but not only for an empty file; a file in its place is named."""
+        path = home / "no where" / "deep" / "netrc"
+        assert not deliver(path).changed
+        assert os.listdir(home) == []
+        assert deliver(path, entry()).changed
+        for folder in (path.parent, path.parent.parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert refused(lambda: deliver(path / "x", entry())).reason == "folder-missing"
 
     def test_a_folder_for_others_to_write(self, path: Path) -> None:
         """It is refused before anything is written, and the hint mends it."""
@@ -300,7 +307,7 @@ class TestAsOrdinaryUser:
             assert (leftover(path).read_bytes(), path.exists()) == (planted, False)
 
     def test_a_second_name_of_the_netrc(self, users_home: Path) -> None:
-        """A hard link keeps the old text, which nobody else can read either; the new one is ours alone."""
+        """Hard links stay links: both names show the same text, for nobody else's eyes."""
         path, second = users_home / ".netrc", users_home / "second"
         words = (
             "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_bytes(b'#x\\n'); os.link(p, sys.argv[2])"
@@ -308,7 +315,8 @@ class TestAsOrdinaryUser:
         assert as_owner(words, str(path), str(second)).returncode == 0
         path.chmod(0o600)
         assert as_owner(self.SCRIPT, str(path)).stdout == "True\n"
-        assert (path.read_bytes(), second.read_bytes()) == (block() + b"#x\n", b"#x\n")
+        assert (path.read_bytes(), second.read_bytes()) == (block() + b"#x\n", block() + b"#x\n")
+        assert path.samefile(second)
         assert [stat.S_IMODE(one.stat().st_mode) for one in (path, second)] == [0o600, 0o600]
 
     def test_a_read_only_folder(self, users_home: Path) -> None:
@@ -376,7 +384,7 @@ class TestMounts:
         assert done.stderr == ""
         assert done.stdout.splitlines() == [
             "True True True",
-            "False False True",
+            "True False True",
             "True True True",
             "True True True",
             "True True True",
@@ -510,6 +518,217 @@ class TestFallbacks:
         assert os.listdir(path.parent) == [".netrc"]
 
 
+@contextlib.contextmanager
+def holder(path: Path, how: str, text: str = "", *, say: str = "") -> Iterator[subprocess.Popen[str]]:
+    """A program that has the netrc open for writing, as ``gpg -d x > ~/.netrc`` does, until its input ends.
+
+    Args:
+        path: The netrc.
+        how: ``wb``, ``ab`` or ``r+b``.
+        text: What it writes at once.
+        say: What it writes when its input ends.
+    """
+    script = """
+        import sys
+        path, how, text, say = sys.argv[1:]
+        with open(path, how, buffering=0) as file:
+            file.write(text.encode())
+            print(flush=True)
+            sys.stdin.read()
+            file.write(say.encode())
+    """
+    words = [sys.executable, "-c", textwrap.dedent(script), str(path), how, text, say]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+class TestHeld:
+    """A file that another program has open for writing."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "PATIENCE", 0.01)
+
+    @pytest.mark.parametrize(
+        ("part", "wanted"), [("", [entry("t1")]), ("#1\n", [entry("t1")]), (block().decode(), []), ("", [])]
+    )
+    def test_an_emptied_file_is_never_written(self, path: Path, part: str, wanted: list[Entry]) -> None:
+        """Not even to remove a token: the text of the program is still to come. When it is there, ours is written."""
+        path.write_bytes(FOREIGN)
+        sink = NetrcSink(str(path))
+        sink.deliver([entry()], OURS)
+        with holder(path, "wb", part, say="#2\n") as process:
+            if part or wanted:
+                failure = refused(lambda: sink.deliver(wanted, OURS))
+                assert failure.reason == "held"
+                assert f"(pid {process.pid}) has {path} open for writing" in failure.message
+                assert failure.hint == f"let it finish, or: kill {process.pid}"
+            else:  # an empty file holds no token, as it should
+                assert not sink.deliver(wanted, OURS).changed
+            assert path.read_bytes() == part.encode()
+        sink.deliver(wanted, OURS)
+        foreign = part.encode().replace(block(), b"") + b"#2\n"
+        assert path.read_bytes() == b"".join(block("t1") for _ in wanted) + foreign
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_first_look_at_a_file_that_is_still_being_written(self, path: Path) -> None:
+        """A program that stands at the end of what it has written is not done, whatever the file held before."""
+        path.write_bytes(FOREIGN)
+        with holder(path, "wb", "#1\n", say="#2\n"):
+            assert refused(lambda: deliver(path, entry())).reason == "held"
+        deliver(path, entry())
+        assert path.read_bytes() == block() + b"#1\n#2\n"
+
+    def test_a_whole_file_is_written_only_if_it_must(self, path: Path) -> None:
+        """While the token in hand can wait nothing is written; when it cannot, the program keeps its file."""
+        path.write_bytes(FOREIGN)
+        sink = NetrcSink(str(path))
+        sink.deliver([entry()], OURS)
+        with holder(path, "ab", say="\n#later\n"):
+            assert refused(lambda: sink.deliver([entry("t1")], OURS, urgent=False)).reason == "held"
+            assert path.read_bytes() == block() + FOREIGN
+            assert not sink.deliver([entry()], OURS, urgent=False).changed
+            assert sink.deliver([entry("t1")], OURS, urgent=True).changed
+        assert path.read_bytes() == block("t1") + FOREIGN + b"\n#later\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_holder_that_cannot_be_seen(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program of another user is not named, but its file is not written either."""
+        monkeypatch.setattr(netrc_sink, "holders", lambda _: [])
+        path.write_bytes(b"")
+        with holder(path, "ab"):
+            failure = refused(lambda: deliver(path, entry()))
+        assert (failure.reason, failure.hint) == ("held", f"fuser -v {path}")
+
+    def test_what_a_slow_writer_left_of_our_block(self, path: Path) -> None:
+        """Its text has landed over the start of our block: the tail goes, and uv can read the file again."""
+        theirs = b"machine x.example login me password mine\n" * 2
+        path.write_bytes(theirs + block("old" * 30)[len(theirs) :])
+        ours = {"a.example": [entry("old" * 30).digest]}
+        assert NetrcSink(str(path)).deliver([entry()], ours).problems == ()
+        assert path.read_bytes() == block() + theirs
+
+
+class TestFingerprint:
+    """What was written, and not what a rival has put there right after."""
+
+    @pytest.mark.parametrize("place", ["replaced", "in place", "equal"])
+    def test_is_of_the_text_that_was_delivered(self, path: Path, place: str) -> None:
+        """It is what the file has as long as nobody changes it."""
+        path.write_bytes(FOREIGN if place != "equal" else block() + FOREIGN)
+        if place == "in place":
+            os.link(path, path.parent / "second")
+        done = deliver(path, entry())
+        assert done.fingerprint == NetrcSink(str(path)).fingerprint() != ()
+        path.write_bytes(path.read_bytes())
+        assert done.fingerprint != NetrcSink(str(path)).fingerprint()
+
+    @pytest.mark.parametrize("by_rename", [True, False])
+    @pytest.mark.parametrize("linked", [True, False])
+    def test_a_rival_right_after_it(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool, linked: bool
+    ) -> None:
+        """A program that writes before the delivery has returned is seen at the next look, also with equal length."""
+        path.write_bytes(FOREIGN)
+        if linked:
+            os.link(path, path.parent / "second")
+        real = files.fingerprint_of
+        theirs = (block() + FOREIGN).replace(b"t0", b"tX")
+
+        def fingerprint_of(file: int, text: bytes) -> files.Fingerprint:
+            if by_rename:
+                (path.parent / "new").write_bytes(theirs)
+                (path.parent / "new").rename(path)
+            else:
+                path.write_bytes(theirs)
+            return real(file, text)
+
+        monkeypatch.setattr(files, "fingerprint_of", fingerprint_of)
+        done = deliver(path, entry())
+        assert path.read_bytes() == theirs
+        assert done.fingerprint != NetrcSink(str(path)).fingerprint()
+
+    def test_a_missing_file_has_none(self, path: Path) -> None:
+        """Nothing was wanted and nothing stands there: that is no drift."""
+        assert deliver(path).fingerprint == NetrcSink(str(path)).fingerprint() == ()
+
+
+class TestErrors:
+    """Errors of the system in the middle of a write."""
+
+    def test_an_error_in_a_write_in_place_is_undone(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second write fails: the old text is written back at once, and nothing falls back to another way."""
+        path.write_bytes(FOREIGN)
+        os.link(path, path.parent / "second")
+        for code in (errno.EIO, errno.EROFS, errno.EINTR):
+            real, calls = os.pwrite, iter(range(99))
+
+            def pwrite(file: int, text: bytes, at: int, real=real, calls=calls, code=code) -> int:  # type: ignore[no-untyped-def]
+                if os.fstat(file).st_ino == path.stat().st_ino and next(calls) == 1:
+                    raise OSError(code, os.strerror(code))
+                written: int = real(file, text, at)
+                return written
+
+            monkeypatch.setattr(os, "pwrite", pwrite)
+            refused(lambda: deliver(path, entry()))
+            monkeypatch.setattr(os, "pwrite", real)
+            assert path.read_bytes() == FOREIGN
+            assert sorted(os.listdir(path.parent)) == [".netrc", "second"]
+        deliver(path, entry())
+        assert path.read_bytes() == block() + FOREIGN
+
+    def test_a_disk_that_cannot_write_back(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then both texts stay beside the file, and the next delivery makes it whole."""
+        path.write_bytes(FOREIGN)
+        os.link(path, path.parent / "second")
+        real, calls = os.pwrite, iter(range(99))
+
+        def pwrite(file: int, text: bytes, at: int) -> int:
+            if os.fstat(file).st_ino == path.stat().st_ino and next(calls):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(file, text, at)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", pwrite)
+            assert refused(lambda: deliver(path, entry())).reason == "io-error"
+        assert path.read_bytes() not in (FOREIGN, block() + FOREIGN)
+        deliver(path, entry())
+        assert path.read_bytes() == block() + FOREIGN
+        assert sorted(os.listdir(path.parent)) == [".netrc", "second"]
+
+    def test_short_writes(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A write that takes one byte at a time writes all the same; one that takes none is an error."""
+        real = os.pwrite
+        path.write_bytes(FOREIGN)
+        monkeypatch.setattr(os, "pwrite", lambda file, text, at: real(file, bytes(text[:1]), at))
+        deliver(path, entry())
+        assert path.read_bytes() == block() + FOREIGN
+        monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+        assert refused(lambda: deliver(path, entry("t1"))).reason == "io-error"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    @pytest.mark.parametrize("flag", ["i", "a"])
+    def test_an_immutable_file(self, path: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+        """It is called what it is, with the command that changes that; ioctl_iflags(2) has the bits."""
+        path.write_bytes(FOREIGN)
+        bits = {"i": 0x10, "a": 0x20}[flag]
+        monkeypatch.setattr(fcntl, "ioctl", lambda *_: bits.to_bytes(8, "little"))
+
+        def not_permitted(*_: str) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(exchange, "swap", not_permitted)
+        monkeypatch.setattr(os, "replace", not_permitted)
+        failure = refused(lambda: deliver(path, entry()))
+        assert (failure.reason, failure.hint) == ("immutable", f"sudo chattr -{flag} {path}")
+        assert os.listdir(path.parent) == [".netrc"]
+        assert path.read_bytes() == FOREIGN
+
+
 class TestRivals:
     """Edits in the very instants of ours, each at the worst moment."""
 
@@ -634,27 +853,74 @@ class TestRivals:
 
 
 class TestCrashes:
-    def test_our_own_leftover_goes(self, path: Path) -> None:
-        """A text that never came to its place, whole or half, adds nothing."""
-        path.write_bytes(FOREIGN)
-        leftover(path).write_bytes(block("t1") + FOREIGN[:10])
-        leftover(path).chmod(0o700)
+    def test_a_half_written_text_goes(self, path: Path) -> None:
+        """A text that was still being written, and one that never came to its place, add nothing."""
+        for name, text in ((".new", block("t1") + FOREIGN[:10]), ("", block("t1") + FOREIGN)):
+            path.write_bytes(FOREIGN)
+            beside(path, ".base").write_bytes(FOREIGN)
+            beside(path, name).write_bytes(text)
+            deliver(path, entry())
+            assert path.read_bytes() == block() + FOREIGN
+            assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_line_that_was_deleted_since_stays_deleted(self, path: Path) -> None:
+        """The crash came right after the exchange; what came out is what had been read, so it is not missing."""
+        old = b"machine x.example login a password b\nmachine y.example login a password b\n"
+        path.write_bytes(block("t1") + old.splitlines(keepends=True)[1])
+        leftover(path).write_bytes(old)
+        beside(path, ".base").write_bytes(old)
         deliver(path, entry())
-        assert path.read_bytes() == block() + FOREIGN
+        assert path.read_bytes() == block() + old.splitlines(keepends=True)[1]
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_text_that_came_out_is_merged(self, path: Path) -> None:
-        """The crash came between exchange and comparison: the edit that nobody else has wins over our copy."""
-        path.write_bytes(block("t1") + b"machine x.example login a password old\n#end\n")
-        path.chmod(0o700)
-        leftover(path).write_bytes(block("t0") + b"machine x.example login a password new\n#end\n")
+    def test_an_edit_that_came_out_is_merged(self, path: Path) -> None:
+        """Another program wrote just before the exchange: its changes count, deleted lines included."""
+        base = b"#gone\nmachine x.example login a password old\n#end\n"
+        path.write_bytes(block("t1") + base)
+        leftover(path).write_bytes(b"machine x.example login a password new\n#end\n#more\n")
+        beside(path, ".base").write_bytes(base)
         NetrcSink(str(path)).check_writable()
         deliver(path, entry("t2"))
-        lines = path.read_bytes().splitlines()
-        assert lines[:3] == block("t2").splitlines()
-        assert [line.split()[-1] for line in lines[3:5]] == [b"old", b"new"]
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_bytes() == block("t2") + b"machine x.example login a password new\n#end\n#more\n"
         assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_text_whose_base_is_lost_is_merged(self, path: Path) -> None:
+        """After a power failure the base may be missing: then no line of either is lost, and the netrc's come last."""
+        path.write_bytes(block("t1") + b"machine x.example login a password new\n#end\n")
+        leftover(path).write_bytes(block("t0") + b"machine x.example login a password old\n#end\n")
+        deliver(path, entry("t2"))
+        lines = path.read_bytes().splitlines()
+        assert [line.split()[-1] for line in lines[3:]] == [b"old", b"new", b"#end"]
+
+    def test_the_name_of_a_new_file_beside_it(self, path: Path) -> None:
+        """The crash came after the new file got its name: both are one file, and an edit of it is no news."""
+        path.write_bytes(block("t1"))
+        os.link(path, leftover(path))
+        path.write_bytes(block("t1") + b"#mine\n")
+        deliver(path, entry())
+        assert path.read_bytes() == block() + b"#mine\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_an_edit_of_a_torn_file(self, path: Path) -> None:
+        """A write in place was cut short and somebody has edited the mixture: no line of the new text is lost."""
+        old, new = b"#a\n#b\n" * 20, block("t1") + b"#a\n#b\n" * 20
+        path.write_bytes(new[:150] + b"#mine\n")
+        leftover(path).write_bytes(new)
+        beside(path, ".old").write_bytes(old)
+        deliver(path, entry())
+        text = path.read_bytes()
+        assert text.startswith(block())
+        assert text.count(b"#a\n") >= 20
+        assert b"#mine\n" in text
+
+    def test_a_line_deleted_after_a_write_in_place(self, path: Path) -> None:
+        """The crash came when all was written: nothing is torn, so the edit since then counts as it is."""
+        old = b"machine x.example login a password b\n#mine\n"
+        path.write_bytes(block("t1") + b"#mine\n")
+        leftover(path).write_bytes(block("t1") + old)
+        beside(path, ".old").write_bytes(old)
+        deliver(path, entry())
+        assert path.read_bytes() == block() + b"#mine\n"
 
     def test_an_edit_since_the_crash_wins(self, path: Path) -> None:
         """Somebody has replaced the file meanwhile: his values come last, and nothing is lost."""

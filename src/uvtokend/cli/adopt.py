@@ -53,7 +53,7 @@ def adopt(name: str, config: str | None) -> int:
             for superseded in kept[-2:-1]:  # another program was quicker than the last try
                 backups.supersede(superseded)
 
-    sink.change(edit, keep)
+    sink.change(edit, urgent=False, before_write=keep)
     if not kept:
         console.say(f"{sink.path} has no foreign entry for {index.host}, so there is nothing to adopt.")
     else:

@@ -16,7 +16,7 @@ from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
 from uvtokend.disk import backups, cleanup, configuration, shims
 from uvtokend.disk.backups import Backup
-from uvtokend.disk.locks import netrc_lock
+from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, ConfigError, NotRunning, UvtokendError
 
@@ -61,7 +61,7 @@ def purge(config: str | None) -> int:
     paths.private_folder(directory)  # for the locks, even if somebody has removed it
     settings = _settings(config)
     known = Store(directory, len(settings.indexes)).load()
-    problems = [*_remove_shims(), *_clean_netrcs(known, settings, directory), *_clean_stores(known, directory)]
+    problems = [*_remove_shims(), *_clean_netrcs(known, settings), *_clean_stores(known, directory)]
     if problems:
         message = "\n".join([*(problem.message for problem in problems), "The rest of what uvtokend wrote is removed."])
         raise UvtokendError(message, problems[0].hint)
@@ -93,7 +93,7 @@ def _remove_shims() -> list[UvtokendError]:
     return []
 
 
-def _clean_netrcs(known: State, settings: Settings, directory: str) -> list[UvtokendError]:
+def _clean_netrcs(known: State, settings: Settings) -> list[UvtokendError]:
     """Clean every netrc that we may have written, and return what went wrong."""
     kept = backups.newest_first()
     named = [settings.netrc, configuration.defaults().netrc]
@@ -101,13 +101,13 @@ def _clean_netrcs(known: State, settings: Settings, directory: str) -> list[Uvto
     problems = []
     for path in dict.fromkeys(found):
         try:
-            _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path], directory)
+            _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path])
         except UvtokendError as error:
             problems.append(error)
     return problems
 
 
-def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Backup], directory: str) -> None:
+def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Backup]) -> None:
     """Take our entries out of one netrc, and put back what was taken over."""
 
     def restored(text: bytes) -> bytes:
@@ -118,13 +118,14 @@ def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Bac
     exists = os.path.lexists(path)
     if not (kept or (exists and (path in known.netrcs or cleanup.holds(path, known)))):
         return
-    lock = netrc_lock(directory, path)
+    sink = NetrcSink(path)
+    sink.take_ownership()
     try:
         hosts = {index.host for index in settings.indexes}
-        if cleanup.clean_netrc(path, known, hosts, restored):
+        if cleanup.clean_netrc(sink, known, hosts, restored):
             console.say(f"Removed our entries from {path}.")
     finally:
-        lock.release()
+        sink.release(remove=True)
 
 
 def _clean_stores(known: State, directory: str) -> list[UvtokendError]:

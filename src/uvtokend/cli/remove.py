@@ -16,7 +16,6 @@ from uvtokend.core.netrc import block
 from uvtokend.core.report import clean
 from uvtokend.core.urls import IndexUrl
 from uvtokend.disk import cleanup, config_editor, configuration
-from uvtokend.disk.locks import netrc_lock
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_store_sink import UvStoreSink
@@ -156,11 +155,12 @@ def _owner(config_file: str | None) -> Iterator[bool]:
         return
     folder = paths.state_folder()
     paths.private_folder(folder)
-    lock = netrc_lock(folder, NetrcSink(_netrc(config_file)).path)
+    sink = NetrcSink(_netrc(config_file))
+    sink.take_ownership()
     try:
         yield False
     finally:
-        lock.release()
+        sink.release()
 
 
 def _netrc(config_file: str | None) -> str:

@@ -189,7 +189,7 @@ class Deliveries:
                 if path in stores:
                     cleanup.clean_store(path, directory)
                 else:
-                    cleanup.clean_former(path, self._state, directory)
+                    cleanup.clean_former(path, self._state)
                 self._state = state.cleaned(self._state, path)
             except UvtokendError as error:
                 problems.append(cleanup.problem(path, error.message, error.hint))

@@ -19,7 +19,7 @@ from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import notify
 from uvtokend.disk import configuration
-from uvtokend.disk.locks import Lock, netrc_lock
+from uvtokend.disk.locks import Lock
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, UsageError, UvtokendError
@@ -166,8 +166,11 @@ def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
     paths.check_home(settings.netrc, folder)
     paths.private_folder(folder)
     sink = NetrcSink(settings.netrc)
-    with _released(netrc_lock(folder, sink.path)):
+    sink.take_ownership()
+    try:
         yield sink, folder
+    finally:
+        sink.release()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from uvtokend.core.model import Problem
 from uvtokend.core.netrc import block
 from uvtokend.core.netrc.block import Ours
 from uvtokend.core.state import State, former
-from uvtokend.disk.locks import netrc_lock
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.errors import DeliveryFailed
 
@@ -76,13 +75,13 @@ def problem(path: str, why: str, hint: str | None) -> Problem:
     return Problem(path, "the file", message, hint or "uvtokend purge", fatal=False)
 
 
-def clean_netrc(path: str, known: State, hosts: Iterable[str] = (), restore: Restore = lambda text: text) -> bool:
+def clean_netrc(sink: NetrcSink, known: State, hosts: Iterable[str] = (), restore: Restore = lambda text: text) -> bool:
     """Take our entries out of one netrc, and tell whether that changed it.
 
     A file that we created is deleted once it is empty. The caller owns the netrc.
 
     Args:
-        path: The netrc, resolved.
+        sink: The netrc.
         known: The state.
         hosts: The configured hosts.
         restore: Puts foreign entries back.
@@ -90,8 +89,7 @@ def clean_netrc(path: str, known: State, hosts: Iterable[str] = (), restore: Res
     Raises:
         DeliveryFailed: It could not be written.
     """
-    sink = NetrcSink(path)
-    mine = ours(sink, known, hosts)
+    path, mine = sink.path, ours(sink, known, hosts)
     changed = sink.change(lambda text: restore(block.edit(text, [], mine).text)).changed
     with contextlib.suppress(FileNotFoundError):
         if known.netrc(path).created and os.path.getsize(path) == 0:
@@ -99,24 +97,24 @@ def clean_netrc(path: str, known: State, hosts: Iterable[str] = (), restore: Res
     return changed
 
 
-def clean_former(path: str, known: State, state_directory: str) -> None:
+def clean_former(path: str, known: State) -> None:
     """Take our entries out of a netrc that is no longer in use, unless another daemon uses it.
 
     Args:
         path: The netrc, resolved.
         known: The state.
-        state_directory: Where its lock is.
 
     Raises:
         UvtokendError: Another daemon owns it, or it could not be written.
     """
     if not os.path.lexists(path):
         return
-    lock = netrc_lock(state_directory, path)
+    sink = NetrcSink(path)
+    sink.take_ownership()
     try:
-        clean_netrc(path, known)
+        clean_netrc(sink, known)
     finally:
-        lock.release()
+        sink.release(remove=True)
 
 
 def clean_store(path: str, state_directory: str) -> bool:

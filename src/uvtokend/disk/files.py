@@ -1,4 +1,4 @@
-"""Files that others change too: reading one that nobody is in the middle of writing, and writing one whole."""
+"""Files that other programs change too: read one when nobody is writing it, and write one completely."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ import sys
 import time
 from dataclasses import dataclass
 
-#: The longest netrc that we take for one, in bytes.
+#: The largest file that is accepted as a netrc, in bytes.
 LIMIT = 16 << 20
 #: How long to wait for a program that has the file open for writing, in seconds, and how often to look.
 PATIENCE = 1.0
 _LOOK = 0.002
+#: The longest time, in seconds, in which two writes may get the same modification time: one tick of the slowest kernel
+#: clock (CONFIG_HZ=100), twice.
+TICK = 0.02
+
+#: Device, inode, modification time and size of a file; empty for a missing file, or for one that is still changing.
+Fingerprint = tuple[int, ...]
+
+
+class TornError(OSError):
+    """A write in place failed, and the old text could not be written back either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,9 @@ class Content:
     """A file as it was read.
 
     Args:
-        held: Somebody still has it open for writing.
+        text: All of it.
+        status: Taken before the text was read, so a later change gives another fingerprint.
+        held: Another program still has the file open for writing.
     """
 
     text: bytes
@@ -32,10 +44,11 @@ class Content:
 
 
 def read_settled(path: str) -> Content | None:
-    """Read a regular file when nobody is writing it, or after `PATIENCE` as it is; None if it is missing.
+    """Read a regular file when nobody is writing it, or after `PATIENCE` as it is; return None if it is missing.
 
     Raises:
-        OSError: EISDIR for a folder, ENOTSUP for what is no regular file, EFBIG above `LIMIT`, ELOOP for a symlink.
+        OSError: EISDIR for a directory, ENOTSUP for anything else that is not a regular file, EFBIG above `LIMIT`,
+            ELOOP for a symbolic link.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -47,9 +60,10 @@ def read_settled(path: str) -> Content | None:
             code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTSUP
             raise OSError(code, os.strerror(code), path)
         deadline = time.monotonic() + PATIENCE
-        while (held := _has_writer(file)) and time.monotonic() < deadline:
+        while (held := _has_writer(file, path)) and time.monotonic() < deadline:
             time.sleep(_LOOK)
-        return Content(read_all(file, path), os.fstat(file), held)
+        status = os.fstat(file)
+        return Content(read_all(file, path), status, held)
     finally:
         os.close(file)
 
@@ -106,48 +120,119 @@ def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:
 
 
 def write_all(file: int, text: bytes, at: int = 0) -> None:
-    """Write all of a text: a full disk lets `write` write less without a complaint, and complain only next time."""
-    while text:
-        written = os.pwrite(file, text, at)
-        text, at = text[written:], at + written
+    """Write all of a text: on a full disk, `write` writes less than it was given and fails only the next time.
+
+    Raises:
+        OSError: Part of the text may have been written.
+    """
+    rest = memoryview(text)
+    while rest:
+        written = os.pwrite(file, rest, at)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rest, at = rest[written:], at + written
 
 
-def overwrite(path: str, old: bytes, new: bytes) -> bool:
-    """Write a file in place, where it cannot be replaced; False if it no longer holds the old text.
+def overwrite(path: str, old: bytes, new: bytes) -> Fingerprint | None:
+    """Write a file in place, where it cannot be replaced, and return its fingerprint.
 
-    What is longer is written first, so that a full disk is noticed before anything is lost.
+    The part beyond the old end is written first, so a full disk is noticed before anything is lost. After any later
+    error the old text is written back.
+
+    Returns:
+        None, with nothing written, if the file no longer holds the old text.
+
+    Raises:
+        TornError: The old text could not be written back, so the file holds a mixture of both.
+        OSError: The file is as it was.
     """
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if read_all(file, path) != old:
-            return False
+            return None
         try:
             write_all(file, new[len(old) :], len(old))
-        except OSError:
-            os.ftruncate(file, len(old))
+            write_all(file, new[: len(old)])
+            os.ftruncate(file, len(new))
+            fsync(file)
+        except OSError as error:
+            _write_back(file, old, error)
             raise
-        write_all(file, new[: len(old)])
-        os.ftruncate(file, len(new))
-        os.fsync(file)
-        return True
+        return fingerprint_of(file, new)
     finally:
         os.close(file)
 
 
-def fingerprint(path: str) -> tuple[int, ...]:
-    """Return something cheap that changes whenever a file does; empty if it is missing."""
+def _write_back(file: int, old: bytes, reason: OSError) -> None:
     try:
-        status = os.stat(path)
-    except OSError:
+        write_all(file, old)
+        os.ftruncate(file, len(old))
+    except OSError as error:
+        raise TornError(reason.errno, reason.strerror) from error
+
+
+def fingerprint_of(file: int, text: bytes) -> Fingerprint:
+    """Return the fingerprint of an open file that was just written, if it holds this text and nothing newer.
+
+    A program that writes the file right after us may get the same modification time as we did, because the kernel's
+    clock moves in ticks. So wait for the next tick, then compare.
+    """
+    status = os.fstat(file)
+    deadline = time.monotonic() + TICK
+    while _recent(status) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+    same = fingerprint_from(os.fstat(file)) == fingerprint_from(status) and read_all(file, "") == text
+    return fingerprint_from(status) if same else ()
+
+
+def fingerprint_with(path: str, text: bytes) -> Fingerprint:
+    """Return the fingerprint of a file that holds this text and nothing newer; empty if it is missing or does not."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
         return ()
+    try:
+        return fingerprint_of(file, text)
+    finally:
+        os.close(file)
+
+
+def _recent(status: os.stat_result) -> bool:
+    clock = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+    return bool(time.clock_gettime_ns(clock) <= status.st_mtime_ns)
+
+
+def fingerprint_from(status: os.stat_result) -> Fingerprint:
+    """Return the fingerprint of a file with this status."""
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def fingerprint(path: str) -> Fingerprint:
+    """Return something cheap that changes whenever a file does; empty if it is missing."""
+    try:
+        return fingerprint_from(os.stat(path))
+    except OSError:
+        return ()
+
+
+def is_mounted(path: str) -> bool:
+    """Return whether a file is a mount point itself, as containers and systemd mount single files.
+
+    Linux only (proc(5), mountinfo): `os.path.ismount` answers for directories alone.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as table:
+        wanted = os.fsencode(path).replace(b"\\", b"\\134")
+        for plain, escape in ((b" ", b"\\040"), (b"\t", b"\\011"), (b"\n", b"\\012")):
+            wanted = wanted.replace(plain, escape)
+        return any(line.split(b" ", 5)[4] == wanted for line in table)
+    return False
+
+
 def replace(path: str, text: bytes) -> None:
-    """Replace a file by one with mode 0600, whole and durably. Its directory must be ours alone.
+    """Replace a file completely and durably by one with mode 0600. Its directory must be ours alone.
 
     Raises:
-        OSError: It could not be written; the old file is still there.
+        OSError: The old file stands.
     """
     temporary = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
@@ -166,43 +251,63 @@ def create(path: str, text: bytes, mode: int = 0o600) -> None:
     """Create a file durably.
 
     Raises:
-        OSError: FileExistsError if there is one; a file that could not be written may be left incomplete.
+        OSError: FileExistsError if there is one, or it could not be written; then nothing is left of it.
     """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(file, mode)
         write_all(file, text)
-        os.fsync(file)
+        fsync(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
     finally:
         os.close(file)
 
 
 def sync(path: str) -> None:
-    """Make what another program has put in a file's place last."""
+    """Make a file durable that another program has put in place."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(file)
+        fsync(file)
     finally:
         os.close(file)
     sync_folder(os.path.dirname(path))
 
 
 def sync_folder(folder: str) -> None:
-    """Make a rename last."""
+    """Make a rename in a directory durable."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(file)
+        fsync(file)
     finally:
         os.close(file)
 
 
-def _has_writer(file: int) -> bool:
-    """Return whether somebody has an open file open for writing, as far as the system can tell.
+def fsync(file: int) -> None:
+    """Write an open file to the medium.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if sys.platform == "darwin":
+        from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+        darwin.full_sync(file)
+    else:
+        os.fsync(file)
+
+
+def _has_writer(file: int, path: str) -> bool:
+    """Return whether a program has an open file open for writing, as far as the system can tell.
 
     Linux grants a read lease on a file only if nobody has it open for writing (fcntl(2), F_SETLEASE). It is given back
-    at once; who asks for the file in that instant is only delayed until then, and the signal that tells us so is made
-    one that is ignored, since SIGIO would end the process.
+    at once. A program that opens the file in that instant is only delayed until then. The signal that reports such a
+    program to us is set to SIGURG, which is ignored: the default, SIGIO, would end this process. macOS lists writers.
     """
+    if sys.platform == "darwin":
+        return _has_writer_on_macos(file, path)
     if sys.platform != "linux":
         return False
     import fcntl  # noqa: PLC0415 - Linux only
@@ -212,5 +317,14 @@ def _has_writer(file: int) -> bool:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN  # else: no leases here, or the file is another user's
+        return error.errno == errno.EAGAIN  # otherwise there are no leases here, or the file is another user's
+    return False
+
+
+def _has_writer_on_macos(file: int, path: str) -> bool:
+    from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+    status = os.fstat(file)
+    with contextlib.suppress(OSError):
+        return bool(darwin.writers(path, status.st_dev, status.st_ino))
     return False

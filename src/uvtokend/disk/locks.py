@@ -1,67 +1,219 @@
-"""One owner: a lock file that is held for life and says by whom.
+"""Locks: one owner of each netrc for life, and one change of it at a time.
 
-``flock`` goes with the process, also when it is killed; the text in the file is for people only.
+Numbered facts:
+
+1. ``flock`` goes with the process, even when it is killed. The text in a lock file is for people and for `owner`.
+2. The owner's lock lies beside the netrc, so two daemons meet there whatever their state directories are.
+3. Where no file can be created beside the netrc, or the netrc is a single-file mount (another container sees the same
+   file in another directory), the lock is taken on the netrc itself. It would be lost with the inode, so the netrc is
+   then written only in place.
+4. `purge` deletes lock files. A lock taken on a deleted file guards nothing, so its inode is compared after.
+5. A change is guarded by a lock on the netrc's directory, which needs no file. It is held for milliseconds. Where the
+   file system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import re
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from uvtokend.errors import AlreadyOwned, UvtokendError
+from uvtokend.core import fixes
+from uvtokend.disk import files
+from uvtokend.errors import AlreadyOwned, DeliveryFailed, UvtokendError
 
 #: Seconds between two looks at a lock that is waited for.
 _LOOK = 0.01
+#: Seconds to wait for another uvtokend that is changing the netrc.
+PATIENCE = 10.0
+
+_NO_SIBLING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_WRITTEN = re.compile(r"pid (\d+) on (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that holds a lock.
+
+    Args:
+        pid: Its process id, on its own host and in its own container.
+        host: The host's name, as the process itself sees it.
+    """
+
+    pid: int
+    host: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host}"
 
 
 class Lock:
-    """Holds a lock from its creation until `release` or the end of the process.
+    """Holds a lock from its creation until `release`, `remove` or the end of the process.
 
     Args:
-        path: The lock file, in a folder of ours.
+        path: The lock file; its directory must be ours. It is created if it is missing.
         what: What it guards, as the sentence of the refusal names it.
 
     Raises:
-        UvtokendError: Somebody else holds it.
+        AlreadyOwned: Another process holds it.
+        OSError: The lock file cannot be created or opened.
     """
 
+    #: The lock is on the netrc itself, which must keep its inode.
+    in_place = False
+
     def __init__(self, path: str, what: str) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._path = path
+        while True:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._take(what)
+            if _same_file(self._file, path):
+                break
+            os.close(self._file)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{Owner(os.getpid(), socket.gethostname())}\n".encode(), 0)
+
+    def _take(self, what: str) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            owner = os.read(self._file, 300).decode(errors="replace").strip() or "another process"
+            owner = self._owner()
             os.close(self._file)
-            message = f"{what} already has an owner: {owner}."
+            message = f"{what} already has an owner: {owner or 'another process'}."
             raise AlreadyOwned(message, "uvtokend status") from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _owner(self) -> Owner | None:
+        return _written(self._file)
 
     def release(self) -> None:
-        """Let it go; the file stays, since another process may already wait for it."""
+        """Give the lock up. The file stays, because another process may already wait for it."""
         os.close(self._file)
 
+    def remove(self) -> None:
+        """Delete the lock file and give the lock up."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self.release()
 
-def netrc_lock(folder: str, netrc: str) -> Lock:
+
+class _NetrcItself(Lock):
+    """A lock on the netrc itself, which is neither written nor deleted by it."""
+
+    in_place = True
+
+    def __init__(self, path: str, what: str) -> None:
+        self._path = path
+        while True:
+            self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._take(what)
+            if _same_file(self._file, path):
+                break
+            os.close(self._file)
+
+    def _owner(self) -> Owner | None:
+        return _listed(self._file)
+
+    def remove(self) -> None:
+        """Give the lock up."""
+        self.release()
+
+
+def netrc_lock(netrc: str) -> Lock:
     """Take the ownership of one netrc.
 
     Args:
-        folder: The state folder.
+        netrc: The resolved path.
+
+    Raises:
+        AlreadyOwned: Another process owns it.
+        OSError: It cannot be owned, nor written: its directory is missing, for example.
+    """
+    what = f"The netrc {netrc}"
+    if files.is_mounted(netrc):
+        return _NetrcItself(netrc, what)
+    try:
+        return Lock(_beside(netrc), what)
+    except OSError as error:
+        if error.errno not in _NO_SIBLING or not os.path.isfile(netrc):
+            raise
+        return _NetrcItself(netrc, what)
+
+
+def netrc_owner(netrc: str) -> Owner | None:
+    """Return the process that owns a netrc, or None if none does or the system does not tell.
+
+    Args:
         netrc: The resolved path.
     """
-    return _lock(folder, "netrc", netrc, f"The netrc {netrc}")
+    for path, tell in ((_beside(netrc), _written), (netrc, _listed)):
+        with contextlib.suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return tell(file)
+            finally:
+                os.close(file)
+    return None
+
+
+@contextlib.contextmanager
+def changing(netrc: str) -> Iterator[None]:
+    """Keep every other uvtokend from changing a netrc meanwhile: daemon, ``adopt``, ``purge`` and ``once``.
+
+    Args:
+        netrc: The resolved path; its directory exists.
+
+    Raises:
+        DeliveryFailed: Another one did not finish within `PATIENCE`.
+        OSError: The directory cannot be opened.
+    """
+    file = os.open(os.path.dirname(netrc), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _flocked(file):
+            if time.monotonic() > deadline:
+                message = f"Another uvtokend has been changing {netrc} for {PATIENCE:g} s."
+                raise DeliveryFailed("busy", message, fixes.users_of(os.path.dirname(netrc)))
+            time.sleep(_LOOK)
+        yield
+    finally:
+        os.close(file)
+
+
+def _flocked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # see fact 5
+    return True
 
 
 def store_lock(folder: str, path: str) -> Lock:
-    """Take the ownership of our records in one credential store of uv's; arguments as for `netrc_lock`."""
-    return _lock(folder, "store", path, f"The credential store {path}")
+    """Take the ownership of our records in one credential store of uv's.
+
+    Args:
+        folder: The state directory.
+        path: The resolved path of the store.
+
+    Raises:
+        AlreadyOwned: Another process owns them.
+    """
+    return _state_lock(folder, "store", path, f"The credential store {path}")
 
 
 def config_lock(folder: str, path: str, patience: float) -> Lock:
-    """Wait until no other uvtokend edits a configuration file; arguments as for `netrc_lock`.
+    """Wait until no other uvtokend edits a configuration file; arguments as for `store_lock`.
 
     Args:
         patience: Seconds.
@@ -69,13 +221,42 @@ def config_lock(folder: str, path: str, patience: float) -> Lock:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return _lock(folder, "config", path, f"The configuration {path}")
+            return _state_lock(folder, "config", path, f"The configuration {path}")
         except UvtokendError:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_LOOK)
 
 
-def _lock(folder: str, kind: str, path: str, what: str) -> Lock:
+def _state_lock(folder: str, kind: str, path: str, what: str) -> Lock:
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     return Lock(os.path.join(folder, f"{kind}-{digest}.lock"), what)
+
+
+def _beside(netrc: str) -> str:
+    folder, name = os.path.split(netrc)
+    return os.path.join(folder, f".{name}.uvtokend.lock")
+
+
+def _same_file(file: int, path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file), os.lstat(path))
+    return False
+
+
+def _written(file: int) -> Owner | None:
+    """Return the owner that a lock file names."""
+    found = _WRITTEN.search(os.pread(file, 300, 0).decode(errors="replace"))
+    return Owner(int(found[1]), found[2]) if found else None
+
+
+def _listed(file: int) -> Owner | None:
+    """Return the process that holds a lock on an open file, from proc_locks(5): type, pid, then device and inode."""
+    status = os.fstat(file)
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as table:
+        for line in table:
+            words = line.split()  # a process that waits for the lock has "->" as its second word
+            if words[1] == "FLOCK" and words[3] == "WRITE" and words[5] == wanted and int(words[4]) > 0:
+                return Owner(int(words[4]), socket.gethostname())
+    return None

@@ -52,8 +52,9 @@ class _Segment:
 def take_over(text: bytes, host: str) -> TakeOver:
     """Take the foreign entries of a host out of a netrc; our own block stays as it is."""
     block, foreign = split(text)
-    entries = [entry for entry in scan(foreign).entries if entry.name == host.encode()]
-    taken = grammar.safe_cuts(foreign, entries, whole=True)
+    found = scan(foreign)
+    entries = [entry for entry in found.entries if entry.name == host.encode()]
+    taken = grammar.safe_cuts(foreign, found, entries, whole=True)
     rest = grammar.apply(foreign, taken)
     segments = []
     shift = 0

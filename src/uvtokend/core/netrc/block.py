@@ -19,7 +19,7 @@ a program has rewritten the file without its comments, and may have read it befo
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ from uvtokend.core.model import Entry, Problem, Secret
 from uvtokend.core.netrc import grammar
 from uvtokend.core.netrc.grammar import BOM, WHITE, Scan, scan
 from uvtokend.core.netrc.lint import BEGIN, END, problems
+from uvtokend.core.netrc.tail import Written, without_tail
 from uvtokend.errors import DeliveryFailed
 
 __all__ = ["BEGIN", "END", "Edit", "Ours", "Scan", "block_entries", "check", "edit", "problems", "scan"]
@@ -89,6 +90,7 @@ def edit(
     ours: Ours,
     file: str = "the netrc",
     shadowing: Collection[str] = (),
+    left: Sequence[Entry] = (),
 ) -> Edit:
     """Return a netrc with the wanted entries and no other of ours; all foreign text is kept to the byte.
 
@@ -98,19 +100,23 @@ def edit(
         ours: What we delivered lately. Name every host that we may have written, with nothing where the passwords are
             not known: within the block the host alone counts.
         file: How a person names the file.
-        shadowing: Hosts for which no entry is wanted, and none may stand, the ``default`` not either.
+        shadowing: Hosts for which no entry is wanted, and none may stand, nor a ``default``.
+        left: What we wrote there last, where it is known: a part of it may be left, see `uvtokend.core.netrc.tail`.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
     """
     for entry in wanted:
         check(entry)
-    rest = _foreign(text, {*ours, *(entry.host for entry in wanted)}, ours)
-    names = {entry.name for entry in scan(rest).entries}
+    hosts = {*ours, *(entry.host for entry in wanted)}
+    rest = _foreign(text, hosts, ours, _written_lines(hosts, ours, wanted, left))
+    looked_for = [*(entry.host for entry in wanted), *shadowing, *(["default"] if shadowing else [])]
+    found = _scanned_for(rest, looked_for)
+    names = {entry.name for entry in found.entries} if found else set()
     foreign = frozenset(entry.host for entry in wanted if entry.host.encode() in names)
     written = [entry for entry in wanted if entry.host not in foreign]
     new = join(written, rest)
-    shadows = frozenset(host for host in [*shadowing, *(["default"] if shadowing else [])] if host.encode() in names)
+    shadows = frozenset(host for host in looked_for if host.encode() in names)
     return Edit(new, foreign | shadows, problems(new, {entry.host for entry in written}, file))
 
 
@@ -121,7 +127,8 @@ def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
         ours: As for `edit`; without it only the block counts.
     """
     blocked, rest = split(text)
-    bare = [_entry(found) for found in _bare(rest, ours or {})]
+    scanned = _scanned_for(rest, ours) if ours else None
+    bare = [_entry(found) for found in _bare(scanned, ours)] if scanned and ours else []
     return {entry.host: entry for entry in [*bare, *blocked] if entry is not None}
 
 
@@ -136,7 +143,9 @@ def split(text: bytes, hosts: Collection[str] | None = None) -> tuple[list[Entry
     if BEGIN not in text and END not in text:
         return [], text
     bom = BOM if text.startswith(BOM) else b""
-    lines = re.findall(rb"[^\n]*\n|[^\n]+", text[len(bom) :])
+    last = text.rfind(b"#uvtokend:")
+    end = text.find(b"\n", last) + 1 if text.startswith(END, last) else 0
+    lines = re.findall(rb"[^\n]*\n|[^\n]+", text[len(bom) : end or len(text)])
     marks = [line.strip(WHITE) if b"#uvtokend:" in line else b"" for line in lines]
     entries: list[Entry] = []
     foreign = [bom]
@@ -152,7 +161,7 @@ def split(text: bytes, hosts: Collection[str] | None = None) -> tuple[list[Entry
         else:
             inside = inside and closed
             foreign.append(line)
-    return entries, b"".join(foreign)
+    return entries, b"".join([*foreign, text[end:] if end else b""])
 
 
 def join(entries: Sequence[Entry], foreign: bytes) -> bytes:
@@ -163,21 +172,40 @@ def join(entries: Sequence[Entry], foreign: bytes) -> bytes:
     return b"".join([bom, *(line + b"\n" for line in block), foreign[len(bom) :]])
 
 
-def _foreign(text: bytes, hosts: Collection[str], ours: Ours) -> bytes:
+def _foreign(text: bytes, hosts: Collection[str], ours: Ours, written: Written) -> bytes:
     """Return a netrc without anything of ours. Taking one entry out may uncover another, so until none is left."""
     while True:
-        rest = split(text, hosts)[1]
-        rest = grammar.apply(rest, grammar.safe_cuts(rest, bare)) if (bare := _bare(rest, ours)) else rest
+        rest = split(without_tail(text, written), hosts)[1]
+        found = _scanned_for(rest, ours)
+        if found is not None and (bare := _bare(found, ours)):
+            rest = grammar.apply(rest, grammar.safe_cuts(rest, found, bare))
         if rest == text:
             return rest
         text = rest
 
 
-def _bare(text: bytes, ours: Ours) -> list[grammar.Entry]:
-    """Return the entries in foreign text that are what we delivered lately."""
-    if not any(host.encode(errors="replace") in text for host in ours):
-        return []
-    return [found for found in scan(text).entries if not found.account and _delivered(found, ours)]
+def _written_lines(hosts: Collection[str], ours: Ours, known: Sequence[Entry], left: Sequence[Entry]) -> Written:
+    """Return what is known of the lines that we wrote."""
+
+    def delivered(line: bytes) -> bool:
+        entry = _written(line, hosts)
+        return entry is not None and entry.digest in ours.get(entry.host, ())
+
+    logins = {entry.login for entry in (*known, *left)}
+    heads = {_line(Entry(host, login, Secret(""))).removesuffix(b'""') for host in hosts for login in logins}
+    return Written(delivered, heads, [_line(entry) for entry in left])
+
+
+def _scanned_for(text: bytes, names: Iterable[str]) -> Scan | None:
+    """Return the scan of a text, or None if it names none of some hosts: a large file is not read for nothing."""
+    if b"\\" in text or any(name.encode(errors="replace") in text for name in names):
+        return scan(text)
+    return None
+
+
+def _bare(found: Scan, ours: Ours) -> list[grammar.Entry]:
+    """Return the entries of foreign text that are what we delivered lately."""
+    return [entry for entry in found.entries if not entry.account and _delivered(entry, ours)]
 
 
 def _delivered(found: grammar.Entry, ours: Ours) -> bool:
@@ -189,11 +217,10 @@ def _delivered(found: grammar.Entry, ours: Ours) -> bool:
 def _written(line: bytes, hosts: Collection[str] | None) -> Entry | None:
     """Return the entry of a line if it is written exactly as we write it, for one of these hosts."""
     line = line.strip(WHITE)
-    found = scan(line).entries if line.startswith(b"machine ") else ()
+    host = line.split(b" ", 2)[1].decode(errors="replace") if line.startswith(b"machine ") else None
+    found = scan(line).entries if host is not None and (hosts is None or host in hosts) else ()
     entry = _entry(found[0]) if found else None
-    if entry is None or _line(entry) != line or (hosts is not None and entry.host not in hosts):
-        return None
-    return entry
+    return entry if entry is not None and _line(entry) == line else None
 
 
 def _entry(found: grammar.Entry) -> Entry | None:

@@ -1,22 +1,44 @@
-"""Two versions of a file, neither of which may be lost: their union, line by line.
+"""Two versions of a text, neither of which may be lost, merged line by line.
 
-Only needed after a crash, or when somebody edits the file within the very instant of our own edit; see
-disk/netrc_sink.py.
+Only needed after a crash, or when another program edits the netrc in the very instant of our own edit; see
+`uvtokend.disk.journal`.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 
-def lacks(text: bytes, other: bytes) -> bool:
-    """Return whether a text lacks a line that another has."""
-    return not {line.rstrip(b"\n") for line in _lines(other)} <= {line.rstrip(b"\n") for line in _lines(text)}
+def merge(base: bytes | None, older: bytes, newer: bytes) -> bytes:
+    """Return a text with the changes of two versions of it.
+
+    A line that either version deleted is gone; a line that either version added stands in the result. Where both add
+    lines at the same place, those of the newer version come last: in a netrc the last entry and the last value win for
+    uv.
+
+    Args:
+        base: The text that both versions were made from; None if it is not known. Then every line of both is kept.
+        older: One version.
+        newer: The other one.
+    """
+    before, one, other = _lines(base or b""), _lines(older), _lines(newer)
+    if base is None:
+        merged = _union(one, other)
+    else:
+        kept_by_one, added_by_one = _changes(before, one)
+        kept_by_other, added_by_other = _changes(before, other)
+        merged = []
+        for at in range(len(before) + 1):
+            merged += _union(added_by_one.get(at, []), added_by_other.get(at, []))
+            if at in kept_by_one and at in kept_by_other:
+                merged.append(before[at])
+    ended = older.endswith(b"\n") or newer.endswith(b"\n")
+    return b"\n".join(merged) + (b"\n" if ended and merged else b"")
 
 
 def mixture(text: bytes, one: bytes, other: bytes) -> bool:
-    """Tell whether a text is what remains if one text is written over another in place, and that is cut short."""
+    """Return whether a text is what remains if one text is written over another in place, and that is cut short."""
     shorter, longer = sorted((one, other), key=len)
     if not len(shorter) <= len(text) <= len(longer):
         return False
@@ -24,27 +46,50 @@ def mixture(text: bytes, one: bytes, other: bytes) -> bool:
     return all(byte in (a, b) for byte, a, b in head) and text[len(shorter) :] == longer[len(shorter) : len(text)]
 
 
-def union(older: bytes, newer: bytes) -> bytes:
-    """Return a text with every line of both versions, in their order.
+def made_of(text: bytes, *others: bytes) -> bool:
+    """Return whether each line of a text stands in one of the others, so no line of it was cut in two."""
+    return {*_lines(text)} <= {line for other in others for line in _lines(other)}
 
-    Where the two differ, the lines of the newer one come last: in a netrc the last entry and the last value win for uv.
+
+def _changes(before: list[bytes], after: list[bytes]) -> tuple[set[int], dict[int, list[bytes]]]:
+    """Return the numbers of the lines that were kept, and those that were added: number of the line below -> lines."""
+    kept: set[int] = set()
+    added: dict[int, list[bytes]] = {}
+    for equal, a, b, c, d in _matches(before, after):
+        if equal:
+            kept.update(range(a, b))
+        else:
+            added[a] = after[c:d]
+    return kept, added
+
+
+def _union(one: list[bytes], other: list[bytes]) -> list[bytes]:
+    """Return every line of both, each in its order; where the two differ, the other's lines come last."""
+    merged: list[bytes] = []
+    for equal, a, b, c, d in _matches(one, other):
+        merged += one[a:b] if equal else one[a:b] + other[c:d]
+    return merged
+
+
+def _matches(one: list[bytes], other: list[bytes]) -> Iterator[tuple[bool, int, int, int, int]]:
+    """Yield the stretches of two lists in order: whether they are equal, and where they begin and end in each.
+
+    The common head and tail are found first, because `difflib` is slow for long texts.
     """
-    before, after = _lines(older), _lines(newer)
-    head = _common(before, after)
-    tail = _common(before[head:][::-1], after[head:][::-1])
-    left, right = before[head : len(before) - tail], after[head : len(after) - tail]
-    merged = before[:head]
-    for _, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        merged += left[a:b] if left[a:b] == right[c:d] else left[a:b] + right[c:d]
-    merged += before[len(before) - tail :]
-    # A last line without its line end may have come to stand above others.
-    return b"".join([*(line if line.endswith(b"\n") else line + b"\n" for line in merged[:-1]), *merged[-1:]])
+    head = _common(one, other)
+    tail = _common(one[head:][::-1], other[head:][::-1])
+    yield True, 0, head, 0, head
+    left, right = one[head : len(one) - tail], other[head : len(other) - tail]
+    for kind, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        yield kind == "equal", head + a, head + b, head + c, head + d
+    yield True, len(one) - tail, len(one), len(other) - tail, len(other)
 
 
 def _lines(text: bytes) -> list[bytes]:
-    return re.findall(rb"[^\n]*\n|[^\n]+", text)
+    """Return the lines without their line ends."""
+    return text.removesuffix(b"\n").split(b"\n") if text else []
 
 
-def _common(one: list[bytes], other: list[bytes]) -> int:
+def _common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
     """Return how many lines both begin with."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

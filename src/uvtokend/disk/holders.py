@@ -1,0 +1,80 @@
+"""Which programs have a file open for writing: looked up only after a read lease was refused (see `files`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that has a file open for writing.
+
+    Args:
+        pid: Its process id.
+        program: Its short name, as ``ps`` shows it.
+        appends: It opened the file with ``O_APPEND``, so its next write lands at the end, wherever that is then.
+        position: Where its next write lands otherwise, in bytes from the start.
+    """
+
+    pid: int
+    program: str
+    appends: bool
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.program} (pid {self.pid})"
+
+
+def holders(path: str) -> list[Holder]:
+    """Return the processes that have a file open for writing, by pid, as far as this user may see them.
+
+    On Linux from proc(5), ``/proc/PID/fd`` and ``/proc/PID/fdinfo``; macOS does not tell how a file was opened.
+    """
+    if sys.platform == "darwin":
+        return _on_macos(path)
+    with contextlib.suppress(OSError):
+        wanted = os.stat(path)
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+        found = [_holder(pid, path, wanted) for pid in pids]
+        return [holder for holder in found if holder is not None]
+    return []
+
+
+def _on_macos(path: str) -> list[Holder]:
+    from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        found = darwin.writers(path, status.st_dev, status.st_ino)
+        return [Holder(writer.pid, writer.name or "a program", appends=True, position=0) for writer in found]
+    return []
+
+
+def _holder(pid: int, path: str, wanted: os.stat_result) -> Holder | None:
+    with contextlib.suppress(OSError, ValueError):  # another user's process, or one that has just ended
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            link = f"/proc/{pid}/fd/{number}"
+            # The name first: a stat of every open file would wait for a network disk that does not answer.
+            if os.path.basename(os.readlink(link)) != os.path.basename(path):
+                continue
+            if not os.path.samestat(os.stat(link), wanted):
+                continue
+            flags, position = _opened(f"/proc/{pid}/fdinfo/{number}")
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                return Holder(pid, _program(pid), bool(flags & os.O_APPEND), position)
+    return None
+
+
+def _opened(path: str) -> tuple[int, int]:
+    """Return the flags and the position of an open file."""
+    with open(path, encoding="ascii") as file:
+        lines = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
+    return int(lines["flags"], 8), int(lines["pos"])
+
+
+def _program(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().strip()

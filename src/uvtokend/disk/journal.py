@@ -1,0 +1,147 @@
+"""What stands beside the netrc while it is written, and what a crash leaves there.
+
+Beside ``~/.netrc`` there may be, all with mode 0600:
+
+======================== ============================================================================================
+``..netrc.uvtokend.new`` a text that is still being written; worth nothing after a crash
+``..netrc.uvtokend``     a complete text: the new one before the exchange, the former one after it
+``…uvtokend.base``       the text that the new one was made from, while the two are exchanged
+``…uvtokend.old``        the same, while the new text is written over it in place
+======================== ============================================================================================
+
+Numbered facts:
+
+1. ``..netrc.uvtokend`` may hold an edit that stands nowhere else: what another program wrote just before the exchange.
+   So it is never deleted unread; after a crash it is merged into the netrc.
+2. Its changes are those against the text beside it. Without one (a power failure may lose it) every line of it counts.
+3. A crash in a write in place leaves a mixture of the old and the new text in the netrc. The new text then replaces it.
+4. A text of another user is not merged: it was put there while the directory was open to others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+from dataclasses import dataclass
+
+from uvtokend.core.netrc.block import join, split
+from uvtokend.disk import files
+from uvtokend.errors import DeliveryFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A text whose changes may not be lost, whether they stand in the netrc or not.
+
+    Args:
+        text: The text.
+        base: The text that it was made from; None if it is not known.
+        in_place: It was being written over `base` in place, so the netrc may hold a mixture.
+        newer: Where it and the netrc differ, it is newer.
+    """
+
+    text: bytes
+    base: bytes | None = None
+    in_place: bool = False
+    newer: bool = False
+
+    def merged(self, text: bytes) -> bytes:
+        """Return the text of the netrc with the changes of this one."""
+        from uvtokend.core.netrc.merge import made_of, merge, mixture  # noqa: PLC0415 - rarely needed; brings difflib
+
+        base = self.base
+        if self.in_place and base is not None and text not in (base, self.text):
+            if mixture(text, base, self.text):
+                return self.text
+            if not made_of(text, base, self.text):  # another program may have edited the mixture since
+                base = None
+        (block, now), (kept_block, kept) = split(text), split(self.text)
+        if now == kept:
+            return text
+        older, newer = (now, kept) if self.newer else (kept, now)
+        entries = {entry.host: entry for entry in [*kept_block, *block]}
+        return join([*entries.values()], merge(None if base is None else split(base)[1], older, newer))
+
+
+class Journal:
+    """The files beside one netrc.
+
+    Args:
+        path: The netrc, resolved.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder, name = os.path.split(path)
+        self._path = path
+        self.text = os.path.join(folder, f".{name}.uvtokend")
+        self.draft = f"{self.text}.new"
+        self.base = f"{self.text}.base"
+        self.old = f"{self.text}.old"
+
+    def leftover(self) -> Kept | None:
+        """Return what a crash has left and may stand nowhere else.
+
+        Raises:
+            DeliveryFailed: Something that is not ours has one of the names.
+            OSError: It cannot be read.
+        """
+        found = self._read(self.text)
+        if found is None or self._is_netrc(found.status):
+            return None
+        base, old = self._read(self.base), self._read(self.old)
+        before = old or base
+        return Kept(found.text, before.text if before else None, in_place=old is not None)
+
+    def clear(self) -> None:
+        """Delete whatever stands beside the netrc.
+
+        Raises:
+            OSError: It cannot be deleted.
+        """
+        for name in (self.draft, self.text, self.base, self.old):
+            if os.path.lexists(name):  # a read-only directory refuses to delete even what does not exist
+                os.unlink(name)
+
+    def tidy(self) -> None:
+        """Delete what can be deleted; the next delivery tries again."""
+        with contextlib.suppress(OSError):
+            self.clear()
+
+    def note(self, name: str, text: bytes, *, durable: bool) -> None:
+        """Write `base` or `old` in one step, so a crash leaves all of it or nothing."""
+        file = os.open(self.draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            files.write_all(file, text)
+            if durable:
+                files.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(self.draft, name)
+
+    def _is_netrc(self, status: os.stat_result) -> bool:
+        """Return whether a file is the netrc itself, which got its name just before a crash."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(status, os.lstat(self._path))
+        return False
+
+    def _read(self, name: str) -> files.Content | None:
+        try:
+            content = files.read_settled(name)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ENOTSUP, errno.ELOOP, errno.EFBIG):
+                raise
+            raise self._taken(name) from error
+        if content is not None and content.status.st_uid not in self._owners():
+            raise self._taken(name)
+        return content
+
+    def _owners(self) -> set[int]:
+        with contextlib.suppress(FileNotFoundError):
+            return {os.geteuid(), os.stat(self._path).st_uid}
+        return {os.geteuid()}
+
+    def _taken(self, name: str) -> DeliveryFailed:
+        message = f"{name} prevents uvtokend from writing {self._path}: it is not a file of uvtokend."
+        return DeliveryFailed("temporary-taken", message, f"rm -r {shlex.quote(name)}")

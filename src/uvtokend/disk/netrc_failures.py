@@ -1,0 +1,155 @@
+"""What an error of the system means for the netrc: a sentence that names the culprit, and the command that fixes it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+
+from uvtokend.core import fixes
+from uvtokend.disk import files
+from uvtokend.disk.holders import Holder
+from uvtokend.errors import DeliveryFailed
+
+#: The owner that root has in a user namespace such as systemd's PrivateUsers (kernel.overflowuid).
+_NOBODY = 65534
+#: linux/fs.h: FS_IOC_GETFLAGS on 64-bit systems, FS_IMMUTABLE_FL and FS_APPEND_FL.
+_GET_FLAGS, _IMMUTABLE, _APPEND_ONLY = 0x80086601, 0x10, 0x20
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn an error of the system into a `DeliveryFailed` that says what it means for a netrc.
+
+    Args:
+        path: The netrc, resolved.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _failure(error, path) from error
+
+
+def held(path: str, holders: Sequence[Holder], *, emptied: bool) -> DeliveryFailed:
+    """Return the failure of a delivery that waits for another program.
+
+    Args:
+        path: The netrc, resolved.
+        holders: The programs that have it open for writing, as far as they are known.
+        emptied: They have emptied or shortened it, so their text is still to come.
+    """
+    who = ", ".join(map(str, holders)) or "Another program"
+    verb = "have" if len(holders) > 1 else "has"
+    why = f" and {verb} not written all of it yet" if emptied else ""
+    message = f"{who} {verb} {path} open for writing{why}, so uvtokend waits."
+    hint = f"let it finish, or: kill {' '.join(str(holder.pid) for holder in holders)}" if holders else None
+    return DeliveryFailed("held", message, hint or fixes.users_of(path))
+
+
+def check_folder(folder: str) -> None:
+    """Refuse a directory in which others could replace our file by one of theirs.
+
+    Raises:
+        DeliveryFailed: They could, or it is not a directory.
+        OSError: It cannot be looked at.
+    """
+    place = shlex.quote(folder)
+    status = os.stat(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        message = f"{folder}, where the netrc should be, is not a directory."
+        raise DeliveryFailed("folder-missing", message, f"ls -ld {place}")
+    user = os.geteuid()
+    if user != 0 and status.st_uid not in (user, 0, _NOBODY):
+        message = f"The directory {folder} of the netrc belongs to another user, so no token is written there."
+        raise DeliveryFailed("open-folder", message, f"sudo chown {user} {place}")
+    if status.st_mode & 0o022:
+        message = f"Others may write to the directory {folder} of the netrc, so no token is written there."
+        raise DeliveryFailed("open-folder", message, f"chmod go-w {place}")
+
+
+def not_ours(path: str, user: int) -> DeliveryFailed:
+    """Return the failure of a delivery into another user's file."""
+    return DeliveryFailed("not-ours", f"{path} belongs to another user.", f"sudo chown {user} {shlex.quote(path)}")
+
+
+def _failure(error: OSError, path: str) -> DeliveryFailed:
+    folder = os.path.dirname(path)
+    file, place = shlex.quote(path), shlex.quote(folder)
+    match error.errno:
+        case errno.EISDIR:
+            return DeliveryFailed("is-a-folder", f"{path} is a directory, not a netrc.", f"mv {file} {file}.old")
+        case errno.ENOTSUP:
+            message = f"{path} is not a regular file; uvtokend does not write to a pipe, socket or device."
+            return DeliveryFailed("not-a-file", message, f"mv {file} {file}.old")
+        case errno.EFBIG:
+            message = f"{path} is longer than {files.LIMIT >> 20} MiB, so it is not a netrc."
+            return DeliveryFailed("too-large", message, f"ls -l {file}")
+        case errno.ELOOP:
+            return DeliveryFailed("symlink-loop", f"{path} is a symbolic link to itself.", f"rm {file}")
+        case errno.ENOTDIR:
+            message = f"{folder}, where the netrc should be, is not a directory."
+            return DeliveryFailed("folder-missing", message, f"ls -ld {place}")
+        case errno.ENOSPC | errno.EDQUOT:
+            message = f"The disk is full, so {path} could not be written; it is as it was."
+            return DeliveryFailed("disk-full", message, f"df -h {place}")
+        case errno.EROFS:
+            message = f"{path} is on a read-only file system."
+            return DeliveryFailed("read-only", message, fixes.file_system(folder))
+        case errno.EACCES | errno.EPERM:
+            return _no_permission(path)
+        case _:
+            message = f"{path} could not be written: {os.strerror(error.errno or errno.EIO)}."
+            return DeliveryFailed("io-error", message)
+
+
+def _no_permission(path: str) -> DeliveryFailed:
+    folder = os.path.dirname(path)
+    for name in (path, folder):
+        if (command := _unlocked_by(name)) is not None:
+            message = f"{name} is immutable, so {path} cannot be written."
+            return DeliveryFailed("immutable", message, command)
+    if os.access(folder, os.W_OK | os.X_OK):
+        message = f"You have no permission to read and write {path}."
+        return DeliveryFailed("no-permission", message, f"chmod u+rw {shlex.quote(path)}")
+    message = f"You have no permission to write {path} in the directory {folder}."
+    return DeliveryFailed("no-permission", message, f"chmod u+rwx {shlex.quote(folder)}" if _is_ours(folder) else None)
+
+
+def _unlocked_by(path: str) -> str | None:
+    """Return the command that makes a file changeable that is immutable or may only be appended to, else None.
+
+    Source: ioctl_iflags(2) and chattr(1); chflags(1) of macOS.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        flags = getattr(os.stat(path), "st_flags", 0)
+        if flags & (stat.UF_IMMUTABLE | stat.UF_APPEND):
+            return f"chflags nouchg,nouappnd {shlex.quote(path)}"
+        if flags & (stat.SF_IMMUTABLE | stat.SF_APPEND):
+            return f"sudo chflags noschg,nosappnd {shlex.quote(path)}"
+        if sys.platform == "linux":
+            return _linux_flags(path)
+    return None
+
+
+def _linux_flags(path: str) -> str | None:
+    import fcntl  # noqa: PLC0415 - only after a failure
+    import struct  # noqa: PLC0415
+
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        (flags,) = struct.unpack("l", fcntl.ioctl(file, _GET_FLAGS, bytes(struct.calcsize("l"))))
+    finally:
+        os.close(file)
+    letters = "".join(letter for letter, flag in (("i", _IMMUTABLE), ("a", _APPEND_ONLY)) if flags & flag)
+    return f"sudo chattr -{letters} {shlex.quote(path)}" if letters else None
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        return os.stat(path).st_uid == os.geteuid()
+    except OSError:
+        return False

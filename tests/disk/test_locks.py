@@ -1,0 +1,204 @@
+"""Who owns a netrc, and who changes it just now: real processes, real locks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from uvtokend.core.model import Entry, Secret
+from uvtokend.disk import locks
+from uvtokend.disk.locks import netrc_lock, netrc_owner
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.errors import DeliveryFailed, UvtokendError
+
+OWN = """
+    import sys
+    from uvtokend.disk.netrc_sink import NetrcSink
+    sink = NetrcSink(sys.argv[1])
+    sink.take_ownership()
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def netrc(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    return folder / ".netrc"
+
+
+def beside(netrc: Path) -> Path:
+    return netrc.with_name("..netrc.uvtokend.lock")
+
+
+@contextmanager
+def another(netrc: Path, *mounted: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that owns the netrc."""
+    words = [*mounted, sys.executable, "-c", textwrap.dedent(OWN), str(netrc)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class TestOwner:
+    def test_lies_beside_the_netrc(self, netrc: Path) -> None:
+        """The lock file names pid and host, nobody else may read it, and a missing directory is created 0700."""
+        deep = netrc.parent / "new" / "netrc"
+        sink = NetrcSink(str(deep))
+        sink.take_ownership()
+        lock = deep.with_name(".netrc.uvtokend.lock")
+        assert lock.read_text() == f"pid {os.getpid()} on {socket.gethostname()}\n"
+        assert [stat.S_IMODE(one.stat().st_mode) for one in (lock, deep.parent)] == [0o600, 0o700]
+        sink.release(remove=True)
+        assert os.listdir(deep.parent) == []
+
+    def test_a_second_one_is_told_who_it_is(self, netrc: Path) -> None:
+        """It names the owner's pid and host; when the owner is killed, its lock is free."""
+        with another(netrc) as process:
+            owner = netrc_owner(str(netrc))
+            assert owner is not None
+            assert (owner.pid, owner.host) == (process.pid, socket.gethostname())
+            with pytest.raises(UvtokendError, match=f"pid {process.pid} on {socket.gethostname()}"):
+                netrc_lock(str(netrc))
+        assert netrc_owner(str(netrc)) is None
+        netrc_lock(str(netrc)).remove()
+        assert os.listdir(netrc.parent) == []
+
+    def test_a_lock_on_a_deleted_file_guards_nothing(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the file is deleted between opening and locking it, another one is made and locked."""
+        real = fcntl.flock
+
+        def flock(file: int, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", real)
+            beside(netrc).unlink()
+            real(file, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock = netrc_lock(str(netrc))
+        with pytest.raises(UvtokendError):
+            netrc_lock(str(netrc))
+        lock.remove()
+
+    def test_in_a_read_only_directory_it_is_on_the_netrc(self, netrc: Path) -> None:
+        """The file itself is locked and written in place, and the owner is named all the same."""
+        netrc.write_bytes(b"#x\n")
+        setup = 'd=$(dirname "$1"); mount --bind "$d" "$d"; mount --bind "$1" "$1"; mount -o remount,bind,ro "$d"'
+        script = """
+            import os, sys
+            from uvtokend.core.model import Entry, Secret
+            from uvtokend.disk import locks
+            from uvtokend.disk.netrc_sink import NetrcSink
+            from uvtokend.errors import UvtokendError
+            path = sys.argv[1]
+            before = os.stat(path).st_ino
+            sink = NetrcSink(path)
+            sink.take_ownership()
+            try:
+                locks.netrc_lock(path)
+            except UvtokendError as error:
+                print(f"pid {os.getpid()} " in error.message)
+            print(locks.netrc_owner(path).pid == os.getpid())
+            print(sink.deliver([Entry("a.example", "aws", Secret("t0"))], {}).note)
+            print(os.stat(path).st_ino == before, os.listdir(os.path.dirname(path)))
+            sink.release(remove=True)
+            print(locks.netrc_owner(path), os.path.exists(path))
+        """
+        words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
+        words += [f'{setup}\nexec "{sys.executable}" -c "$SCRIPT" "$1"', "sh", str(netrc)]
+        done = subprocess.run(
+            words, env={**os.environ, "SCRIPT": textwrap.dedent(script)}, capture_output=True, text=True, check=False
+        )
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == [
+            "True",
+            "True",
+            "The netrc is a single-file mount, so it is written in place.",
+            "True ['.netrc']",
+            "None True",
+        ]
+
+    def test_what_cannot_be_owned_yet_is_owned_later(self, netrc: Path) -> None:
+        """A daemon runs although nothing can be written there; if another one was faster then, it does not deliver."""
+        netrc.parent.rmdir()
+        netrc.parent.write_bytes(b"")  # a file is in the way
+        sink = NetrcSink(str(netrc))
+        sink.take_ownership()
+        netrc.parent.unlink()
+        netrc.parent.mkdir(mode=0o700)
+        with another(netrc), pytest.raises(DeliveryFailed, match="already has an owner") as caught:
+            sink.deliver([Entry("a.example", "aws", Secret("t0"))], {})
+        assert caught.value.reason == "not-owner"
+        assert sink.deliver([Entry("a.example", "aws", Secret("t0"))], {}).changed
+        assert netrc_owner(str(netrc)) is not None
+        sink.release()
+
+    def test_a_full_disk_does_not_stop_it(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The lock holds also where its text cannot be written."""
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        lock = netrc_lock(str(netrc))
+        with pytest.raises(UvtokendError, match="already has an owner: another process"):
+            netrc_lock(str(netrc))
+        lock.remove()
+
+
+class TestChanging:
+    def test_one_change_at_a_time(self, netrc: Path) -> None:
+        """A change waits for another one to end, and sees what that has written."""
+        first, order = threading.Event(), []
+
+        def slow(text: bytes) -> bytes:
+            first.set()
+            waiter.join(0.05)  # it cannot come in between, however long this takes
+            order.append("slow")
+            return text + b"#slow\n"
+
+        def quick(text: bytes) -> bytes:
+            order.append("quick")
+            return text + b"#quick\n"
+
+        def wait() -> None:
+            first.wait()
+            NetrcSink(str(netrc)).change(quick)
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        NetrcSink(str(netrc)).change(slow)
+        waiter.join()
+        assert (order, netrc.read_bytes()) == (["slow", "quick"], b"#slow\n#quick\n")
+        assert os.listdir(netrc.parent) == [".netrc"]
+
+    def test_it_does_not_wait_forever(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another uvtokend that stands still in the middle of a change is named as the reason."""
+        monkeypatch.setattr(locks, "PATIENCE", 0.02)
+        with locks.changing(str(netrc)), pytest.raises(DeliveryFailed) as caught:
+            NetrcSink(str(netrc)).change(lambda text: text + b"#x\n")
+        assert caught.value.reason == "busy"
+
+    def test_where_directories_cannot_be_locked(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """NFS refuses such a lock; the netrc is written all the same."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(9, "Bad file descriptor")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        assert NetrcSink(str(netrc)).change(lambda text: text + b"#x\n").changed
