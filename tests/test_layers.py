@@ -131,6 +131,12 @@ def test_sdks_are_known_to_providers_alone() -> None:
     assert found == []
 
 
+def test_keyring_is_known_to_its_backend_alone() -> None:
+    """Beside a provider that reads a secret there, only the backend for others imports the keyring library."""
+    users = {file.name for file in FILES if any(name.split(".")[0] == "keyring" for name in imports(file))}
+    assert users == {"keyring_backend.py", "secrets.py"}
+
+
 def test_apscheduler_is_known_to_the_timer_alone() -> None:
     """Its defaults lose jobs; one file mends them."""
     users = {file.name for file in FILES if any(name.split(".")[0] == "apscheduler" for name in imports(file))}

@@ -25,6 +25,9 @@ _LONGEST = 8192
 _LIMIT = 1 << 20
 _NO_MATCH = -32002
 
+#: Set in the environment of every worker, and so of every program that it starts.
+IN_WORKER = "UVTOKEND_IN_WORKER"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -64,6 +67,8 @@ def credential(url: str, username: str | None, shim: bool = False) -> Found | No
     """
     if len(url) > _LONGEST or not (url.isascii() and url.isprintable()):
         return None  # as `url_match.question` would say
+    if IN_WORKER in os.environ:
+        return None  # the daemon waits for this very process: an answer would wait for itself
     name = "null" if username is None else quoted(username)
     params = f'{{"url": {quoted(url)}, "username": {name}, "shim": {str(shim).lower()}}}'
     response = _call("credential", params, _ROUNDS)
@@ -153,6 +158,17 @@ def _decoded(line: bytes) -> dict[str, Any]:
     if not isinstance(response, dict):
         raise _stranger()
     return response
+
+
+def say(error: UvtokendError) -> None:
+    """Print one line on standard error: what happened, and the fix."""
+    fix = f" fix: {error.hint}" if error.hint else ""
+    text = f"uvtokend: {error.message}{fix}"
+    line = "".join(each if each.isprintable() else "?" for each in text) + "\n"
+    try:
+        os.write(2, line.encode(errors="replace"))
+    except OSError:
+        return  # nobody reads it
 
 
 def quoted(text: str) -> str:

@@ -64,10 +64,10 @@ def _answer(arguments: list[str]) -> int:
     try:
         found = ask.credential(question.service, question.username, shim=True)
     except ask.NoTokenError as error:
-        _say(error)
+        ask.say(error)
         return NOTHING
     except UvtokendError as error:
-        _say(error)
+        ask.say(error)
         found = None
     if found is None:
         return _hand_over(arguments, NOTHING)
@@ -135,7 +135,7 @@ def _hand_over(arguments: list[str], otherwise: int) -> int:
             continue  # its interpreter is gone
     if otherwise == USAGE:
         message = "This keyring command answers only 'keyring get URL USERNAME' and 'keyring --mode creds get URL'."
-        _say(UvtokendError(message, "uvtokend help answering"))
+        ask.say(UvtokendError(message, "uvtokend help answering"))
     return otherwise
 
 
@@ -153,14 +153,3 @@ def _print(question: Question, found: ask.Found) -> int:
     except OSError:
         return NOTHING  # nobody reads it
     return FOUND
-
-
-def _say(error: UvtokendError) -> None:
-    """Print one line on standard error."""
-    fix = f" fix: {error.hint}" if error.hint else ""
-    text = f"uvtokend: {error.message}{fix}"
-    line = "".join(each if each.isprintable() else "?" for each in text) + "\n"
-    try:
-        os.write(2, line.encode(errors="replace"))
-    except OSError:
-        return

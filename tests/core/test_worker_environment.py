@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.core.worker_environment import worker_environment
+from uvtokend.core.worker_environment import FIXED, worker_environment
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
 OTHERS = Request("static", options=(("password", (("env", "OTHERS"),)), ("username", "me")))
@@ -23,7 +23,7 @@ def test_a_secret_reaches_only_its_own_worker() -> None:
         "MINE": "1",
         "HTTPS_PROXY": "http://proxy.example",
         "EXTRA": "1",
-        "NETRC": "/dev/null",
+        **FIXED,
     }
     assert "MINE" not in worker_environment(BASE, OTHERS, BOTH)
 
@@ -52,8 +52,8 @@ def test_a_plug_ins_secrets_are_found_at_any_depth() -> None:
     plugin = Request("acme", options=table)
     both = Settings("c", tuple(Index(n, "https://x", n, "acme", r) for n, r in (("a", plugin), ("b", OTHERS))))
     base = {"DEEP": "1", "PATH": "/bin"}
-    assert worker_environment(base, plugin, both) == {**base, "NETRC": "/dev/null"}
-    assert worker_environment(base, OTHERS, both) == {"PATH": "/bin", "NETRC": "/dev/null"}
+    assert worker_environment(base, plugin, both) == {**base, **FIXED}
+    assert worker_environment(base, OTHERS, both) == {"PATH": "/bin", **FIXED}
 
 
 def test_the_ca_bundle_reaches_every_sdk() -> None:
@@ -66,7 +66,7 @@ def test_the_ca_bundle_reaches_every_sdk() -> None:
     assert not set(names) & worker_environment({}, MINE, Settings("c")).keys()
     own = Request("static", env=(("AWS_CA_BUNDLE", "/own.pem"), ("NETRC", "/home/me/.netrc")))
     index_wins = worker_environment({}, own, Settings("c", ca_bundle="/corp.pem"))
-    assert index_wins == {**dict.fromkeys(names, "/corp.pem"), "AWS_CA_BUNDLE": "/own.pem", "NETRC": "/dev/null"}
+    assert index_wins == {**dict.fromkeys(names, "/corp.pem"), "AWS_CA_BUNDLE": "/own.pem", **FIXED}
 
 
 def test_what_starts_python_is_left_alone() -> None:

@@ -63,7 +63,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     ),
     "help": (
         Verb("doctor", "doctor", "find out why an install fails, with the fix of each problem"),
-        Verb("explain", "explain", "show which credential uv would send to a URL, and from where"),
+        Verb("explain", "explain", "show which credential uv would send to a URL, and why"),
         Verb("log", "log", "show the last events with their reasons"),
         Verb("help", "help", "show the reference, or the help of a command"),
         Verb("demo", "demo", "show uvtokend at work without a cloud account"),

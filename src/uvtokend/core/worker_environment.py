@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from uvtokend.core.model import Env, Frozen, Request, Settings
 
-#: `requests` would send our own netrc entry to the cloud, even over an explicit Bearer header.
-NO_NETRC = {"NETRC": "/dev/null"}
+#: `requests` would send our own netrc entry to the cloud, even over an explicit Bearer header. And a helper that asks
+#: keyring must not end up at the daemon, which waits for this very worker: `uvtokend.ask` looks for the second one.
+FIXED = {"NETRC": "/dev/null", "UVTOKEND_IN_WORKER": "1"}
 #: What botocore, requests (google-auth, azure-identity), OpenSSL and gcloud (its core/custom_ca_certs_file) read.
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
 
@@ -26,7 +27,7 @@ def worker_environment(base: Env, request: Request, settings: Settings) -> dict[
     others = {name for index in everybody for name in secret_variables(index.request)}
     hidden = others - secret_variables(request)
     environment = {name: text for name, text in base.items() if name not in hidden}
-    return {**environment, **_certificates(base, settings), **dict(request.env), **NO_NETRC}
+    return {**environment, **_certificates(base, settings), **dict(request.env), **FIXED}
 
 
 def secret_variables(request: Request) -> set[str]:

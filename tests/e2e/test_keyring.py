@@ -1,0 +1,198 @@
+"""The keyring command and the keyring backend with the programs that call them: uv, pip, twine and keyring itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from support.issuing import CANARY, LOGIN, Issuing
+from uvtokend import ask
+from uvtokend.core.worker_environment import FIXED
+from uvtokend.sandbox.index import wheel
+
+#: Keeps every program away from the netrc that the daemon writes.
+BLIND = {"NETRC": os.devnull}
+KEYRING = [sys.executable, "-m", "keyring"]
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
+    """A machine with a running daemon, and our keyring first on PATH."""
+    made = Issuing(tmp_path_factory.mktemp("k"))
+    made.configure()
+    assert made.uvtokend("keyring", "install", str(made.home / "bin")).returncode == 0
+    made.environment["PATH"] = f"{made.home / 'bin'}{os.pathsep}{made.environment['PATH']}"
+    made.begin()
+    yield made
+    made.close()
+
+
+def log(machine: Issuing) -> list[dict[str, str]]:
+    """Return the answers in the event log."""
+    lines = (machine.state / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "answered"]
+
+
+def with_user(machine: Issuing) -> str:
+    return machine.index.url.replace("://", f"://{LOGIN}@")
+
+
+def test_uv_asks_with_the_user_name(machine: Issuing) -> None:
+    """uv's subprocess provider gets the token for the URL; the log names uv, and holds no token."""
+    where = machine.folder / "target"
+    arguments = ("--keyring-provider", "subprocess", "--index-url", with_user(machine), "alpha")
+    done = machine.install(where, *arguments, env=BLIND)
+    assert done.returncode == 0, done.stderr
+    assert (where / "alpha.py").exists()
+    assert log(machine)
+    assert all(event["message"].startswith("Answered uv (pid ") for event in log(machine))
+    assert CANARY not in (machine.state / "events.jsonl").read_text()
+
+
+def test_uv_asks_for_user_name_and_token(machine: Issuing) -> None:
+    """With `authenticate = "always"` and no user name, uv asks with `--mode creds`."""
+    folder = machine.folder / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "work"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n\n'
+        '[tool.uv]\nkeyring-provider = "subprocess"\n\n'
+        f'[[tool.uv.index]]\nname = "acme"\nurl = "{machine.index.url}"\ndefault = true\nauthenticate = "always"\n'
+    )
+    done = machine.uv("sync", cwd=folder, env=BLIND)
+    assert done.returncode == 0, done.stderr
+    assert machine.index.refused == 0
+    assert list(folder.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
+
+
+def test_pip_asks_for_json(machine: Issuing) -> None:
+    """pip's subprocess provider asks with `--mode=creds --output=json`, and installs."""
+    where = machine.folder / "target"
+    command = [sys.executable, "-m", "pip", "--isolated", "install", "--no-input", "--no-cache-dir", "--no-deps"]
+    command += ["--keyring-provider", "subprocess", "--index-url", machine.index.url]
+    command += ["--target", str(where), "--disable-pip-version-check", "alpha"]
+    done = machine.run(command, env=BLIND)
+    assert done.returncode == 0, done.stderr
+    assert (where / "alpha.py").exists()
+
+
+def test_uv_publishes_with_keyring(machine: Issuing) -> None:
+    """`uv publish` asks keyring for the upload URL, which lies below the index's root."""
+    file = machine.folder / "omega-1.0-py3-none-any.whl"
+    file.write_bytes(wheel("omega", "1.0"))
+    arguments = ("--keyring-provider", "subprocess", "--username", LOGIN, "--trusted-publishing", "never")
+    done = machine.uv("publish", *arguments, "--publish-url", machine.index.upload_url, str(file), env=BLIND)
+    assert done.returncode == 0, done.stderr
+    assert file.name in machine.index.files
+
+
+def test_keyrings_own_command_agrees(machine: Issuing) -> None:
+    """With our backend, the keyring library answers as our command does, in every form and with the same status."""
+    for arguments in (
+        ["get", machine.index.url, LOGIN],
+        ["get", machine.index.url, LOGIN, "--output", "json"],
+        ["--mode", "creds", "get", machine.index.url],
+        ["--mode=creds", "--output=json", "get", machine.index.url],
+        ["get", machine.index.url, "nobody"],
+        ["get", "https://theirs.example/simple/", LOGIN],
+        ["get", machine.index.base.replace("http://127", "http://128"), LOGIN],
+        ["get", machine.index.base, LOGIN],
+        ["get", machine.index.url],
+    ):
+        ours = machine.run(["keyring", *arguments], env={**BLIND, "PATH": str(machine.home / "bin")})
+        theirs = machine.run([*KEYRING, *arguments], env=BLIND)
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), arguments
+
+
+def test_the_backend_is_loaded_without_an_sdk(machine: Issuing) -> None:
+    """keyring lists the backend; loading it imports no SDK, no asyncio and nothing of the daemon."""
+    assert "uvtokend.keyring_backend.UvtokendKeyring" in machine.run([*KEYRING, "--list-backends"]).stdout
+    code = "import sys, keyring.backend; before = set(sys.modules); import uvtokend.keyring_backend\n"
+    done = machine.run([sys.executable, "-c", f"{code}print(*sorted(set(sys.modules) - before))"])
+    ours = {"ask", "errors", "keyring_backend", "paths", "peers"}
+    assert set(done.stdout.split()) - {"_json", "_socket"} <= {"uvtokend", *(f"uvtokend.{name}" for name in ours)}
+
+
+def test_the_backend_stores_nothing(machine: Issuing) -> None:
+    """Storing and deleting are another backend's; without a daemon there is no credential, and one line why."""
+    code = (
+        "from uvtokend.keyring_backend import UvtokendKeyring as K\nk = K()\n"
+        "for call in (lambda: k.set_password('s', 'u', 'p'), lambda: k.delete_password('s', 'u')):\n"
+        "    try:\n        call()\n    except NotImplementedError:\n        print('refused')\n"
+        f"print(k.get_password({machine.index.url!r}, 'me'), k.get_credential({machine.index.url!r}, None))\n"
+    )
+    assert machine.run([sys.executable, "-c", code]).stdout.split()[:3] == ["refused", "refused", machine.tokens[-1]]
+    machine.stop()
+    done = machine.run([sys.executable, "-c", code])
+    assert done.stdout.split() == ["refused", "refused", "None", "None"]
+    assert done.stderr.count("uvtokend is not running") == 2
+
+
+def test_twine_gets_the_token_from_keyring(machine: Issuing) -> None:
+    """twine imports keyring, and so finds the backend: no password is typed, none is stored."""
+    file = machine.folder / "sigma-1.0-py3-none-any.whl"
+    file.write_bytes(wheel("sigma", "1.0"))
+    command = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]
+    command += ["--repository-url", machine.index.upload_url, "--username", LOGIN, str(file)]
+    done = machine.run(command, env={**BLIND, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert file.name in machine.index.files
+
+
+def test_a_worker_never_asks_its_own_daemon(machine: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that asks keyring for the URL that it fetches a token for would wait for itself."""
+    monkeypatch.setenv("UVTOKEND_SOCKET", machine.environment["UVTOKEND_SOCKET"])
+    assert ask.credential(machine.index.url, None) is not None
+    monkeypatch.setenv(ask.IN_WORKER, FIXED[ask.IN_WORKER])
+    assert ask.credential(machine.index.url, None) is None
+
+
+def test_bazel_gets_its_headers(machine: Issuing) -> None:
+    """The specification's request and response; an unsupported URI and no request are errors on standard error."""
+
+    def helper(request: str) -> subprocess.CompletedProcess[str]:
+        command = machine.ourselves("credential-helper", "get")
+        environment = machine.environment
+        return subprocess.run(command, env=environment, input=request, capture_output=True, text=True, check=False)
+
+    done = helper(json.dumps({"uri": f"{machine.index.url}alpha/", "more": "is ignored"}))
+    assert done.returncode == 0, done.stderr
+    response = json.loads(done.stdout)
+    assert sorted(response) == ["expires", "headers"]
+    (value,) = response["headers"]["Authorization"]
+    scheme, _, pair = value.partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(pair).decode() == f"{LOGIN}:{machine.tokens[-1]}"
+    assert response["expires"].endswith("Z")
+    for request in (
+        '{"uri": "grpcs://example.com/com.example.package.Service/Method"}',
+        '{"uri": "https://api.example.org/rest/endpoint"}',
+        "{}",
+        "[]",
+        "nonsense",
+        "",
+        '{"uri": 1}',
+        json.dumps({"uri": "x" * 10_000_000}),
+    ):
+        done = helper(request)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "fix: " in done.stderr
+    machine.stop()
+    assert helper(json.dumps({"uri": machine.index.url})).returncode == 1
+
+
+def test_install_tells_whether_it_will_be_found(machine: Issuing) -> None:
+    """After the installation a person is told how to use it, or what stands in the way; uninstall leaves nothing."""
+    said = machine.uvtokend("keyring", "install", str(machine.home / "bin")).stderr
+    assert "uv sync --keyring-provider subprocess" in said
+    other = machine.home / "other"
+    assert f"export PATH={other}:$PATH" in machine.uvtokend("keyring", "install", str(other)).stderr
+    assert machine.uvtokend("keyring", "uninstall", "dir").returncode == 2
+    assert machine.uvtokend("keyring", "uninstall").returncode == 0
+    assert not list(machine.home.rglob("keyring"))
+    assert "no keyring command" in machine.uvtokend("keyring", "uninstall").stderr
