@@ -22,6 +22,7 @@ OURS = {
     "uvtokend.cli.refresh",
     "uvtokend.cli.status",
     "uvtokend.core",
+    "uvtokend.core.prompt",
     "uvtokend.core.report",
     "uvtokend.errors",
     "uvtokend.paths",

@@ -53,9 +53,11 @@ CLOCKS = {
     "cli/stop.py": {"time.monotonic", "time.sleep"},  # another process ends, and tells nobody
     "cli/remove.py": {"time.monotonic", "time.sleep"},  # the daemon delivers, and tells its log alone
     "cli/log.py": {"time.sleep"},  # a file grows, and tells nobody
-    "cli/status.py": {"datetime.now", "time.monotonic", "time.sleep"},  # as cli/disk.py; a daemon that comes back
+    # As cli/disk.py; whether the file of the prompt is still true; a daemon that comes back.
+    "cli/status.py": {"datetime.now", "time.monotonic", "time.sleep", "time.time"},
     "daemon/alone.py": {"datetime.now"},  # a token that has expired on arrival is refused
     "doctor/": {"datetime.now"},  # what has expired, and how far this clock is from an index's
+    "daemon/outlook.py": {"datetime.now"},  # what a person reads is in wall-clock times
     "daemon/control.py": {"get_running_loop.time"},  # which client has been silent for longest
     "clock.py": {"datetime.now", "time.CLOCK_MONOTONIC", "time.clock_gettime"},  # the clock
     "daemon/events.py": {"datetime.now"},  # when something was told

@@ -92,6 +92,11 @@ def events_file() -> str:
     return os.path.join(state_folder(), "events.jsonl")
 
 
+def prompt_file() -> str:
+    """Return the small file that a shell prompt reads while the daemon runs; see `uvtokend.core.prompt`."""
+    return os.path.join(state_folder(), "prompt")
+
+
 def chains_folder() -> str:
     """Return the folder of the chains of refresh tokens, which are secrets: 0700."""
     return os.path.join(state_folder(), "chains")

@@ -86,8 +86,8 @@ def test_help_lists_its_topics_and_shows_each(capsys: pytest.CaptureFixture[str]
         assert title.removeprefix("# ") in listed
         assert main.main(["help", name]) == 0
         assert capsys.readouterr().out == text
-    assert main.main(["help", "status"]) == 0
-    assert "usage: uvtokend status" in capsys.readouterr().out
+    assert main.main(["help", "reload"]) == 0
+    assert "usage: uvtokend reload" in capsys.readouterr().out
 
 
 def test_every_module_of_a_verb_has_a_row() -> None:

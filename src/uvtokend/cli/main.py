@@ -66,7 +66,7 @@ def _dispatch(args: list[str]) -> int:
 
 def _hot(args: list[str]) -> tuple[str, Any] | None:
     """Return a hot verb in its usual form, with its parsed arguments, or None."""
-    flags_of = {"status": {"json", "watch"}, "refresh": {"json"}}
+    flags_of = {"status": {"json", "watch", "prompt"}, "refresh": {"json"}}
     words: list[str] = []
     flags: set[str] = set()
     config: str | None = None

@@ -8,9 +8,9 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from uvtokend import __version__
+from uvtokend import __version__, paths
 from uvtokend.cli import client, console
-from uvtokend.core import report
+from uvtokend.core import prompt, report
 from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning
 
 TYPE_CHECKING = False
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-EXAMPLES = ("uvtokend status", "uvtokend status --watch", "uvtokend status --json private-registry")
+EXAMPLES = (
+    "uvtokend status",
+    "uvtokend status --watch",
+    "uvtokend status --json private-registry",
+    "uvtokend status --prompt",
+)
+DETAILS = """\
+Exits with 0 if every enabled index shown has a valid, delivered token, with 1 if one of them has not, and with 3 if the
+daemon is not running. `uvtokend help status` explains what is shown."""
 
 #: Seconds after which a live picture is drawn again without an event: its times go by.
 _REDRAW = 2.0
@@ -35,6 +43,7 @@ def arguments(own: argparse.ArgumentParser) -> None:
     own.add_argument("names", metavar="NAME", nargs="*", help="an index (default: all)")
     own.add_argument("--json", action="store_true", help="print JSON for machines")
     own.add_argument("--watch", action="store_true", help="keep showing until interrupted")
+    own.add_argument("--prompt", action="store_true", help="print one short line for a shell prompt")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         0 if each enabled index shown has a valid delivered token, or there is nothing to do; 1 if not; 3 if no daemon
         runs.
     """
+    if args.prompt:
+        return _prompt()
     if args.watch:
         return _Watch(args).run()
     document, why = fetch(args.names, args.config)
@@ -93,6 +104,20 @@ def _text(document: dict[str, Any], why: Sequence[str] = (), alone: bool = False
     now = datetime.now(UTC)
     width, color = console.width(sys.stdout), console.colored(sys.stdout)
     return report.once(document, now, width, color) if alone else report.status(document, now, width, color, None, why)
+
+
+def _prompt() -> int:
+    """Print the line that the daemon keeps for shell prompts, without asking it."""
+    try:
+        with open(paths.prompt_file(), "rb") as file:
+            known = prompt.decode(file.read(1024))
+    except OSError:
+        known = None
+    if known is None or known[1] <= time.time():
+        console.out("not running\n")
+        return NOT_RUNNING
+    console.out(f"{report.clean(known[0])}\n")
+    return known[2]
 
 
 def _exit_status(document: dict[str, Any]) -> int:

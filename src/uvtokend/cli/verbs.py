@@ -52,6 +52,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     "tokens": (
         Verb("status", "status", "show what each token is worth, and how to fix it"),
         Verb("refresh", "refresh", "fetch new tokens now"),
+        Verb("login", "login", "run the sign-in commands that are needed"),
         Verb("once", "once", "fetch what is due without a daemon (CI, containers)"),
     ),
     "use": (

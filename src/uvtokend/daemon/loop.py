@@ -21,6 +21,7 @@ from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
 from uvtokend.core.report import duration
+from uvtokend.core.status import Document
 from uvtokend.daemon import login_watch
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.config_files import ConfigFiles, Load
@@ -28,6 +29,7 @@ from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.notify import notify
+from uvtokend.daemon.outlook import Outlook
 from uvtokend.daemon.processes import Process
 from uvtokend.daemon.timer import GUARD_TICK, Timer
 from uvtokend.daemon.worker import Workers
@@ -82,6 +84,7 @@ class Daemon:
         self._last_waiter = 0
         self._last_tick = (self._clock.now(), self._clock.shift())
         self._logins = login_watch.Watch(self._environment)
+        self._outlook = None if socket is None else Outlook(self._whole, lambda: self._settings, log.emit)
         self._answers = Answers(self._agent, self._clock, self._fetched, log.emit)
         self._watch: asyncio.TimerHandle | None = None
 
@@ -99,6 +102,8 @@ class Daemon:
         """Stop everything; living entries stay where they are."""
         if self._watch is not None:
             self._watch.cancel()
+        if self._outlook is not None:
+            await self._outlook.close()
         self._workers.close()
         self._timer.close()
         await self._deliveries.close()
@@ -138,6 +143,8 @@ class Daemon:
         deadline = self._agent.deadline(now)
         self._timer.plan(None if deadline is None else (deadline - now).total_seconds())
         self._watch_if_needed()
+        if self._outlook is not None:
+            self._outlook.changed()
         notify(f"STATUS={self._sentence()}")
 
     def _due(self) -> None:
@@ -151,6 +158,8 @@ class Daemon:
         if late > LATE:
             away = duration(late)
             self._log.emit(Report("info", "woke", (), f"The machine or the daemon was suspended for about {away}."))
+            if self._outlook is not None:
+                self._outlook.woke()
             self._feed(events.Woke())
         if abs(self._last_tick[1] - shift) > STEPPED:
             # Set, or a paused machine whose own clocks stood still: no token is judged by it, all are fetched anew.
@@ -248,6 +257,9 @@ class Daemon:
 
     def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:
         _check_names(names, (*self._agent.indexes, *disabled))
+        return cast("dict[str, Json]", status.chosen(self._whole(disabled), names or ()))
+
+    def _whole(self, disabled: tuple[Index, ...] = ()) -> Document:
         now, shift = self._clock.now(), self._clock.shift()
         frame = status.Frame(
             __version__,
@@ -258,8 +270,7 @@ class Daemon:
             os.getpid(),
             self._clock.started + shift,
         )
-        whole = status.of_daemon(frame, self._agent.snapshot(now), disabled, now, shift)
-        return cast("dict[str, Json]", status.chosen(whole, names or ()))
+        return status.of_daemon(frame, self._agent.snapshot(now), disabled, now, shift)
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         """Fetch now and return the status document once it is delivered or has failed."""

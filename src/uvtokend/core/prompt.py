@@ -1,0 +1,48 @@
+"""The status document -> the small file that a shell prompt reads, and back.
+
+Three lines, so that a shell needs no more than three ``read``:
+
+1. the text to show, such as ``5 ready`` or ``3/5 ready, sign-in needed``;
+2. until when that holds if the daemon should die: seconds since 1970, UTC. Then the first token expires;
+3. the exit status of ``uvtokend status``: 0 or 1.
+
+The file is missing while no daemon runs. `uvtokend status --prompt` reads it, so this module imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from uvtokend.core import report
+from uvtokend.errors import FAILED, OK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+#: Where no token has an end, a text holds until half a day has begun twice: a file that seldom changes.
+_HALF_DAY = 12 * 3600
+
+
+def encode(document: Mapping[str, Any], now: float) -> bytes:
+    """Return the file.
+
+    Args:
+        document: Of the running daemon.
+        now: The wall clock, in seconds since 1970.
+    """
+    good = [index for index in document["indexes"] if report.enabled(index) and report.healthy(index)]
+    ends = [datetime.fromisoformat(end).timestamp() for index in good if (end := index["expires_at"]) is not None]
+    until = int(min(ends, default=(now // _HALF_DAY + 2) * _HALF_DAY))
+    exit_status = OK if report.ready(document) else FAILED
+    return f"{report.prompt(document)}\n{until}\n{exit_status}\n".encode()
+
+
+def decode(text: bytes) -> tuple[str, int, int] | None:
+    """Return the text, until when it holds, and the exit status; None if the file is not one of ours."""
+    try:
+        line, until, exit_status = text.decode().splitlines()
+        return line, int(until), int(exit_status)
+    except ValueError:
+        return None

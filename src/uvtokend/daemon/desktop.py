@@ -1,0 +1,78 @@
+"""Desktop notifications by the system's own programs: notify-send (libnotify) on Linux, osascript on macOS.
+
+They are shown by the desktop's own service, so nothing of ours has to stay. ``notify-send --print-id`` and
+``--replace-id`` exist since libnotify 0.8 (2022). macOS (untested) has no way to withdraw a notification of a script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+
+#: Seconds that the desktop gets to take a notification.
+_DEADLINE = 10.0
+_SCRIPT = ("on run argv", "display notification (item 2 of argv) with title (item 1 of argv)", "end run")
+_SERVICE = "org.freedesktop.Notifications"
+_OBJECT = ("--dest", _SERVICE, "--object-path", "/org/freedesktop/Notifications")
+_CLOSE = ("gdbus", "call", "--session", *_OBJECT, "--method", f"{_SERVICE}.CloseNotification")
+
+
+async def show(title: str, body: str) -> str | None:
+    """Show a notification.
+
+    Args:
+        title: Its headline.
+        body: Its text.
+
+    Returns:
+        What `withdraw` needs; None if it could not be shown, or cannot be withdrawn.
+    """
+    if sys.platform == "darwin":
+        script = [word for line in _SCRIPT for word in ("-e", line)]
+        await _run("osascript", *script, "--", f"uvtokend: {title}", body)
+        return None
+    flags = ("--app-name=uvtokend", "--icon=dialog-password", "--print-id")
+    said = await _run("notify-send", *flags, "--", f"uvtokend: {title}", _without_markup(body))
+    return said.strip() or None
+
+
+async def withdraw(number: str) -> None:
+    """Take a notification away.
+
+    Args:
+        number: What `show` returned.
+    """
+    await _run(*_CLOSE, number)
+
+
+def _without_markup(text: str) -> str:
+    """Escape what the desktop would read as markup (Desktop Notifications Specification, "Markup")."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+async def _run(program: str, *args: str) -> str:
+    """Run a program and return what it prints; empty if it is missing, fails or takes too long."""
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            path,
+            *args,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return ""
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), _DEADLINE)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return ""
+    return said.decode(errors="replace") if process.returncode == 0 else ""

@@ -1,0 +1,138 @@
+"""What others see of the daemon without asking it: the prompt file, the metrics file and desktop notifications.
+
+They follow the status document, a moment after something happened and with every guard tick. Files are written in a
+thread, since a metrics file may lie on a network that hangs; a file that cannot be written is told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from uvtokend import paths
+from uvtokend.core import prompt, reminders
+from uvtokend.core.events import Report
+from uvtokend.core.metrics import exposition
+from uvtokend.core.model import Settings
+from uvtokend.core.status import Document
+from uvtokend.daemon import desktop
+
+#: Seconds after an event before anything is written: what happens together is written once.
+_PAUSE = 0.5
+#: A metrics file is for another user's collector.
+_READABLE = 0o644
+
+
+class Outlook:
+    """Keeps what others see up to date.
+
+    Args:
+        document: Returns the status document.
+        settings: Returns the settings in force.
+        emit: Tells the event log.
+    """
+
+    def __init__(
+        self, document: Callable[[], Document], settings: Callable[[], Settings], emit: Callable[[Report], None]
+    ) -> None:
+        self._document = document
+        self._settings = settings
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._planned: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._written: dict[str, bytes] = {}
+        self._broken: dict[str, str] = {}
+        self._metrics_file: str | None = None
+        self._shown: dict[str, str | None] = {}
+        self._woke_at = -reminders.AFTER_WAKING
+
+    def changed(self) -> None:
+        """Take note that something happened."""
+        if self._planned is None:
+            self._planned = self._loop.call_later(_PAUSE, self._begin)
+
+    def woke(self) -> None:
+        """Take note that the machine slept: nobody is reminded for a minute."""
+        self._woke_at = self._loop.time()
+
+    async def close(self) -> None:
+        """Remove the files: they speak of a daemon that runs."""
+        if self._planned is not None:
+            self._planned.cancel()
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+        for path in self._written:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def _begin(self) -> None:
+        self._planned = None
+        if self._writing is not None and not self._writing.done():
+            self.changed()  # a disk that hangs, or a desktop: once more when it is back
+            return
+        self._writing = self._loop.create_task(self._update())
+
+    async def _update(self) -> None:
+        document, settings, now = self._document(), self._settings(), datetime.now(UTC)
+        await self._write(paths.prompt_file(), prompt.encode(document, now.timestamp()), 0o600)
+        if settings.metrics_file != self._metrics_file and self._metrics_file is not None:
+            await self._loop.run_in_executor(None, _remove, self._metrics_file)
+            self._written.pop(self._metrics_file, None)
+        self._metrics_file = settings.metrics_file
+        if settings.metrics_file is not None:
+            await self._write(settings.metrics_file, exposition(document, now).encode(), _READABLE)
+        await self._remind(document, settings, now)
+
+    async def _write(self, path: str, text: bytes, mode: int) -> None:
+        if self._written.get(path) == text:
+            return
+        try:
+            await self._loop.run_in_executor(None, _replace, path, text, mode)
+        except OSError as error:
+            if self._broken.get(path) != str(error):
+                self._broken[path] = str(error)
+                message = f"{path} could not be written: {error.strerror}."
+                self._emit(Report("warning", "outlook", (), message, f"ls -ld {paths.quoted(os.path.dirname(path))}"))
+            return
+        self._broken.pop(path, None)
+        self._written[path] = text
+
+    async def _remind(self, document: Document, settings: Settings, now: datetime) -> None:
+        due = reminders.due(document) if settings.notify else {}
+        for key in [key for key in self._shown if key not in due]:
+            number = self._shown.pop(key)
+            if number is not None:
+                await desktop.withdraw(number)
+        woke = self._loop.time() - self._woke_at < reminders.AFTER_WAKING
+        if woke or reminders.quiet(settings.quiet_hours, now.astimezone()):
+            return
+        for key, reminder in due.items():
+            if key not in self._shown:
+                self._shown[key] = await desktop.show(reminder.title, reminder.body)
+
+
+def _replace(path: str, text: bytes, mode: int) -> None:
+    """Replace a file as a whole; nobody needs it after a power cut, so it is not synced.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    temporary = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(file, mode)
+        os.write(file, text)
+    finally:
+        os.close(file)
+    os.replace(temporary, path)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

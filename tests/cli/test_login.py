@@ -1,0 +1,111 @@
+"""`login` runs the sign-in commands that are needed, and nothing else; `status --prompt` reads the daemon's file."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from support.desk import Desk, desk
+
+__all__ = ["desk"]
+
+AWS = """#!/bin/sh
+echo "$*" >> "$HOME/calls"
+test ! -e "$HOME/refuse" || exit 3
+"""
+
+
+@pytest.fixture
+def needing(desk: Desk) -> Desk:
+    """A desk where an SSO session has ended: botocore finds a profile with SSO and no cached session."""
+    programs = desk.home / "bin"
+    programs.mkdir()
+    (programs / "aws").write_text(AWS)
+    (programs / "aws").chmod(0o755)
+    (desk.home / ".aws").mkdir()
+    (desk.home / ".aws" / "config").write_text(
+        "[profile dev]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = dev\nregion = eu-central-1\n"
+        "[sso-session corp]\nsso_start_url = https://corp.example/start\nsso_region = eu-central-1\n"
+    )
+    desk.extra |= {"PATH": f"{programs}:{os.environ['PATH']}"}
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        desk.extra[name] = ""
+    desk.configure()
+    desk.config.write_text(
+        '[[index]]\nname = "a"\nprofile = "dev"\n'
+        'url = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"\n'
+    )
+    return desk
+
+
+def test_login_runs_the_command_that_status_names(needing: Desk) -> None:
+    """The very command, once, on this terminal; the index is fetched again, and the exit status is the truth."""
+    needing.run("start")
+    error = needing.document("status", status=1)["indexes"][0]["last_error"]
+    assert error["kind"] == "login-required"
+    done = needing.run("login", status=1)
+    assert (needing.home / "calls").read_text() == f"{error['hint'].removeprefix('aws ')}\n"
+    assert error["hint"] in done.stderr
+    # The session was not really there afterwards: it is said again, with its fix.
+    assert f"  fix: {error['hint']}" in done.stderr.splitlines()
+    (needing.home / "refuse").touch()
+    assert "failed with status 3" in needing.run("login", "a", status=1).stderr
+
+
+def test_a_program_that_is_missing_is_named(needing: Desk) -> None:
+    """Whoever has no aws program is told where to get it."""
+    needing.run("start")
+    needing.extra["PATH"] = "/nonexistent"
+    done = needing.run("login", status=1)
+    assert "aws is not installed, or not on PATH" in done.stderr
+    assert "fix: install it: https://docs.aws.amazon.com/" in done.stderr
+
+
+def test_login_works_without_a_daemon(needing: Desk) -> None:
+    """What is needed is found out by fetching, as `once` does."""
+    needing.run("login", status=1)
+    assert (needing.home / "calls").read_text().startswith("sso login")
+
+
+def test_login_does_nothing_where_nothing_is_needed(desk: Desk) -> None:
+    """All signed in is 0; an index that is broken otherwise is named; a wrong name is 2."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    assert "No index needs a sign-in." in desk.run("login").stderr
+    desk.run("login", "nobody", status=2)
+    desk.answer("a", "garbage")
+    desk.netrc.unlink()
+    desk.run("stop")
+    (desk.state / "state.json").unlink()
+    desk.run("start")
+    assert "not all are ready" in desk.run("login", status=1).stderr
+
+
+def test_the_prompt_is_kept_up_to_date(desk: Desk) -> None:
+    """One short line from a file, without the daemon being asked; no file while none runs."""
+    assert desk.run("status", "--prompt", status=3).stdout == "not running\n"
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    file = desk.state / "prompt"
+    while not file.exists() or not file.read_text().startswith("1 ready\n"):
+        desk.run("status")
+    assert desk.run("status", "--prompt").stdout == "1 ready\n"
+    desk.run("stop")
+    assert not file.exists()
+    desk.state.mkdir(exist_ok=True)
+    file.write_text("1 ready\n1700000000\n0\n")  # of a daemon that was killed long ago
+    assert desk.run("status", "--prompt", status=3).stdout == "not running\n"
+
+
+def test_metrics_are_written_where_they_are_wanted(desk: Desk) -> None:
+    """A collector finds the expiry of each token."""
+    metrics = desk.home / "m.prom"
+    desk.configure(("a", "a.example"), daemon=f"[daemon]\nmetrics-file = {json.dumps(str(metrics))}\n")
+    desk.run("start")
+    while not metrics.exists() or "expiry_timestamp" not in metrics.read_text():
+        desk.run("status")
+    assert 'uvtokend_index_ready{index="a",provider="command",host="a.example"} 1' in metrics.read_text()
+    desk.run("stop")
+    assert not metrics.exists()

@@ -1,0 +1,96 @@
+"""The files that others read: the prompt's and the metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from uvtokend.core import metrics, prompt
+from uvtokend.core.status import Document
+
+NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
+
+
+def index(name: str, **changes: Any) -> dict[str, Any]:
+    """Return an index that is ready, but for the changes."""
+    return {
+        "name": name,
+        "host": f"{name}.example",
+        "provider": "static",
+        "enabled": True,
+        "health": "fresh",
+        "state": "waiting",
+        "expires_at": "2026-01-31T09:00:00Z",
+        "delivered": True,
+        "failures": 0,
+        "last_error": None,
+        **changes,
+    }
+
+
+def document(*indexes: dict[str, Any]) -> Document:
+    """Return the document of a running daemon."""
+    shown = {
+        "version": "1.0.0",
+        "pid": 1,
+        "started_at": "2026-01-31T07:00:00Z",
+        "config_stale": None,
+        "delivery": {"ok": True, "problem": None},
+        "indexes": list(indexes),
+    }
+    return cast("Document", shown)
+
+
+OFF = index("off", enabled=False, delivered=False, state=None, health="none", expires_at=None, host=None, provider=None)
+
+
+@pytest.mark.parametrize(
+    ("indexes", "file"),
+    [
+        ([index("a"), index("b", expires_at="2026-01-31T08:30:00Z"), OFF], (b"2 ready", 1769848200, b"0")),
+        ([index("a"), index("b", health="none", delivered=False, state="fetching", expires_at=None)],
+         (b"1/2 ready, fetching", 1769850000, b"1")),
+        ([index("a", expires_at=None)], (b"1 ready", 1769904000, b"0")),
+        ([OFF], (b"no index", 1769904000, b"0")),
+    ],
+)  # fmt: skip
+def test_the_prompt_holds_until_the_first_token_expires(
+    indexes: list[dict[str, Any]], file: tuple[bytes, int, bytes]
+) -> None:
+    """Three lines: the text, until when it is true if the daemon dies, and the exit status; it is read back so."""
+    text, until, status = file
+    encoded = prompt.encode(document(*indexes), NOW.timestamp())
+    assert encoded == b"%s\n%d\n%s\n" % (text, until, status)
+    assert prompt.decode(encoded) == (text.decode(), until, int(status))
+
+
+@pytest.mark.parametrize("text", [b"", b"a\nb\nc\n", b"a\n1\n", b"\xff\n1\n0\n", b"a\n1\n0\n4\n"])
+def test_a_strange_prompt_file_is_not_believed(text: bytes) -> None:
+    """A file that is not ours, or half of one, says nothing."""
+    assert prompt.decode(text) is None
+
+
+def test_the_metrics() -> None:
+    """Each index has its readiness, failures, expiry and state; a disabled one is left out."""
+    odd = 'q"uo\\te\n'
+    text = metrics.exposition(document(index("a"), index(odd, expires_at=None, state="blocked", failures=3), OFF), NOW)
+    lines = text.splitlines()
+    assert text.endswith("\n")
+    assert 'uvtokend_info{version="1.0.0"} 1' in lines
+    assert "uvtokend_start_time_seconds 1769842800" in lines
+    assert "uvtokend_updated_timestamp_seconds 1769846400" in lines
+    assert "uvtokend_delivery_ok 1" in lines
+    assert "uvtokend_config_stale 0" in lines
+    assert 'uvtokend_index_ready{index="a",provider="static",host="a.example"} 1' in lines
+    assert 'uvtokend_index_expiry_timestamp_seconds{index="a"} 1769850000' in lines
+    assert 'uvtokend_index_failures{index="q\\"uo\\\\te\\n"} 3' in lines
+    assert 'uvtokend_index_state{index="a",state="waiting"} 1' in lines
+    assert 'uvtokend_index_state{index="a",state="blocked"} 0' in lines
+    assert sum("expiry" in line and not line.startswith("#") for line in lines) == 1
+    assert not any("off" in line for line in lines)
+    names = {line.split("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
+    assert names == {line.split(" ")[2] for line in lines if line.startswith("# TYPE")}
+    assert metrics.exposition(document(), NOW.replace(microsecond=500000)).count("1769846400.500") == 1
+    assert "index" not in metrics.exposition(document(), NOW)

@@ -1,0 +1,78 @@
+"""Desktop notifications: only what a person truly has to do."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+
+from uvtokend.core import reminders
+from uvtokend.core.status import Document
+
+ERROR = {"kind": "login-required", "message": "The SSO session has expired.", "hint": "aws sso login --profile dev"}
+
+
+def document(*indexes: dict[str, Any]) -> Document:
+    """Return a document with these indexes."""
+    return cast("Document", {"indexes": list(indexes)})
+
+
+def blocked(name: str, **changes: Any) -> dict[str, Any]:
+    """Return an index that needs a sign-in, seen twice, but for the changes."""
+    return {"name": name, "state": "blocked", "failures": 2, "last_error": ERROR, **changes}
+
+
+def test_one_sign_in_is_one_reminder() -> None:
+    """However many indexes wait for a sign-in, a person is told once, with the command."""
+    assert [*reminders.due(document(blocked("a"), blocked("b"))).values()] == [
+        reminders.Reminder(
+            "Sign-in needed: aws sso login --profile dev",
+            "Sign-in needed",
+            "a, b: The SSO session has expired.\naws sso login --profile dev",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"failures": 1},
+        {"state": "retrying"},
+        {"state": "fetching"},
+        {"last_error": None},
+        {"last_error": {**ERROR, "kind": "rejected"}},
+    ],
+)
+def test_what_may_pass_by_itself_is_no_reminder(changes: dict[str, Any]) -> None:
+    """One answer is no proof, and what no sign-in repairs is not worth a notification."""
+    assert reminders.due(document(blocked("a", **changes))) == {}
+
+
+def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
+    """A person signs in before the token is gone; other notices can wait until somebody looks."""
+    soon = {"reason": "sign-in-ends", "message": "The AWS SSO session expires in 50 min.", "hint": "aws sso login"}
+    skew = {"reason": "clock-skew", "message": "The clock is off.", "hint": None}
+    quiet = {"name": "a", "state": "waiting", "failures": 0, "last_error": None, "notices": [soon, skew]}
+    (reminder,) = reminders.due(document(quiet)).values()
+    assert (reminder.title, reminder.body) == ("Sign-in ends soon", f"a: {soon['message']}\naws sso login")
+    without = {**soon, "hint": None}
+    (reminder,) = reminders.due(document({**quiet, "notices": [without]})).values()
+    assert reminder.body == f"a: {soon['message']}"
+
+
+@pytest.mark.parametrize(
+    ("hours", "clock", "quiet"),
+    [
+        (None, "23:00", False),
+        ("22:00-07:00", "23:00", True),
+        ("22:00-07:00", "06:59", True),
+        ("22:00-07:00", "07:00", False),
+        ("12:00-13:00", "12:00", True),
+        ("12:00-13:00", "13:00", False),
+        ("12:00-13:00", "11:59", False),
+    ],
+)
+def test_quiet_hours(hours: str | None, clock: str, quiet: bool) -> None:
+    """They may go over midnight; their end is no longer quiet."""
+    assert reminders.quiet(hours, datetime.fromisoformat(f"2026-01-31T{clock}")) is quiet

@@ -1,0 +1,218 @@
+"""What others see of the daemon: real files, and the desktop's program as a script that writes down its arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from uvtokend.core.events import Report
+from uvtokend.core.model import Settings
+from uvtokend.core.reminders import AFTER_WAKING
+from uvtokend.core.status import Document
+from uvtokend.daemon import outlook
+
+ERROR = {"kind": "login-required", "message": "Expired <b> & gone.", "hint": "aws sso login"}
+SCRIPT = """#!/bin/sh
+printf '%s\\n' "$(basename "$0")" "$@" == >> "$HOME/calls"
+echo 42
+"""
+
+
+def index(**changes: Any) -> dict[str, Any]:
+    """Return an index that is ready, but for the changes."""
+    return {
+        "name": "a",
+        "host": "a.example",
+        "provider": "static",
+        "enabled": True,
+        "health": "fresh",
+        "state": "waiting",
+        "expires_at": None,
+        "delivered": True,
+        "failures": 0,
+        "last_error": None,
+        **changes,
+    }
+
+
+BLOCKED = index(health="none", delivered=False, state="blocked", failures=2, last_error=ERROR)
+
+
+class Scene:
+    """An outlook with a document and settings that a test changes."""
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self.home = home
+        self.settings = settings
+        self.indexes = [index()]
+        self.told: list[Report] = []
+        self.outlook = outlook.Outlook(self.document, lambda: self.settings, self.told.append)
+
+    def document(self) -> Document:
+        """Return the document of the moment."""
+        shown = {
+            "version": "1.0.0",
+            "pid": 1,
+            "started_at": "2026-01-31T07:00:00Z",
+            "config_stale": None,
+            "delivery": {"ok": True, "problem": None},
+            "indexes": self.indexes,
+        }
+        return cast("Document", shown)
+
+    async def update(self) -> None:
+        """Let the outlook follow, and wait for it."""
+        await self.outlook._update()
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """What the desktop's programs were called with."""
+        try:
+            text = (self.home / "calls").read_text()
+        except FileNotFoundError:
+            return []
+        return [call.splitlines() for call in text.split("\n==\n") if call]
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Scene], Awaitable[None]]], None]:
+    """Run a story with an outlook in a loop."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "uvtokend").mkdir(0o700)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("notify-send", "gdbus"):
+        (programs / name).write_text(SCRIPT)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(outlook, "_PAUSE", 0.0)
+
+    def run(story: Callable[[Scene], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            scene = Scene(tmp_path, Settings("c", netrc="/n", notify=True, metrics_file=str(tmp_path / "m.prom")))
+            scene.outlook._woke_at = asyncio.get_running_loop().time() - AFTER_WAKING
+            try:
+                await story(scene)
+            finally:
+                await scene.outlook.close()
+
+        asyncio.run(whole())
+
+    return run
+
+
+Live = Callable[[Callable[[Scene], Awaitable[None]]], None]
+
+
+def test_the_files_follow_and_go_with_the_daemon(live: Live, tmp_path: Path) -> None:
+    """Prompt and metrics are there while the daemon runs, readable by those they are for, and gone afterwards."""
+    prompt, metrics = tmp_path / "uvtokend" / "prompt", tmp_path / "m.prom"
+
+    async def story(scene: Scene) -> None:
+        scene.outlook.changed()
+        scene.outlook.changed()
+        while not metrics.exists():
+            await asyncio.sleep(0)
+        assert prompt.read_text().splitlines()[0] == "1 ready"
+        assert stat.S_IMODE(prompt.stat().st_mode) == 0o600
+        assert stat.S_IMODE(metrics.stat().st_mode) == 0o644
+        before = prompt.stat().st_ino
+        await scene.update()
+        assert prompt.stat().st_ino == before  # equal text is not written again
+        scene.indexes = [BLOCKED]
+        scene.settings = Settings("c", netrc="/n")
+        await scene.update()
+        assert prompt.read_text().splitlines()[::2] == ["0/1 ready, sign-in needed", "1"]
+        assert not metrics.exists()
+
+    live(story)
+    assert not prompt.exists()
+
+
+def test_a_file_that_cannot_be_written_is_told_once(live: Live, tmp_path: Path) -> None:
+    """A directory that is missing must not flood the log, nor keep the other file from being written."""
+
+    async def story(scene: Scene) -> None:
+        scene.settings = Settings("c", netrc="/n", metrics_file=str(tmp_path / "missing" / "m.prom"))
+        await scene.update()
+        await scene.update()
+        (report,) = scene.told
+        assert "missing/m.prom could not be written: No such file or directory." in report.message
+        assert (tmp_path / "uvtokend" / "prompt").exists()
+        (tmp_path / "missing").mkdir()
+        await scene.update()
+        assert (tmp_path / "missing" / "m.prom").exists()
+
+    live(story)
+
+
+def test_a_person_is_reminded_once_and_the_reminder_withdrawn(live: Live) -> None:
+    """One notification for one sign-in, without markup; it goes when the sign-in is repaired."""
+
+    async def story(scene: Scene) -> None:
+        await scene.update()
+        assert scene.calls == []
+        scene.indexes = [BLOCKED]
+        await scene.update()
+        await scene.update()
+        (shown,) = scene.calls
+        assert shown[0] == "notify-send"
+        assert shown[-3:] == ["uvtokend: Sign-in needed", "a: Expired &lt;b&gt; &amp; gone.", "aws sso login"]
+        scene.indexes = [index()]
+        await scene.update()
+        assert scene.calls[1][0] == "gdbus"
+        assert scene.calls[1][-2:] == ["org.freedesktop.Notifications.CloseNotification", "42"]
+        scene.indexes = [BLOCKED]
+        await scene.update()
+        assert [call[0] for call in scene.calls] == ["notify-send", "gdbus", "notify-send"]
+
+    live(story)
+
+
+def test_nobody_is_reminded_at_night_just_after_waking_or_unasked(live: Live) -> None:
+    """What is still needed in the morning is told then."""
+
+    async def story(scene: Scene) -> None:
+        asked, now, hour = scene.settings, datetime.now(UTC).astimezone(), timedelta(hours=1)
+        scene.indexes = [BLOCKED]
+        around_now = f"{now - hour:%H:%M}-{now + hour:%H:%M}"
+        scene.settings = Settings("c", netrc="/n", notify=True, quiet_hours=around_now)
+        scene.outlook._woke_at -= AFTER_WAKING
+        await scene.update()
+        assert scene.calls == []
+        scene.outlook.woke()
+        await scene.update()
+        scene.settings = asked
+        await scene.update()
+        assert scene.calls == []
+        scene.outlook._woke_at -= AFTER_WAKING
+        scene.settings = Settings("c", netrc="/n")
+        await scene.update()
+        assert scene.calls == []
+        scene.settings = asked
+        await scene.update()
+        assert len(scene.calls) == 1
+
+    live(story)
+
+
+def test_a_desktop_that_is_not_there_harms_nobody(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server there is no program to notify with: nothing happens, and nothing is tried again."""
+
+    async def story(scene: Scene) -> None:
+        monkeypatch.setenv("PATH", "/nonexistent")
+        scene.indexes = [BLOCKED]
+        await scene.update()
+        scene.indexes = [index()]
+        await scene.update()
+        assert scene.told == []
+
+    live(story)
