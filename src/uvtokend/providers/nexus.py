@@ -1,7 +1,7 @@
 """nexus: a user and a password of Sonatype Nexus, or a user token's name code and pass code.
 
-Nexus knows no refresh. A user token may end where the administrator switched that on, counted from its creation, and
-nothing tells us when; so both are read again from where they are kept.
+Nexus refreshes nothing. A user token may expire if the administrator turned that on, counted from its creation, and
+nothing names its end; so both codes are read again from where they are kept.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from uvtokend.plugin import Credential, Request, quiet, read_secret, rejected
 
 @quiet
 def fetch(request: Request) -> Credential:
-    """Read the user and the password.
+    """Read the user name and the password.
 
     Args:
-        request: Its options: ``username`` (a text, or a secret reference as for a name code) and ``password`` (a secret
+        request: Its options: ``username`` (text, or a secret reference, as for a name code) and ``password`` (a secret
             reference).
 
     Raises:
@@ -26,8 +26,8 @@ def fetch(request: Request) -> Credential:
     kept = not isinstance(username, str)
     login = read_secret(username).reveal() if kept else str(username)
     if not login or not login.isprintable() or ":" in login:
-        where = "What username leads to" if kept else "username"
-        raise rejected("bad-options", f"{where} is not a name of one line without a colon.")
+        where = "The secret behind username" if kept else "username"
+        raise rejected("bad-options", f"{where} must be one line of text without a colon.")
     # A name code is a secret as well, so it is not shown as the identity.
     return Credential(
         login, read_secret(request.option("password")), datetime.now(UTC), identity=None if kept else login

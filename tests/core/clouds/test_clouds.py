@@ -399,3 +399,23 @@ def test_what_a_service_records() -> None:
     others = {"HOME": "/home/me", "AWS_REGION": "", "XAWS_PROFILE": "x"}
     kept = environment.record({**recorded, **secrets, **others}, environment.patterns())
     assert dict(kept.variables) == recorded
+
+
+def test_a_global_pat_is_named() -> None:
+    """A personal access token that serves several organizations is about to stop working, and each of them says so."""
+    pat: Frozen = (("env", "PAT"),)
+    organizations = [Request("azure-artifacts", f"https://pkgs.dev.azure.com/{name}", (("pat", pat),)) for name in "ab"]
+    alone = Request("azure-artifacts", "https://pkgs.dev.azure.com/c", (("pat", (("env", "OTHER"),)),))
+    signed_in = Request("azure-artifacts", "https://pkgs.dev.azure.com/d")
+    found = clouds.notices({}, [*organizations, alone, signed_in, Request("nexus"), Request("a-plug-in")])
+    assert found.keys() == {*organizations}
+    assert {notice.reason for told in found.values() for notice in told} == {"global-pat"}
+    assert clouds.notices({}, [organizations[0], alone, signed_in]) == {}
+
+
+def test_notices_of_a_request_come_together() -> None:
+    """Temporary credentials in the daemon's environment are one of them."""
+    request = Request("aws-codeartifact")
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_SESSION_TOKEN": "z"}
+    ((told,),) = clouds.notices(keys, [request]).values()
+    assert told == clouds.temporary_credentials(keys, request)

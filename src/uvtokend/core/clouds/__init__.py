@@ -6,7 +6,7 @@ Hosts are matched whole, never by their ends: ``…amazonaws.com.evil.example`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from uvtokend.core.clouds.aws import AWS
 from uvtokend.core.clouds.azure import AZURE
@@ -121,6 +121,21 @@ def temporary_credentials(environ: Env, request: Request) -> Notice | None:
         "your sign-in, and nobody renews them when they expire."
     )
     return Notice("temporary-environment", message, f"unset {' '.join(names)} && uvtokend restart")
+
+
+def notices(environ: Env, requests: Collection[Request]) -> dict[Request, tuple[Notice, ...]]:
+    """Return what a person should know about requests although their tokens are good.
+
+    Args:
+        environ: The daemon's environment.
+        requests: All requests of the configuration.
+    """
+    together: dict[Request, Notice] = {}
+    for cloud in CLOUDS.values():
+        together |= cloud.together([request for request in requests if request.provider == cloud.provider])
+    said = {request: (temporary_credentials(environ, request), together.get(request)) for request in requests}
+    found = {request: tuple(notice for notice in pair if notice is not None) for request, pair in said.items()}
+    return {request: told for request, told in found.items() if told}
 
 
 def may_hold_secret(variable: str) -> bool:

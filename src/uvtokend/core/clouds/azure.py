@@ -7,12 +7,12 @@ user name); azure-identity ``_constants.py``, which reads no token from the envi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from uvtokend.core.clouds.catalog import Cloud, Conflict, Program, Watched
 from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, TIME, Option
-from uvtokend.core.model import Frozen, Request
+from uvtokend.core.model import Frozen, Notice, Request
 from uvtokend.core.urls import IndexUrl
 
 _HOST = "pkgs.dev.azure.com"
@@ -98,6 +98,22 @@ def _conflict(options: Mapping[str, Frozen]) -> Conflict | None:
     return None
 
 
+def _together(requests: Collection[Request]) -> dict[Request, Notice]:
+    """Return a notice for each request whose personal access token serves another organization, too."""
+    found = {}
+    for request in requests:
+        pat = request.option("pat")
+        others = {other.service for other in requests if pat is not None and other.option("pat") == pat}
+        if len(others) > 1:
+            message = (
+                f"One personal access token serves {len(others)} organizations. Azure DevOps stops accepting such "
+                "global tokens on 2026-12-01."
+            )
+            hint = "create one token for each organization, or remove pat and sign in with az login"
+            found[request] = Notice("global-pat", message, hint)
+    return found
+
+
 AZURE = Cloud(
     provider="azure-artifacts",
     title="Azure Artifacts",
@@ -124,6 +140,7 @@ AZURE = Cloud(
     login="VssSessionToken",
     takes_any_login=True,
     conflict=_conflict,
+    together=_together,
     watched=(Watched("~/.azure", "AZURE_CONFIG_DIR"),),
     program=Program("az", "az login", "https://learn.microsoft.com/cli/azure/install-azure-cli"),
     runs=_runs,

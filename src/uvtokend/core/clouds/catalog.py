@@ -5,11 +5,11 @@ Adding a cloud means one file beside this one, with a `Cloud` in it, and one lin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from uvtokend.core.config.values import Option
-from uvtokend.core.model import Env, Frozen, Json, Request
+from uvtokend.core.model import Env, Frozen, Json, Notice, Request
 from uvtokend.core.urls import IndexUrl
 
 
@@ -107,6 +107,10 @@ def _no_programs(_: Request) -> tuple[str, ...]:
     return ()
 
 
+def _nothing_to_say(_: Collection[Request]) -> dict[Request, Notice]:
+    return {}
+
+
 def _nothing_more(_: Env) -> dict[str, Json]:
     return {}
 
@@ -133,6 +137,7 @@ class Cloud:
         watched: What changes when a person signs in. Files that an option names are watched anyway.
         temporary: Returns the set variables of an environment that hold temporary credentials and come before the
             sign-in.
+        together: Returns what a person should know about some requests because of the others.
         defaults: Returns options for a new index, from the environment of a person's shell.
         spends: Returns whether a fetch spends a one-time secret, so that its worker must never be killed.
         program: Its command line program.
@@ -156,6 +161,7 @@ class Cloud:
     conflict: Callable[[Mapping[str, Frozen]], Conflict | None] = _no_conflict
     watched: tuple[Watched, ...] = ()
     temporary: Callable[[Env, Request], tuple[str, ...]] = _none_of_them
+    together: Callable[[Collection[Request]], Mapping[Request, Notice]] = _nothing_to_say
     defaults: Callable[[Env], dict[str, Json]] = _nothing_more
     spends: Callable[[Request], bool] = _never
     program: Program | None = None
