@@ -20,13 +20,13 @@ from uvtokend.sandbox.web import Call, Server
 
 SERVICE = f"https://pkgs.dev.azure.com/{ORGANIZATION}"
 LEGACY = f"https://{ORGANIZATION}.pkgs.visualstudio.com"
-#: Variables of the machine that would lead a library elsewhere.
+#: Variables of this machine that would lead a library elsewhere.
 FOREIGN = ("PROXY", "AZURE_", "IDENTITY_", "IMDS_", "MSI_", "CA_BUNDLE", "SSL_CERT", "ARTIFACTS_", "VSS_")
 
 
 @dataclass
 class World:
-    """A loopback Azure, the proxy in front of it, and a home folder with nothing in it."""
+    """A loopback Azure, the proxy in front of it, and an empty home directory."""
 
     cloud: AzureCloud
     proxy: TlsProxy
@@ -42,13 +42,13 @@ class World:
         program(self.home / "bin" / name, script)
 
     def tool(self, name: str, answer: str) -> None:
-        """Install a tool that answers, and notes its arguments in the file ``<name>.log``."""
+        """Install a tool that prints an answer and logs its arguments to ``<name>.log``."""
         (self.home / f"{name}.json").write_text(answer)
         log, said = shlex.quote(str(self.home / f"{name}.log")), shlex.quote(str(self.home / f"{name}.json"))
         self.program(name, f'echo "$@" >> {log}\ncat {said}\n')
 
     def log_in(self, life: float | None = None) -> str:
-        """Log a person in to az; its token is returned."""
+        """Sign a person in to az and return the token."""
         token = self.cloud.user_token(life=life)
         self.tool("az", self.cloud.az_answer(token))
         return token
@@ -57,14 +57,14 @@ class World:
         return (self.home / f"{name}.log").read_text()
 
     def environment(self) -> str:
-        """Put an application and its secret into the environment; its client id is returned."""
+        """Put an application and its secret into the environment and return its client id."""
         client, secret = self.cloud.application()
         self.secrets.append(secret)
         self.set(AZURE_CLIENT_ID=client, AZURE_TENANT_ID=self.cloud.tenant, AZURE_CLIENT_SECRET=secret)
         return client
 
     def workload(self) -> str:
-        """Put a workload identity into the environment; its client id is returned."""
+        """Put a workload identity into the environment and return its client id."""
         client, _ = self.cloud.application()
         assertion = "assertion-" + os.urandom(16).hex()
         self.secrets.append(assertion)

@@ -12,12 +12,12 @@ from uvtokend.sandbox.web import Answer, Call, Site
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One that was given out.
+    """A token that was issued.
 
     Args:
-        holder: Whom to.
-        ends: When it dies, in seconds since 1970.
-        kind: What it is, where a service has several.
+        holder: Whom it was issued to.
+        ends: When it expires, in seconds since 1970.
+        kind: What it is, if a service has several kinds.
     """
 
     holder: str

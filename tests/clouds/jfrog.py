@@ -1,6 +1,6 @@
-"""A loopback JFrog platform: of its Access API what refreshes and exchanges tokens.
+"""A loopback JFrog platform: the part of its Access API that refreshes and exchanges tokens.
 
-Each answer names where it was seen or is documented; what rests on no evidence says so.
+Each answer names where it was seen or documented; answers without evidence say so.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class JFrog:
     """The emulator; a context manager.
 
     Args:
-        life: Seconds that an access token lives; None for ever.
+        life: Seconds that an access token is valid; None: without end.
         fault: Asked first for every call; what it returns is the answer.
 
     Attributes:
         url: The platform's base URL.
         passwords: User -> password.
-        subjects: OIDC token -> the user to whom an identity mapping leads; all of the integration ``ci``.
-        projects: OIDC token -> the project that the exchange must name, if its mapping is one of a project.
+        subjects: OIDC token -> the user of its identity mapping; all belong to the integration ``ci``.
+        projects: OIDC token -> the project that the exchange must name, if its mapping belongs to a project.
         refreshed: How many refresh tokens were used up.
-        wants_proof: A refresh needs a living access token of the same user ("Refresh Token" of JFrog's REST API).
-        grace: Seconds for which an expired one still does (same page, ``refresh-expiry``).
-        replaces: The old access token dies with the refresh (README of vault-plugin-secrets-artifactory; when exactly
+        wants_proof: A refresh needs a valid access token of the same user ("Refresh Token" of JFrog's REST API).
+        grace: Seconds for which an expired one still works (same page, ``refresh-expiry``).
+        replaces: A refresh revokes the old access token (README of vault-plugin-secrets-artifactory; when exactly
             is not known, so the hardest case is the default).
-        tells_life: Answers have ``expires_in`` (optional on the same page).
-        reference: Access tokens are reference tokens, which tell nothing of themselves.
+        tells_life: Responses have ``expires_in`` (optional on the same page).
+        reference: Access tokens are reference tokens, which say nothing about themselves.
         successor: A refresh brings a new refresh token.
         clock_ahead: Seconds by which the platform's clock is ahead of ours.
         stage: Called in the course of a refresh, with ``arrived`` and with ``burnt``.
@@ -72,20 +72,20 @@ class JFrog:
         self.clock_ahead = 0.0
         self.stage: Callable[[Stage], None] = lambda _: None
         self._access: dict[str, _Access] = {}
-        self._refresh: dict[str, tuple[str, str]] = {}  # living refresh token -> (user, its access token)
+        self._refresh: dict[str, tuple[str, str]] = {}  # valid refresh token -> (user, its access token)
         self._lock = threading.Lock()
         self.server = Server(self._answer)
         self.url = self.server.url
 
     def pair(self, user: str = "person") -> tuple[str, str]:
-        """Make an access token and its refresh token, as ``jf access-token-create --refreshable`` does."""
+        """Create an access token and its refresh token, as ``jf access-token-create --refreshable`` does."""
         with self._lock:
             access, refresh = self._issue(user), secrets.token_hex(18)
             self._refresh[refresh] = (user, access)
             return access, refresh
 
     def valid(self, login: str, token: str) -> bool:
-        """Tell whether Artifactory lets a login and a token or password in now; a token's login may be empty."""
+        """Tell whether Artifactory accepts a login and a token or password now; a token's login may be empty."""
         known = self._access.get(token)
         if known is not None:
             return login in {"", known.user} and (known.ends is None or known.ends > self._now())
@@ -101,7 +101,7 @@ class JFrog:
         self._refresh.pop(token, None)
 
     def issued(self) -> list[str]:
-        """Return every token that lives or has lived, for a look whether one leaked."""
+        """Return every token that is or was valid, to check whether one leaked."""
         return [*self._access, *self._refresh]
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class JFrog:
         self.close()
 
     def _answer(self, call: Call) -> Answer:
-        fault = self.fault  # another thread may take it back at any moment
+        fault = self.fault  # another thread may remove it at any moment
         broken = fault(call) if fault is not None else None
         if broken is None and call.method == "POST" and call.path == TOKENS:
             broken = self._refreshed(call)

@@ -26,14 +26,14 @@ CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
 
 @dataclass
 class World:
-    """A platform, and a home folder in which the secrets are kept."""
+    """A platform, and a home directory in which the secrets are kept."""
 
     platform: JFrog
     home: Path
     patch: pytest.MonkeyPatch
     service: str
     options: dict[str, Frozen] = field(default_factory=dict)
-    #: What a test has opened.
+    #: What a test has opened, to be closed at its end.
     closing: list[Callable[[], None]] = field(default_factory=list)
 
     def keep(self, name: str, text: str) -> Frozen:
@@ -42,7 +42,7 @@ class World:
         return (("file", str(self.home / name)),)
 
     def plant(self, user: str = "person", with_access: bool = True) -> str:
-        """Put a new token pair where refresh-token and access-token point, and return its refresh token."""
+        """Store a new token pair where refresh-token and access-token point, and return the refresh token."""
         access, refresh = self.platform.pair(user)
         self.options = {"refresh-token": self.keep("refresh", refresh)}
         if with_access:

@@ -99,7 +99,7 @@ def test_access_is_not_promised_in_vain(world: World) -> None:
 
 
 def test_the_organizations_tenant_is_looked_up(world: World) -> None:
-    """A guest's login has to be for the organization's tenant; the package host names it to anybody who asks."""
+    """A guest must sign in to the organization's tenant, which the package host names to everyone."""
     world.log_in()
     world.fetch(credential="cli")
     assert f"--tenant {world.cloud.tenant}" in world.arguments()
@@ -107,7 +107,7 @@ def test_the_organizations_tenant_is_looked_up(world: World) -> None:
 
 
 def test_a_named_tenant_is_not_looked_up(world: World) -> None:
-    """tenant-id decides alone."""
+    """A tenant-id in the configuration is used without a look-up."""
     world.log_in()
     world.fetch(credential="cli", tenant_id="example.com")
     assert "--tenant example.com" in world.arguments()
@@ -126,7 +126,7 @@ def test_a_named_tenant_is_not_looked_up(world: World) -> None:
     ids=["basic only", "foreign host", "odd tenant", "fault", "portal"],
 )
 def test_a_host_that_tells_no_tenant_is_not_the_last_one_asked(world: World, answer: Answer) -> None:
-    """The look-up is a service: the token service is asked next, and nothing odd becomes an argument."""
+    """The look-up is optional: the token service is asked next, and no invalid name becomes an argument."""
     world.log_in()
     world.cloud.faults["packages"] = saying(answer)
     check_session(world, world.fetch(credential="cli"))
@@ -134,7 +134,7 @@ def test_a_host_that_tells_no_tenant_is_not_the_last_one_asked(world: World, ans
 
 
 def test_without_a_tenant_the_login_still_serves(world: World) -> None:
-    """Where nobody names a tenant, az decides."""
+    """If the tenant is unknown, az decides."""
     world.log_in()
     world.cloud.faults["packages"] = saying(Answer(404))
     world.cloud.tenant = ""
@@ -143,7 +143,7 @@ def test_without_a_tenant_the_login_still_serves(world: World) -> None:
 
 
 def test_a_shorter_life_is_taken_where_a_long_one_is_refused(world: World) -> None:
-    """A 400 for the wished end of life is no refusal yet: the organization's own is good enough."""
+    """After a 400 for the requested end of life, the organization's own is used."""
     world.log_in()
     world.cloud.session_limit = 8 * 3600
     assert 3.9 * 3600 < left(world.fetch(credential="cli")) <= 4 * 3600
@@ -151,7 +151,7 @@ def test_a_shorter_life_is_taken_where_a_long_one_is_refused(world: World) -> No
 
 @pytest.mark.parametrize("ahead", [-3600, 3600])
 def test_the_end_is_told_on_our_clock(world: World, ahead: float) -> None:
-    """Azure DevOps names the end on its own clock; where that differs, the end is moved to ours."""
+    """Azure DevOps names the end on its own clock; if that differs, the end is moved to ours."""
     world.log_in()
     world.cloud.session_limit, world.cloud.clock_ahead = 0, ahead
     found = world.fetch(credential="cli")
@@ -160,7 +160,7 @@ def test_the_end_is_told_on_our_clock(world: World, ahead: float) -> None:
 
 
 def test_entras_clock_is_compared_too(world: World) -> None:
-    """An application's own token tells how far the clocks are apart, and a tool's, which was not seen, does not."""
+    """The response to an application shows how far the clocks are apart; a tool's output does not."""
     world.environment()
     assert world.fetch(credential="environment").skew == 0
     world.cloud.clock_ahead = 600
@@ -179,7 +179,7 @@ def test_a_person_may_have_the_entra_token(world: World) -> None:
 
 
 def test_a_pat_is_read_from_where_it_is(world: World) -> None:
-    """A personal access token is taken as it is, for a server of one's own too; nobody tells its end."""
+    """A personal access token is delivered as it is, also for a self-hosted server; its end is unknown."""
     world.set(WORK_PAT=CANARY + "\n")
     found = world.fetch(pat=(("env", "WORK_PAT"),))
     assert (found.password.reveal(), found.login, found.expires_at) == (CANARY, "VssSessionToken", None)
@@ -190,7 +190,7 @@ def test_a_pat_is_read_from_where_it_is(world: World) -> None:
 
 
 def test_a_pat_that_ends(world: World) -> None:
-    """Its end is the user's word, or that of a pipeline's JWT; either way the page that makes a new one is named."""
+    """Its end comes from the configuration or from a pipeline's JWT; the page that creates a new one is named."""
     world.set(WORK_PAT=CANARY)
     told = world.fetch(pat=(("env", "WORK_PAT"),), expires="2099-12-31T00:00:00Z")
     assert told.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
@@ -218,7 +218,7 @@ def check_entra(world: World, credential: Credential, client: str) -> None:
 
 @pytest.mark.parametrize("credential", ["environment", "default"])
 def test_a_service_principal_keeps_its_entra_token(world: World, credential: str) -> None:
-    """An application's token is delivered itself: there is no session token for it."""
+    """An application's Entra token is delivered itself, because it cannot get a session token."""
     client = world.environment()
     found = world.fetch(credential=credential)
     check_entra(world, found, client)
@@ -234,7 +234,7 @@ def test_a_workload_identity(world: World, credential: str) -> None:
 
 @pytest.mark.parametrize("credential", ["managed-identity", "default"])
 def test_a_managed_identity(world: World, credential: str) -> None:
-    """A virtual machine's token lives a day; the issuer's own wish when to be asked again is passed on."""
+    """A virtual machine's token is valid for a day; the time that the issuer asks us to refresh at is passed on."""
     with machine(world) as server:
         found = world.fetch(credential=credential)
     check_entra(world, found, world.cloud.machine_clients[0])
@@ -266,7 +266,7 @@ def test_none_of_several_managed_identities(world: World) -> None:
 
 
 def test_the_identity_of_app_service(world: World) -> None:
-    """App Service has an endpoint of its own, and a header that keeps others out; no proxy comes between."""
+    """App Service has its own endpoint, which requires a header; calls to it bypass proxies."""
     world.set(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
     with Server(world.cloud.machine) as server:
         world.set(IDENTITY_ENDPOINT=f"{server.url}/msi/token", IDENTITY_HEADER=world.cloud.identity_header)
@@ -275,7 +275,7 @@ def test_the_identity_of_app_service(world: World) -> None:
 
 
 def test_az_may_be_logged_in_as_an_application(world: World) -> None:
-    """The token itself tells whose it is, not the tool that handed it out."""
+    """The token's claims decide whose it is, not the tool that handed it out."""
     client = world.environment()
     token = world.fetch(credential="environment").password.reveal()
     world.tool("az", world.cloud.az_answer(token))
@@ -298,7 +298,7 @@ def test_no_netrc_entry_is_ever_sent(world: World) -> None:
 
 
 def test_the_first_credential_that_is_there_decides(world: World) -> None:
-    """A wrong secret in the environment is a failure, though az has a login: nobody changes the identity silently."""
+    """A wrong secret in the environment is a failure although az is signed in: the identity never changes silently."""
     world.environment()
     world.set(AZURE_CLIENT_SECRET="wrong")
     world.log_in()
@@ -315,14 +315,14 @@ NO_MACHINE = [
 
 @pytest.mark.parametrize("answer", NO_MACHINE, ids=["none assigned", "Docker Desktop", "redirect", "portal"])
 def test_what_is_not_there_is_passed_over(world: World, answer: Answer) -> None:
-    """No application, no identity of the machine: then az is asked."""
+    """If there is neither an application nor a managed identity, az is asked."""
     world.log_in()
     with machine(world, saying(answer)):
         check_session(world, world.fetch())
 
 
 def test_a_machine_that_cannot_answer_at_the_moment_decides_too(world: World) -> None:
-    """An identity endpoint with a fault is there; az is not asked in its place."""
+    """A faulty identity endpoint is a failure; az is not asked instead."""
     world.log_in()
     with machine(world, saying(Answer(500))):
         failure = world.failure()
@@ -330,7 +330,7 @@ def test_a_machine_that_cannot_answer_at_the_moment_decides_too(world: World) ->
 
 
 def test_the_environment_may_narrow_the_chain(world: World) -> None:
-    """AZURE_TOKEN_CREDENTIALS is azure-identity's own variable, and is honoured."""
+    """AZURE_TOKEN_CREDENTIALS is azure-identity's own variable, and is honored."""
     world.environment()
     world.set(AZURE_TOKEN_CREDENTIALS="dev")
     world.log_in()
@@ -340,7 +340,7 @@ def test_the_environment_may_narrow_the_chain(world: World) -> None:
 
 
 def test_nobody_is_there(world: World) -> None:
-    """Where nothing at all is found, the login that a person can do is named, with the organization's tenant."""
+    """If no credential is found, the fix is the sign-in command for the organization's tenant."""
     world.cloud.machine_clients.clear()
     with machine(world):
         failure = world.failure()
@@ -392,7 +392,7 @@ ENTRA: dict[str, tuple[Answer, str, str, str | None]] = {
 @pytest.mark.parametrize("whole", [True, False], ids=["all calls", "token only"])
 @pytest.mark.parametrize("case", ENTRA)
 def test_entra_refuses(world: World, case: str, whole: bool) -> None:
-    """Each answer of Entra to an application ends as one kind, one word, and where there is one, one command."""
+    """Each answer of Entra to an application has one kind, one reason and, if there is one, one fix."""
     answer, kind, reason, hint = ENTRA[case]
     client = world.environment()
     twin = fake.AzureCloud()
@@ -431,7 +431,7 @@ AZ: dict[str, tuple[str, str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", AZ)
 def test_az_fails(world: World, case: str) -> None:
-    """What az says on its way out is understood, and nothing of it repeated."""
+    """The error output of az is classified, and none of it is repeated."""
     said, kind, reason, hint = AZ[case]
     (world.home / "said").write_text(f"ERROR: {said} {CANARY}\n")
     world.program("az", f"cat {world.home / 'said'} >&2; exit 1\n")
@@ -480,7 +480,7 @@ def test_azd_fails(world: World, said: str, reason: str, hint: str | None) -> No
 
 
 def test_there_is_no_az(world: World) -> None:
-    """A missing tool is named, with the PATH that matters."""
+    """A missing tool is named, and so is the PATH that counts."""
     failure = world.failure(credential="cli")
     assert (failure.kind, failure.reason) == ("rejected", "no-az")
     world.program("az", "")
@@ -492,21 +492,21 @@ def test_there_is_no_az(world: World) -> None:
     "said", ["", "hello", "[]", '{"accessToken": 7, "expires_on": 1}', f'{{"accessToken": "{CANARY}"}}']
 )
 def test_az_answers_no_token(world: World, said: str) -> None:
-    """What is no token is not taken for one, and not shown."""
+    """Invalid output is not taken for a token, and not shown."""
     world.tool("az", said)
     failure = world.failure(credential="cli")
     assert (failure.kind, failure.reason) in {("transient", "bad-answer"), ("transient", "unexpected")}
 
 
-def test_az_answers_a_dead_token(world: World) -> None:
-    """A tool's cache may be older than a token's life."""
+def test_az_answers_an_expired_token(world: World) -> None:
+    """A tool may hand out an expired token from its cache."""
     world.log_in(life=-10)
     assert world.failure(credential="cli").reason == "expired-on-arrival"
 
 
 @pytest.mark.parametrize("credential", ["cli", "default"])
 def test_az_hangs(world: World, credential: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hung az ends as a timeout; no other tool is asked in its place."""
+    """A hung az ends as a timeout; no other tool is asked instead."""
     monkeypatch.setattr(azure, "TOOL_TIMEOUT", 1)
     world.set(AZURE_TOKEN_CREDENTIALS="dev")
     world.program("az", "exec sleep 60\n")
@@ -574,7 +574,7 @@ SESSION: dict[str, tuple[Answer, str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", SESSION)
 def test_azure_devops_refuses(world: World, case: str) -> None:
-    """Each answer to the exchange ends as one kind, one word, and where there is one, one command."""
+    """Each response to the exchange has one kind, one reason and, if there is one, one fix."""
     world.log_in()
     answer, kind, reason, hint = SESSION[case]
     world.cloud.faults["session"] = saying(answer)
@@ -594,15 +594,18 @@ def test_a_policy_keeps_its_sentence(world: World, status: int) -> None:
 
 
 @pytest.mark.parametrize("told", [None, 7, "soon"])
-def test_an_unknown_end_is_none(world: World, told: object) -> None:
-    """A session token whose end cannot be read has none; it will be asked for again soon."""
+def test_an_unknown_end(world: World, told: object) -> None:
+    """If neither the response nor the token names its end, the end is unknown, and the token is fetched again soon."""
     world.log_in()
     world.cloud.faults["session"] = saying(Answer.json({"token": "abc", "validTo": told}))
     assert world.fetch(credential="cli").expires_at is None
+    token = world.cloud.user_token(life=7200)  # any JWT does
+    world.cloud.faults["session"] = saying(Answer.json({"token": token, "validTo": told}))
+    assert 7100 < left(world.fetch(credential="cli")) <= 7200
 
 
 def test_an_organization_of_a_personal_account(world: World) -> None:
-    """No Entra token ever opens it, so that no login helps: it wants a personal access token."""
+    """It accepts no Entra token, so the fix is a personal access token instead of a sign-in."""
     world.log_in()
     world.cloud.personal = True
     failure = world.failure(credential="cli")
@@ -611,7 +614,7 @@ def test_an_organization_of_a_personal_account(world: World) -> None:
 
 
 def test_a_redirect_is_not_followed(world: World) -> None:
-    """The Entra token is sent to the organization's own token service, and to nobody it points at."""
+    """The Entra token is sent to the organization's own token service, and never to where that redirects."""
     token = world.log_in()
     reached: list[Call] = []
     sites = dict(world.cloud.sites)
@@ -647,7 +650,7 @@ def test_no_token_goes_anywhere_else(world: World, service: str) -> None:
 
 
 def test_a_session_token_for_an_application(world: World) -> None:
-    """Where an application is refused one that was asked for by name, that line of the configuration is the mend."""
+    """If an application is refused a session token that the configuration asks for, the fix is to remove that line."""
     world.environment()
     failure = world.failure(credential="environment", token="session")
     assert (failure.kind, failure.reason) == ("rejected", "token-refused")
@@ -676,7 +679,7 @@ MACHINE: dict[str, tuple[Answer, str, str]] = {
 
 @pytest.mark.parametrize("case", MACHINE)
 def test_the_identity_endpoint_fails(world: World, case: str) -> None:
-    """Each answer of the endpoint ends as one kind and one word; nothing is asked twice."""
+    """Each response of the endpoint has one kind and one reason; nothing is asked twice."""
     answer, kind, reason = MACHINE[case]
     with machine(world, saying(answer)) as server:
         failure = world.failure(credential="managed-identity")
@@ -685,7 +688,7 @@ def test_the_identity_endpoint_fails(world: World, case: str) -> None:
 
 
 def test_nobody_answers_as_the_identity_endpoint(world: World) -> None:
-    """An endpoint that the environment names and that is not there may come up later."""
+    """An endpoint that the environment names but that does not answer may come up later."""
     with Server(saying(Answer())) as server:
         gone = server.url
     world.set(AZURE_POD_IDENTITY_AUTHORITY_HOST=gone)
@@ -697,7 +700,7 @@ def test_nobody_answers_as_the_identity_endpoint(world: World) -> None:
 # ------------------------------------------------------------------------------------------------ the configuration
 
 
-def test_what_the_environment_lacks(world: World) -> None:
+def test_what_is_missing_in_the_environment(world: World) -> None:
     """An unset variable is named."""
     world.set(AZURE_CLIENT_ID="11111111-1111-1111-1111-111111111111")
     failure = world.failure(credential="environment")
@@ -708,7 +711,7 @@ def test_what_the_environment_lacks(world: World) -> None:
 
 
 def test_a_missing_file(world: World) -> None:
-    """A file that an identity is read from and that is not there is named: azure-identity lets builtins out here."""
+    """A missing token or certificate file is named; azure-identity raises built-in exceptions here."""
     world.workload()
     world.set(AZURE_FEDERATED_TOKEN_FILE=str(world.home / "nothing"))
     failure = world.failure(credential="workload-identity")
@@ -722,7 +725,7 @@ def test_a_missing_file(world: World) -> None:
 
 
 def test_an_old_assertion(world: World) -> None:
-    """Kubernetes writes a new one by itself, so this passes."""
+    """Kubernetes writes a new one by itself, so the failure is transient."""
     world.workload()
     world.cloud.assertions.clear()
     failure = world.failure(credential="workload-identity")
@@ -757,7 +760,7 @@ def test_options_that_do_not_go_together(world: World, options: dict[str, str]) 
 
 
 def test_no_proxy_no_network(world: World) -> None:
-    """A refused connection is told as such, though azure-identity calls it a failed authentication."""
+    """A refused connection is reported as one, although azure-identity calls it a failed authentication."""
     world.environment()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -769,7 +772,7 @@ def test_no_proxy_no_network(world: World) -> None:
 
 
 def test_a_proxy_that_refuses_a_host(world: World) -> None:
-    """A host that the proxy does not let through to is unreachable."""
+    """A host that the proxy refuses is unreachable."""
     world.log_in()
     sites = dict(world.cloud.sites)
     del sites["vssps.dev.azure.com"]
@@ -778,7 +781,7 @@ def test_a_proxy_that_refuses_a_host(world: World) -> None:
 
 
 def test_an_untrusted_certificate(world: World) -> None:
-    """A company's proxy whose authority is not known is told from a network that is down."""
+    """An untrusted certificate is not confused with a network that is down."""
     world.patch.delenv("REQUESTS_CA_BUNDLE")
     world.environment()
     assert world.failure(credential="environment").reason == "untrusted-certificate"
@@ -787,7 +790,7 @@ def test_an_untrusted_certificate(world: World) -> None:
 
 
 def test_a_missing_ca_bundle(world: World) -> None:
-    """requests lets a builtin out here."""
+    """requests raises a built-in exception here."""
     world.set(REQUESTS_CA_BUNDLE=str(world.home / "nothing.pem"))
     world.environment()
     failure = world.failure(credential="environment")
@@ -824,7 +827,7 @@ def test_a_server_that_never_answers(world: World, endpoint: fake.Endpoint, monk
 def test_no_secret_in_any_log(
     world: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With every library at its most talkative, nothing is logged, and no token, secret or assertion is printed."""
+    """With every log level on, nothing is logged, and no token, secret or assertion is printed."""
     caplog.set_level(logging.DEBUG)
     logging.debug("the log is on")
     world.environment()
@@ -846,7 +849,7 @@ def test_no_secret_in_any_log(
 
 
 def test_in_a_worker(world: World) -> None:
-    """The worker's one line is the credential, and nothing else is said."""
+    """The worker prints one line, the credential or the failure, and nothing else."""
     client = world.environment()
     for options, good in (({"credential": "environment"}, True), ({"credential": "workload-identity"}, False)):
         env = {

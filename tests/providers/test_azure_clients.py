@@ -1,6 +1,6 @@
-"""A client that we did not write, artifacts-keyring-nofuss, gets its credentials from our loopback Azure.
+"""An independent client, artifacts-keyring-nofuss, gets its credentials from our loopback Azure.
 
-It discovers tenant and token service from the feed's own answer, so it also checks what the package host says.
+It discovers tenant and token service from the feed's response, so it also checks the package host.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def workload(world: World) -> str:
     ids=["az", "az, legacy host", "workload identity"],
 )
 def test_keyring(world: World, service: str, prepare: Callable[[World], str], login: str, kind: str) -> None:
-    """The keyring backend gets a valid token of the right identity and kind through the proxy."""
+    """The keyring backend gets a valid token of the right identity and kind."""
     holder = prepare(world)
     username, token = keyring(service)
     assert (username, world.cloud.kind(token), world.cloud.holder(token)) == (login, kind, holder)
@@ -63,7 +63,7 @@ def test_keyring(world: World, service: str, prepare: Callable[[World], str], lo
 
 
 def test_a_managed_identity(world: World) -> None:
-    """azure-identity's own chain, called by somebody else, reaches the machine's identity."""
+    """azure-identity's own chain, called by another program, finds the managed identity."""
     with Server(world.cloud.machine) as server:
         world.machine(server)
         username, token = keyring()
@@ -71,7 +71,7 @@ def test_a_managed_identity(world: World) -> None:
 
 
 def test_a_person_who_never_signed_in(world: World) -> None:
-    """The refusal is understood there too: no credential, and no exception."""
+    """The other client understands the refusal, too: no credential, and no exception."""
     az(world)
     world.cloud.faults["session"] = lambda _: fake.FIRST_SIGN_IN
     world.set(ARTIFACTS_KEYRING_NOFUSS_PROVIDER="azure_cli")

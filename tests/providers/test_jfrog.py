@@ -66,7 +66,7 @@ def oidc(world: World) -> None:
 
 
 def named(*steps: Setting) -> Setting:
-    """Set something up, and name the user whom the configuration names."""
+    """Set something up, with a user name in the configuration."""
 
     def run(world: World) -> None:
         for step in steps:
@@ -111,7 +111,7 @@ WAYS: dict[str, tuple[Setting, str, str | None, bool]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way(world: World, way: str) -> None:
-    """Each way ends in what Artifactory lets in, with the login that it needs and the end that it has."""
+    """Each way to sign in gives a credential that Artifactory accepts, with its login and its end."""
     prepare, login, identity, ends = WAYS[way]
     prepare(world)
     found = world.fetch()
@@ -123,7 +123,7 @@ def test_every_way(world: World, way: str) -> None:
 
 
 def test_an_access_token_is_read_and_not_asked_for(world: World) -> None:
-    """Nothing goes over the network; a new token is taken up, and a person is told what to do before it ends."""
+    """No request is sent; a new token is noticed, and a person is told what to do before it expires."""
     access(world)
     found = world.fetch()
     assert found.renew == f"put a new access token into the file {world.home / 'access'}"
@@ -146,7 +146,7 @@ def test_an_access_token_is_read_and_not_asked_for(world: World) -> None:
     ],
 )
 def test_the_user_of_a_token(world: World, subject: Any, login: str, identity: str | None) -> None:
-    """The login is the user whom a token names, and else empty, as Artifactory takes it."""
+    """The login is the user in the token, or empty, which Artifactory accepts."""
     claims = base64.urlsafe_b64encode(json.dumps({"sub": subject}).encode()).decode().rstrip("=")
     world.options = {"access-token": world.keep("access", f"e30.{claims}.x")}
     found = world.fetch()
@@ -161,7 +161,7 @@ def test_a_token_that_tells_nothing(world: World, odd: str) -> None:
 
 
 def test_over_tls_and_through_a_proxy(world: World) -> None:
-    """A subscription's own host is asked over TLS, with the CA bundle and the proxy of the environment."""
+    """A subscription's host is asked over TLS, with the environment's CA bundle and proxy."""
     world.plant()
     world.service = "https://acme.jfrog.io"
     with TlsProxy({"acme.jfrog.io": world.platform.server.site}) as proxy:
@@ -172,7 +172,7 @@ def test_over_tls_and_through_a_proxy(world: World) -> None:
 
 
 def test_below_a_prefix(world: World) -> None:
-    """A self-hosted platform may stand below a path of its host."""
+    """A self-hosted platform may be below a path of its host."""
     world.plant()
     world.service = f"{world.platform.url}/tools"
     site = world.platform.server.site
@@ -203,7 +203,7 @@ def test_below_a_prefix(world: World) -> None:
 def test_the_end_of_a_new_token(
     world: World, prepare: Setting, tells_life: bool, opaque: bool, life: float | None, known: bool
 ) -> None:
-    """expires_in or the JWT's own exp tell it; where neither does there is none. Both are moved to our clock."""
+    """The end comes from expires_in or the JWT's exp; without both it is unknown. Both are moved to our clock."""
     platform = world.platform
     platform.tells_life, platform.reference, platform.life, platform.clock_ahead = tells_life, opaque, life, 5000
     prepare(world)
@@ -241,7 +241,7 @@ NO_ENDS = [
 
 @pytest.mark.parametrize(("told", "reason"), NO_ENDS, ids=str)
 def test_an_end_that_is_none_is_not_no_end(world: World, told: Any, reason: str) -> None:
-    """A token whose end of life is nonsense is refused: taken for one without end, it would be delivered for ever."""
+    """A token whose end of life is nonsense is refused: taken for one without end, it would be delivered forever."""
     oidc(world)
     world.platform.fault = lambda _: Answer.json({"access_token": fake.reference(), "expires_in": told})
     failure = world.failure()
@@ -327,8 +327,8 @@ def test_jf_may_have_another_home(world: World) -> None:
 
 
 def test_each_link_leads_to_the_next(world: World) -> None:
-    """The seed is used once; from then on each refresh asks with what the one before brought, and proves itself by the
-    last access token."""
+    """The seed is used once; from then on each refresh uses the previous refresh token, and authenticates with the last
+    access token."""
     seed = world.plant()
     tokens = [world.fetch().password.reveal() for _ in range(3)]
     asked = [json.loads(call.body) for call in world.platform.server.calls]
@@ -341,7 +341,7 @@ def test_each_link_leads_to_the_next(world: World) -> None:
 
 
 def test_the_chain_is_private(world: World) -> None:
-    """Its folder and files are for nobody else, whatever the umask."""
+    """Nobody else can read its directory and files, whatever the umask."""
     world.plant()
     world.fetch()
     folder = world.chains()[0].parent
@@ -351,7 +351,7 @@ def test_the_chain_is_private(world: World) -> None:
 
 
 def test_another_seed_is_another_chain(world: World) -> None:
-    """A person who puts a new refresh token there begins anew; the old chain is left as it was, and so found again."""
+    """A new refresh token starts a new chain; the old chain is kept, and found again with its seed."""
     old = world.plant()
     world.fetch()
     options = dict(world.options)
@@ -364,7 +364,7 @@ def test_another_seed_is_another_chain(world: World) -> None:
 
 
 def test_a_seed_for_two_platforms_is_two_chains(world: World) -> None:
-    """What one platform gave is never sent to another."""
+    """A token of one platform is never sent to another."""
     world.plant()
     world.fetch()
     with Server(lambda _: fake.access_error(404, "NOT_FOUND", "?")) as other:
@@ -375,8 +375,8 @@ def test_a_seed_for_two_platforms_is_two_chains(world: World) -> None:
 
 
 def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
-    """When the platform has the request, the mark and room for the answer are on disk; when the credential is
-    there, so are both new tokens, and the mark is gone."""
+    """When the platform has the request, the mark and the room for the response are on disk; when the fetch returns,
+    both new tokens are on disk, and the mark is gone."""
     seen: list[tuple[bool, int]] = []
 
     def stage(name: str) -> None:
@@ -392,7 +392,7 @@ def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
 
 
 def test_two_at_once_refresh_once(world: World) -> None:
-    """The second process waits for the first, and takes what that one got; asked later, it refreshes again."""
+    """The second process waits for the first and uses its result; a later fetch refreshes again."""
     world.plant()
     began, go_on = threading.Event(), threading.Event()
 
@@ -424,7 +424,7 @@ def _waiting_for(inode: int) -> int:
 
 
 def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
-    """While nobody listens the chain is whole and bears no mark; then it goes on."""
+    """While nobody listens the chain has no mark; afterwards it continues."""
     world.plant()
     world.fetch()
     before = world.link()
@@ -436,7 +436,7 @@ def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
 
 
 def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> None:
-    """A fetch that has given up lets its call not go out when the resolver answers at last."""
+    """After a fetch has given up, its call is not sent even if the resolver answers at last."""
     world.plant()
     world.service = f"http://slow.example:{world.platform.server.port}"
     known, asked = threading.Event(), threading.Event()
@@ -461,8 +461,8 @@ def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> 
 
 
 def test_a_lost_answer(world: World) -> None:
-    """The platform has used up the refresh token, and the answer never came: the mark stays, the next fetch says what
-    happened and exactly what to do, and a new seed is all that it takes."""
+    """The refresh token is used up and the response never arrived: the mark stays, the next fetch says what happened
+    and how to fix it, and a new seed is enough."""
     world.plant()
     world.fetch()
 
@@ -522,7 +522,7 @@ def test_a_worker_that_spends_nothing_ends_at_once(world: World) -> None:
 
 
 def test_an_answer_that_is_late(world: World) -> None:
-    """A call ends long before its fetch is killed; what may have been sent is marked, and works if it was not."""
+    """A call ends long before its fetch is killed; it stays marked, and the token still works if nothing was sent."""
     world.plant()
     hold = threading.Event()
 
@@ -543,7 +543,7 @@ def test_an_answer_that_is_late(world: World) -> None:
 
 
 def test_no_call_is_begun_that_could_be_cut_short(world: World) -> None:
-    """A fetch with too little time left asks nothing, and says which setting to change."""
+    """A fetch with too little time left sends nothing, and names the setting to change."""
     world.plant()
     found = outcome(world.worker(timeout=once.LEAST - 1))
     assert isinstance(found, Failure)
@@ -553,7 +553,7 @@ def test_no_call_is_begun_that_could_be_cut_short(world: World) -> None:
 
 
 def test_a_fault_of_the_platform_costs_nothing(world: World) -> None:
-    """After a 500 nobody knows what was done; if nothing was, the chain goes on."""
+    """After a 500 it is unknown what was done; if nothing was, the chain continues."""
     world.plant()
     world.platform.fault = lambda _: Answer(500)
     assert world.failure().reason == "server-error"
@@ -563,8 +563,8 @@ def test_a_fault_of_the_platform_costs_nothing(world: World) -> None:
 
 
 def test_an_expired_access_token(world: World) -> None:
-    """A platform with a grace period refreshes for it, and one that wants no proof without it; another one does not,
-    and the failure says so."""
+    """A platform with a grace period accepts it, and another one may not need it; a third refuses, and the failure says
+    so."""
     world.platform.life, world.platform.replaces = -1.0, False
     world.plant()
     assert world.failure().reason == "login-expired"
@@ -577,7 +577,7 @@ def test_an_expired_access_token(world: World) -> None:
 
 
 def test_a_platform_that_brings_no_successor(world: World) -> None:
-    """The last access token is used as long as it lives, and a person is told what to do before it ends."""
+    """The last access token is used until it expires, and a person is told what to do before."""
     world.platform.successor = False
     world.plant()
     first, second = world.fetch(), world.fetch()
@@ -593,7 +593,7 @@ def test_a_platform_that_brings_no_successor(world: World) -> None:
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"{}", b'{"refresh_token": 7}', b"\xff"])
 def test_a_broken_file(world: World, broken: bytes) -> None:
-    """A chain's file that says nothing leaves the seed to go by: refused if it was used, and then the mend is named."""
+    """If the chain's file is damaged only the seed is left; if that was used, the fix is named."""
     world.plant()
     world.fetch()
     world.chains()[0].write_bytes(broken)
@@ -603,7 +603,7 @@ def test_a_broken_file(world: World, broken: bytes) -> None:
 
 
 def test_a_disk_that_takes_nothing(world: World) -> None:
-    """If the answer could not be kept, the question is not asked; if it cannot be kept after all, that is said."""
+    """If the response could not be stored, no request is sent; if storing fails after all, the failure says so."""
     world.plant()
     world.fetch()
     room = world.chains()[0].with_suffix(".json.room")
@@ -628,7 +628,7 @@ def test_a_disk_that_takes_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("prepare", ["open", "symlink", "file"])
 def test_a_folder_that_is_not_ours_alone(world: World, prepare: str) -> None:
-    """No refresh token is put where others could read it."""
+    """A refresh token is never stored where others could read it."""
     world.plant()
     folder = world.home / "state" / "uvtokend" / "chains"
     folder.parent.mkdir(parents=True, mode=0o700)
@@ -658,7 +658,7 @@ def answering(prepare: Setting, answer: Answer) -> Setting:
 
 
 def again(answer: Answer) -> Setting:
-    """A chain that has been refreshed once, and then this answer."""
+    """Refresh a chain once, and then give this answer."""
 
     def run(world: World) -> None:
         world.plant()
@@ -882,7 +882,7 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_what_goes_wrong_is_classified(world: World, case: str) -> None:
-    """Each failure has its kind, its reason and the mend, and no text of the server's, no secret among them."""
+    """Each failure has its kind, its reason and its fix, and repeats no text of the server."""
     prepare, kind, reason, hint = FAILURES[case]
     prepare(world)
     try:
@@ -908,7 +908,7 @@ REFUSALS = ["refresh: of another instance", "refresh: access token refused", "re
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_leaves_no_mark(world: World, case: str) -> None:
-    """Where the answer says that nothing was done, the chain is as it was, and no later failure speaks of a loss."""
+    """If the response says that nothing was done, the chain is unchanged, and no later failure reports a loss."""
     FAILURES[case][0](world)
     before = world.link() if world.chains() else None
     world.failure()
@@ -918,7 +918,7 @@ def test_a_refusal_leaves_no_mark(world: World, case: str) -> None:
 
 @pytest.mark.parametrize("prepare", [refresh, oidc], ids=lambda prepare: prepare.__name__)
 def test_no_redirect_is_followed(world: World, prepare: Setting) -> None:
-    """Wherever a platform points, no token goes there."""
+    """No token is sent to where a platform redirects."""
     prepare(world)
     with Server(lambda _: Answer.json({"access_token": "stranger"})) as other:
         for status in (301, 302, 303, 307, 308):
@@ -928,7 +928,7 @@ def test_no_redirect_is_followed(world: World, prepare: Setting) -> None:
 
 
 def test_no_credential_of_netrc_overwrites_the_proof(world: World) -> None:
-    """requests replaces an explicit Bearer header by what netrc holds for the host; ours does not look."""
+    """requests replaces an explicit Bearer header by the netrc entry of the host; our session does not."""
     world.plant()
     netrc = world.home / "netrc"
     netrc.write_text("machine 127.0.0.1 login stranger password wrong\n")
@@ -939,7 +939,7 @@ def test_no_credential_of_netrc_overwrites_the_proof(world: World) -> None:
 
 
 def test_it_is_found_by_its_name(world: World) -> None:
-    """The worker finds the provider as any other, and a failure of it is an answer."""
+    """The worker finds the provider by its entry point, and its failures are answers."""
     password(world)
     found = worker.fetch(world.request)
     assert isinstance(found, Credential)

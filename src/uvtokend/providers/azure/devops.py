@@ -18,6 +18,7 @@ from uvtokend.plugin import Credential, FetchFailed, Secret, excerpt, login_requ
 from uvtokend.providers.azure import responses
 from uvtokend.providers.azure.fixes import Who
 from uvtokend.providers.azure.transport import Line
+from uvtokend.providers.kit import jwt
 from uvtokend.providers.kit.http import Exchange, on_our_clock
 
 USER_NAME = azure.AZURE.login
@@ -119,7 +120,7 @@ def session_token(
     token = answer.body.get("token")
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
         raise transient("bad-answer", "The response of Azure DevOps did not contain a valid session token.")
-    ends = _end(answer)
+    ends = _end(answer, token)
     if ends is not None and ends <= answer.at:
         raise transient("expired-on-arrival", "Azure DevOps answered with a session token that has already expired.")
     ahead = skew(answer.date, answer.at)
@@ -136,14 +137,15 @@ def _ask(place: Organization, entra: Secret, line: Line, more: Mapping[str, str]
     )
 
 
-def _end(answer: Exchange) -> datetime | None:
-    """Return the end of life on this machine's clock; the response names it on the server's."""
+def _end(answer: Exchange, token: str) -> datetime | None:
+    """Return the end of life on this machine's clock, from the response or, if it is not there, from the token."""
     told: Any = answer.body.get("validTo")
     try:
         ends = datetime.fromisoformat(told)
         ends = ends.replace(tzinfo=UTC) if ends.tzinfo is None else ends.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
-        return None
+        known = jwt.end(token)
+        return None if known is None else on_our_clock(known, answer)
     return on_our_clock(ends, answer)
 
 
