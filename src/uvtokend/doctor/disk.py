@@ -21,31 +21,37 @@ def writable(facts: Facts) -> Iterator[Finding]:
     wanted = {"netrc": os.path.dirname(facts.netrc_path), "state file": os.path.realpath(paths.state_folder())}
     if any(index.sink == "uv-store" for index in facts.indexes):
         wanted["credential store of uv"] = os.path.dirname(os.path.realpath(paths.uv_credentials_file()))
-    for what, directory in wanted.items():
-        yield from _directory(what, _existing(directory))
+    for what, path in wanted.items():
+        yield from directory(what, _existing(path))
 
 
-def _directory(what: str, directory: str) -> Iterator[Finding]:
-    quoted = shlex.quote(directory)
+def directory(what: str, path: str) -> Iterator[Finding]:
+    """Look at one directory.
+
+    Args:
+        what: What is in it, for people.
+        path: The directory, with symlinks resolved.
+    """
+    quoted = shlex.quote(path)
     try:
-        system = os.statvfs(directory)
+        system = os.statvfs(path)
     except OSError as problem:
         yield error(
             "directory",
             f"The directory of the {what} cannot be reached: {problem.strerror}.",
-            directory,
+            path,
             f"ls -ld {quoted}",
         )
         return
     if system.f_flag & os.ST_RDONLY:
-        message = f"The {what} is in {directory}, a read-only file system, so no new token can be written."
-        yield error("read-only", message, directory, f"findmnt -T {quoted}")
+        message = f"The {what} is in {path}, a read-only file system, so no new token can be written."
+        yield error("read-only", message, path, f"findmnt -T {quoted}")
     elif system.f_bavail * system.f_frsize < _ROOM:
-        message = f"The file system of the {what}, {directory}, is full, so no new token can be written."
-        yield error("disk-full", message, directory, f"df -h {quoted}")
-    elif not os.access(directory, os.W_OK | os.X_OK):
-        message = f"You may not write to {directory}, the directory of the {what}, so no new token can be written."
-        yield error("directory-closed", message, directory, f"chmod u+wx {quoted}")
+        message = f"The file system of the {what}, {path}, is full, so no new token can be written."
+        yield error("disk-full", message, path, f"df -h {quoted}")
+    elif not os.access(path, os.W_OK | os.X_OK):
+        message = f"You may not write to {path}, the directory of the {what}, so no new token can be written."
+        yield error("directory-closed", message, path, f"chmod u+wx {quoted}")
 
 
 def _existing(directory: str) -> str:

@@ -89,7 +89,7 @@ def mode(facts: Facts) -> Iterator[Finding]:
 
 def single_mount(facts: Facts) -> Iterator[Finding]:
     """A netrc that is mounted by itself cannot be replaced in one step."""
-    if facts.netrc is not None and _ours(facts) and os.path.ismount(facts.netrc_path):
+    if facts.netrc is not None and _ours(facts) and _is_mounted(facts.netrc_path):
         message = (
             f"{facts.netrc_path} is mounted as a single file. uvtokend must write it in place, so a uv that starts "
             "at that moment may read half of it."
@@ -100,6 +100,19 @@ def single_mount(facts: Facts) -> Iterator[Finding]:
             facts.netrc_path,
             "mount a directory instead, and let NETRC name the file in it",
         )
+
+
+def _is_mounted(path: str) -> bool:
+    """Tell whether something is mounted exactly there. `os.path.ismount` overlooks a bind mount of the same device."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:  # proc(5); spaces and the like are octal
+            points = [line.split(b" ")[4] for line in file]
+    except OSError:
+        return os.path.ismount(path)
+    escaped = os.fsencode(path)
+    for char in b"\\ \t\n":
+        escaped = escaped.replace(bytes([char]), f"\\{char:03o}".encode())
+    return escaped in points
 
 
 CHECKS = (another_file, missing_file, syntax, unreadable, foreign_entry, mode, single_mount)

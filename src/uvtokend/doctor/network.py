@@ -180,7 +180,7 @@ def _of_lock(facts: Facts, index: Index, names: frozenset[str]) -> Iterator[Find
 
 def _unreachable(facts: Facts, index: Index, entry: Entry, problem: OSError) -> Finding:
     reason = problem.reason if isinstance(problem, urllib.error.URLError) else problem
-    variable = _proxy_variable(facts.environ, index)
+    variable = proxy_variable(facts.environ, index)
     if isinstance(reason, ssl.SSLCertVerificationError):
         return _untrusted(facts, index, entry)
     if variable is not None:
@@ -207,7 +207,7 @@ def _untrusted(facts: Facts, index: Index, entry: Entry) -> Finding:
     return error("untrusted", message, named or index.host, fix)
 
 
-def _proxy_variable(environ: Mapping[str, str], index: Index) -> str | None:
+def proxy_variable(environ: Mapping[str, str], index: Index) -> str | None:
     """Return the variable whose proxy a request to an index would take."""
     scheme, host = urlsplit(index.url).scheme, urlsplit(index.url).netloc
     if urllib.request.proxy_bypass(host):

@@ -1,0 +1,331 @@
+"""Single checks, on facts that are made up: what no test machine has, such as other clouds and other days."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clouds.tls import TlsProxy
+from uvtokend import __version__
+from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.model import Entry, Secret, Settings
+from uvtokend.core.uv import settings as uv_settings
+from uvtokend.core.uv.order import TextFile
+from uvtokend.core.uv.settings import Document
+from uvtokend.disk.uv_files import Project
+from uvtokend.doctor import checks, configuration, daemon, network, permissions, programs, uv
+from uvtokend.doctor.facts import Facts
+from uvtokend.doctor.finding import Finding, error, note
+from uvtokend.sandbox.web import Answer
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+STATIC = 'provider = "static"\nusername = "me"\npassword = { file = "/secret" }\n'
+URL = 'name = "acme"\nurl = "https://pkgs.example.com/acme/simple/"\n'
+ACME = f"[[index]]\n{URL}{STATIC}"
+UV = f'[[index]]\n{URL}authenticate = "always"\ndefault = true\n'
+
+
+def settings(text: str) -> Settings:
+    """Return what a config.toml says."""
+    return parse([Source("config.toml", text.encode(), "/home/me")], "/home/me", {})
+
+
+def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **environ: str) -> Facts:
+    """Return the facts of a machine on which all is well."""
+    documents = (Document("uv.toml", uv_toml.encode(), tomllib.loads(uv_toml)),)
+    project = Project(Path("/nowhere"), Path("/nowhere"), {}, documents, ())
+    text = b"machine pkgs.example.com login me password token\n" if netrc is None else netrc
+    found = settings(config)
+    return Facts(
+        environ=environ,
+        now=NOW,
+        config="config.toml",
+        settings=found,
+        problems=(),
+        project=project,
+        uv=uv_settings.read(documents, environ),
+        uv_path="/usr/bin/uv",
+        uv_version=(0, 13, 8),
+        netrc_path="/home/me/.netrc",
+        named_netrc=None,
+        netrc=text,
+        unreadable=None,
+        uv_netrc=TextFile("/home/me/.netrc", text),
+        store=None,
+        ours={index.target: Entry(index.host, "me", Secret("token")) for index in found.indexes},
+        expired={},
+        keyring=False,
+        status=None,
+    )
+
+
+def running(base: Facts, **more: Any) -> Facts:
+    """Return facts with a daemon that says something more of its first index."""
+    said = [
+        {"name": index.name, "health": "fresh", "delivered": True, "last_error": None, **more} for index in base.indexes
+    ]
+    document = {"pid": os.getpid(), "version": __version__, "config": base.config, "netrc": base.netrc_path}
+    return replace(base, status={**document, "delivery": {"ok": True, "problem": None}, "indexes": said})
+
+
+def named(found: Iterator[Finding] | list[Finding]) -> list[tuple[str, str]]:
+    """Return name and severity of findings."""
+    return [(each.name, each.severity) for each in found]
+
+
+def test_all_is_well() -> None:
+    """Facts of a machine on which all is well give no finding in uv's theme, nor in the daemon's."""
+    assert [each for check in uv.CHECKS for each in check(facts())] == []
+    assert [each for check in daemon.CHECKS[:-2] for each in check(running(facts()))] == []
+
+
+def azure(*organizations: str) -> str:
+    """Return a config.toml with one token for all these organizations."""
+    url = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
+    table = '[[index]]\nname = "{}"\nurl = "{}"\nsink = "uv-store"\nusername = "me"\npat = {{ file = "/pat" }}\n'
+    return "".join(table.format(name, url.format(name)) for name in organizations)
+
+
+def test_one_token_for_several_organizations_ends() -> None:
+    """A note until the day on which Azure DevOps stops accepting it, then an error; one organization is fine."""
+    several = facts(azure("one", "two"))
+    assert named(configuration.global_pats(several)) == [("azure-global-pat", "note")]
+    later = replace(several, now=datetime(2026, 12, 1, tzinfo=UTC))
+    (found,) = configuration.global_pats(later)
+    assert found.severity == "error"
+    assert "one, two" in found.message
+    assert named(configuration.global_pats(facts(azure("one")))) == []
+
+
+def test_a_daemon_of_another_configuration_netrc_or_version() -> None:
+    """Each is told apart, and each ends with a restart."""
+    base = running(facts())
+    assert base.status is not None
+    other = replace(base, status={**base.status, "config": "other.toml"})
+    assert named(daemon.two_daemons(other)) == [("other-configuration", "error")]
+    assert named(daemon.two_daemons(replace(base, named_netrc="/elsewhere"))) == [("other-netrc", "error")]
+    old = replace(base, status={**base.status, "version": "0.1"})
+    assert [each.fix for each in daemon.version(old)] == ["uvtokend restart"]
+
+
+@pytest.mark.parametrize(("health", "severity"), [("fresh", "note"), ("expired", "error"), ("none", "error")])
+def test_what_the_daemon_says_counts_as_much_as_its_token(health: str, severity: str) -> None:
+    """A failed refresh is a note while the token lives, and an error afterwards; message and fix are the daemon's."""
+    trouble = {"message": "The config profile (dev) could not be found.", "hint": "aws configure --profile dev"}
+    (found,) = daemon.troubled(running(facts(), health=health, last_error=trouble))
+    assert (found.severity, found.fix) == (severity, "aws configure --profile dev")
+    assert found.message == "acme: The config profile (dev) could not be found."
+
+
+def test_what_the_daemon_does_not_know_yet() -> None:
+    """An index that was added after the daemon read its configuration, and one without a valid token."""
+    base = running(facts())
+    assert base.status is not None
+    (unknown,) = daemon.troubled(replace(base, status={**base.status, "indexes": []}))
+    assert unknown.fix == "uvtokend reload"
+    (none,) = daemon.troubled(running(facts(), health="none"))
+    assert none.fix == "uvtokend refresh acme"
+    stale = replace(base, status={**base.status, "config_stale": "config.toml changed 3 min ago."})
+    assert [each.fix for each in configuration.stale(stale)] == ["uvtokend reload"]
+    problem = {"ok": False, "problem": "No space left.", "hint": None}
+    assert named(daemon.delivery(replace(base, status={**base.status, "delivery": problem}))) == [("delivery", "error")]
+
+
+def test_notices_of_the_daemon() -> None:
+    """What it tells of several indexes is shown once."""
+    notice = {"reason": "temporary-environment", "message": "m", "hint": "unset X && uvtokend restart"}
+    two = ACME + ACME.replace("acme", "two")
+    found = list(daemon.notices(running(facts(two), notices=[notice])))
+    assert [(each.name, each.fix) for each in found] == [("temporary-environment", "unset X && uvtokend restart")]
+
+
+def test_the_shells_proxy_and_the_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What differs is named with both values, and a password in a proxy is not shown."""
+    theirs = {"HTTPS_PROXY": "http://me:secret@proxy.example:8080"}
+    monkeypatch.setattr(daemon, "environment_of", lambda _: theirs)
+    (found,) = daemon.environment(running(facts(SSL_CERT_FILE="/corp.pem")))
+    assert "HTTPS_PROXY: here not set, there set, with a password" in found.message
+    assert "SSL_CERT_FILE: here '/corp.pem', there not set" in found.message
+    assert list(daemon.environment(running(facts(HTTPS_PROXY=theirs["HTTPS_PROXY"])))) == []
+
+
+def test_the_environment_of_a_process() -> None:
+    """It is the one that the process was started with; a process that does not exist has none."""
+    assert (daemon.environment_of(os.getpid()) or {}).keys() >= {"PATH"}
+    assert daemon.environment_of(-1) is None
+
+
+GCLOUD = '[[index]]\nname = "g"\nurl = "https://europe-python.pkg.dev/p/r/simple/"\nsource = "gcloud"\n'
+
+
+def test_programs_that_a_token_or_a_fix_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Missing in this shell, or only in the daemon's environment; a program that only a fix names is a note."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    base = running(facts(GCLOUD))
+    (here,) = programs.missing(base)
+    assert (here.name, here.severity, here.culprit) == ("program-missing", "error", "gcloud")
+    (hinted,) = programs.missing(running(facts(), last_error={"message": "m", "hint": "aws sso login --profile dev"}))
+    assert (hinted.severity, hinted.culprit) == ("note", "aws")
+    (tmp_path / "gcloud").write_text("#!/bin/sh\n")
+    (tmp_path / "gcloud").chmod(0o700)
+    assert list(programs.missing(replace(base, status=None))) == []
+    monkeypatch.setattr(programs, "environment_of", lambda _: {"PATH": "/nowhere"})
+    (there,) = programs.missing(base)
+    assert there.fix == "uvtokend service install && uvtokend restart"
+
+
+def test_temporary_credentials_of_this_shell() -> None:
+    """A daemon that is started from here would take them over; a running one says so itself."""
+    config = '[[index]]\nurl = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/r/simple/"\n'
+    shell = facts(config, AWS_ACCESS_KEY_ID="ASIAEXAMPLE", AWS_SESSION_TOKEN="example")
+    (found,) = programs.temporary(shell)
+    assert (found.fix or "").startswith("unset AWS_ACCESS_KEY_ID")
+    assert list(programs.temporary(running(shell))) == []
+
+
+def test_a_uv_that_is_too_old() -> None:
+    """uv reads its own store since 0.8.15; without any uv there is a note."""
+    store = facts(azure("one"))
+    assert named(uv.uv_version(replace(store, uv_version=(0, 8, 14)))) == [("uv-too-old", "error")]
+    assert named(uv.uv_version(replace(store, uv_path=None))) == [("uv-missing", "note")]
+    assert named(uv.authenticate_missing(replace(facts(uv_toml=UV.replace("always", "auto")), uv_version=(0, 5)))) == []
+
+
+def test_a_token_that_is_never_on_disk() -> None:
+    """uv gets it through the keyring command alone, which must be ours, be switched on, and be asked."""
+    memory = facts(ACME + 'sink = "memory"\n')
+    assert named(uv.memory_sink(memory)) == [("keyring-missing", "error")]
+    shim = replace(memory, keyring=True)
+    assert named(uv.memory_sink(shim)) == [("keyring-provider", "error")]
+    auto = facts(ACME + 'sink = "memory"\n', UV.replace("always", "auto"), UV_KEYRING_PROVIDER="subprocess")
+    assert named(uv.memory_sink(replace(auto, keyring=True))) == [("authenticate-missing", "error")]
+    always = facts(ACME + 'sink = "memory"\n', netrc=b"", UV_KEYRING_PROVIDER="subprocess")
+    ready = running(replace(always, keyring=True, ours={}))
+    assert list(uv.memory_sink(ready)) == list(uv.wrong_credential(ready)) == list(uv.keyring_provider(ready)) == []
+    assert ready.has_token(ready.indexes[0])
+
+
+def test_what_may_come_from_the_public_index() -> None:
+    """A private index before the public one is a note; explicit, default or pinned it is not; another strategy is an
+    error."""
+    plain = UV.replace("default = true\n", "")
+    assert named(uv.public_fallback(facts(uv_toml=plain))) == [("public-fallback", "note")]
+    for more in ("explicit = true\n", "default = true\n"):
+        assert named(uv.public_fallback(facts(uv_toml=plain + more))) == []
+    assert named(uv.public_fallback(facts(uv_toml=f'{plain}[sources]\nx = {{ index = "acme" }}\n'))) == []
+    assert named(uv.public_fallback(facts(UV_INDEX_STRATEGY="unsafe-first-match"))) == [("index-strategy", "error")]
+    assert named(uv.public_fallback(facts(uv_toml=f"no-index = true\n{plain}"))) == []
+
+
+def test_where_uv_publish_gets_its_credential() -> None:
+    """Variables of this shell come before the netrc; an upload URL of a host without a token is told."""
+    shell = facts(UV_PUBLISH_TOKEN="x", UV_PUBLISH_URL="https://upload.example/")
+    assert [(each.name, each.fix) for each in uv.publishing(shell)] == [
+        ("publish-variables", "unset UV_PUBLISH_TOKEN"),
+        ("publish-url", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (
+            'url = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"\n',
+            ("codeartifact:ReadFromRepository", "repository prod", "domain acme", "123456789012", "eu-central-1"),
+        ),
+        (
+            'url = "https://europe-python.pkg.dev/my-project/my-repo/simple/"\n',
+            ("roles/artifactregistry.reader", "repository my-repo", "project my-project"),
+        ),
+        (
+            'url = "https://pkgs.dev.azure.com/org/_packaging/feed/pypi/simple/"\n',
+            ("Feed and Upstream Reader (Collaborator)", "feed feed", "upstream"),
+        ),
+        (
+            'url = "https://acme.jfrog.io/artifactory/api/pypi/py-all/simple/"\naccess-token = { env = "T" }\n',
+            ("permission Read", "repository py-all"),
+        ),
+        (
+            f'url = "https://nexus.example/repository/py/simple/"\n{STATIC.replace("static", "nexus")}',
+            ("nx-repository-view-pypi-py-browse",),
+        ),
+        (f'url = "https://pkgs.example.com/simple/"\n{STATIC}', ("permission to read it",)),
+    ],
+)
+def test_which_permission_is_missing(table: str, words: tuple[str, ...]) -> None:
+    """For each provider the sentence to the administrator names permission, place and identity."""
+    (index,) = settings(f"[[index]]\n{table}").indexes
+    sentence = permissions.request(index, "arn:me")
+    assert sentence.startswith('ask the administrator: "Please give arn:me ')
+    for word in (*words, index.url):
+        assert word in sentence
+    assert {permissions.meaning(index, status) for status in (401, 403, 404)} >= {permissions.meaning(index, 403)}
+
+
+def test_a_check_that_breaks_or_hangs_hides_no_other() -> None:
+    """Each is reported as a note, in time; errors come first, and the same finding is shown once."""
+    forever = threading.Event()
+
+    def hangs(_: Facts) -> list[Finding]:
+        forever.wait()
+        return []
+
+    def breaks(_: Facts) -> list[Finding]:
+        raise RuntimeError("s3cret")
+
+    def finds(_: Facts) -> list[Finding]:
+        return [note("n", "n"), error("e", "e", "c", "f"), error("e", "again", "c", "f")]
+
+    found = checks.run(facts(), [hangs, breaks, finds], 0.2)
+    forever.set()
+    assert [each.name for each in found] == ["e", "check-slow", "check-failed", "n"]
+    assert "s3cret" not in json.dumps([each.json() for each in found])
+
+
+def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bundle one has to be found; the one of config.toml has to be given to uv as well; then all is well."""
+    with TlsProxy({"pkgs.example.com": lambda _: Answer(200)}) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        base = facts()
+        (index,) = base.indexes
+        assert base.settings is not None
+        (nothing,) = network.index_answers(base, index)
+        assert (nothing.name, "export SSL_CERT_FILE" in (nothing.fix or "")) == ("untrusted", True)
+        with_bundle = replace(base, settings=replace(base.settings, ca_bundle=proxy.ca_file))
+        (told,) = network.index_answers(with_bundle, index)
+        assert told.fix == f"export SSL_CERT_FILE={proxy.ca_file}"
+        wrong = replace(base, settings=replace(base.settings, ca_bundle=__file__))
+        assert named(network.index_answers(wrong, index)) == [("untrusted", "error")]
+        monkeypatch.setenv("SSL_CERT_FILE", proxy.ca_file)
+        assert list(network.index_answers(base, index)) == []
+
+
+def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named, and a password in its value is not shown; hosts in NO_PROXY are asked directly."""
+    with TlsProxy({}) as proxy:
+        value = proxy.url.replace("//", "//me:s3cret@")
+        monkeypatch.setenv("https_proxy", value)
+        base = facts(https_proxy=value)
+        (found,) = network.index_answers(base, base.indexes[0])
+        assert (found.name, found.fix) == ("proxy", "unset https_proxy")
+        assert "s3cret" not in f"{found.message} {found.culprit}"
+        monkeypatch.setenv("no_proxy", "pkgs.example.com")
+        assert network.proxy_variable(base.environ, base.indexes[0]) is None
+
+
+def test_certificate_variables_that_name_nothing(tmp_path: Path) -> None:
+    """A note with the value; those that name something, or nothing at all, are fine."""
+    there = str(tmp_path)
+    shell = facts(SSL_CERT_FILE="/nowhere/a.pem", SSL_CERT_DIR=there, SSL_CLIENT_CERT="")
+    assert [(each.severity, each.fix) for each in configuration.trust_variables(shell)] == [
+        ("note", "unset SSL_CERT_FILE")
+    ]

@@ -1,0 +1,239 @@
+"""doctor and explain on real machines: notes, netrcs, disks, a running daemon, and what a person sees."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.patient import TOKEN, Patient, prepared
+from support.unprivileged import as_user
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+    """One machine for all tests of this file."""
+    with prepared(tmp_path_factory.mktemp("d")) as patient:
+        yield patient
+
+
+@pytest.fixture
+def patient(machine: Patient) -> Patient:
+    """The machine as it was when everything worked."""
+    machine.reset()
+    return machine
+
+
+def shown(patient: Patient, severity: str, *arguments: str) -> list[dict[str, str]]:
+    """Return the findings of one severity."""
+    return [each for each in patient.doctor("--offline", *arguments) if each["severity"] == severity]
+
+
+NETRCS: dict[str, tuple[Callable[[str], str], int]] = {
+    "an unknown word": (lambda text: text + "machine a.example login me pasword x\n", 4),
+    "a comment of several words": (lambda text: f"{text}\n# two words\n", 5),
+    "a byte order mark": (lambda text: "\ufeff" + text, 1),
+    "a second entry": (lambda text: f"{text}machine 127.0.0.1 login me password mine\n", 4),
+    "machine without a host": (lambda text: f"{text}machine", 4),
+}
+
+
+@pytest.mark.parametrize("name", NETRCS)
+def test_a_netrc_that_uv_reads_otherwise(patient: Patient, name: str) -> None:
+    """uv fails without a word about its netrc; the first problem names file and line, and the edit there repairs it."""
+    change, line = NETRCS[name]
+    good = patient.netrc.read_text()
+    patient.netrc.write_text(change(good))
+    assert not patient.uv()
+    first = shown(patient, "error")[0]
+    assert first["name"] in {"netrc-syntax", "wrong-credential", "foreign-entry"}
+    assert re.search(rf"\.netrc(: line |:){line}\b", f"{first['message']} {first['culprit']}")
+    assert first["fix"]
+    patient.netrc.write_text(good)
+    assert shown(patient, "error") == []
+    assert patient.uv(), patient.said
+
+
+def test_what_is_only_worth_knowing(patient: Patient) -> None:
+    """Notes do not change the exit status, uv installs all the same, and each has its culprit."""
+    patient.netrc.chmod(0o644)
+    patient.netrc.write_text(patient.netrc.read_text() + "default login d password p\n")
+    (patient.project / ".env").write_text("UV_INDEX_ACME_PASSWORD=s3cret\nOTHER=1\n")
+    text = patient.pyproject.read_text().replace('name = "acme"', 'name = "ours"').replace("default = true\n", "")
+    patient.pyproject.write_text(text.replace("//127", "//aws@127"))
+    patient.env.update(
+        NETRC="/nowhere/netrc",
+        UV_PUBLISH_TOKEN="s3cret",
+        UV_KEYRING_PROVIDER="subprocess",
+        SSL_CERT_FILE="/nowhere/corp.pem",
+    )
+    assert shown(patient, "error") == []
+    assert patient.uv(), patient.said
+    notes = {each["name"]: each for each in shown(patient, "note")}
+    assert notes.keys() >= {
+        "netrc-mode",
+        "netrc-syntax",
+        "netrc-missing",
+        "dotenv",
+        "name-differs",
+        "user-in-url",
+        "public-fallback",
+        "publish-variables",
+        "keyring-provider",
+        "certificate-variable",
+        "not-running",
+    }
+    assert "s3cret" not in str(notes)
+    patient.repair(notes["netrc-mode"]["fix"])
+    assert patient.netrc.stat().st_mode & 0o777 == 0o600
+    patient.repair(notes["user-in-url"]["fix"])
+    assert "aws@" not in patient.pyproject.read_text()
+    assert {"netrc-mode", "user-in-url"}.isdisjoint(each["name"] for each in shown(patient, "note"))
+
+
+def test_a_broken_config_toml(patient: Patient) -> None:
+    """It comes first, with its line; doctor needs no valid configuration to say so."""
+    good = patient.machine.config.read_text()
+    patient.machine.config.write_text(good + "[[index\n")
+    first = shown(patient, "error")[0]
+    assert first["name"] == "configuration"
+    assert "config.toml" in first["culprit"]
+    patient.machine.config.write_text(good.replace('"static"', '"statik"'))
+    assert "statik" in str(shown(patient, "error")[0]) or "static" in shown(patient, "error")[0]["fix"]
+    patient.machine.config.write_text(good)
+    assert shown(patient, "error") == []
+
+
+def test_an_index_that_is_switched_off(patient: Patient) -> None:
+    """uv still asks for it; that is an error, unlike an index that uv does not use here."""
+    patient.machine.config.write_text(patient.machine.config.read_text() + "enabled = false\n")
+    patient.netrc.write_text("")
+    assert not patient.uv()
+    assert [each["name"] for each in shown(patient, "error")] == ["index-disabled"]
+    patient.write_project("")
+    assert shown(patient, "error") == []
+
+
+def test_a_project_elsewhere(patient: Patient) -> None:
+    """doctor looks at the project that is named; one that does not exist is wrong usage."""
+    patient.project.rename(patient.machine.home / "moved")
+    patient.project.mkdir()
+    (patient.machine.home / "moved" / "uv.toml").write_text("not toml")
+    found = patient.doctor("--offline", str(patient.machine.home / "moved"))
+    assert [each["name"] for each in found if each["severity"] == "error"] == ["uv-configuration"]
+    assert patient.ours("doctor", "/nowhere/at/all")[0] == 2
+
+
+def test_the_daemon_runs(patient: Patient) -> None:
+    """With it all is well; then its sign-in fails, and doctor's first problem is what the daemon says of it."""
+    assert patient.ours("start")[0] == 0
+    assert [each for each in patient.doctor() if each["severity"] == "error"] == []
+    assert "not-running" not in str(patient.doctor("--offline"))
+    (patient.machine.home / "secret").unlink()
+    assert patient.ours("refresh")[0] == 1
+    told = [each for each in patient.doctor("--offline") if each["name"] == "index-trouble"]
+    assert [each["severity"] for each in told] == ["note"]
+    assert "secret" in told[0]["message"]
+    (patient.machine.home / "secret").write_text(TOKEN)
+    (patient.machine.home / "secret").chmod(0o600)
+    assert patient.ours("refresh")[0] == 0
+    assert "index-trouble" not in str(patient.doctor("--offline"))
+
+
+def test_what_a_person_sees(patient: Patient) -> None:
+    """One sentence, the culprit, the fix, and a last line that counts; nothing of a token."""
+    patient.env.update(UV_INDEX_ACME_USERNAME="aws", UV_INDEX_ACME_PASSWORD=f"old-{TOKEN}")
+    status, out, err = patient.ours("doctor", "--offline")
+    assert (status, err) == (1, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("error: uv sends another credential than uvtokend's token to 127.0.0.1")
+    assert lines[1] == "  fix: unset UV_INDEX_ACME_USERNAME UV_INDEX_ACME_PASSWORD"
+    assert lines[-1] == "Checked 1 index, not asked: 1 error, 1 note."
+    assert TOKEN not in out
+
+
+def test_explain_shows_what_is_sent_and_what_is_not(patient: Patient) -> None:
+    """Exit status 0 where uv sends our token, 1 where it does not; masked, with file and line, and with the fix."""
+    status, out, _ = patient.ours("explain", f"{patient.index.url}alpha/")
+    assert (status, f"{patient.netrc}:2" in out, "pyproject.toml:9" in out) == (0, True, True)
+    assert "uv sends uvtokend's token" in out
+    patient.env.update(UV_INDEX_ACME_USERNAME="aws", UV_INDEX_ACME_PASSWORD=f"old-{TOKEN}")
+    status, out, _ = patient.ours("explain", patient.index.url)
+    assert status == 1
+    assert "login aws, password ****, from a variable (UV_INDEX_ACME_PASSWORD)" in out
+    assert "login aws, password ****, from the netrc" in out
+    assert "  fix: unset UV_INDEX_ACME_USERNAME UV_INDEX_ACME_PASSWORD" in out
+    assert TOKEN not in out
+    patient.env.clear()
+    patient.netrc.write_text("")
+    status, out, _ = patient.ours("explain", patient.index.url)
+    assert (status, "uv sends nothing" in out, "fix: uvtokend start" in out) == (1, True, True)
+    patient.env["UV_KEYRING_PROVIDER"] = "subprocess"
+    assert "what the keyring command answers" in patient.ours("explain", patient.index.url)[1]
+    status, out, _ = patient.ours("explain", "https://pkgs.example.com/")
+    assert (status, "uv sends no credential." in out) == (1, True)
+    assert patient.ours("explain", "pkgs.example.com")[0] == 2
+
+
+def mounted(patient: Patient, setup: str) -> str:
+    """Run doctor as root of a mount namespace of its own, in which a shell line has mounted something."""
+    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
+    command = [*words, f'{setup}\nexec "$@"', "sh", *patient.machine.ourselves("doctor", "--offline")]
+    environment = {**patient.machine.environment, "D": str(patient.machine.home)}
+    done = subprocess.run(command, cwd=patient.project, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+FULL = """
+mkdir "$D/full"
+mount -t tmpfs -o size=64k none "$D/full"
+mv "$D/.netrc" "$D/full/netrc"
+ln -s full/netrc "$D/.netrc"
+head -c 40000 /dev/zero > "$D/full/fill"
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        ('mount --bind "$D" "$D"; mount -o remount,bind,ro "$D"', "a read-only file system"),
+        (FULL, "full, is full"),
+        ('mount --bind "$D/.netrc" "$D/.netrc"', "is mounted as a single file"),
+    ],
+    ids=["read-only", "full", "single file"],
+)
+def test_the_file_system_below(patient: Patient, setup: str, words: str) -> None:
+    """A read-only mount, a full disk behind a symlink, and a netrc that is mounted by itself are named by real path."""
+    out = mounted(patient, setup)
+    assert words in out
+    assert str(patient.machine.home) in out
+
+
+def test_a_home_that_may_not_be_written(open_folder: Path) -> None:
+    """The directory is named with the command that opens it, and a missing state directory is no trouble by itself."""
+    script = """
+        import sys
+        from uvtokend.doctor import disk
+        for finding in disk.directory("netrc", sys.argv[1]):
+            print(finding.name, finding.fix)
+    """
+    home = open_folder / "home"
+    home.mkdir(0o777)
+    home.chmod(0o777)
+    assert as_user(script, str(home), imports="uvtokend.doctor.disk, sys").stdout == ""
+    home.chmod(0o555)
+    done = as_user(script, str(home), imports="uvtokend.doctor.disk, sys")
+    assert done.stdout == f"directory-closed chmod u+wx {home}\n", done.stderr
+
+
+def test_doctor_waits_for_nobody(patient: Patient) -> None:
+    """A netrc and a project file that are pipes, which nobody ever writes, do not stop it."""
+    patient.netrc.unlink()
+    os.mkfifo(patient.netrc)
+    patient.pyproject.unlink()
+    os.mkfifo(patient.pyproject)
+    assert next(each["severity"] for each in patient.doctor("--offline")) == "error"
