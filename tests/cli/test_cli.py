@@ -266,7 +266,7 @@ def test_start_fails_with_the_reason(desk: Desk) -> None:
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.extra["UVTOKEND_SOCKET"] = str(desk.home / "run" / "other.sock")
-    done = desk.run("start", "--wait", "30", status=1)
+    done = desk.run("start", "--wait", "3", status=1)
     assert "already has an owner: pid" in done.stderr
     desk.extra["UVTOKEND_SOCKET"] = str(desk.home / "run" / ("x" * 120))
     assert "UVTOKEND_SOCKET" in desk.run("start", status=1).stderr

@@ -294,3 +294,4 @@ def test_times_are_written_with_z() -> None:
     assert state.zulu(NOW) == "2026-01-31T08:00:00Z"
     assert state.zulu(NOW.replace(microsecond=5000)) == "2026-01-31T08:00:00.005Z"
     assert state.zulu(None) is None
+    assert (state.parse_zulu("2026-01-31T09:00:00+01:00"), state.parse_zulu(None)) == (NOW, None)

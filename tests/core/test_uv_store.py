@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 
 import pytest
@@ -216,3 +218,13 @@ def test_the_ledger_survives_its_file_and_holds_no_secret(entries: list[Entry]) 
 def test_a_broken_ledger_knows_nothing(text: bytes) -> None:
     """It is read as if anybody had written it."""
     assert uv_store.decode_ledger(text) == {}
+
+
+def test_a_ledger_of_version_1_is_still_read() -> None:
+    """It held user names in clear; they become digests. A later version that is unknown says nothing."""
+    sha256 = hashlib.sha256(b"t0").hexdigest()
+    record = {"service": "https://a.example/", "username": "me", "sha256": [sha256]}
+    text = json.dumps({"version": 1, "records": [record, {**record, "username": "you"}]}).encode()
+    entries = [Entry("a.example", login, Secret("t0"), "https://a.example/") for login in ("me", "you")]
+    assert uv_store.decode_ledger(text) == uv_store.ledger_of(entries)
+    assert uv_store.decode_ledger(text.replace(b'"version": 1', b'"version": 9')) == {}

@@ -14,7 +14,7 @@ from uvtokend.cli import console, stop
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
-from uvtokend.disk import backups, cleanup, configuration, shims
+from uvtokend.disk import backups, cleanup, configuration, locks, shims
 from uvtokend.disk.backups import Backup
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -56,7 +56,7 @@ def purge(config: str | None) -> int:
         UvtokendError: Something could not be removed. What remembers it is kept, so that purge can be run again.
     """
     with contextlib.suppress(NotRunning):
-        stop.stop()
+        stop.stop(config)
     directory = paths.state_folder()
     paths.private_folder(directory)  # for the locks, even if somebody has removed it
     settings = _settings(config)
@@ -115,8 +115,8 @@ def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Bac
             text = _restored(text, backup)
         return text
 
-    exists = os.path.lexists(path)
-    if not (kept or (exists and (path in known.netrcs or cleanup.holds(path, known)))):
+    used = path in known.netrcs or os.path.lexists(locks.beside(path)) or cleanup.holds(path, known)
+    if not (kept or (used and os.path.isdir(os.path.dirname(path)))):
         return
     sink = NetrcSink(path)
     sink.take_ownership()

@@ -27,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     """
     configuration.load(args.config)
     with contextlib.suppress(NotRunning):
-        stop.stop()
+        stop.stop(args.config)
     return start.start(args.config, args.wait)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from uvtokend import paths
-from uvtokend.cli import client, console, parser, status
+from uvtokend.cli import client, console, parser, status, stop
 from uvtokend.core import report
 from uvtokend.disk import configuration
-from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
+from uvtokend.errors import FAILED, OK, USAGE, NotRunning, UvtokendError
 from uvtokend.service import manager
 
 EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
@@ -26,6 +26,8 @@ failed, and shows the status. If the daemon runs already, this is success, too."
 
 #: Seconds between two attempts to reach a daemon that somebody else starts.
 _PAUSE = 0.05
+#: Seconds to wait for the answer of another daemon that owns the netrc, before we try to start ours again.
+_RETRY = 1.0
 #: Seconds between two looks at the first tokens if nothing happens meanwhile.
 _LOOK = 0.5
 #: The daemon's own output starts anew when it has grown to this.
@@ -70,14 +72,7 @@ def _start(config_file: str | None, deadline: float, wait: float) -> Any:
     service = None if _wants_another(config_file) else manager.installed()
     with console.Progress("Starting the daemon") as progress:
         if service is None:
-            child = _spawn(config_file)
-            failure = child.failure(deadline, progress)
-            if failure is not None and not failure.overtaken:
-                raise failure
-            running = _await_answer(deadline, progress)
-            if running is None and failure is not None:
-                raise failure
-            child.yield_to(running)
+            running = _start_child(config_file, deadline, progress)
         else:
             service.start()
             running = _await_answer(deadline, progress)
@@ -85,6 +80,32 @@ def _start(config_file: str | None, deadline: float, wait: float) -> Any:
         message = f"The daemon was started, but did not answer within {wait:g} s."
         raise UvtokendError(message, service.why_command if service else "uvtokend log")
     return running
+
+
+def _start_child(config_file: str | None, deadline: float, progress: console.Progress) -> Any:
+    """Start a daemon of our own. While another one owns the netrc and does not answer, because it ends, try again."""
+    while True:
+        child = _spawn(config_file)
+        failure = child.failure(deadline, progress)
+        if failure is not None and not failure.overtaken:
+            raise failure
+        patience = deadline if failure is None else min(deadline, time.monotonic() + _RETRY)
+        running = _await_answer(patience, progress)
+        if running is not None:
+            child.yield_to(running)
+            return running
+        if time.monotonic() >= deadline:
+            _blame_owner(child, config_file)
+            return None
+
+
+def _blame_owner(child: _Child, config_file: str | None) -> None:
+    """Raise UvtokendError if another daemon owns the netrc, but cannot be reached."""
+    owner = stop.unreachable(config_file)
+    if owner is not None and owner.pid != child.process.pid:
+        child.process.terminate()  # it must not take over later
+        message = f"The netrc already has an owner: pid {owner.pid}, which does not answer at {paths.socket_file()}."
+        raise UvtokendError(message, "uvtokend restart")
 
 
 # ------------------------------------------------------------------------------------------------ a child of ours
@@ -101,7 +122,7 @@ class _StartFailedError(UvtokendError):
 
     def __init__(self, error: UvtokendError, status: int, overtaken: bool) -> None:
         super().__init__(f"The daemon could not start. {error.message}", error.hint)
-        self.exit_status = max(FAILED, status)
+        self.exit_status = USAGE if status == USAGE else FAILED
         self.overtaken = overtaken
 
 
@@ -176,7 +197,7 @@ def _spawn(config_file: str | None) -> _Child:
         command += ["--config", paths.config_file(config_file)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        file = os.open(output, flags, 0o600)
+        file = _opened(output, flags)
         try:
             if os.fstat(file).st_size > _OUTPUT_LIMIT:
                 os.ftruncate(file, 0)
@@ -195,6 +216,13 @@ def _spawn(config_file: str | None) -> _Child:
     finally:
         os.close(theirs)
     return _Child(process, ours, output)
+
+
+def _opened(output: str, flags: int) -> int:
+    try:
+        return os.open(output, flags, 0o600)
+    except OSError as error:
+        raise paths.unusable(error, output, f"The file {output} cannot be written") from error
 
 
 def _environ() -> dict[str, str]:
@@ -231,11 +259,16 @@ def _await_answer(deadline: float, progress: console.Progress) -> Any:
 
 
 def _version(timeout: float) -> Any:
-    """Return what a running daemon says of itself, or None; raise NoAnswerError after so many seconds."""
+    """Return what a running daemon says of itself, or None if there is none or it is about to end.
+
+    Raises:
+        NoAnswerError: It did not answer within so many seconds.
+    """
     try:
-        return client.call("version", timeout=timeout)
+        found = client.call("version", timeout=timeout)
     except (NotRunning, client.HungUpError):
         return None
+    return None if found.get("stopping") else found
 
 
 def _first_tokens(deadline: float) -> dict[str, Any]:

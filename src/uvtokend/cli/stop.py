@@ -15,7 +15,9 @@ import psutil
 from uvtokend import paths
 from uvtokend.cli import client, console
 from uvtokend.core import fixes
-from uvtokend.errors import OK, UvtokendError
+from uvtokend.disk import configuration
+from uvtokend.disk.locks import netrc_owner
+from uvtokend.errors import OK, NotRunning, UvtokendError
 
 EXAMPLES = ("uvtokend stop",)
 DETAILS = "Living tokens stay in the netrc until they expire; `uvtokend purge` removes them."
@@ -30,25 +32,33 @@ def arguments(own: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb: none."""
 
 
-def run(_args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Stop the daemon."""
-    return stop()
+    return stop(args.config)
 
 
-def stop() -> int:
+def stop(config: str | None = None) -> int:
     """Stop the daemon, and return when it is gone.
+
+    Args:
+        config: Another configuration file. It names the netrc, whose lock names a daemon that cannot be reached.
 
     Raises:
         NotRunning: There is none.
-        UvtokendError: It will not go.
+        UvtokendError: It does not end.
     """
     process: psutil.Process | None = None
     try:
         with client.Connection() as connection:
             process = _process(connection.pid)
             connection.call("stop")
+    except NotRunning:
+        process = unreachable(config)
+        if process is None:
+            raise
+        _end(process.terminate)
     except (client.NoAnswerError, client.HungUpError) as error:
-        process = process or _process(_written_pid(f"{paths.socket_file()}.lock"))
+        process = process or _process(_written_pid(f"{paths.socket_file()}.lock")) or unreachable(config)
         if process is None and isinstance(error, client.NoAnswerError):
             message = "The daemon does not answer, and it cannot be told which process it is."
             raise UvtokendError(message, fixes.daemons()) from None
@@ -61,6 +71,20 @@ def stop() -> int:
             raise UvtokendError(message, f"ps -o pid,stat,wchan,args -p {process.pid}")
     console.say("uvtokend is stopped.")
     return OK
+
+
+def unreachable(config: str | None) -> psutil.Process | None:
+    """Return the daemon that owns the netrc, whether its control socket is there or not.
+
+    Args:
+        config: Another configuration file, which names the netrc.
+    """
+    try:
+        netrc = configuration.load(config).netrc
+    except UvtokendError:
+        netrc = configuration.defaults().netrc
+    owner = netrc_owner(os.path.realpath(netrc))
+    return _process(owner.pid) if owner is not None and owner.host == socket.gethostname() else None
 
 
 def _process(pid: int) -> psutil.Process | None:

@@ -254,7 +254,7 @@ def decode_ledger(text: bytes) -> Ledger:
     try:
         document = json.loads(text)
         for raw in document["records"]:
-            digests = raw["digests"] if document["version"] == 2 else _version_1(raw)
+            digests = _version_1(raw) if document["version"] == 1 else raw["digests"]
             ledger[str(raw["service"])] = ledger.get(str(raw["service"]), frozenset()) | {str(one) for one in digests}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

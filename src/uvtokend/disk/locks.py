@@ -140,7 +140,7 @@ def netrc_lock(netrc: str) -> Lock:
     if files.is_mounted(netrc):
         return _NetrcItself(netrc, what)
     try:
-        return Lock(_beside(netrc), what)
+        return Lock(beside(netrc), what)
     except OSError as error:
         if error.errno not in _NO_SIBLING or not os.path.isfile(netrc):
             raise
@@ -153,7 +153,7 @@ def netrc_owner(netrc: str) -> Owner | None:
     Args:
         netrc: The resolved path.
     """
-    for path, tell in ((_beside(netrc), _written), (netrc, _listed)):
+    for path, tell in ((beside(netrc), _written), (netrc, _listed)):
         with contextlib.suppress(OSError):
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -233,7 +233,12 @@ def _state_lock(folder: str, kind: str, path: str, what: str) -> Lock:
     return Lock(os.path.join(folder, f"{kind}-{digest}.lock"), what)
 
 
-def _beside(netrc: str) -> str:
+def beside(netrc: str) -> str:
+    """Return the lock file of a netrc.
+
+    Args:
+        netrc: The resolved path.
+    """
     folder, name = os.path.split(netrc)
     return os.path.join(folder, f".{name}.uvtokend.lock")
 

@@ -1,0 +1,106 @@
+"""A daemon that cannot be reached is found, and every fix that is printed leads out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.waiting import until
+from uvtokend.cli import start as start_verb
+from uvtokend.errors import FAILED, USAGE, UvtokendError
+from uvtokend.sandbox.machine import Machine
+
+CONFIG = '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "static"\nusername = "me"\n'
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with a static index."""
+    made = Machine(tmp_path_factory.mktemp("m"))
+    made.environment["SECRET"] = "hunter2"
+    made.write(CONFIG + 'password = { env = "SECRET" }\n')
+    yield made
+    made.uvtokend("stop")
+    made.stop()
+
+
+def unreachable(machine: Machine) -> int:
+    """Start a daemon, take its runtime directory away, and return its pid."""
+    machine.start()
+    until(lambda: machine.uvtokend("status").returncode == 0)
+    shutil.rmtree(machine.folder / "run")
+    (machine.folder / "run").mkdir(mode=0o700)
+    assert machine.uvtokend("status").returncode == 3
+    assert machine.daemon is not None
+    return machine.daemon.pid
+
+
+def ended(machine: Machine) -> bool:
+    """Return whether the first daemon is gone."""
+    assert machine.daemon is not None
+    return machine.daemon.wait(30) == 0
+
+
+def test_stop_finds_a_daemon_without_a_socket(machine: Machine) -> None:
+    """The lock beside the netrc names it."""
+    unreachable(machine)
+    assert machine.uvtokend("stop").returncode == 0
+    assert ended(machine)
+    assert machine.uvtokend("stop").returncode == 3
+
+
+def test_purge_works_without_a_socket(machine: Machine) -> None:
+    """The daemon is gone first, so it writes nothing back."""
+    unreachable(machine)
+    assert machine.uvtokend("purge").returncode == 0
+    assert ended(machine)
+    assert not machine.netrc.exists()
+    assert not machine.state.exists()
+
+
+def test_the_hints_form_no_circle(machine: Machine) -> None:
+    """`start` cannot replace a daemon that owns the netrc and does not answer; it names `restart`, which does."""
+    pid = unreachable(machine)
+    done = machine.uvtokend("start", "--wait", "2")
+    assert (done.returncode, f"an owner: pid {pid}," in done.stderr) == (1, True)
+    assert "fix: uvtokend restart" in done.stderr
+    assert machine.uvtokend("restart").returncode == 0
+    assert ended(machine)
+    assert machine.uvtokend("status").returncode == 0
+
+
+def test_start_during_stop_ends_with_a_daemon(machine: Machine) -> None:
+    """A daemon that is about to end does not count as running, whenever `start` meets it."""
+    assert machine.uvtokend("start").returncode == 0
+    with (machine.folder / "log").open("wb") as log:
+        for _ in range(2):
+            stopping = subprocess.Popen(machine.ourselves("stop"), env=machine.environment, stdout=log, stderr=log)
+            until(lambda: not Path(machine.environment["UVTOKEND_SOCKET"]).exists())
+            assert machine.uvtokend("start").returncode == 0
+            assert stopping.wait(30) == 0
+            assert machine.uvtokend("status").returncode == 0
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`start` cannot open the daemon's output: the sentence names the disk and the fix shows how full it is."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(UvtokendError, match="no space left") as caught:
+        start_verb._opened(str(tmp_path / "daemon.log"), os.O_WRONLY)
+    assert (caught.value.hint, caught.value.exit_status) == (f"df -h {tmp_path}", FAILED)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(1, FAILED), (2, USAGE), (120, FAILED), (-9, FAILED)])
+def test_the_exit_status_of_the_daemon_is_no_exit_status_of_start(status: int, expected: int) -> None:
+    """Python ends with 120 where it could not write its last words: that is none of ours."""
+    failed = start_verb._StartFailedError(UvtokendError("It ended."), status, overtaken=False)
+    assert failed.exit_status == expected
