@@ -23,7 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 HELP = ROOT / "src" / "uvtokend" / "help"
 SHELLS = {"bash": "uvtokend", "zsh": "_uvtokend", "fish": "uvtokend.fish"}
 #: Topics of uvtokend(1); the others are about the configuration.
-ABOUT_COMMANDS = ("exit-status", "service", "guarantees", "ci", "fleet", "macos", "measured")
+ABOUT_COMMANDS = (
+    "status",
+    "doctor",
+    "answering",
+    "exit-status",
+    "service",
+    "guarantees",
+    "ci",
+    "fleet",
+    "macos",
+    "measured",
+)
 ABOUT_FILES = ("configuration", "uv-store")
 
 

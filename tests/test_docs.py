@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from uvtokend.cli import parser
+from uvtokend.cli.verbs import VERBS
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config.settings import Source, parse
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +30,13 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 TOML = blocks("toml")
 OURS = [(page, text) for page, text in TOML if re.search(r"^\[(\[index\]|daemon)\]", text, re.MULTILINE)]
+COMMANDS = [
+    (page, line)
+    for page, text in blocks("sh")
+    for whole in text.replace("\\\n", "").splitlines()
+    for line in re.split(r"\s*(?:&&|\|\||[|;>])\s*", whole.split("  #")[0].strip())
+    if line.startswith("uvtokend ") and "…" not in line
+]
 
 
 def uncommented(block: str) -> str:
@@ -42,9 +53,7 @@ def without_files(block: str) -> str:
 def test_every_configuration_is_taken(page: str, block: str) -> None:
     """A person who copies it is not refused, nor one who takes up its suggestions."""
     for text in (block, uncommented(block)):
-        settings = parse(
-            [Source(page, without_files(text).encode(), "/")], "/home/me", {}, system_ca="/etc/ssl/all.pem"
-        )
+        settings = parse([Source(page, without_files(text).encode(), "/")], "/home/me", {}, "/ca.pem")
         assert len(settings.indexes) + len(settings.disabled) == text.count("[[index]]")
 
 
@@ -53,12 +62,41 @@ def test_every_other_example_is_toml() -> None:
     assert all(tomllib.loads(text) for page, text in TOML if (page, text) not in OURS)
 
 
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(COMMANDS)])
+def test_every_command_is_one(page: str, line: str) -> None:
+    """A command that a page shows is understood: the verb exists, and its arguments are accepted."""
+    assert page
+    words = shlex.split(line, comments=True)[1:]
+    verb = words[0]
+    assert verb in VERBS
+    before = words[1 : words.index("--")] if "--" in words else words[1:]
+    if "NAME" not in line and "PATH" not in line:
+        parser.build(verb).parse_args(before)
+
+
+@pytest.mark.parametrize("provider", CLOUDS)
+def test_every_provider_has_a_page(provider: str) -> None:
+    """The page names each option, and which permissions it takes."""
+    (page,) = (text for name, text in TOPICS.items() if name.startswith("provider-") and f"`{provider}`" in text[:200])
+    missing = [name for name in CLOUDS[provider].options if f"`{name}`" not in page and f"{name} = " not in page]
+    assert missing == []
+    assert re.search(r"^(## |\*\*)Permissions", page, re.MULTILINE) or provider in {"static", "command"}
+
+
 def test_every_reason_is_one_that_is_given() -> None:
     """The words that the status is said to show stand in the source."""
     for page, text in TOPICS.items():
         listed = " ".join(re.findall(r"\(((?:`[a-z]+(?:-[a-z]+)+`(?:, )?)+)\)", text))
         words = set(re.findall(r"`([a-z-]+)`", listed))
         assert [word for word in sorted(words) if f'"{word}"' not in SOURCE] == [], page
+
+
+def test_every_link_leads_somewhere() -> None:
+    """A relative link of the README or of a page for contributors names a file of this repository."""
+    for folder, pages in ((ROOT, {"README.md": README}), (ROOT / ".github", GITHUB)):
+        for page, text in pages.items():
+            for link in re.findall(r"\]\(([^)#]+)\)", text):
+                assert link.startswith("https://") or (folder / link).is_file(), f"{page}: {link}"
 
 
 def test_the_readme_is_short() -> None:
