@@ -42,7 +42,7 @@ HARMLESS = {
     "uvtokend.errors",
 }
 #: Who reads a clock, rolls dice or waits, and why. A decision takes its times as arguments: whoever is not here asks
-#: somebody above for them. A name that ends in / is a folder.
+#: somebody above for them. A name that ends in / is a directory.
 CLOCKS = {
     "providers/": {"datetime.now"},  # an issuer tells a life from now on. No fetch waits: when to try again is core's
     "cli/demo.py": {"time.monotonic", "time.sleep", "time.time"},  # it goes on for as long as it was told

@@ -112,7 +112,7 @@ def socket_file() -> str:
     path = _absolute(named) if named else os.path.join(_runtime_folder() or state_folder(), "control.sock")
     if len(os.fsencode(path)) > SUN_PATH_MAX:
         message = f"The path of the control socket is longer than the {SUN_PATH_MAX} bytes of a unix socket: {path}"
-        raise UvtokendError(message, "set UVTOKEND_SOCKET to a shorter path, in a folder of your own with mode 0700")
+        raise UvtokendError(message, "set UVTOKEND_SOCKET to a shorter path, in a directory of your own with mode 0700")
     return path
 
 

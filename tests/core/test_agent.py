@@ -353,6 +353,7 @@ def test_the_status_document() -> None:
             "hint": "ask for the right",
             "at": "2026-01-31T09:30:01Z",
         },
+        "sign_in": None,
     }
     assert (corp["state"], corp["last_error"]) == ("fetching", None)
 

@@ -433,3 +433,23 @@ def test_notices_stand_above_the_table_with_their_fixes() -> None:
     notice = {"reason": "ends-soon", "message": "This secret expires in 3 days.", "hint": "put a new one there"}
     text = lines(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")))
     assert text[1:4] == ["a, b: This secret expires in 3 days.", "  fix: put a new one there", ""]
+
+
+def test_when_a_sign_in_ends_is_told_before_it_does() -> None:
+    """A person who knows that the session ends at noon signs in before lunch; one sign-in is told once."""
+    sso = {"name": "the AWS SSO session of 'dev'", "ends_at": "2026-01-31T17:40:00Z", "command": "aws sso login"}
+    over = {**sso, "ends_at": "2026-01-31T07:40:00Z"}
+    unknown = {**sso, "ends_at": None}
+    text = lines(
+        document(
+            index("a", sign_in=sso),
+            index("b", sign_in=sso),
+            index("c", sign_in=over),
+            index("d", sign_in=unknown),
+            index("e", sign_in={**sso, "ends_at": "2026-01-31T09:40:00Z"}),
+        )
+    )
+    assert text[-3:-1] == [
+        "The AWS SSO session of 'dev' ends 09:40, in 1 h 40 min (e)",
+        "The AWS SSO session of 'dev' ends 17:40, in 9 h (a, b)",
+    ]

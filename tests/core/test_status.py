@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from uvtokend.core import status
-from uvtokend.core.model import Index, Record, Request
+from uvtokend.core.lease import Lease
+from uvtokend.core.model import Credential, Index, Record, Request, Secret, SignInEnd
 from uvtokend.core.report import STOPPED
-from uvtokend.core.views import Snapshot
+from uvtokend.core.views import IndexView, Snapshot
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 REQUEST = Request("command")
@@ -37,6 +38,7 @@ INDEX_KEYS = {
     "delivered",
     "failures",
     "last_error",
+    "sign_in",
 }
 
 
@@ -97,3 +99,16 @@ def test_names_choose_indexes_in_their_order() -> None:
     document = status.of_disk(FRAME, (A,), (OFF,), {}, None, NOW)
     assert [index["name"] for index in status.chosen(document, ["off", "a", "off"])["indexes"]] == ["off", "a"]
     assert status.chosen(document, []) == document
+
+
+def test_the_end_of_a_sign_in_is_shown_on_the_wall_clock() -> None:
+    """Where the provider knows when the person's sign-in ends, the document says so, with the command."""
+    end = SignInEnd("the AWS SSO session of 'dev'", NOW + timedelta(hours=2), "aws sso login")
+    credential = Credential("aws", Secret("t"), NOW, NOW + timedelta(hours=1), sign_in_end=end)
+    view = IndexView(A, Lease(REQUEST, credential=credential), "waiting", True, None)
+    document = status.of_daemon(FRAME, Snapshot((view,), True, None), (), NOW, timedelta(hours=1))
+    assert document["indexes"][0]["sign_in"] == {
+        "name": "the AWS SSO session of 'dev'",
+        "ends_at": "2026-01-31T11:00:00Z",
+        "command": "aws sso login",
+    }

@@ -646,7 +646,7 @@ def test_a_cloud_that_never_answers(cloud: CodeArtifact, monkeypatch: pytest.Mon
 
 
 def test_a_container_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that is down is no verdict on the login; a foreign one is refused by botocore."""
+    """An endpoint that is down is not a verdict on the login; a foreign one is refused by botocore."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/x")
     assert failure(request()).kind == "transient"
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil.example/x")

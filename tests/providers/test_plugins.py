@@ -51,7 +51,7 @@ def failed(outcome: Credential | Failure) -> Failure:
         ("import sys; sys.exit('the-canary')", "cannot be imported (SystemExit)"),
         ("def fetch(:", "cannot be imported (SyntaxError)"),
         ("def other(request): ...", "cannot be imported (AttributeError)"),
-        ("fetch = 'the-canary'", "is no function"),
+        ("fetch = 'the-canary'", "is not a function"),
     ],
 )
 def test_one_that_cannot_be_loaded(tmp_path: Path, fetch: FETCH, code: str, words: str) -> None:

@@ -185,7 +185,7 @@ def disk_read_only(world: World, _: Rival, fault: Fault) -> None:
 
 
 def folder_open(world: World, _: Rival, fault: Fault) -> None:
-    """Others may write to the folder of the netrc, so that nothing may be put there."""
+    """Other users may write to the directory of the netrc, so that nothing may be put there."""
     world.disk.chmod(0o777)
     try:
         time.sleep(fault.seconds)

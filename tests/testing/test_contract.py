@@ -91,10 +91,10 @@ DEFECTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "colon in the login": ('Credential("acme"', 'Credential("ac:me"', WORKS, "login-colon"),
     "line break in the token": (TOKEN, TOKEN + "    token += '\\nmachine'\n", WORKS, "control-character"),
-    "a bare password": ("Secret(token)", "token", SEEN, "the password is no Secret"),
+    "a bare password": ("Secret(token)", "token", SEEN, "the password is not a Secret"),
     "token as identity": ('"me@acme.example"', "token", WORKS, "the token, or a part of it, shows in the identity"),
     "no credential": (LAST, "    return (", SEEN, "returned a tuple instead of a Credential"),
-    "prints": (NOW, NOW + "    print('hello')\n", SEEN, "prints to the standard output"),
+    "prints": (NOW, NOW + "    print('hello')\n", SEEN, "prints to standard output"),
     "prints the token": (NOW, NOW + "    os.write(1, token.encode())\n", WORKS, "shows in the standard error"),
     "complains with the key": (
         NOW,
@@ -165,7 +165,7 @@ DEFECTS: dict[str, tuple[str, str, str, str]] = {
         REFUSED,
         '    if refused:\n        raise transient("wrong-key", "No.", None, -1)\n' + REFUSED,
         FAILURE,
-        "retry_after is no number",
+        "retry_after is not a number",
     ),
 }
 

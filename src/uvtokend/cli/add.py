@@ -100,7 +100,7 @@ def _table(
 ) -> edit.Table:
     for text in (url, name or "", *assignments):
         if not _is_text(text):
-            raise UsageError("What was given is no UTF-8 text.")
+            raise UsageError("The arguments are not UTF-8 text.")
     try:
         parsed = IndexUrl.parse(url)
     except ValueError:

@@ -267,9 +267,9 @@ class Demo:
             f"  with a token exported:  {_counts(self.control)}\n"
         )
         if self.laptop.cloud.valid(exported):
-            console.out(f"The exported token still lives; it dies after {LIFE:g} s, so try --seconds 60.\n")
+            console.out(f"The exported token is still valid; it expires after {LIFE:g} s, so try --seconds 60.\n")
         if self.too_good:
-            console.out(f"{self.too_good} installs worked with a dead token: the index of this demo is broken.\n")
+            console.out(f"{self.too_good} installs worked with an expired token: the index of this demo is broken.\n")
         return OK if self.ours.failures == 0 and not self.too_good else FAILED
 
 

@@ -74,7 +74,7 @@ def remove(name: str, config_file: str | None) -> int:
         with _owner(config_file) as running:
             settings = config_editor.edit(config_file, change)
             console.out("".join(f"{clean(line.rstrip())}\n" for line in removals[0].removed.splitlines()))
-            console.say(f"Taken out of {target}.")
+            console.say(f"Removed from {target}.")
             gone = (before or _possible(removals[0].table)) - {index.target for index in settings.indexes}
             if not running:
                 forget(settings, gone)

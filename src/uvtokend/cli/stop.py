@@ -117,11 +117,13 @@ def _end(signal: Callable[[], None]) -> None:
 def _gone(process: psutil.Process) -> bool:
     """Wait until a process is gone; one that only waits for its parent to notice counts."""
     deadline = time.monotonic() + _GRACE
-    while time.monotonic() < deadline:
-        try:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+    with console.Progress("Waiting for the daemon to end") as progress:
+        while time.monotonic() < deadline:
+            try:
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                    return True
+            except psutil.NoSuchProcess:
                 return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(_PAUSE)
+            progress.show()
+            time.sleep(_PAUSE)
     return False

@@ -88,6 +88,7 @@ def status(
     lines += problems(document, clock, width, color) + notices(document, width, color)
     if document["indexes"]:
         lines += ["", *_table(document, clock, width, color)]
+    lines += [_paint(line, DIM, color) for line in _sign_ins(document, clock, width)]
     if document["pid"] is not None:
         since = f", running since {clock.at(document['started_at'])}" if document.get("started_at") else ""
         footer = f"uvtokend {document['version']}, pid {document['pid']}{since}, netrc {document['netrc']}"
@@ -261,6 +262,21 @@ def _problem(sentence: str, hint: str | None, width: int, color: bool) -> list[s
 
 def _fix(hint: str, color: bool) -> str:
     return f"  fix: {_paint(clean(hint), BOLD, color)}"
+
+
+def _sign_ins(document: Mapping[str, Any], clock: _Clock, width: int) -> list[str]:
+    """Return when each sign-in ends, where that is known, as lines: nobody likes to be surprised by it."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for index in document["indexes"]:
+        sign_in = index.get("sign_in")
+        if sign_in is not None and sign_in["ends_at"] is not None and clock.seconds_until(sign_in["ends_at"]) > 0:
+            names.setdefault((sign_in["name"], sign_in["ends_at"]), []).append(index["name"])
+    lines: list[str] = []
+    for (name, end), told in sorted(names.items(), key=lambda item: item[0][1]):
+        left = duration(clock.seconds_until(end))
+        sentence = f"{name[:1].upper()}{name[1:]} ends {clock.at(end)}, in {left} ({', '.join(told)})"
+        lines += wrapped(clean(sentence), width)
+    return lines
 
 
 # ----------------------------------------------------------------------------------------------------------- table

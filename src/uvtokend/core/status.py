@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NotRequired, TypedDict
 
 from uvtokend.core import policy
-from uvtokend.core.model import ErrorKind, Health, Index, LastError, Notice, Record, Sink, State
+from uvtokend.core.model import ErrorKind, Health, Index, LastError, Notice, Record, SignInEnd, Sink, State
 from uvtokend.core.report import STOPPED
 from uvtokend.core.state import zulu
 from uvtokend.core.views import IndexView, Snapshot
@@ -34,6 +34,14 @@ class NoticeStatus(TypedDict):
     reason: str
     message: str
     hint: str | None
+
+
+class SignInStatus(TypedDict):
+    """The known end of the sign-in that tokens are fetched with."""
+
+    name: str
+    ends_at: str | None
+    command: str
 
 
 class IndexStatus(TypedDict):
@@ -58,6 +66,7 @@ class IndexStatus(TypedDict):
     delivered: bool
     failures: int
     last_error: ErrorStatus | None
+    sign_in: SignInStatus | None
     notices: NotRequired[list[NoticeStatus]]
 
 
@@ -205,6 +214,7 @@ def _of_disabled(index: Index) -> IndexStatus:
         "delivered": False,
         "failures": 0,
         "last_error": None,
+        "sign_in": None,
     }
 
 
@@ -229,6 +239,7 @@ def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
         "delivered": view.delivered,
         "failures": lease.failures,
         "last_error": _error(view.last_error, shift),
+        "sign_in": _sign_in(credential.sign_in_end if credential else None, shift),
     }
     if view.notices:
         status["notices"] = [_notice(notice) for notice in view.notices]
@@ -272,6 +283,10 @@ def _left(end: datetime | None, now: datetime) -> int | None:
 
 def _notice(notice: Notice) -> NoticeStatus:
     return {"reason": notice.reason, "message": notice.message, "hint": notice.hint}
+
+
+def _sign_in(end: SignInEnd | None, shift: timedelta) -> SignInStatus | None:
+    return None if end is None else {"name": end.name, "ends_at": _shifted(end.at, shift), "command": end.command}
 
 
 def _error(error: LastError | None, shift: timedelta) -> ErrorStatus | None:

@@ -205,7 +205,9 @@ class UvStoreSink:
         folder = os.path.dirname(self._path)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.stat(folder).st_mode & 0o022:
-            message = f"Others may write to the folder {folder} of uv's credential store, so no token is put there."
+            message = (
+                f"Others may write to the directory {folder} of uv's credential store, so no token is written there."
+            )
             raise DeliveryFailed("open-folder", message, f"chmod go-w {shlex.quote(folder)}")
         if self._owner is None:
             try:

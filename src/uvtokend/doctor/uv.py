@@ -180,7 +180,7 @@ def public_fallback(facts: Facts) -> Iterator[Finding]:
     for known in private:
         if public is None or known.explicit or known.default:
             continue
-        message = f"A package that {known.label!r} does not have comes from {public}, whoever has put it there."
+        message = f"A package that {known.label!r} does not have comes from {public}, no matter which program wrote it."
         fix = f"{edits.explicit(facts, known)}, and pin its packages under [tool.uv.sources]"
         if known.name in pinned:
             continue

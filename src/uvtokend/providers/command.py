@@ -69,10 +69,10 @@ def _end(name: str, found: dict[str, Any], now: datetime) -> datetime | None:
                 raise _garbage(name, "an expires_at without its zone")
             ends.append(time.astimezone(UTC))
         except (TypeError, ValueError, OverflowError):
-            raise _garbage(name, "an expires_at that is no ISO 8601 time") from None
+            raise _garbage(name, "an expires_at that is not an ISO 8601 time") from None
     if seconds is not None:
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) <= LONGEST_LIFE:
-            raise _garbage(name, "an expires_in that is no number of seconds")
+            raise _garbage(name, "an expires_in that is not a number of seconds")
         ends.append(now + timedelta(seconds=seconds))
     return min(ends, default=None)
 

@@ -89,7 +89,7 @@ def load(name: str) -> Callable[[Request], object]:
     else:
         if callable(provider):
             return provider  # type: ignore[no-any-return]
-        why = "is no function"
+        why = "is not a function"
     message = f"The provider {name!r} of the package {packages[0]} {why}."
     raise rejected("broken-provider", message, _uv("install", "--reinstall", packages[0])) from None
 
@@ -115,9 +115,9 @@ def package(point: EntryPoint) -> str:
 def misshapen(credential: Any) -> str | None:  # a plug-in's author may not check his types
     """Say what of a credential could not be delivered as it stands, or return None."""
     if not isinstance(credential.password, Secret):
-        return "the password is no Secret"
+        return "the password is not a Secret"
     if not isinstance(credential.login, str):
-        return "the login is no text"
+        return "the login is not text"
     times = (credential.issued_at, credential.expires_at, credential.refresh_after)
     if credential.issued_at is None or any(time is not None and time.utcoffset() is None for time in times):
         return "a time has no zone"

@@ -50,7 +50,7 @@ class Machine:
         self.daemon: subprocess.Popen[bytes] | None = None
         socket = str(folder / "run" / "control.sock")
         if len(os.fsencode(socket)) > paths.SUN_PATH_MAX:
-            message = f"The path of the temporary folder is too long for a unix socket in it: {folder}"
+            message = f"The path of the temporary directory is too long for a unix socket in it: {folder}"
             raise UvtokendError(message, "set TMPDIR=/tmp")
         for name in ("home", "run", "tmp"):
             (folder / name).mkdir(mode=0o700)

@@ -221,8 +221,8 @@ class ProviderContract:
         run = self._run("uvtokend.testing.witness", table)
         seen: dict[str, Any] = json.loads(run.out)
         self._hide({"what it printed": seen["printed"]}, str(seen.get("token", "")))
-        _hold(not seen["asked"], f"it asks a person ({', '.join(seen['asked'])}), and there is none")
-        _hold(not seen["printed"], "it prints to the standard output, which nobody reads")
+        _hold(not seen["asked"], f"it asks a person ({', '.join(seen['asked'])}), but it did not fail")
+        _hold(not seen["printed"], "it prints to standard output, which the daemon ignores")
         return seen
 
     def _deliverable(self, credential: Credential) -> None:
@@ -294,7 +294,7 @@ def _right_times(
 
 def _well_told(kind: object, reason: object, message: object, hint: object, retry_after: object) -> None:
     """Hold that a failure has the form that machines and people are promised."""
-    _hold(kind in get_args(FailureKind), f"{kind!r} is no kind: {', '.join(get_args(FailureKind))}")
+    _hold(kind in get_args(FailureKind), f"{kind!r} is not a kind: {', '.join(get_args(FailureKind))}")
     _hold(isinstance(reason, str) and _KEBAB.fullmatch(reason), "the reason is not one word in kebab case")
     _hold(reason not in _UNCLASSIFIED, f"the reason {reason!r} is the worker's own word for what is not classified")
     line = isinstance(message, str) and message.isprintable() and len(message) <= LONGEST_SENTENCE
@@ -302,7 +302,7 @@ def _well_told(kind: object, reason: object, message: object, hint: object, retr
     good = hint is None or (isinstance(hint, str) and hint.strip() and hint.isprintable())
     _hold(good, "the hint is neither None nor a command of one line")
     waits = isinstance(retry_after, int | float) and not isinstance(retry_after, bool) and 0 <= retry_after < 1e9
-    _hold(retry_after is None or waits, "retry_after is no number of seconds")
+    _hold(retry_after is None or waits, "retry_after is not a number of seconds")
 
 
 def _holds(text: str, secret: str) -> bool:

@@ -263,7 +263,7 @@ def _with_less(text: str, number: int) -> tuple[str, str]:
     new = tomlkit.dumps(document)
     removed = _piece(text, new)
     if removed is None or "#" in removed:
-        raise NotEditableError("Its list of indexes is written in a way that nothing can be taken out of it safely.")
+        raise NotEditableError("Its list of indexes is written in a way that cannot be edited safely.")
     return new, removed.strip() + "\n"
 
 

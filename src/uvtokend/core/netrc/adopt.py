@@ -86,7 +86,7 @@ def restore(text: bytes, backup: bytes) -> bytes:
             for raw in document["segments"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        message = "the backup is no backup of uvtokend"
+        message = "the file is not a backup of uvtokend"
         raise ValueError(message) from error
     block, foreign = split(text)
     if hashlib.sha256(foreign).hexdigest() == digest:

@@ -255,5 +255,5 @@ def _end(expiry: datetime | None, last: Exchange | None) -> datetime | None:
 
 def _credential(token: Any, ends: datetime | None, at: datetime, identity: str | None) -> Credential:
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
-        raise transient("bad-answer", "What came as a token is none.")
+        raise transient("bad-answer", "The response did not contain a valid token.")
     return Credential(GOOGLE.login, Secret(token), at, ends, identity=identity)

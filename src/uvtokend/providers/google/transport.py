@@ -95,7 +95,7 @@ def _grant(body: Any) -> str:
 
 def _unsent(url: str, cause: BaseException | None) -> FetchFailed:
     if isinstance(cause, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema)):
-        return rejected("bad-credentials-file", "The credentials name an address that is none.")
+        return rejected("bad-credentials-file", "The credentials contain an invalid URL.")
     return unsent(url, cause if isinstance(cause, requests.RequestException) else None)
 
 

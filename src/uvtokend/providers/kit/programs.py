@@ -34,7 +34,7 @@ def answer(command: Sequence[str], timeout: float | None = None) -> bytes:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )
     except (OSError, ValueError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or "its name or an argument is odd"
+        why = (isinstance(error, OSError) and error.strerror) or "its name or an argument contains an invalid character"
         raise rejected("no-command", f"{name} cannot be started: {why}.") from None
     said = bytearray()
     reader = threading.Thread(target=_drain, args=(process, said), daemon=True)
@@ -63,7 +63,7 @@ def _drain(process: subprocess.Popen[bytes], said: bytearray) -> None:
 
 def _check(name: str, status: int, said: bytearray) -> None:
     if len(said) > LIMIT:
-        raise rejected("too-much", f"{name} answered more than {LIMIT // 1024} KiB, which is no credential.")
+        raise rejected("too-much", f"{name} answered more than {LIMIT // 1024} KiB, which is not a credential.")
     if status in {126, 127}:  # what shells and env answer for a program that is missing or may not be run
         raise rejected("no-command", f"{name} could not start what it runs (exit status {status}).")
     if status != 0:

@@ -19,7 +19,7 @@ COMMAND_TIMEOUT = 20.0
 #: Bytes of the longest secret that a netrc entry may hold.
 LIMIT = 16 * 1024
 #: What a person does before such a secret ends.
-RENEW = "put a new one where the configuration says, and if expires stands there, move it and: uvtokend reload"
+RENEW = "replace the secret where config.toml says; if expires is set, change it, too, then: uvtokend reload"
 
 
 def read_secret(reference: Frozen) -> Secret:
@@ -43,7 +43,7 @@ def read_secret(reference: Frozen) -> Secret:
             return checked(said, f"The output of {os.path.basename(program)}")
         case (("keyring", (("service", str(service)), ("username", str(username)))),):
             return _from_keyring(service, username)
-    raise rejected("bad-options", "What stands for the secret is no reference to one.")
+    raise rejected("bad-options", "The option is not a reference to a secret.")
 
 
 def place(reference: Frozen) -> str:
@@ -85,7 +85,7 @@ def _time(text: Frozen) -> datetime | None:
             return found
     except (ValueError, OverflowError):
         pass
-    raise rejected("bad-options", "expires is no time with its zone; write it as 2026-12-31T00:00:00Z.")
+    raise rejected("bad-options", "expires is not a time with a time zone; write it as 2026-12-31T00:00:00Z.")
 
 
 def checked(raw: bytes | str, source: str, hint: str | None = None) -> Secret:
@@ -130,16 +130,16 @@ def _from_file(path: str) -> Secret:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block
         with open(handle, "rb", closefd=True) as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise rejected("no-secret", f"{path} is no file.", f"ls -ld {quoted}")
+                raise rejected("no-secret", f"{path} is not a file.", f"ls -ld {quoted}")
             return checked(file.read(programs.LIMIT), f"The file {path}", write)
     except IsADirectoryError:
-        raise rejected("no-secret", f"{path} is a folder.", f"ls -ld {quoted}") from None
+        raise rejected("no-secret", f"{path} is a directory.", f"ls -ld {quoted}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise rejected("no-secret", f"The file {path} does not exist.", write) from None
     except PermissionError:
         raise rejected("no-secret", f"The file {path} may not be read.", f"ls -ld {quoted}") from None
     except (OSError, ValueError) as error:
-        why = (isinstance(error, OSError) and error.errno and os.strerror(error.errno)) or "its name is odd"
+        why = (isinstance(error, OSError) and error.errno and os.strerror(error.errno)) or "its name is invalid"
         if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}:
             raise transient("unreadable", f"The file {path} cannot be read at the moment: {why}.") from None
         raise rejected("no-secret", f"The file {path} cannot be read: {why}.", f"ls -ld {quoted}") from None

@@ -1,0 +1,82 @@
+"""Plain English: the worst words stay out of everything that a person reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src" / "uvtokend"
+#: A pattern -> what to write instead.
+WORDS = {
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\bshall\b": "must, will, should",
+    r"\black(s|ed|ing)?\b": "is missing",
+    r"\blet go\b": "is disconnected, is released",
+    r"(?<![$\"'/])\bfolders?\b(?!=)": "directory",
+    r"\bodd\b": "invalid, unusual",
+    r"(?<!there )(?<!\bit )\b(is|are) no (?!longer\b|more\b|token\b)": "is not a",
+    r"(?<!there )\b(is|are) none\b": "is not one",
+    r"\bnone of ours\b": "not ours",
+    r"\bnobody (knows|listens|reads)\b": "name the actor",
+    r"\bthere is no such\b": "unknown",
+    r"\b(dies|died|dead)\b": "expires, expired, stops",
+    r"\btak(es?|en) (it |them |this )?up\b": "loads, loaded",
+    r"\btaken out of\b": "removed from",
+    r"\bwhoever\b": "you, a program that",
+    r"\bwhat came (as|out)\b": "the response",
+    r"\b(stands|stood) (in|there|at|for)\b": "is in, is there",
+    r"\bspeaks? of\b": "is about, describes",
+    r"\b(thereof|therein|hither|thither|whither|wherefore)\b": "here, there",
+    r"\b(colour|behaviour|honour|favour|neighbour|centre|licence)(s|ed|ing)?\b": "US spelling",
+    r"\b\w+(recognis|initialis|organis|normalis|summaris)\w*\b": "US spelling",
+    r"\brights?:\*": "permissions",
+}
+TEXTS = [ROOT / "README.md", *sorted((SRC / "help").glob("*.md"))]
+
+
+def spoken(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the sentences of a module that a person may read: text with a space in it that is not a docstring."""
+    tree = ast.parse(file.read_text())
+    silent = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) and id(node) not in silent else None
+        if isinstance(node, ast.Constant) and isinstance(text, str) and " " in text.strip():
+            yield node.lineno, text
+
+
+def sentences() -> list[tuple[str, str]]:
+    """Return everything that a person reads, each text with its place."""
+    said = [
+        (f"{file.relative_to(ROOT)}:{line}", text) for file in sorted(SRC.rglob("*.py")) for line, text in spoken(file)
+    ]
+    for file in TEXTS:
+        said += [(f"{file.relative_to(ROOT)}:{n}", line) for n, line in enumerate(file.read_text().splitlines(), 1)]
+    return said
+
+
+SENTENCES = sentences()
+
+
+def test_the_sentences_are_seen() -> None:
+    """What follows would hold for an empty list, too."""
+    texts = [text for _, text in SENTENCES]
+    assert any("uvtokend is not running" in text for text in texts)
+    assert any(place.startswith("README.md") for place, _ in SENTENCES)
+
+
+@pytest.mark.parametrize("pattern", WORDS)
+def test_nobody_has_to_translate(pattern: str) -> None:
+    """A person who reads a message, the help or the README understands it at once."""
+    found = [f"{place}: {text.strip()[:150]}" for place, text in SENTENCES if re.search(pattern, text, re.IGNORECASE)]
+    assert found == [], f"write instead: {WORDS[pattern]}"
