@@ -18,6 +18,8 @@ from uvtokend.core.state import Boot
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
 
 
+#: A clock that stands still in sleep; macOS has CLOCK_UPTIME_RAW for that. Untested there.
+_AWAKE: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
 #: Linux, proc(5).
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -46,6 +48,10 @@ class Clock:
     def now(self) -> datetime:
         """Return the moment, aware UTC."""
         return self.started + timedelta(seconds=time.clock_gettime(_CLOCK) - self._origin)
+
+    def slept(self) -> timedelta:
+        """Return how long the machine has slept since some fixed moment."""
+        return timedelta(seconds=time.clock_gettime(_CLOCK) - time.clock_gettime(_AWAKE))
 
     def shift(self) -> timedelta:
         """Return what to add to `now` to get the wall clock that people read; zero until somebody sets it."""

@@ -1,22 +1,24 @@
-"""What must hold at every moment of every history, and when the history excuses the agent.
+"""What must hold at every moment of every history.
 
-The oracle knows no outages and no states of the agent. It knows what the agent was told, and the policy's prose: a uv
-that starts now finds the promised life, unless
+The oracle knows nothing of the agent's states. It knows what is wrong outside (no network, a sign-in that ended, an
+issuer in trouble, a full or hung disk, a foreign entry, sleep), what the agent was told, and the promise:
 
-* a fetch is in flight, or the last one failed less long ago than the longest wait that the prose allows for such a
-  failure (30 s where nobody answered or no valid token stood, else 5 minutes; the issuer's ``Retry-After`` up to an
-  hour and 5 s; 5 minutes for a failure that only a person can mend; no wait at all after a new login or a wake-up);
-* the last delivery failed less than 30 s ago, or gave way to a rival less than 5 minutes ago;
-* somebody else changed the entry of that host and no guard tick has come since, or holds it with an entry of his own;
-* the machine sleeps, or wakes and no guard tick has come since.
+* **Recovery.** As soon as nothing has been wrong outside for `GRACE` seconds (30, or 5 and the fetch where the kernel
+  tells of it), any uv that starts finds a valid token with the promised life. It stays so until something is wrong
+  again. No state of the agent excuses it. What suspends the promise is only what an issuer or a person said: a
+  ``Retry-After``, up to an hour; a verdict that only a person can change, until the next probe after at most 5 minutes;
+  a rival that keeps writing its own block, for as long.
+* **Nothing dead.** An entry never outlives its token, unless the disk does not let anybody remove it.
+* **Nothing lost.** A valid token that came in stands in the file, unless the disk or a foreign entry is in the way.
+* **Moderation.** Requests and tokens of each lease are bounded by the hour, deliveries by the second.
+* **Nobody waits for ever**, neither for a slot nor for an answer.
 
-So a lease that waits longer than it may loses its excuse, and a promise that nothing hinders is held at every moment:
 `check` is called just before anything happens, when the file has been as it is for longest.
 
-Requests are bounded by the hour, for each lease. Back-off at its lower cap is 30 s with full jitter, 15 s in the mean:
-240 requests, with a standard deviation of 9; six of those make 300. Each wake-up, login or wish of a person may add the
-first steps of a back-off that begins anew: 4 requests. Tokens that come in are bounded more tightly: see
-`_tokens_an_hour`.
+Requests are bounded by the hour, for each lease. Back-off at its lower cap is 25 s with full jitter, 13 s in the mean:
+277 requests, with a standard deviation of 9; six of those make 331. Each wake-up, sign-in, return of the network or
+wish of a person may add the first steps of a back-off that begins anew: 4 requests. Tokens that come in are bounded
+more tightly: see `_tokens_an_hour`.
 """
 
 from __future__ import annotations
@@ -28,21 +30,34 @@ from dataclasses import dataclass, field
 
 from uvtokend.core.model import Failure, Index, Request
 
-TICK = 30.0
+#: The guard tick, see daemon/timer.py.
+TICK = 25.0
+#: The longest fetch that works, in seconds.
+FETCH = 4.0
 DELIVERY = 0.05
-#: Within this time whatever the agent can do at once is done: two deliveries, one after the other, and some air.
-SETTLE = 0.3
+#: Within this time everything is done that can be done at once: two deliveries, the rest between them, and some air.
+SETTLE = 0.8
+#: After so many seconds without anything wrong the promise holds again.
+GRACE = 30.0
+#: The same where the kernel tells: five seconds, of which a gathering of the news and the fetch are part.
+GRACE_TOLD = 5.0 + SETTLE
 #: When a worker is killed.
 DEADLINE = 60.0
-#: The longest wait of somebody who waits for tokens: for a fetch in flight that hangs, and for the delivery.
-WAIT = 2 * DEADLINE
-#: The life that is left when we ask a cache again for the last time: it renews a little earlier.
-CACHED = 269.0
+#: The longest wait of somebody who waits for tokens: in line, for a fetch that hangs, and for the delivery.
+WAIT = 3 * DEADLINE
+#: The longest wait in line for a slot: every other lease of a history may take its slice first.
+LINE = 2 * DEADLINE
+#: The life that is left when a cache is asked again for the last time: it renews a little earlier.
+WINDOW = 270.0
 REREAD = 1800.0
 #: Within this time of a rival's change the next one is left to him.
 FIGHT = 60.0
-REQUESTS_PER_HOUR = 300
+#: How long a verdict stands that only a person can change, and how long we give way to a rival.
+PROBE = 300.0 + FETCH
+REQUESTS_PER_HOUR = 335
 REQUESTS_PER_PROD = 4
+#: Deliveries begin at least this far apart.
+REST = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,16 +81,16 @@ class Issuer:
         """The life that any uv finds at least."""
         if self.life is None:
             return 0.0
+        fetch = min(30.0, self.life / 40)
+        own = self.life / (2 if self.life <= 7200 else 3)
         if self.caching:
-            return CACHED
-        if self.refresh_after is not None:
-            return self.life - self.refresh_after
-        return self.life / (2 if self.life <= 7200 else 3)
+            return min(own, WINDOW - fetch)
+        return own if self.refresh_after is None else min(own, max(self.life - self.refresh_after, WINDOW) - fetch)
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token. Its `end` is what we were told; under a wrong clock the `real_end` is another."""
+    """One token. Its `end` is what we were told; under a wrong clock, or after a pause, the `real_end` is another."""
 
     name: str
     issued: float
@@ -89,22 +104,28 @@ class Token:
 
 @dataclass
 class Laws:
-    """Remembers what the agent was told, and holds the netrc against it."""
+    """Remembers what was wrong and what the agent was told, and holds the netrc against it.
+
+    Args:
+        issuers: The issuer of each lease.
+    """
 
     issuers: Mapping[Request, Issuer]
     tokens: dict[str, Token] = field(default_factory=dict)
     indexes: tuple[Index, ...] = ()
     received: dict[Request, Token] = field(default_factory=dict)
-    settled: dict[Request, float] = field(default_factory=dict)
-    excused: dict[Request, float] = field(default_factory=dict)
-    excused_hosts: dict[str, float] = field(default_factory=dict)
-    all_excused: float = 0.0
+    came_at: dict[Request, float] = field(default_factory=dict)
+    good_at: dict[Request, float] = field(default_factory=dict)  # from when on the promise holds
+    said_until: dict[Request, float] = field(default_factory=dict)
+    verdicts: dict[Request, float] = field(default_factory=dict)
+    written_at: float = -math.inf
+    free_at: float = 0.0  # from when on nothing has kept the file from being written for long enough
+    yielding_until: float = 0.0
     overwrote: float = -math.inf
-    woke_at: float = 0.0
     drifting: set[str] = field(default_factory=set)
-    logins: dict[Request, float] = field(default_factory=dict)
     rotations: dict[Request, float] = field(default_factory=dict)
     waiters: dict[int, float] = field(default_factory=dict)
+    lines: dict[Request, float] = field(default_factory=dict)
     skewed: dict[Request, float] = field(default_factory=dict)
     requests: dict[Request, deque[float]] = field(default_factory=dict)
     successes: dict[Request, deque[float]] = field(default_factory=dict)
@@ -112,33 +133,60 @@ class Laws:
 
     # ------------------------------------------------------------------------------------------------- the laws
 
-    def check(self, now: float, file: Mapping[str, str]) -> None:
-        """Hold the netrc, host -> token, against the promise. The machine is awake."""
-        for since in self.waiters.values():
-            assert now - max(since, self.woke_at) <= WAIT, "somebody waits for ever"
-        if now <= self.all_excused:
-            return
-        assert file.keys() <= {index.host for index in self.indexes}, "an entry stands that nobody configured"
-        for index in self.indexes:
-            if now > self.excused_hosts.get(index.host, 0.0):
-                self._check(now, index.request, file.get(index.host))
+    def check(
+        self,
+        now: float,
+        file: Mapping[str, str],
+        wrong: Mapping[Request, float],
+        writable: bool,
+        foreign: Collection[str],
+    ) -> None:
+        """Hold the netrc, host -> token, against the promise.
 
-    def _check(self, now: float, request: Request, standing: str | None) -> None:
-        if standing is not None:
+        Args:
+            now: The moment.
+            file: What stands in the netrc.
+            wrong: Requests for which something is wrong outside now, and the grace that this gives.
+            writable: Nothing outside keeps the daemon from writing the netrc now.
+            foreign: Hosts whose entries are somebody else's.
+        """
+        for request, grace in wrong.items():
+            self.good_at[request] = max(self.good_at.get(request, 0.0), now + grace)
+        if not writable:
+            self.free_at = max(self.free_at, now + GRACE)
+            return
+        for since in self.waiters.values():
+            assert now - max(since, self.free_at - GRACE) <= WAIT, "somebody waits for ever"
+        for since in self.lines.values():
+            assert now - since <= LINE, "somebody waits in line for ever"
+        free = now > max(self.free_at, self.yielding_until)
+        if free:
+            assert file.keys() <= {index.host for index in self.indexes}, "an entry stands that nobody configured"
+        for index in self.indexes:
+            if index.host not in self.drifting and index.host not in foreign:
+                self._check(now, index.request, file.get(index.host), free)
+
+    def _check(self, now: float, request: Request, standing: str | None, free: bool) -> None:
+        if standing is not None and free:
             end = self.tokens[standing].end
             assert end is None or now <= end + SETTLE, "a dead token stands in the file"
         token = self.received.get(request)
-        alive = token is not None and token.alive(now)
-        if token is not None and alive and now > self.settled[request]:
+        came = self.came_at.get(request, now)
+        if token is not None and token.alive(now) and free and now > came + SETTLE:
             assert standing == token.name, "a valid token does not stand in the file"
-        if now > self.excused[request]:
-            assert token is not None, "no token as promised, though one could be had"
-            just_dead = token.end is not None and token.skewed and now <= token.end + 1.0 + SETTLE
-            assert alive or just_dead, "no valid token as promised, though one could be had"
-            if token.end is not None and not token.skewed:
-                assert token.end - now >= self.issuers[request].promise - 0.001, "less life than promised"
-            rotated = self.rotations.get(request, now)
-            assert token.issued >= rotated or now - rotated <= REREAD + SETTLE, "an old secret stands in the file"
+        said = max(self.said_until.get(request, 0.0), self.verdicts.get(request, 0.0)) + GRACE
+        if not free or now <= max(self.good_at.get(request, 0.0), said):
+            return
+        assert token is not None, "no token as promised, though one could be had"
+        just_dead = token.end is not None and token.skewed and now <= token.end + FETCH + SETTLE
+        assert token.alive(now) or just_dead, "no valid token as promised, though one could be had"
+        if token.end is not None and not token.skewed:
+            assert token.end - now >= self.issuers[request].promise - 0.001, "less life than promised"
+            assert token.real_end is not None
+            assert token.real_end > now, "no good token as promised: the one that stands is really dead"
+        rotated = max(self.rotations.get(request, now) + REREAD, self.good_at.get(request, 0.0))  # one try may hang
+        read = token.issued >= self.rotations.get(request, 0.0)
+        assert read or now <= rotated + DEADLINE + SETTLE, "an old secret stands in the file"
 
     def all_is_well(self, now: float, file: Mapping[str, str]) -> None:
         """Long after the last fault each index has a token that is really good, whatever we were told."""
@@ -149,15 +197,22 @@ class Laws:
 
     # --------------------------------------------------------------------------------------- what the agent is told
 
-    def began(self, request: Request, now: float, duration: float) -> None:
-        self.excused[request] = now + duration + SETTLE
+    def lined_up(self, request: Request, now: float) -> None:
+        self.lines[request] = now
+
+    def began(self, request: Request, now: float) -> None:
+        self.lines.pop(request, None)
         allowed = REQUESTS_PER_HOUR + REQUESTS_PER_PROD * _within(self.prods, now)
         assert _count(self.requests, request, now) <= allowed, "a burst of requests"
 
+    def ended(self, request: Request) -> None:
+        self.lines.pop(request, None)
+
     def fetched(self, request: Request, now: float, token: Token) -> None:
         self.tokens[token.name] = self.received[request] = token
-        self.settled[request] = self.excused[request] = now + SETTLE
-        self.logins.pop(request, None)
+        self.came_at[request] = now
+        self.verdicts.pop(request, None)
+        self.said_until.pop(request, None)
         if token.skewed:
             self.skewed[request] = now
         skewed = now - self.skewed.get(request, -math.inf) < 3600
@@ -165,48 +220,50 @@ class Laws:
         assert _count(self.successes, request, now) <= allowed, "tokens in a loop"
 
     def failed(self, request: Request, now: float, failure: Failure) -> None:
-        token = self.received.get(request)
-        valid = token is not None and token.alive(now)
-        wait = 300.0
+        self.said_until.pop(request, None)
+        self.verdicts.pop(request, None)
         if failure.retry_after is not None:
-            wait = min(max(failure.retry_after, 1.0), 3600.0) + 5.0
-        elif failure.kind == "transient" and (not valid or failure.reason in {"unreachable", "deadline"}):
-            wait = 30.0
-        if token is not None and valid and token.end is not None and failure.retry_after is None:
-            wait = min(wait, token.end - now)
-        if self.logins.pop(request, None) is not None:
-            wait = 1.0
-        self.excused[request] = now + wait + SETTLE
+            self.said_until[request] = now + min(max(failure.retry_after, 1.0), 3600.0) + 5.0
+        elif failure.kind != "transient":
+            self.verdicts[request] = now + PROBE
 
-    def login_seen(self, now: float, flights: Collection[Request]) -> None:
+    def paused(self, seconds: float) -> None:
+        """The machine stood still, and all tokens went on."""
+        for name, token in self.tokens.items():
+            if token.real_end is not None:
+                self.tokens[name] = _earlier(token, seconds)
+        self.received = {request: self.tokens[token.name] for request, token in self.received.items()}
+
+    def login_seen(self, now: float) -> None:
         self.prods.append(now)
-        self.logins.update(dict.fromkeys(flights, now))
-        self._no_more_waiting(now, flights)
+        self.verdicts.clear()
 
-    def woke(self, now: float, flights: Collection[Request]) -> None:
+    def network_seen(self, now: float) -> None:
         self.prods.append(now)
-        self.woke_at = now
-        self.overwrote = -math.inf  # and so does a sleep
-        self.all_excused = now + SETTLE
-        self._no_more_waiting(now, flights)
 
-    def _no_more_waiting(self, now: float, flights: Collection[Request]) -> None:
-        for request, until in self.excused.items():
-            if request not in flights:
-                self.excused[request] = min(until, now + SETTLE)
+    def woke(self, now: float) -> None:
+        self.prods.append(now)
+        self.verdicts.clear()
+        self.overwrote = -math.inf  # a sleep ends the yielding
+        self.yielding_until = 0.0
+
+    def delivery_began(self, now: float) -> None:
+        assert now - self.written_at >= REST - 1e-6, "deliveries in a burst"
+        self.written_at = now
 
     def delivered(self, now: float, rival: bool) -> None:
-        self.all_excused = min(self.all_excused, now + SETTLE)
+        self.yielding_until = 0.0
         if rival:
             assert now - self.overwrote >= FIGHT, "a fight"
             self.overwrote = now
 
     def not_delivered(self, now: float, failure: Failure) -> None:
-        self.all_excused = now + (300.0 if failure.reason == "contested" else 30.0) + SETTLE
+        if failure.reason == "contested":
+            self.yielding_until = now + PROBE
 
-    def asked(self, waiter: int, now: float, due_only: bool) -> None:
+    def asked(self, waiter: int, now: float, only_waits: bool) -> None:
         self.prods.append(now)
-        if not due_only:
+        if not only_waits:
             self.overwrote = -math.inf  # a person's word ends the yielding
         self.waiters[waiter] = now
 
@@ -217,38 +274,45 @@ class Laws:
         self.rotations[request] = now
 
     def touched(self, host: str) -> None:
-        self.excused_hosts[host] = math.inf
         self.drifting.add(host)
 
-    def drift_seen(self, host: str, now: float, foreign: bool) -> None:
-        self.drifting.discard(host)
-        self.excused_hosts[host] = math.inf if foreign else now + SETTLE
+    def drift_seen(self, now: float) -> None:
+        self.drifting.clear()
+        self.free_at = max(self.free_at, now + SETTLE)
 
     def configured(self, now: float, indexes: tuple[Index, ...]) -> None:
         self._begin_anew(now, indexes, self.received.keys())
 
     def restarted(self, now: float, indexes: tuple[Index, ...], recovered: Collection[Request]) -> None:
-        self.overwrote = -math.inf
+        self.overwrote = self.written_at = -math.inf
         self.waiters.clear()
-        self.logins.clear()
-        self.excused.clear()
+        self.lines.clear()
+        self.verdicts.clear()
+        self.said_until.clear()
         self._begin_anew(now, indexes, recovered)
 
     def _begin_anew(self, now: float, indexes: tuple[Index, ...], known: Iterable[Request]) -> None:
         self.prods.append(now)
-        self.all_excused = max(self.all_excused, now + SETTLE)
+        self.drift_seen(now)
         self.indexes = indexes
         requests = {index.request for index in indexes}
         self.received = {request: self.received[request] for request in known if request in requests}
-        self.excused = {request: self.excused.get(request, now + SETTLE) for request in requests}
+        for request in requests - self.received.keys():  # nothing is known of it, or it was not asked for until now
+            self.good_at[request] = max(self.good_at.get(request, 0.0), now + GRACE)
+        self.lines = {request: since for request, since in self.lines.items() if request in requests}
+
+
+def _earlier(token: Token, seconds: float) -> Token:
+    assert token.real_end is not None
+    return Token(token.name, token.issued - seconds, token.end, token.real_end - seconds, token.skewed)
 
 
 def _tokens_an_hour(issuer: Issuer, skewed: bool) -> float:
     """Return how many tokens of one lease may come in within an hour.
 
     A fresh one is asked for at 9/20 of its life at the earliest; a cached one halfway again and again, which from the
-    whole of its life down to 30 s makes a logarithm. A token that came in
-    under a wrong clock looks as used as a cached one.
+    whole of its life down to 30 s makes a logarithm. A token that came in under a wrong clock looks as used as a cached
+    one.
     """
     if issuer.life is None:
         return 3600 / (REREAD * 0.95) + 1

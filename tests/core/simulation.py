@@ -1,9 +1,12 @@
 """A laptop's months in milliseconds: the agent in a world that sleeps, breaks and lies. `laws` says what must hold.
 
 Time jumps from event to event. Everything that happens is a method of `World`, so that a seeded schedule (`run`) and
-Hypothesis (test_simulation.py) drive the same world. A sleeping machine handles nothing; after it wakes, the guard tick
-comes up to 30 s later, as it does in daemon/timer.py. What the daemon's loop makes of a stepped wall clock, of a login
-and of a changed netrc comes to the agent as it does there: `RefreshAsked`, `LoginChanged`, `SinkDrifted`.
+Hypothesis (test_simulation.py) drive the same world. What the daemon does around the agent is done here as it is there:
+one planned time per lease and delivery, slots for the workers (the real `Slots`), the state file between two daemons
+(the real text of it), and what the loop makes of a stepped clock, a sign-in or a changed netrc.
+
+A sleeping machine handles nothing. After it wakes, or after its clock was set, the daemon is told by the kernel at
+once, or finds out at its next guard tick, as the history has it.
 """
 
 from __future__ import annotations
@@ -15,17 +18,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from laws import DEADLINE, DELIVERY, TICK, Issuer, Laws, Token
+from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_TOLD, TICK, Issuer, Laws, Token
 
-from uvtokend.core import events, state
+from uvtokend.core import delivery, events, state
 from uvtokend.core.agent import Agent, admit
-from uvtokend.core.delivery import CONTESTED as CONTESTED_REASON
-from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Secret, Settings
+from uvtokend.core.model import Credential, Entry, Failure, Index, Record, Request, Secret, Settings
+from uvtokend.core.slots import Slots
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86400.0
-#: The longest fetch that comes to a good end, in seconds.
-FETCH = 5.0
 #: A metadata server, ``az`` and ``gcloud`` hand out a token again until it has this long to live.
 WINDOW = 300.0
 
@@ -33,7 +34,8 @@ UNREACHABLE = Failure("transient", "unreachable", "Nobody answers.")
 HUNG = Failure("transient", "deadline", "The fetch did not end and was killed.")
 LOGIN_ENDED = Failure("login-required", "sso-expired", "Log in.", "aws sso login")
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.")
-CONTESTED = Failure("transient", CONTESTED_REASON, "Another program changes our block again and again.")
+HELD = Failure("transient", delivery.HELD_OPEN, "Another program holds it open.")
+CONTESTED = Failure("transient", delivery.CONTESTED, "Another program changes our block again and again.")
 #: What an issuer may answer instead of a token.
 TROUBLES: dict[str, Failure | Credential] = {
     "busy": Failure("transient", "throttled", "Too many requests.", retry_after=120.0),
@@ -66,6 +68,8 @@ class World:
         shared: How many indexes the first lease serves.
         guard_tick: False for a daemon that forgets about sleep.
         watch: False for a daemon that does not look for a new login.
+        told: The kernel tells of wake-ups, of clock steps and of the network's return.
+        slots: How many workers may run at once.
     """
 
     dice: Random
@@ -73,26 +77,38 @@ class World:
     shared: int = 1
     guard_tick: bool = True
     watch: bool = True
+    told: bool = False
+    slots: int = 4
     now: float = 0.0
     network: bool = True
     login: bool = True
     disk: bool = True
+    held: bool = False  # another program has emptied the netrc, and has not written it yet
+    hung: bool = False  # the netrc's file system does not answer
     asleep: bool = False
-    dazed: bool = False  # awake, but the timers have not noticed yet
+    dazed: bool = False  # awake, but the daemon has not noticed yet
+    pausing: bool = False  # the machine was paused, and its wall clock does not say so yet
     skew: float = 0.0  # what the wrong wall clock adds to an issuer's times
+    paused: float = 0.0  # how long the machine has been paused in all
+    boot: int = 1
     troubles: dict[Request, str] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
     file: dict[str, str] = field(default_factory=dict)  # host -> the token's name
     current: dict[Request, Token] = field(default_factory=dict)
     flights: dict[Request, int] = field(default_factory=dict)
+    limits: dict[Request, float] = field(default_factory=dict)
+    plans: dict[events.Job, float] = field(default_factory=dict)
     delivering: int | None = None
-    queue: list[tuple[float, int, Callable[[], None], bool]] = field(default_factory=list)
-    frozen: deque[Callable[[], None]] = field(default_factory=deque)
+    stuck: list[Callable[[], None]] = field(default_factory=list)  # deliveries that the disk does not end
+    known: state.State = field(default_factory=state.State)  # what the state file says
+    queue: list[tuple[float, int, Callable[[], None], bool, bool]] = field(default_factory=list)
+    frozen: deque[tuple[Callable[[], None], bool]] = field(default_factory=deque)
     healed: bool = False
     ticks: int = 0  # in a row, for something that is due and is not done
     ticked_at: float = -1.0
     serial: int = 0
     fetches: int = 0
+    news_at: float = 0.0
 
     def __post_init__(self) -> None:
         issuers = {Request("p", options=(("n", n),)): issuer for n, issuer in enumerate(self.issuers)}
@@ -102,6 +118,7 @@ class World:
         )
         self.laws = Laws(issuers)
         self.agent = Agent()
+        self.line: Slots[Request] = Slots(self.slots)
         self.configure(self.all_indexes)
 
     # ------------------------------------------------------------------------------------------------------- time
@@ -116,35 +133,60 @@ class World:
             pass
         self._go(until)
 
-    def later(self, seconds: float, what: Callable[[], None], world: bool = False) -> None:
-        """Let something happen later; what is not the `world`'s waits until a sleeping machine is awake."""
+    def later(self, seconds: float, what: Callable[[], None], world: bool = False, wire: bool = False) -> None:
+        """Let something happen later.
+
+        Args:
+            seconds: How much later.
+            what: What happens.
+            world: It happens outside; all else waits until a sleeping machine is awake.
+            wire: It is an answer that a connection brings, which may be dead after a sleep.
+        """
         self.serial += 1
-        heapq.heappush(self.queue, (self.now + seconds, self.serial, what, world))
+        heapq.heappush(self.queue, (self.now + seconds, self.serial, what, world, wire))
 
     def _step(self, until: float) -> bool:
-        deadline = None if self.asleep or self.dazed else self.agent.deadline(self.at())
-        due = float("inf") if deadline is None else (deadline - START).total_seconds()
+        due, job = float("inf"), None
+        if self.plans and not self.asleep and not self.dazed:
+            job = min(self.plans, key=self.plans.__getitem__)
+            due = self.plans[job]
         next_ = self.queue[0][0] if self.queue else float("inf")
         if min(due, next_) > until:
             return False
         self._go(max(self.now, min(due, next_)))
-        if due <= next_:
-            self.ticks = self.ticks + 1 if due <= self.ticked_at else 0
+        if job is not None and due <= next_:
+            self.ticks = self.ticks + 1 if self.now <= self.ticked_at else 0
             self.ticked_at = self.now
-            assert self.ticks < 100, "a hot loop"
-            self.feed(events.Tick())
+            assert self.ticks < 100 + len(self.plans), "a hot loop"
+            del self.plans[job]
+            self.feed(events.Due(job))
             return True
-        _, _, what, world = heapq.heappop(self.queue)
+        _, _, what, world, wire = heapq.heappop(self.queue)
         if self.asleep and not world:
-            self.frozen.append(what)
+            self.frozen.append((what, wire))
         else:
             what()
         return True
 
     def _go(self, now: float) -> None:
         self.now = now
-        if not self.asleep and not self.dazed:
-            self.laws.check(now, self.file)
+        wrong = {request: grace for request in self.laws.issuers if (grace := self._grace(request))}
+        writable = self.disk and not self.held and not self.hung and not self.asleep
+        self.laws.check(now, self.file, wrong, writable, self.foreign)
+
+    def _grace(self, request: Request) -> float:
+        """Return how long the daemon may take to recover from what is wrong now; 0 if nothing is."""
+        if (
+            request in self.troubles
+            or not self.login
+            or self.skew
+            or self.pausing
+            or self.line.limit < len(self.flights)
+        ):
+            return GRACE
+        if self.asleep or not self.network:
+            return GRACE_TOLD if self.told else GRACE
+        return 0.0
 
     # ------------------------------------------------------------------------------------- the agent and its actions
 
@@ -152,19 +194,46 @@ class World:
         """Let the agent handle an event, and carry out its actions."""
         for action in self.agent.handle(event, self.at()):
             match action:
-                case events.StartFetch(request):
-                    self._begin(request)
+                case events.StartFetch(request, limit, hung):
+                    self.limits[request] = DEADLINE if limit is None else min(DEADLINE, limit)
+                    self.laws.lined_up(request, self.now)
+                    assert request not in self.line, "two fetches in flight for one lease"
+                    self.line.ask(request, hung, spends=False)
+                    self._fill()
+                case events.RestartFetch(request, limit):
+                    self.limits[request] = DEADLINE if limit is None else min(DEADLINE, limit)
+                    if request in self.flights:
+                        self._begin(request)
                 case events.CancelFetch(request):
-                    del self.flights[request]
+                    self.flights.pop(request, None)
+                    self.laws.ended(request)
+                    self.line.leave(request)
+                    self._fill()
                 case events.Deliver():
                     self._deliver(action)
+                case events.Plan(job, _, None):
+                    del self.plans[job]
+                case events.Plan(job, _, datetime() as at):
+                    self.plans[job] = (at - START).total_seconds()
                 case events.Settled(waiter):
                     self.laws.answered(waiter)
                 case _:
                     pass
 
+    def _fill(self) -> None:
+        for request in self.line.starts(self.now):
+            self._begin(request)
+        at = self.line.look_at()
+        if at is not None:
+            self.later(max(0.0, at - self.now), self._make_way)
+
+    def _make_way(self) -> None:
+        while (request := self.line.gives_way(self.now)) is not None:
+            del self.flights[request]
+            self.laws.lined_up(request, self.now)
+            self._fill()
+
     def _begin(self, request: Request) -> None:
-        assert request not in self.flights, "two fetches in flight for one lease"
         self.serial += 1
         number = self.flights[request] = self.serial
         self.fetches += 1
@@ -172,16 +241,24 @@ class World:
         if not self.network:
             duration, fate = (DEADLINE, HUNG) if self.dice.random() < 0.3 else (duration / 10, UNREACHABLE)
         elif self.troubles.get(request) == "hung":
-            duration = DEADLINE
+            duration, fate = DEADLINE, HUNG
         elif not self.login:
             fate = LOGIN_ENDED  # a worker reads the login at its beginning
-        self.laws.began(request, self.now, duration)
-        self.later(duration, lambda: self._fetched(request, number, fate))
+        if duration > self.limits[request]:
+            duration, fate = self.limits[request], HUNG
+        self.laws.began(request, self.now)
+        self.later(duration, lambda: self._fetched(request, number, fate, self.limits[request] - duration), wire=True)
 
-    def _fetched(self, request: Request, number: int, fate: Failure | None) -> None:
+    def _fetched(self, request: Request, number: int, fate: Failure | None, left: float) -> None:
+        """A worker is done, unless the network went away and its connection is dead: then it hangs to its end."""
         if self.flights.get(request) != number:
             return  # its worker was killed
+        if not self.network and fate is None and left > 0.0 and self.dice.random() < 0.3:
+            self.later(left, lambda: self._fetched(request, number, HUNG, 0.0), wire=True)
+            return
         del self.flights[request]
+        self.line.leave(request)
+        self.laws.ended(request)
         answer = fate or self._answer(request)
         outcome = self._credential(request, answer) if isinstance(answer, Token) else answer
         admitted = admit(outcome, "h.example", self.at())
@@ -189,7 +266,15 @@ class World:
             self.laws.failed(request, self.now, admitted)
         elif isinstance(answer, Token):
             self.laws.fetched(request, self.now, answer)
+        self._fill()
         self.feed(events.FetchEnded(request, outcome, self.dice.random()))
+        if fate is LOGIN_ENDED and self.login and self.watch:
+            self._logged_in_meanwhile(request)
+
+    def _logged_in_meanwhile(self, request: Request) -> None:
+        """The files are others than when the fetch began, as `login_watch.Watch.fails` says."""
+        self.laws.login_seen(self.now)
+        self.feed(events.LoginChanged((request,)))
 
     def _answer(self, request: Request) -> Token | Failure | Credential:
         if not self.network:
@@ -222,33 +307,95 @@ class World:
         refresh = None if after is None else _time(issued + after)
         return Credential("u", Secret(token.name), _time(issued), end, refresh)
 
+    # ------------------------------------------------------------------------------------- the disk and what is on it
+
     def _deliver(self, action: events.Deliver) -> None:
         assert self.delivering is None, "two deliveries at once"
+        self.laws.delivery_began(self.now)
         self.serial += 1
         number = self.delivering = self.serial
+        before, records = state.on_clock(self.known, self._boot()), self._records(action)
+        began = state.began(before, "netrc", action.wanted, records, "config.toml", created=False)
+        self.known = replace(began, boot=self._boot())
         self.later(DELIVERY, lambda: self._delivered(number, action))
 
     def _delivered(self, number: int, action: events.Deliver) -> None:
         if self.delivering != number:
             return  # the daemon that began it is dead
+        if self.hung:
+            self.stuck.append(lambda: self._delivered(number, action))
+            return
         self.delivering = None
         rival = action.left is not None and self.file != {one.host: one.password.reveal() for one in action.left}
-        failure = CONTESTED if rival and action.yielding else None if self.disk else DISK_FULL
+        failure = HELD if self.held else CONTESTED if rival and action.yielding else None if self.disk else DISK_FULL
         foreign = frozenset(entry.host for entry in action.wanted) & self.foreign
         if failure is None:
             self.file = {one.host: one.password.reveal() for one in action.wanted if one.host not in foreign}
+            written = tuple(known for known in self._records(action) if not foreign.issuperset(known.targets))
+            self.known = state.with_records(self.known, written, "netrc")
             self.laws.delivered(self.now, rival)
         else:
             self.laws.not_delivered(self.now, failure)
         self.feed(events.DeliveryEnded(action.wanted, self.dice.random(), failure, foreign, rival=rival))
 
+    def _shift(self) -> timedelta:
+        """Return what the daemon adds to its own time to get the wall clock."""
+        return timedelta(seconds=self.skew + self.paused)
+
+    def _boot(self) -> state.Boot:
+        return state.Boot(f"boot-{self.boot}", START + self._shift())
+
+    def _records(self, action: events.Deliver) -> tuple[Record, ...]:
+        """Return what the daemon remembers of what it delivers, on the wall clock."""
+        wanted = {entry.host: entry.password for entry in action.wanted}
+        hosts: dict[Request, list[str]] = {}
+        for index in self.agent.indexes:
+            lease = self.agent.leases[index.request]
+            if lease.credential is not None and wanted.get(index.host) == lease.credential.password:
+                hosts.setdefault(index.request, []).append(index.host)
+        records = []
+        for request, places in hosts.items():
+            lease = self.agent.leases[request]
+            assert lease.credential is not None
+            assert lease.refresh_at is not None
+            record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(places)))
+            records.append(state.shifted(record, self._shift()))
+        return tuple(records)
+
     # ------------------------------------------------------------------------------------------------ what happens
 
     def set_network(self, up: bool) -> None:
-        self.network = up
+        """The network goes or returns; the kernel tells of its return, but not more often than is good."""
+        returned, self.network = up and not self.network, up
+        if returned and self.told and not self.asleep:
+            self.news_at = max(self.now + 0.25, self.news_at + 5.0)
+            self.later(self.news_at - self.now, self._news)
+
+    def _news(self) -> None:
+        self.laws.network_seen(self.now)
+        self.feed(events.NetworkReturned())
 
     def set_disk(self, free: bool) -> None:
         self.disk = free
+
+    def hang_disk(self) -> None:
+        self.hung = True
+
+    def unhang_disk(self) -> None:
+        """What the disk did not end, ends."""
+        self.hung = False
+        while self.stuck:
+            self.later(DELIVERY, self.stuck.pop())
+
+    def hold(self) -> None:
+        """Somebody empties the netrc and writes his text much later, as ``gpg -d x > ~/.netrc`` does."""
+        self.held = True
+        self.rewrite()
+
+    def let_go(self) -> None:
+        if self.held:
+            self.held = False
+            self.rewrite()
 
     def set_login(self, good: bool) -> None:
         """A login ends, or somebody logs in: within 2 s the daemon sees that, if a lease is blocked."""
@@ -257,9 +404,10 @@ class World:
             self.later(2.0, self._look_for_login)
 
     def _look_for_login(self) -> None:
-        if any(lease.state == "blocked" for lease in self.agent.leases.values()):
-            self.laws.login_seen(self.now, self.flights)
-            self.feed(events.LoginChanged())
+        if self.agent.blocked:
+            self.laws.login_seen(self.now)
+            failed = (lease.request for lease in self.agent.leases.values() if lease.state in {"blocked", "retrying"})
+            self.feed(events.LoginChanged(tuple(failed)))
 
     def set_trouble(self, which: int, trouble: str | None) -> None:
         """One issuer answers nonsense, or is itself again."""
@@ -273,32 +421,60 @@ class World:
         self.asleep = True
 
     def wake(self) -> None:
-        """What was under way ends soon; timers that stood still in sleep are made good by the guard tick."""
+        """What was under way ends soon, or late; timers that stood still are made good when the daemon notices."""
         self.asleep, self.dazed = False, True
         while self.frozen:
-            self.later(DELIVERY, self.frozen.popleft())
-        self.later(self.dice.uniform(0.2, TICK) if self.guard_tick else DAY, self._guard)
+            what, wire = self.frozen.popleft()
+            self.later(self.dice.uniform(10.0, 20.0) if wire else DELIVERY, what, wire=wire)
+        self.later(self._notice(), self._noticed)
 
-    def _guard(self) -> None:
+    def _notice(self) -> float:
+        """Return how long the daemon takes to notice what happened to its clocks."""
+        if self.told:
+            return 0.2
+        return self.dice.uniform(0.2, TICK) if self.guard_tick else DAY
+
+    def _noticed(self) -> None:
         if self.dazed and not self.asleep:
             self.dazed = False
-            self.laws.woke(self.now, self.flights)
+            self.laws.woke(self.now)
             self.feed(events.Woke())
 
     def step_clock(self, skew: float) -> None:
-        """Somebody sets the wall clock: the guard tick sees it."""
+        """Somebody sets the wall clock."""
         self.skew = skew
-        self.later(self.dice.uniform(0, TICK), lambda: self.ask(None))
+        self.later(self._notice(), self._stepped)
 
-    def ask(self, names: tuple[str, ...] | None, due_only: bool = False) -> None:
+    def pause(self, seconds: float) -> None:
+        """The machine stands still, its own clocks too, and then its wall clock is put right."""
+        if self.pausing or self.skew:
+            return
+        self.laws.paused(seconds)
+        self.current = {request: _older(token, seconds) for request, token in self.current.items()}
+        self.pausing = True
+        self.later(self.dice.uniform(0.0, 5.0), lambda: self._resynced(seconds), world=True)
+
+    def _resynced(self, seconds: float) -> None:
+        self.pausing = False
+        self.paused += seconds
+        self.later(self._notice(), self._stepped)
+
+    def _stepped(self) -> None:
+        if self.dazed:
+            self.later(TICK, self._stepped)
+            return
+        self.laws.woke(self.now)
+        self.feed(events.Woke(stepped=True))
+
+    def ask(self, names: tuple[str, ...] | None, only_waits: bool = False) -> None:
         """Somebody wants fresh tokens, or only waits for what is under way."""
         if self.asleep or self.dazed:
             return
         known = tuple(index.name for index in self.agent.indexes)
         chosen = known if names is None else tuple(name for name in names if name in known)
         self.serial += 1
-        self.laws.asked(self.serial, self.now, due_only)
-        self.feed((events.WaitAsked if due_only else events.RefreshAsked)(chosen, self.serial))
+        self.laws.asked(self.serial, self.now, only_waits)
+        self.feed((events.WaitAsked if only_waits else events.RefreshAsked)(chosen, self.serial))
 
     def rotate(self) -> None:
         """Whoever keeps the secrets without a known end changes them."""
@@ -318,9 +494,9 @@ class World:
 
     def rewrite(self) -> None:
         """Somebody writes an old copy of the netrc back, without our entries."""
-        for host in tuple(self.file):
-            del self.file[host]
-            self._touched(host)
+        for index in self.all_indexes:
+            self.file.pop(index.host, None)
+            self._touched(index.host)
 
     def fight(self, seconds: float) -> None:
         """Somebody writes his old copy back again and again."""
@@ -335,13 +511,13 @@ class World:
 
     def _touched(self, host: str) -> None:
         self.laws.touched(host)
-        self.later(self.dice.uniform(0, TICK), lambda: self._drift(host))
+        self.later(self.dice.uniform(0, TICK), self._drift)
 
-    def _drift(self, host: str) -> None:
+    def _drift(self) -> None:
         if self.dazed or self.delivering is not None:
-            self.later(TICK, lambda: self._drift(host))
+            self.later(TICK / 25, self._drift)
             return
-        self.laws.drift_seen(host, self.now, host in self.foreign)
+        self.laws.drift_seen(self.now)
         self.feed(events.SinkDrifted())
 
     def configure(self, indexes: Iterable[Index]) -> None:
@@ -352,24 +528,23 @@ class World:
         self.laws.configured(self.now, chosen)
         self.feed(events.Configured(Settings("config.toml", chosen)))
 
-    def kill(self) -> None:
-        """kill -9, and a new start that knows what stands in the file and what the state file says of it."""
-        if self.asleep or self.dazed:
+    def kill(self, reboot: bool = False) -> None:
+        """kill -9, or a reboot, and a new start that knows what stands in the file and what the state file says."""
+        if self.asleep or self.dazed or self.hung:
             return
-        old, self.agent = self.agent, Agent()
+        indexes, self.agent = self.agent.indexes, Agent()
         self.flights.clear()
+        self.plans.clear()
+        self.line = Slots(self.slots)
         self.delivering = None
-        records = tuple(
-            state.record(request, lease.credential, lease.refresh_at, (index.host,))
-            for request, lease in old.leases.items()
-            if lease.credential is not None and lease.refresh_at is not None
-            for index in old.indexes
-            if index.request == request
-        )
+        self.boot += reboot
+        text = state.on_clock(state.decode(state.encode(self.known)), self._boot())
+        requests = tuple(dict.fromkeys(index.request for index in indexes))
         standing = {host: Entry(host, "u", Secret(token)) for host, token in self.file.items()}
-        recovered = state.recover(records, standing, tuple(old.leases), self.at())
-        self.laws.restarted(self.now, old.indexes, recovered)
-        self.feed(events.Configured(Settings("config.toml", old.indexes), recovered))
+        records = tuple(state.shifted(known, -self._shift()) for known in text.records)
+        recovered = state.recover(records, standing, requests, self.at())
+        self.laws.restarted(self.now, indexes, recovered)
+        self.feed(events.Configured(Settings("config.toml", indexes), recovered))
 
     def look(self) -> None:
         """Somebody asks for the status: what it calls delivered is."""
@@ -388,12 +563,21 @@ class World:
             self.wake()
         self.set_network(True)
         self.set_disk(True)
+        self.unhang_disk()
+        self.let_go()
         self.set_login(True)
         self.troubles.clear()
         if self.skew:
             self.step_clock(0.0)
         for host in sorted(self.foreign):
             self.set_foreign(host, False)
+
+
+def _older(token: Token, seconds: float) -> Token:
+    """Return a token that has aged while the machine stood still."""
+    if token.end is None or token.real_end is None:
+        return token
+    return replace(token, issued=token.issued - seconds, end=token.end - seconds, real_end=token.real_end - seconds)
 
 
 def _time(seconds: float) -> datetime:
@@ -416,7 +600,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, oft
     dice = Random(seed)
     weights = (6, 6, 3, 3, 3, 2, 2, 0.3)
     issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
-    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch)
+    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, told=guard_tick and dice.random() < 0.5)
     for gap, length, begin, end in _faults(world, dice):
         _plan(world, gap * DAY / often, length * 3600, begin, end)
     world.live(days * DAY)
@@ -439,6 +623,8 @@ def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act |
         (2, 4, lambda: world.set_network(False), lambda: world.set_network(True)),
         (5, 4, lambda: world.set_login(False), lambda: world.set_login(True)),
         (10, 4, lambda: world.set_disk(False), lambda: world.set_disk(True)),
+        (12, 1, world.hang_disk, world.unhang_disk),
+        (12, 0.02, world.hold, world.let_go),
         (4, 3, lambda: world.set_trouble(lease, dice.choice(list(TROUBLES))), lambda: world.set_trouble(lease, None)),
         (
             9,
@@ -452,6 +638,8 @@ def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act |
         (6, 0, world.rewrite, None),
         (12, 0, lambda: world.fight(300.0), None),
         (6, 0, world.kill, None),
+        (12, 0, lambda: world.kill(reboot=True), None),
+        (9, 0, lambda: world.pause(dice.choice([40.0, 900.0, 7200.0, 86400.0])), None),
         (10, 0, world.rotate, None),
         (0.1, 0, world.look, None),
     ]

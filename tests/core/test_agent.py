@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uvtokend.core import status
+from uvtokend.core import delivery, status
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import (
     Action,
@@ -15,16 +17,22 @@ from uvtokend.core.events import (
     Configured,
     Deliver,
     DeliveryEnded,
+    Due,
     Event,
     FetchEnded,
+    Job,
     LoginChanged,
+    NetworkReturned,
+    Plan,
     RefreshAsked,
     Report,
+    RestartFetch,
     Settled,
     SinkDrifted,
     StartFetch,
     Tick,
     WaitAsked,
+    WaiterLeft,
     Woke,
 )
 from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings, Sink
@@ -51,12 +59,47 @@ def entry(host: str, text: str) -> Entry:
     return Entry(host, "aws", Secret(text))
 
 
-class Plain(Agent):
-    """An agent whose deliveries name their entries alone; how it gives way to rivals is tested apart."""
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries follow one another at once; the rest between them is tested apart."""
+    monkeypatch.setattr(delivery, "REST", timedelta(0))
+
+
+class Planned(Agent):
+    """An agent that keeps its plans for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plans: dict[Job, datetime] = {}
 
     def handle(self, event: Event, now: datetime) -> list[Action]:
-        actions = super().handle(event, now)
-        return [Deliver(action.wanted) if isinstance(action, Deliver) else action for action in actions]
+        return [shown for action in super().handle(event, now) for shown in self._shown(action)]
+
+    def _shown(self, action: Action) -> Iterator[Action]:
+        match action:
+            case Plan(job, _, None):
+                del self.plans[job]
+            case Plan(job, _, datetime() as at):
+                self.plans[job] = at
+            case _:
+                yield action
+
+    def deadline(self) -> datetime | None:
+        """Return when the agent wants to be called next."""
+        return min(self.plans.values(), default=None)
+
+
+class Plain(Planned):
+    """An agent whose actions are shown without what other tests are about."""
+
+    def _shown(self, action: Action) -> Iterator[Action]:
+        match action:
+            case Deliver(wanted):
+                yield Deliver(wanted)
+            case StartFetch(request):
+                yield StartFetch(request)
+            case _:
+                yield from super()._shown(action)
 
 
 def configured() -> Plain:
@@ -99,7 +142,7 @@ def test_a_token_is_delivered_when_it_comes() -> None:
     agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5), NOW)
     views = {view.index.name: view for view in agent.snapshot(NOW).indexes}
     assert (views["prod"].delivered, views["dev"].delivered, views["corp"].delivered) == (True, True, False)
-    assert agent.deadline(NOW) == agent.leases[ACME].act_at
+    assert agent.deadline() == agent.leases[ACME].act_at
 
 
 def test_deliveries_follow_one_another() -> None:
@@ -166,7 +209,7 @@ def test_a_full_disk_never_causes_a_fetch() -> None:
     assert last_error(agent, "prod") == ("delivery", "disk-full", "free some room")
     assert agent.snapshot(NOW).indexes[0].state == "retrying"
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (False, "The disk is full.")
-    retry = agent.deadline(NOW)
+    retry = agent.deadline()
     assert retry == after(3)
     assert agent.handle(Tick(), after(1)) == []
     assert agent.handle(Tick(), retry) == [Deliver((entry("acme.example", "a"),))]
@@ -198,7 +241,7 @@ def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
     agent = holding()
     warning = Problem(".netrc", "line 3", "A default entry.", "remove it", fatal=False)
     fatal = Problem(".netrc", "line 1", "An unknown word.", "remove it")
-    wanted = agent.deliveries["netrc"].standing or ()
+    wanted = tuple((agent.deliveries["netrc"].standing or {}).values())
     for problem, good in ((warning, True), (fatal, False)):
         agent.handle(SinkDrifted(), NOW)
         actions = agent.handle(DeliveryEnded(wanted, 0.5, problems=(problem,)), NOW)
@@ -216,7 +259,7 @@ def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
     fatal = Problem(".netrc", "line 1", "An unknown word", "delete the word")
-    agent.handle(DeliveryEnded(agent.deliveries["netrc"].standing or (), 0.5, problems=(fatal,)), NOW)
+    agent.handle(DeliveryEnded(tuple((agent.deliveries["netrc"].standing or {}).values()), 0.5, problems=(fatal,)), NOW)
     assert last_error(agent, "corp") == ("delivery", "netrc-unreadable", "delete the word")
 
 
@@ -224,7 +267,7 @@ def test_a_note_of_the_sink_is_shown() -> None:
     """A single-file mount is written in place, and the status says so."""
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
-    agent.handle(DeliveryEnded(agent.deliveries["netrc"].standing or (), 0.5, note="In place."), NOW)
+    agent.handle(DeliveryEnded(tuple((agent.deliveries["netrc"].standing or {}).values()), 0.5, note="In place."), NOW)
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (True, "In place.")
 
 
@@ -262,7 +305,7 @@ def test_a_login_unblocks() -> None:
     agent = configured()
     agent.handle(FetchEnded(ACME, Failure("login-required", "sso-expired", "Log in.", "aws sso login"), 0.5), NOW)
     assert last_error(agent, "prod") == ("login-required", "sso-expired", "aws sso login")
-    assert agent.handle(LoginChanged(), after(3)) == [StartFetch(ACME)]
+    assert agent.handle(LoginChanged((ACME,)), after(3)) == [StartFetch(ACME)]
 
 
 def test_a_wake_up_retries_everything_that_failed() -> None:
@@ -299,7 +342,7 @@ def test_a_restart_keeps_what_is_good() -> None:
     actions = agent.handle(Configured(settings, {ACME: (token("a"), after(1700))}), after(60))
     assert actions == [Deliver((entry("acme.example", "a"),))]
     agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5), after(60))
-    assert agent.deadline(after(60)) == after(1700)
+    assert agent.deadline() == after(1700)
     assert agent.handle(Tick(), after(1700)) == [StartFetch(ACME)]
 
 
@@ -311,8 +354,8 @@ def test_a_token_without_an_end_has_no_deadline_but_its_reading() -> None:
     assert "not known" in actions[0].message
     agent.handle(FetchEnded(ACME, DENIED, 0.0), NOW)
     agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5), NOW)
-    assert agent.deadline(NOW) == after(300)
-    assert Plain().deadline(NOW) is None
+    assert agent.deadline() == after(300)
+    assert Plain().deadline() is None
 
 
 def shown(agent: Agent, now: datetime, shift: timedelta = timedelta()) -> list[status.IndexStatus]:
@@ -410,9 +453,9 @@ STORED = Index(
 STORE_ENTRY = Entry("pkgs.dev.azure.com", "aws", Secret("s"), STORED.service)
 
 
-def both() -> Agent:
+def both() -> Planned:
     """Return an agent that holds a token in each of its two sinks."""
-    agent = Agent()
+    agent = Planned()
     agent.handle(Configured(Settings("c", (CORPORATE, STORED)), sinks=("netrc", "uv-store")), NOW)
     agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW)
     agent.handle(FetchEnded(STORE_REQUEST, token("s"), 0.5), NOW)
@@ -429,7 +472,7 @@ def views(agent: Agent) -> dict[str, tuple[str, bool]]:
 
 def test_each_sink_gets_its_own_entries() -> None:
     """A netrc gets hosts, uv's store prefixes, and what is delivered is told of each."""
-    agent = Agent()
+    agent = Planned()
     actions = agent.handle(Configured(Settings("c", (CORPORATE, STORED)), sinks=("netrc", "uv-store")), NOW)
     assert actions[:2] == [Deliver(()), Deliver((), "uv-store")]
     agent.handle(DeliveryEnded((), 0.5, sink="uv-store"), NOW)
@@ -445,7 +488,7 @@ def test_one_sink_that_fails_leaves_the_other_alone() -> None:
     assert actions == [Report("error", "disk-full", ("feed",), "The disk is full.", "free some room")]
     assert views(agent) == {"corp": ("waiting", True), "feed": ("retrying", False)}
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (False, "The disk is full.")
-    retry = agent.deadline(NOW)
+    retry = agent.deadline()
     assert retry is not None
     assert agent.handle(Tick(), retry) == [Deliver((STORE_ENTRY,), "uv-store", (STORE_ENTRY,))]
 
@@ -574,3 +617,120 @@ def test_a_person_who_asks_for_a_refresh_ends_the_waiting() -> None:
     drift(agent, after(1))
     agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5, DISK_FULL), after(1))
     assert Deliver in map(type, agent.handle(RefreshAsked(("corp",)), after(2)))
+
+
+def many(count: int) -> tuple[Agent, tuple[Index, ...]]:
+    """Return an agent with many leases, all of them fetched and delivered."""
+    agent = Agent()
+    requests = [Request("p", options=(("n", number),)) for number in range(count)]
+    indexes = tuple(Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", r) for n, r in enumerate(requests))
+    agent.handle(Configured(Settings("config.toml", indexes)), NOW)
+    agent.handle(DeliveryEnded((), 0.5), NOW)
+    for number, request in enumerate(requests):
+        agent.handle(FetchEnded(request, token(f"t{number}"), 0.5), NOW)
+    delivery = agent.deliveries["netrc"]
+    assert delivery.in_flight
+    wanted = tuple(entry(index.host, "x") for index in indexes)
+    agent.handle(DeliveryEnded(wanted, 0.5), after(1))
+    agent.handle(DeliveryEnded(wanted, 0.5), after(2))
+    return agent, indexes
+
+
+def work(agent: Agent, event: Event, at: datetime) -> int:
+    """Return how many functions an event calls, which is what it costs on any machine."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        agent.handle(event, at)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["due", "fetched", "failed", "refresh", "login", "wait", "gone"])
+def test_an_event_costs_what_it_touches(kind: str) -> None:
+    """A thousand other leases make an event of one lease no dearer."""
+    costs = []
+    for count in (10, 1000):
+        agent, indexes = many(count)
+        agent.deliveries["netrc"] = replace(agent.deliveries["netrc"], in_flight=True, began_at=after(1700))
+        index = indexes[5]
+        if kind in {"fetched", "failed"}:
+            agent.handle(RefreshAsked((index.name,)), after(1700))
+        events: dict[str, Event] = {
+            "due": Due(index.request),
+            "fetched": FetchEnded(index.request, token("new", 1700), 0.5),
+            "failed": FetchEnded(index.request, DENIED, 0.5),
+            "refresh": RefreshAsked((index.name,), 1),
+            "login": LoginChanged((index.request,)),
+            "wait": WaitAsked((index.name,), 1),
+            "gone": WaiterLeft(1),
+        }
+        costs.append(work(agent, events[kind], after(1701)))
+    assert costs[0] == costs[1]
+
+
+def test_each_lease_and_each_delivery_has_its_own_time() -> None:
+    """A plan per lease, under the name of its first index, and none for a delivery that has nothing to do."""
+    agent = Plain()
+    agent.handle(Configured(SETTINGS), NOW)
+    agent.handle(DeliveryEnded((), 0.5), NOW)
+    agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+    assert agent.plans.keys() == {ACME, "netrc"}
+    agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5), NOW)
+    assert agent.plans == {ACME: agent.leases[ACME].refresh_at}
+    actions = Agent().handle(Configured(SETTINGS, {ACME: (token("a"), after(1700))}), NOW)
+    assert [action for action in actions if isinstance(action, Plan)][-1] == Plan(ACME, "refresh prod", after(1700))
+
+
+def test_a_time_that_comes_too_early_is_planned_again() -> None:
+    """APScheduler compares wall-clock times: a clock that was set makes it fire early, and costs nothing."""
+    agent = holding()
+    due = agent.leases[ACME].refresh_at
+    agent.handle(Due(ACME), after(5))
+    assert agent.plans[ACME] == due
+    assert agent.handle(Due(Request("gone")), after(6)) == []
+
+
+def test_a_wake_up_starts_the_fetch_in_flight_again() -> None:
+    """Its connection may be dead; and when the clock was set as well, all other tokens are fetched anew."""
+    agent = holding()
+    agent.handle(RefreshAsked(("prod",)), after(10))
+    actions = agent.handle(Woke(stepped=True), after(20))
+    assert [action for action in actions if isinstance(action, RestartFetch)] == [RestartFetch(ACME, 1770.0)]
+    assert StartFetch(CORP) in actions
+
+
+def test_a_wall_clock_that_was_set_is_no_reason_to_ask_sooner_than_told() -> None:
+    """An issuer's Retry-After wins over everything but a person's word."""
+    agent = configured()
+    agent.handle(FetchEnded(CORP, Failure("transient", "throttled", "Wait.", retry_after=900.0), 0.5), NOW)
+    assert StartFetch(CORP) not in agent.handle(Woke(stepped=True), after(5))
+    assert StartFetch(CORP) not in agent.handle(LoginChanged((CORP,)), after(6))
+    assert StartFetch(CORP) in agent.handle(RefreshAsked(("corp",)), after(7))
+
+
+def test_the_networks_return_is_worth_a_try_to_those_that_nobody_answered() -> None:
+    """What hangs is started again, what failed without an answer is tried at once, what was answered waits."""
+    agent = configured()
+    agent.handle(FetchEnded(CORP, Failure("transient", "unreachable", "Nobody answers."), 0.9), NOW)
+    actions = agent.handle(NetworkReturned(), after(1))
+    assert [action for action in actions if isinstance(action, RestartFetch)] == [RestartFetch(ACME, 20.0)]
+    assert StartFetch(CORP) in actions
+    again = [action for action in agent.handle(NetworkReturned(), after(2)) if isinstance(action, RestartFetch)]
+    assert [action.request for action in again] == [CORP]
+
+
+def test_a_login_is_told_of_the_leases_that_it_is_for() -> None:
+    """Another lease that waits for its probe, or that is not known any more, is left alone."""
+    agent = configured()
+    for request in (ACME, CORP):
+        agent.handle(FetchEnded(request, DENIED, 0.5), NOW)
+    assert agent.blocked == {ACME, CORP}
+    assert agent.handle(LoginChanged((CORP, Request("gone"))), after(3)) == [StartFetch(CORP)]
+    assert agent.blocked == {ACME}

@@ -55,7 +55,7 @@ def test_never_a_hot_loop_and_never_past_the_end(life: float, roll: float, spent
     """Whatever the issuer hands out, we wait a second at least, and ask again at the end of life at the latest."""
     received = NOW + timedelta(seconds=life * spent)
     token = credential(life)
-    due = policy.refresh_at(token, received, token.expires_at if cached else None, roll)
+    due = policy.refresh_at(token, received, token if cached else None, roll)
     assert due >= received + timedelta(seconds=1)
     assert token.expires_at is not None
     assert due <= max(token.expires_at, received + timedelta(seconds=1))
@@ -74,7 +74,7 @@ def test_a_cached_answer_is_asked_again_in_the_issuers_window() -> None:
     at = 1800.0
     while at < 3590:
         asked.append(at)
-        at = seconds(policy.refresh_at(token, NOW + timedelta(seconds=at), token.expires_at, 0.5))
+        at = seconds(policy.refresh_at(token, NOW + timedelta(seconds=at), token, 0.5))
     assert asked[:4] == [1800, 2700, 3150, 3330]
     assert len(asked) <= 8
     assert min(after - before for before, after in pairwise(asked)) >= 30
@@ -84,10 +84,10 @@ def test_an_end_that_is_named_in_seconds_from_now_is_the_same_end() -> None:
     """Such an answer differs a little each time; it is a cached one all the same, and asked again halfway."""
     token, received = credential(3600), NOW + timedelta(seconds=1800)
     for late in (-9.0, 0.3, 9.0):
-        before = NOW + timedelta(seconds=3600 + late)
+        before = replace(token, expires_at=NOW + timedelta(seconds=3600 + late))
         assert seconds(policy.refresh_at(token, received, before, 0.5)) == 2700
     renewed = NOW + timedelta(seconds=1800)
-    assert seconds(policy.refresh_at(credential(3600, renewed), renewed, token.expires_at, 0.5)) == 1800 + 3600 * 0.4625
+    assert seconds(policy.refresh_at(credential(3600, renewed), renewed, token, 0.5)) == 1800 + 3600 * 0.4625
 
 
 def test_a_token_that_comes_in_past_its_refresh_is_asked_for_again_halfway() -> None:
@@ -105,22 +105,22 @@ def test_a_secret_without_an_end_is_read_again_every_half_hour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failures", "reason", "valid", "ceiling"),
+    ("failures", "reason", "urgent", "ceiling"),
     [
         (1, "throttled", True, 5),
-        (4, "throttled", True, 40),
-        (30, "throttled", True, 300),
-        (30, "throttled", False, 30),
-        (30, "unreachable", True, 30),
-        (5000, "timeout", True, 30),
-        (30, "deadline", True, 30),
+        (4, "throttled", False, 40),
+        (30, "throttled", False, 300),
+        (30, "throttled", True, 25),
+        (30, "unreachable", False, 25),
+        (5000, "timeout", False, 25),
+        (30, "deadline", True, 25),
     ],
 )
-def test_back_off_doubles_up_to_its_cap(failures: int, reason: str, valid: bool, ceiling: float) -> None:
-    """5 s doubling; 30 s at most while no valid token stands or nobody answers, else 5 minutes."""
+def test_back_off_doubles_up_to_its_cap(failures: int, reason: str, urgent: bool, ceiling: float) -> None:
+    """5 s doubling; 25 s at most while less than the promised life is left or nobody answers, else 5 minutes."""
     failure = Failure("transient", reason, "…")
-    assert policy.backoff(failures, failure, valid, 0.9999999) == pytest.approx(ceiling)
-    assert policy.backoff(failures, failure, valid, 0.0) == 1
+    assert policy.backoff(failures, failure, urgent, 0.9999999) == pytest.approx(ceiling)
+    assert policy.backoff(failures, failure, urgent, 0.0) == 1
 
 
 def test_retry_after_wins_up_to_an_hour() -> None:
@@ -141,5 +141,33 @@ def test_a_blocked_lease_is_probed_every_five_minutes(roll: float) -> None:
 def test_a_secret_that_only_a_person_renews_is_read_again_every_half_hour(life: float, roll: float, same: bool) -> None:
     """However far its end is: it may have been replaced long before."""
     static = replace(credential(life), renew="put a new one there")
-    due = seconds(policy.refresh_at(static, NOW, static.expires_at if same else None, roll))
+    due = seconds(policy.refresh_at(static, NOW, static if same else None, roll))
     assert due == pytest.approx(min(1800 * (1 - roll / 20), life), abs=1e-3)
+
+
+def test_a_token_that_a_person_forced_early_is_a_new_one() -> None:
+    """Seconds after the last one another token comes with another end: its promise is whole, not that of a cached."""
+    first = credential(3600)
+    forced = replace(credential(3600, NOW + timedelta(seconds=5)), password=Secret("another"))
+    assert not policy.is_same(forced, first)
+    assert policy.min_life(forced, policy.refresh_at(forced, forced.issued_at, first, 0.5)) == 1800
+    assert policy.is_same(replace(forced, password=first.password), first)
+    assert policy.is_same(replace(forced, expires_at=first.expires_at), first)  # of a session that ends then
+    assert not policy.is_same(credential(None), first)
+    assert not policy.is_same(first, None)
+    assert not policy.is_same(first, credential(None))
+
+
+def test_a_refresh_after_beyond_reason_leaves_the_issuers_window() -> None:
+    """An issuer that wants to be asked in the last second is asked 270 s before the end, and the promise says so."""
+    token = credential(3600, refresh_after=3599)
+    due = policy.refresh_at(token, NOW, None, 0.5)
+    assert (seconds(due), policy.min_life(token, due)) == (3330, 240)
+    short = credential(200, refresh_after=199)
+    assert seconds(policy.refresh_at(short, NOW, None, 0.5)) == pytest.approx(200 * 0.4625)
+
+
+@pytest.mark.parametrize(("left", "limit"), [(None, None), (0.0, 20.0), (30.0, 20.0), (100.0, 90.0)])
+def test_a_fetch_gets_20_s_while_the_promise_is_at_stake(left: float | None, limit: float | None) -> None:
+    """A try that hangs must end early enough for one that works, before less than the promised life is left."""
+    assert policy.fetch_limit(left) == limit

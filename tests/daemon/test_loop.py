@@ -66,8 +66,8 @@ def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytes
         await daemon.refresh(None, wait=True)
         assert daemon._agent.deliveries["netrc"].failure is not None
         (tmp_path / "netrc").rmdir()
-        moment, shift = daemon._last_tick
-        daemon._last_tick = (moment - timedelta(hours=9), shift)
+        moment, shift, slept = daemon._clocks._seen
+        daemon._clocks._seen = (moment - timedelta(hours=9), shift, slept)
         daemon._tick()
         await daemon.settle(None)
         assert "a.example" in (tmp_path / "netrc").read_text()

@@ -43,7 +43,7 @@ def fetch(folder: Path, wanted: Request, timeout: float = 30) -> Outcome:
         try:
             return await fetches.one(wanted)
         finally:
-            fetches.workers.close()
+            await fetches.workers.close()
 
     return asyncio.run(main())
 
@@ -134,7 +134,7 @@ def test_a_hang_does_not_delay_the_others(tmp_path: Path) -> None:
         wanted, outcome = await asyncio.wait_for(fetches.outcomes.get(), 60)
         assert (wanted, type(outcome)) == (request(number=9), Credential)
         fetches.workers.cancel(request(how="nothing-of-the-kind"))
-        fetches.workers.close()
+        await fetches.workers.close()
 
     asyncio.run(main())
 

@@ -228,7 +228,7 @@ def test_a_program_that_hangs_is_gone_at_the_deadline(tmp_path: Path) -> None:
         try:
             return await asyncio.wait_for(outcomes.get(), 60)
         finally:
-            workers.close()
+            await workers.close()
 
     outcome = asyncio.run(main())
     assert isinstance(outcome, Failure)

@@ -158,7 +158,7 @@ class Lines:
         self._law("a secret shows itself nowhere", CANARY not in repr(found), sent)
         outcome = agent.admit(found, "a.example", NOW)
         self._law("a refusal shows no secret", CANARY not in repr(outcome), sent)
-        fetching = lease.ask(lease.Lease(Request("p")))
+        fetching = lease.ask(lease.Lease(Request("p")), NOW)
         if isinstance(outcome, Credential):
             due = lease.fetched(fetching, outcome, NOW, self.dice.random()).act_at
         else:

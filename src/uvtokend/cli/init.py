@@ -182,5 +182,5 @@ async def _fetch_all(requests: Sequence[Request], settings: Settings) -> dict[Re
             workers.start(request)
         await done.wait()
     finally:
-        workers.close()
+        await workers.close()
     return outcomes

@@ -1,7 +1,8 @@
 """The agent: events come in with a time, actions go out. It decides everything that the daemon does.
 
-``handle(event, now)`` is pure but for the agent's own memory: no clock, no dice, no file, no socket. ``deadline()``
-says when it must be called again at the latest; a `Tick` may come at any time and does no harm.
+``handle(event, now)`` is pure but for the agent's own memory: no clock, no dice, no file, no socket. Each lease and
+each delivery says with a `Plan` when it wants to be called again, with a `Due`. A `Tick` looks at all of them, may come
+at any time and does no harm. Any other event costs what it touches, however many leases there are.
 
 Getting and delivering are two loops that fail apart (see `lease` and `delivery`): a full disk never causes a new fetch,
 and a cloud that does not answer never touches the netrc, until a token expires: then its entry is removed.
@@ -9,28 +10,35 @@ and a cloud that does not answer never touches the netrc, until a token expires:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from uvtokend.core import delivery as deliveries
 from uvtokend.core import lease as leases
-from uvtokend.core import views
+from uvtokend.core import policy, views
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.events import (
     Action,
     CancelFetch,
     Configured,
     DeliveryEnded,
+    Due,
     Event,
     FetchEnded,
+    Job,
     LoginChanged,
+    NetworkReturned,
+    Plan,
     RefreshAsked,
     Report,
+    RestartFetch,
     Settled,
     SinkDrifted,
     StartFetch,
     Tick,
     WaitAsked,
+    WaiterLeft,
     Woke,
 )
 from uvtokend.core.lease import Lease
@@ -40,6 +48,19 @@ from uvtokend.core.views import Snapshot
 from uvtokend.errors import DeliveryFailed
 
 
+@dataclass(slots=True)
+class _Waiter:
+    """Somebody who waits.
+
+    Args:
+        requests: The fetches that have not ended yet.
+        deliveries: Then: how many deliveries of each sink must have ended.
+    """
+
+    requests: set[Request]
+    deliveries: dict[Sink, int] | None = None
+
+
 class Agent:
     """Hold the leases and deliveries, and decide."""
 
@@ -47,9 +68,15 @@ class Agent:
         self.indexes: tuple[Index, ...] = ()
         self.leases: dict[Request, Lease] = {}
         self.deliveries: dict[Sink, Delivery] = {"netrc": Delivery()}
+        #: Leases that only a person can help.
+        self.blocked: set[Request] = set()
+        self._named: dict[str, Index] = {}
+        self._served: dict[Request, tuple[Index, ...]] = {}
+        self._wanted: dict[Sink, dict[str, Entry]] = {}
+        self._planned: dict[Job, datetime] = {}
         self._told: Mapping[Request, tuple[Notice, ...]] = {}
         self._noticed: dict[Request, frozenset[str]] = {}
-        self._waiters: dict[int, set[Request]] = {}
+        self._waiters: dict[int, _Waiter] = {}
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now: datetime) -> list[Action]:
@@ -60,62 +87,94 @@ class Agent:
             now: When, in aware UTC, on a clock that neither stops in sleep nor is ever set.
         """
         self._actions = []
-        match event:
-            case Configured():
-                self._configure(event, now)
-            case FetchEnded():
-                self._fetch_ended(event, now)
-            case DeliveryEnded():
-                self._delivery_ended(event, now)
-            case RefreshAsked():
-                self._refresh_asked(event)
-            case WaitAsked(names, waiter):
-                asked = {index.request for index in self.indexes if index.name in names}
-                self._waiters[waiter] = {request for request in asked if self.leases[request].state == "fetching"}
-            case LoginChanged():
-                self.leases = {key: leases.login_changed(lease, now) for key, lease in self.leases.items()}
-            case Woke():
-                self.leases = {key: leases.woke(lease, now) for key, lease in self.leases.items()}
-                self._urge_deliveries()
-            case SinkDrifted(sink) if sink in self.deliveries:
-                self.deliveries[sink] = deliveries.drifted(self.deliveries[sink])
-            case SinkDrifted() | Tick():
-                pass
+        touched = self._take(event, now)
+        for request in touched:
+            self._refresh_wanted(request, now)
         for sink in self.deliveries:
-            self._deliver_due(sink, now)
-        self._start_due(now)
-        self._answer_settled()
+            self._deliver(sink, now)
+        for request in touched:
+            self._start_if_due(request, now)
+            self._plan(request, self._served[request][0].name, self.leases[request].next_at(now))
+        self._settle()
         return self._actions
 
-    def deadline(self, now: datetime) -> datetime | None:
-        """Return when the next thing is due, or None."""
-        living = [lease.valid(now) for lease in self.leases.values()]
-        times = [lease.act_at for lease in self.leases.values()]
-        times += [credential.expires_at for credential in living if credential is not None]
-        times += [delivery.retry_at for delivery in self.deliveries.values()]
-        return min((time for time in times if time is not None), default=None)
+    def snapshot(self, now: datetime, indexes: Iterable[Index] | None = None) -> Snapshot:
+        """Return everything as it is at this moment.
 
-    def snapshot(self, now: datetime) -> Snapshot:
-        """Return everything as it is at this moment."""
-        return views.snapshot(self.indexes, self.leases, self.deliveries, self._told, now)
+        Args:
+            now: Aware UTC.
+            indexes: The indexes to show; None for all.
+        """
+        return views.snapshot(
+            self.indexes if indexes is None else indexes, self.leases, self.deliveries, self._told, now
+        )
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a delivery hangs, so that nothing but a restart may help."""
+        return any(delivery.hung for delivery in self.deliveries.values())
 
     # ------------------------------------------------------------------------------------------------ event by event
 
+    def _take(self, event: Event, now: datetime) -> Collection[Request]:
+        """Take an event and return the requests that it touches."""
+        match event:
+            case Configured():
+                self._configure(event, now)
+                return self.leases
+            case Due(job):
+                self._planned.pop(job, None)
+                return (job,) if isinstance(job, Request) and job in self.leases else ()
+            case Tick():
+                return self.leases
+            case Woke() | NetworkReturned():
+                return self._begin_anew(event, now)
+            case FetchEnded(request):
+                return (request,) if self._fetch_ended(event, now) else ()
+            case DeliveryEnded():
+                self._delivery_ended(event, now)
+            case RefreshAsked(names, waiter):
+                return self._refresh_asked(names, waiter, now)
+            case WaitAsked(names, waiter):
+                fetching = {request for request in self._requests(names) if self.leases[request].state == "fetching"}
+                self._waiters[waiter] = _Waiter(fetching)
+            case WaiterLeft(waiter):
+                self._waiters.pop(waiter, None)
+            case LoginChanged(requests):
+                known = [request for request in requests if request in self.leases]
+                self._change({request: leases.login_changed(self.leases[request], now) for request in known})
+                return known
+            case SinkDrifted(sink) if sink in self.deliveries:
+                self.deliveries[sink] = deliveries.drifted(self.deliveries[sink])
+            case SinkDrifted():
+                pass
+        return ()
+
     def _configure(self, event: Configured, now: datetime) -> None:
         self.indexes = event.settings.indexes
+        self._named = {index.name: index for index in self.indexes}
         self._told = event.notices
-        requests = dict.fromkeys(index.request for index in self.indexes)
-        for request, lease in self.leases.items():
-            if request not in requests and lease.state == "fetching":
-                self._actions.append(CancelFetch(request))
-        self.leases = {request: self._adopted(request, event, now) for request in requests}
-        self._noticed = {request: said for request, said in self._noticed.items() if request in requests}
-        for request in requests:
+        served: dict[Request, list[Index]] = {}
+        for index in self.indexes:
+            served.setdefault(index.request, []).append(index)
+        self._served = {request: tuple(indexes) for request, indexes in served.items()}
+        self._wanted = {sink: {} for sink in event.sinks}
+        for request in [request for request in self.leases if request not in served]:
+            self._forget(request)
+        self._planned.clear()  # a lease may have another name now
+        self._change({request: self._adopted(request, event, now) for request in served})
+        for request in served:
             self._notice(request, now)
-        for waiting in self._waiters.values():
-            waiting.intersection_update(requests)
         known = {sink: self.deliveries.get(sink, Delivery()) for sink in event.sinks}
         self.deliveries = {sink: deliveries.drifted(delivery) for sink, delivery in known.items()}
+
+    def _forget(self, request: Request) -> None:
+        if self.leases.pop(request).state == "fetching":
+            self._actions.append(CancelFetch(request))
+        self._noticed.pop(request, None)
+        self.blocked.discard(request)
+        self._plan(request, "", None)
+        self._fetch_settled(request)
 
     def _adopted(self, request: Request, event: Configured, now: datetime) -> Lease:
         if request in self.leases:
@@ -125,22 +184,37 @@ class Agent:
             return Lease(request, "waiting", credential, due, due)
         return Lease(request, act_at=now)
 
-    def _fetch_ended(self, event: FetchEnded, now: datetime) -> None:
+    def _begin_anew(self, event: Woke | NetworkReturned, now: datetime) -> Collection[Request]:
+        """Start the fetches in flight again, and try at once what failed."""
+        take = leases.woke if isinstance(event, Woke) else leases.network_returned
+        before = self.leases.copy()
+        self._change({request: take(lease, now) for request, lease in before.items()})
+        for request, lease in self.leases.items():
+            if lease.state == "fetching" and lease != before[request]:
+                self._actions.append(RestartFetch(request, policy.fetch_limit(lease.promise_left(now))))
+        if isinstance(event, Woke):
+            self._urge_deliveries()
+        if isinstance(event, Woke) and event.stepped:
+            for request, lease in self.leases.items():
+                if not lease.obeys:
+                    self._start(request, now)
+        return self.leases
+
+    def _fetch_ended(self, event: FetchEnded, now: datetime) -> bool:
         lease = self.leases.get(event.request)
         if lease is None or lease.state != "fetching":
-            return
-        index = next(index for index in self.indexes if index.request == event.request)
-        outcome = admit(event.outcome, index.host, now)
+            return False
+        outcome = admit(event.outcome, self._served[event.request][0].host, now)
         if isinstance(outcome, Credential):
-            self.leases[event.request] = leases.fetched(lease, outcome, now, event.roll)
+            self._change({event.request: leases.fetched(lease, outcome, now, event.roll)})
             self._report("info", "refreshed", event.request, _life_sentence(outcome, now))
             self._notice(event.request, now)
         else:
-            self.leases[event.request] = leases.failed(lease, outcome, now, event.roll)
+            self._change({event.request: leases.failed(lease, outcome, now, event.roll)})
             level = "warning" if outcome.kind == "transient" else "error"
             self._report(level, outcome.reason, event.request, outcome.message, outcome.hint)
-        for waiting in self._waiters.values():
-            waiting.discard(event.request)
+        self._fetch_settled(event.request)
+        return True
 
     def _notice(self, request: Request, now: datetime) -> None:
         """Tell the event log what is newly noticed."""
@@ -156,8 +230,7 @@ class Agent:
             return
         if event.failure is not None:
             after = deliveries.failed(before, event.failure, now, event.roll)
-            if after.failure is not None and after.failure != before.failure:
-                self._report_sink(event.sink, "error", after.failure.reason, after.failure.message, after.failure.hint)
+            self._report_failure(event.sink, before, after)
             self.deliveries[event.sink] = after
             return
         if event.problems != before.problems:
@@ -165,7 +238,8 @@ class Agent:
                 self._report_sink(event.sink, "warning", "sink", str(problem))
         after = self.deliveries[event.sink] = deliveries.succeeded(before, event, now)
         removed = {entry.target for entry in before.left or ()} - {entry.target for entry in after.left or ()}
-        names = tuple(index.name for index in self.indexes if index.target in removed - event.foreign)
+        removed -= event.foreign
+        names = tuple(index.name for index in self.indexes if index.target in removed) if removed else ()
         if names:  # entries of removed indexes go without a word
             self._actions.append(Report("warning", "removed", names, "The entry was removed: its token has expired."))
         if event.foreign:
@@ -174,48 +248,111 @@ class Agent:
     def _urge_deliveries(self) -> None:
         self.deliveries = {sink: deliveries.urged(delivery) for sink, delivery in self.deliveries.items()}
 
-    def _refresh_asked(self, event: RefreshAsked) -> None:
+    def _refresh_asked(self, names: Iterable[str], waiter: int | None, now: datetime) -> Collection[Request]:
         self._urge_deliveries()
-        asked = dict.fromkeys(index.request for index in self.indexes if index.name in event.names)
+        asked = self._requests(names)
         for request in asked:
-            self._start(request)
-        if event.waiter is not None:
-            self._waiters[event.waiter] = set(asked)
+            self._start(request, now)
+        if waiter is not None:
+            self._waiters[waiter] = _Waiter(set(asked))
+        return asked
 
-    # ------------------------------------------------------------------------------------------- after every event
+    def _requests(self, names: Iterable[str]) -> dict[Request, None]:
+        return dict.fromkeys(self._named[name].request for name in names if name in self._named)
 
-    def _start_due(self, now: datetime) -> None:
-        for request, lease in self.leases.items():
-            if lease.act_at is not None and now >= lease.act_at:
-                self._start(request)
+    # -------------------------------------------------------------------------------------------------- each lease
 
-    def _start(self, request: Request) -> None:
-        if self.leases[request].state != "fetching":
-            self._actions.append(StartFetch(request))
-        self.leases[request] = leases.ask(self.leases[request])
+    def _change(self, changed: Mapping[Request, Lease]) -> None:
+        for request, lease in changed.items():
+            self.leases[request] = lease
+            (self.blocked.add if lease.state == "blocked" else self.blocked.discard)(request)
 
-    def _deliver_due(self, sink: Sink, now: datetime) -> None:
-        self.deliveries[sink], action = deliveries.step(self.deliveries[sink], sink, self._wanted(sink, now), now)
-        if action is not None:
-            self._actions.append(action)
+    def _start_if_due(self, request: Request, now: datetime) -> None:
+        act_at = self.leases[request].act_at
+        if act_at is not None and now >= act_at:
+            self._start(request, now)
 
-    def _answer_settled(self) -> None:
-        pending = any(delivery.in_flight for delivery in self.deliveries.values())
-        settled = [waiter for waiter, waiting in self._waiters.items() if not waiting and not pending]
-        for waiter in settled:
-            del self._waiters[waiter]
-            self._actions.append(Settled(waiter))
+    def _start(self, request: Request, now: datetime) -> None:
+        lease = self.leases[request]
+        if lease.state != "fetching":
+            hung = lease.last_failure is not None and lease.last_failure.reason == "deadline"
+            self._actions.append(StartFetch(request, policy.fetch_limit(lease.promise_left(now)), hung))
+        self._change({request: leases.ask(lease, now)})
 
-    def _wanted(self, sink: Sink, now: datetime) -> tuple[Entry, ...]:
-        ours = [index for index in self.indexes if index.sink == sink]
-        entries = {index.target: views.entry(index, self.leases[index.request], now) for index in ours}
-        return tuple(entry for _, entry in sorted(entries.items()) if entry is not None)
+    def _plan(self, job: Job, name: str, at: datetime | None) -> None:
+        """Say when a lease or a delivery wants to act, if that is not known yet."""
+        if self._planned.get(job) == at:
+            return
+        if at is None:
+            del self._planned[job]
+        else:
+            self._planned[job] = at
+        self._actions.append(Plan(job, f"refresh {name}" if isinstance(job, Request) else f"deliver {name}", at))
+
+    # ----------------------------------------------------------------------------------------------- each delivery
+
+    def _refresh_wanted(self, request: Request, now: datetime) -> None:
+        """Bring what the sinks should hold for one lease up to date."""
+        for index in self._served[request]:
+            wanted = self._wanted[index.sink]
+            entry = views.entry(index, self.leases[request], now)
+            if wanted.get(index.target) != entry:
+                if entry is None:
+                    del wanted[index.target]
+                else:
+                    wanted[index.target] = entry
+                self.deliveries[index.sink] = deliveries.touched(self.deliveries[index.sink])
+
+    def _deliver(self, sink: Sink, now: datetime) -> None:
+        delivery = self.deliveries[sink]
+        if deliveries.begins(delivery, now):
+            wanted = self._wanted[sink]
+            delivery, action = deliveries.begin(delivery, sink, wanted, self._lives(sink), now)
+            if action is not None:
+                self._actions.append(action)
+        elif deliveries.hangs(delivery, now):
+            before, delivery = delivery, deliveries.hung(delivery, sink, now)
+            self._report_failure(sink, before, delivery)
+        self.deliveries[sink] = delivery
+        self._plan(sink, sink, delivery.next_at(now))
+
+    def _lives(self, sink: Sink) -> dict[str, leases.Life]:
+        ours = [index for index in self.indexes if index.sink == sink and index.target in self._wanted[sink]]
+        return {index.target: self.leases[index.request].life for index in ours}
+
+    # ------------------------------------------------------------------------------------------------- each waiter
+
+    def _fetch_settled(self, request: Request) -> None:
+        for waiter in self._waiters.values():
+            waiter.requests.discard(request)
+
+    def _settle(self) -> None:
+        """Answer everybody whose fetches have ended, once a delivery that began after that has ended."""
+        for number, waiter in tuple(self._waiters.items()):
+            if waiter.requests:
+                continue
+            needed = {sink: delivery.settles_at for sink, delivery in self.deliveries.items()}
+            if waiter.deliveries is None:
+                waiter.deliveries = {sink: serial for sink, serial in needed.items() if serial is not None}
+            open_ = [
+                sink
+                for sink, serial in waiter.deliveries.items()
+                if needed.get(sink) is not None and self.deliveries[sink].ended < serial
+            ]
+            if not open_:
+                del self._waiters[number]
+                self._actions.append(Settled(number))
 
     # ------------------------------------------------------------------------------------------------------ reports
 
     def _report(self, level: str, event: str, request: Request, message: str, hint: str | None = None) -> None:
-        names = tuple(index.name for index in self.indexes if index.request == request)
+        names = tuple(index.name for index in self._served[request])
         self._actions.append(Report(level, event, names, message, hint))
+
+    def _report_failure(self, sink: Sink, before: Delivery, after: Delivery) -> None:
+        """Tell the event log why a delivery failed, once."""
+        if after.failure is not None and after.failure != before.failure:
+            self._report_sink(sink, "error", after.failure.reason, after.failure.message, after.failure.hint)
 
     def _report_sink(self, sink: Sink, level: str, event: str, message: str, hint: str | None = None) -> None:
         names = tuple(index.name for index in self.indexes if index.sink == sink)

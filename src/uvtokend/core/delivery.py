@@ -2,29 +2,43 @@
 
 The rules, in prose:
 
-* A sink *stands* when it holds what we want it to hold. Whatever else may have changed it (drift, a new configuration,
-  a wake-up) makes that unknown, and the next step delivers again. At most one delivery per sink is in flight.
+* A delivery is *pending* while the sink may hold something else than we want: after a token came or expired, after
+  drift, a new configuration, a wake-up. At most one delivery per sink is in flight.
+* Deliveries of one sink begin at least `REST` apart, so that many tokens that come together are written together.
 * A delivery that succeeds forgets all failures. One that fails is retried with a back-off, and never causes a fetch.
 * If what failed to be written is no longer wanted, the failure is forgotten.
 * A rival that changed our block is undone once. If it changes the block again within `FIGHT`, the next delivery yields:
   it writes nothing, the failure is *contested*, and a slow probe looks whether the rival is gone. A refresh that a
   person asks for, or a wake-up, ends the yielding.
+* A netrc that another program holds open for writing is tried again at every guard tick, without a back-off.
+* A delivery that has not ended after `HUNG` has failed as far as anybody who waits is concerned, and nothing is known
+  of the sink; it stays in flight, because nothing can end it but the disk.
 * Targets that foreign entries occupy are left alone and reported.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from uvtokend.core import policy
 from uvtokend.core.events import Deliver, DeliveryEnded
+from uvtokend.core.lease import Life
 from uvtokend.core.model import Entry, Failure, Problem, Sink
 
 #: If a rival changes our block again within this time, it is a fight, and we yield.
 FIGHT = timedelta(seconds=60)
-#: The reason of a delivery that yielded.
+#: Deliveries of one sink begin at least this far apart.
+REST = timedelta(seconds=0.5)
+#: A delivery in flight that has not ended after this time is told as hung.
+HUNG = timedelta(seconds=20)
+#: How often a netrc that another program holds open is tried again: as often as the guard tick looks.
+HELD = timedelta(seconds=25)
+#: The reasons of deliveries that yielded to a rival, met a netrc held open by another program, or hung.
 CONTESTED = "contested"
+HELD_OPEN = "held"
+DELIVERY_HUNG = "delivery-hung"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +46,14 @@ class Delivery:
     """What we know about a sink.
 
     Args:
-        standing: What we wanted it to hold, as far as we know that it does; None if it may have changed.
+        pending: The sink may hold something else than we want.
+        standing: What we wanted it to hold, by target, as far as we know that it does; None if nothing is known.
+        lives: The lives of what stands, by target.
+        offered: What is being written, with its lives, while a delivery is in flight.
         left: The entries that we wrote there last; None before the first delivery.
         in_flight: A delivery is under way.
+        began_at: When the last delivery began.
+        begun: How many deliveries have begun, and `ended` how many of them have ended.
         failures: Failures in a row.
         failure: Why the last delivery failed, and `failed_at` when.
         retry_at: When to try again.
@@ -45,9 +64,15 @@ class Delivery:
         rival_at: When another program last changed what we had left.
     """
 
-    standing: tuple[Entry, ...] | None = None
+    pending: bool = True
+    standing: Mapping[str, Entry] | None = None
+    lives: Mapping[str, Life] = field(default_factory=dict)
+    offered: Mapping[str, Life] = field(default_factory=dict)
     left: tuple[Entry, ...] | None = None
     in_flight: bool = False
+    began_at: datetime | None = None
+    begun: int = 0
+    ended: int = 0
     failures: int = 0
     failure: Failure | None = None
     failed_at: datetime | None = None
@@ -60,31 +85,69 @@ class Delivery:
 
     @property
     def voided(self) -> bool:
-        """Return whether uv cannot use anything in the sink."""
+        """Whether uv cannot use anything in the sink."""
         return any(problem.fatal for problem in self.problems)
 
     @property
     def contested(self) -> bool:
-        """Return whether the last delivery yielded to a rival."""
+        """Whether the last delivery yielded to a rival."""
         return self.failure is not None and self.failure.reason == CONTESTED
 
     @property
+    def held(self) -> bool:
+        """Whether the last delivery met a netrc that another program holds open."""
+        return self.failure is not None and self.failure.reason == HELD_OPEN
+
+    @property
+    def hung(self) -> bool:
+        """Whether the delivery in flight has taken longer than `HUNG`."""
+        return self.in_flight and self.failure is not None and self.failure.reason == DELIVERY_HUNG
+
+    @property
     def ok(self) -> bool:
-        """Return whether the sink holds what it should."""
+        """Whether the sink holds what it should."""
         return self.failure is None and not self.voided
 
     @property
     def problem(self) -> str | None:
-        """Return what a person should know about the sink."""
+        """What a person should know about the sink."""
         if self.failure is not None:
             return self.failure.message
         sentences = [str(problem) for problem in self.problems]
         return "; ".join([*sentences, self.note] if self.note is not None else sentences) or None
 
+    @property
+    def settles_at(self) -> int | None:
+        """How many deliveries must have ended until what we want now is written or has failed; None: it has."""
+        if self.hung or (self.pending and not self.in_flight and self.retry_at is not None):
+            return None
+        return self.begun + self.pending if self.pending or self.in_flight else None
+
+    def next_at(self, now: datetime) -> datetime | None:
+        """Return when the delivery wants to act next: to begin, to be tried again, or to be told as hung."""
+        if self.in_flight:
+            return None if self.hung or self.began_at is None else self.began_at + HUNG
+        if not self.pending:
+            return None
+        rested = now if self.began_at is None else self.began_at + REST
+        return rested if self.retry_at is None else max(self.retry_at, rested)
+
+    def valid(self, target: str, now: datetime) -> bool:
+        """Return whether something of ours that has not expired stands for a target, as far as we know."""
+        if target not in self.lives:
+            return False
+        end = self.lives[target][1]
+        return end is None or now < end
+
+
+def touched(delivery: Delivery) -> Delivery:
+    """Take note that we want the sink to hold something else."""
+    return delivery if delivery.pending else replace(delivery, pending=True)
+
 
 def drifted(delivery: Delivery) -> Delivery:
-    """Take note that the sink may have changed: deliver again at once."""
-    return replace(delivery, standing=None, retry_at=None)
+    """Take note that the sink may have changed: nothing is known of it, so deliver again at once."""
+    return replace(delivery, pending=True, standing=None, retry_at=None)
 
 
 def urged(delivery: Delivery) -> Delivery:
@@ -92,30 +155,70 @@ def urged(delivery: Delivery) -> Delivery:
     return replace(delivery, retry_at=None, rival_at=None)
 
 
-def step(delivery: Delivery, sink: Sink, wanted: tuple[Entry, ...], now: datetime) -> tuple[Delivery, Deliver | None]:
-    """Return the next state, and the delivery to begin, if any.
+def begins(delivery: Delivery, now: datetime) -> bool:
+    """Return whether a delivery is to begin now, if the sink does not stand as wanted."""
+    return not delivery.in_flight and _due(delivery, now)
+
+
+def hangs(delivery: Delivery, now: datetime) -> bool:
+    """Return whether the delivery in flight is to be told as hung now."""
+    return delivery.in_flight and _due(delivery, now)
+
+
+def begin(
+    delivery: Delivery, sink: Sink, wanted: Mapping[str, Entry], lives: Mapping[str, Life], now: datetime
+) -> tuple[Delivery, Deliver | None]:
+    """Return the next state, and the delivery to begin; none if the sink stands as wanted.
 
     Args:
-        delivery: The state before.
+        delivery: The state before; `begins` said yes.
         sink: The sink.
-        wanted: What it should hold now.
+        wanted: What it should hold now, by target.
+        lives: The lives of what it should hold, by target.
         now: Aware UTC.
     """
-    if delivery.in_flight:
-        return delivery, None
     if delivery.standing == wanted:
-        return replace(delivery, failures=0, failure=None, retry_at=None), None
-    if delivery.retry_at is not None and now < delivery.retry_at:
-        return delivery, None
+        return replace(delivery, pending=False, failures=0, failure=None, retry_at=None), None
     fought = delivery.rival_at is not None and now - delivery.rival_at < FIGHT
-    return replace(delivery, in_flight=True, retry_at=None), Deliver(wanted, sink, delivery.left, fought)
+    lacking = delivery.lives.keys() != lives.keys() - delivery.foreign
+    urgent = delivery.standing is None or lacking or any(_short(life, now) for life in delivery.lives.values())
+    after = replace(
+        delivery,
+        pending=False,
+        offered=lives,
+        in_flight=True,
+        began_at=now,
+        begun=delivery.begun + 1,
+        retry_at=None,
+    )
+    return after, Deliver(tuple(wanted[target] for target in sorted(wanted)), sink, delivery.left, fought, urgent)
+
+
+def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
+    """Take note that the delivery in flight does not end."""
+    place = "netrc" if sink == "netrc" else "uv's credential store"
+    seconds = int(HUNG.total_seconds())
+    message = (
+        f"Writing the {place} has not ended for {seconds} s: its file system does not answer. Until it does, nobody "
+        "knows what uv finds there, and a token that has expired may still stand there."
+    )
+    hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
+    failure = Failure("transient", DELIVERY_HUNG, message.replace("the uv's", "uv's"), hint)
+    return replace(delivery, standing=None, failure=failure, failed_at=now)
 
 
 def succeeded(delivery: Delivery, event: DeliveryEnded, now: datetime) -> Delivery:
     """Take the end of a delivery that wrote the sink, or found it as it should be."""
-    return Delivery(
-        standing=event.wanted,
+    return replace(
+        delivery,
+        standing={entry.target: entry for entry in event.wanted},
+        lives={target: life for target, life in delivery.offered.items() if target not in event.foreign},
         left=tuple(entry for entry in event.wanted if entry.target not in event.foreign),
+        in_flight=False,
+        ended=delivery.begun,
+        failures=0,
+        failure=None,
+        failed_at=None,
         foreign=event.foreign,
         problems=event.problems,
         note=event.note,
@@ -133,16 +236,24 @@ def failed(delivery: Delivery, failure: Failure, now: datetime, roll: float) -> 
         now: Aware UTC.
         roll: A dice roll in [0, 1).
     """
-    contested = failure.reason == CONTESTED
-    if contested and delivery.rival_at is None:  # it yielded, but a person has asked for a refresh meanwhile
-        return replace(delivery, in_flight=False)
+    delivery = replace(delivery, pending=True, in_flight=False, ended=delivery.begun)
+    if failure.reason == CONTESTED and delivery.rival_at is None:
+        return delivery  # it yielded, but a person has asked for a refresh meanwhile
     failures = delivery.failures + 1
-    wait = policy.probe(roll) if contested else policy.backoff(failures, failure, False, roll)
-    return replace(
-        delivery,
-        in_flight=False,
-        failures=failures,
-        failure=failure,
-        failed_at=now,
-        retry_at=now + timedelta(seconds=wait),
-    )
+    if failure.reason == HELD_OPEN:
+        retry_at = now + HELD
+    elif failure.reason == CONTESTED:
+        retry_at = now + timedelta(seconds=policy.probe(roll))
+    else:
+        retry_at = now + timedelta(seconds=policy.backoff(failures, failure, True, roll))
+    return replace(delivery, failures=failures, failure=failure, failed_at=now, retry_at=retry_at)
+
+
+def _due(delivery: Delivery, now: datetime) -> bool:
+    due = delivery.next_at(now)
+    return due is not None and now >= due
+
+
+def _short(life: Life, now: datetime) -> bool:
+    promised_until = life[0]
+    return promised_until is not None and now >= promised_until

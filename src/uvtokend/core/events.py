@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 from uvtokend.core.model import Credential, Entry, Failure, Notice, Problem, Request, Settings, Sink
 
+#: What has a time at which it wants to act: a lease, named by its request, or a delivery, named by its sink.
+Job: TypeAlias = Request | Sink
+
 # ---------------------------------------------------------------------------------------------------------- events
 
 
@@ -30,13 +33,32 @@ class Configured:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """The time that was planned for a lease or a delivery has come."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed: the guard tick, which looks at everything and always does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Woke:
-    """The machine slept, or the process was stopped."""
+    """The machine slept, or the process was stopped.
+
+    Args:
+        stepped: The wall clock was set as well, or the machine was paused from outside, so that its own clocks stood
+            still: no token is judged by that, but all are fetched anew.
+    """
+
+    stepped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkReturned:
+    """The kernel has a new address or a new default route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,7 @@ class DeliveryEnded:
         note: What else a person should know about the file.
         rival: Another program changed what we had left there.
         sink: The sink.
+        changed: The sink's text is another one now.
     """
 
     wanted: tuple[Entry, ...]
@@ -77,6 +100,7 @@ class DeliveryEnded:
     note: str | None = None
     rival: bool = False
     sink: Sink = "netrc"
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +130,21 @@ class WaitAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class WaiterLeft:
+    """Somebody waits no longer."""
+
+    waiter: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoginChanged:
-    """The sign-in files changed: a person may have signed in."""
+    """Sign-in files changed: a person may have signed in.
+
+    Args:
+        requests: The requests whose files changed.
+    """
+
+    requests: tuple[Request, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +155,18 @@ class SinkDrifted:
 
 
 Event: TypeAlias = (
-    Configured | Tick | Woke | FetchEnded | DeliveryEnded | RefreshAsked | WaitAsked | LoginChanged | SinkDrifted
+    Configured
+    | Due
+    | Tick
+    | Woke
+    | NetworkReturned
+    | FetchEnded
+    | DeliveryEnded
+    | RefreshAsked
+    | WaitAsked
+    | WaiterLeft
+    | LoginChanged
+    | SinkDrifted
 )
 
 # --------------------------------------------------------------------------------------------------------- actions
@@ -126,9 +174,30 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class StartFetch:
-    """Start a worker for this request."""
+    """Start a worker for this request as soon as there is a slot.
+
+    Args:
+        request: The request.
+        limit: Seconds that the worker may take at most; None for as long as the configuration allows.
+        hung: The last try hung, so others go first.
+    """
 
     request: Request
+    limit: float | None = None
+    hung: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartFetch:
+    """Start the worker of this request again: the connection that it uses may be dead.
+
+    Args:
+        request: The request.
+        limit: As for `StartFetch`.
+    """
+
+    request: Request
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +216,29 @@ class Deliver:
         sink: The sink.
         left: What we left there last; None if unknown.
         yielding: Write nothing if another program changed what we left: it did so a moment ago, too.
+        urgent: What stands there cannot wait: something is missing, has expired or has less than the promised life.
     """
 
     wanted: tuple[Entry, ...]
     sink: Sink = "netrc"
     left: tuple[Entry, ...] | None = None
     yielding: bool = False
+    urgent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A lease or a delivery wants to act at this time.
+
+    Args:
+        job: Which one.
+        label: Its name for people.
+        at: When, aware UTC; None: not at all. It replaces what was planned before.
+    """
+
+    job: Job
+    label: str
+    at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,4 +267,4 @@ class Report:
     hint: str | None = None
 
 
-Action: TypeAlias = StartFetch | CancelFetch | Deliver | Settled | Report
+Action: TypeAlias = StartFetch | RestartFetch | CancelFetch | Deliver | Plan | Settled | Report

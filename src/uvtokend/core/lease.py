@@ -1,16 +1,22 @@
-"""One lease: what we do about the token that one request asks for.
+"""One lease: what we know and do about the token that one request asks for. The twin of a delivery.
 
 The rules, in prose; the table below is the same in code:
 
-* A lease *waits* until its token is due, then it *fetches*. At most one fetch is in flight: who asks meanwhile joins
-  it.
+* A lease *waits* until its token is due, then it *fetches*. At most one fetch is in flight: whoever asks meanwhile
+  joins it.
 * A fetch that succeeds leads back to waiting, with a new token and all failures forgotten.
-* A transient failure leads to *retrying* with a back-off. A failure that only a person can mend (login required,
+* A transient failure leads to *retrying* with a back-off. A failure that only a person can repair (login required,
   rejected) leads to *blocked*, where a slow probe goes on.
-* A new login lets a blocked or retrying lease fetch at once; one that comes while a fetch is in flight is remembered,
-  and if that fetch fails we fetch again at once.
-* Just after a wake-up the network and the login's helpers may need a moment: then one failure is no verdict, and even
-  one that asks for a person is first retried.
+* The next try is never later than half a minute before less than the promised life is left, and from then on never
+  more than 25 s after the beginning of the last one, which gets at most 20 s. Only a ``Retry-After`` of the issuer wins
+  over that, and over everything but a person who asks for a refresh.
+* A new sign-in lets a blocked or retrying lease fetch at once. One that comes while a fetch is in flight counts when
+  that fetch has failed: the daemon compares the files with what they were when it began.
+* After a wake-up, the fetch in flight is started again, and what failed before is tried at once. The network and the
+  sign-in's helpers may need a moment: one failure then is no verdict, and even one that asks for a person is first
+  retried.
+* When the network returns, leases that nobody answered try at once, and a fetch in flight is started again, but only
+  once: a network that comes and goes must not keep a fetch from ending.
 * No failure ever drops a valid credential.
 
 What a token is worth (`Health`) is derived from the credential and the time, never stored.
@@ -25,6 +31,8 @@ from typing import Literal
 from uvtokend.core import policy
 from uvtokend.core.model import Credential, Failure, Health, Request, State
 
+#: Until when a token keeps its promised life, and when it expires; None for no known end.
+Life = tuple[datetime | None, datetime | None]
 Step = Literal["ask", "fetched", "try-again", "needs-person"]
 
 TABLE: dict[tuple[State, Step], State] = {
@@ -43,15 +51,17 @@ class Lease:
     """What we know and do about one request's token.
 
     Args:
-        request: What is asked for.
+        request: The request.
         state: What we are doing.
-        credential: The last token that we got, maybe dead by now.
+        credential: The last token that we got; it may have expired.
         refresh_at: When the credential is to be refreshed.
         act_at: When to fetch next: the refresh, the retry or the probe. None: not planned, a fetch is in flight.
         failures: Failures in a row.
-        last_failure: The last of them, and `failed_at` its time.
-        again: A login came while a fetch was in flight.
-        lenient: The machine woke up since the last verdict, so the next failure is none.
+        last_failure: The last of them, and `failed_at` when.
+        began_at: When the last fetch began.
+        cached: The issuer was seen to hand out one token twice.
+        lenient: The machine woke up or the network returned since the last verdict, so the next failure is none.
+        restarted: The fetch in flight was started again when the network returned.
     """
 
     request: Request
@@ -62,8 +72,10 @@ class Lease:
     failures: int = 0
     last_failure: Failure | None = None
     failed_at: datetime | None = None
-    again: bool = False
+    began_at: datetime | None = None
+    cached: bool = False
     lenient: bool = False
+    restarted: bool = False
 
     def health(self, now: datetime) -> Health:
         """Return what the token is worth at this moment."""
@@ -74,38 +86,79 @@ class Lease:
         return "stale" if self.refresh_at is not None and now >= self.refresh_at else "fresh"
 
     def valid(self, now: datetime) -> Credential | None:
-        """Return the credential if it is alive."""
+        """Return the credential if it has not expired."""
         return self.credential if self.health(now) in {"fresh", "stale"} else None
 
+    @property
+    def min_life(self) -> float | None:
+        """The life in seconds promised to any uv that starts; None without a token or a known end."""
+        if self.credential is None or self.refresh_at is None:
+            return None
+        return policy.min_life(self.credential, self.refresh_at, self.cached)
 
-def ask(lease: Lease) -> Lease:
+    @property
+    def promised_until(self) -> datetime | None:
+        """The moment from which on less than the promised life is left; None if there is none."""
+        promised = self.min_life
+        if promised is None or self.credential is None or self.credential.expires_at is None:
+            return None
+        return self.credential.expires_at - timedelta(seconds=promised)
+
+    def promise_left(self, now: datetime) -> float | None:
+        """Return the seconds until less than the promised life is left: 0 if that is so, None if it never is."""
+        if self.valid(now) is None:
+            return 0.0
+        until = self.promised_until
+        return None if until is None else max(0.0, (until - now).total_seconds())
+
+    @property
+    def life(self) -> Life:
+        """How long the credential keeps its promised life, and how long it is valid."""
+        return self.promised_until, None if self.credential is None else self.credential.expires_at
+
+    @property
+    def obeys(self) -> bool:
+        """Return whether the issuer asked us to wait, and we do."""
+        told = self.last_failure is not None and self.last_failure.retry_after is not None
+        return told and self.state == "retrying"
+
+    def next_at(self, now: datetime) -> datetime | None:
+        """Return when the lease wants to act next: for a fetch, or because its token expires."""
+        valid = self.valid(now)
+        times = (self.act_at, None if valid is None else valid.expires_at)
+        return min((time for time in times if time is not None), default=None)
+
+
+def ask(lease: Lease, now: datetime) -> Lease:
     """Begin a fetch, or join the one in flight."""
-    return replace(lease, state=TABLE[lease.state, "ask"], act_at=None)
+    if lease.state == "fetching":
+        return lease
+    return replace(lease, state=TABLE[lease.state, "ask"], act_at=None, began_at=now, restarted=False)
 
 
 def fetched(lease: Lease, credential: Credential, now: datetime, roll: float) -> Lease:
     """Take a new credential. `roll` is rolled once and lives in `refresh_at` from then on."""
-    before = lease.credential.expires_at if lease.credential is not None else None
-    due = policy.refresh_at(credential, now, before, roll)
-    return Lease(lease.request, TABLE[lease.state, "fetched"], credential, due, due)
+    due = policy.refresh_at(credential, now, lease.credential, roll)
+    cached = lease.cached or policy.is_same(credential, lease.credential)
+    state = TABLE[lease.state, "fetched"]
+    return Lease(lease.request, state, credential, due, due, began_at=lease.began_at, cached=cached)
 
 
 def failed(lease: Lease, failure: Failure, now: datetime, roll: float) -> Lease:
     """Take a failure: back off, or wait for a person."""
     failures = lease.failures + 1
-    alive = lease.valid(now)
-    if lease.again:
+    left = lease.promise_left(now)
+    urgent = left is not None and left <= policy.MARGIN
+    if failure.kind == "transient" or lease.lenient:
         step: Step = "try-again"
-        wait = policy.HARD_INTERVAL
-    elif failure.kind == "transient" or lease.lenient:
-        step = "try-again"
-        wait = policy.backoff(failures, failure, alive is not None, roll)
+        spent = 0.0 if lease.began_at is None else (now - lease.began_at).total_seconds()
+        wait = policy.backoff(failures, failure, urgent, roll, spent)
     else:
         step = "needs-person"
         wait = policy.probe(roll)
     act_at = now + timedelta(seconds=wait)
-    if alive is not None and alive.expires_at is not None and failure.retry_after is None:
-        act_at = min(act_at, alive.expires_at)  # a token that dies makes the next try urgent
+    if failure.retry_after is None:
+        act_at = min([act_at, *_marks(lease, now)])
     return replace(
         lease,
         state=TABLE[lease.state, step],
@@ -113,22 +166,37 @@ def failed(lease: Lease, failure: Failure, now: datetime, roll: float) -> Lease:
         failures=failures,
         last_failure=failure,
         failed_at=now,
-        again=False,
         lenient=False,
     )
 
 
 def login_changed(lease: Lease, now: datetime) -> Lease:
-    """Take note that a person may have logged in."""
-    if lease.state == "fetching":
-        return replace(lease, again=True)
-    if lease.state in {"blocked", "retrying"}:
-        return replace(lease, act_at=now)
-    return lease
+    """Take note that a person may have signed in."""
+    tries = lease.state in {"blocked", "retrying"} and not lease.obeys
+    return replace(lease, act_at=now) if tries else lease
 
 
 def woke(lease: Lease, now: datetime) -> Lease:
     """Take note that the machine slept: nothing that failed before says anything about now."""
-    if lease.state in {"blocked", "retrying"}:
+    if lease.state == "fetching":
+        return replace(lease, began_at=now, lenient=True)
+    if lease.state in {"blocked", "retrying"} and not lease.obeys:
         return replace(lease, act_at=now, failures=0, lenient=True)
     return replace(lease, lenient=True)
+
+
+def network_returned(lease: Lease, now: datetime) -> Lease:
+    """Take note that the network returned: what nobody answered may be answered now."""
+    if lease.state == "fetching" and not lease.restarted:
+        return replace(lease, began_at=now, lenient=True, restarted=True)
+    unanswered = lease.last_failure is not None and lease.last_failure.reason in policy.NOBODY_ANSWERED
+    if lease.state == "retrying" and unanswered and not lease.obeys:
+        return replace(lease, act_at=now, failures=0, lenient=True)
+    return lease
+
+
+def _marks(lease: Lease, now: datetime) -> list[datetime]:
+    """Return the moments that make a try urgent and still lie ahead: shortly before the promise ends, and the end."""
+    until, end = lease.life
+    soon = None if until is None else until - timedelta(seconds=policy.MARGIN)
+    return [time for time in (soon, end) if time is not None and time > now]

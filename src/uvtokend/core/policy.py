@@ -4,17 +4,24 @@ The rules, in prose:
 
 * A token is refreshed at 1/2 of a life of up to two hours and at 2/3 of a longer one, a little earlier by jitter
   (1/40 to 1/20 of its life), so that a uv that starts at any moment finds at least 30 minutes of a one-hour token and
-  4 hours of a twelve-hour one. The issuer's own `refresh_after` wins.
-* An issuer that hands out a cached token (metadata servers, ``az``, ``gcloud``) answers with the same end of life, or
-  nearly so where it names the seconds that are left. That is success: we ask again halfway, and at the latest just
-  inside the window in which such issuers renew (Google's metadata server and MSAL: 5 minutes before the end; we take
-  4.5). The same goes for a token that comes in when its refresh is already past, be it cached or the clock wrong.
-* Nothing is asked again sooner than 30 s, or a quarter of the token's life where that is less.
+  4 hours of a twelve-hour one. The issuer's own `refresh_after` wins, but not where it would leave less than the
+  issuer window (270 s) of a token that has more to give.
+* An issuer that hands out cached tokens (metadata servers, ``az``, ``gcloud``) answers with the same end of life, or
+  nearly so if it gives the seconds that are left. That is success: we ask again halfway, and at the latest just inside
+  the window in which such issuers renew (Google's metadata server and MSAL: 5 minutes before the end; we take 4.5). The
+  same holds for a token that arrives when its refresh is already past, because it was cached or a clock is wrong. A
+  different token that ends later is a new one, even if a person asked for it seconds after the last.
+* Nothing is asked again sooner than 30 s, or a quarter of the token's life if that is less.
 * A secret without a known end, or one that only a person renews, is read again every 30 minutes: it may have been
   replaced.
-* Back-off is 5 s doubling with full jitter, capped at 30 s while no valid token stands or nobody answers at all, else
-  at 5 minutes. The issuer's ``Retry-After`` wins, up to an hour.
-* A blocked lease is probed every 5 minutes: a person may have mended it without telling us.
+* The promised life is what the next refresh leaves, less the time that a fetch may take (1/40 of the life, at most
+  30 s): 1/2 or 1/3 of the life, or less if the issuer allows less.
+* Back-off is 5 s doubling with full jitter, capped at 25 s from the beginning of one try to the next while less than
+  the promised life is left or nobody answers at all, else at 5 minutes. 25 s, so that a try, and the fetch that works,
+  fit into 30 s. The issuer's ``Retry-After`` wins, up to an hour.
+* While less than the promised life is left, or will be in half a minute, one fetch gets at most 20 s: a try that hangs
+  must not cost more than its share of the 30 s.
+* A blocked lease is probed every 5 minutes: a person may have repaired it without telling us.
 
 All times are aware UTC datetimes, all durations seconds. `roll` is a dice roll in [0, 1), made once by the caller.
 """
@@ -29,26 +36,30 @@ LONG_LIFE = 2 * 3600.0
 MIN_INTERVAL = 30.0
 HARD_INTERVAL = 1.0
 ISSUER_WINDOW = 270.0
-#: Two ends of life are the same one if they differ by no more than this, or an eighth of the life where that is less.
+#: Two ends of life count as the same if they differ by no more than this, or an eighth of the life if that is less.
 SAME_END = 10.0
 REREAD = 30 * 60.0
 BACKOFF_BASE = 5.0
 BACKOFF_CAP = 300.0
-BACKOFF_CAP_URGENT = 30.0
+BACKOFF_CAP_URGENT = 25.0
 RETRY_AFTER_CAP = 3600.0
 BLOCKED_PROBE = 300.0
-#: Reasons of failures where no issuer answered at all: the network is away, and may be back any moment. A worker that
-#: hung until its deadline heard from nobody, either.
+#: How long a fetch may take while less than the promised life is left.
+FETCH_URGENT = 20.0
+#: So long before less than the promised life is left, the next try becomes urgent: a try that hangs and one that works.
+MARGIN = 30.0
+#: Failures without any answer: the network is down, and may return at any moment. A worker that hung until its
+#: deadline got no answer, either.
 NOBODY_ANSWERED = frozenset({"unreachable", "timeout", "deadline"})
 
 
-def refresh_at(credential: Credential, received: datetime, previous_end: datetime | None, roll: float) -> datetime:
+def refresh_at(credential: Credential, received: datetime, previous: Credential | None, roll: float) -> datetime:
     """Return when a credential is to be refreshed.
 
     Args:
         credential: What the issuer gave.
         received: When it was received.
-        previous_end: The end of life of the credential that it replaces.
+        previous: The credential that it replaces.
         roll: The dice roll of this credential.
     """
     end = credential.expires_at
@@ -59,38 +70,67 @@ def refresh_at(credential: Credential, received: datetime, previous_end: datetim
         return max(min(again, end), received + _seconds(HARD_INTERVAL))
     life = (end - credential.issued_at).total_seconds()
     earliest = received + _seconds(max(HARD_INTERVAL, min(MIN_INTERVAL, life / 4)))
-    due = credential.refresh_after
-    if due is None:
-        due = credential.issued_at + _seconds(life * (_fraction(life) - (1 + roll) / 40))
-    if due <= received or (previous_end is not None and abs(end - previous_end) <= _seconds(min(SAME_END, life / 8))):
+    own = credential.issued_at + _seconds(life * (_fraction(life) - (1 + roll) / 40))
+    due = own
+    if credential.refresh_after is not None:
+        due = min(credential.refresh_after, max(own, end - _seconds(ISSUER_WINDOW)))
+    if due <= received or is_same(credential, previous):
         due = _ask_cache_again(end, received)
     return max(min(max(due, earliest), end), received + _seconds(HARD_INTERVAL))
 
 
-def min_life(credential: Credential, planned: datetime) -> float | None:
-    """Return the life in seconds promised to any uv that starts, or None where the token has no known end.
+def is_same(credential: Credential, previous: Credential | None) -> bool:
+    """Return whether an issuer answered with no more life than before: a cached token, or a session that is bounded.
+
+    Args:
+        credential: What the issuer gave.
+        previous: What it gave before, if anything.
+    """
+    end = credential.expires_at
+    if end is None or previous is None or previous.expires_at is None:
+        return False
+    life = (end - credential.issued_at).total_seconds()
+    near = abs(end - previous.expires_at) <= _seconds(min(SAME_END, life / 8))
+    return near and (credential.password == previous.password or end <= previous.expires_at)
+
+
+def min_life(credential: Credential, planned: datetime, cached: bool = False) -> float | None:
+    """Return the life in seconds promised to any uv that starts, or None if the token has no known end.
 
     Args:
         credential: The credential that stands.
         planned: When it is to be refreshed.
+        cached: The issuer was seen to hand out one token twice, so the next refresh may bring no more life.
     """
     if credential.expires_at is None:
         return None
     life = (credential.expires_at - credential.issued_at).total_seconds()
     left = (credential.expires_at - planned).total_seconds()
-    return max(0.0, min(life * (1 - _fraction(life)), left))
+    at_fetch = min(left, ISSUER_WINDOW) if cached else left
+    return max(0.0, min(life * (1 - _fraction(life)), at_fetch - min(MARGIN, life / 40)))
 
 
-def backoff(failures: int, failure: Failure, valid: bool, roll: float) -> float:
+def fetch_limit(left: float | None) -> float | None:
+    """Return the seconds that a fetch may take, or None for as long as the configuration allows.
+
+    Args:
+        left: Seconds until less than the promised life is left; 0 if that is so now, None if it never is.
+    """
+    return None if left is None else max(FETCH_URGENT, left - MARGIN + FETCH_URGENT)
+
+
+def backoff(failures: int, failure: Failure, urgent: bool, roll: float, spent: float = 0.0) -> float:
     """Return the seconds to wait after a transient failure.
 
     Args:
         failures: How many failures there have been in a row, this one included.
         failure: The failure.
-        valid: Whether a valid token still stands.
+        urgent: Whether less than the promised life is left, or will be within `MARGIN`.
         roll: A dice roll.
+        spent: Seconds that the failed try took.
     """
-    cap = BACKOFF_CAP if valid and failure.reason not in NOBODY_ANSWERED else BACKOFF_CAP_URGENT
+    hurried = urgent or failure.reason in NOBODY_ANSWERED
+    cap = max(HARD_INTERVAL, BACKOFF_CAP_URGENT - spent) if hurried else BACKOFF_CAP
     ceiling = min(cap, BACKOFF_BASE * 2.0 ** min(failures - 1, 16))
     if failure.retry_after is not None:
         return min(max(failure.retry_after, HARD_INTERVAL), RETRY_AFTER_CAP) + roll * BACKOFF_BASE

@@ -93,7 +93,9 @@ def delivered(index: Index, lease: Lease, deliveries: Deliveries, now: datetime)
     wanted, delivery = entry(index, lease, now), deliveries[index.sink]
     if wanted is None or delivery.voided or foreign_error(index, deliveries) is not None:
         return False
-    return wanted in (delivery.standing or ())
+    if delivery.standing is None:
+        return False
+    return delivery.standing.get(index.target) == wanted or (delivery.held and delivery.valid(index.target, now))
 
 
 def lease_notices(lease: Lease, told: Mapping[Request, tuple[Notice, ...]], now: datetime) -> tuple[Notice, ...]:

@@ -14,20 +14,29 @@ CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSD
 
 
 def worker_environment(base: Env, request: Request, settings: Settings) -> dict[str, str]:
-    """Return the environment of the worker of one request.
+    """Return the environment of the worker of one request; see `Environments`."""
+    return Environments(base, settings).of(request)
 
-    It is the daemon's and the index's own, less the secrets of other indexes.
+
+class Environments:
+    """The environments of workers: the daemon's and the index's own, less the secrets of other indexes.
 
     Args:
         base: The daemon's environment.
-        request: What the worker fetches.
-        settings: All indexes, whose secrets are not for this worker, those switched off too, and the CA bundle.
+        settings: All indexes, whose secrets are not for each other's workers, also of disabled ones; and the CA bundle.
     """
-    everybody = (*settings.indexes, *settings.disabled)
-    others = {name for index in everybody for name in secret_variables(index.request)}
-    hidden = others - secret_variables(request)
-    environment = {name: text for name, text in base.items() if name not in hidden}
-    return {**environment, **_certificates(base, settings), **dict(request.env), **FIXED}
+
+    def __init__(self, base: Env, settings: Settings) -> None:
+        self._base = base
+        self._certificates = _certificates(base, settings)
+        everybody = (*settings.indexes, *settings.disabled)
+        self._secrets = {name for index in everybody for name in secret_variables(index.request)}
+
+    def of(self, request: Request) -> dict[str, str]:
+        """Return the environment of the worker of one request."""
+        hidden = self._secrets - secret_variables(request)
+        environment = {name: text for name, text in self._base.items() if name not in hidden}
+        return {**environment, **self._certificates, **dict(request.env), **FIXED}
 
 
 def secret_variables(request: Request) -> set[str]:

@@ -38,4 +38,4 @@ async def _fetch(settings: Settings, hosts: dict[Request, str]) -> dict[Request,
             workers.start(request)
         return {request: await future for request, future in waiting.items()}
     finally:
-        workers.close()
+        await workers.close()

@@ -1,7 +1,8 @@
 """Deliveries: write the sinks and the state file, in a thread of their own, one after another.
 
 The disk thread works on an `Order`, a frozen copy of all that it needs: a `reload` that comes meanwhile cannot change
-what is being written. What it remembers is decided in `uvtokend.core.state`.
+what is being written. What it remembers is decided in `uvtokend.core.state`. Whether a sink drifted is looked at in the
+same thread: a file system that does not answer may hold this thread for ever, but never the loop, nor the daemon's end.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import contextlib
 import os
 import shlex
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from queue import SimpleQueue
 
 from uvtokend import clock, paths
 from uvtokend.core import state
@@ -25,6 +27,9 @@ from uvtokend.disk import cleanup
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
+
+#: Seconds that a delivery in flight may take when the daemon ends.
+LAST = 3.0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +73,8 @@ class Deliveries:
         self._ended = ended
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, "delivery")
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="delivery", daemon=True).start()
         self._state = store.load()
         self._fingerprints: dict[Sink, object] = {}
         self._uv_store: UvStoreSink | None = None
@@ -106,12 +112,17 @@ class Deliveries:
 
     def begin(self, order: Order) -> None:
         """Deliver in the disk thread, and call `ended`."""
-        result = self._disk.submit(self._deliver, order)
-        result.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, done.result()))
+        self._tasks.put(lambda: self._tell(self._ended, self._deliver(order)))
 
-    def drifted(self, sink: Sink) -> bool:
-        """Return whether a sink is another one than the last delivery left."""
-        return self._fingerprint(sink) != self._fingerprints.get(sink)
+    async def drifted(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+        """Return which sinks are not as the last delivery left them.
+
+        Args:
+            sinks: The sinks to look at.
+        """
+        answer: asyncio.Future[tuple[Sink, ...]] = self._loop.create_future()
+        self._tasks.put(lambda: self._tell(_resolve, answer, self._look(sinks)))
+        return await answer
 
     def changed_file(self, sink: Sink) -> str | None:
         """Return the file of a sink that has drifted, for the log; None before the first delivery to it."""
@@ -120,12 +131,28 @@ class Deliveries:
         return self.netrc.path if sink == "netrc" else paths.uv_credentials_file()
 
     async def close(self) -> None:
-        """Wait for the delivery in flight; entries stay where they are."""
-        await self._loop.run_in_executor(None, self._disk.shutdown)
-        if self._uv_store is not None:
-            self._uv_store.close()
+        """Wait a moment for the delivery in flight; entries stay where they are."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._tasks.put(lambda: self._tell(_resolve, done, None))
+        self._tasks.put(None)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done, LAST)
+            if self._uv_store is not None:
+                self._uv_store.close()
 
     # ------------------------------------------------------------------------------------------ in the disk thread
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+
+    def _tell(self, function: Callable[..., None], *args: object) -> None:
+        """Call a function in the loop, if that still runs."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _look(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+        return tuple(sink for sink in sinks if self._fingerprint(sink) != self._fingerprints.get(sink))
 
     def _deliver(self, order: Order) -> DeliveryEnded:
         """Write a sink, between two writes of the state file.
@@ -143,13 +170,17 @@ class Deliveries:
             written = [known for known in order.records if not result.foreign.issuperset(known.targets)]
             self._save(state.with_records(self._state, written, action.sink))
         except DeliveryFailed as error:
+            self._fingerprints[action.sink] = self._fingerprint(action.sink)
             return ended(_failure(error))
         except Exception as error:  # noqa: BLE001 - a delivery must end one way or the other
+            self._fingerprints[action.sink] = self._fingerprint(action.sink)
             message = f"The {action.sink} could not be written ({type(error).__name__})."
             return ended(Failure("transient", "unexpected", message))
-        finally:
-            self._fingerprints[action.sink] = self._fingerprint(action.sink)
-        return ended(None, result.foreign, (*result.problems, *self._unsaved), result.note, result.rival)
+        own = result.fingerprint if action.sink == "netrc" else self._fingerprint(action.sink)
+        self._fingerprints[action.sink] = own  # of what was written: a change since then is another program's
+        return ended(
+            None, result.foreign, (*result.problems, *self._unsaved), result.note, result.rival, changed=result.changed
+        )
 
     def _write_store(self, order: Order) -> DeliveryResult:
         urls: dict[str, list[str]] = {}
@@ -175,7 +206,7 @@ class Deliveries:
             self._save(began(foreign))
             return self._state.ours(path, ours)
 
-        result = self.netrc.deliver(action.wanted, ours, action.left, action.yielding, shadowing, begin)
+        result = self.netrc.deliver(action.wanted, ours, action.left, action.yielding, shadowing, begin, action.urgent)
         self._state = state.without(began(result.foreign), self._state.ours(path).keys() - hosts)
         return replace(result, problems=(*result.problems, *self._clean_former(path, order.config)))
 
@@ -196,7 +227,9 @@ class Deliveries:
         return problems
 
     def _fingerprint(self, sink: Sink) -> object:
-        return self.netrc.fingerprint() if sink == "netrc" else self._store_sink().fingerprint()
+        with contextlib.suppress(OSError, DeliveryFailed):  # the next delivery says what is wrong
+            return self.netrc.fingerprint() if sink == "netrc" else self._store_sink().fingerprint()
+        return None
 
     def _store_sink(self) -> UvStoreSink:
         """Return uv's store, which most daemons never touch, nor load the code for it."""
@@ -216,7 +249,12 @@ class Deliveries:
             message = f"The state file could not be written: {error.strerror}."
             hint = f"df -h {shlex.quote(os.path.dirname(path))}"
             self._unsaved = (Problem(path, "the file", message, hint, fatal=False),)
-            self._loop.call_soon_threadsafe(self._report, Report("warning", "state-file", (), message, hint))
+            self._tell(self._report, Report("warning", "state-file", (), message, hint))
+
+
+def _resolve(future: asyncio.Future[object], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
 
 
 def _failure(error: DeliveryFailed) -> Failure:

@@ -16,18 +16,21 @@ from typing import cast
 
 from uvtokend import __version__
 from uvtokend.clock import Clock
-from uvtokend.core import clouds, events, state, status, worker_environment
+from uvtokend.core import clouds, events, state, status
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
-from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings
+from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings, Sink
 from uvtokend.core.report import duration
 from uvtokend.core.status import Document
+from uvtokend.core.worker_environment import Environments
 from uvtokend.daemon import login_watch
 from uvtokend.daemon.answers import Answers
+from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
+from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import notify
 from uvtokend.daemon.outlook import Outlook
 from uvtokend.daemon.processes import Process
@@ -37,15 +40,12 @@ from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import UvtokendError
 
-#: How often the login's files and a missing configuration are looked at; only while somebody waits for them.
+#: How often sign-in files and a missing configuration are looked at; only while somebody waits for them.
 WATCH = 2.0
-#: A tick that comes this much late means that the machine slept or the process was stopped.
-LATE = 10.0
-#: A wall clock that moved this much was set, or the machine was paused from outside.
-STEPPED = timedelta(seconds=30)
-
 #: How long a status waits for a delivery that is under way.
 SOON = 2.0
+#: How long the sentence for systemd may be out of date, in seconds.
+LATER = 1.0
 
 
 class Daemon:
@@ -78,11 +78,16 @@ class Daemon:
         self._clock = Clock()
         self._loop = asyncio.get_running_loop()
         self._deliveries = Deliveries(sink, store, self._feed, self._log.emit)
+        self._environments = Environments(os.environ, settings)
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
-        self._timer = Timer(self._due, self._tick)
+        self._timer = Timer(self._clock.now, lambda job: self._feed(events.Due(job)), self._tick)
+        self._clocks = ClockWatch(self._clock, self._clock_moved)
+        self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
-        self._last_tick = (self._clock.now(), self._clock.shift())
+        self._closed = False
+        self._looking: asyncio.Task[None] | None = None
+        self._sentence_due: asyncio.TimerHandle | None = None
         self._logins = login_watch.Watch(self._environment)
         self._outlook = None if socket is None else Outlook(self._whole, lambda: self._settings, log.emit)
         self._answers = Answers(self._agent, self._clock, self._fetched, log.emit)
@@ -99,13 +104,17 @@ class Daemon:
         self._notices()
 
     async def close(self) -> None:
-        """Stop everything; living entries stay where they are."""
-        if self._watch is not None:
-            self._watch.cancel()
+        """Stop everything; entries that have not expired stay where they are."""
+        self._closed = True
+        for handle in (self._watch, self._sentence_due, self._looking):
+            if handle is not None:
+                handle.cancel()
         if self._outlook is not None:
             await self._outlook.close()
-        self._workers.close()
         self._timer.close()
+        self._clocks.close()
+        self._network.close()
+        await self._workers.close()
         await self._deliveries.close()
 
     def _configured(self, recovered: state.Recovered) -> events.Configured:
@@ -126,55 +135,69 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------- the loop
 
     def _feed(self, event: events.Event) -> None:
+        if self._closed:
+            return
         for action in self._agent.handle(event, self._clock.now()):
             match action:
-                case events.StartFetch(request):
+                case events.StartFetch(request, limit, hung):
                     self._logins.begins(request)
-                    self._workers.start(request)
+                    self._workers.start(request, limit, hung)
+                case events.RestartFetch(request, limit):
+                    self._workers.restart(request, limit)
                 case events.CancelFetch(request):
                     self._workers.cancel(request)
                 case events.Deliver():
                     self._deliver(action)
+                case events.Plan():
+                    self._timer.plan(action)
                 case events.Settled(waiter):
                     self._waiters.pop(waiter).set_result(None)
                 case Report():
                     self._log.emit(action)
-        now = self._clock.now()
-        deadline = self._agent.deadline(now)
-        self._timer.plan(None if deadline is None else (deadline - now).total_seconds())
         self._watch_if_needed()
         if self._outlook is not None:
             self._outlook.changed()
-        notify(f"STATUS={self._sentence()}")
-
-    def _due(self) -> None:
-        self._feed(events.Tick())
+        self._say_later()
 
     def _tick(self) -> None:
-        notify("WATCHDOG=1")
-        before, shift = self._last_tick
-        self._last_tick = (self._clock.now(), self._clock.shift())
-        late = (self._last_tick[0] - before).total_seconds() - GUARD_TICK
-        if late > LATE:
-            away = duration(late)
-            self._log.emit(Report("info", "woke", (), f"The machine or the daemon was suspended for about {away}."))
-            if self._outlook is not None:
-                self._outlook.woke()
-            self._feed(events.Woke())
-        if abs(self._last_tick[1] - shift) > STEPPED:
-            # Set, or a paused machine whose own clocks stood still: no token is judged by it, all are fetched anew.
-            step = (self._last_tick[1] - shift).total_seconds()
-            how = f"{'forward' if step > 0 else 'back'} by {duration(abs(step))}"
-            message = f"The wall clock was set {how}, so all tokens are fetched anew."
-            self._log.emit(Report("warning", "clock", (), message))
-            self._feed(events.RefreshAsked(tuple(index.name for index in self._agent.indexes)))
-        self._look_for_drift()
+        """Take the guard tick: look at everything that nobody may have told of."""
+        if not self._agent.stuck:
+            notify("WATCHDOG=1")
+        self._look_at_clocks(timedelta(seconds=GUARD_TICK))
+        if self._looking is None or self._looking.done():
+            self._looking = self._loop.create_task(self._look_for_drift())
+        else:  # the disk has not answered for a whole tick: a delivery ends, or hangs and is told
+            for sink in tuple(self._agent.deliveries):
+                self._feed(events.SinkDrifted(sink))
         self._feed(events.Tick())
         self._at_tick = self._loop.create_task(self.at_tick())
 
-    def _look_for_drift(self) -> None:
-        for sink, delivery in tuple(self._agent.deliveries.items()):
-            if not delivery.in_flight and self._deliveries.drifted(sink):
+    def _clock_moved(self) -> None:
+        """Take it from the kernel that the machine woke up, or that its clock was set."""
+        self._look_at_clocks(None)
+
+    def _look_at_clocks(self, planned: timedelta | None) -> None:
+        self._timer.again()
+        change = self._clocks.look(planned)
+        if change.slept:
+            away = duration(change.away.total_seconds())
+            self._log.emit(Report("info", "woke", (), f"The machine or the daemon was suspended for about {away}."))
+            if self._outlook is not None:
+                self._outlook.woke()
+        if change.stepped:
+            step = change.step.total_seconds()
+            how = f"{'forward' if step > 0 else 'back'} by {duration(abs(step))}"
+            message = f"The wall clock was set {how}, so all tokens are fetched anew."
+            self._log.emit(Report("warning", "clock", (), message))
+        if change.slept or change.stepped:
+            self._feed(events.Woke(change.stepped))
+
+    async def _look_for_drift(self) -> None:
+        self._drift(await self._deliveries.drifted(tuple(self._agent.deliveries)))
+
+    def _drift(self, sinks: tuple[Sink, ...]) -> None:
+        for sink in sinks:
+            if sink in self._agent.deliveries and not self._agent.deliveries[sink].in_flight:
                 if (changed := self._deliveries.changed_file(sink)) is not None:
                     self._log.emit(Report("info", "changed", (), f"Another program changed {changed}."))
                 self._feed(events.SinkDrifted(sink))
@@ -188,7 +211,7 @@ class Daemon:
             logged_in = self._logins.fails(request)
         self._feed(events.FetchEnded(request, outcome, random.random()))
         if logged_in:
-            self._feed(events.LoginChanged())
+            self._feed(events.LoginChanged((request,)))
 
     def _on_our_clock(self, credential: Credential) -> Credential:
         """Move the issuer's times from the wall clock, on which they came in, to ours."""
@@ -201,7 +224,7 @@ class Daemon:
         )
 
     def _environment(self, request: Request) -> dict[str, str]:
-        return worker_environment.worker_environment(os.environ, request, self._settings)
+        return self._environments.of(request)
 
     # ------------------------------------------------------------------------------------------------- delivery
 
@@ -225,17 +248,18 @@ class Daemon:
     # -------------------------------------------------------------------------------------------- what we wait for
 
     def _watch_if_needed(self) -> None:
-        needed = not self._settings.indexes or any(lease.state == "blocked" for lease in self._agent.leases.values())
-        if needed and self._watch is None:
+        if self._watch is None and (self._agent.blocked or not self._settings.indexes):
             self._watch = self._loop.call_later(WATCH, self._look)
 
     def _look(self) -> None:
         self._watch = None
         if not self._settings.indexes:
             self._look_for_configuration()
-        leases = self._agent.leases.items()
-        if any(lease.state == "blocked" and self._logins.changed(request) for request, lease in leases):
-            self._feed(events.LoginChanged())
+        if any(self._logins.changed(request) for request in self._agent.blocked):
+            failed = [
+                request for request, lease in self._agent.leases.items() if lease.state in {"blocked", "retrying"}
+            ]
+            self._feed(events.LoginChanged(tuple(request for request in failed if self._logins.changed(request))))
         self._watch_if_needed()
 
     def _look_for_configuration(self) -> None:
@@ -250,9 +274,10 @@ class Daemon:
 
     async def status(self, names: list[str] | None) -> dict[str, Json]:
         """Return the status document, of the netrc as it is now."""
-        self._look_for_drift()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled(events.WaitAsked((), self._next_waiter())), SOON)
+            async with asyncio.timeout(SOON):
+                await self._look_for_drift()
+                await self._settled(events.WaitAsked((), self._next_waiter()))
         return self._document(names, self._settings.disabled)
 
     def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:
@@ -278,7 +303,8 @@ class Daemon:
         if not wait:
             self._feed(events.RefreshAsked(chosen))
             return self._document(names)
-        self._look_for_drift()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._look_for_drift(), SOON)
         await self._settled(events.RefreshAsked(chosen, self._next_waiter()))
         return self._document(names)
 
@@ -307,8 +333,12 @@ class Daemon:
     async def _settled(self, event: events.RefreshAsked | events.WaitAsked) -> None:
         assert event.waiter is not None  # noqa: S101 - for the type checker
         settled = self._waiters[event.waiter]
-        self._feed(event)
-        await asyncio.shield(settled)  # a client that disconnects must not take the answer from under the agent
+        try:
+            self._feed(event)
+            await settled
+        finally:
+            if self._waiters.pop(event.waiter, None) is not None:  # the client is gone, or was told something already
+                self._feed(events.WaiterLeft(event.waiter))
 
     def reload(self) -> dict[str, Json]:
         """Read the configuration again; a bad one is refused whole and the old one stays in force."""
@@ -343,6 +373,7 @@ class Daemon:
             message = "The netrc was changed in the configuration, which takes a new start."
             raise UvtokendError(message, "uvtokend restart")
         self._settings = settings
+        self._environments = Environments(os.environ, settings)
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
         count = len(settings.indexes)
@@ -355,6 +386,15 @@ class Daemon:
         _check_names(names, self._agent.indexes)
         known = {index.name: index for index in self._agent.indexes}
         return tuple(known.values()) if not names else tuple(known[name] for name in dict.fromkeys(names))
+
+    def _say_later(self) -> None:
+        """Say something new to systemd soon, if it asked for that; many events are one sentence."""
+        if "NOTIFY_SOCKET" in os.environ and self._sentence_due is None:
+            self._sentence_due = self._loop.call_later(LATER, self._say)
+
+    def _say(self) -> None:
+        self._sentence_due = None
+        notify(f"STATUS={self._sentence()}")
 
     def _sentence(self) -> str:
         """Return the one line that ``systemctl status`` shows."""

@@ -1,56 +1,98 @@
-"""When to look again: APScheduler holds the deadline, a guard tick makes up for what no scheduler can know.
+"""When to act: APScheduler holds the schedule, and a guard tick makes up for what no scheduler can know.
 
-APScheduler 3.11 loses jobs that come more than a second late (``misfire_grace_time``), runs late ones as often as they
-were missed (``coalesce``) and keeps its times on the wall clock, while the event loop's timers stand still in sleep and
-do not notice when the clock is set. So its defaults are mended here, and every 30 s of waking time a guard tick plans
-the deadline anew: a suspend or a clock step costs one tick at the most.
+There is one job per lease and one per delivery that has something to do, under a name that a person recognizes
+(``refresh private-registry``, ``deliver netrc``).
+
+APScheduler 3.11 drops jobs that are more than a second late (``misfire_grace_time``), runs late ones as often as they
+were missed (``coalesce``) and compares wall-clock times, while the event loop's timers stand still in sleep and do not
+notice when the clock is set. So its defaults are changed here, and after every step of a clock, and at every guard
+tick, all jobs are planned anew: a suspend or a step that nobody told us of costs one tick at the most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-GUARD_TICK = 30.0
-_JOB = "deadline"
+from uvtokend.core.events import Job, Plan
+
+#: 144 wake-ups an hour; and a tick, a fetch and its delivery fit into 30 s.
+GUARD_TICK = 25.0
+#: A job that would fire this much too early or too late is planned anew.
+OFF = timedelta(seconds=0.5)
 
 
 class Timer:
-    """Calls `due` at the planned moment and `tick` every `GUARD_TICK` seconds, in the running loop."""
+    """Call `due` at the planned times and `tick` every `GUARD_TICK` seconds, in the running loop.
 
-    def __init__(self, due: Callable[[], None], tick: Callable[[], None]) -> None:
+    Args:
+        now: The daemon's clock, on which plans are made: it is never set and does not stop in sleep.
+        due: Called with a job when its time has come.
+        tick: The guard tick.
+    """
+
+    def __init__(self, now: Callable[[], datetime], due: Callable[[Job], None], tick: Callable[[], None]) -> None:
+        self._now = now
         self._due = due
         self._tick = tick
+        self._plans: dict[Job, Plan] = {}
         self._loop = asyncio.get_running_loop()
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             event_loop=self._loop,
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            # A job that plans itself again at once is taken for another instance until its coroutine has ended, and
+            # dropped if there are too many.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1000},
         )
         self._scheduler.start()
+        self._shift = datetime.now(UTC) - now()
         self._guard = self._loop.call_later(GUARD_TICK, self._guard_tick)
 
-    def plan(self, delay: float | None) -> None:
-        """Set the one deadline, `delay` seconds from now; None takes it away."""
-        if delay is None:
-            if self._scheduler.get_job(_JOB) is not None:
-                self._scheduler.remove_job(_JOB)
-            return
-        at = datetime.now(UTC) + timedelta(seconds=max(0.0, delay))
-        self._scheduler.add_job(self._fire, DateTrigger(at), id=_JOB, replace_existing=True)
+    @property
+    def jobs(self) -> dict[str, datetime]:
+        """What APScheduler holds: the time of each job, by its name."""
+        return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
+
+    def plan(self, plan: Plan) -> None:
+        """Take a plan in the place of the job's earlier one."""
+        before = self._plans.pop(plan.job, None)
+        if before is not None and (plan.at is None or plan.label != before.label):
+            with contextlib.suppress(JobLookupError):  # its time has just come
+                self._scheduler.remove_job(before.label)
+        if plan.at is not None:
+            self._plans[plan.job] = plan
+            self._schedule(plan)
+
+    def again(self) -> None:
+        """Plan all jobs anew if the wall clock was set."""
+        shift = datetime.now(UTC) - self._now()
+        if abs(shift - self._shift) >= OFF:
+            self._shift = shift
+            for plan in self._plans.values():
+                self._schedule(plan)
 
     def close(self) -> None:
         """Stop both clocks."""
         self._guard.cancel()
         self._scheduler.shutdown(wait=False)
 
-    async def _fire(self) -> None:
-        self._due()
+    def _schedule(self, plan: Plan) -> None:
+        assert plan.at is not None  # noqa: S101 - for the type checker: plans without a time are not kept
+        at = datetime.now(UTC) + max(plan.at - self._now(), timedelta())
+        self._scheduler.add_job(self._fire, DateTrigger(at), (plan,), id=plan.label, replace_existing=True)
+
+    async def _fire(self, plan: Plan) -> None:
+        if self._plans.get(plan.job) is plan:  # else it was planned anew since
+            del self._plans[plan.job]
+            self._due(plan.job)
 
     def _guard_tick(self) -> None:
         self._guard = self._loop.call_later(GUARD_TICK, self._guard_tick)
+        self.again()
         self._tick()

@@ -1,8 +1,13 @@
 """The workers: one child process for each fetch, with a deadline, and nothing of it left behind.
 
-A child runs in its own session with its standard input closed, so that no prompt can ever hang. What it says is read up
-to a limit. When it has answered, ended or passed its deadline, its whole process group is killed before it is reaped:
-as long as it is not, its process id cannot belong to anybody else. A helper that left the group on purpose lives on.
+A child runs in its own session with its standard input closed, so that no prompt can ever hang. What it writes is read
+up to a limit. When it has answered, ended or passed its deadline, its whole process group is killed before it is
+reaped: until then its process id cannot belong to anybody else. A helper that left the group on purpose lives on.
+
+A worker that spends a one-time secret is asked to end (SIGTERM to its group), and killed only after `SAVING` seconds:
+while the secret is on the wire it finishes and saves the successor.
+
+Which fetch runs when is decided in `uvtokend.core.slots`.
 """
 
 from __future__ import annotations
@@ -13,25 +18,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from uvtokend.core import wire
+from uvtokend.core.clouds import spends_one_time_secret
 from uvtokend.core.model import Credential, Failure, Request
+from uvtokend.core.slots import Slots
 
+#: Seconds that a worker which spends a one-time secret may take to end after it was asked to.
+SAVING = 20.0
 _REAP_AGAIN = 0.1
 
 Outcome = Credential | Failure
 
 
 class Workers:
-    """Runs at most `limit` fetches side by side; the others wait in line.
+    """Run at most `limit` fetches at once; the others wait in line.
 
     Args:
         limit: How many at once.
         timeout: Seconds until a worker is killed.
-        environment: What a request's worker gets as its environment.
+        environment: Returns the environment of a request's worker.
         ended: Called in the loop with each request and its outcome.
     """
 
@@ -42,59 +50,131 @@ class Workers:
         environment: Callable[[Request], Mapping[str, str]],
         ended: Callable[[Request, Outcome], None],
     ) -> None:
-        self.limit = limit
         self.timeout = timeout
         self._environment = environment
         self._ended = ended
-        self._waiting: deque[Request] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._slots: Slots[Request] = Slots(limit)
+        self._limits: dict[Request, float | None] = {}
         self._running: dict[Request, _Worker] = {}
         self._dying: list[subprocess.Popen[bytes]] = []
+        self._look: asyncio.TimerHandle | None = None
 
-    def start(self, request: Request) -> None:
-        """Fetch as soon as there is room."""
-        self._waiting.append(request)
+    @property
+    def limit(self) -> int:
+        """How many fetches run at once."""
+        return self._slots.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._slots.limit = limit
         self._fill()
 
-    def cancel(self, request: Request) -> None:
-        """Forget a request and kill its worker; `ended` is not called for it."""
-        if request in self._waiting:
-            self._waiting.remove(request)
+    def start(self, request: Request, limit: float | None = None, hung: bool = False) -> None:
+        """Fetch as soon as there is a slot.
+
+        Args:
+            request: The request.
+            limit: Seconds that it may take; None for the configured timeout.
+            hung: Its last try hung, so others go first.
+        """
+        self._limits[request] = limit
+        self._slots.ask(request, hung, spends_one_time_secret(request))
+        self._fill()
+
+    def restart(self, request: Request, limit: float | None = None) -> None:
+        """Kill the worker of a request and start it again in its slot; a request that waits goes on waiting."""
+        self._limits[request] = limit
         if request in self._running:
             self._end(request)
-            self._fill()
+            self._spawn(request)
 
-    def close(self) -> None:
-        """Kill all workers and forget all requests."""
-        self._waiting.clear()
+    def cancel(self, request: Request) -> None:
+        """Forget a request and end its worker; `ended` is not called for it."""
+        self._slots.leave(request)
+        self._limits.pop(request, None)
+        if request in self._running:
+            self._end(request)
+        self._fill()
+
+    async def close(self) -> None:
+        """End all workers and forget all requests; wait for those that spend a one-time secret."""
+        for request in tuple(self._limits):
+            self._slots.leave(request)
+        self._limits.clear()
+        if self._look is not None:
+            self._look.cancel()
         for request in tuple(self._running):
             self._end(request)
+        await self._loop.run_in_executor(None, self._wait)
+
+    def _wait(self) -> None:
         for process in self._dying:
             process.wait()
 
+    # ------------------------------------------------------------------------------------------------------- slots
+
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self.limit:
-            request = self._waiting.popleft()
-            try:
-                done = partial(self._done, request)
-                self._running[request] = _Worker(request, self._environment(request), self.timeout, done)
-            except OSError as error:
-                message = f"The worker could not be started: {error.strerror or 'the system refused'}."
-                self._ended(request, Failure("transient", "no-worker", message))
+        for request in self._slots.starts(self._loop.time()):
+            self._spawn(request)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """Look again when a fetch may have to give way to another."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if (at := self._slots.look_at()) is not None:
+            self._look = self._loop.call_at(at, self._make_way)
+
+    def _make_way(self) -> None:
+        self._look = None
+        while (request := self._slots.gives_way(self._loop.time())) is not None:
+            self._end(request)
+            self._fill()
+        self._look_later()
+
+    # ----------------------------------------------------------------------------------------------------- workers
+
+    def _spawn(self, request: Request) -> None:
+        limit = self._limits[request]
+        timeout = self.timeout if limit is None else min(self.timeout, limit)
+        done = partial(self._done, request)
+        try:
+            self._running[request] = _Worker(request, self._environment(request), timeout, done)
+        except OSError as error:
+            message = f"The worker could not be started: {error.strerror or 'the system refused'}."
+            self._loop.call_soon(self._done, request, Failure("transient", "no-worker", message))
 
     def _done(self, request: Request, outcome: Outcome) -> None:
-        self._end(request)
+        if request not in self._limits:
+            return  # canceled meanwhile
+        if request in self._running:
+            self._end(request)
+        del self._limits[request]
+        self._slots.leave(request)
         self._fill()
         self._ended(request, outcome)
 
     def _end(self, request: Request) -> None:
-        self._dying.append(self._running.pop(request).end())
+        process = self._running.pop(request).end()
+        self._dying.append(process)
+        if spends_one_time_secret(request):
+            _signal(process, signal.SIGTERM)
+            self._loop.call_later(SAVING, self._kill, process)
+        else:
+            _signal(process, signal.SIGKILL)
         self._reap()
 
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        if process.returncode is None:  # not reaped: the process id is still its own
+            _signal(process, signal.SIGKILL)
+
     def _reap(self) -> None:
-        """Take the dead children's status; one that the kernel does not let die yet is looked at again."""
+        """Take the status of dead children; one that has not ended yet is looked at again."""
         self._dying = [process for process in self._dying if process.poll() is None]
         if self._dying:
-            asyncio.get_running_loop().call_later(_REAP_AGAIN, self._reap)
+            self._loop.call_later(_REAP_AGAIN, self._reap)
 
 
 class _Worker:
@@ -125,11 +205,9 @@ class _Worker:
         self._deadline = self._loop.call_later(timeout, self._late)
 
     def end(self) -> subprocess.Popen[bytes]:
-        """Kill the group and return the child, which is still to be reaped."""
+        """Listen no longer, and return the child, which must be signaled and reaped."""
         self._deadline.cancel()
         self._loop.remove_reader(self._pipe)
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
-            os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
         return self._process
@@ -151,3 +229,9 @@ class _Worker:
     def _late(self) -> None:
         message = f"The fetch did not end within {self._timeout:g} s and was killed."
         self._done(Failure("transient", "deadline", message))
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a child's whole group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+        os.killpg(process.pid, number)

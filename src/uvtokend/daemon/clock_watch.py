@@ -1,0 +1,140 @@
+"""What happened to the clocks: the machine slept, the wall clock was set, or the process was stopped.
+
+Linux tells at once: a timer on the wall clock that never fires is canceled when the clock is set, and when the machine
+wakes up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET; a QEMU guest was told 0.2 s after it resumed). Everywhere else,
+and where the kernel is silent, the guard tick looks at the clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from uvtokend.clock import Clock
+
+#: A guard tick that comes this much late means that the process was stopped, or slept without a clock that tells.
+LATE = timedelta(seconds=10)
+#: Sleep that is shorter than this changes nothing.
+NAP = timedelta(seconds=1)
+#: A wall clock that moved this much was set, or the machine was paused from outside while its own clocks stood still.
+STEPPED = timedelta(seconds=30)
+#: When the timer would fire: in the year 2100, in Unix seconds.
+NEVER = 4102444800
+#: <bits/timerfd.h>, <linux/timerfd.h>.
+_ABSTIME, _CANCEL_ON_SET = 1, 2
+_CLOCK_REALTIME = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened since the last look.
+
+    Args:
+        away: How long the machine slept, or the process was stopped.
+        step: How far the wall clock was set.
+    """
+
+    away: timedelta
+    step: timedelta
+
+    @property
+    def slept(self) -> bool:
+        """Whether timers may be late and connections dead."""
+        return self.away > NAP
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the wall clock was set, or the machine was paused from outside while its own clocks stood still."""
+        return abs(self.step) > STEPPED
+
+
+class ClockWatch:
+    """Compare the clocks, and call back at once where the kernel tells of a change.
+
+    Args:
+        clock: The daemon's clock.
+        told: Called in the loop when the kernel tells of a change.
+        expires: When the timer fires by itself, in Unix seconds.
+    """
+
+    def __init__(self, clock: Clock, told: Callable[[], None], expires: float = NEVER) -> None:
+        self._clock = clock
+        self._told = told
+        self._expires = expires
+        self._seen = self._read()
+        self._loop = asyncio.get_running_loop()
+        self._timer: int | None = None
+        if sys.platform == "linux":
+            try:
+                self._timer = _create()
+                _arm(self._timer, expires)
+            except OSError:
+                return  # the guard tick looks anyway
+            self._loop.add_reader(self._timer, self._fired)
+
+    def look(self, planned: timedelta | None = None) -> Change:
+        """Return what happened to the clocks since the last look.
+
+        Args:
+            planned: How long ago the last look was, if all timers ran on time; None if that is not known.
+        """
+        before, self._seen = self._seen, self._read()
+        late = timedelta() if planned is None else self._seen[0] - before[0] - planned
+        return Change(max(late if late > LATE else timedelta(), self._seen[2] - before[2]), self._seen[1] - before[1])
+
+    def close(self) -> None:
+        """Give the timer back."""
+        if self._timer is not None:
+            self._loop.remove_reader(self._timer)
+            os.close(self._timer)
+
+    def _read(self) -> tuple[datetime, timedelta, timedelta]:
+        return self._clock.now(), self._clock.shift(), self._clock.slept()
+
+    def _fired(self) -> None:
+        if self._timer is None:
+            return
+        try:
+            os.read(self._timer, 8)
+        except OSError as error:
+            if error.errno != errno.ECANCELED:
+                return
+        _arm(self._timer, NEVER)
+        self._told()
+
+
+def _create() -> int:
+    if sys.version_info >= (3, 13):
+        return os.timerfd_create(_CLOCK_REALTIME, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+    return _call("timerfd_create", _CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _arm(timer: int, expires: float) -> None:
+    flags = _ABSTIME | _CANCEL_ON_SET
+    if sys.version_info >= (3, 13):
+        os.timerfd_settime(timer, flags=flags, initial=expires)
+        return
+    import ctypes  # noqa: PLC0415 - Python before 3.13 alone needs it
+
+    whole = int(expires)
+    times = (ctypes.c_long * 4)(0, 0, whole, int((expires - whole) * 1e9))  # struct itimerspec: interval, then time
+    _call("timerfd_settime", timer, flags, times, None)
+
+
+def _call(name: str, *args: object) -> int:
+    """Call a function of libc.
+
+    Raises:
+        OSError: It failed.
+    """
+    import ctypes  # noqa: PLC0415 - Python before 3.13 alone needs it
+
+    result: int = ctypes.CDLL(None, use_errno=True)[name](*args)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result

@@ -1,0 +1,108 @@
+"""When the network returns: Linux tells at once, on a netlink route socket (rtnetlink(7)).
+
+A new address of the machine's own, or a new default route, is news; links, neighbors and the addresses of containers
+are not. News is gathered for a moment, and spread: a network that comes and goes is told of every `SPACING` seconds.
+Elsewhere, and in a sandbox that allows no such socket, the back-off finds out within 25 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+#: Seconds until news is told: an address and its route come one after the other.
+GATHER = 0.25
+#: Seconds between two tellings at least.
+SPACING = 5.0
+#: linux/rtnetlink.h: RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE.
+GROUPS = 0x10 | 0x40 | 0x100 | 0x400
+_NEW_ADDRESS, _NEW_ROUTE = 20, 24
+_SCOPE_UNIVERSE = 0
+_UNICAST, _MAIN_TABLE = 1, 254
+#: struct nlmsghdr: length, type, flags, sequence, port; struct ifaddrmsg: family, prefix, flags, scope, index; struct
+#: rtmsg: family, destination's and source's length, tos, table, protocol, scope, type, flags.
+_HEADER = struct.Struct("=IHHII")
+_ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+
+
+class NetworkWatch:
+    """Call back when the network returns.
+
+    Args:
+        returned: Called in the loop.
+    """
+
+    def __init__(self, returned: Callable[[], None]) -> None:
+        self._returned = returned
+        self._loop = asyncio.get_running_loop()
+        self._pending: asyncio.TimerHandle | None = None
+        self._told_at = -SPACING
+        self._socket = _open()
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._pending is not None:
+            self._pending.cancel()
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+
+    def _read(self) -> None:
+        assert self._socket is not None  # noqa: S101 - for the type checker: there is a reader
+        try:
+            news = any(is_news(kind, body) for kind, body in messages(self._socket.recv(1 << 16)))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            news = error.errno == errno.ENOBUFS  # so much happened that the kernel lost count
+        if news and self._pending is None:
+            at = max(self._loop.time() + GATHER, self._told_at + SPACING)
+            self._pending = self._loop.call_at(at, self._tell)
+
+    def _tell(self) -> None:
+        self._pending = None
+        self._told_at = self._loop.time()
+        self._returned()
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and body of each netlink message in what the kernel sent; a message that is cut off ends it."""
+    while len(data) >= _HEADER.size:
+        length, kind, *_ = _HEADER.unpack_from(data)
+        if not _HEADER.size <= length <= len(data):
+            return
+        yield kind, data[_HEADER.size : length]
+        data = data[(length + 3) & ~3 :]
+
+
+def is_news(kind: int, body: bytes) -> bool:
+    """Return whether a message tells of a new global address or a new default route."""
+    if kind == _NEW_ADDRESS and len(body) >= _ADDRESS.size:
+        return bool(_ADDRESS.unpack_from(body)[3] == _SCOPE_UNIVERSE)
+    if kind == _NEW_ROUTE and len(body) >= _ROUTE.size:
+        _, destination, _, _, table, _, _, sort, _ = _ROUTE.unpack_from(body)
+        return (destination, table, sort) == (0, _MAIN_TABLE, _UNICAST)
+    return False
+
+
+def _open() -> socket.socket | None:
+    """Return the socket, or None where there is no netlink."""
+    if not hasattr(socket, "AF_NETLINK"):
+        return None
+    try:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError:
+        return None
+    opened.setblocking(False)
+    try:
+        opened.bind((0, GROUPS))
+    except OSError:
+        opened.close()
+        return None
+    return opened

@@ -1,0 +1,149 @@
+"""Deliveries: when they begin, rest, hang and are told of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from uvtokend.core import events
+from uvtokend.core.agent import Agent
+from uvtokend.core.delivery import DELIVERY_HUNG, HELD_OPEN, REST
+from uvtokend.core.events import Action, Configured, Deliver, DeliveryEnded, Due, FetchEnded, Plan, Report, Settled
+from uvtokend.core.model import Credential, Failure, Index, Request, Secret, Settings
+
+NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
+HELD = Failure("transient", HELD_OPEN, "gpg (pid 7) holds it open.")
+
+
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def indexes(count: int) -> tuple[Index, ...]:
+    requests = [Request("p", options=(("n", number),)) for number in range(count)]
+    return tuple(Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", r) for n, r in enumerate(requests))
+
+
+def fetched(agent: Agent, index: Index, seconds: float, token: str = "t") -> list[Action]:
+    agent.handle(events.RefreshAsked((index.name,)), after(seconds))
+    credential = Credential("me", Secret(token), after(seconds), after(seconds + 3600))
+    return agent.handle(FetchEnded(index.request, credential, 0.5), after(seconds))
+
+
+def delivers(actions: list[Action]) -> list[Deliver]:
+    return [action for action in actions if isinstance(action, Deliver)]
+
+
+def plans(actions: list[Action]) -> dict[events.Job, datetime | None]:
+    return {action.job: action.at for action in actions if isinstance(action, Plan)}
+
+
+def stuck(agent: Agent) -> bool:
+    return agent.stuck
+
+
+def configured(count: int = 1) -> tuple[Agent, tuple[Index, ...]]:
+    """Return an agent whose netrc has been looked at."""
+    agent, served = Agent(), indexes(count)
+    agent.handle(Configured(Settings("config.toml", served)), NOW)
+    agent.handle(DeliveryEnded((), 0.5), NOW)
+    return agent, served
+
+
+def delivered(agent: Agent, seconds: float, actions: list[Action]) -> list[Action]:
+    (deliver,) = delivers(actions)
+    return agent.handle(DeliveryEnded(deliver.wanted, 0.5), after(seconds))
+
+
+def holding() -> tuple[Agent, tuple[Index, ...]]:
+    """Return an agent whose token is delivered."""
+    agent, served = configured()
+    delivered(agent, 1, fetched(agent, served[0], 1))
+    return agent, served
+
+
+def test_tokens_that_come_together_are_written_together() -> None:
+    """The first is written at once, the others of the next half second in one more delivery."""
+    agent, served = configured(50)
+    (first,) = delivers(fetched(agent, served[0], 1))
+    assert len(first.wanted) == 1
+    agent.handle(DeliveryEnded(first.wanted, 0.5), after(1))
+    for index in served[1:]:
+        assert delivers(fetched(agent, index, 1.1)) == []
+    (second,) = delivers(agent.handle(Due("netrc"), after(1) + REST))
+    assert len(second.wanted) == 50
+
+
+def test_a_delivery_that_hangs_is_told_and_keeps_nobody_waiting() -> None:
+    """After 20 s it has failed for whoever waits; nothing counts as delivered; its late end makes everything good."""
+    agent, (index,) = holding()
+    agent.handle(events.RefreshAsked((index.name,), 7), after(10))
+    actions = fetched(agent, index, 11, "t2")
+    (deliver,) = delivers(actions)
+    assert plans(actions)["netrc"] == after(31)
+    assert agent.handle(Due("netrc"), after(30)) == [Plan("netrc", "deliver netrc", after(31))]
+    actions = agent.handle(Due("netrc"), after(31))
+    assert Settled(7) in actions
+    assert [action.event for action in actions if isinstance(action, Report)] == [DELIVERY_HUNG]
+    assert stuck(agent)
+    snapshot = agent.snapshot(after(31))
+    assert (snapshot.delivery_ok, snapshot.indexes[0].delivered) == (False, False)
+    assert snapshot.delivery_problem is not None
+    assert "may still stand there" in snapshot.delivery_problem
+    assert Settled(8) in agent.handle(events.WaitAsked((), 8), after(32))
+    agent.handle(DeliveryEnded(deliver.wanted, 0.5), after(500))
+    assert not stuck(agent)
+    assert agent.snapshot(after(500)).indexes[0].delivered
+
+
+def test_uvs_store_hangs_under_its_own_name() -> None:
+    """The sentence names the sink."""
+    agent = Agent()
+    agent.handle(Configured(Settings("config.toml", ()), sinks=("netrc", "uv-store")), NOW)
+    agent.handle(DeliveryEnded((), 0.5), NOW)
+    agent.handle(Due("uv-store"), after(20))
+    assert (agent.snapshot(after(20)).delivery_problem or "").startswith("Writing uv's credential store has not ended")
+
+
+def test_a_waiter_waits_for_the_delivery_that_carries_its_token() -> None:
+    """One that was in flight when the token came does not count, the next one does; a waiter that left is forgotten."""
+    agent, (first, second) = configured(2)
+    agent.handle(events.RefreshAsked((second.name,), 1), NOW)
+    agent.handle(events.RefreshAsked((second.name,), 2), NOW)
+    in_flight = fetched(agent, first, 1)
+    fetched(agent, second, 1.01)
+    agent.handle(events.WaiterLeft(2), after(1.02))
+    assert Settled(1) not in delivered(agent, 1.1, in_flight)
+    actions = agent.handle(Due("netrc"), after(1.5))
+    assert [action for action in delivered(agent, 1.6, actions) if isinstance(action, Settled)] == [Settled(1)]
+
+
+def test_a_netrc_that_is_held_open_is_tried_at_every_guard_tick() -> None:
+    """No back-off; what still stands counts as delivered for as long as it is valid."""
+    agent, (index,) = holding()
+    (deliver,) = delivers(fetched(agent, index, 1700, "t2"))
+    assert not deliver.urgent
+    for tick in range(3):
+        at = 1700 + 25 * tick
+        actions = agent.handle(DeliveryEnded(deliver.wanted, 0.9, HELD), after(at))
+        assert plans(actions)["netrc"] == after(at + 25)
+        assert agent.snapshot(after(at)).indexes[0].delivered
+        (deliver,) = delivers(agent.handle(Due("netrc"), after(at + 25)))
+    agent.handle(DeliveryEnded(deliver.wanted, 0.9, HELD), after(3602))
+    assert not agent.snapshot(after(3602)).indexes[0].delivered
+
+
+@pytest.mark.parametrize(("at", "urgent"), [(1700, False), (1801, True)])
+def test_a_delivery_is_urgent_when_the_promise_is_at_stake(at: float, urgent: bool) -> None:
+    """A token in hand can wait while the one that stands keeps its promise."""
+    agent, (index,) = holding()
+    (deliver,) = delivers(fetched(agent, index, at, "t2"))
+    assert deliver.urgent == urgent
+
+
+def test_a_delivery_after_drift_is_urgent() -> None:
+    """Nothing is known of what stands."""
+    agent, _ = holding()
+    (deliver,) = delivers(agent.handle(events.SinkDrifted(), after(60)))
+    assert deliver.urgent
