@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from clouds.tls import TlsProxy
 from support.loopback import CANARY
 from uvtokend.core.model import Credential, Failure
 from uvtokend.providers.google import fetch as google
-from uvtokend.providers.google import gcloud, transport
+from uvtokend.providers.google import files, gcloud, transport
 from uvtokend.sandbox.web import Answer, Server, Site
 
 LOGIN = "gcloud auth application-default login"
@@ -308,8 +310,10 @@ def stale_subject(world: World) -> None:
     world.cloud.subjects.clear()
 
 
-def no_subject(world: World) -> None:
-    world.use(world.cloud.external_account({"file": str(world.home / "missing")}))
+def impersonated_signed_out(world: World) -> None:
+    kind, url = "impersonated_service_account", fake.impersonation_url(TARGET)
+    gone = fake.GoogleCloud().user()
+    world.well_known({"type": kind, "service_account_impersonation_url": url, "source_credentials": gone})
 
 
 def other_pool(world: World) -> None:
@@ -345,6 +349,7 @@ GARBAGE = Answer(200, f'"{CANARY}"'.encode(), {"Content-Type": "application/json
 SPACE = Answer.json({"access_token": f"{CANARY} x", "expires_in": 3599})
 SOON = Answer.json({"access_token": CANARY, "expires_in": "soon"})
 KEYS = f"gcloud iam service-accounts keys create new-key.json --iam-account {BUILDER}"
+PEOPLE = fake.POOL.partition("/providers/")[0]
 BIND = f"gcloud iam service-accounts add-iam-policy-binding {TARGET} --member"
 
 #: What is set up, the options, and the failure: kind, reason, hint.
@@ -426,9 +431,41 @@ FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
         None,
     ),
     "subject token is stale": (stale_subject, {}, "transient", "subject-token", None),
-    "subject token is missing": (no_subject, {}, "transient", "subject-token", None),
-    "subject token's program fails": (program_failing, {}, "transient", "subject-token", None),
-    "subject token's program is forbidden": (program_forbidden, {}, "rejected", "executable-not-allowed", None),
+    "subject token's program fails": (
+        program_failing,
+        {},
+        "login-required",
+        "executable-failed",
+        "run subject-token at a terminal to see why",
+    ),
+    "subject token's program is forbidden": (
+        program_forbidden,
+        {},
+        "rejected",
+        "executable-not-allowed",
+        'set env = { GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES = "1" } for this index',
+    ),
+    "subject token is for another audience": (
+        both(federated, at("sts", fake.refusal("invalid_grant", "The audience in ID Token [x] does not match."))),
+        {},
+        "rejected",
+        "wrong-subject-token",
+        "compare the token with the provider's issuer and audiences",
+    ),
+    "pool's identity may not impersonate": (
+        federated,
+        TO_TARGET,
+        "rejected",
+        "impersonation-denied",
+        f"{BIND}=principal:{PEOPLE}/subject/SUBJECT --role=roles/iam.workloadIdentityUser",
+    ),
+    "sign-in behind an impersonation has expired": (
+        impersonated_signed_out,
+        {},
+        "login-required",
+        "login-expired",
+        f"gcloud auth application-default login --impersonate-service-account={TARGET}",
+    ),
     "pool is another": (other_pool, {}, "rejected", "federation-refused", None),
     "may not impersonate": (
         service_account,
@@ -538,6 +575,50 @@ def test_failures(world: World, case: str) -> None:
     assert (found.kind, found.reason, found.hint) == (kind, reason, hint)
     assert found.message.endswith(".")
     assert len(world.proxy.calls) <= 2
+    assert not (world.home / "gcloud-was-run").exists()
+
+
+@pytest.mark.parametrize("content", [None, "", "[]"])
+def test_a_token_file_that_is_missing_or_wrong(world: World, content: str | None) -> None:
+    """Waiting writes no file: the failure names it, and is not retried for ever."""
+    file = world.home / "missing"
+    if content is not None:
+        file.write_text(content)
+    source = {"file": str(file), "format": {"type": "json", "subject_token_field_name": "token"}}
+    world.use(world.cloud.external_account(source))
+    found = world.failure()
+    assert (found.kind, found.reason) == ("rejected", "no-subject-token" if content is None else "bad-subject-token")
+    assert str(file) in found.message
+    assert world.proxy.calls == []
+
+
+def test_a_program_that_is_too_slow_is_tried_again() -> None:
+    """An external account's program that takes too long may be faster the next time."""
+    slow = files.Subject(command="/opt/tool --audience x").problem(subprocess.TimeoutExpired("x", 5))
+    assert slow is not None
+    assert (slow.failure.kind, slow.failure.reason) == ("transient", "timeout")
+    assert files.Subject().problem(ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("accounts", "hint"),
+    [
+        (["me@example.com"], 'set source = "gcloud" for this index, or run: gcloud auth application-default login'),
+        ([], "gcloud auth application-default login"),
+    ],
+)
+def test_gcloud_is_signed_in_and_the_libraries_are_not(world: World, accounts: list[str], hint: str) -> None:
+    """After only ``gcloud auth login`` there are no default credentials: the failure names the account and the way."""
+    world.program(": > gcloud-was-run\n")
+    store = world.home / "gcloud" / "credentials.db"
+    store.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        database.execute("CREATE TABLE credentials (account_id TEXT PRIMARY KEY, value BLOB)")
+        database.executemany("INSERT INTO credentials VALUES (?, ?)", [(name, CANARY) for name in accounts])
+        database.commit()
+    found = world.failure()
+    assert (found.kind, found.reason, found.hint) == ("login-required", "no-credentials", hint)
+    assert all(name in found.message for name in accounts)
     assert not (world.home / "gcloud-was-run").exists()
 
 

@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import google.auth
 from google.auth import compute_engine, impersonated_credentials, jwt
 from google.auth.credentials import with_scopes_if_required
 from google.oauth2.credentials import Credentials as UserCredentials
 
 from uvtokend.core.clouds.google import GOOGLE
 from uvtokend.plugin import Credential, FetchFailed, Request, Secret, login_required, quiet, rejected, skew, transient
-from uvtokend.providers.google import gcloud
+from uvtokend.providers.google import files, gcloud
 from uvtokend.providers.google.responses import LOGIN, refused
 from uvtokend.providers.google.transport import Transport
 from uvtokend.providers.kit.http import Exchange, bounded, on_our_clock
@@ -45,7 +44,7 @@ def fetch(request: Request) -> Credential:
             ``lifetime`` (seconds, of an impersonated token).
 
     Raises:
-        FetchFailed: With a failure that says what mends it.
+        FetchFailed: With the fix.
     """
     late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
     return bounded(TIMEOUT, lambda: _fetch(request), late)
@@ -67,6 +66,8 @@ class _Fetch:
         self._target = _text(request, "impersonate-service-account")
         self._lifetime = request.option("lifetime")
         self._identity: str | None = None
+        self._login = LOGIN
+        self._subject: files.Subject | None = None
         self._check_options()
 
     def _check_options(self) -> None:
@@ -78,7 +79,7 @@ class _Fetch:
         if life is None:
             return
         if self._target is None:
-            raise rejected("bad-options", "lifetime goes with impersonate-service-account only.")
+            raise rejected("bad-options", "lifetime only works with impersonate-service-account.")
         if isinstance(life, bool) or not isinstance(life, (int, float)) or not 1 <= life <= LONGEST_LIFE:
             raise rejected("bad-options", f"lifetime is between 1 and {LONGEST_LIFE} seconds.")
 
@@ -114,19 +115,21 @@ class _Fetch:
         info = _read(path, name, login)
         if _needs_permission(info):
             message = (
-                f"{name} runs a program for its token, which google-auth does only where the environment says "
-                "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 (env of this index)."
+                f"{name} runs a program for its token, which google-auth does only if the environment contains "
+                "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1."
             )
-            raise rejected("executable-not-allowed", message)
+            hint = 'set env = { GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES = "1" } for this index'
+            raise rejected("executable-not-allowed", message, hint)
         try:
-            credentials, _ = google.auth.load_credentials_from_dict(info, request=self._transport)  # type: ignore[no-untyped-call]
-            scoped = with_scopes_if_required(credentials, list(SCOPES))  # type: ignore[no-untyped-call]
+            scoped = with_scopes_if_required(files.credentials(info), list(SCOPES))  # type: ignore[no-untyped-call]
         except FetchFailed:
             raise
         except Exception as error:  # noqa: BLE001 - what a wrong file raises: DefaultCredentialsError, AttributeError …
-            message = f"{name} holds no credentials that google-auth knows ({type(error).__name__})."
+            message = f"{name} does not contain credentials that google-auth knows ({type(error).__name__})."
             raise _bad_file(message, login) from None
         self._identity = _identity_of(info)
+        self._login = files.sign_in_command(info)
+        self._subject = files.subject(info)
         return scoped
 
     def _from_machine(self) -> Any:
@@ -138,10 +141,10 @@ class _Fetch:
                 return compute_engine.Credentials(scopes=list(SCOPES), universe_domain="googleapis.com")  # type: ignore[no-untyped-call]
             if named or _is_google_machine():
                 raise transient("unreachable", "The metadata server of this machine does not answer.")
-        message = (
-            "There are no Application Default Credentials: no file is named, none is there, and no metadata server."
-        )
-        raise login_required("no-credentials", message, LOGIN)
+        if accounts := gcloud.accounts():
+            message = f"No Application Default Credentials found, but gcloud is signed in as {' and '.join(accounts)}."
+            raise login_required("no-credentials", message, f'set source = "gcloud" for this index, or run: {LOGIN}')
+        raise login_required("no-credentials", "No Google credentials found.", LOGIN)
 
     def _impersonated(self, source: Any) -> Any:
         life = int(self._lifetime) if isinstance(self._lifetime, (int, float)) else 3600
@@ -164,11 +167,12 @@ class _Fetch:
     def _explained(self, error: Exception) -> FetchFailed:
         last, kind = self._transport.last, type(error).__name__
         if last is None or (last.status == 200 and not _is_ours(last)):
-            message = f"The token that is to be exchanged for one of Google's could not be had ({kind})."
-            return transient("subject-token", message)
+            wrong = self._subject.problem(error) if self._subject is not None else None
+            message = f"The token to exchange for one of Google's is not available ({kind})."
+            return wrong or transient("subject-token", message)
         if 400 <= last.status < 500:
-            return refused(last, self._identity)
-        return transient("bad-answer", f"Google's answer is not one that google-auth understands ({kind}).")
+            return refused(last, self._identity, self._login)
+        return transient("bad-answer", f"google-auth does not understand Google's answer ({kind}).")
 
 
 def _text(request: Request, key: str) -> str | None:
@@ -193,12 +197,12 @@ def _read(path: Path, name: str, login: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise _bad_file(f"{name} is not JSON.", login) from None
     if not isinstance(info, dict):
-        raise _bad_file(f"{name} holds no credentials.", login)
+        raise _bad_file(f"{name} does not contain credentials.", login)
     return info
 
 
 def _bad_file(message: str, login: str | None) -> FetchFailed:
-    """Only the file that a login writes is mended by a login."""
+    """Return the failure of an unusable file; a sign-in only repairs the file that it writes."""
     if login is None:
         return rejected("bad-credentials-file", message)
     return login_required("bad-credentials-file", message, login)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from uvtokend.plugin import FetchFailed, Secret, login_required, rejected, set_clock, transient
@@ -52,17 +55,32 @@ def token() -> GcloudToken:
     """Ask gcloud for a new token: without being forced it would hand out one that may be about to end.
 
     Raises:
-        FetchFailed: gcloud is missing, hangs, wants a login or answers garbage.
+        FetchFailed: gcloud is missing, hangs, needs a sign-in or prints something else.
     """
     program = shutil.which("gcloud")
     if program is None:
-        raise rejected("no-gcloud", "There is no gcloud on the PATH that uvtokend runs with.")
+        raise rejected("no-gcloud", "gcloud is not on the PATH that uvtokend runs with.")
     fields = ",".join(_FIELDS)
     command = [program, "config", "config-helper", "--force-auth-refresh", f"--format=json({fields})"]
     status, said, complaint = _run(command)
     if status != 0:
         raise _explained(complaint.lower())
     return _parsed(said)
+
+
+def accounts() -> list[str]:
+    """Return the accounts that gcloud is signed in to, as its own store has them; none if it cannot be read.
+
+    The store is a SQLite file (gcloud ``googlecloudsdk/core/credentials/creds.py``). Only names are read.
+    """
+    root = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")
+    if shutil.which("gcloud") is None:
+        return []
+    with contextlib.suppress(sqlite3.Error):
+        uri = f"{Path(root, 'credentials.db').absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, timeout=1, uri=True)) as store:
+            return [str(name) for (name,) in store.execute("SELECT account_id FROM credentials ORDER BY account_id")]
+    return []
 
 
 def _run(command: list[str]) -> tuple[int, str, str]:
@@ -99,11 +117,11 @@ def _environment() -> dict[str, str]:
 def _explained(complaint: str) -> FetchFailed:
     # gcloud advises a login even where it only could not reach Google, so look for that first.
     if "certificate_verify_failed" in complaint:
-        return transient("untrusted-certificate", "gcloud does not trust the certificate that it was shown.")
+        return transient("untrusted-certificate", "gcloud does not trust the TLS certificate presented for Google.")
     if any(word in complaint for word in _NETWORK):
         return transient("unreachable", "gcloud could not reach Google.")
     if any(word in complaint for word in _REAUTHENTICATION):
-        message = "The organisation asks this user to log in again (reauthentication)."
+        message = "The organization requires this user to sign in again (reauthentication)."
         return login_required("reauthentication", message, LOGIN)
     if any(word in complaint for word in _NO_ACCOUNT):
         return login_required("no-account", "gcloud has no active account.", LOGIN)
@@ -112,10 +130,12 @@ def _explained(complaint: str) -> FetchFailed:
         return transient("clock-skew", message, set_clock())
     if "invalid_grant" in complaint:
         login = f"{LOGIN} --cred-file=KEY.json" if "activate-service-account" in complaint else LOGIN
-        return login_required("login-expired", "The login of gcloud has expired or was revoked.", login)
+        return login_required("login-expired", "The sign-in of gcloud has expired or was revoked.", login)
     if "failed to impersonate" in complaint:
-        return rejected("impersonation-denied", "gcloud's account may not impersonate the one that gcloud is set to.")
-    message = "gcloud failed without a reason that we know."
+        return rejected(
+            "impersonation-denied", "gcloud's account is not allowed to impersonate the account that gcloud is set to."
+        )
+    message = "gcloud failed for an unknown reason."
     return transient("gcloud-failed", message, "gcloud config config-helper --format='value(credential.token_expiry)'")
 
 

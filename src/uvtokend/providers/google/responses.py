@@ -1,4 +1,4 @@
-"""What a refusal of Google means: which kind of failure it is, and what mends it.
+"""What a refusal of Google means: which kind of failure it is, and its fix.
 
 Sources: RFC 6749 5.2 and RFC 8693 2.2.2 (error codes), google-auth ``google/oauth2/reauth.py`` (reauthentication),
 AIP-193 (errors of Google's APIs), the reference of ``generateAccessToken``, and texts in public logs.
@@ -15,17 +15,22 @@ from uvtokend.plugin import FetchFailed, excerpt, login_required, rejected, set_
 from uvtokend.providers.kit.http import Exchange
 
 LOGIN = "gcloud auth application-default login"
+#: Stands for a name in a fix that only the administrator of a pool knows.
+_SUBJECT = "SUBJECT"
 _REAUTHENTICATION = frozenset({"invalid_rapt", "rapt_required"})
 _POLICY = frozenset({"access_denied", "admin_policy_enforced", "org_internal", "disabled_client"})
+#: Words of the security token service that no new token of the same kind would change.
+_WRONG_TOKEN = ("audience", "issuer", "attribute condition")
 _CLIENT = frozenset({"invalid_client", "unauthorized_client", "deleted_client"})
 
 
-def refused(exchange: Exchange, identity: str | None) -> FetchFailed:
+def refused(exchange: Exchange, identity: str | None, login: str = LOGIN) -> FetchFailed:
     """Return what an answer with a 4xx status means.
 
     Args:
         exchange: The call and its answer.
         identity: Who asked, where known.
+        login: The command that renews a user's sign-in.
     """
     if exchange.url.endswith(":generateAccessToken"):
         return _impersonation(exchange, identity)
@@ -33,14 +38,18 @@ def refused(exchange: Exchange, identity: str | None) -> FetchFailed:
         return _metadata(exchange)
     code, text = _code(exchange.body), str(exchange.body.get("error_description", ""))
     if code == "rate_limit_exceeded":
-        return transient("throttled", "Google asks us to come again later.")
+        return transient("throttled", "Google asks for fewer requests.")
     if code in _POLICY:
-        return rejected("policy", f"A policy of the organisation forbids this login ({code}).")
-    by_grant = {"jwt-bearer": _service_account, "token-exchange": _federation, "refresh_token": _user}
-    if exchange.grant in by_grant:
-        return by_grant[exchange.grant](exchange.body, code, text, identity)
+        return rejected("policy", f"A policy of the organization forbids this sign-in ({code}).")
+    match exchange.grant:
+        case "jwt-bearer":
+            return _service_account(code, text, identity)
+        case "token-exchange":
+            return _federation(code, text)
+        case "refresh_token":
+            return _user(exchange.body, code, login)
     host = urlsplit(exchange.url).hostname
-    return transient("subject-token", f"{host} did not give the token that is to be exchanged ({exchange.status}).")
+    return transient("subject-token", f"{host} did not give the token to exchange (HTTP {exchange.status}).")
 
 
 def _code(body: Mapping[str, Any]) -> str:
@@ -49,33 +58,37 @@ def _code(body: Mapping[str, Any]) -> str:
     return excerpt(found, 40) if isinstance(found, str) and found else "without a reason"
 
 
-def _user(body: Mapping[str, Any], code: str, _text: str, _identity: str | None) -> FetchFailed:
+def _user(body: Mapping[str, Any], code: str, login: str) -> FetchFailed:
     if body.get("error_subtype") in _REAUTHENTICATION:
-        message = "The organisation asks this user to log in again (reauthentication)."
-        return login_required("reauthentication", message, LOGIN)
+        message = "The organization requires this user to sign in again (reauthentication)."
+        return login_required("reauthentication", message, login)
     if code == "invalid_grant":
-        return login_required("login-expired", "The login of this user has expired or was revoked.", LOGIN)
+        return login_required("login-expired", "The sign-in of this user has expired or was revoked.", login)
     if code in _CLIENT:
-        return login_required("client-refused", f"Google no longer accepts the client of this login ({code}).", LOGIN)
-    return rejected("refused", f"Google refused this user's login ({code}).", LOGIN)
+        message = f"Google no longer accepts the OAuth client of this sign-in ({code})."
+        return login_required("client-refused", message, login)
+    return rejected("refused", f"Google refused the sign-in of this user ({code}).", login)
 
 
-def _service_account(_body: Mapping[str, Any], code: str, text: str, identity: str | None) -> FetchFailed:
+def _service_account(code: str, text: str, identity: str | None) -> FetchFailed:
     who = identity or "the service account"
     if code == "invalid_grant" and ("short-lived token" in text or "iat and exp" in text):
         message = "This machine's clock is wrong by minutes, so Google refuses what it signs."
         return transient("clock-skew", message, set_clock())
     if code == "invalid_grant" and "account not found" in text:
-        return rejected("account-gone", f"{who} does not exist any more.", _command("describe", identity))
+        return rejected("account-gone", f"{who} no longer exists.", _command("describe", identity))
     if code == "invalid_grant":
         message = f"Google does not accept this key of {who}: it was deleted, or the account is disabled."
         return rejected("key-revoked", message, _command("keys create new-key.json --iam-account", identity))
     return rejected("refused", f"Google refused {who} ({code}).")
 
 
-def _federation(_body: Mapping[str, Any], code: str, _text: str, _identity: str | None) -> FetchFailed:
+def _federation(code: str, text: str) -> FetchFailed:
+    if code == "invalid_grant" and any(word in text.lower() for word in _WRONG_TOKEN):
+        message = f"The workload identity pool does not accept this kind of token: {excerpt(text).removesuffix('.')}."
+        return rejected("wrong-subject-token", message, "compare the token with the provider's issuer and audiences")
     if code == "invalid_grant":
-        message = "Google does not accept the token that is to be exchanged: it has expired, or another issuer made it."
+        message = "Google does not accept the token to exchange: it has probably expired."
         return transient("subject-token", message)
     return rejected("federation-refused", f"The workload identity pool refused the exchange ({code}).")
 
@@ -85,18 +98,21 @@ def _impersonation(exchange: Exchange, identity: str | None) -> FetchFailed:
     code, error = _code(exchange.body), exchange.body.get("error")
     text = str(error.get("message", "")) if isinstance(error, dict) else ""
     if "SERVICE_DISABLED" in str(exchange.body):
-        message = "The API that impersonates service accounts is not switched on."
+        message = "The API that impersonates service accounts is not enabled."
         return rejected("api-disabled", message, "gcloud services enable iamcredentials.googleapis.com")
     if exchange.status == 403:
-        hint = _command("add-iam-policy-binding", target, f"--member={_member(identity)}")
-        message = f"{identity or 'This identity'} may not impersonate {target}."
-        return rejected("impersonation-denied", message, f"{hint} --role=roles/iam.serviceAccountTokenCreator")
+        member, role = _member(identity)
+        hint = _command("add-iam-policy-binding", target, f"--member={member}", f"--role=roles/iam.{role}")
+        message = f"{identity or 'This identity'} is not allowed to impersonate {target}."
+        if _SUBJECT in member:
+            message += f" In the fix, {_SUBJECT} stands for what the pool maps to google.subject for this identity."
+        return rejected("impersonation-denied", message, hint)
     if exchange.status == 404:
-        message = f"There is no service account {target}."
+        message = f"The service account {target} does not exist."
         return rejected("account-gone", message, _command("describe", target))
     if exchange.status == 400 and "lifetime" in text.lower():
         message = (
-            f"{target} may not have tokens that live so long; more than 3600 s needs the organisation policy "
+            f"{target} is not allowed to have tokens that live so long; more than 1 h needs the organization policy "
             "constraints/iam.allowServiceAccountCredentialLifetimeExtension."
         )
         return rejected("lifetime", message)
@@ -106,7 +122,7 @@ def _impersonation(exchange: Exchange, identity: str | None) -> FetchFailed:
 def _metadata(exchange: Exchange) -> FetchFailed:
     if exchange.status == 404:
         return rejected("no-service-account", "This machine has no service account.")
-    return rejected("refused", f"The metadata server refused to give a token ({exchange.status}).")
+    return rejected("refused", f"The metadata server refused to give a token (HTTP {exchange.status}).")
 
 
 def _command(verb: str, account: str | None, *more: str) -> str | None:
@@ -115,9 +131,11 @@ def _command(verb: str, account: str | None, *more: str) -> str | None:
     return shlex.join(["gcloud", "iam", "service-accounts", *verb.split(), account, *more])
 
 
-def _member(identity: str | None) -> str:
+def _member(identity: str | None) -> tuple[str, str]:
+    """Return an identity as IAM names it, and the role that lets it impersonate (IAM, "Principal identifiers")."""
     if identity is None:
-        return "user:ACCOUNT"
-    if identity.startswith("//"):  # a workload identity provider: its pool's members are named by the attribute
-        return f"principalSet:{identity.partition('/providers/')[0]}/*"
-    return f"serviceAccount:{identity}" if identity.endswith(".gserviceaccount.com") else f"user:{identity}"
+        return "user:ACCOUNT", "serviceAccountTokenCreator"
+    if identity.startswith("//"):  # a provider of a pool, whose other identities must not be allowed as well
+        return f"principal:{identity.partition('/providers/')[0]}/subject/{_SUBJECT}", "workloadIdentityUser"
+    kind = "serviceAccount" if identity.endswith(".gserviceaccount.com") else "user"
+    return f"{kind}:{identity}", "serviceAccountTokenCreator"

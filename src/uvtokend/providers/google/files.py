@@ -1,0 +1,105 @@
+"""Credential files of Google: how google-auth loads each type, how a person signs in to it, and what it depends on.
+
+Types as in google-auth ``google/auth/_default.py``. Its own `load_credentials_from_dict` is deprecated, since it loads
+whatever a file says it is; each type has a loader of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.auth import aws, external_account_authorized_user, identity_pool, impersonated_credentials, pluggable
+from google.oauth2 import credentials as user
+from google.oauth2 import service_account
+
+from uvtokend.plugin import FetchFailed, login_required, rejected, transient
+from uvtokend.providers.google.responses import LOGIN
+
+_AWS = "urn:ietf:params:aws:token-type:aws4_request"
+
+
+def credentials(info: Mapping[str, Any]) -> Any:
+    """Return the credentials of google-auth for the content of a file.
+
+    Raises:
+        Exception: Whatever google-auth raises for wrong content.
+    """
+    match info.get("type"):
+        case "authorized_user":
+            return user.Credentials.from_authorized_user_info(info)  # type: ignore[no-untyped-call]
+        case "service_account":
+            return service_account.Credentials.from_service_account_info(info)  # type: ignore[no-untyped-call]
+        case "external_account_authorized_user":
+            return external_account_authorized_user.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+        case "impersonated_service_account":
+            return impersonated_credentials.Credentials.from_impersonated_service_account_info(info)  # type: ignore[no-untyped-call]
+        case "external_account" if info.get("subject_token_type") == _AWS:
+            return aws.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+        case "external_account" if "executable" in _source(info):
+            return pluggable.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+        case "external_account":
+            return identity_pool.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+    raise ValueError("unknown type")
+
+
+def sign_in_command(info: Mapping[str, Any]) -> str:
+    """Return the command that writes such a file anew. Without its option, an impersonated identity would change."""
+    url = info.get("service_account_impersonation_url")
+    if info.get("type") != "impersonated_service_account" or not isinstance(url, str):
+        return LOGIN
+    target = url.rpartition("/")[2].removesuffix(":generateAccessToken")
+    return f"{LOGIN} --impersonate-service-account={shlex.quote(target)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Where an external account takes the token that it exchanges.
+
+    Args:
+        file: A file, or empty.
+        command: A program with its arguments, or empty.
+    """
+
+    file: str = ""
+    command: str = ""
+
+    def problem(self, error: BaseException) -> FetchFailed | None:
+        """Return what is wrong with the place itself, which waiting alone would not change; None if that is unknown.
+
+        Args:
+            error: What google-auth raised.
+        """
+        if self.file and not os.path.exists(self.file):
+            message = f"The token file {self.file} of the external account does not exist."
+            return rejected("no-subject-token", message, f"ls -l {shlex.quote(os.path.dirname(self.file) or '.')}")
+        if self.file:
+            message = f"The token file {self.file} of the external account has no token in the configured format."
+            return rejected("bad-subject-token", message, f"ls -l {shlex.quote(self.file)}")
+        if self.command:
+            program = os.path.basename(next(iter(self.command.split()), ""))
+            if isinstance(error, subprocess.TimeoutExpired):
+                return transient("timeout", f"{program}, which the external account runs for its token, took too long.")
+            message = f"{program}, which the external account runs for its token, failed."
+            return login_required("executable-failed", message, f"run {program} at a terminal to see why")
+        return None
+
+
+def subject(info: Mapping[str, Any]) -> Subject | None:
+    """Return where an external account takes its token; None for other credentials, and for one from a URL."""
+    source = _source(info)
+    executable = source.get("executable")
+    command = executable.get("command") if isinstance(executable, dict) else None
+    if isinstance(command, str):
+        return Subject(command=command)
+    file = source.get("file")
+    return Subject(file=file) if isinstance(file, str) else None
+
+
+def _source(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    source = info.get("credential_source")
+    return source if isinstance(source, dict) else {}
