@@ -48,11 +48,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_source_and_nothing_else(built: Path) -> None:
-    """Every module, the type marker, the licence; no test."""
+    """Every module, the help topics, the type marker and the license; no test."""
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         info = {name.partition("/")[2] for name in wheel.namelist() if ".dist-info/" in name}
-    source = {str(file.relative_to(ROOT / "src")) for file in (ROOT / "src").rglob("*.py")}
+    files = [file for kind in ("*.py", "*.md") for file in (ROOT / "src").rglob(kind)]
+    source = {str(file.relative_to(ROOT / "src")) for file in files}
     assert names == source | {"uvtokend/py.typed"}
     assert info == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
