@@ -63,6 +63,7 @@ def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **e
         store=None,
         ours={index.target: Entry(index.host, "me", Secret("token")) for index in found.indexes},
         expired={},
+        owner=None,
         keyring=False,
         status=None,
     )
@@ -98,7 +99,7 @@ def azure(*organizations: str) -> str:
 def test_one_token_for_several_organizations_ends() -> None:
     """A note until the day on which Azure DevOps stops accepting it, then an error; one organization is fine."""
     several = facts(azure("one", "two"))
-    assert named(configuration.global_pats(several)) == [("azure-global-pat", "note")]
+    assert named(configuration.global_pats(several)) == [("global-pat", "note")]
     later = replace(several, now=datetime(2026, 12, 1, tzinfo=UTC))
     (found,) = configuration.global_pats(later)
     assert found.severity == "error"

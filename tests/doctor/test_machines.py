@@ -144,6 +144,19 @@ def test_the_daemon_runs(patient: Patient) -> None:
     assert "index-trouble" not in str(patient.doctor("--offline"))
 
 
+def test_a_daemon_that_does_not_answer_here(patient: Patient) -> None:
+    """A daemon that listens on another socket is named with its pid, and no second one is advised."""
+    assert patient.ours("start")[0] == 0
+    elsewhere = patient.machine.folder / "elsewhere"
+    elsewhere.mkdir(mode=0o700, exist_ok=True)
+    patient.env["UVTOKEND_SOCKET"] = str(elsewhere / "s")
+    (first,) = shown(patient, "error")
+    assert (first["name"], first["fix"]) == ("other-daemon", "unset UVTOKEND_SOCKET")
+    assert "pid " in first["message"]
+    patient.repair(first["fix"])
+    assert shown(patient, "error") == []
+
+
 def test_what_a_person_sees(patient: Patient) -> None:
     """One sentence, the culprit, the fix, and a last line that counts; nothing of a token."""
     patient.env.update(UV_INDEX_ACME_USERNAME="aws", UV_INDEX_ACME_PASSWORD=f"old-{TOKEN}")

@@ -149,9 +149,7 @@ class Patient:
         match words:
             case ["unset", *names]:
                 for name in names:
-                    self.env[name] = ""
-                    del self.env[name]
-                    self.machine.environment.pop(name, None)
+                    self.env.pop(name, None)
             case ["export", *pairs]:
                 for pair in pairs:
                     name, _, value = pair.partition("=")

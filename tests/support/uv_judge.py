@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from uvtokend.core.uv.order import Decision
 from uvtokend.sandbox.web import Answer, Call, Server
 
 
@@ -116,6 +117,15 @@ class Stage:
         )
         self.said = done.stderr
         return tuple(credential(call) for call in self.server.calls if call.path.startswith("/acme/"))
+
+
+def wire(decision: Decision) -> str:
+    """Return what a decision means on the wire; ``-`` is no credential."""
+    sent = decision.sent
+    if sent is None:
+        return "-"
+    secret = sent.secret.reveal() if sent.secret is not None else ""
+    return f"bearer {secret}" if sent.bearer else f"{sent.login}:{secret}"
 
 
 def credential(call: Call) -> str:

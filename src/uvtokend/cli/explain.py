@@ -67,7 +67,7 @@ def _answer(facts: Facts, url: str, decision: Decision) -> list[str]:
     else:
         lines.append("Index: none that uv's configuration names in this directory")
     if decision.stops:
-        lines.append('uv sends nothing: authenticate = "always", and there is no complete credential.')
+        lines.append('uv sends nothing: authenticate = "always", and no complete credential was found.')
     elif sent is None:
         lines.append("uv sends no credential.")
     else:
@@ -105,4 +105,4 @@ def _fix(facts: Facts, index: Index, decision: Decision) -> list[str]:
         finding = uv.explained(facts, index, decision, decision.sent)
         return [finding.message, f"  fix: {finding.fix}"]
     fix = "uvtokend start" if facts.status is None else f"uvtokend refresh {index.name}"
-    return [f"There is no token for {index.name}.", f"  fix: {fix}"]
+    return [f"{index.name} has no token.", f"  fix: {fix}"]

@@ -74,7 +74,7 @@ def global_pats(facts: Facts) -> Iterator[Finding]:
             )
             report = error if ended else note
             yield report(
-                "azure-global-pat",
+                "global-pat",
                 message,
                 "pat",
                 "create one token for each organization, or leave pat out to sign in",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
-from uvtokend import __version__
+from uvtokend import __version__, paths
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 from uvtokend.service import manager, systemd
@@ -19,7 +19,7 @@ _NETWORK = (
 
 def not_running(facts: Facts) -> Iterator[Finding]:
     """No daemon refreshes the tokens; one that stands may be used until it expires."""
-    if facts.status is not None or not facts.indexes:
+    if facts.status is not None or facts.owner is not None or not facts.indexes:
         return
     lost = [index.name for index in facts.indexes if not facts.has_token(index)]
     dead = [index.name for index in facts.indexes if index.target in facts.expired]
@@ -55,7 +55,7 @@ def troubled(facts: Facts) -> Iterator[Finding]:
         elif trouble is not None:
             told = str(trouble["message"]), trouble["hint"]
         elif said["health"] in {"expired", "none"}:
-            told = "There is no valid token.", f"uvtokend refresh {index.name}"
+            told = "No valid token is delivered.", f"uvtokend refresh {index.name}"
         else:
             continue
         grouped.setdefault(told, []).append(index.name)
@@ -80,9 +80,20 @@ def notices(facts: Facts) -> Iterator[Finding]:
     told: dict[tuple[str, str, str | None], None] = {}
     for index in facts.indexes:
         for each in facts.said(index).get("notices", ()):
-            told[each["reason"], each["message"], each["hint"]] = None
+            if each["reason"] != "global-pat":  # there is a check of its own for it
+                told[each["reason"], each["message"], each["hint"]] = None
     for reason, message, hint in told:
         yield note(reason, message, None, hint)
+
+
+def unreachable(facts: Facts) -> Iterator[Finding]:
+    """A daemon delivers to this netrc, but it does not listen where this shell looks for it."""
+    if facts.owner is not None and facts.indexes:
+        socket = facts.environ.get("UVTOKEND_SOCKET")
+        where = f"UVTOKEND_SOCKET={socket}" if socket else paths.socket_file()
+        message = f"A uvtokend that does not answer here ({facts.owner}) keeps the tokens in {facts.netrc_path} fresh."
+        stop = f"kill {facts.owner.split()[1]} && uvtokend start"
+        yield error("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else stop)
 
 
 def version(facts: Facts) -> Iterator[Finding]:
@@ -147,4 +158,4 @@ def service(facts: Facts) -> Iterator[Finding]:
         yield note("no-lingering", message, None, "loginctl enable-linger")
 
 
-CHECKS = (not_running, troubled, delivery, notices, two_daemons, version, environment, service)
+CHECKS = (not_running, troubled, delivery, notices, unreachable, two_daemons, version, environment, service)

@@ -17,7 +17,7 @@ from uvtokend.core.netrc import block
 from uvtokend.core.state import State
 from uvtokend.core.uv.order import Decision, Found, Sources, TextFile, decide
 from uvtokend.core.uv.settings import UvConfiguration, UvIndex, same_index
-from uvtokend.disk import cleanup, configuration, uv_files
+from uvtokend.disk import cleanup, configuration, locks, uv_files
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_files import Project
@@ -50,6 +50,7 @@ class Facts:
         store: uv's own credential store.
         ours: Our entries and records as they are on disk: host or URL prefix -> entry.
         expired: Those of them that have expired: host or URL prefix -> when.
+        owner: The process that owns that netrc although no daemon answers here, as ``pid N on HOST``.
         keyring: The first ``keyring`` on PATH is the one that `uvtokend keyring install` makes.
         status: The daemon's status document; None where no daemon answers.
     """
@@ -71,6 +72,7 @@ class Facts:
     store: TextFile | None
     ours: Mapping[str, Entry]
     expired: Mapping[str, datetime]
+    owner: str | None
     keyring: bool
     status: Mapping[str, Any] | None
 
@@ -149,6 +151,7 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
         store=uv_files.store(environ),
         ours=ours,
         expired=_expired(ours, known, now),
+        owner=_owner(netrc_path) if status is None else None,
         keyring=shim.is_ours(shutil.which("keyring") or os.devnull),
         status=status,
     )
@@ -177,6 +180,11 @@ def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str |
     by_shell = bool(here) and path == os.path.abspath(os.path.expanduser(here or ""))
     by_default = path == os.path.expanduser("~/.netrc")
     return None if path is None or by_shell or by_default else os.path.realpath(path)
+
+
+def _owner(netrc: str) -> str | None:
+    owner = locks.netrc_owner(netrc)
+    return str(owner) if owner is not None else None
 
 
 def _ours(path: str, text: bytes | None, known: State) -> dict[str, Entry]:

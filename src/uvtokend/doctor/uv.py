@@ -227,7 +227,7 @@ def uv_version(facts: Facts) -> Iterator[Finding]:
     """A uv on PATH that is too old for what an index needs."""
     if facts.uv_path is None:
         if facts.indexes:
-            yield note("uv-missing", "There is no uv on PATH in this shell.", None, None)
+            yield note("uv-missing", "uv is not on PATH in this shell.", None, None)
         return
     version = ".".join(map(str, facts.uv_version))
     for index in facts.indexes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.arrangements import ARRANGEMENTS, BEARER, KEYRING, NETRC, STORE
-from support.uv_judge import Arrangement, Stage
+from support.uv_judge import Arrangement, Stage, wire
 from uvtokend.core.uv.order import Decision, Sources, decide
 from uvtokend.disk import uv_files
 
@@ -27,15 +27,6 @@ def decided(stage: Stage, arrangement: Arrangement, version: tuple[int, ...] = (
     netrc = uv_files.text_file(uv_files.netrc(environment))
     sources = Sources(uv, environment, netrc, uv_files.store(environment), version)
     return decide(sources, f"{stage.url}{path}")
-
-
-def wire(decision: Decision) -> str:
-    """Return what a decision means on the wire; ``-`` is no credential."""
-    sent = decision.sent
-    if sent is None:
-        return "-"
-    secret = sent.secret.reveal() if sent.secret is not None else ""
-    return f"bearer {secret}" if sent.bearer else f"{sent.login}:{secret}"
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=[each.name for each in ARRANGEMENTS])

@@ -134,7 +134,7 @@ def decide(sources: Sources, url: str) -> Decision:
         url: An index, or a page or file below it; it may have a user name.
 
     Raises:
-        ValueError: It is no HTTP URL.
+        ValueError: It is not an HTTP URL.
     """
     split = split_url(url)
     if split is None:
