@@ -51,9 +51,9 @@ class World:
 
     def jf(self, document: object) -> None:
         """Write the configuration file of jf."""
-        folder = self.home / ".jfrog"
-        folder.mkdir(exist_ok=True)
-        (folder / "jfrog-cli.conf.v6").write_text(json.dumps(document))
+        directory = self.home / ".jfrog"
+        directory.mkdir(exist_ok=True)
+        (directory / "jfrog-cli.conf.v6").write_text(json.dumps(document))
 
     @property
     def request(self) -> Request:

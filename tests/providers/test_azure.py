@@ -123,7 +123,7 @@ def test_a_named_tenant_is_not_looked_up(world: World) -> None:
         Answer(503),
         fake.PORTAL,
     ],
-    ids=["basic only", "foreign host", "odd tenant", "fault", "portal"],
+    ids=["basic only", "foreign host", "invalid tenant", "fault", "portal"],
 )
 def test_a_host_that_tells_no_tenant_is_not_the_last_one_asked(world: World, answer: Answer) -> None:
     """The look-up is optional: the token service is asked next, and no invalid name becomes an argument."""
@@ -384,7 +384,7 @@ ENTRA: dict[str, tuple[Answer, str, str, str | None]] = {
     "redirect": (Answer(302, b"", {"Location": "http://wlan.example/"}), "transient", "captive-portal", None),
     "no JSON": (Answer(200, b"{", {"Content-Type": "application/json"}), "transient", "bad-answer", None),
     "no token": (Answer.json({"token_type": "Bearer"}), "transient", "bad-answer", None),
-    "odd JSON": (Answer.json([CANARY]), "transient", "bad-answer", None),
+    "invalid JSON": (Answer.json([CANARY]), "transient", "bad-answer", None),
     "sign-up wanted": (Answer(511), "transient", "captive-portal", None),
 }
 

@@ -264,7 +264,7 @@ def test_a_lost_response(world: World) -> None:
 @pytest.mark.parametrize(
     "answer",
     [Answer(502), Answer(408), Answer(200, b"{"), Answer.json({"token": f"{CANARY}\n!"}), Answer.json({"token": 7})],
-    ids=["gateway", "time-out", "no JSON", "odd token", "no token"],
+    ids=["gateway", "time-out", "no JSON", "invalid token", "no token"],
 )
 def test_a_response_that_leaves_it_open(world: World, answer: Answer) -> None:
     """Whether GitLab has acted is unknown, so the old token is not sent again."""
@@ -454,7 +454,7 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "throttled": (answering(Answer(429)), "transient", "throttled", None),
     "fault": (answering(Answer(502, CANARY.encode())), "transient", "server-error", None),
     "portal": (answering(Answer(200, b"<html>", {"Content-Type": "text/html"})), "transient", "captive-portal", None),
-    "odd date": (answering(Answer.json({"expires_at": CANARY})), "transient", "bad-answer", None),
+    "invalid date": (answering(Answer.json({"expires_at": CANARY})), "transient", "bad-answer", None),
     "nobody listens": (nowhere, "transient", "unreachable", None),
     "no API in the URL": (without_address, "rejected", "bad-url", "package's page"),
     "no file": (only(token=(("file", "/missing/token"),)), "rejected", "no-secret", "/missing/token"),
@@ -463,8 +463,8 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "deploy without a name": (only(token=ELSEWHERE, kind="deploy"), "rejected", "bad-options", "username"),
     "job with a name": (only(token=ELSEWHERE, kind="job", username="me"), "rejected", "bad-options", "username"),
     "a job's name": (only(token=ELSEWHERE, username="gitlab-ci-token"), "rejected", "bad-options", "job"),
-    "odd kind": (only(token=ELSEWHERE, kind="group"), "rejected", "bad-options", None),
-    "odd name": (only(token=ELSEWHERE, username="a:b"), "rejected", "bad-options", None),
+    "invalid kind": (only(token=ELSEWHERE, kind="group"), "rejected", "bad-options", None),
+    "invalid name": (only(token=ELSEWHERE, username="a:b"), "rejected", "bad-options", None),
 }
 
 

@@ -153,10 +153,10 @@ def test_the_user_of_a_token(world: World, subject: Any, login: str, identity: s
     assert (found.login, found.identity, found.expires_at) == (login, identity, None)
 
 
-@pytest.mark.parametrize("odd", ["x", "x.y.z", "e30.e30.x", "e30.WzFd.x", "e30._w.x"])
-def test_a_token_that_tells_nothing(world: World, odd: str) -> None:
+@pytest.mark.parametrize("invalid", ["x", "x.y.z", "e30.e30.x", "e30.WzFd.x", "e30._w.x"])
+def test_a_token_that_tells_nothing(world: World, invalid: str) -> None:
     """A token that is not a JWT, or a JWT without an end, is a token without a known end."""
-    world.options = {"access-token": world.keep("access", odd)}
+    world.options = {"access-token": world.keep("access", invalid)}
     assert (world.fetch().expires_at, world.fetch().login) == (None, "")
 
 
@@ -344,10 +344,10 @@ def test_the_chain_is_private(world: World) -> None:
     """Nobody else can read its directory and files, whatever the umask."""
     world.plant()
     world.fetch()
-    folder = world.chains()[0].parent
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
-    assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".lock"]
+    directory = world.chains()[0].parent
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()} == {0o600}
+    assert sorted(file.suffix for file in directory.iterdir()) == [".json", ".lock"]
 
 
 def test_another_seed_is_another_chain(world: World) -> None:
@@ -630,19 +630,19 @@ def test_a_disk_that_takes_nothing(world: World) -> None:
 def test_a_folder_that_is_not_ours_alone(world: World, prepare: str) -> None:
     """A refresh token is never stored where others could read it."""
     world.plant()
-    folder = world.home / "state" / "uvtokend" / "chains"
-    folder.parent.mkdir(parents=True, mode=0o700)
+    directory = world.home / "state" / "uvtokend" / "chains"
+    directory.parent.mkdir(parents=True, mode=0o700)
     match prepare:
         case "open":
-            folder.mkdir()
-            folder.chmod(0o755)
+            directory.mkdir()
+            directory.chmod(0o755)
         case "symlink":
-            folder.symlink_to(world.home)
+            directory.symlink_to(world.home)
         case "file":
-            folder.write_text("")
+            directory.write_text("")
     failure = world.failure()
-    assert (failure.kind, failure.reason) == ("rejected", "state-folder")
-    assert str(folder) in (failure.hint or "")
+    assert (failure.kind, failure.reason) == ("rejected", "state-directory")
+    assert str(directory) in (failure.hint or "")
     assert world.platform.server.calls == []
 
 
@@ -875,7 +875,7 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
         "bad-options",
         None,
     ),
-    "options: odd user": (then(access, only(username="a:b")), "rejected", "bad-options", None),
+    "options: invalid user": (then(access, only(username="a:b")), "rejected", "bad-options", None),
     "options: no user": (then(access, only(username=7)), "rejected", "bad-options", None),
 }
 

@@ -97,7 +97,7 @@ def unusable(exchange: Exchange) -> FetchFailed | None:
     if (failure := unwell(exchange)) is not None:
         return failure
     if status in {404, 405} and not _is_jfrogs(exchange):
-        message = f"There is no Access API at {exchange.url}; the platform's address comes from the index URL."
+        message = f"{exchange.url} is not a JFrog Access API; its address comes from the index URL."
         ping = f"{exchange.url.partition('/access/api/')[0]}/access/api/v1/system/ping"
         return rejected("no-access-api", message, shlex.join(["curl", "-i", ping]))
     return None

@@ -31,7 +31,7 @@ def file_for(*identity: str) -> str:
         paths.private_folder(directory)
     except UvtokendError as error:
         hint = error.hint if error.hint and directory in error.hint else shlex.join(["ls", "-ld", directory])
-        raise rejected("state-folder", f"{error.message}.", hint) from None
+        raise rejected("state-directory", f"{error.message}.", hint) from None
     name = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
     return os.path.join(directory, f"{name}.json")
 
@@ -41,7 +41,7 @@ def locked(file: str) -> Iterator[None]:
     """Lock a file against all other processes that fetch; wait for the lock as long as it takes.
 
     Raises:
-        FetchFailed: There is no lock to be had.
+        FetchFailed: The lock file cannot be opened.
     """
     try:
         lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
