@@ -218,7 +218,7 @@ def test_ensure_stops_where_the_life_cannot_be_had(either: Issuing) -> None:
     either.set_life(600)
     done = either.uvtokend("ensure", "--min", "2h", "--", *SHOW)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "not for 2h" in done.stderr
+    assert "not for 2 h" in done.stderr
 
 
 def test_ensure_leaves_its_own_protection_behind(machine: Issuing) -> None:

@@ -79,7 +79,10 @@ def _alone(names: list[str], minimum: int | None, config: str | None) -> list[di
     from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
 
     settings = load(config)
-    disk.chosen(settings, names)
+    kept = [index.name for index in disk.chosen(settings, names) if index.sink == "memory"]
+    if kept:
+        message = f"Only a running daemon can hold the token of {kept[0]!r}, whose sink is memory."
+        raise UvtokendError(message, "uvtokend start")
     # What protects our own memory and files is no business of the command that follows.
     mask, core = os.umask(0o077), resource.getrlimit(resource.RLIMIT_CORE)
     try:

@@ -34,10 +34,13 @@ def once(names: list[str], config: str | None) -> int:
     Returns:
         0 if each has a valid delivered token now, else 1.
     """
+    document: dict[str, Any] | None
     try:
         document = _through_daemon(names)
     except NotRunning:
         document = _alone(names, config)
+    if document is None:
+        return OK
     status.show(document, as_json=False, alone=True)
     return OK if report.ready(document) else FAILED
 
@@ -56,9 +59,15 @@ def _fresh(index: dict[str, Any]) -> bool:
     return bool(index["delivered"]) and index["health"] == "fresh"
 
 
-def _alone(names: list[str], config: str | None) -> dict[str, Any]:
+def _alone(names: list[str], config: str | None) -> dict[str, Any] | None:
+    """Return the status document after fetching without a daemon; None if every index is kept in memory only."""
     from uvtokend.daemon.main import once as fetch_once  # noqa: PLC0415 - the daemon's imports are not small
 
     settings = load(config)
-    disk.chosen(settings, names)
-    return fetch_once(settings, names)[0]
+    chosen = disk.chosen(settings, names)
+    kept = [index.name for index in chosen if index.sink == "memory"]
+    if not kept:
+        return fetch_once(settings, names)[0]
+    console.say(f"Skipped {', '.join(kept)}: only a running daemon can hold a token in memory. fix: uvtokend start")
+    rest = [index.name for index in chosen if index.name not in kept]
+    return fetch_once(settings, rest)[0] if rest else None

@@ -76,6 +76,9 @@ class Agent:
         self._planned: dict[Job, datetime] = {}
         self._told: Mapping[Request, tuple[Notice, ...]] = {}
         self._noticed: dict[Request, frozenset[str]] = {}
+        #: Leases of indexes that move to memory: nothing is fetched for them while a sink is in `_unclean`.
+        self._kept_back: set[Request] = set()
+        self._unclean: set[Sink] = set()
         self._waiters: dict[int, _Waiter] = {}
         self._actions: list[Action] = []
 
@@ -94,7 +97,8 @@ class Agent:
             self._deliver(sink, now)
         for request in touched:
             self._start_if_due(request, now)
-            self._plan(request, self._served[request][0].name, self.leases[request].next_at(now))
+            at = None if request in self._kept_back else self.leases[request].next_at(now)
+            self._plan(request, self._served[request][0].name, at)
         self._settle()
         return self._actions
 
@@ -132,12 +136,13 @@ class Agent:
             case FetchEnded(request):
                 return (request,) if self._fetch_ended(event, now) else ()
             case DeliveryEnded():
-                self._delivery_ended(event, now)
+                return self._delivery_ended(event, now)
             case RefreshAsked(names, waiter):
                 return self._refresh_asked(names, waiter, now)
             case WaitAsked(names, waiter):
-                fetching = {request for request in self._requests(names) if self.leases[request].state == "fetching"}
-                self._waiters[waiter] = _Waiter(fetching)
+                asked = self._requests(names)
+                fetching = {request for request in asked if self.leases[request].state == "fetching"}
+                self._waiters[waiter] = _Waiter(fetching | self._kept_back.intersection(asked))
             case WaiterLeft(waiter):
                 self._waiters.pop(waiter, None)
             case LoginChanged(requests):
@@ -151,6 +156,7 @@ class Agent:
         return ()
 
     def _configure(self, event: Configured, now: datetime) -> None:
+        self._keep_back({index.request for index in event.settings.indexes if index.sink == "memory"}, event.sinks)
         self.indexes = event.settings.indexes
         self._named = {index.name: index for index in self.indexes}
         self._told = event.notices
@@ -158,7 +164,7 @@ class Agent:
         for index in self.indexes:
             served.setdefault(index.request, []).append(index)
         self._served = {request: tuple(indexes) for request, indexes in served.items()}
-        self._wanted = {sink: {} for sink in event.sinks}
+        self._wanted = {sink: {} for sink in event.sinks}  # nothing for memory, which is no file
         for request in [request for request in self.leases if request not in served]:
             self._forget(request)
         self._planned.clear()  # a lease may have another name now
@@ -167,6 +173,21 @@ class Agent:
             self._notice(request, now)
         known = {sink: self.deliveries.get(sink, Delivery()) for sink in event.sinks}
         self.deliveries = {sink: deliveries.drifted(delivery) for sink, delivery in known.items()}
+
+    def _keep_back(self, memory: set[Request], sinks: Iterable[Sink]) -> None:
+        """Fetch nothing for an index that moves to memory before its former sinks are clean."""
+        new = memory - {index.request for index in self.indexes if index.sink == "memory"}
+        self._kept_back = new | (self._kept_back & memory)
+        self._unclean = set(sinks) if new else self._unclean
+
+    def _cleaned(self, event: DeliveryEnded) -> Collection[Request]:
+        """Take note that a sink is clean, and return the requests that may be fetched now."""
+        hosts = {index.host for request in self._kept_back for index in self._served[request]}
+        if any(entry.host in hosts for entry in event.wanted):
+            return ()  # it began before the change
+        self._unclean.discard(event.sink)
+        released, self._kept_back = (set(), self._kept_back) if self._unclean else (self._kept_back, set())
+        return released
 
     def _forget(self, request: Request) -> None:
         if self.leases.pop(request).state == "fetching":
@@ -224,15 +245,15 @@ class Agent:
                 self._report("warning", notice.reason, request, notice.message, notice.hint)
         self._noticed[request] = frozenset(notice.reason for notice in noticed)
 
-    def _delivery_ended(self, event: DeliveryEnded, now: datetime) -> None:
+    def _delivery_ended(self, event: DeliveryEnded, now: datetime) -> Collection[Request]:
         before = self.deliveries.get(event.sink)
         if before is None:
-            return
+            return ()
         if event.failure is not None:
             after = deliveries.failed(before, event.failure, now, event.roll)
             self._report_failure(event.sink, before, after)
             self.deliveries[event.sink] = after
-            return
+            return ()
         if event.problems != before.problems:
             for problem in event.problems:
                 self._report_sink(event.sink, "warning", "sink", str(problem))
@@ -244,6 +265,7 @@ class Agent:
             self._actions.append(Report("warning", "removed", names, "The entry was removed: its token has expired."))
         if event.foreign:
             self._report_foreign()
+        return self._cleaned(event)
 
     def _urge_deliveries(self) -> None:
         self.deliveries = {sink: deliveries.urged(delivery) for sink, delivery in self.deliveries.items()}
@@ -274,6 +296,8 @@ class Agent:
 
     def _start(self, request: Request, now: datetime) -> None:
         lease = self.leases[request]
+        if request in self._kept_back:
+            return  # it is due as soon as it may be fetched
         if lease.state != "fetching":
             hung = lease.last_failure is not None and lease.last_failure.reason == "deadline"
             self._actions.append(StartFetch(request, policy.fetch_limit(lease.promise_left(now)), hung))
@@ -294,6 +318,8 @@ class Agent:
     def _refresh_wanted(self, request: Request, now: datetime) -> None:
         """Bring what the sinks should hold for one lease up to date."""
         for index in self._served[request]:
+            if index.sink == "memory":
+                continue
             wanted = self._wanted[index.sink]
             entry = views.entry(index, self.leases[request], now)
             if wanted.get(index.target) != entry:
@@ -326,10 +352,16 @@ class Agent:
         for waiter in self._waiters.values():
             waiter.requests.discard(request)
 
+    @property
+    def _stopped(self) -> set[Request]:
+        """Leases that are kept back by a sink that cannot be cleaned now."""
+        failing = any(self.deliveries[sink].failure is not None for sink in self._unclean & self.deliveries.keys())
+        return self._kept_back if failing else set()
+
     def _settle(self) -> None:
         """Answer everybody whose fetches have ended, once a delivery that began after that has ended."""
         for number, waiter in tuple(self._waiters.items()):
-            if waiter.requests:
+            if waiter.requests - self._stopped:
                 continue
             needed = {sink: delivery.settles_at for sink, delivery in self.deliveries.items()}
             if waiter.deliveries is None:

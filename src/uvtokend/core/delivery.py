@@ -199,8 +199,8 @@ def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
     place = "netrc" if sink == "netrc" else "uv's credential store"
     seconds = int(HUNG.total_seconds())
     message = (
-        f"Writing the {place} has not ended for {seconds} s: its file system does not answer. Until it does, nobody "
-        "knows what uv finds there, and a token that has expired may still stand there."
+        f"Writing the {place} has not ended for {seconds} s: its file system does not answer. Until it does, it is "
+        "unknown what uv finds there, and a token that has expired may still be there."
     )
     hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
     failure = Failure("transient", DELIVERY_HUNG, message.replace("the uv's", "uv's"), hint)

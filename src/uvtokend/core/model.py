@@ -163,12 +163,14 @@ class Request:
         service: The tenant's URL prefix where the token belongs to one, else empty.
         options: The provider's options, sorted by key; secret references stand here as references.
         env: Extra environment of the worker, sorted by name.
+        memory: The token is kept in memory only, so no index with another sink shares it.
     """
 
     provider: str
     service: str = ""
     options: tuple[tuple[str, Frozen], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    memory: bool = False
 
     def option(self, key: str) -> Frozen:
         """Return one option, or None."""

@@ -90,9 +90,11 @@ def entry(index: Index, lease: Lease, now: datetime) -> Entry | None:
 
 def delivered(index: Index, lease: Lease, deliveries: Deliveries, now: datetime) -> bool:
     """Return whether the index's valid credential is in its sink, and uv can read it there."""
-    wanted, delivery = entry(index, lease, now), deliveries[index.sink]
+    wanted, delivery = entry(index, lease, now), _delivery(index, deliveries)
     if wanted is None or delivery.voided or foreign_error(index, deliveries) is not None:
         return False
+    if index.sink == "memory":
+        return True
     if delivery.standing is None:
         return False
     return delivery.standing.get(index.target) == wanted or (delivery.held and delivery.valid(index.target, now))
@@ -105,16 +107,17 @@ def lease_notices(lease: Lease, told: Mapping[Request, tuple[Notice, ...]], now:
 
 def foreign_error(index: Index, deliveries: Deliveries) -> LastError | None:
     """Return which foreign entry stands in the way of an index's own, if any."""
-    netrc, own = deliveries["netrc"], deliveries[index.sink]
+    netrc, own = deliveries["netrc"], _delivery(index, deliveries)
     adopt = f"uvtokend adopt {index.name}"
     if index.sink == "netrc" and index.host in netrc.foreign:
         message = f"The netrc already holds an entry for {index.host} that is not ours; it is left alone."
         return _delivery_error("foreign-entry", message, adopt, netrc)
+    instead = "it asks keyring" if index.sink == "memory" else "any record of its own store"
     if index.host in netrc.foreign:
-        message = f"The netrc holds an entry for {index.host}, which uv uses before any record of its own store."
+        message = f"The netrc holds an entry for {index.host}, which uv uses before {instead}."
         return _delivery_error("foreign-entry", message, adopt, netrc)
     if index.sink != "netrc" and "default" in netrc.foreign:
-        message = "The netrc holds a default entry, which uv uses before any record of its own store."
+        message = f"The netrc holds a default entry, which uv uses before {instead}."
         hint = "delete it, or name the host it is meant for: machine HOST"
         return _delivery_error("foreign-entry", message, hint, netrc)
     if index.target in own.foreign:
@@ -123,15 +126,20 @@ def foreign_error(index: Index, deliveries: Deliveries) -> LastError | None:
     return None
 
 
+def _delivery(index: Index, deliveries: Deliveries) -> Delivery:
+    """Return what is known about an index's sink; memory is no file, so nothing is ever delivered there."""
+    return deliveries.get(index.sink, Delivery())
+
+
 def _state(index: Index, lease: Lease, deliveries: Deliveries) -> State:
-    delivery = deliveries[index.sink]
+    delivery = _delivery(index, deliveries)
     if foreign_error(index, deliveries) is not None or delivery.contested:
         return "blocked"
     return "retrying" if delivery.failure is not None and lease.state == "waiting" else lease.state
 
 
 def _last_error(index: Index, lease: Lease, deliveries: Deliveries) -> LastError | None:
-    delivery = deliveries[index.sink]
+    delivery = _delivery(index, deliveries)
     if (foreign := foreign_error(index, deliveries)) is not None:
         return foreign
     if lease.last_failure is not None and lease.failed_at is not None:
@@ -141,6 +149,8 @@ def _last_error(index: Index, lease: Lease, deliveries: Deliveries) -> LastError
     if fatal is not None:
         message = f"{fatal.file}, {fatal.where}: {fatal.message}."
         return _delivery_error("netrc-unreadable", message, fatal.hint, delivery)
+    if index.sink == "memory" and lease.credential is None:  # it waits until its former sink is clean
+        delivery = next((each for each in deliveries.values() if each.failure is not None), delivery)
     if delivery.failure is not None and delivery.failed_at is not None:
         failure = delivery.failure
         return LastError("delivery", failure.reason, failure.message, failure.hint, delivery.failed_at)

@@ -193,7 +193,7 @@ class Deliveries:
     def _write_netrc(self, order: Order) -> DeliveryResult:
         action, path = order.deliver, self.netrc.path
         hosts = {index.host for index in order.indexes}
-        shadowing = {index.host for index in order.indexes if index.sink == "uv-store"}
+        shadowing = {index.host for index in order.indexes if index.sink != "netrc"}
         ours = cleanup.ours(self.netrc, self._state, hosts)
 
         def began(foreign: Collection[str]) -> State:

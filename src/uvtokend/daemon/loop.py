@@ -125,7 +125,8 @@ class Daemon:
 
     def _recover(self) -> state.Recovered:
         known, standing = self._deliveries.recovered(self._settings.indexes)
-        requests = tuple(index.request for index in self._settings.indexes)
+        # A token that was in a file is not taken over into memory: a new one is fetched when the file is clean.
+        requests = tuple(index.request for index in self._settings.indexes if index.sink != "memory")
         return state.recover(known, standing, requests, self._clock.now())
 
     def _notices(self) -> None:

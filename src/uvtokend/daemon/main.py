@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from uvtokend import __version__, paths
+from uvtokend import __version__, paths, undumpable
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.config_files import Load
@@ -106,7 +106,7 @@ def once(
 
     Args:
         settings: The configuration.
-        names: The indexes; none means all.
+        names: The indexes; none means all. Those whose sink is memory are left out.
         enough: Returns whether an index of the status document is good as it is; one that is not is fetched once more.
 
     Returns:
@@ -116,6 +116,8 @@ def once(
         UvtokendError: Somebody else owns the netrc.
     """
     _harden()
+    # A token that is only in memory would be gone with this process; but what an index left in a sink is removed.
+    settings = replace(settings, indexes=tuple(index for index in settings.indexes if index.sink != "memory"))
     with _owned(settings) as (sink, state_folder):
         log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet=True)
         document = asyncio.run(
@@ -154,9 +156,8 @@ async def _once(
 
 
 def _harden() -> None:
+    undumpable.protect()
     os.umask(0o077)
-    # Only the soft limit: a command that `ensure` runs afterwards gets its own back.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
+from uvtokend import undumpable
 from uvtokend.core import wire
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Credential, Failure, Request, Secret
@@ -34,7 +35,7 @@ _TOO_MUCH = Failure("rejected", "too-much", "The provider was answered far more 
 
 def main() -> None:
     """Fetch what the environment asks for and answer it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
+    undumpable.protect()  # before there is a token
     _bound_memory(MEMORY)
     subprocess.Popen = _Helper  # type: ignore[misc]  # before an SDK takes hold of it
     logging.disable()  # botocore's debug log prints the token

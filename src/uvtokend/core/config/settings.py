@@ -239,7 +239,7 @@ class _Reader:
         self.fits_sink(table, sink, url, options)
         if url is None or provider is None or len(self.problems) > before:
             return None
-        request = clouds.request(provider, url, options, env)
+        request = replace(clouds.request(provider, url, options, env), memory=sink == "memory")
         service = clouds.store_service(provider, url) if sink == "uv-store" else ""
         return Index(name, url.text, url.host, provider, request, sink, service, _files(table))
 

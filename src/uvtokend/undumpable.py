@@ -1,0 +1,22 @@
+"""Keep the memory of this process to itself: it holds tokens.
+
+No core is dumped, and on Linux no other process of the same user may attach to it or read its memory (prctl(2),
+PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode checking"); root may. A program that is executed later starts with its
+own defaults again, except for the limit on core dumps, of which only the soft one is set. On macOS the limit is all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+#: linux/prctl.h
+_PR_SET_DUMPABLE = 4
+
+
+def protect() -> None:
+    """Make this process undumpable; call it first, before anything secret is in memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,0 +1,140 @@
+"""Nothing at rest: with `sink = "memory"` no file ever holds a token, and real uv and pip get it all the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.issuing import CANARY, Issuing
+from support.unprivileged import as_user
+from support.waiting import PATIENCE, until
+from uvtokend.cli import client
+
+ROTATIONS = 20
+MEMORY = 'sink = "memory"'
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
+    """A machine with one index in memory, and our keyring first on PATH; its daemon is not started."""
+    made = Issuing(tmp_path_factory.mktemp("m"))
+    made.configure(MEMORY)
+    assert made.uvtokend("keyring", "install", str(made.home / "bin")).returncode == 0
+    made.environment["PATH"] = f"{made.home / 'bin'}{os.pathsep}{made.environment['PATH']}"
+    yield made
+    made.close()
+
+
+def holding(machine: Issuing) -> list[Path]:
+    """Return every file of the machine that holds a token, or a part of one."""
+    files = [path for path in machine.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert machine.config in files
+    return [path for path in files if CANARY.encode() in path.read_bytes() and path.name != "issue"]
+
+
+def authenticated(machine: Issuing) -> str:
+    """Return the index URL with the user name, as `keyring` needs it."""
+    return machine.index.url.replace("://", "://me@")
+
+
+def test_no_file_holds_a_token(machine: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every rotation, an install by uv and an answer, no file of the machine holds a token."""
+    monkeypatch.setenv("UVTOKEND_SOCKET", machine.environment["UVTOKEND_SOCKET"])
+    machine.begin()
+    for rotation in range(ROTATIONS):
+        assert client.call("refresh", timeout=PATIENCE)["indexes"][0]["delivered"]
+        assert holding(machine) == [], rotation
+    token = machine.tokens[-1]
+    done = machine.run(["keyring", "get", machine.index.url, "me"])
+    assert (done.returncode, done.stdout) == (0, f"{token}\n")
+    where = machine.folder / "target"
+    installed = machine.install(
+        where, "--keyring-provider", "subprocess", "--index-url", authenticated(machine), "alpha"
+    )
+    assert installed.returncode == 0, installed.stderr
+    assert (where / "alpha.py").exists()
+    assert machine.uvtokend("stop").returncode == 0
+    assert holding(machine) == []
+    assert not machine.netrc.exists()
+    assert len(machine.tokens) == ROTATIONS + 1
+
+
+def test_moving_to_memory_and_back(machine: Issuing) -> None:
+    """The entry is gone before the next token is fetched; moved back, the netrc holds the newest one."""
+    machine.configure()
+    machine.begin()
+    assert holding(machine) == [machine.netrc]
+    # The program looks at the netrc while it makes a token: no entry of ours may be there any more.
+    seen = machine.folder / "seen"
+    program = machine.folder / "issue"
+    program.write_text(program.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\ncat {machine.netrc} >> {seen}\n"))
+    machine.configure(MEMORY)
+    assert machine.uvtokend("reload").returncode == 0
+    until(lambda: len(machine.tokens) == 2)
+    until(lambda: machine.uvtokend("status").returncode == 0)
+    assert CANARY not in seen.read_text()
+    assert holding(machine) == []
+    machine.configure()
+    assert machine.uvtokend("reload").returncode == 0
+    until(lambda: machine.uvtokend("status").returncode == 0)
+    assert holding(machine) == [machine.netrc]
+
+
+def test_a_start_after_the_change(machine: Issuing) -> None:
+    """A daemon that finds the index moved to memory takes no token over from the netrc, and cleans it."""
+    machine.configure()
+    machine.begin()
+    machine.stop()
+    machine.configure(MEMORY)
+    machine.begin()
+    assert holding(machine) == []
+    assert len(machine.tokens) == 2
+
+
+def test_without_a_daemon(machine: Issuing) -> None:
+    """`once` skips the index and says so, `ensure` refuses, and `exec` and `token` fetch for themselves."""
+    done = machine.uvtokend("once")
+    assert done.returncode == 0
+    assert "Skipped acme" in done.stderr
+    assert machine.tokens == []
+    done = machine.uvtokend("ensure", "--", "true")
+    assert (done.returncode, "fix: uvtokend start" in done.stderr) == (1, True)
+    assert machine.uvtokend("token", "acme").stdout == f"{CANARY}-1\n"
+    assert machine.uvtokend("exec", "acme", "--", "sh", "-c", "echo $UV_INDEX_ACME_PASSWORD").stdout == f"{CANARY}-2\n"
+    assert holding(machine) == []
+
+
+def test_the_daemons_memory_is_its_own(machine: Issuing) -> None:
+    """The daemon dumps no core, and another process of the same user may not attach to it."""
+    machine.begin()
+    assert machine.daemon is not None
+    status = Path(f"/proc/{machine.daemon.pid}/status").read_text()
+    assert "\nUid:" in status
+    core = next(line for line in Path(f"/proc/{machine.daemon.pid}/limits").read_text().splitlines() if "core" in line)
+    assert core.split()[4] == "0"
+    assert os.stat(f"/proc/{machine.daemon.pid}/maps").st_uid == 0
+
+
+def test_an_undumpable_process_cannot_be_read() -> None:
+    """What the protection is for: the same ordinary user may read a process before it, and not after it."""
+    script = """
+    import uvtokend.undumpable
+    def readable():
+        child = os.fork()
+        if child == 0:
+            try:
+                open(f"/proc/{os.getppid()}/maps").close()
+            except PermissionError:
+                os._exit(1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after an exec: giving up root has made us undumpable already
+    before = readable()
+    uvtokend.undumpable.protect()
+    print(before, readable())
+    """
+    done = as_user(script, imports="uvtokend.undumpable, resource, ctypes")
+    assert done.stdout.split() == ["True", "False"], done.stderr
