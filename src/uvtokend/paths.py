@@ -1,8 +1,8 @@
-"""Where uvtokend keeps its files: the configuration, the state folder and the control socket.
+"""Where uvtokend keeps its files: the configuration, the state directory and the control socket.
 
-Every folder is the one that platformdirs names. `status` must start near Python's own floor, and importing platformdirs
-alone costs as much as that floor; so the two answers that it needs, the socket and the state folder, are worked out
-here. A test holds them equal.
+Every directory is the one that platformdirs names. `status` must start almost as fast as Python itself, and importing
+platformdirs takes as long again. So the two answers that `status` needs, the socket and the state directory, are worked
+out here. A test holds them equal.
 """
 
 # pathlib would cost a third of Python's own start; os.path is there already.
@@ -31,7 +31,7 @@ def home_folder() -> str:
         UsageError: Neither is an absolute path: in a container, a process may run as a uid without a name.
     """
     home = os.path.expanduser("~")
-    if not os.path.isabs(home) or os.environ.get("HOME") == "":  # an empty one would lead to the root folder
+    if not os.path.isabs(home) or os.environ.get("HOME") == "":  # an empty one would lead to the root directory
         message = "Cannot determine your home directory: HOME is not an absolute path."
         raise UsageError(message, "set HOME to an absolute path")
     return home
@@ -70,7 +70,7 @@ def site_config_file() -> str:
 
 
 def state_folder() -> str:
-    """Return the folder of the state file, the events and the locks. It need not exist.
+    """Return the directory of the state file, the events and the locks. It need not exist.
 
     Raises:
         UsageError: It lies in the home directory, which is unknown.
@@ -98,12 +98,12 @@ def prompt_file() -> str:
 
 
 def chains_folder() -> str:
-    """Return the folder of the chains of refresh tokens, which are secrets: 0700."""
+    """Return the directory of the chains of refresh tokens, which are secrets: 0700."""
     return os.path.join(state_folder(), "chains")
 
 
 def socket_file() -> str:
-    """Return the control socket: in the user's runtime folder, or where there is none in the state folder.
+    """Return the control socket: in the user's runtime directory, or in the state directory if there is none.
 
     Raises:
         UvtokendError: The path is longer than a unix socket's may be.
@@ -277,7 +277,7 @@ def _runtime_folder() -> str | None:
 
 
 def _usable(folder: str) -> bool:
-    """Say whether a folder can be a runtime folder: after ``su`` the variable still names another user's."""
+    """Return whether a directory can be the runtime directory: after ``su`` the variable names another user's."""
     try:
         info = os.lstat(folder)
     except OSError:
@@ -286,7 +286,7 @@ def _usable(folder: str) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Create a folder, and those above it, with mode 0700; one that exists stays as it is.
+    """Create a directory, and those above it, with mode 0700; one that exists stays as it is.
 
     Raises:
         OSError: It cannot be created.
@@ -299,7 +299,7 @@ def make_folder(path: str) -> None:
     try:
         os.mkdir(path, PRIVATE)
     except FileExistsError:
-        return  # another uvtokend was faster; the caller checks what stands there
+        return  # another uvtokend was faster; the caller checks what is there
 
 
 def _absolute(path: str) -> str:

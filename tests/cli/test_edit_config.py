@@ -145,9 +145,9 @@ def test_a_second_index_on_the_host_keeps_the_entry(machine: Machine) -> None:
     text = machine.config.read_text()
     machine.config.write_text(text + text[text.index("[[index]]") :].replace('"a"', '"a2"').replace("simple", "two"))
     run(machine, "once")
-    assert "Its token stays: another index needs it." in run(machine, "remove", "a").stderr
+    assert "Its token stays, because another index needs it." in run(machine, "remove", "a").stderr
     assert "a.example" in machine.netrc.read_text()
-    assert "No token of it is left." in run(machine, "remove", "a2").stderr
+    assert "Its token is removed." in run(machine, "remove", "a2").stderr
     assert machine.netrc.read_text() == FOREIGN
 
 
@@ -538,7 +538,7 @@ def test_an_index_of_the_site(machine: Machine) -> None:
     assert row.split()[:5] == ["company", "no", "command", "netrc", "https://company.example/simple/"]
     assert {*row.split()[5:]} == {str(site), "and", str(machine.config)}
     done = run(machine, "remove", "company")
-    assert "that is in force now" in done.stderr
+    assert "and applies now" in done.stderr
     assert machine.config.read_text().strip() == ""
 
 
@@ -582,7 +582,7 @@ def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
         monkeypatch.setenv(name, text)
     monkeypatch.delenv("UVTOKEND_CONFIG", raising=False)
     monkeypatch.setattr(remove, "_PATIENCE", 0.1)
-    with pytest.raises(UvtokendError, match=r"its entry still stands\. .*may write to the directory") as caught:
+    with pytest.raises(UvtokendError, match=r"its entry is still there\. .*may write to the directory") as caught:
         remove.remove("a", None)
     assert caught.value.hint == "uvtokend status"
 
@@ -593,7 +593,7 @@ def test_a_state_that_cannot_be_written_is_told(machine: Machine) -> None:
     run(machine, "once")
     (machine.state / "state.json.new").mkdir()
     done = run(machine, "remove", "a", status=1)
-    assert "The state file could not be written: Is a directory. The entry is gone all the same." in done.stderr
+    assert "The entry is removed, but the state file could not be written: Is a directory." in done.stderr
     assert machine.netrc.read_text() == FOREIGN
 
 

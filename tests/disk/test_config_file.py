@@ -252,7 +252,7 @@ def test_what_is_no_file_is_refused_at_once(home: Path, tmp_path: Path) -> None:
     assert len(problems()) == 1
     path.rmdir()
     os.mkfifo(path, 0o600)
-    assert "no regular file" in problems()[0].message
+    assert "not a regular file" in problems()[0].message
 
 
 def test_a_link_is_followed(home: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``uvtokend remove``: an index goes out of ``config.toml``, and its token and what is known of it at once."""
+"""``uvtokend remove``: removes an index from ``config.toml``, and its token and its record at once."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _PAUSE = 0.03
 
 
 class _OfSiteError(UsageError):
-    """The index stands in the site's file alone."""
+    """Only the site's file names the index."""
 
     def __init__(self, name: str, file: str) -> None:
-        super().__init__(f"{name!r} comes from the site's configuration, {file}, and not from yours.")
+        super().__init__(f"{name!r} comes from the site's configuration, {file}, not from yours.")
 
 
 EXAMPLES = ("uvtokend remove private-registry",)
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def remove(name: str, config_file: str | None) -> int:
-    """Take an index out of the user's file, its token out of the netrc or uv's store, and its record out of the state.
+    """Remove an index from the user's file, its token from its sink, and its record from the state.
 
     Args:
         name: The index.
@@ -56,8 +56,8 @@ def remove(name: str, config_file: str | None) -> int:
 
     Raises:
         UsageError: No index has that name.
-        ConfigError: The configuration would be wrong without it; nothing was written.
-        UvtokendError: Its entry could not be taken out.
+        ConfigError: The configuration would be invalid without it; nothing was written.
+        UvtokendError: Its entry could not be removed.
     """
     target = paths.config_file(config_file)
     removals: list[edit.Removal] = []
@@ -88,18 +88,18 @@ def remove(name: str, config_file: str | None) -> int:
         _say_how_to_switch_off(name, target)
         return USAGE
     if name in _names(settings):
-        console.say(f"The site's configuration names {name!r}, too, and that is in force now.")
+        console.say(f"The site's configuration also names {name!r}, and applies now.")
         _say_how_to_switch_off(name, target)
     return OK
 
 
 def forget(settings: Settings, gone: Set[str]) -> None:
-    """Take our tokens for some places out of the netrc and uv's store, and their records out of the state file.
+    """Remove our tokens for some targets from the netrc and uv's store, and their records from the state file.
 
-    The caller holds the netrc's lock.
+    The caller owns the netrc.
 
     Args:
-        settings: As they are now.
+        settings: The new settings.
         gone: Hosts of the netrc, and services of uv's store.
 
     Raises:
@@ -114,7 +114,7 @@ def forget(settings: Settings, gone: Set[str]) -> None:
         try:
             store.save(left)
         except OSError as error:
-            message = f"The state file could not be written: {error.strerror}. The entry is gone all the same."
+            message = f"The entry is removed, but the state file could not be written: {error.strerror}."
             raise UvtokendError(message, "uvtokend start") from error
 
 
@@ -145,7 +145,7 @@ def _uv_store() -> UvStoreSink:
 
 @contextlib.contextmanager
 def _owner(config_file: str | None) -> Iterator[bool]:
-    """Tell whether a daemon runs; while none does, own the netrc in its place, so that none starts meanwhile."""
+    """Yield whether a daemon runs; while none does, own the netrc in its place, so that none starts meanwhile."""
     try:
         client.call("version")
     except NotRunning:
@@ -171,30 +171,30 @@ def _netrc(config_file: str | None) -> str:
 
 
 def _await_daemon(gone: Set[str]) -> None:
-    """Wait until the daemon has taken out entry and record.
+    """Wait until the daemon has removed entry and record.
 
     Raises:
-        UvtokendError: It could not, and why.
+        UvtokendError: It could not.
     """
     deadline = time.monotonic() + _PATIENCE
     document = client.call("status")  # it answers when what is under way is delivered
     while _standing(document["netrc"], gone):
         if time.monotonic() > deadline:
             problem = client.call("status")["delivery"]["problem"] or ""
-            message = f"The index is out of the configuration, but its entry still stands. {problem}".rstrip()
+            message = f"The index is removed from the configuration, but its entry is still there. {problem}".rstrip()
             raise UvtokendError(message, "uvtokend status")
         time.sleep(_PAUSE)
 
 
 def _standing(path: str, gone: Set[str]) -> bool:
-    """Tell whether a token or a record for one of the places is still there."""
+    """Return whether a token or a record for one of the targets is still there."""
     known = Store(paths.state_folder()).load()
     entries = {**block.block_entries(NetrcSink(path).read(), known.ours(path)), **_uv_store().entries()}
     return bool(gone & entries.keys()) or state.without(known, gone) != known
 
 
 def _places(config_file: str | None) -> set[str]:
-    """Return where tokens are delivered to; nothing if it is wrong, which may be why an index is to go."""
+    """Return the configured targets; none if the configuration is invalid, perhaps because of the index to remove."""
     try:
         return {index.target for index in configuration.load(config_file).indexes}
     except ConfigError:
@@ -202,7 +202,7 @@ def _places(config_file: str | None) -> set[str]:
 
 
 def _possible(table: edit.Table) -> set[str]:
-    """Return where the token of an index may stand."""
+    """Return the targets that an index may have."""
     text, provider = table.get("url"), table.get("provider")
     try:
         url = IndexUrl.parse(text) if isinstance(text, str) else None
@@ -217,9 +217,9 @@ def _possible(table: edit.Table) -> set[str]:
 
 def _say_what_is_left(gone: Set[str], table: edit.Table, settings: Settings) -> None:
     if gone:
-        console.say("No token of it is left.")
+        console.say("Its token is removed.")
     elif not _possible(table).isdisjoint(index.target for index in settings.indexes):
-        console.say("Its token stays: another index needs it.")
+        console.say("Its token stays, because another index needs it.")
 
 
 def _names(settings: Settings) -> dict[str, str]:
@@ -232,6 +232,6 @@ def _unknown(name: str, config_file: str | None) -> UsageError:
 
 
 def _say_how_to_switch_off(name: str, target: str) -> None:
-    console.say(f"To switch it off for you, add these lines to {target}:")
+    console.say(f"To disable it for yourself, add these lines to {target}:")
     for line in ("", "[[index]]", f'name = "{name}"', "enabled = false"):
         console.say(line)

@@ -113,7 +113,7 @@ def plan(stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls
 
     Args:
         stored: What it holds.
-        wanted: What it shall hold, each with its `service`.
+        wanted: What it should hold, each with its `service`.
         ledger: What we may have put there.
         urls: service -> the indexes that it is for.
     """
@@ -157,7 +157,7 @@ def kept_by_uv(text: bytes) -> bool:
 def edited(text: bytes, put: Iterable[Entry], drop: Iterable[Key]) -> bytes:
     """Return a store without some records and with others; all else is kept to the byte.
 
-    Only a record that stands as we and uv write it is taken out, so that no comment goes with it.
+    Only a record that is written as we and uv write it is removed, so that no comment is lost with it.
 
     Raises:
         ValueError: The result would not be what was asked for.

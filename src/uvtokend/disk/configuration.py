@@ -32,7 +32,7 @@ def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
 
     Raises:
         ConfigError: With every problem in them.
-        UsageError: There is no home folder.
+        UsageError: The home directory is unknown.
     """
     home = paths.home_folder()
     user = paths.config_file(explicit)
@@ -55,7 +55,7 @@ def defaults() -> Settings:
     """Return the settings that apply without any configuration file.
 
     Raises:
-        UsageError: There is no home directory.
+        UsageError: The home directory is unknown.
     """
     return parse([], paths.home_folder(), _environment(), None)
 
@@ -91,7 +91,7 @@ def _read(path: str, needed: bool, problems: list[Problem]) -> Source | None:
         if os.path.islink(path):
             wrong = Problem(path, "the file", "It is a link to nothing.", f"ls -l {shlex.quote(path)}")
         elif needed:
-            wrong = Problem(path, "the file", "It does not exist.", "name a file that does, or leave it out")
+            wrong = Problem(path, "the file", "It does not exist.", "name an existing file, or leave the option out")
         else:
             return None
     except OSError as error:
@@ -120,13 +120,14 @@ def _opener(path: str, flags: int) -> int:
 def _untrusted(path: str, info: os.stat_result) -> Problem | None:
     """Say why a file cannot be believed: it names the programs that we run."""
     if not stat.S_ISREG(info.st_mode):
-        return Problem(path, "the file", "It is no regular file.", "name one that is")
+        return Problem(path, "the file", "It is not a regular file.", "name a regular file")
     if info.st_uid not in {os.getuid(), 0, paths.NOBODY}:
-        paths.check_home(path)  # with sudo, the owner is not what is wrong
+        if os.geteuid() == 0:
+            paths.check_home(path)  # with sudo, the owner is not what is wrong
         message = f"It belongs to uid {info.st_uid}, neither to you nor to root."
         return Problem(path, "the file", message, f"sudo chown {os.getuid()} {shlex.quote(path)}")
     if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and not _private_group(info.st_gid)):
-        return Problem(path, "the file", "Others may write it.", f"chmod go-w {shlex.quote(path)}")
+        return Problem(path, "the file", "Other users can write to it.", f"chmod go-w {shlex.quote(path)}")
     return None
 
 

@@ -1,16 +1,16 @@
 """Delivery into uv's own credential store: through uv's own command where that loses nothing, else directly.
 
-``uv auth login`` takes uv's lock for the moment of its writing, and gets the secret on its standard input. Its command
-is passed over, and the status says why, where it would not do what we promise:
+``uv auth login`` takes uv's lock while it writes, and gets the secret on its standard input. uvtokend writes the file
+itself, and the status says why, where uv's command would not do what we promise:
 
-* uv before 0.13.8 truncates the file and writes it anew, so that a crash leaves half of it (seen with strace: 0.8.24 to
-  0.13.7 open it with O_TRUNC; 0.13.8 writes a file beside it and renames);
-* uv drops comments and keys that it does not know, so a store with some is edited by us, to the byte;
-* uv's command takes no empty user name, as Artifactory's tokens may have, though uv itself uses such a record;
-* uv's command takes the user name as an argument, which everybody on the machine can see: so not one that is a secret,
-  nor one of an index that is no longer configured, of which we do not know.
+* uv before 0.13.8 truncates the file and rewrites it, so a crash leaves half of it (seen with strace: 0.8.24 to 0.13.7
+  open it with O_TRUNC; 0.13.8 writes a file beside it and renames);
+* uv drops comments and keys that it does not know, so a store that has some is edited by us, to the byte;
+* uv's command refuses an empty user name, which Artifactory's tokens may have, although uv itself uses such a record;
+* uv's command takes the user name as an argument, which every user of the machine can see: not suitable for one that is
+  a secret, nor for one of an index that is no longer configured, which may be a secret.
 
-We honour uv's lock (``credentials.toml.lock``, flock) and hold it only while we read, edit and rename.
+uvtokend honors uv's lock (``credentials.toml.lock``, flock) and holds it only to read, edit and rename.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class UvStoreSink:
         """Let the store hold these records and no other of ours.
 
         Args:
-            wanted: What it shall hold.
+            wanted: What it should hold.
             urls: service -> the indexes that it is for.
             private: Services whose user names are secrets.
 
@@ -170,7 +170,7 @@ class UvStoreSink:
             process.communicate()
 
     def _directly(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> None:
-        """Edit the file ourselves, under uv's lock; what stands in it by then is planned for anew."""
+        """Edit the file ourselves, under uv's lock, with a new plan for what is in it by then."""
         with self._locked():
             found = files.read_settled(self.path)
             text = found.text if found else b""
@@ -180,7 +180,7 @@ class UvStoreSink:
             except ValueError:
                 message = f"Our record in {self.path} has been edited by hand, so it cannot be replaced."
                 service, username = next(iter([*plan.drop, *((entry.service, entry.login) for entry in plan.put)]))
-                raise DeliveryFailed("store-edited", message, self._mend(service, username)) from None
+                raise DeliveryFailed("store-edited", message, self._fix(service, username)) from None
             if new != text:
                 files.replace(self.path, new)
 
@@ -201,7 +201,7 @@ class UvStoreSink:
             os.close(file)
 
     def _prepare(self) -> None:
-        """Take the ownership, and see that nobody else can put a store of theirs in the place of this one."""
+        """Take the ownership, and check that no other user can replace the store."""
         folder = os.path.dirname(self._path)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.stat(folder).st_mode & 0o022:
@@ -229,9 +229,9 @@ class UvStoreSink:
 
     def _rival(self, service: str, record: Stored) -> Problem:
         message = f"uv's credential store already holds a record of {record.service} that is not ours."
-        return Problem(self.path, service, message, self._mend(*record.key), fatal=False)
+        return Problem(self.path, service, message, self._fix(*record.key), fatal=False)
 
-    def _mend(self, service: str, username: str) -> str:
+    def _fix(self, service: str, username: str) -> str:
         """Return what takes a record out; uv's command knows no bearer tokens, and no empty or secret user names."""
         logout = shlex.join(["uv", "auth", "logout", service, "--username", username])
         return logout if username and service not in self._private else f"take it out of {self.path}"
@@ -292,7 +292,7 @@ def _explained(path: str) -> Iterator[None]:
         reason, message, hint = "io-error", f"{path}: {os.strerror(error.errno or errno.EIO)}.", f"ls -la {folder}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason, hint = "disk-full", f"df -h {folder}"
-            message = f"There is no room left to write {path}; it is as it was."
+            message = f"There is no space left to write {path}, so it is unchanged."
         elif error.errno == errno.EROFS:
             reason, hint = "read-only", fixes.file_system(os.path.dirname(path))
             message = f"{path} is in a read-only file system."
