@@ -162,6 +162,16 @@ def test_an_edit_keeps_all_else_to_the_byte() -> None:
     assert {record.secret.reveal() for record in uv_store.parse(newer)} == {"#", 'new"\\'}
 
 
+def test_a_record_goes_with_one_blank_line_and_nothing_else() -> None:
+    """The blank line below a record goes with it; a line of somebody else's that follows it at once stays."""
+    record = uv_store.edited(b"", [entry()], [])
+    drop = [(ACME, "VssSessionToken")]
+    assert uv_store.edited(record, [], drop) == b""
+    assert uv_store.edited(record + b"# mine\n", [], drop) == b"# mine\n"
+    assert uv_store.edited(record + b"\n# mine\n", [], drop) == b"# mine\n"
+    assert uv_store.edited(record + b"\n\n# mine\n", [], drop) == b"\n# mine\n"
+
+
 def test_the_empty_list_that_uv_leaves_behind_is_no_hindrance() -> None:
     """After its last record uv writes ``credential = []``, beside which no table may stand."""
     assert len(uv_store.parse(uv_store.edited(b"credential = []\n", [entry()], []))) == 1

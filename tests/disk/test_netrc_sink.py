@@ -456,6 +456,21 @@ class TestFallbacks:
         assert path.read_bytes() == block("t1") + b"#1\n#2\n"
         assert os.listdir(path.parent) == [".netrc"]
 
+    def test_a_file_that_goes_away_where_there_is_no_exchange(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is made again without the text that somebody deleted."""
+        path.write_bytes(b"#old\n")
+
+        def rival(_one: str, _other: str) -> None:
+            path.unlink(missing_ok=True)
+            without_exchange(_one, _other)
+
+        monkeypatch.setattr(exchange, "swap", rival)
+        deliver(path, entry())
+        assert path.read_bytes() == block()
+        assert os.listdir(path.parent) == [".netrc"]
+
     def test_a_file_system_without_links(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A new file is renamed to its name."""
         monkeypatch.setattr(os, "link", without_exchange)
@@ -749,6 +764,20 @@ class TestRivals:
         self.overtake(monkeypatch, lambda: path.write_bytes(b"#new\n"))
         deliver(path, entry())
         assert path.read_bytes() == block() + b"#new\n"
+        assert os.listdir(path.parent) == [".netrc"]
+
+    def test_a_program_that_opens_the_file_before_the_exchange(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It has written nothing yet, so the text is what was read; but what it writes later must not go astray."""
+        monkeypatch.setattr(files, "PATIENCE", 0.01)
+        path.write_bytes(b"#old\n")
+        opened: list[int] = []
+        self.overtake(monkeypatch, lambda: opened.append(os.open(path, os.O_WRONLY | os.O_APPEND)))
+        deliver(path, entry())
+        os.write(opened[0], b"#late\n")
+        os.close(opened[0])
+        assert path.read_bytes() == block() + b"#old\n#late\n"
         assert os.listdir(path.parent) == [".netrc"]
 
     @pytest.mark.parametrize("by_rename", [True, False])

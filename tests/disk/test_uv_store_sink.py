@@ -66,6 +66,22 @@ def believed(file: Path, url: str, username: str | None = LOGIN) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def test_a_uv_that_hangs_is_ended(
+    sink: UvStoreSink, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed with its children and leaves no zombie; we write the record ourselves and say so."""
+    fake = tmp_path / "bin" / "uv"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\n[ $1 = auth ] || exec echo uv 99.0.0\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.defpath}")
+    monkeypatch.setattr(sinks, "_LIMIT", 0.5)
+    delivery = sink.deliver([entry()], {})
+    assert delivery.note == f"{file} was written directly: uv's own command did not do it."
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_uv_delivers_and_uv_reads_it_back(sink: UvStoreSink, file: Path) -> None:
     """Two tenants on one host, each its token; file and folder are ours alone; what is there is not written again."""
     delivery = sink.deliver([entry(), entry(BETA, "token-2")], {})

@@ -1,6 +1,6 @@
 """The soak, as one command:
 
-    python tests/soak/run.py [daemon|kills|fuzz|jfrog|gitlab|all] [--minutes M] [--seed N] [--scale X]
+    python tests/soak/run.py [daemon|kills|faults|fuzz|jfrog|gitlab|all] [--minutes M] [--seed N] [--scale X]
 
 What happens is drawn from a seed, which is printed: the same seed draws the same faults again. The exit status is 1 if
 a promise was broken.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PARTS = {
     "daemon": "soak.daemon",
     "kills": "soak.kills",
+    "faults": "soak.injected",
     "fuzz": "soak.fuzz",
     "jfrog": "soak.jfrog_kills",
     "gitlab": "soak.gitlab_kills",
@@ -42,7 +43,7 @@ def main() -> int:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the parts are soak.daemon, soak.kills, ...
     seed = secrets.randbelow(1_000_000) if args.seed is None else args.seed
     signal.signal(signal.SIGTERM, _interrupt)
-    if args.part in {"daemon", "kills", "all"}:
+    if args.part in {"daemon", "kills", "faults", "all"}:
         import_module("soak.world").enter_namespace()
     parts = list(PARTS) if args.part == "all" else [args.part]
     broken = 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uvtokend import paths
-from uvtokend.disk import files
+from uvtokend.disk import exchange, files
 from uvtokend.errors import UvtokendError
 
 _FOLDER = "adopted"
@@ -60,13 +60,16 @@ def keep(netrc: str, text: bytes) -> Path:
     while True:
         taken = [int(file.stem) for file in folder().glob("*.json") if file.stem.isdigit()]
         path = folder() / f"{max(taken, default=0) + 1:06}.json"  # the name tells the order
+        draft = path.with_name(f"{path.name}.new")
         try:
-            files.create(str(path), content)
+            draft.unlink(missing_ok=True)
+            files.create(str(draft), content)
+            exchange.appear(str(draft), str(path))  # complete or not at all, whatever kills us
         except FileExistsError:
             continue
         except OSError as error:
             with contextlib.suppress(OSError):
-                path.unlink()  # incomplete, and nothing was taken out yet
+                draft.unlink()  # nothing was taken out yet
             raise paths.unusable(error, str(path), f"The backup {path} could not be written") from error
         files.sync_folder(str(folder()))
         return path

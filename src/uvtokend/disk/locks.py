@@ -84,11 +84,14 @@ class Lock:
     def _take(self, what: str) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             owner = self._owner()
             os.close(self._file)
             message = f"{what} already has an owner: {owner or 'another process'}."
             raise AlreadyOwned(message, "uvtokend status") from None
+        except OSError:
+            os.close(self._file)
+            raise
 
     def _owner(self) -> Owner | None:
         return _written(self._file)
@@ -99,9 +102,11 @@ class Lock:
 
     def remove(self) -> None:
         """Delete the lock file and give the lock up."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        self.release()
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        finally:
+            self.release()
 
 
 class _NetrcItself(Lock):

@@ -328,6 +328,16 @@ class TestEdit:
         assert result == b"machine x login a password b\n\n#\n# two words\nmachine y login c\n"
         assert set(as_read(result)) == {"x", "y"}
 
+    @pytest.mark.parametrize("above", [b"", b"port 21\n"])
+    def test_taking_a_bare_entry_out_changes_no_other(self, above: bytes) -> None:
+        """A comment whose words would go to the entry above stays a comment, also in a file that uv cannot read."""
+        other = b"machine x login a password b\n\n"
+        below = b"# password two\nmachine y login c\n"
+        ours = delivered([entry("a.example")])
+        result = edit(above + other + b"machine a.example login aws password t0\n" + below, [], ours).text
+        assert result == above + other + b"#\n" + below
+        assert [item.password for item in scan(result).entries] == [b"b", b""]
+
     def test_any_of_the_last_tokens_is_known(self) -> None:
         """Whoever drops the comments may have read the file before our last delivery."""
         ours = {"a.example": [known("t1"), known("t0")]}

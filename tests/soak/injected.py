@@ -1,0 +1,289 @@
+"""The part of the faults: every system call of a delivery, a purge, an adopt and a state write fails in turn.
+
+After each fault the netrc is one that stood there before or after, whatever was written in place aside. Then the work
+is done again without a fault, and a purge follows: the foreign text is back to the byte, nothing stands beside it, and
+no file below the home and the state directory holds a token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+from soak import injection, world
+from soak.injection import Fault
+from soak.result import Result
+from uvtokend.cli import adopt, console, purge
+from uvtokend.core import state
+from uvtokend.core.model import Entry, Secret
+from uvtokend.core.netrc.block import Ours, split
+from uvtokend.core.state import State
+from uvtokend.disk import cleanup, files, locks, netrc_sink
+from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.state_file import Store
+from uvtokend.errors import UvtokendError
+
+OURS, TAKEN = "b.example", "a.example"
+FOREIGN = (
+    b"# mine\nmachine x.example login me password theirs\nmachine a.example login me password theirs\n"
+    b"machine y.example\r\n\tlogin you\n#end \xff\nno last line end"
+)
+TOKEN = "uvtokend-secret-%d."
+CONFIG = """
+[daemon]
+netrc = "{netrc}"
+""" + "".join(
+    f"""
+[[index]]
+name = "{host[0]}"
+url = "https://{host}/simple/"
+provider = "static"
+username = "aws"
+password = {{{{ env = "NONE" }}}}
+"""
+    for host in (OURS, TAKEN)
+)
+PLACES = ("plain", "first", "missing", "symlinked", "hard-linked", "held", "mounted")
+WORKS = ("deliver", "purge", "adopt", "state")
+
+Say = Callable[[str], None]
+
+
+def run(seed: int, scale: float, say: Say) -> Result:
+    """Inject every fault, or a share of them.
+
+    Args:
+        seed: Of the dice, which draw the share.
+        scale: How much of all the faults.
+        say: Is told each law that does not hold, and how far things are.
+    """
+    dice = random.Random(seed)
+    counts: Counter[str] = Counter()
+    broken: list[str] = []
+    places = [place for place in PLACES if place != "mounted" or world.may_mount()]
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a real disk takes ten times as long
+    with _quick(), tempfile.TemporaryDirectory(prefix="uvtokend-faults-", dir=memory) as name:
+        for place in places:
+            for exchanges in (True, False):
+                for work in WORKS:
+                    scene = _Scene(Path(name), place, work, exchanges)
+                    for fault in scene.faults():
+                        if dice.random() < scale:
+                            counts.update(scene.play(fault))
+                    broken += scene.broken
+                    for law in scene.broken:
+                        say(law)
+            say(f"{place}: {counts['runs']} runs so far")
+    figures: dict[str, int | float | str] = {
+        "runs": counts["runs"],
+        "... with a kill": counts["kill"],
+        "... with a short write": counts["short"],
+        "... with an error": counts["error"],
+        "... after which the work had failed": counts["failed"],
+        "... after which something stood beside the netrc": counts["leftover"],
+        "... after which the netrc was a mixture, healed by the next try": counts["mixture"],
+        "files": ", ".join(places),
+    }
+    return Result("faults", figures, tuple(broken))
+
+
+@contextlib.contextmanager
+def _quick() -> Iterator[None]:
+    """Wait for nothing, and say nothing."""
+    with contextlib.ExitStack() as stack:
+        for module, name, value in (
+            (files, "PATIENCE", 0.0),
+            (files, "TICK", 0.0),
+            (locks, "PATIENCE", 0.0),
+            (netrc_sink, "GRACE", 0.0),
+            (console, "say", lambda *_: None),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
+class _Scene:
+    """One kind of file and one kind of work."""
+
+    def __init__(self, folder: Path, place: str, work: str, exchanges: bool) -> None:
+        self.broken: list[str] = []
+        self._folder = folder
+        self._place = place
+        self._work = work
+        self._exchanges = exchanges
+        self._before = b"" if place == "missing" else FOREIGN
+        self._held: int | None = None
+        self._states = State(), State()
+
+    # ------------------------------------------------------------------------------------------------------ playing
+
+    def faults(self) -> list[Fault]:
+        """Return every fault that can be injected here: those of the calls that the work makes without one."""
+        with (
+            self._set_up(),
+            injection.injected(Fault(), self._exchanges) as made,
+            contextlib.suppress(UvtokendError),  # a held file is not adopted
+        ):
+            self._once()
+        return list(injection.faults(made))
+
+    def play(self, fault: Fault) -> Counter[str]:
+        """Inject one fault, and return what there was to count."""
+        kind = fault.kind if isinstance(fault.kind, str) else "error"
+        counts = Counter({"runs": 1, kind: 1})
+        try:
+            with self._set_up():
+                try:
+                    injection.run(self._once, fault, self._exchanges)
+                except (UvtokendError, OSError):
+                    counts["failed"] += 1
+                self._judge(fault, counts)
+                self._heal()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+            self._break(fault, repr(error))
+        return counts
+
+    def _break(self, fault: Fault, law: str) -> None:
+        how = "exchanged" if self._exchanges else "renamed"
+        self.broken.append(f"{self._work}, {self._place}, {how}, {fault}: {law}")
+
+    def _judge(self, fault: Fault, counts: Counter[str]) -> None:
+        text = self._read()
+        counts["leftover"] += any(".uvtokend" in name and "lock" not in name for name in os.listdir(self._real.parent))
+        foreign = split(text, {OURS, TAKEN})[1]
+        whole = (self._before, self._before.replace(b"machine a.example login me password theirs\n", b""))
+        if foreign in whole:
+            return
+        in_place = self._place in ("hard-linked", "held", "mounted")
+        if in_place and (fault.kind == "kill" or fault.for_good):
+            counts["mixture"] += 1
+        else:
+            self._break(fault, f"the netrc is {text!r}")
+
+    def _heal(self) -> None:
+        """Do the work again without a fault; then purge, and look for what is left."""
+        if self._work == "state":
+            found = Store(str(self._state)).load()
+            assert found in self._states, f"the state is {found}"
+        with contextlib.suppress(UvtokendError):  # a held file cannot be adopted
+            self._once()
+        if self._work == "deliver":
+            expected = split(self._read())
+            assert expected[1] == self._before, f"healed, it is {self._read()!r}"
+            assert [entry.host for entry in expected[0]] == [OURS], f"healed, it is {self._read()!r}"
+            self._assert_tidy()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+        purge.purge(None)
+        assert self._read() == self._before, f"purged, it is {self._read()!r}"
+        assert self._place != "hard-linked" or self._real.samefile(self._home / "second"), "the hard link is cut"
+        assert self._place != "symlinked" or self._netrc.is_symlink(), "the symbolic link is gone"
+        self._assert_tidy()
+        for file in self._folder.rglob("*"):
+            assert not (file.is_file() and b"uvtokend-secret" in file.read_bytes()), f"a token is left in {file}"
+
+    def _assert_tidy(self) -> None:
+        litter = {*os.listdir(self._real.parent)} - {self._real.name, "second", "dotfiles"}
+        assert not litter, f"litter: {litter}"
+
+    # -------------------------------------------------------------------------------------------------- the works
+
+    def _once(self) -> None:
+        if self._work == "purge":
+            purge.purge(None)
+        elif self._work == "adopt":
+            adopt.adopt("a", None)
+        elif self._work == "state":
+            self._write_state()
+        else:
+            self._deliver(1)
+
+    def _deliver(self, number: int) -> None:
+        """Deliver as the daemon does: the state file names the entry before it is written."""
+        entry = Entry(OURS, "aws", Secret(TOKEN % number + "x" * (number * 40)))
+        store = Store(str(self._state))
+        known = store.load()
+        sink = NetrcSink(str(self._netrc))
+        created = not os.path.lexists(sink.path)
+        ours = cleanup.ours(sink, known, {OURS, TAKEN})
+
+        def begin(_foreign: frozenset[str]) -> Ours:
+            new = state.began(known, sink.path, [entry], (), str(self._config), created=created)
+            with contextlib.suppress(OSError):  # a daemon goes on without its state
+                store.save(new)
+            return new.ours(sink.path, ours)
+
+        sink.deliver([entry], ours, begin=begin)
+
+    def _write_state(self) -> None:
+        Store(str(self._state)).save(self._states[1])
+
+    # --------------------------------------------------------------------------------------------------- the files
+
+    @contextlib.contextmanager
+    def _set_up(self) -> Iterator[None]:
+        for name in ("home", "state", "beneath"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._home = self._folder / "home"
+        self._home.mkdir(mode=0o700)
+        self._state = self._folder / "state" / "uvtokend"
+        self._state.mkdir(mode=0o700, parents=True)
+        self._netrc = self._home / "netrc"
+        self._real = self._home / "dotfiles" / "netrc" if self._place == "symlinked" else self._netrc
+        self._config = self._folder / "config.toml"
+        self._config.write_text(CONFIG.format(netrc=self._netrc))
+        environment = {
+            "HOME": str(self._home),
+            "PATH": os.defpath,
+            "XDG_STATE_HOME": str(self._folder / "state"),
+            "UVTOKEND_CONFIG": str(self._config),
+            "UVTOKEND_SOCKET": str(self._folder / "none.sock"),
+            "UV_CREDENTIALS_DIR": str(self._home / "credentials"),
+        }
+        with mock.patch.dict(os.environ, environment, clear=True), contextlib.ExitStack() as stack:
+            self._make_netrc(stack)
+            before = Store(str(self._state)).load()
+            self._states = (
+                before,
+                state.began(
+                    before, str(self._real), [Entry(OURS, "aws", Secret("new"))], (), str(self._config), created=False
+                ),
+            )
+            try:
+                yield
+            finally:
+                if self._held is not None:
+                    os.close(self._held)
+
+    def _make_netrc(self, stack: contextlib.ExitStack) -> None:
+        self._real.parent.mkdir(mode=0o700, exist_ok=True)
+        if self._place == "symlinked":
+            self._netrc.symlink_to("dotfiles/netrc")
+        if self._place != "missing":
+            self._real.write_bytes(FOREIGN)
+            self._real.chmod(0o600)
+        if self._place == "mounted":
+            beneath = self._folder / "beneath"
+            shutil.copy(self._real, beneath)
+            world.mount("--bind", str(beneath), str(self._real))
+            stack.callback(subprocess.run, ["umount", "--lazy", str(self._real)], check=True, capture_output=True)
+        if self._place == "hard-linked":
+            os.link(self._real, self._home / "second")
+        if self._place != "first" and (self._place != "missing" or self._work == "purge"):
+            self._deliver(0)
+        if self._place == "held":
+            self._held = os.open(self._real, os.O_WRONLY | os.O_APPEND)
+
+    def _read(self) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return self._real.read_bytes()
+        return b""
