@@ -6,19 +6,27 @@ import os
 from pathlib import Path
 
 CODE = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from datetime import UTC, datetime, timedelta
 from uvtokend.plugin import Credential, Failure, FetchFailed, Secret
+
+def save(path):
+    with open(path, "w") as file:
+        file.write("successor")
 
 def fetch(request):
     how = request.option("how")
     note = request.option("note")
+    if how == "save":
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), save(request.option("saved")), os._exit(0)))
+    if how == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if note:
         helper = subprocess.Popen(["sleep", "600"], start_new_session=request.option("agent") is True)
         with open(note + ".new", "w") as file:
             file.write(f"{os.getpid()} {helper.pid}")
         os.rename(note + ".new", note)
-    if how == "hang":
+    if how in {"hang", "save", "deaf"}:
         time.sleep(600)
     if how == "die":
         os._exit(7)

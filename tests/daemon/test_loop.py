@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plugin import install
 
+from uvtokend.core import delivery, events
 from uvtokend.core.model import Index, Request, Settings
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
-from uvtokend.disk.netrc_sink import NetrcSink
+from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
+from uvtokend.errors import DeliveryFailed
 
 INDEX = Index("a", "https://a.example/", "a.example", "made-up", Request("made-up"))
 
@@ -100,3 +104,111 @@ def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "b.example login me password mended" in (tmp_path / "netrc").read_text()
 
     live(tmp_path, monkeypatch, story, *indexes)
+
+
+def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its time the delivery counts as failed, the watchdog starves, waiters and statuses are answered and none of
+    them piles up; when the disk answers again, all is well."""
+    monkeypatch.setattr(delivery, "HUNG", timedelta(seconds=0.3))
+    monkeypatch.setattr("uvtokend.daemon.loop.SOON", 0.05)
+    disk = threading.Event()
+    fed: list[str] = []
+    monkeypatch.setattr("uvtokend.daemon.loop.notify", fed.append)
+
+    async def story(daemon: Daemon) -> None:
+        honest = daemon._deliveries.netrc.deliver
+
+        def hang(*args: Any, **kwargs: Any) -> DeliveryResult:
+            disk.wait(60)
+            return honest(*args, **kwargs)
+
+        monkeypatch.setattr(daemon._deliveries.netrc, "deliver", hang)
+        document = await daemon.refresh(None, wait=True)
+        told = document["delivery"]
+        assert isinstance(told, dict)
+        assert told["ok"] is False
+        assert "has not ended" in str(told["problem"])
+        for _ in range(50):
+            await daemon.status(None)
+        assert daemon._waiters == {}
+        assert daemon._agent._waiters == {}
+        fed.clear()
+        daemon._tick()
+        assert "WATCHDOG=1" not in fed
+        disk.set()
+        await until_async(lambda: daemon._agent.snapshot(daemon._clock.now()).delivery_ok)
+        daemon._tick()
+        assert "WATCHDOG=1" in fed
+
+    live(tmp_path, monkeypatch, story)
+
+
+def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery in flight gets a moment, and then the daemon ends without it."""
+    monkeypatch.setattr("uvtokend.daemon.deliveries.LAST", 0.1)
+    disk = threading.Event()
+
+    async def story(daemon: Daemon) -> None:
+        def hang(*_: Any, **__: Any) -> DeliveryResult:
+            disk.wait(60)
+            raise DeliveryFailed("late", "It ended.")
+
+        monkeypatch.setattr(daemon._deliveries.netrc, "deliver", hang)
+        daemon._feed(events.RefreshAsked(("a",)))
+        await until_async(lambda: daemon._agent.deliveries["netrc"].in_flight)
+
+    live(tmp_path, monkeypatch, story)
+    disk.set()
+
+
+def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without NOTIFY_SOCKET no sentence is made; with it, many events make one."""
+    monkeypatch.setattr("uvtokend.daemon.loop.LATER", 0.0)
+    sentences: list[str] = []
+    honest = Daemon._sentence
+
+    def sentence(daemon: Daemon) -> str:
+        sentences.append("x")
+        return honest(daemon)
+
+    monkeypatch.setattr(Daemon, "_sentence", sentence)
+
+    async def story(daemon: Daemon) -> None:
+        for _ in range(9):
+            daemon._feed(events.Tick())
+        assert daemon._sentence_due is None
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+        for _ in range(9):
+            daemon._feed(events.Tick())
+        await until_async(lambda: daemon._sentence_due is None)
+        assert sentences == ["x"]
+
+    live(tmp_path, monkeypatch, story)
+
+
+def test_what_the_kernel_tells_starts_the_fetch_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wake-up that the kernel tells of reaches the worker in flight without a guard tick, as does the network."""
+    starts: list[str] = []
+
+    async def story(daemon: Daemon) -> None:
+        daemon._feed(events.RefreshAsked(("a",)))
+        monkeypatch.setattr(daemon._workers, "restart", lambda *_: starts.append("again"))
+        moment, shift, slept = daemon._clocks._seen
+        daemon._clocks._seen = (moment, shift, slept - timedelta(hours=9))
+        daemon._clock_moved()
+        assert starts == ["again"]
+        daemon._clock_moved()
+        daemon._network._returned()
+        daemon._network._returned()
+        assert starts == ["again", "again"]
+
+    live(tmp_path, monkeypatch, story)
+
+
+async def until_async(condition: Callable[[], bool]) -> None:
+    """Wait until another thread's work has come back to the loop."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)

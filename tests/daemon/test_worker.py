@@ -11,6 +11,8 @@ import psutil
 import pytest
 from plugin import install
 
+from support.waiting import until
+from uvtokend.core import slots
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.daemon.worker import Outcome, Workers
 
@@ -119,22 +121,117 @@ def test_a_hang_ends_at_the_deadline_with_its_whole_group(tmp_path: Path) -> Non
             os.kill(helper, signal.SIGKILL)
 
 
+def living(note: Path) -> psutil.Process:
+    """Return the worker that has written its process id."""
+    return psutil.Process(int(until(lambda: note.exists() and note.read_text()).split()[0]))
+
+
 def test_a_hang_does_not_delay_the_others(tmp_path: Path) -> None:
-    """While one hangs, others are fetched; more than the limit wait in line."""
+    """While one hangs, others are fetched; a canceled one is not heard of again."""
 
     async def main() -> None:
         fetches = Fetches(tmp_path / "p", timeout=600, limit=2)
         fetches.workers.start(request(how="hang"))
         for number in range(3):
             assert isinstance(await fetches.one(request(number=number)), Credential)
-        fetches.workers.start(request(how="hang", n=2))
-        fetches.workers.start(request(number=9))
-        assert fetches.outcomes.empty()
         fetches.workers.cancel(request(how="hang"))
-        wanted, outcome = await asyncio.wait_for(fetches.outcomes.get(), 60)
-        assert (wanted, type(outcome)) == (request(number=9), Credential)
         fetches.workers.cancel(request(how="nothing-of-the-kind"))
+        assert isinstance(await fetches.one(request(number=9)), Credential)
         await fetches.workers.close()
+        assert fetches.outcomes.empty()
+
+    asyncio.run(main())
+
+
+def test_no_more_workers_than_the_limit(tmp_path: Path) -> None:
+    """Two slots, three fetches that hang: there are two processes; a higher limit starts the third."""
+    wanted = [request(how="hang", n=number) for number in range(3)]
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600, limit=2)
+        for one in wanted:
+            fetches.workers.start(one)
+        assert len(fetches.workers._running) == 2
+        assert len(children()) == 2
+        fetches.workers.limit = 3
+        assert len(children()) == 3
+        await fetches.workers.close()
+        assert children() == []
+
+    asyncio.run(main())
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_long_fetch_gives_way_to_one_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker is killed after its slice, the other one runs, and then it gets a slot again."""
+    monkeypatch.setattr(slots, "SLICE", 0.2)
+    note = tmp_path / "note"
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600, limit=1)
+        fetches.workers.start(request(how="hang", n=1))
+        assert isinstance(await fetches.one(request(number=1)), Credential)
+        fetches.workers.cancel(request(how="hang", n=1))
+        fetches.workers.start(request(how="hang", note=str(note)))
+        assert living(note).is_running()
+        await fetches.workers.close()
+
+    asyncio.run(main())
+
+
+def test_a_fetch_that_is_started_again_has_another_worker(tmp_path: Path) -> None:
+    """The connection of the first may be dead: it is killed, and only the second is heard of."""
+    note = tmp_path / "note"
+    wanted = request(how="hang", note=str(note))
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600)
+        fetches.workers.restart(wanted)
+        assert children() == []
+        fetches.workers.start(wanted)
+        first = living(note)
+        fetches.workers.restart(wanted, limit=0.1)
+        assert len(children()) == 1
+        _, outcome = await asyncio.wait_for(fetches.outcomes.get(), 60)
+        assert isinstance(outcome, Failure)
+        assert (outcome.reason, outcome.message) == ("deadline", "The fetch did not end within 0.1 s and was killed.")
+        assert psutil.wait_procs([first], 10)[1] == []
+        await fetches.workers.close()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_spends_a_one_time_secret_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked to end, finishes what it is about, and the daemon's end waits for it; all others end at once."""
+    monkeypatch.setattr("uvtokend.daemon.worker.spends_one_time_secret", lambda one: one.option("how") == "save")
+    note, saved = tmp_path / "note", tmp_path / "saved"
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600)
+        fetches.workers.start(request(how="save", note=str(note), saved=str(saved)))
+        living(note)
+        await fetches.workers.close()
+        assert saved.read_text() == "successor"
+        assert fetches.outcomes.empty()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_never_finishes_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who spends a one-time secret has some seconds to save its successor, and no more."""
+    monkeypatch.setattr("uvtokend.daemon.worker.spends_one_time_secret", lambda _: True)
+    monkeypatch.setattr("uvtokend.daemon.worker.SAVING", 0.3)
+    note = tmp_path / "note"
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600)
+        fetches.workers.start(request(how="deaf", note=str(note)))
+        deaf = living(note)
+        await asyncio.wait_for(fetches.workers.close(), 60)
+        assert not deaf.is_running()
 
     asyncio.run(main())
 

@@ -1,0 +1,147 @@
+"""The network's return, as the kernel tells it on a netlink socket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+
+import pytest
+
+from uvtokend.daemon import network_watch
+from uvtokend.daemon.network_watch import NetworkWatch, is_news, messages
+
+
+def message(kind: int, body: bytes) -> bytes:
+    """Return one netlink message, padded as the kernel does."""
+    data = struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+    return data + b"\0" * (-len(data) % 4)
+
+
+def address(scope: int) -> bytes:
+    return struct.pack("=BBBBI", socket.AF_INET, 24, 0, scope, 2)
+
+
+def route(prefix: int = 0, table: int = 254, kind: int = 1) -> bytes:
+    return struct.pack("=BBBBBBBBI", socket.AF_INET, prefix, 0, 0, table, 3, 0, kind, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "news"),
+    [
+        (20, address(0), True),
+        (20, address(253), False),  # of a link alone, as containers' interfaces get them
+        (20, address(254), False),  # of the machine alone
+        (21, address(0), False),  # it went away
+        (24, route(), True),
+        (24, route(prefix=24), False),
+        (24, route(table=255), False),
+        (24, route(kind=7), False),  # unreachable
+        (25, route(), False),
+        (20, b"", False),
+        (24, b"\0", False),
+        (16, address(0), False),  # a link
+    ],
+)
+def test_what_is_news(kind: int, body: bytes, news: bool) -> None:
+    """A new global address or a new default route, and nothing else."""
+    assert is_news(kind, body) == news
+
+
+@pytest.mark.parametrize("data", [b"", b"\x10", struct.pack("=IHHII", 4, 20, 0, 0, 0), message(20, address(0))[:-6]])
+def test_a_message_that_is_cut_off_ends_the_reading(data: bytes) -> None:
+    """Whatever the length says, nothing is read beyond the end, and no loop goes on for ever."""
+    assert list(messages(data)) == []
+
+
+def test_several_messages_come_in_one() -> None:
+    """They are taken apart at their padded lengths."""
+    data = message(24, route() + b"x") + message(20, address(0))
+    assert [kind for kind, _ in messages(data)] == [24, 20]
+
+
+def test_the_kernels_own_messages_are_understood() -> None:
+    """A dump of this machine's addresses: the loopback's are not global, so they are no news."""
+    if not hasattr(socket, "AF_NETLINK"):
+        return  # only Linux has it
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
+        asking.send(struct.pack("=IHHIIB3x", 20, 22, 0x301, 1, 0, socket.AF_INET))  # RTM_GETADDR, a dump
+        told = list(messages(asking.recv(1 << 16)))
+    scopes = [struct.unpack_from("=BBBBI", body)[3] for kind, body in told if kind == 20]
+    assert [is_news(kind, body) for kind, body in told if kind == 20] == [scope == 0 for scope in scopes]
+
+
+class Stage:
+    """A watch whose kernel is a pair of sockets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.setblocking(False)
+        monkeypatch.setattr(network_watch, "_open", lambda: ours)
+        self.told: asyncio.Queue[float] = asyncio.Queue()
+        self.watch = NetworkWatch(lambda: self.told.put_nowait(asyncio.get_running_loop().time()))
+
+    def close(self) -> None:
+        self.watch.close()
+        self.kernel.close()
+
+
+def test_news_is_gathered_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many messages at once are told once; a network that comes and goes is told of at intervals."""
+    monkeypatch.setattr(network_watch, "SPACING", 0.5)
+
+    async def main() -> None:
+        stage = Stage(monkeypatch)
+        try:
+            stage.kernel.send(message(21, address(0)))
+            for _ in range(5):
+                stage.kernel.send(message(20, address(0)))
+            first = await asyncio.wait_for(stage.told.get(), 60)
+            assert stage.told.empty()
+            stage.kernel.send(message(24, route()))
+            second = await asyncio.wait_for(stage.told.get(), 60)
+            assert second - first >= 0.5
+        finally:
+            stage.close()
+
+    asyncio.run(main())
+
+
+def test_a_kernel_that_lost_count_has_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOBUFS says that more happened than there was room for; any other error says nothing."""
+
+    class Broken:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def recv(self, _: int) -> bytes:
+            raise OSError(self.number, "…")
+
+        def close(self) -> None:
+            pass
+
+    async def main(number: int) -> bool:
+        stage = Stage(monkeypatch)
+        real = stage.watch._socket
+        try:
+            stage.watch._socket = Broken(number)  # type: ignore[assignment]
+            stage.watch._read()
+            return stage.watch._pending is not None
+        finally:
+            stage.watch._socket = real
+            stage.close()
+
+    assert asyncio.run(main(errno.ENOBUFS))
+    assert not asyncio.run(main(errno.EIO))
+    assert not asyncio.run(main(errno.EAGAIN))
+
+
+def test_without_netlink_there_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox that allows no such socket costs the news and nothing else."""
+
+    def refused(*_: object) -> socket.socket:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    assert network_watch._open() is None

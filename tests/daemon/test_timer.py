@@ -1,0 +1,128 @@
+"""The schedule: one APScheduler job per lease and per delivery retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from uvtokend.core.events import Job, Plan
+from uvtokend.core.model import Request
+from uvtokend.daemon.timer import Timer
+
+ACME, CORP = Request("a"), Request("b")
+
+
+class Stage:
+    """A timer on a clock that can be moved, and what it called."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+        self.fired: asyncio.Queue[Job] = asyncio.Queue()
+        self.again: Callable[[Job], None] = lambda _: None
+        self.timer = Timer(self.now, self._due, lambda: None)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def plan(self, job: Job, label: str, seconds: float | None) -> None:
+        self.timer.plan(Plan(job, label, None if seconds is None else self.now() + timedelta(seconds=seconds)))
+
+    def _due(self, job: Job) -> None:
+        self.again(job)
+        self.fired.put_nowait(job)
+
+
+def play(story: Callable[[Stage], Awaitable[None]]) -> None:
+    async def main() -> None:
+        stage = Stage()
+        try:
+            await asyncio.wait_for(story(stage), 60)
+        finally:
+            stage.timer.close()
+
+    asyncio.run(main())
+
+
+def test_one_job_per_lease_under_a_name_that_a_person_knows() -> None:
+    """A new plan takes the place of the old one; a new name, too; no time takes it away."""
+
+    async def story(stage: Stage) -> None:
+        stage.plan(ACME, "refresh prod", 1000)
+        stage.plan(CORP, "refresh corp", 2000)
+        stage.plan("netrc", "deliver netrc", 500)
+        assert list(stage.timer.jobs) == ["deliver netrc", "refresh prod", "refresh corp"]
+        stage.plan(ACME, "refresh dev", 3000)
+        stage.plan("netrc", "deliver netrc", None)
+        stage.plan("netrc", "deliver netrc", None)
+        assert list(stage.timer.jobs) == ["refresh corp", "refresh dev"]
+
+    play(story)
+
+
+def test_each_fires_at_its_time_and_once() -> None:
+    """What is due goes first, also if it was due long ago; afterwards nothing is left of it."""
+
+    async def story(stage: Stage) -> None:
+        stage.plan(ACME, "refresh prod", 0.05)
+        stage.plan(CORP, "refresh corp", -3600)
+        assert [await stage.fired.get(), await stage.fired.get()] == [CORP, ACME]
+        assert stage.timer.jobs == {}
+
+    play(story)
+
+
+def test_a_job_that_plans_itself_again_at_once_is_not_lost() -> None:
+    """APScheduler takes it for another instance of one that still runs, and drops it if only one is allowed."""
+
+    async def story(stage: Stage) -> None:
+        left = 20
+
+        def again(job: Job) -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                stage.plan(job, "refresh prod", 0)
+
+        stage.again = again
+        stage.plan(ACME, "refresh prod", 0)
+        for _ in range(20):
+            assert await stage.fired.get() == ACME
+
+    play(story)
+
+
+def test_a_plan_that_was_taken_back_just_as_it_fired_does_nothing() -> None:
+    """Its job is gone from the scheduler, but its coroutine has not run yet."""
+
+    async def story(stage: Stage) -> None:
+        stage.plan(ACME, "refresh prod", 0)
+        await stage.timer._fire(Plan(ACME, "refresh prod", stage.now()))
+        assert stage.fired.empty()
+        stage.timer._scheduler.remove_job("refresh prod")
+        stage.plan(ACME, "refresh prod", None)
+        stage.plan(CORP, "refresh corp", 0)
+        assert await stage.fired.get() == CORP
+
+    play(story)
+
+
+def test_all_jobs_are_planned_anew_when_the_clocks_part() -> None:
+    """APScheduler compares wall-clock times: after a step, or a sleep, each job gets the wall-clock time of now."""
+
+    async def story(stage: Stage) -> None:
+        stage.plan(ACME, "refresh prod", 7200)
+        stage.plan(CORP, "refresh corp", 9000)
+        before = stage.timer.jobs
+        stage.timer.again()
+        assert stage.timer.jobs == before
+        stage.ahead = timedelta(hours=1)  # the wall clock was set back by an hour
+        stage.timer.again()
+        after = stage.timer.jobs
+        for name, at in before.items():
+            assert abs(at - after[name] - timedelta(hours=1)) < timedelta(minutes=1)
+        stage.ahead = timedelta(hours=3)
+        stage.timer.again()
+        assert {await stage.fired.get(), await stage.fired.get()} == {ACME, CORP}
+
+    play(story)
