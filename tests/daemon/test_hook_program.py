@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.waiting import until
 from uvtokend.daemon.hook import Program
+from uvtokend.sandbox.machine import Machine
 
 
 class Told:
@@ -26,7 +28,7 @@ class Told:
 
 def shell(script: str, environment: dict[str, str], told: Told, deadline: float = 30.0) -> Program:
     """Return a program that runs a script."""
-    return Program(["/bin/sh", "-c", script], lambda: environment, deadline, told.queue.put_nowait)
+    return Program(lambda: ["/bin/sh", "-c", script], lambda: environment, deadline, told.queue.put_nowait)
 
 
 def test_it_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_a_program_that_is_missing() -> None:
 
     async def test() -> None:
         told = Told()
-        program = Program(["/nonexistent/program"], dict, 30.0, told.queue.put_nowait)
+        program = Program(lambda: ["/nonexistent/program"], dict, 30.0, told.queue.put_nowait)
         program.changed()
         problem = "cannot be started: No such file or directory"
         assert await told.next() == f"The program of on-delivered, '/nonexistent/program', {problem}."
@@ -115,11 +117,70 @@ def test_closing_ends_a_run() -> None:
     """A run under way does not outlive the daemon, and its end is not told."""
 
     async def test() -> None:
-        told = Told()
-        program = Program([sys.executable, "-c", "import time; time.sleep(600)"], dict, 600.0, told.queue.put_nowait)
+        told, hang = Told(), [sys.executable, "-c", "import time; time.sleep(600)"]
+        program = Program(lambda: hang, dict, 600.0, told.queue.put_nowait)
         program.changed()
         program.close()
         await asyncio.get_running_loop().shutdown_default_executor()
         assert told.queue.empty()
 
     asyncio.run(test())
+
+
+def test_the_daemon_runs_it_after_each_change(tmp_path: Path) -> None:
+    """It runs after a delivery and a removal, knows indexes and netrc, and gets neither a secret nor a token."""
+    machine = Machine(tmp_path)
+    note, script = tmp_path / "note", tmp_path / "script"
+    script.write_text(f'(env; cat "$UVTOKEND_NETRC") > "{note}.new"; mv "{note}.new" "{note}"')
+    machine.write(
+        f"""
+        [daemon]
+        on-delivered = ["/bin/sh", "{script}"]
+        [[index]]
+        name = "corp"
+        url = "https://corp.example/simple/"
+        provider = "static"
+        username = "me"
+        password = {{ env = "CORP_TOKEN" }}
+        """
+    )
+    machine.start({"CORP_TOKEN": "s3cr3t-token"})
+    try:
+        until(note.exists)
+        environment = note.read_text()
+        assert "UVTOKEND_INDEXES=corp\n" in environment
+        assert f"UVTOKEND_NETRC={machine.netrc}\n" in environment
+        assert "CORP_TOKEN" not in environment
+        assert "machine corp.example login me password s3cr3t-token" in environment
+        assert "s3cr3t" not in environment.partition("#uvtokend")[0]
+        note.unlink()
+        machine.config.write_text(
+            machine.config.read_text().replace('provider = "static"', 'provider = "static"\nenabled = false')
+        )
+        assert machine.uvtokend("reload").returncode == 0
+        until(note.exists)
+        assert "corp.example" not in note.read_text()
+    finally:
+        machine.stop()
+
+
+def test_the_status_tells_its_failure(tmp_path: Path) -> None:
+    """Until a run succeeds, `status` says which program failed and how; tokens are not affected."""
+    machine = Machine(tmp_path)
+    machine.write(
+        """
+        [daemon]
+        on-delivered = ["/bin/sh", "-c", "exit 7"]
+        [[index]]
+        name = "corp"
+        url = "https://corp.example/simple/"
+        provider = "command"
+        command = ["echo", '{"username": "me", "password": "t0ken"}']
+        """
+    )
+    machine.start()
+    try:
+        until(lambda: "exited with status 7" in machine.uvtokend("status", "--json").stdout)
+        assert machine.uvtokend("status").returncode == 0
+    finally:
+        machine.stop()

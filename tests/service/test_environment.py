@@ -51,17 +51,6 @@ def test_the_file_is_read_back(value: str, tmp_path: Path) -> None:
     assert said.stdout == value
 
 
-def test_secrets_in_variables_are_named() -> None:
-    """Every variable that a secret reference names is found, however deep it stands in a plug-in's options."""
-    options = [
-        "text",
-        (("env", "ONE"),),
-        (("file", "/f"),),
-        (("deep", ((("env", "TWO"),), ("x", 3))), ("key", (("env", "THREE"),))),
-    ]
-    assert set(environment.secret_variables(options)) == {"ONE", "TWO", "THREE"}
-
-
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from uvtokend import paths
@@ -14,6 +13,7 @@ from uvtokend.cli import console
 from uvtokend.cli.start import start
 from uvtokend.cli.stop import stop
 from uvtokend.core.model import Settings
+from uvtokend.core.worker_environment import secret_variables
 from uvtokend.disk import configuration, files
 from uvtokend.errors import OK, NotRunning, UsageError, UvtokendError
 from uvtokend.service import autostart, environment, launchd, manager, systemd
@@ -138,9 +138,8 @@ def _explain(recorded: environment.Recorded, settings: Settings) -> None:
         console.say('  fix: keep the secret in a file and write { file = "~/…" } instead of { env = … }')
 
 
-def _secrets(settings: Settings) -> Iterable[str]:
-    options = [value for index in settings.indexes for _, value in index.request.options]
-    return set(environment.secret_variables(options))
+def _secrets(settings: Settings) -> set[str]:
+    return {name for index in settings.indexes for name in secret_variables(index.request)}
 
 
 def _advise_lingering() -> None:

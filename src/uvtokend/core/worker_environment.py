@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from uvtokend.core.model import Env, Frozen, Request, Settings
 
@@ -37,6 +37,16 @@ class Environments:
         hidden = self._secrets - secret_variables(request)
         environment = {name: text for name, text in self._base.items() if name not in hidden}
         return {**environment, **self._certificates, **dict(request.env), **FIXED}
+
+    def of_hook(self, names: Iterable[str], netrc: str) -> dict[str, str]:
+        """Return the environment of the program of ``on-delivered``: no secret and no token is in it.
+
+        Args:
+            names: The configured indexes.
+            netrc: The path of the netrc.
+        """
+        environment = {name: text for name, text in self._base.items() if name not in self._secrets}
+        return {**environment, "UVTOKEND_INDEXES": " ".join(names), "UVTOKEND_NETRC": netrc}
 
 
 def secret_variables(request: Request) -> set[str]:

@@ -22,20 +22,24 @@ class Program:
     """Runs one command, never twice at the same time.
 
     Args:
-        command: The program and its arguments.
-        environment: Its environment, asked for at each run.
+        command: Returns the program and its arguments, asked for at each run; empty for none.
+        environment: Returns its environment, asked for at each run.
         deadline: Seconds until it is killed.
         told: Called in the loop with a sentence when a run failed, and with None when one succeeded.
+
+    Attributes:
+        problem: Why the last run failed; None if it succeeded, or if there was none.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: Callable[[], Sequence[str]],
         environment: Callable[[], Mapping[str, str]],
         deadline: float,
         told: Callable[[str | None], None],
     ) -> None:
-        self._command = list(command)
+        self.problem: str | None = None
+        self._command = command
         self._environment = environment
         self._deadline = deadline
         self._told = told
@@ -43,12 +47,20 @@ class Program:
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
+        self._ended.set()
 
     def changed(self) -> None:
         """Run the program now, or once more after the run under way."""
+        if not self._command():
+            return
         self._state, run = hook.changed(self._state)
         if run:
             self._run()
+
+    async def finished(self) -> None:
+        """Wait until no run is under way; a planned repetition is not waited for."""
+        await self._ended.wait()
 
     def close(self) -> None:
         """Kill a run under way and forget a planned one."""
@@ -61,10 +73,15 @@ class Program:
 
     def _run(self) -> None:
         self._timer = None
+        command = list(self._command())
+        if not command:  # it was taken out of the configuration meanwhile
+            self._state, self.problem = Hook(), None
+            return
         self._state = hook.due(self._state)
+        self._ended.clear()
         try:
             process = subprocess.Popen(  # noqa: S603 - the user's own configuration
-                self._command,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -73,11 +90,11 @@ class Program:
                 env=dict(self._environment()),
             )
         except OSError as error:
-            self._end(f"cannot be started: {error.strerror}")
+            self._end(command[0], f"cannot be started: {error.strerror}")
             return
         self._process = process
         waiting = self._loop.run_in_executor(None, self._wait, process)
-        waiting.add_done_callback(lambda done: self._ended(process, done.result()))
+        waiting.add_done_callback(lambda done: self._reaped(command[0], process, done.result()))
 
     def _wait(self, process: subprocess.Popen[bytes]) -> str | None:
         """Wait in a thread until the program ends; return why it failed."""
@@ -91,17 +108,20 @@ class Program:
             return f"was ended by signal {-status}"
         return f"exited with status {status}" if status else None
 
-    def _ended(self, process: subprocess.Popen[bytes], problem: str | None) -> None:
-        if self._process is not process:
-            return  # closed meanwhile
-        self._process = None
-        self._end(problem)
+    def _reaped(self, name: str, process: subprocess.Popen[bytes], problem: str | None) -> None:
+        if self._process is process:  # else it was closed meanwhile
+            self._process = None
+            self._end(name, problem)
 
-    def _end(self, problem: str | None) -> None:
+    def _end(self, name: str, problem: str | None) -> None:
+        self._ended.set()
+        self.problem = None if problem is None else f"The program of on-delivered, {name!r}, {problem}."
         self._state, wait = hook.ended(self._state, problem is None, random.random())
-        self._told(None if problem is None else f"The program of on-delivered, {self._command[0]!r}, {problem}.")
-        if wait is not None:
+        if wait == 0:
+            self._run()
+        elif wait is not None:
             self._timer = self._loop.call_later(wait, self._run)
+        self._told(self.problem)
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:

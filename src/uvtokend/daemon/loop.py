@@ -30,6 +30,7 @@ from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
+from uvtokend.daemon.hook import Program
 from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import notify
 from uvtokend.daemon.outlook import Outlook
@@ -44,6 +45,8 @@ from uvtokend.errors import UvtokendError
 WATCH = 2.0
 #: How long a status waits for a delivery that is under way.
 SOON = 2.0
+#: Seconds that the program of ``on-delivered`` may run.
+HOOK_LIMIT = 60.0
 #: How long the sentence for systemd may be out of date, in seconds.
 LATER = 1.0
 
@@ -77,7 +80,8 @@ class Daemon:
         self._agent = Agent()
         self._clock = Clock()
         self._loop = asyncio.get_running_loop()
-        self._deliveries = Deliveries(sink, store, self._feed, self._log.emit)
+        self._deliveries = Deliveries(sink, store, self._delivery_ended, self._log.emit)
+        self._hook = Program(lambda: self._settings.on_delivered, self._of_hook, HOOK_LIMIT, self._hook_ended)
         self._environments = Environments(os.environ, settings)
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
         self._timer = Timer(self._clock.now, lambda job: self._feed(events.Due(job)), self._tick)
@@ -111,6 +115,7 @@ class Daemon:
                 handle.cancel()
         if self._outlook is not None:
             await self._outlook.close()
+        self._hook.close()
         self._timer.close()
         self._clocks.close()
         self._network.close()
@@ -156,6 +161,10 @@ class Daemon:
                 case Report():
                     self._log.emit(action)
         self._watch_if_needed()
+        self._changed()
+
+    def _changed(self) -> None:
+        """Let everybody who shows the status show it anew."""
         if self._outlook is not None:
             self._outlook.changed()
         self._say_later()
@@ -233,6 +242,20 @@ class Daemon:
         records = tuple(self._records(action))
         self._deliveries.begin(Order(action, records, self._settings.indexes, random.random(), self._settings.file))
 
+    def _delivery_ended(self, event: events.DeliveryEnded) -> None:
+        self._feed(event)
+        if event.changed and not self._closed:
+            self._hook.changed()
+
+    def _of_hook(self) -> dict[str, str]:
+        names = (index.name for index in self._settings.indexes)
+        return self._environments.of_hook(names, self._deliveries.netrc.path)
+
+    def _hook_ended(self, problem: str | None) -> None:
+        if problem is not None:
+            self._log.emit(Report("error", "on-delivered", (), problem))
+        self._changed()
+
     def _records(self, action: events.Deliver) -> Iterator[Record]:
         shift = self._clock.shift()
         wanted = {entry.target for entry in action.wanted}
@@ -296,7 +319,10 @@ class Daemon:
             os.getpid(),
             self._clock.started + shift,
         )
-        return status.of_daemon(frame, self._agent.snapshot(now), disabled, now, shift)
+        snapshot = self._agent.snapshot(now)
+        if snapshot.delivery_problem is None:
+            snapshot = replace(snapshot, delivery_problem=self._hook.problem)
+        return status.of_daemon(frame, snapshot, disabled, now, shift)
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         """Fetch now and return the status document once it is delivered or has failed."""
@@ -320,6 +346,10 @@ class Daemon:
         chosen = tuple(index.name for index in self._chosen(names))
         await self._settled(events.WaitAsked(chosen, self._next_waiter()))
         return self._document(names)
+
+    async def finished(self) -> None:
+        """Wait until the program of ``on-delivered`` does not run."""
+        await self._hook.finished()
 
     async def _fetched(self, name: str, start: bool) -> None:
         waiter = self._next_waiter()

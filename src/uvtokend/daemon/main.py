@@ -148,6 +148,7 @@ async def _once(
         if short:
             await daemon.refresh(short, wait=True)
             document = await daemon.settle(names or None)
+        await daemon.finished()
         return document
     except UnknownNamesError as error:
         raise UsageError(f"No index is called {', '.join(error.unknown)}.", "uvtokend status") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from uvtokend.core import clouds
@@ -89,21 +89,6 @@ def environment_file(variables: Iterable[tuple[str, str]]) -> str:
 
 def _escaped(value: str) -> str:
     return "".join(f"\\{character}" if character in '"\\$`' else character for character in value)
-
-
-def secret_variables(options: Iterable[object]) -> Iterator[str]:
-    """Yield the variables that secret references of the configuration name, which no service has by itself.
-
-    Args:
-        options: Frozen options of all indexes; a reference is ``(("env", NAME),)``.
-    """
-    for option in options:
-        if isinstance(option, tuple):
-            match option:
-                case (("env", str(name)),):
-                    yield name
-                case _:
-                    yield from secret_variables(option)
 
 
 def file_of(config_file: str) -> str:
