@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from clouds.jfrog import JFrog
+from support.waiting import until
 from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine
 from uvtokend.sandbox.registries import ARTIFACTORY, NEXUS
@@ -117,3 +119,20 @@ def test_uv_installs_from_nexus(machine: Machine) -> None:
         codes.remove(("name-code", "pass-code"))
         assert machine.uvtokend("refresh").returncode == 0
         installs(machine, index, "delta")
+
+
+def test_a_global_pat_is_told_in_the_status(machine: Machine) -> None:
+    """Two organizations that share one personal access token work, and the status says for how long."""
+    pat = keep(machine, "pat", "p" * 52)
+    machine.write(
+        *(
+            f'[[index]]\nname = "{name}"\nurl = "https://pkgs.dev.azure.com/{name}/_packaging/feed/pypi/simple/"\n'
+            f'username = "{name}"\npat = {pat}\nsink = "uv-store"\n'
+            for name in ("acme", "globex")
+        )
+    )
+    machine.start()
+    until(lambda: machine.uvtokend("status").returncode == 0)
+    shown = json.loads(machine.uvtokend("status", "--json").stdout)
+    reasons = [[notice["reason"] for notice in index["notices"]] for index in shown["indexes"]]
+    assert reasons == [["global-pat"], ["global-pat"]]

@@ -123,9 +123,7 @@ class Daemon:
         await self._deliveries.close()
 
     def _configured(self, recovered: state.Recovered) -> events.Configured:
-        requests = dict.fromkeys(index.request for index in self._settings.indexes)
-        found = {request: clouds.temporary_credentials(os.environ, request) for request in requests}
-        said = {request: (notice,) for request, notice in found.items() if notice is not None}
+        said = clouds.notices(os.environ, dict.fromkeys(index.request for index in self._settings.indexes))
         return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
 
     def _recover(self) -> state.Recovered:

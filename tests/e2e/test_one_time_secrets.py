@@ -1,0 +1,103 @@
+"""A daemon that stops while a worker spends a secret that works only once: the successor is saved first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clouds.gitlab import GitLab
+from clouds.jfrog import JFrog
+from support.waiting import PATIENCE, until
+from uvtokend.sandbox.machine import Machine
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine whose daemon is ended at the end."""
+    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket lies in it
+    yield made
+    made.stop()
+
+
+def keep(machine: Machine, name: str, text: str) -> str:
+    """Keep a secret in a file, and return the reference to it in TOML."""
+    file = machine.home / name
+    file.write_text(f"{text}\n")
+    file.chmod(0o600)
+    return f'{{ file = "~/{name}" }}'
+
+
+class Burning:
+    """An issuer's stage that holds the response back once the one-time secret is used up."""
+
+    def __init__(self) -> None:
+        self.burnt = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, name: str) -> None:
+        if name == "burnt":
+            self.burnt.set()
+            self.go_on.wait(PATIENCE)
+
+
+def stop_while(machine: Machine, burning: Burning) -> None:
+    """Start the daemon, stop it while the secret is being spent, and let the issuer answer only then."""
+    machine.start()
+    assert burning.burnt.wait(PATIENCE)
+    assert machine.daemon is not None
+    (worker,) = psutil.Process(machine.daemon.pid).children()
+    machine.daemon.terminate()
+    until(lambda: not worker.is_running() or signal.SIGTERM in pending(worker.pid))
+    burning.go_on.set()
+    assert machine.daemon.wait(PATIENCE) == 0
+
+
+def pending(pid: int) -> set[int]:
+    """Return the signals that wait for a process (proc(5), ``ShdPnd``)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return set()
+    mask = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:"))
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
+def test_stopping_loses_no_jfrog_chain(machine: Machine) -> None:
+    """The worker saves the new refresh token before it ends, and the next start goes on from it."""
+    burning = Burning()
+    with JFrog() as platform:
+        access, refresh = platform.pair()
+        platform.stage = burning
+        machine.write(
+            f'[[index]]\nname = "acme"\nurl = "{platform.url}/artifactory/api/pypi/pypi/simple/"\n'
+            f'provider = "jfrog-artifactory"\naccess-token = {keep(machine, "access", access)}\n'
+            f"refresh-token = {keep(machine, 'refresh', refresh)}\n"
+        )
+        stop_while(machine, burning)
+        assert platform.refreshed == 1
+        done = machine.uvtokend("once")
+        assert done.returncode == 0, done.stderr
+        assert "login person" in machine.netrc.read_text()
+
+
+def test_stopping_loses_no_gitlab_token(machine: Machine) -> None:
+    """The new token is in the user's own file before the worker ends."""
+    burning = Burning()
+    with GitLab() as cloud:
+        reference = keep(machine, "token", cloud.personal(days=90, age=85))
+        cloud.stage = burning
+        machine.write(
+            f'[[index]]\nname = "team"\nurl = "{cloud.url}/api/v4/projects/42/packages/pypi/simple"\n'
+            f'provider = "gitlab"\ntoken = {reference}\nrotate = true\n'
+        )
+        stop_while(machine, burning)
+        token = (machine.home / "token").read_text().strip()
+        assert (cloud.rotated, cloud.active(token)) == (1, True)
+        done = machine.uvtokend("once")
+        assert done.returncode == 0, done.stderr
+        assert token in machine.netrc.read_text()
