@@ -7,6 +7,7 @@ import netrc
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -171,16 +172,40 @@ def test_a_new_login_is_noticed(laptop: Laptop, cloud: CodeArtifact) -> None:
     until(lambda: index(laptop)["delivered"])
 
 
-def test_one_owner_for_a_netrc(laptop: Laptop) -> None:
-    """A second daemon with another socket gives way, and names who owns the netrc."""
+@pytest.mark.parametrize("own_state", [True, False])
+def test_one_owner_for_a_netrc(laptop: Laptop, own_state: bool) -> None:
+    """A second daemon with another socket, and even another state directory, gives way and names the owner."""
     start(laptop)
     assert laptop.daemon is not None
+    other = {"XDG_STATE_HOME": str(laptop.folder / "other state")} if own_state else {}
     second = laptop.run(
         [sys.executable, "-P", "-m", "uvtokend", "run"],
-        env={"UVTOKEND_SOCKET": str(laptop.folder / "run" / "other.sock")},
+        env={"UVTOKEND_SOCKET": str(laptop.folder / "run" / "other.sock"), **other},
     )
     assert second.returncode == 1
-    assert str(laptop.daemon.pid) in second.stderr
+    assert f"pid {laptop.daemon.pid} on " in second.stderr
+
+
+def test_a_slow_truncating_writer(laptop: Laptop) -> None:
+    """``gpg -d x > ~/.netrc`` empties the file at once and writes later: it is waited for and named, also by a refresh.
+
+    When its text is there, ours stands above it, and not a byte of it is lost.
+    """
+    laptop.netrc.write_bytes(FOREIGN)
+    start(laptop)
+    script = "import sys; f = open(sys.argv[1], 'wb', 0); print(flush=True); f.write(sys.stdin.buffer.read())"
+    words = [sys.executable, "-c", script, str(laptop.netrc)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        assert laptop.uvtokend("refresh").returncode == 1
+        assert f"(pid {writer.pid})" in status(laptop)["delivery"]["problem"]
+        assert laptop.netrc.read_bytes() == b""
+        writer.stdin.write(b"# new\n" + FOREIGN)
+    until(lambda: status(laptop)["delivery"]["ok"] and index(laptop)["delivered"])
+    assert laptop.netrc.read_bytes().endswith(b"#uvtokend:end\n# new\n" + FOREIGN)
+    assert len(written(laptop)) == 1
 
 
 def test_reload_takes_all_or_nothing(laptop: Laptop, cloud: CodeArtifact) -> None:

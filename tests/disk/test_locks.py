@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from uvtokend.core.model import Entry, Secret
+from uvtokend.core.netrc.adopt import TakeOver, restore, take_over
+from uvtokend.core.netrc.block import scan
 from uvtokend.disk import locks
 from uvtokend.disk.locks import netrc_lock, netrc_owner
 from uvtokend.disk.netrc_sink import NetrcSink
@@ -202,3 +204,33 @@ class TestChanging:
 
         monkeypatch.setattr(fcntl, "flock", refuse)
         assert NetrcSink(str(netrc)).change(lambda text: text + b"#x\n").changed
+
+    def test_adopt_beside_deliveries_loses_nothing(self, netrc: Path) -> None:
+        """While a token rotates as fast as it can, each foreign entry that is taken out is kept once."""
+        stop, rotations = threading.Event(), [0]
+
+        def rotate() -> None:
+            sink = NetrcSink(str(netrc))
+            while not stop.is_set():
+                rotations[0] += 1
+                sink.deliver([Entry("a.example", "aws", Secret(f"t{rotations[0]}"))], {"a.example": ()})
+
+        rotating = threading.Thread(target=rotate)
+        rotating.start()
+        sink = NetrcSink(str(netrc))
+        kept: list[bytes] = []
+        for number in range(30):
+            line = b"machine c.example login me password p%d\n" % number
+            sink.change(lambda text, line=line: text + line)  # type: ignore[misc]
+            taken: list[TakeOver] = []
+
+            def edit(text: bytes, taken: list[TakeOver] = taken) -> bytes:
+                taken.append(take_over(text, "c.example"))
+                return taken[-1].text
+
+            sink.change(edit, before_write=lambda taken=taken: kept.append(taken[-1].backup))  # type: ignore[misc]
+        stop.set()
+        rotating.join()
+        assert [scan(restore(b"", backup)).entries[0].password for backup in kept] == [b"p%d" % n for n in range(30)]
+        assert netrc.read_text().splitlines()[1] == f"machine a.example login aws password t{rotations[0]}"
+        assert os.listdir(netrc.parent) == [".netrc"]
