@@ -2,7 +2,7 @@
 
 ::
 
-    UvtokendError            1  something failed; `message` says what and why, `hint` what mends it
+    UvtokendError            1  something failed; `message` says what and why, `hint` what fixes it
     ├── FetchFailed          1  a provider could not get a token; carries a `Failure`
     ├── DeliveryFailed       1  a token is there, but its sink could not be written
     ├── NotRunning           3  no daemon answers on the control socket
@@ -10,8 +10,8 @@
     └── UsageError           2  wrong usage: an unknown index name too, or an environment without a home
         └── ConfigError      2  the configuration is wrong; carries every problem at once
 
-An error that reaches a person is a sentence and, where a person can mend it, the exact command. Its text never holds a
-secret, so it may be logged.
+An error that reaches a person is a sentence and, where a person can repair it, the exact command. Its text never
+contains a secret, so it may be logged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UvtokendError(Exception):
 
     Args:
         message: One sentence: what happened and why.
-        hint: The exact command or edit that mends it, where there is one.
+        hint: The exact command or edit that fixes it, where there is one.
     """
 
     exit_status = FAILED
@@ -75,13 +75,13 @@ class AlreadyOwned(UvtokendError):
 
 
 class UsageError(UvtokendError):
-    """The command line asks for something that does not exist, or the environment lacks what everything needs."""
+    """The command line asks for something that does not exist, or the environment has no home directory."""
 
     exit_status = USAGE
 
 
 class ConfigError(UsageError):
-    """The configuration is wrong. All its problems are told at once."""
+    """The configuration is invalid; the error carries all of its problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

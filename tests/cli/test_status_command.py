@@ -126,3 +126,17 @@ def test_once_promises_nothing(desk: Desk) -> None:
     assert text.startswith("The index is ready.\n")
     assert "refresh" not in text
     assert "pid" not in text
+
+
+def test_a_disabled_index_is_shown_and_does_not_count(desk: Desk) -> None:
+    """Also an incomplete one: it is in the table and in the document, blocks nothing, and is not fetched."""
+    desk.configure(("a", "a.example"))
+    desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
+    assert desk.run("start").stdout.splitlines()[0] == "The index is ready; 1 is disabled."
+    for document in (desk.document("status"), desk.document("status", "off")):
+        off = document["indexes"][-1]
+        assert (off["name"], off["enabled"], off["state"], off["health"]) == ("off", False, None, "none")
+    assert [index["name"] for index in desk.document("refresh")["indexes"]] == ["a"]
+    assert "The index 'off' is disabled." in desk.run("refresh", "off", status=1).stderr
+    desk.run("stop")
+    assert [index["enabled"] for index in desk.document("status", status=3)["indexes"]] == [True, False]

@@ -235,7 +235,6 @@ def test_without_a_daemon_the_first_line_says_so() -> None:
     ]
     assert text[-1].split("  ")[-2:] == ["expired 05:00, 3 h ago", "-"] or "expired 05:00, 3 h ago" in text[-1]
     assert lines(stopped(dead))[2] == "No valid token is on disk."
-    assert lines(stopped(dead, dead))[2] == "No valid token is left on disk."
     assert lines(stopped(index()))[2] == "The token on disk is still valid; uv works until 16:23, for 8 h."
     assert lines(stopped(index(expires_at=None)))[2] == "The token on disk is still valid."
 

@@ -1,6 +1,6 @@
 """The client of the control socket: JSON-RPC 2.0, one object per line, with errors that explain themselves.
 
-``uvtokend status`` starts near Python's own floor, so this module imports `socket` and `json` and nothing else.
+``uvtokend status`` starts near Python's own floor, so this module imports next to nothing.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ SOON = 5.0
 FETCHES = 1800.0
 #: Seconds between two calls of `waiting`.
 _LOOK = 0.5
-#: The longest answer in bytes; more is no answer of ours.
+#: The longest response in bytes; the daemon's own are shorter.
 _LIMIT = 16 * 1024 * 1024
 _METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
 
 
 class NoAnswerError(UvtokendError):
-    """Something holds the control socket, but does not answer in time."""
+    """A process listens on the control socket, but does not answer in time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The daemon has not answered within {seconds:g} s.", "uvtokend restart")
 
 
 class HungUpError(UvtokendError):
-    """The daemon went away in the middle."""
+    """The daemon disconnected before it answered."""
 
     def __init__(self) -> None:
-        message = "The daemon hung up before it answered: it was stopped, or it crashed."
+        message = "The daemon disconnected before it answered: it was stopped, or it crashed."
         super().__init__(message, "uvtokend log")
 
 
@@ -53,12 +53,12 @@ class Connection:
         waiting: Called again and again while there is no answer yet, to show progress.
 
     Raises:
-        NotRunning: Nobody listens.
-        NoAnswerError: The daemon takes no more clients.
-        UvtokendError: The socket's folder is not private, or somebody else listens there.
+        NotRunning: No process listens on the socket.
+        NoAnswerError: The daemon accepts no more clients.
+        UvtokendError: The socket's directory is not private, or another user listens there.
 
     Attributes:
-        pid: The daemon's; 0 where it runs in a pid namespace that we cannot see.
+        pid: Of the daemon; 0 if it runs in a pid namespace that is invisible from here.
     """
 
     def __init__(self, timeout: float = SOON, waiting: Callable[[], None] | None = None) -> None:
@@ -93,13 +93,13 @@ class Connection:
         self.socket.close()
 
     def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
-        """Ask for something and return the answer.
+        """Call a method and return its result.
 
         Raises:
             UsageError: No index has one of those names.
             ConfigError: The daemon refuses the new configuration.
             NoAnswerError: It did not answer in time.
-            UvtokendError: It refuses, is of another version, or went away.
+            UvtokendError: The daemon refuses, has another version, or disconnected.
         """
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         try:
@@ -114,12 +114,12 @@ class Connection:
         return answer.get("result")
 
     def read(self) -> dict[str, Any]:
-        """Return the next line of the daemon.
+        """Return the next line from the daemon.
 
         Raises:
-            NoAnswerError: There was none in time.
-            HungUpError: The daemon went away.
-            UvtokendError: It is none of ours.
+            NoAnswerError: No line came in time.
+            HungUpError: The daemon disconnected.
+            UvtokendError: The line is not from uvtokend.
         """
         while b"\n" not in self._rest:
             try:
@@ -152,7 +152,7 @@ class Connection:
             self._waiting()
 
     def pending(self) -> bool:
-        """Tell whether a whole line is here already."""
+        """Return whether a whole line has arrived already."""
         return b"\n" in self._rest
 
 
@@ -181,14 +181,14 @@ def names(chosen: list[str]) -> dict[str, Any]:
 
 def unknown(missing: list[str], known: list[str]) -> UsageError:
     """Return the error that says which index names do not exist, and which do."""
-    message = f"No index is called {', '.join(missing)}. " + (
-        f"There are: {', '.join(known)}." if known else "No index is configured."
+    message = f"Unknown index {', '.join(map(repr, missing))}. " + (
+        f"Configured: {', '.join(known)}." if known else "No index is configured."
     )
     return UsageError(message)
 
 
 def _stranger() -> UvtokendError:
-    return UvtokendError("What answers on the control socket is not uvtokend.", "uvtokend restart")
+    return UvtokendError("The program that answers on the control socket is not uvtokend.", "uvtokend restart")
 
 
 def explained(error: Any, method: str) -> UvtokendError:

@@ -1,4 +1,4 @@
-"""What the verbs say: results to standard output, messages for people to standard error, color only on a terminal."""
+"""What the commands print: results to standard output, messages for people to standard error."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ def say(sentence: str, hint: str | None = None) -> None:
 
 def complain(error: UvtokendError) -> None:
     """Tell a person what went wrong and what fixes it; every problem of a configuration gets a line of its own."""
-    messages = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [error.message]
+    told: list[tuple[str, str | None]] = [(error.message, error.hint)]
+    if isinstance(error, ConfigError):
+        told = [(f"{one.file}: {one.where}: {one.message}", one.hint) for one in error.problems]
     bold, red, end = ("", "", "")
     if colored(sys.stderr):
         bold, red, end = f"\x1b[{BOLD}m", f"\x1b[{RED}m", "\x1b[0m"
-    for line in (line for message in messages for line in message.splitlines()):
-        text = "\n".join(wrapped(f"uvtokend: {clean(line)}", width(sys.stderr)))
-        print(f"{red}{text}{end}", file=sys.stderr)  # noqa: T201
-    if error.hint is not None:
-        print(f"  fix: {bold}{clean(error.hint)}{end}", file=sys.stderr)  # noqa: T201
+    for message, hint in told:
+        for line in message.splitlines():
+            text = "\n".join(wrapped(f"uvtokend: {clean(line)}", width(sys.stderr)))
+            print(f"{red}{text}{end}", file=sys.stderr)  # noqa: T201
+        if hint is not None:
+            print(f"  fix: {bold}{clean(hint)}{end}", file=sys.stderr)  # noqa: T201
     sys.stderr.flush()
 
 

@@ -1,4 +1,4 @@
-"""``uvtokend list``: what is configured, and where; no daemon is asked."""
+"""``uvtokend list``: what is configured, and in which file. It does not ask the daemon."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show a table of the indexes, those that are switched off behind the others.
+    """Show a table of the indexes, the disabled ones last.
+
     Raises:
-        ConfigError: The configuration is wrong.
+        ConfigError: The configuration is invalid.
     """
     settings = configuration.load(args.config)
     rows = [_row(index, "yes") for index in settings.indexes] + [_row(index, "no") for index in settings.disabled]

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: The arguments; those of this process by default.
     """
-    # What an old terminal cannot show must not end a command.
+    # A character that an old terminal cannot show must not end a command.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, unless a test says no
     try:
@@ -92,10 +92,10 @@ def _hot(args: list[str]) -> tuple[str, Any] | None:
 
 
 def _unexpected(error: Exception) -> UvtokendError:
-    """Return a sentence about a mistake of ours. The error's own text stays out of it: nobody knows what it holds."""
+    """Return a sentence about a bug of ours. The error's own text is left out, since it might contain a secret."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "?"
-    message = f"This should not have happened: {type(error).__name__} at {where} (Python {sys.version.split()[0]})."
-    return UvtokendError(message, "report it, with the line above")
+    message = f"Internal error: {type(error).__name__} at {where} (Python {sys.version.split()[0]})."
+    return UvtokendError(message, "report this line as a bug in uvtokend")

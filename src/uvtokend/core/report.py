@@ -162,7 +162,7 @@ def _on_disk(indexes: Sequence[Mapping[str, Any]], clock: _Clock) -> str:
     """Return which tokens uv can still use although no daemon runs, and until when."""
     good = [index for index in indexes if healthy(index)]
     if not good:
-        return "No valid token is left on disk." if len(indexes) > 1 else "No valid token is on disk."
+        return "No valid token is on disk."
     ends = sorted(index["expires_at"] for index in good if index["expires_at"] is not None)
     until = f"; uv works until {clock.at(ends[0])}, for {duration(clock.seconds_until(ends[0]))}" if ends else ""
     if len(indexes) == 1:

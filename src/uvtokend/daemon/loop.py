@@ -412,6 +412,10 @@ class Daemon:
         self._notices()
 
     def _chosen(self, names: list[str] | None) -> tuple[Index, ...]:
+        off = next((index.name for index in self._settings.disabled if index.name in (names or ())), None)
+        if off is not None:
+            message = f"The index {off!r} is disabled."
+            raise UvtokendError(message, f"remove its line enabled = false from {self._settings.file}, then reload")
         _check_names(names, self._agent.indexes)
         known = {index.name: index for index in self._agent.indexes}
         return tuple(known.values()) if not names else tuple(known[name] for name in dict.fromkeys(names))

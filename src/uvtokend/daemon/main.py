@@ -151,7 +151,7 @@ async def _once(
         await daemon.finished()
         return document
     except UnknownNamesError as error:
-        raise UsageError(f"No index is called {', '.join(error.unknown)}.", "uvtokend status") from None
+        raise UsageError(f"Unknown index {', '.join(map(repr, error.unknown))}.", "uvtokend status") from None
     finally:
         await daemon.close()
 

@@ -21,7 +21,7 @@ from uvtokend.core.status import Document
 from uvtokend.daemon import desktop
 
 #: Seconds after an event before anything is written: what happens together is written once.
-_PAUSE = 0.5
+_PAUSE = 0.1
 #: A metrics file is for another user's collector.
 _READABLE = 0o644
 

@@ -25,7 +25,7 @@ PORTAL = Failure("transient", "captive-portal", "Something between this machine 
 
 #: Exception -> kind, reason, sentence; ``{profile}`` is the profile's name. The nearest base class counts.
 _BY_TYPE: dict[type[BaseException], tuple[FailureKind, str, str]] = {
-    raised.ProfileNotFound: ("rejected", "no-profile", "There is no {profile}."),
+    raised.ProfileNotFound: ("rejected", "no-profile", "{profile} does not exist."),
     raised.NoCredentialsError: ("login-required", "no-credentials", "No AWS credentials found for {profile}."),
     raised.PartialCredentialsError: (
         "login-required",
