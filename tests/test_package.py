@@ -16,26 +16,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from uvtokend import __version__
+from uvtokend.cli.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent
-VERBS = (
-    "run",
-    "start",
-    "stop",
-    "restart",
-    "reload",
-    "status",
-    "refresh",
-    "once",
-    "log",
-    "purge",
-    "adopt",
-    "demo",
-    "init",
-    "add",
-    "remove",
-    "list",
-)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +95,11 @@ def test_every_provider_resolves() -> None:
     assert callable(command.load())
 
 
-def test_the_readme_names_every_verb_and_no_other() -> None:
-    """What the README's table offers is what `--help` offers."""
-    text = subprocess.run(
-        [sys.executable, "-m", "uvtokend", "--help"], check=True, capture_output=True, text=True
-    ).stdout
-    offered = set(re.findall(r"^ {4}([a-z]+) ", text, re.MULTILINE))
-    table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\n## ")[0]
-    assert offered == set(VERBS)
-    assert all(f"`uvtokend {verb}" in table or f"`{verb}`" in table for verb in VERBS)
+def test_help_and_documentation_name_every_verb() -> None:
+    """What can be typed is offered by `--help`, and described in the README or a help topic."""
+    command = [sys.executable, "-m", "uvtokend", "--help"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert {*VERBS} <= set(re.findall(r"^ {2}([a-z-]+) +\S", text, re.MULTILINE))
+    topics = sorted((ROOT / "src" / "uvtokend" / "help").glob("*.md"))
+    told = "".join(file.read_text() for file in [ROOT / "README.md", *topics])
+    assert [verb for verb in VERBS if not re.search(rf"(uvtokend |`){verb}\b", told)] == []

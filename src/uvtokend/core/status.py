@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NotRequired, TypedDict
 
-from uvtokend.core import policy
 from uvtokend.core.model import ErrorKind, Health, Index, LastError, Notice, Record, SignInEnd, Sink, State
 from uvtokend.core.report import STOPPED
 from uvtokend.core.state import zulu
@@ -221,7 +220,7 @@ def _of_disabled(index: Index) -> IndexStatus:
 def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
     lease, credential = view.lease, view.lease.credential
     end = credential.expires_at if credential else None
-    promised = policy.min_life(credential, lease.refresh_at) if credential and lease.refresh_at else None
+    promised = lease.min_life
     waits = view.state in {"retrying", "blocked"}
     status: IndexStatus = {
         **_of_disabled(view.index),

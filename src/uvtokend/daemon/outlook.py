@@ -22,6 +22,8 @@ from uvtokend.daemon import desktop
 
 #: Seconds after an event before anything is written: what happens together is written once.
 _PAUSE = 0.1
+#: The part of its time that the daemon spends on this at most: a document of a thousand indexes takes a while.
+_SHARE = 0.02
 #: A metrics file is for another user's collector.
 _READABLE = 0o644
 
@@ -49,11 +51,12 @@ class Outlook:
         self._metrics_file: str | None = None
         self._shown: dict[str, str | None] = {}
         self._woke_at = -reminders.AFTER_WAKING
+        self._cost = 0.0
 
     def changed(self) -> None:
         """Take note that something happened."""
         if self._planned is None:
-            self._planned = self._loop.call_later(_PAUSE, self._begin)
+            self._planned = self._loop.call_later(max(_PAUSE, self._cost / _SHARE), self._begin)
 
     def woke(self) -> None:
         """Take note that the machine slept: nobody is reminded for a minute."""
@@ -77,8 +80,11 @@ class Outlook:
         self._writing = self._loop.create_task(self._update())
 
     async def _update(self) -> None:
+        began = self._loop.time()
         document, settings, now = self._document(), self._settings(), datetime.now(UTC)
-        await self._write(paths.prompt_file(), prompt.encode(document, now.timestamp()), 0o600)
+        line = prompt.encode(document, now.timestamp())
+        self._cost = self._loop.time() - began
+        await self._write(paths.prompt_file(), line, 0o600)
         if settings.metrics_file != self._metrics_file and self._metrics_file is not None:
             await self._loop.run_in_executor(None, _remove, self._metrics_file)
             self._written.pop(self._metrics_file, None)

@@ -105,7 +105,7 @@ def _impersonation(exchange: Exchange, identity: str | None) -> FetchFailed:
         hint = _command("add-iam-policy-binding", target, f"--member={member}", f"--role=roles/iam.{role}")
         message = f"{identity or 'This identity'} is not allowed to impersonate {target}."
         if _SUBJECT in member:
-            message += f" In the fix, {_SUBJECT} stands for what the pool maps to google.subject for this identity."
+            message += f" In the fix, {_SUBJECT} means the value of google.subject that the pool gives this identity."
         return rejected("impersonation-denied", message, hint)
     if exchange.status == 404:
         message = f"The service account {target} does not exist."
