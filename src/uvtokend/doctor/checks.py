@@ -53,7 +53,7 @@ def run(facts: Facts, checks: Sequence[Check], limit: float) -> list[Finding]:
     waiting.wait(limit)
     findings: list[Finding] = []
     for number, check in enumerate(checks):
-        slow = note("check-slow", f"The check {_name(check)} did not end within {limit:g} s.", None, None)
+        slow = note("check-slow", f"Check {_name(check)} did not end within {limit:g} s.", None, None)
         findings += found.get(number, [slow])
     return sorted(distinct(findings), key=lambda finding: finding.severity != "error")
 

@@ -420,8 +420,11 @@ class TestProblems:
     @pytest.mark.parametrize(
         ("text", "line", "words"),
         [
-            (b"machine x login a port 21\n", 1, "does not know a word"),
-            (b"\n\nlogin a\n", 3, "does not know a word"),
+            (b"machine x login a port 21\n", 1, "does not know the word 'port'"),
+            (b"machine x login a password b port 21\n", 1, "does not know the word 'port'"),
+            (b"machine x login a pasword b\n", 1, "does not know the word 'pasword'"),
+            (b"machine x login a password b Pasword c\n", 1, "does not know the word 'Pasword'"),
+            (b"\n\nlogin a\n", 3, "does not know the word 'login' here"),
             (b"#ok\nmachine x login my password two words\n", 2, "does not know a word"),
             (b"machine x login a\n\n# two words\n", 3, "comment of several words"),
             (b"machine x login a \n# two words\n", 2, "comment of several words"),

@@ -1,17 +1,21 @@
-"""What is wrong with a netrc in the eyes of uv, with line and mend: uv itself tells nobody (uv issue 10854).
+"""What is wrong with a netrc in the eyes of uv, with line and fix: uv itself says so with -v only (uv issue 10854).
 
-Nothing here quotes the file: an unknown word may be the second half of somebody's password.
+A word right after a password is never quoted, unless it nearly is a keyword: it may be the rest of the password.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 from uvtokend.core.model import Problem
 from uvtokend.core.netrc.grammar import Entry, Kind, Scan, Trouble, scan
 
 BEGIN = b"#uvtokend:begin"
 END = b"#uvtokend:end"
+
+KEYWORDS = ("machine", "login", "user", "password", "account", "default", "macdef")
+#: Words of other programs' files that look like keywords: no secret, wherever they are.
+_FAMILIAR = frozenset({"port", "protocol", "host", "username", "passwd", "url"})
 
 #: More problems than this tell nobody anything new.
 MOST = 20
@@ -44,7 +48,7 @@ _TEXT: dict[Kind, tuple[str, str]] = {
     ),
 }
 _COMMENT = "uv reads this comment of several words as part of the file"
-_COMMENT_MENDS = {
+_COMMENT_FIXES = {
     True: "save the file with LF line ends: sed -i 's/\\r$//' FILE",
     False: "join the words of the comment (#like-this), or delete the empty line or the trailing space before it",
 }
@@ -64,7 +68,7 @@ def problems(text: bytes, hosts: Collection[str], file: str) -> tuple[Problem, .
     """
     result = scan(text)
     findings = [
-        *(_trouble(text, trouble) for trouble in result.troubles),
+        *(_trouble(text, trouble) for trouble in _first_of_line(text, result.troubles)),
         *_shadows(text, result, {host.encode() for host in hosts}),
     ]
     found: dict[tuple[int, str], Problem] = {}
@@ -80,13 +84,43 @@ def problems(text: bytes, hosts: Collection[str], file: str) -> tuple[Problem, .
 _Finding = tuple[int, str, str, bool]
 
 
+def _first_of_line(text: bytes, troubles: Sequence[Trouble]) -> Iterator[Trouble]:
+    """Yield the troubles without the unknown words that follow another one on their line."""
+    last: int | None = None
+    for trouble in troubles:
+        if trouble.kind == "unknown-word":
+            line = text.rfind(b"\n", 0, trouble.at)
+            if line == last:
+                continue
+            last = line
+        yield trouble
+
+
 def _trouble(text: bytes, trouble: Trouble) -> _Finding:
+    if trouble.kind == "unknown-word":
+        return trouble.at, *_unknown_word(text, trouble.at), trouble.fatal
     if trouble.kind != "comment":
         return trouble.at, *_TEXT[trouble.kind], trouble.fatal
     message = f"{_COMMENT}, {_IGNORED}" if trouble.fatal else _COMMENT
     before = text.rfind(b"\n", 0, trouble.at)
     carriage = text[:before].endswith(b"\r") if before > 0 else False
-    return trouble.at, message, _COMMENT_MENDS[carriage], True
+    return trouble.at, message, _COMMENT_FIXES[carriage], True
+
+
+def _unknown_word(text: bytes, at: int) -> tuple[str, str]:
+    """Return message and fix for an unknown word: quoted where it cannot be a part of a password."""
+    from difflib import get_close_matches  # noqa: PLC0415 - the daemon hardly ever needs it
+
+    before = text[text.rfind(b"\n", 0, at) + 1 : at].split()
+    word = (text[at:].split(maxsplit=1) or [b""])[0][:40].decode(errors="replace")
+    if word in KEYWORDS:
+        return f"uv does not know the word {word!r} here, {_IGNORED}", "write machine HOST before it, or delete it"
+    near = get_close_matches(word.lower(), KEYWORDS, 1, 0.75)
+    if near:
+        return f"uv does not know the word {word!r}, {_IGNORED}", f"write {near[0]} instead of {word}"
+    if b"password" in before[-2:] and word not in _FAMILIAR:
+        return _TEXT["unknown-word"]
+    return f"uv does not know the word {word!r}, {_IGNORED}", _TEXT["unknown-word"][1]
 
 
 def _shadows(text: bytes, result: Scan, hosts: Collection[bytes]) -> list[_Finding]:
