@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.cli import init
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import Laptop
 
@@ -247,3 +249,16 @@ def test_a_server_of_ones_own_is_left_to_add(laptop: Laptop) -> None:
     assert "login YOU password secret" in laptop.netrc.read_text()
     assert laptop.uvtokend("remove", "acme").returncode == 0
     assert "nexus.example" not in laptop.netrc.read_text()
+
+
+def test_a_fix_says_where_its_program_comes_from(tmp_path: Path) -> None:
+    """A command that is not installed is no fix yet: its page is named beside it."""
+    here = {"PATH": str(tmp_path)}
+    program = CLOUDS["google-artifact-registry"].program
+    assert program is not None
+    line = f"gcloud is not on your PATH. To install it: {program.page}"
+    assert [*init._fix(program.sign_in, here)] == [f"fix: {program.sign_in}", line]
+    (tmp_path / "gcloud").write_text("")
+    (tmp_path / "gcloud").chmod(0o755)
+    assert [*init._fix(program.sign_in, here)] == [f"fix: {program.sign_in}"]
+    assert [*init._fix(None, here)] == []

@@ -166,7 +166,7 @@ def test_a_new_login_is_noticed(laptop: Laptop, cloud: CodeArtifact) -> None:
     laptop.config.write_text(laptop.config.read_text().replace('profile = "dev"\n', ""))
     laptop.start()
     until(lambda: status(laptop)["pid"] and index(laptop)["state"] == "blocked")
-    assert index(laptop)["last_error"]["hint"].endswith("aws configure")
+    assert index(laptop)["last_error"]["hint"].endswith("aws configure sso")
     assert "aws configure" in laptop.uvtokend("status").stdout
     (laptop.home / "aws").write_text(keys.replace("[dev]", "[default]"))
     until(lambda: index(laptop)["delivered"])

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from uvtokend.sandbox.codeartifact import CodeArtifact
 
 INDEX = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/production/simple/"
@@ -34,6 +36,26 @@ def test_the_aws_command(cloud: CodeArtifact, tmp_path: Path) -> None:
     answer = json.loads(run(cloud, tmp_path, "awscli", *what, "--output", "json"))
     assert cloud.valid(answer["authorizationToken"])
     assert answer["expiration"]
+
+
+def test_the_aws_command_sets_pip_up(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """``aws codeartifact login`` asks for the token and for the repository's URL, and makes one URL of both."""
+    where = ("--domain", "acme", "--domain-owner", "123456789012", "--repository", "production")
+    what = ("codeartifact", "login", "--tool", "pip", *where, "--region", "eu-central-1", "--dry-run")
+    url = run(cloud, tmp_path, "awscli", *what).split()[-1]
+    user, _, host = url.removeprefix("https://").partition("@")
+    assert f"https://{host}" == INDEX
+    login, _, token = user.partition(":")
+    assert login == "aws"
+    assert cloud.valid(token)
+
+
+def test_a_duration_out_of_range_is_refused(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """The service checks the range, since no client does."""
+    what = ("codeartifact", "get-authorization-token", "--domain", "acme", "--region", "eu-central-1")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(cloud, tmp_path, "awscli", *what, "--duration-seconds", "800")
+    assert "ValidationException" in caught.value.stderr
 
 
 def test_keyrings_codeartifact(cloud: CodeArtifact, tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import argparse
 import asyncio
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from uvtokend import paths
 from uvtokend.cli import console, reload
 from uvtokend.core import worker_environment
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import edit, init_plan
 from uvtokend.core.config.discovery import Candidate
-from uvtokend.core.config.init_plan import Plan
+from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.model import Credential, Failure, Index, Request, Settings
 from uvtokend.core.report import clean
 from uvtokend.daemon.worker import Outcome, Workers
@@ -83,7 +85,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     return OK if tables else FAILED
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: Proposal) -> None:
     for addition in plan.additions:
         candidate = addition.candidate
         provider = addition.table.get("provider", candidate.provider)
@@ -92,7 +94,7 @@ def _show(plan: Plan) -> None:
         if addition.note is not None:
             console.out(clean(f"    {addition.note}") + "\n")
     for draft in plan.drafts:
-        _show_one(draft.name, draft.candidate, f"{draft.candidate.provider}, which needs a login that only you know")
+        _show_one(draft.name, draft.candidate, f"{draft.candidate.provider}, which needs a secret that only you have")
     for sentence in (*plan.conflicts, *plan.cautions):
         console.say(sentence)
     if plan.unknown:
@@ -108,7 +110,7 @@ def _show_one(name: str, candidate: Candidate, what: str) -> None:
     console.out(clean(f"    {what}; named in {candidate.source}") + "\n")
 
 
-def _say_what_is_done(plan: Plan, target: str) -> None:
+def _say_what_is_done(plan: Proposal, target: str) -> None:
     if plan.additions:
         console.say(f"Added to {target}: {', '.join(str(each.table['name']) for each in plan.additions)}.")
     if plan.drafts:
@@ -116,7 +118,7 @@ def _say_what_is_done(plan: Plan, target: str) -> None:
         console.say(f"Written to {target} as comments, for you to complete: {names}. Then: uvtokend reload")
     if plan.project:
         console.say(
-            "uv tells two organisations on one host apart by the user names in their URLs. So pyproject.toml needs "
+            "uv tells two organizations on one host apart by the user names in their URLs. So pyproject.toml needs "
             "these indexes (uv.toml the same, as [[index]]) in the place of those without a user name:"
         )
         console.out("\n" + "\n".join(plan.project) + "\n")
@@ -129,18 +131,19 @@ def _warn_of_passwords(found: Iterable[Candidate]) -> None:
             console.say(f"    {candidate.line}")
 
 
-def _say_nothing_to_add(found: Sequence[Candidate], plan: Plan) -> None:
+def _say_nothing_to_add(found: Sequence[Candidate], plan: Proposal) -> None:
     if plan.conflicts:
         return
-    known = sum(candidate.provider is not None for candidate in found)
-    console.say(
-        "There is nothing to add: all that uv knows is configured."
-        if known
-        else "There is nothing to add: uv's configuration names no private index here."
-    )
+    if any(candidate.provider is not None for candidate in found):
+        console.say("There is nothing to add: every private index that uv knows here is configured already.")
+    elif found:
+        console.say("There is nothing to add: no provider is known for the indexes that uv knows here.")
+    else:
+        console.say("There is nothing to add: uv's configuration names no index here.")
+        console.say("Run it in a project that uses a private index, or add one: uvtokend add https://…/simple/")
 
 
-def _agreed(places: Sequence[str], plan: Plan, target: str) -> bool:
+def _agreed(places: Sequence[str], plan: Proposal, target: str) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         message = "Without a terminal, uvtokend init does not ask, and adds nothing."
         raise UvtokendError(message, shlex.join(["uvtokend", "init", "--yes", *places]))
@@ -161,7 +164,19 @@ def _try(added: Sequence[Index], settings: Settings) -> None:
         else:
             assert isinstance(outcome, Failure)  # noqa: S101 - for the type checker
             console.out(clean(f"{index.name}: {outcome.message}") + "\n")
-            console.out(clean(f"  fix: {outcome.hint}") + "\n" if outcome.hint else "")
+            for line in _fix(outcome.hint, os.environ):
+                console.out(clean(f"  {line}") + "\n")
+
+
+def _fix(hint: str | None, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a fix and, if its program is not on PATH, where to get that."""
+    if hint is None:
+        return
+    yield f"fix: {hint}"
+    words = hint.split()
+    for program in (cloud.program for cloud in CLOUDS.values()):
+        if program is not None and program.name in words and not shutil.which(program.name, path=environ.get("PATH")):
+            yield f"{program.name} is not on your PATH. To install it: {program.page}"
 
 
 async def _fetch_all(requests: Sequence[Request], settings: Settings) -> dict[Request, Outcome]:

@@ -79,7 +79,9 @@ class CodeArtifact:
         if broken is not None:
             return broken
         if call.path == "/v1/authorization-token" or _target(call):
-            return self._authorization_token()
+            return self._authorization_token(call)
+        if call.path == "/v1/repository/endpoint":
+            return _repository_endpoint(call)
         if call.path == "/federation/credentials":
             return self._sso_role()
         if call.path == "/token":
@@ -90,7 +92,11 @@ class CodeArtifact:
             return _sts(call.form(), self.identities.get(_access_key(call), _ROLE))
         return error(404, "ResourceNotFoundException", "Nothing here.")
 
-    def _authorization_token(self) -> Answer:
+    def _authorization_token(self, call: Call) -> Answer:
+        # The API reference's range; boto3 lets any number through.
+        duration = int(call.query.get("duration", 0))
+        if duration and not 900 <= duration <= 43200:
+            return error(400, "ValidationException", "durationSeconds must be 0, or between 900 and 43200.")
         # The request: aws-cli issue 7434 (debug log). The answer's epoch number: aws-cli issue 5382, and the sample of
         # the CodeArtifact guide on NuGet, a float there.
         token = self.issue()
@@ -176,6 +182,13 @@ def _target(call: Call) -> bool:
 def _access_key(call: Call) -> str:
     """Return whose keys signed a call (AWS Signature Version 4, the Authorization header)."""
     return (call.headers.get("Authorization") or "").partition("Credential=")[2].partition("/")[0]
+
+
+def _repository_endpoint(call: Call) -> Answer:
+    # botocore data/codeartifact: GetRepositoryEndpoint, which `aws codeartifact login` asks for beside the token.
+    host = f"{call.query['domain']}-{call.query.get('domain-owner', '123456789012')}.d.codeartifact.eu-central-1"
+    url = f"https://{host}.amazonaws.com/{call.query['format']}/{call.query['repository']}/"
+    return Answer.json({"repositoryEndpoint": url})
 
 
 def _sts(form: dict[str, str], caller: str) -> Answer:

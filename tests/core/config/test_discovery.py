@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core.config import discovery, edit, init_plan
 from uvtokend.core.config.discovery import Candidate
-from uvtokend.core.config.init_plan import Plan
+from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.config.settings import Source, parse
 from uvtokend.core.model import Env, Json, Settings
 from uvtokend.core.urls import IndexUrl
@@ -51,12 +51,12 @@ def configured(text: str) -> Settings:
     return parse([Source("config.toml", text.encode(), "/")], "/home/me", {})
 
 
-def planned(candidates: Sequence[Candidate], text: str = "", profile: str | None = None) -> Plan:
+def planned(candidates: Sequence[Candidate], text: str = "", profile: str | None = None) -> Proposal:
     there = configured(text)
     return init_plan.plan(candidates, there.indexes, there.disabled, {"AWS_PROFILE": profile or ""}, text)
 
 
-def written(plan: Plan, text: str = "") -> str:
+def written(plan: Proposal, text: str = "") -> str:
     """Return the configuration with what a plan adds, checked by the settings."""
     new = edit.append(text, [each.table for each in plan.additions], [draft.remark for draft in plan.drafts])
     configured(new)
@@ -339,7 +339,7 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
     assert (index.name, index.request.option("username")) == ("j", "YOU")
     for way in ("access-token = ", "refresh-token = ", "oidc-provider = "):
         assert f"## or {way}" in draft.remark
-    assert planned([candidate(JFROG, "j")], completed) == Plan((), (), (), (), (), ())
+    assert planned([candidate(JFROG, "j")], completed) == Proposal((), (), (), (), (), ())
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Proposal:
     """What to do about the indexes that were found.
 
     Args:
@@ -93,7 +93,7 @@ def plan(
     disabled: Collection[Index],
     environ: Env,
     text: str = "",
-) -> Plan:
+) -> Proposal:
     """Return what is to be added, each URL once, in the order in which it was found.
 
     Args:
@@ -118,7 +118,7 @@ def plan(
     names = _Names(index.name for index in (*known, *disabled))
     additions = [_addition(each, names, sink_of[each.host]) for each in good]
     waiting = [each for each in drafts if _line(each.candidate) in text]
-    return Plan(
+    return Proposal(
         additions=tuple(additions),
         drafts=tuple(_draft(each, names) for each in drafts if each not in waiting),
         conflicts=(

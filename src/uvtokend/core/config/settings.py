@@ -104,34 +104,34 @@ def parse(
     Raises:
         ConfigError: With every problem in them.
     """
-    reader = _Reader(home, system_ca, unreadable)
+    parser = _Parser(home, system_ca, unreadable)
     daemon: _Table = {}
     tables: dict[str, _Table] = {}
     for source in sources:
-        document = reader.document(source)
-        daemon.update(reader.table(document.get("daemon"), source, "daemon", _DAEMON))
-        reader.merge(tables, document.get("index"), source)
-    off = {name: table for name, table in tables.items() if not reader.is_on(table)}
-    enabled = tuple(index for name, table in tables.items() if name not in off and (index := reader.index(name, table)))
-    reader.one_credential_a_host(enabled, tables)
-    disabled = tuple(reader.lenient().disabled(name, table) for name, table in off.items())
+        document = parser.document(source)
+        daemon.update(parser.table(document.get("daemon"), source, "daemon", _DAEMON))
+        parser.merge(tables, document.get("index"), source)
+    off = {name: table for name, table in tables.items() if not parser.is_on(table)}
+    enabled = tuple(index for name, table in tables.items() if name not in off and (index := parser.index(name, table)))
+    parser.one_credential_a_host(enabled, tables)
+    disabled = tuple(parser.lenient().disabled(name, table) for name, table in off.items())
     file = sources[-1].file if sources else ""
-    settings = reader.settings(file, daemon, enabled, environ)
-    if reader.problems:
-        raise ConfigError(reader.problems)
+    settings = parser.settings(file, daemon, enabled, environ)
+    if parser.problems:
+        raise ConfigError(parser.problems)
     return replace(settings, disabled=disabled)
 
 
 @dataclass(slots=True)
-class _Reader:
+class _Parser:
     home: str
     system_ca: str | None
     unreadable: Callable[[str], str | None]
     places: _Table = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def lenient(self) -> _Reader:
-        """Return a reader of the same files whose problems nobody reads."""
+    def lenient(self) -> _Parser:
+        """Return a parser of the same files whose problems nobody sees."""
         return replace(self, problems=[])
 
     def wrong(self, source: Source, where: str, message: str, hint: str) -> None:

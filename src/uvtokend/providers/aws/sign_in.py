@@ -100,7 +100,8 @@ def _way(chain: list[Mapping[str, Any]], name: str, source: str | None) -> tuple
         return "login", f"aws login{option}"
     if "aws_session_token" in last or "aws_security_token" in last:
         return "temporary", next(_writers(last, name), "")
-    return "keys", f"aws configure{option}"
+    # Somebody with no profile at all most likely needs SSO; long-lived keys are what AWS advises against.
+    return "keys", f"aws configure{option}" if last else f"aws configure sso{option}"
 
 
 def _writers(profile: Mapping[str, Any], name: str) -> Iterator[str]:
