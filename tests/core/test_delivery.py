@@ -90,7 +90,7 @@ def test_a_delivery_that_hangs_is_told_and_keeps_nobody_waiting() -> None:
     snapshot = agent.snapshot(after(31))
     assert (snapshot.delivery_ok, snapshot.indexes[0].delivered) == (False, False)
     assert snapshot.delivery_problem is not None
-    assert "may still stand there" in snapshot.delivery_problem
+    assert "may still be there" in snapshot.delivery_problem
     assert Settled(8) in agent.handle(events.WaitAsked((), 8), after(32))
     agent.handle(DeliveryEnded(deliver.wanted, 0.5), after(500))
     assert not stuck(agent)
