@@ -150,6 +150,7 @@ def test_a_project_cannot_turn_the_token_elsewhere(either: Issuing) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "evil.example" in done.stderr
     assert "pyproject.toml" in done.stderr
+    assert len(either.tokens) == (either.daemon is not None)  # none was fetched for it
 
 
 def test_what_cannot_be_checked_gets_no_token(machine: Issuing) -> None:

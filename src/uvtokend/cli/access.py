@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import NoReturn
 
 from uvtokend.cli import client, disk
@@ -16,12 +17,17 @@ from uvtokend.errors import NotRunning, UsageError, UvtokendError
 _PATIENCE = 60.0
 
 
-def accesses(names: list[str], config: str | None) -> list[Access]:
+#: Looks at the name, URL and provider of an index before its token is handed out; raises if it must not be.
+Check = Callable[[str, str, str], None]
+
+
+def accesses(names: list[str], config: str | None, check: Check = lambda *_: None) -> list[Access]:
     """Return the credentials of indexes, in their order.
 
     Args:
         names: The indexes.
         config: Another configuration file, where no daemon runs.
+        check: Is called for each index before any token is fetched.
 
     Raises:
         UsageError: No index has one of those names.
@@ -30,9 +36,9 @@ def accesses(names: list[str], config: str | None) -> list[Access]:
     """
     wanted = list(dict.fromkeys(names))
     try:
-        return _from_daemon(wanted)
+        return _from_daemon(wanted, check)
     except NotRunning:
-        return _fetched(wanted, config)
+        return _fetched(wanted, config, check)
 
 
 def become(command: list[str], environment: dict[str, str]) -> NoReturn:
@@ -52,19 +58,22 @@ def become(command: list[str], environment: dict[str, str]) -> NoReturn:
     raise UsageError(message, "uvtokend exec NAME -- COMMAND")
 
 
-def _from_daemon(names: list[str]) -> list[Access]:
+def _from_daemon(names: list[str], check: Check) -> list[Access]:
     found = []
     with client.Connection(_PATIENCE) as daemon:
-        for index in daemon.call("status", client.names(names))["indexes"]:
-            name, url, provider = str(index["name"]), str(index["url"]), str(index["provider"])
+        indexes = daemon.call("status", client.names(names))["indexes"]
+        for index in indexes:
             if index.get("enabled") is False:
-                raise _disabled(name)
+                raise _disabled(str(index["name"]))
+            check(index["name"], index["url"], index["provider"])
+        for index in indexes:
+            name, url, provider = str(index["name"]), str(index["url"]), str(index["provider"])
             answer = daemon.call("credential", {"url": url})
             found.append(Access(name, url, provider, str(answer["login"]), Secret(answer["token"])))
     return sorted(found, key=lambda access: names.index(access.name))
 
 
-def _fetched(names: list[str], config: str | None) -> list[Access]:
+def _fetched(names: list[str], config: str | None, check: Check) -> list[Access]:
     from uvtokend.daemon import alone  # noqa: PLC0415 - the daemon's imports are not small
 
     settings = load(config)
@@ -72,6 +81,8 @@ def _fetched(names: list[str], config: str | None) -> list[Access]:
         if index.name in names:
             raise _disabled(index.name)
     indexes = disk.chosen(settings, names)
+    for index in indexes:
+        check(index.name, index.url, index.provider)
     outcomes = alone.fetch(settings, indexes)
     found = []
     for index in indexes:

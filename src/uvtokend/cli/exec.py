@@ -41,12 +41,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(message, f"uvtokend exec {args.names[0]} -- uv sync")
     names = list(dict.fromkeys(args.names))
     child_environment.check_names(names)
-    found = access.accesses(names, args.config)
     known = [(each.name, each.url.text, each.source) for each in _known_to_uv()]
-    for each in found:
-        child_environment.check_uv(each.name, each.url, known)
-    if len(found) == 1 and (upload := child_environment.upload_url(found[0].provider, found[0].url)) is not None:
-        child_environment.check_targets(found[0].name, upload, os.environ)
+
+    def check(name: str, url: str, provider: str) -> None:
+        child_environment.check_uv(name, url, known)
+        if len(names) == 1 and (upload := child_environment.upload_url(provider, url)) is not None:
+            child_environment.check_targets(name, upload, os.environ)
+
+    found = access.accesses(names, args.config, check)
     access.become(args.command, child_environment.environment(found, os.environ))
 
 
