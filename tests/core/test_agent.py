@@ -63,6 +63,7 @@ def entry(host: str, text: str) -> Entry:
 def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliveries follow one another at once; the rest between them is tested apart."""
     monkeypatch.setattr(delivery, "REST", timedelta(0))
+    monkeypatch.setattr(delivery, "LONGEST_REST", timedelta(0))
 
 
 class Planned(Agent):

@@ -75,6 +75,15 @@ def test_tokens_that_come_together_are_written_together() -> None:
     assert len(second.wanted) == 50
 
 
+@pytest.mark.parametrize(("took", "rest"), [(0.01, 0.5), (0.3, 3.0), (2.0, 5.0)])
+def test_deliveries_that_take_long_come_less_often(took: float, rest: float) -> None:
+    """They take a tenth of the time, and no token waits for more than five seconds."""
+    agent, (first, second) = configured(2)
+    actions = fetched(agent, first, 10)
+    agent.handle(DeliveryEnded(delivers(actions)[0].wanted, 0.5), after(10 + took))
+    assert plans(fetched(agent, second, 10 + took))["netrc"] == after(10 + rest)
+
+
 def test_a_delivery_that_hangs_is_told_and_keeps_nobody_waiting() -> None:
     """After 20 s it has failed for whoever waits; nothing counts as delivered; its late end makes everything good."""
     agent, (index,) = holding()
@@ -114,7 +123,7 @@ def test_a_waiter_waits_for_the_delivery_that_carries_its_token() -> None:
     in_flight = fetched(agent, first, 1)
     fetched(agent, second, 1.01)
     agent.handle(events.WaiterLeft(2), after(1.02))
-    assert Settled(1) not in delivered(agent, 1.1, in_flight)
+    assert Settled(1) not in delivered(agent, 1.05, in_flight)
     actions = agent.handle(Due("netrc"), after(1.5))
     assert [action for action in delivered(agent, 1.6, actions) if isinstance(action, Settled)] == [Settled(1)]
 

@@ -4,7 +4,8 @@ The rules, in prose:
 
 * A delivery is *pending* while the sink may hold something else than we want: after a token came or expired, after
   drift, a new configuration, a wake-up. At most one delivery per sink is in flight.
-* Deliveries of one sink begin at least `REST` apart, so that many tokens that come together are written together.
+* Deliveries of one sink begin at least `REST` apart, and so far apart that they take a tenth of the time, but never
+  more than `LONGEST_REST`: many tokens that come together are written together, however large the file is.
 * A delivery that succeeds forgets all failures. One that fails is retried with a back-off, and never causes a fetch.
 * If what failed to be written is no longer wanted, the failure is forgotten.
 * A rival that changed our block is undone once. If it changes the block again within `FIGHT`, the next delivery yields:
@@ -31,6 +32,8 @@ from uvtokend.core.model import Entry, Failure, Problem, Sink
 FIGHT = timedelta(seconds=60)
 #: Deliveries of one sink begin at least this far apart.
 REST = timedelta(seconds=0.5)
+#: The longest time that a token waits because deliveries take long.
+LONGEST_REST = timedelta(seconds=5)
 #: A delivery in flight that has not ended after this time is told as hung.
 HUNG = timedelta(seconds=20)
 #: How often a netrc that another program holds open is tried again: as often as the guard tick looks.
@@ -53,6 +56,7 @@ class Delivery:
         left: The entries that we wrote there last; None before the first delivery.
         in_flight: A delivery is under way.
         began_at: When the last delivery began.
+        took: How long the last one took that has ended.
         begun: How many deliveries have begun, and `ended` how many of them have ended.
         failures: Failures in a row.
         failure: Why the last delivery failed, and `failed_at` when.
@@ -71,6 +75,7 @@ class Delivery:
     left: tuple[Entry, ...] | None = None
     in_flight: bool = False
     began_at: datetime | None = None
+    took: timedelta = timedelta()
     begun: int = 0
     ended: int = 0
     failures: int = 0
@@ -129,7 +134,8 @@ class Delivery:
             return None if self.hung or self.began_at is None else self.began_at + HUNG
         if not self.pending:
             return None
-        rested = now if self.began_at is None else self.began_at + REST
+        rest = max(REST, min(10 * self.took, LONGEST_REST))
+        rested = now if self.began_at is None else self.began_at + rest
         return rested if self.retry_at is None else max(self.retry_at, rested)
 
     def valid(self, target: str, now: datetime) -> bool:
@@ -215,6 +221,7 @@ def succeeded(delivery: Delivery, event: DeliveryEnded, now: datetime) -> Delive
         lives={target: life for target, life in delivery.offered.items() if target not in event.foreign},
         left=tuple(entry for entry in event.wanted if entry.target not in event.foreign),
         in_flight=False,
+        took=_took(delivery, now),
         ended=delivery.begun,
         failures=0,
         failure=None,
@@ -247,6 +254,10 @@ def failed(delivery: Delivery, failure: Failure, now: datetime, roll: float) -> 
     else:
         retry_at = now + timedelta(seconds=policy.backoff(failures, failure, True, roll))
     return replace(delivery, failures=failures, failure=failure, failed_at=now, retry_at=retry_at)
+
+
+def _took(delivery: Delivery, now: datetime) -> timedelta:
+    return timedelta() if delivery.began_at is None else now - delivery.began_at
 
 
 def _due(delivery: Delivery, now: datetime) -> bool:
