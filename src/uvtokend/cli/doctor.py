@@ -15,7 +15,7 @@ from uvtokend.doctor.facts import Facts, gather
 from uvtokend.doctor.finding import Finding
 from uvtokend.errors import FAILED, OK, NotRunning, UvtokendError
 
-EXAMPLES = ("uvtokend doctor", "uvtokend doctor ~/work/project", "uvtokend doctor --offline --json")
+EXAMPLES = ("uvtokend doctor", "uvtokend doctor ~/code/project", "uvtokend doctor --offline --json")
 DETAILS = (
     "Reads what uv reads in this directory, compares it with config.toml, and asks each index once with the token that "
     "uvtokend delivered. Exits 0 if uv can install, 1 if there is an error."

@@ -23,7 +23,7 @@ from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.disk import config_editor, configuration, uv_files
 from uvtokend.errors import FAILED, OK, UvtokendError
 
-EXAMPLES = ("uvtokend init", "uvtokend init --yes ~/work/project")
+EXAMPLES = ("uvtokend init", "uvtokend init --yes ~/code/project")
 DETAILS = (
     "Reads uv's own configuration, asks, tries each index once, and adds what is missing. Never overwrites anything."
 )
