@@ -156,3 +156,29 @@ def test_a_delivery_after_drift_is_urgent() -> None:
     agent, _ = holding()
     (deliver,) = delivers(agent.handle(events.SinkDrifted(), after(60)))
     assert deliver.urgent
+
+
+def test_what_stands_already_is_not_delivered_again() -> None:
+    """A new configuration that comes during a delivery makes it look again, and nothing is left to do."""
+    agent, (index,) = configured()
+    (deliver,) = delivers(fetched(agent, index, 1))
+    assert delivers(agent.handle(Configured(Settings("config.toml", (index,))), after(1.01))) == []
+    agent.handle(DeliveryEnded(deliver.wanted, 0.5), after(1.02))
+    actions = agent.handle(Due("netrc"), after(2))
+    assert delivers(actions) == []
+    assert not agent.deliveries["netrc"].pending
+
+
+def test_a_held_netrc_delivers_nothing_that_never_stood_there() -> None:
+    """Only what was written before the other program opened it may count as delivered."""
+    agent, (first, second) = configured(2)
+    delivered(agent, 1, fetched(agent, first, 1))
+    (deliver,) = delivers(fetched(agent, second, 9))
+    agent.handle(DeliveryEnded(deliver.wanted, 0.5, HELD), after(10))
+    assert [view.delivered for view in agent.snapshot(after(10)).indexes] == [True, False]
+
+
+def test_drift_of_a_sink_that_is_not_in_use_is_nothing() -> None:
+    """Its last look may come in after the configuration that no longer names it."""
+    agent, _ = configured()
+    assert agent.handle(events.SinkDrifted("uv-store"), after(1)) == []
