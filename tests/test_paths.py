@@ -47,9 +47,9 @@ def test_the_state_folder_is_platformdirs_own(
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     expected = (MacOS if platform == "darwin" else Unix)("uvtokend", False).user_state_dir
-    assert os.path.normpath(paths.state_folder()) == os.path.normpath(expected)
-    assert paths.state_file() == os.path.join(paths.state_folder(), "state.json")
-    assert paths.events_file() == os.path.join(paths.state_folder(), "events.jsonl")
+    assert os.path.normpath(paths.state_directory()) == os.path.normpath(expected)
+    assert paths.state_file() == os.path.join(paths.state_directory(), "state.json")
+    assert paths.events_file() == os.path.join(paths.state_directory(), "events.jsonl")
 
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
@@ -61,13 +61,13 @@ def test_without_a_home_its_places_are_refused(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
-    for place in (paths.home_folder, paths.config_file, paths.state_folder):
+    for place in (paths.home_directory, paths.config_file, paths.state_directory):
         with pytest.raises(UsageError) as caught:
             place()
         assert caught.value.hint == "set HOME to an absolute path"
     monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert (paths.config_file(), paths.state_folder()) == ("/config/uvtokend/config.toml", "/state/uvtokend")
+    assert (paths.config_file(), paths.state_directory()) == ("/config/uvtokend/config.toml", "/state/uvtokend")
 
 
 HOMELESS = (2, "Cannot determine your home directory")
@@ -154,10 +154,10 @@ def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     """What is made is 0700, whatever the umask, and making it again is fine."""
     before = os.umask(0)
     try:
-        paths.private_folder(str(tmp_path / "a" / "b"))
+        paths.private_directory(str(tmp_path / "a" / "b"))
     finally:
         os.umask(before)
-    paths.private_folder(str(tmp_path / "a" / "b"))
+    paths.private_directory(str(tmp_path / "a" / "b"))
     assert [oct((tmp_path / name).stat().st_mode & 0o777) for name in ("a", "a/b")] == ["0o700", "0o700"]
     paths.check_private(str(tmp_path / "missing"))
 
@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_private_is_refused(
         private(folder).chmod(0o755 if kind == "open" else 0o700)
     if kind == "foreign":
         monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    for check in (paths.private_folder, paths.check_private):
+    for check in (paths.private_directory, paths.check_private):
         with pytest.raises(UvtokendError, match=message) as caught:
             check(str(folder))
         assert caught.value.hint
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
     """A file in the way of a parent is a sentence, not a bare OSError."""
     (tmp_path / "file").touch()
     with pytest.raises(UvtokendError, match="cannot be created"):
-        paths.private_folder(str(tmp_path / "file" / "a"))
+        paths.private_directory(str(tmp_path / "file" / "a"))
     with pytest.raises(UvtokendError, match="cannot be read"):
         paths.check_private(str(tmp_path / "file" / "a"))
 
@@ -299,7 +299,7 @@ def test_a_directory_that_cannot_be_made_names_what_to_change(
 
     monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(UvtokendError, match=f"The directory {path} cannot be created") as caught:
-        paths.private_folder(path)
+        paths.private_directory(path)
     if code in (errno.ENOSPC, errno.EDQUOT):
         assert "no space left" in caught.value.message
         assert str(caught.value.hint).startswith("df -h /")

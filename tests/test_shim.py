@@ -67,7 +67,7 @@ class Daemon:
 class Place:
     """A directory with a shim, an environment, and maybe a daemon."""
 
-    folder: Path
+    directory: Path
     shim: str
     environment: dict[str, str]
     daemon: Daemon | None = None
@@ -77,26 +77,26 @@ class Place:
         return self.daemon
 
     def run(self, *arguments: str, path: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        environment = {**self.environment, "PATH": path or str(self.folder / "bin"), **more}
+        environment = {**self.environment, "PATH": path or str(self.directory / "bin"), **more}
         command = [self.shim, *arguments]
         return subprocess.run(command, env=environment, input="in\n", capture_output=True, text=True, check=False)
 
     def other(self, name: str = "other", text: str = OTHER) -> str:
         """Make another keyring, and return its directory."""
-        (self.folder / name).mkdir(exist_ok=True)
-        (self.folder / name / "keyring").write_text(text)
-        (self.folder / name / "keyring").chmod(0o755)
-        return str(self.folder / name)
+        (self.directory / name).mkdir(exist_ok=True)
+        (self.directory / name / "keyring").write_text(text)
+        (self.directory / name / "keyring").chmod(0o755)
+        return str(self.directory / name)
 
 
 @pytest.fixture
 def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("s")
-    (folder / "run").mkdir(0o700)
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    environment = {"HOME": str(folder), "UVTOKEND_SOCKET": str(folder / "run" / "control.sock")}
-    made = Place(folder, shims.install(str(folder / "bin")), environment)
+    directory = tmp_path_factory.mktemp("s")
+    (directory / "run").mkdir(0o700)
+    monkeypatch.setenv("HOME", str(directory))
+    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
+    environment = {"HOME": str(directory), "UVTOKEND_SOCKET": str(directory / "run" / "control.sock")}
+    made = Place(directory, shims.install(str(directory / "bin")), environment)
     yield made
     if made.daemon is not None:
         made.daemon.close()
@@ -159,7 +159,7 @@ def test_anything_else_is_handed_over(place: Place, arguments: list[str]) -> Non
     """Arguments, input, output, errors and status are the other keyring's; without one, the way out is named."""
     place.serve(result(RESULT))
     other = place.other()
-    done = place.run(*arguments, path=f"{place.folder}/bin:{other}:/bin")
+    done = place.run(*arguments, path=f"{place.directory}/bin:{other}:/bin")
     assert (done.returncode, done.stdout, done.stderr) == (5, f"other {' '.join(arguments)}\nin\n", "complaint\n")
     done = place.run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -169,7 +169,7 @@ def test_anything_else_is_handed_over(place: Place, arguments: list[str]) -> Non
 def test_services_that_are_not_ours_are_handed_over(place: Place) -> None:
     """With another keyring it answers; with none, it ends as keyring does: status 1 and not a word."""
     place.serve(error(NO_MATCH))
-    done = place.run("get", "https://theirs.example/", "me", path=f"{place.folder}/bin:{place.other()}:/bin")
+    done = place.run("get", "https://theirs.example/", "me", path=f"{place.directory}/bin:{place.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, "other get https://theirs.example/ me\nin\n")
     done = place.run("get", "https://theirs.example/", "me")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
@@ -178,7 +178,7 @@ def test_services_that_are_not_ours_are_handed_over(place: Place) -> None:
 def test_a_url_of_ours_without_a_token_is_not_handed_over(place: Place) -> None:
     """One line says why and what helps; nobody else is asked for the credential of our index."""
     place.serve(error({"code": -32001, "message": "The sign-in\nexpired.", "data": {"hint": "aws sso login"}}))
-    done = place.run("get", URL, "me", path=f"{place.folder}/bin:{place.other()}:/bin")
+    done = place.run("get", URL, "me", path=f"{place.directory}/bin:{place.other()}:/bin")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "uvtokend: The sign-in?expired. fix: aws sso login\n"
 
@@ -203,7 +203,7 @@ def test_a_daemon_that_breaks_off(place: Place, answer: Callable[[dict[str, obje
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("uvtokend: ")
-    done = place.run("get", URL, "me", path=f"{place.folder}/bin:{place.other()}:/bin")
+    done = place.run("get", URL, "me", path=f"{place.directory}/bin:{place.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
 
 
@@ -230,7 +230,7 @@ def test_a_slow_answer_of_a_living_daemon(place: Place, monkeypatch: pytest.Monk
     """While a fetch takes its time, the daemon is asked for its version, and the answer is waited for."""
     monkeypatch.setattr(ask, "QUICK", 0.05)
     versions = threading.Semaphore(0)
-    path = str(place.folder / "run" / "slow.sock")
+    path = str(place.directory / "run" / "slow.sock")
     monkeypatch.setenv("UVTOKEND_SOCKET", path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -279,7 +279,7 @@ def test_another_users_socket(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("uvtokend.peers.uid", lambda _: os.getuid() + 1)
     with pytest.raises(UvtokendError, match="Another user"):
         ask.credential(URL, None)
-    (place.folder / "run").chmod(0o777)
+    (place.directory / "run").chmod(0o777)
     done = place.run("get", URL, "me")
     assert (done.returncode, done.stdout) == (1, "")
     assert "chmod 700" in done.stderr
@@ -289,13 +289,15 @@ def test_another_users_socket(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_shim_of_ours_is_skipped(place: Place) -> None:
     """Shims in a row, one of them a symlink, and an empty and a relative entry of PATH: another program answers."""
     place.serve(error(NO_MATCH))
-    second = os.path.dirname(shims.install(str(place.folder / "second")))
-    (place.folder / "linked").mkdir()
-    (place.folder / "linked" / "keyring").symlink_to(place.shim)
-    path = f"{place.folder}/bin::bin:{second}:{place.folder}/linked:{place.folder}/missing:{place.other()}:/bin"
+    second = os.path.dirname(shims.install(str(place.directory / "second")))
+    (place.directory / "linked").mkdir()
+    (place.directory / "linked" / "keyring").symlink_to(place.shim)
+    path = (
+        f"{place.directory}/bin::bin:{second}:{place.directory}/linked:{place.directory}/missing:{place.other()}:/bin"
+    )
     done = place.run("get", URL, "me", path=path)
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
-    done = place.run("get", URL, "me", path=path.replace(f":{place.folder}/other", ""))
+    done = place.run("get", URL, "me", path=path.replace(f":{place.directory}/other", ""))
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
@@ -303,7 +305,7 @@ def test_a_keyring_that_hands_over_to_us(place: Place) -> None:
     """A wrapper that calls the first keyring on PATH again comes back once, not for ever."""
     place.serve(error(NO_MATCH))
     wrapper = place.other("wrapper", '#!/bin/sh\nexec keyring "$@"\n')
-    done = place.run("get", URL, "me", path=f"{place.folder}/bin:{wrapper}:{place.other()}:/bin")
+    done = place.run("get", URL, "me", path=f"{place.directory}/bin:{wrapper}:{place.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
 
 
@@ -319,9 +321,9 @@ def test_no_foreign_file_is_touched(place: Place) -> None:
     """A keyring of somebody else is neither overwritten nor removed, and neither is a dangling link."""
     other = place.other()
     before = Path(other, "keyring").read_text()
-    (place.folder / "dangling").mkdir()
-    (place.folder / "dangling" / "keyring").symlink_to("/nonexistent")
-    for directory in (other, str(place.folder / "dangling")):
+    (place.directory / "dangling").mkdir()
+    (place.directory / "dangling" / "keyring").symlink_to("/nonexistent")
+    for directory in (other, str(place.directory / "dangling")):
         with pytest.raises(UvtokendError, match="not made by uvtokend"):
             shims.install(directory)
     assert shims.install(os.path.dirname(place.shim)) == place.shim  # ours is renewed
@@ -334,28 +336,28 @@ def test_no_foreign_file_is_touched(place: Place) -> None:
 
 def test_uninstall_leaves_nothing(place: Place) -> None:
     """Every directory that we ever installed to is cleaned, and so is the list of them."""
-    second = shims.install(str(place.folder / "second"))
+    second = shims.install(str(place.directory / "second"))
     default = shims.install(shims.default_directory())
     assert shims.uninstall() == [place.shim, second, default]
-    assert not [path for path in place.folder.rglob("*") if path.name in {"keyring", "shims.json"}]
+    assert not [path for path in place.directory.rglob("*") if path.name in {"keyring", "shims.json"}]
     assert shims.uninstall() == []
 
 
 def test_a_directory_that_cannot_be_written(place: Place) -> None:
     """The reason and another way are named."""
-    (place.folder / "file").write_text("")
+    (place.directory / "file").write_text("")
     with pytest.raises(UvtokendError, match="cannot be written"):
-        shims.install(str(place.folder / "file" / "bin"))
+        shims.install(str(place.directory / "file" / "bin"))
 
 
 def test_an_interpreter_with_an_odd_path(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A space in Python's path, or a path that is too long for a first line, goes through the shell."""
-    folder = place.folder / "a 'dir'"
-    folder.mkdir()
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (folder / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(folder / "python"))
-    place.shim = shims.install(str(place.folder / "odd"))
+    directory = place.directory / "a 'dir'"
+    directory.mkdir()
+    (directory / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (directory / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(directory / "python"))
+    place.shim = shims.install(str(place.directory / "odd"))
     place.serve(result(RESULT))
     done = place.run("get", URL, "me", path="/bin")
     assert (done.returncode, done.stdout, done.stderr) == (0, 't"0ken\n', "")
@@ -374,9 +376,11 @@ def test_an_installation_that_is_gone(place: Place) -> None:
 
 def test_isolated_mode(place: Place) -> None:
     """Nothing in the environment or in the current directory decides what the command runs."""
-    (place.folder / "uvtokend.py").write_text("raise SystemExit('hijacked')\n")
+    (place.directory / "uvtokend.py").write_text("raise SystemExit('hijacked')\n")
     place.serve(result(RESULT))
-    done = place.run("get", URL, "me", PYTHONPATH=str(place.folder), PYTHONSTARTUP=str(place.folder / "uvtokend.py"))
+    done = place.run(
+        "get", URL, "me", PYTHONPATH=str(place.directory), PYTHONSTARTUP=str(place.directory / "uvtokend.py")
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(place.shim).read_text().splitlines()[0].endswith(" -I")
     assert shim.is_ours(place.shim)

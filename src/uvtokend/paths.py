@@ -24,7 +24,7 @@ PRIVATE = 0o700
 NOBODY = 65534
 
 
-def home_folder() -> str:
+def home_directory() -> str:
     """Return the user's home directory: the value of ``HOME``, or else the passwd entry.
 
     Raises:
@@ -50,7 +50,7 @@ def config_file(explicit: str | None = None) -> str:
     if named:
         return _absolute(named)
     if not os.path.isabs(os.environ.get("XDG_CONFIG_HOME", "")):
-        home_folder()  # without one, platformdirs would raise a RuntimeError, or name a folder beneath the current one
+        home_directory()  # without it, platformdirs raises RuntimeError or uses the current directory
     from platformdirs import user_config_dir  # noqa: PLC0415 - see the module's docstring
 
     return os.path.join(user_config_dir(APP, False), "config.toml")
@@ -69,7 +69,7 @@ def site_config_file() -> str:
     return os.path.join(site_config_dir(APP, False), "config.toml")
 
 
-def state_folder() -> str:
+def state_directory() -> str:
     """Return the directory of the state file, the events and the locks. It need not exist.
 
     Raises:
@@ -78,28 +78,28 @@ def state_folder() -> str:
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         default = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
-        base = os.path.join(home_folder(), default)
+        base = os.path.join(home_directory(), default)
     return os.path.join(base, APP)
 
 
 def state_file() -> str:
     """Return the file that remembers what was delivered; it holds no secret."""
-    return os.path.join(state_folder(), "state.json")
+    return os.path.join(state_directory(), "state.json")
 
 
 def events_file() -> str:
     """Return the file of the last events, one JSON object per line."""
-    return os.path.join(state_folder(), "events.jsonl")
+    return os.path.join(state_directory(), "events.jsonl")
 
 
 def prompt_file() -> str:
     """Return the small file that a shell prompt reads while the daemon runs; see `uvtokend.core.prompt`."""
-    return os.path.join(state_folder(), "prompt")
+    return os.path.join(state_directory(), "prompt")
 
 
-def chains_folder() -> str:
+def chains_directory() -> str:
     """Return the directory of the chains of refresh tokens, which are secrets: 0700."""
-    return os.path.join(state_folder(), "chains")
+    return os.path.join(state_directory(), "chains")
 
 
 def socket_file() -> str:
@@ -109,7 +109,7 @@ def socket_file() -> str:
         UvtokendError: The path is longer than a unix socket's may be.
     """
     named = os.environ.get("UVTOKEND_SOCKET")
-    path = _absolute(named) if named else os.path.join(_runtime_folder() or state_folder(), "control.sock")
+    path = _absolute(named) if named else os.path.join(_runtime_directory() or state_directory(), "control.sock")
     if len(os.fsencode(path)) > SUN_PATH_MAX:
         message = f"The path of the control socket is longer than the {SUN_PATH_MAX} bytes of a unix socket: {path}"
         raise UvtokendError(message, "set UVTOKEND_SOCKET to a shorter path, in a directory of your own with mode 0700")
@@ -122,9 +122,9 @@ def uv_credentials_file() -> str:
     uv crates/uv-auth/src/store.rs, ``directory_path``; crates/uv-state/src/lib.rs: on macOS uv prefers its former
     directory if that exists, even over ``XDG_DATA_HOME``.
     """
-    folder = os.environ.get("UV_CREDENTIALS_DIR")
-    if folder:
-        return os.path.join(_absolute(folder), "credentials.toml")
+    directory = os.environ.get("UV_CREDENTIALS_DIR")
+    if directory:
+        return os.path.join(_absolute(directory), "credentials.toml")
     former = os.path.join(os.path.expanduser("~"), "Library", "Application Support", "uv")
     if sys.platform == "darwin" and os.path.isdir(former):
         return os.path.join(former, "credentials", "credentials.toml")
@@ -154,7 +154,7 @@ def check_home(*used: str) -> None:
     Raises:
         UvtokendError: ``HOME`` belongs to another user, and one of them lies inside.
     """
-    home = home_folder()
+    home = home_directory()
     inside = [
         path for path in used if f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(home).rstrip('/')}/")
     ]
@@ -186,14 +186,14 @@ def _existing(path: str) -> str:
     return path if os.path.isdir(path) or parent == path else _existing(parent)
 
 
-def private_folder(path: str) -> None:
+def private_directory(path: str) -> None:
     """Create a directory with mode 0700, or check that it is private.
 
     Raises:
         UvtokendError: It is not ours, not 0700, a symlink or not a directory, or it cannot be created.
     """
     try:
-        make_folder(path)
+        make_directory(path)
     except OSError as error:
         raise unusable(error, path, f"The directory {path} cannot be created") from error
     check_private(path)
@@ -269,23 +269,23 @@ def quoted(path: str) -> str:
     return quote(path)
 
 
-def _runtime_folder() -> str | None:
+def _runtime_directory() -> str | None:
     for base in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.geteuid()}"):
         if os.path.isabs(base) and _usable(base):
             return os.path.join(base.rstrip("/") or "/", APP)
     return None
 
 
-def _usable(folder: str) -> bool:
+def _usable(directory: str) -> bool:
     """Return whether a directory can be the runtime directory: after ``su`` the variable names another user's."""
     try:
-        info = os.lstat(folder)
+        info = os.lstat(directory)
     except OSError:
         return False
     return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
 
 
-def make_folder(path: str) -> None:
+def make_directory(path: str) -> None:
     """Create a directory, and those above it, with mode 0700; one that exists stays as it is.
 
     Raises:
@@ -295,7 +295,7 @@ def make_folder(path: str) -> None:
         return
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
-        make_folder(parent)
+        make_directory(parent)
     try:
         os.mkdir(path, PRIVATE)
     except FileExistsError:

@@ -240,12 +240,12 @@ def installer(
     laptop: Laptop, name: str, index: PackageIndex, env: Mapping[str, str], option: str = ""
 ) -> Callable[[], None]:
     """Return a function that installs once."""
-    file = laptop.folder / f"{name}.toml"
+    file = laptop.directory / f"{name}.toml"
     file.write_text(f'[[index]]\nurl = "http://{HOST}/pypi/production/simple/"\ndefault = true\n{option}\n')
     proxied = {"HTTP_PROXY": index.server.url, "NO_PROXY": "127.0.0.1", "UV_CONFIG_FILE": str(file), **env}
 
     def install() -> None:
-        with tempfile.TemporaryDirectory(dir=laptop.folder) as target:
+        with tempfile.TemporaryDirectory(dir=laptop.directory) as target:
             done = laptop.install(Path(target), *PACKAGES, env=proxied)
         if done.returncode != 0:
             raise SystemExit(f"{name}: {done.stderr}")

@@ -52,7 +52,7 @@ def test_an_edit_that_fails_late_keeps_its_backup(netrc: Path, monkeypatch: pyte
 
         def keep(path: str, text: bytes) -> Path:
             file = real(path, text)
-            patch.setattr(files, "sync_folder", failing(errno.EIO))
+            patch.setattr(files, "sync_directory", failing(errno.EIO))
             return file
 
         patch.setattr(backups, "keep", keep)
@@ -85,7 +85,7 @@ def test_an_entry_that_changes_meanwhile_is_restored_once(netrc: Path, monkeypat
     monkeypatch.setattr(backups, "keep", keep)
     adopt("a", None)
     assert netrc.read_bytes() == OWN.replace(b"machine a.example login old password old-secret\n", b"")
-    assert len(os.listdir(backups.folder())) == 2
+    assert len(os.listdir(backups.directory())) == 2
     purge(None)
     assert netrc.read_bytes() == changed
-    assert not backups.folder().exists()
+    assert not backups.directory().exists()

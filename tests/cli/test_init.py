@@ -44,7 +44,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 
 def project(laptop: Laptop) -> Path:
-    return laptop.folder / "project"
+    return laptop.directory / "project"
 
 
 def test_init_and_start(laptop: Laptop) -> None:
@@ -151,7 +151,7 @@ def test_what_is_wrong_already_is_told_first(laptop: Laptop) -> None:
 
 def test_control_characters_are_shown_as_such(laptop: Laptop) -> None:
     """A checkout may be hostile: neither its folder's name nor its indexes' names reach the terminal raw."""
-    folder = laptop.folder / "p\x1b[2J"
+    folder = laptop.directory / "p\x1b[2J"
     folder.mkdir()
     text = PROJECT.replace('"acme"', '"a\\u001b[2Jb"') + '[[tool.uv.index]]\nurl = "https://x.example/\\u001b[2J"\n'
     (folder / "pyproject.toml").write_text(text)

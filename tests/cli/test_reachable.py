@@ -34,8 +34,8 @@ def unreachable(machine: Machine) -> int:
     """Start a daemon, take its runtime directory away, and return its pid."""
     machine.start()
     until(lambda: machine.uvtokend("status").returncode == 0)
-    shutil.rmtree(machine.folder / "run")
-    (machine.folder / "run").mkdir(mode=0o700)
+    shutil.rmtree(machine.directory / "run")
+    (machine.directory / "run").mkdir(mode=0o700)
     assert machine.uvtokend("status").returncode == 3
     assert machine.daemon is not None
     return machine.daemon.pid
@@ -78,7 +78,7 @@ def test_the_hints_form_no_circle(machine: Machine) -> None:
 def test_start_during_stop_ends_with_a_daemon(machine: Machine) -> None:
     """A daemon that is about to end does not count as running, whenever `start` meets it."""
     assert machine.uvtokend("start").returncode == 0
-    with (machine.folder / "log").open("wb") as log:
+    with (machine.directory / "log").open("wb") as log:
         for _ in range(2):
             stopping = subprocess.Popen(machine.ourselves("stop"), env=machine.environment, stdout=log, stderr=log)
             until(lambda: not Path(machine.environment["UVTOKEND_SOCKET"]).exists())

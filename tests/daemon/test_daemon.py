@@ -127,7 +127,7 @@ def test_expired_entries_go_before_the_first_fetch(laptop: Laptop, cloud: CodeAr
 
 def test_a_fetch_that_hangs_delays_nobody(laptop: Laptop, cloud: CodeArtifact) -> None:
     """It is gone at its deadline with its helpers, while another index got its token at once."""
-    note = laptop.folder / "pid"
+    note = laptop.directory / "pid"
     (laptop.home / "hang").write_text(
         f"[profile hang]\ncredential_process = sh -c 'echo $$ > {note}; exec sleep 600'\n"
     )
@@ -177,10 +177,10 @@ def test_one_owner_for_a_netrc(laptop: Laptop, own_state: bool) -> None:
     """A second daemon with another socket, and even another state directory, gives way and names the owner."""
     start(laptop)
     assert laptop.daemon is not None
-    other = {"XDG_STATE_HOME": str(laptop.folder / "other state")} if own_state else {}
+    other = {"XDG_STATE_HOME": str(laptop.directory / "other state")} if own_state else {}
     second = laptop.run(
         [sys.executable, "-P", "-m", "uvtokend", "run"],
-        env={"UVTOKEND_SOCKET": str(laptop.folder / "run" / "other.sock"), **other},
+        env={"UVTOKEND_SOCKET": str(laptop.directory / "run" / "other.sock"), **other},
     )
     assert second.returncode == 1
     assert f"pid {laptop.daemon.pid} on " in second.stderr
@@ -402,7 +402,7 @@ def test_the_token_is_nowhere_but_in_the_netrc(laptop: Laptop, cloud: CodeArtifa
     start(laptop)
     assert laptop.uvtokend("refresh").returncode == 0
     said = laptop.uvtokend("status", "--json").stdout + laptop.uvtokend("status").stdout + laptop.uvtokend("log").stdout
-    files = [path for path in laptop.folder.rglob("*") if path.is_file() and path != laptop.netrc]
+    files = [path for path in laptop.directory.rglob("*") if path.is_file() and path != laptop.netrc]
     assert laptop.daemon is not None
     process = psutil.Process(laptop.daemon.pid)
     said += " ".join(process.cmdline()) + str(process.environ())

@@ -190,7 +190,7 @@ class TestRefusals:
             return sink.deliver([entry()], {}) if act == "deliver" else getattr(sink, act)()
 
         path.mkdir()
-        assert refused(run).reason == "is-a-folder"
+        assert refused(run).reason == "is-a-directory"
         path.rmdir()
         os.mkfifo(path)
         assert refused(run).reason == "not-a-file"
@@ -212,15 +212,15 @@ class TestRefusals:
         assert deliver(path, entry()).changed
         for folder in (path.parent, path.parent.parent):
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert refused(lambda: deliver(path / "x", entry())).reason == "folder-missing"
+        assert refused(lambda: deliver(path / "x", entry())).reason == "directory-missing"
 
     def test_a_folder_for_others_to_write(self, path: Path) -> None:
         """It is refused before anything is written, and the hint mends it."""
         for mode in (0o770, 0o707, 0o1777):
             path.parent.chmod(mode)
             failure = refused(lambda: deliver(path, entry()))
-            assert failure.reason == "open-folder"
-            assert refused(NetrcSink(str(path)).check_writable).reason == "open-folder"
+            assert failure.reason == "open-directory"
+            assert refused(NetrcSink(str(path)).check_writable).reason == "open-directory"
             assert os.listdir(path.parent) == []
         subprocess.run(failure.hint or "", shell=True, check=True)
         assert deliver(path, entry()).changed
@@ -341,7 +341,7 @@ class TestAsOrdinaryUser:
         if os.geteuid() == 0:
             os.chown(other, ORDINARY + 1, ORDINARY + 1)
             done = as_owner(self.SCRIPT, str(other / "netrc"))
-            assert done.stdout == f"open-folder|sudo chown {ORDINARY} {other}\n"
+            assert done.stdout == f"open-directory|sudo chown {ORDINARY} {other}\n"
             other.chmod(0o000)
             users_home.chmod(0o000)
             assert as_owner(self.SCRIPT, str(other / "netrc")).stdout == "no-permission|None\n"

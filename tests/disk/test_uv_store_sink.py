@@ -313,7 +313,7 @@ def test_a_folder_that_others_may_write_is_refused(sink: UvStoreSink, file: Path
     file.parent.chmod(0o777)
     with pytest.raises(DeliveryFailed) as caught:
         sink.deliver([entry()], {})
-    assert (caught.value.reason, caught.value.hint) == ("open-folder", f"chmod go-w {file.parent}")
+    assert (caught.value.reason, caught.value.hint) == ("open-directory", f"chmod go-w {file.parent}")
 
 
 def test_one_store_has_one_owner(sink: UvStoreSink, file: Path) -> None:

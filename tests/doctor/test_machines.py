@@ -148,7 +148,7 @@ def test_the_daemon_runs(patient: Patient) -> None:
 def test_a_daemon_that_does_not_answer_here(patient: Patient) -> None:
     """A daemon that listens on another socket is named with its pid, and no second one is advised."""
     assert patient.ours("start")[0] == 0
-    elsewhere = patient.machine.folder / "elsewhere"
+    elsewhere = patient.machine.directory / "elsewhere"
     elsewhere.mkdir(mode=0o700, exist_ok=True)
     patient.env["UVTOKEND_SOCKET"] = str(elsewhere / "s")
     (first,) = shown(patient, "error")

@@ -101,7 +101,7 @@ def test_another_user_asks_the_daemon(laptop: Laptop) -> None:
     laptop.start()
     assert laptop.uvtokend("start").returncode == 0
     folder = os.path.dirname(listener(laptop))
-    os.chmod(laptop.folder, 0o711)
+    os.chmod(laptop.directory, 0o711)
     os.chmod(folder, 0o711)
     os.chmod(listener(laptop), 0o666)
     ask = """
@@ -132,11 +132,11 @@ def test_another_user_asks_the_daemon(laptop: Laptop) -> None:
 )
 def test_folders_that_somebody_was_quicker_to_make(laptop: Laptop, kind: str, place: str) -> None:
     """In a place like /tmp another user makes our folder before us: it is refused by a sentence, and left as it is."""
-    shared = laptop.folder / "shared"
+    shared = laptop.directory / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
     ours = shared / "uvtokend"
-    elsewhere = laptop.folder / "elsewhere"
+    elsewhere = laptop.directory / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     if kind == "link":
         ours.symlink_to(elsewhere)

@@ -41,7 +41,7 @@ def either(request: pytest.FixtureRequest, machine: Issuing) -> Issuing:
 
 
 def project(machine: Issuing, url: str) -> Path:
-    folder = machine.folder / "project"
+    folder = machine.directory / "project"
     folder.mkdir()
     (folder / "pyproject.toml").write_text(
         '[project]\nname = "work"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n\n'
@@ -70,7 +70,7 @@ def test_uv_and_twine_publish(either: Issuing) -> None:
         ("omega", [find_uv(), "publish", "--trusted-publishing", "never"]),
         ("sigma", [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]),
     ):
-        file = either.folder / f"{name}-1.0-py3-none-any.whl"
+        file = either.directory / f"{name}-1.0-py3-none-any.whl"
         file.write_bytes(wheel(name, "1.0"))
         done = run(either, "exec", "acme", "--", *command, str(file))
         assert done.returncode == 0, done.stdout + done.stderr
@@ -84,16 +84,16 @@ def test_without_a_daemon_nothing_is_left_behind(machine: Issuing) -> None:
     done = run(machine, "exec", "acme", "--", *SHOW)
     assert json.loads(done.stdout)["UV_INDEX_ACME_PASSWORD"] == f"{CANARY}-1"
     assert [
-        path for path in machine.folder.rglob("*") if path.is_file() and f"{CANARY}-1".encode() in path.read_bytes()
+        path for path in machine.directory.rglob("*") if path.is_file() and f"{CANARY}-1".encode() in path.read_bytes()
     ] == []
     assert not machine.netrc.exists()
 
 
 def test_the_command_is_all_that_runs(either: Issuing) -> None:
     """Exit status, standard input, arguments and the default signals are the command's own: it replaces exec."""
-    script = either.folder / "script"
+    script = either.directory / "script"
     script.write_text('read line; grep SigIgn /proc/$$/status > "$1"; echo "$# $line"; exit 7\n')
-    ignored = either.folder / "ignored"
+    ignored = either.directory / "ignored"
     command = either.ourselves("exec", "acme", "--", "/bin/sh", str(script), str(ignored), "--", "-x")
     environment = {**either.environment, **BLIND}
     done = subprocess.run(command, env=environment, input="hello\n", capture_output=True, text=True, check=False)
@@ -104,7 +104,7 @@ def test_the_command_is_all_that_runs(either: Issuing) -> None:
 def test_a_signal_reaches_the_command(machine: Issuing) -> None:
     """The pid of `exec` becomes the command's, so a signal ends the command, and its end is seen as such."""
     machine.begin()
-    ready = machine.folder / "ready"
+    ready = machine.directory / "ready"
     command = machine.ourselves(
         "exec", "acme", "--", "/bin/sh", "-c", f"echo $$ > {ready}.new; mv {ready}.new {ready}; exec sleep 60"
     )

@@ -63,7 +63,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A machine with the spy installed, whose daemon is ended at the end."""
     with CodeArtifact() as cloud:
         machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
-        site = install(machine.folder / "site", SPY, "spy", "[uvtokend.providers]\nspy = spy:fetch\n")
+        site = install(machine.directory / "site", SPY, "spy", "[uvtokend.providers]\nspy = spy:fetch\n")
         machine.environment["PYTHONPATH"] = os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split()])
         yield machine
         machine.stop()
@@ -93,7 +93,7 @@ def delivered(laptop: Laptop) -> list[dict[str, Any]]:
 
 
 def spied(laptop: Laptop, name: str, host: str, more: str = "") -> str:
-    options = f'note = "{laptop.folder / name}", key = {{ env = "SECRET_{name.upper()}" }}'
+    options = f'note = "{laptop.directory / name}", key = {{ env = "SECRET_{name.upper()}" }}'
     return f"""name = "{name}"\nurl = "https://{host}/simple/"\nprovider = "spy"\nenv = {{ WHO = "only-{name}" }}
 options = {{ {options}{more} }}\n"""
 
@@ -106,7 +106,7 @@ def test_a_worker_sees_no_secret_of_another_index(laptop: Laptop) -> None:
     laptop.start()
     delivered(laptop)
     for name in names:
-        text = (laptop.folder / name).read_text()
+        text = (laptop.directory / name).read_text()
         seen = json.loads(text)
         assert seen["secret"] == f"secret-of-{name}"
         assert seen["environment at the start"]["WHO"] == f"only-{name}"
@@ -129,7 +129,7 @@ def test_a_token_is_written_for_its_host_alone(laptop: Laptop) -> None:
         return set(tokens(laptop)) == set(hosts)
 
     def under_way(host: str) -> bool:
-        note = laptop.folder / "one"
+        note = laptop.directory / "one"
         return note.exists() and f"https://{host}/" in note.read_text()
 
     place("a.example", "b.example")

@@ -45,7 +45,7 @@ def with_user(machine: Issuing) -> str:
 
 def test_uv_asks_with_the_user_name(machine: Issuing) -> None:
     """uv's subprocess provider gets the token for the URL; the log names uv, and holds no token."""
-    where = machine.folder / "target"
+    where = machine.directory / "target"
     arguments = ("--keyring-provider", "subprocess", "--index-url", with_user(machine), "alpha")
     done = machine.install(where, *arguments, env=BLIND)
     assert done.returncode == 0, done.stderr
@@ -57,7 +57,7 @@ def test_uv_asks_with_the_user_name(machine: Issuing) -> None:
 
 def test_uv_asks_for_user_name_and_token(machine: Issuing) -> None:
     """With `authenticate = "always"` and no user name, uv asks with `--mode creds`."""
-    folder = machine.folder / "project"
+    folder = machine.directory / "project"
     folder.mkdir()
     (folder / "pyproject.toml").write_text(
         '[project]\nname = "work"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n\n'
@@ -72,7 +72,7 @@ def test_uv_asks_for_user_name_and_token(machine: Issuing) -> None:
 
 def test_pip_asks_for_json(machine: Issuing) -> None:
     """pip's subprocess provider asks with `--mode=creds --output=json`, and installs."""
-    where = machine.folder / "target"
+    where = machine.directory / "target"
     command = [sys.executable, "-m", "pip", "--isolated", "install", "--no-input", "--no-cache-dir", "--no-deps"]
     command += ["--keyring-provider", "subprocess", "--index-url", machine.index.url]
     command += ["--target", str(where), "--disable-pip-version-check", "alpha"]
@@ -83,7 +83,7 @@ def test_pip_asks_for_json(machine: Issuing) -> None:
 
 def test_uv_publishes_with_keyring(machine: Issuing) -> None:
     """`uv publish` asks keyring for the upload URL, which lies below the index's root."""
-    file = machine.folder / "omega-1.0-py3-none-any.whl"
+    file = machine.directory / "omega-1.0-py3-none-any.whl"
     file.write_bytes(wheel("omega", "1.0"))
     arguments = ("--keyring-provider", "subprocess", "--username", LOGIN, "--trusted-publishing", "never")
     done = machine.uv("publish", *arguments, "--publish-url", machine.index.upload_url, str(file), env=BLIND)
@@ -135,7 +135,7 @@ def test_the_backend_stores_nothing(machine: Issuing) -> None:
 
 def test_twine_gets_the_token_from_keyring(machine: Issuing) -> None:
     """twine imports keyring, and so finds the backend: no password is typed, none is stored."""
-    file = machine.folder / "sigma-1.0-py3-none-any.whl"
+    file = machine.directory / "sigma-1.0-py3-none-any.whl"
     file.write_bytes(wheel("sigma", "1.0"))
     command = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]
     command += ["--repository-url", machine.index.upload_url, "--username", LOGIN, str(file)]

@@ -30,7 +30,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 
 def holding(machine: Issuing) -> list[Path]:
     """Return every file of the machine that holds a token, or a part of one."""
-    files = [path for path in machine.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [path for path in machine.directory.rglob("*") if path.is_file() and not path.is_symlink()]
     assert machine.config in files
     return [path for path in files if CANARY.encode() in path.read_bytes() and path.name != "issue"]
 
@@ -50,7 +50,7 @@ def test_no_file_holds_a_token(machine: Issuing, monkeypatch: pytest.MonkeyPatch
     token = machine.tokens[-1]
     done = machine.run(["keyring", "get", machine.index.url, "me"])
     assert (done.returncode, done.stdout) == (0, f"{token}\n")
-    where = machine.folder / "target"
+    where = machine.directory / "target"
     installed = machine.install(
         where, "--keyring-provider", "subprocess", "--index-url", authenticated(machine), "alpha"
     )
@@ -68,8 +68,8 @@ def test_moving_to_memory_and_back(machine: Issuing) -> None:
     machine.begin()
     assert holding(machine) == [machine.netrc]
     # The program looks at the netrc while it makes a token: no entry of ours may be there any more.
-    seen = machine.folder / "seen"
-    program = machine.folder / "issue"
+    seen = machine.directory / "seen"
+    program = machine.directory / "issue"
     program.write_text(program.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\ncat {machine.netrc} >> {seen}\n"))
     machine.configure(MEMORY)
     assert machine.uvtokend("reload").returncode == 0

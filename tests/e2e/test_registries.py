@@ -48,7 +48,7 @@ def wait(machine: Machine, condition: Callable[[], bool]) -> None:
 
 def installs(machine: Machine, index: PackageIndex, name: str) -> None:
     """uv installs a package with what it finds in the netrc."""
-    target = machine.folder / name
+    target = machine.directory / name
     done = machine.install(target, "--index-url", index.url, name)
     assert done.returncode == 0, done.stderr
     assert (target / f"{name}.py").exists()
@@ -86,7 +86,9 @@ def test_uv_installs_from_artifactory(machine: Machine, artifactory: tuple[JFrog
     (chain,) = (machine.state / "chains").glob("*.json")
     seeds = {machine.home / "access", machine.home / "refresh"}
     for token in platform.issued():
-        holders = {path for path in machine.folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()}
+        holders = {
+            path for path in machine.directory.rglob("*") if path.is_file() and token.encode() in path.read_bytes()
+        }
         assert holders - seeds <= {machine.netrc, chain}
 
 

@@ -119,7 +119,7 @@ def test_uv_works_through_the_netrc_alone(world: World) -> None:
     assert world.index.accepted > 20
     said += [world.ours("status"), world.ours("status", "--json"), world.ours("refresh"), world.ours("log")]
     assert len(world.cloud.tokens) == 2
-    files = [path for path in world.laptop.folder.parent.rglob("*") if path.is_file() and path != world.laptop.netrc]
+    files = [path for path in world.laptop.directory.parent.rglob("*") if path.is_file() and path != world.laptop.netrc]
     assert {world.project / "pyproject.toml", world.project / "uv.lock", world.laptop.state / "events.jsonl"} <= {
         *files
     }

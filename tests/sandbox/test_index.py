@@ -61,7 +61,7 @@ def basic(login: str, token: str) -> dict[str, str]:
 
 
 def install(laptop: Laptop, index: PackageIndex, *more: str) -> subprocess.CompletedProcess[str]:
-    return laptop.install(laptop.folder / "target", "--default-index", index.url, *more)
+    return laptop.install(laptop.directory / "target", "--default-index", index.url, *more)
 
 
 @pytest.mark.parametrize("credential", [{}, basic("aws", ""), basic("nobody", TOKEN), {"Authorization": "Basic %"}])
@@ -113,7 +113,7 @@ def test_uv_installs_with_a_netrc_alone(index: PackageIndex, registry: Registry,
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     done = install(laptop, index, "alpha", "eta==1.1")
     assert done.returncode == 0, done.stderr
-    found = {path.stem: path.read_text() for path in (laptop.folder / "target").glob("*.py")}
+    found = {path.stem: path.read_text() for path in (laptop.directory / "target").glob("*.py")}
     assert found == {**dict.fromkeys(PACKAGES, f"version = {VERSIONS[-1]!r}\n"), "eta": "version = '1.1'\n"}
     assert index.accepted >= 2 * len(PACKAGES)
     assert index.leaked == 0
@@ -142,7 +142,7 @@ def test_uv_publishes(index: PackageIndex, registry: Registry, laptop: Laptop) -
     """What uv publishes with the netrc's credential is there afterwards, to the byte."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     data = wheel("omega", "3.0", ["alpha"])
-    path = laptop.folder / "omega-3.0-py3-none-any.whl"
+    path = laptop.directory / "omega-3.0-py3-none-any.whl"
     path.write_bytes(data)
     done = laptop.uv("publish", "--trusted-publishing", "never", "--publish-url", index.upload_url, str(path))
     assert done.returncode == 0, done.stderr

@@ -186,7 +186,7 @@ class _Soak:
 
     def _install(self) -> None:
         """Install again and again, with nothing cached."""
-        tmp = self._world.laptop.folder / "tmp"
+        tmp = self._world.laptop.directory / "tmp"
         while not self._stop.wait(PAUSE):
             with tempfile.TemporaryDirectory(dir=tmp, ignore_cleanup_errors=True) as target:
                 began = time.time()

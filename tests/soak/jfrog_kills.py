@@ -69,7 +69,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
 class _World:
     def __init__(self, platform: JFrog, folder: Path, dice: random.Random, say: Say) -> None:
         self.platform = platform
-        self.folder = folder
+        self.directory = folder
         self.dice = dice
         self.say = say
         self.kills: Counter[str] = Counter()
@@ -90,8 +90,8 @@ class _World:
     def plant(self) -> None:
         """Write a new seed, as a person does after a loss, and measure an undisturbed fetch."""
         access, self.seed = self.platform.pair()
-        (self.folder / "access").write_text(access)
-        (self.folder / "refresh").write_text(self.seed)
+        (self.directory / "access").write_text(access)
+        (self.directory / "refresh").write_text(self.seed)
         began = time.monotonic()
         self._worker().communicate(timeout=PATIENCE)
         self.typical = time.monotonic() - began
@@ -160,13 +160,13 @@ class _World:
             return
         if not isinstance(found, Failure) or (found.kind, found.reason) != ("login-required", "chain-lost"):
             self._broken(what, f"the chain is lost, and the next fetch says {found}")
-        elif str(self.folder / "refresh") not in (found.hint or "") or self.seed in repr(found):
+        elif str(self.directory / "refresh") not in (found.hint or "") or self.seed in repr(found):
             self._broken(what, f"the fix is not named: {found}")
         self.plant()
 
     def _on_disk(self, what: str) -> tuple[str, bool]:
         """Return the refresh token that the next fetch will use, and whether a mark stands beside it."""
-        folder = self.folder / "state" / "uvtokend" / "chains"
+        folder = self.directory / "state" / "uvtokend" / "chains"
         if stat.S_IMODE(folder.stat().st_mode) != 0o700:
             self._broken(what, "the directory is open to others")
         newest = max(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)

@@ -34,12 +34,12 @@ def ours() -> Ours:
     return dict.fromkeys(HOSTS, known)
 
 
-def deliver(kind: str, file: str, state_folder: str, number: int) -> None:
+def deliver(kind: str, file: str, state_directory: str, number: int) -> None:
     """Make one delivery with sinks of its own, as a daemon does that has just begun."""
     if kind == "netrc":
         NetrcSink(file).deliver(entries(number), ours())
         return
-    store = UvStoreSink(file, state_folder)
+    store = UvStoreSink(file, state_directory)
     try:
         store.deliver(entries(number), {})
     finally:
@@ -48,9 +48,9 @@ def deliver(kind: str, file: str, state_folder: str, number: int) -> None:
 
 def main(words: Sequence[str]) -> None:
     """Deliver until killed."""
-    kind, file, state_folder = words
+    kind, file, state_directory = words
     known = ours()
-    netrc, store = NetrcSink(file), UvStoreSink(file, state_folder)
+    netrc, store = NetrcSink(file), UvStoreSink(file, state_directory)
     for number in range(MOST):
         if number and kind == "netrc":
             netrc.deliver(entries(number), known)

@@ -87,7 +87,7 @@ class World:
             self._forget_clock()
         finally:
             if self.small:  # what lies there is gone with the mount, and may have to be looked at
-                shutil.copytree(self.disk, self.laptop.folder / "left")
+                shutil.copytree(self.disk, self.laptop.directory / "left")
                 subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
             self.index.close()
             self.cloud.close()
@@ -119,7 +119,7 @@ class World:
 
     def _customize(self, broken: str) -> dict[str, str]:
         """Return the environment of the daemon alone."""
-        shim = self.laptop.folder / "shim"
+        shim = self.laptop.directory / "shim"
         shim.mkdir()
         path = os.pathsep.join([str(shim), *filter(None, [self.laptop.environment.get("PYTHONPATH")])])
         (shim / "sitecustomize.py").write_text((_SLEEP if self.clock else "") + _SCALED + broken)

@@ -53,7 +53,7 @@ class Patient:
         self.project = self.machine.home / "project"
         self.netrc = self.machine.home / ".netrc"
         self.pyproject = self.project / "pyproject.toml"
-        self.saved = self.machine.folder / "saved"
+        self.saved = self.machine.directory / "saved"
 
     @property
     def public_url(self) -> str:
@@ -86,7 +86,7 @@ class Patient:
 
     def restarted(self) -> bool:
         """Tell whether the daemon was started since the last reset."""
-        return (self.machine.folder / "run" / "control.sock").exists()
+        return (self.machine.directory / "run" / "control.sock").exists()
 
     def save(self) -> None:
         """Remember the home as it is."""

@@ -48,7 +48,7 @@ class Stage:
     """A home, a project and an index that refuses everybody and remembers what was sent."""
 
     def __init__(self, folder: Path, status: int = 401) -> None:
-        self.folder = folder
+        self.directory = folder
         self.server = Server(self._answer)
         self.status = status
         self.number = 0
@@ -68,7 +68,7 @@ class Stage:
     def set(self, arrangement: Arrangement) -> tuple[Path, dict[str, str]]:
         """Make an arrangement real, and return the project and uv's environment."""
         self.number += 1
-        home = self.folder / f"home{self.number}"
+        home = self.directory / f"home{self.number}"
         project = home / "project"
         project.mkdir(parents=True)
         known = {"HOST": "127.0.0.1", "PORT": str(self.server.port), "HOME": str(home)}

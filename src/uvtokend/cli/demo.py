@@ -83,17 +83,17 @@ def demo(seconds: float) -> int:
     """
     find_uv()
     with Interrupt() as interrupt:
-        folder = Path(tempfile.mkdtemp(prefix="uvtokend-demo-"))
+        directory = Path(tempfile.mkdtemp(prefix="uvtokend-demo-"))
         try:
             with (
                 CodeArtifact(LIFE) as cloud,
                 PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
             ):
-                laptop = Laptop(folder, cloud)
+                laptop = Laptop(directory, cloud)
                 with _guarded(laptop):
                     return Demo(laptop, index, interrupt).run(seconds)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -102,10 +102,10 @@ def _guarded(laptop: Laptop) -> Iterator[None]:
 
     It waits a second for a daemon that is just starting to be one that can be stopped.
     """
-    stop = 'read -r _; folder=$1; shift; sleep 1; "$@"'
-    remove = 'for _ in 1 2 3 4 5; do rm -rf "$folder" && break; sleep 1; done'  # a uv may still be writing there
+    stop = 'read -r _; directory=$1; shift; sleep 1; "$@"'
+    remove = 'for _ in 1 2 3 4 5; do rm -rf "$directory" && break; sleep 1; done'  # a uv may still be writing there
     guard = subprocess.Popen(  # noqa: S603 - ourselves
-        ["/bin/sh", "-c", f"{stop}; {remove}", "sh", str(laptop.folder), *laptop.ourselves("stop")],
+        ["/bin/sh", "-c", f"{stop}; {remove}", "sh", str(laptop.directory), *laptop.ourselves("stop")],
         env=laptop.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -227,8 +227,8 @@ class Demo:
                 console.out(f"{failure}\n")
 
     def _install(self, side: Side, env: Mapping[str, str] | None = None) -> str | None:
-        """Install everything into a new folder, with nothing cached; return what uv said if it failed."""
-        with tempfile.TemporaryDirectory(dir=self.laptop.folder / "tmp", ignore_cleanup_errors=True) as target:
+        """Install everything into a new directory, with nothing cached; return what uv said if it failed."""
+        with tempfile.TemporaryDirectory(dir=self.laptop.directory / "tmp", ignore_cleanup_errors=True) as target:
             began = time.monotonic()
             done = self.laptop.install(Path(target), *PACKAGES, env=env)
             if done.returncode == 0:

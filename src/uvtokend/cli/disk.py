@@ -70,7 +70,7 @@ def check_names(names: list[str], indexes: tuple[Index, ...]) -> None:
 
 def _standing(settings: Settings, sink: NetrcSink) -> tuple[dict[str, Standing], str | None]:
     """Return what stands in each index's sink, by name, and what is wrong with a sink."""
-    known = Store(paths.state_folder()).load()
+    known = Store(paths.state_directory()).load()
     entries: Mapping[str, Entry] = {}
     problem = None
     try:
@@ -82,7 +82,7 @@ def _standing(settings: Settings, sink: NetrcSink) -> tuple[dict[str, Standing],
         ]
         problem = "; ".join(str(one) for one in found) or None
         if any(index.sink == "uv-store" for index in settings.indexes):
-            stored = UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
+            stored = UvStoreSink(paths.uv_credentials_file(), paths.state_directory()).entries()
             entries = {**entries, **stored}
     except DeliveryFailed as error:
         problem = error.message

@@ -49,7 +49,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     """Show what uv's configuration names, ask, try each index once, and add what is missing.
 
     Args:
-        places: Project folders or files; the current folder if there is none.
+        places: Project directories or files; the current directory if there is none.
         yes: Do not ask.
         config_file: Another configuration file of ours.
 

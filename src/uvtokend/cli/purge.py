@@ -57,8 +57,8 @@ def purge(config: str | None) -> int:
     """
     with contextlib.suppress(NotRunning):
         stop.stop(config)
-    directory = paths.state_folder()
-    paths.private_folder(directory)  # for the locks, even if somebody has removed it
+    directory = paths.state_directory()
+    paths.private_directory(directory)  # for the locks, even if somebody has removed it
     settings = _settings(config)
     known = Store(directory, len(settings.indexes)).load()
     problems = [*_remove_shims(), *_clean_netrcs(known, settings), *_clean_stores(known, directory)]
@@ -66,7 +66,7 @@ def purge(config: str | None) -> int:
         message = "\n".join([*(problem.message for problem in problems), "The rest of what uvtokend wrote is removed."])
         raise UvtokendError(message, problems[0].hint)
     try:
-        if _remove_chains(Path(paths.chains_folder())):
+        if _remove_chains(Path(paths.chains_directory())):
             console.say("Removed the refresh tokens that replaced your own. Those are used up: create new token pairs.")
         _remove_files(Path(directory), Path(paths.socket_file()))
     except OSError as error:
@@ -170,11 +170,11 @@ def _remove_files(directory: Path, socket: Path) -> None:
     for name in _STATE_FILES:
         (directory / name).unlink(missing_ok=True)
     locks = [file for kind in ("netrc", "store", "config") for file in directory.glob(f"{kind}-*.lock")]
-    for file in [*backups.folder().glob("*.json*"), *locks]:
+    for file in [*backups.directory().glob("*.json*"), *locks]:
         file.unlink(missing_ok=True)
     for file in (socket, Path(f"{socket}.lock")):
         with contextlib.suppress(NotADirectoryError):
             file.unlink(missing_ok=True)
-    for place in (backups.folder(), directory, *([socket.parent] if socket.parent.name == paths.APP else [])):
+    for place in (backups.directory(), directory, *([socket.parent] if socket.parent.name == paths.APP else [])):
         with contextlib.suppress(OSError):
             place.rmdir()

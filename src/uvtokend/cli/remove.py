@@ -105,7 +105,7 @@ def forget(settings: Settings, gone: Set[str]) -> None:
     Raises:
         UvtokendError: One of the three could not be written.
     """
-    store = Store(paths.state_folder())
+    store = Store(paths.state_directory())
     known = store.load()
     _clean_netrc(NetrcSink(settings.netrc), settings, known, gone)
     _clean_uv_store(gone)
@@ -140,7 +140,7 @@ def _clean_uv_store(gone: Set[str]) -> None:
 
 
 def _uv_store() -> UvStoreSink:
-    return UvStoreSink(paths.uv_credentials_file(), paths.state_folder())
+    return UvStoreSink(paths.uv_credentials_file(), paths.state_directory())
 
 
 @contextlib.contextmanager
@@ -153,8 +153,8 @@ def _owner(config_file: str | None) -> Iterator[bool]:
     else:
         yield True
         return
-    folder = paths.state_folder()
-    paths.private_folder(folder)
+    directory = paths.state_directory()
+    paths.private_directory(directory)
     sink = NetrcSink(_netrc(config_file))
     sink.take_ownership()
     try:
@@ -188,7 +188,7 @@ def _await_daemon(gone: Set[str]) -> None:
 
 def _standing(path: str, gone: Set[str]) -> bool:
     """Return whether a token or a record for one of the targets is still there."""
-    known = Store(paths.state_folder()).load()
+    known = Store(paths.state_directory()).load()
     entries = {**block.block_entries(NetrcSink(path).read(), known.ours(path)), **_uv_store().entries()}
     return bool(gone & entries.keys()) or state.without(known, gone) != known
 

@@ -110,7 +110,7 @@ def _put(words: list[str], recorded: environment.Recorded, hardened: bool, confi
         systemd.probe(words)
     file = environment.file_of(paths.config_file(config_file))
     try:
-        paths.make_folder(os.path.dirname(file))
+        paths.make_directory(os.path.dirname(file))
         files.replace(file, environment.environment_file(recorded.variables).encode())
     except OSError as error:
         raise UvtokendError(f"Cannot write {file}: {error.strerror}.", f"ls -ld {os.path.dirname(file)}") from error

@@ -187,8 +187,8 @@ class _Child:
 
 def _spawn(config_file: str | None) -> _Child:
     """Start the daemon in a session of its own; what it prints before it has its log is added to ``daemon.log``."""
-    directory = paths.state_folder()
-    paths.private_folder(directory)
+    directory = paths.state_directory()
+    paths.private_directory(directory)
     output = os.path.join(directory, "daemon.log")
     ours, theirs = os.pipe()
     # -P: nothing in the directory where a person happens to be may stand in for a module.

@@ -213,7 +213,7 @@ class Deliveries:
     def _clean_former(self, current: str, config: str) -> list[Problem]:
         """Clean the files that were used before, and return a problem for each that still holds something of ours."""
         problems = []
-        directory = paths.state_folder()
+        directory = paths.state_directory()
         stores = [path for path in self._state.stores if path != paths.uv_credentials_file()]
         for path in (*state.former(self._state, current, config), *stores):
             try:
@@ -236,7 +236,7 @@ class Deliveries:
         if self._uv_store is None:
             from uvtokend.disk.uv_store_sink import UvStoreSink  # noqa: PLC0415
 
-            self._uv_store = UvStoreSink(paths.uv_credentials_file(), paths.state_folder())
+            self._uv_store = UvStoreSink(paths.uv_credentials_file(), paths.state_directory())
         return self._uv_store
 
     def _save(self, new: State) -> None:

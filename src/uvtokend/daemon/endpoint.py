@@ -31,7 +31,7 @@ class Place:
         self._take()
 
     def _take(self) -> None:
-        paths.private_folder(os.path.dirname(self.socket))
+        paths.private_directory(os.path.dirname(self.socket))
         self._lock = Lock(f"{self.socket}.lock", f"The socket {self.socket}")
         self._inode = paths.inode(f"{self.socket}.lock")
 

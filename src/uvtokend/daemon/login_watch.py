@@ -69,8 +69,8 @@ def _look(paths: Iterable[str]) -> Iterable[tuple[str, int, int]]:
     for path in paths:
         try:
             if os.path.isdir(path):
-                with os.scandir(path) as folder:
-                    for file in folder:
+                with os.scandir(path) as directory:
+                    for file in directory:
                         if file.is_file():
                             stat = file.stat()
                             yield file.path, stat.st_mtime_ns, stat.st_size

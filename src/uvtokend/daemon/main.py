@@ -46,10 +46,10 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
     _harden()
     settings = configuration.load(config_file)
     socket = paths.socket_file()
-    with _owned(settings) as (sink, state_folder):
+    with _owned(settings) as (sink, state_directory):
         place = Place(socket)
-        log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet)
-        store = Store(state_folder, len(settings.indexes))
+        log = EventLog(os.path.join(state_directory, "events.jsonl"), quiet)
+        store = Store(state_directory, len(settings.indexes))
         _tell_start(log)
         with _released(place):
             asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, store, log, place, ready))
@@ -118,10 +118,10 @@ def once(
     _harden()
     # A token that is only in memory would be gone with this process; but what an index left in a sink is removed.
     settings = replace(settings, indexes=tuple(index for index in settings.indexes if index.sink != "memory"))
-    with _owned(settings) as (sink, state_folder):
-        log = EventLog(os.path.join(state_folder, "events.jsonl"), quiet=True)
+    with _owned(settings) as (sink, state_directory):
+        log = EventLog(os.path.join(state_directory, "events.jsonl"), quiet=True)
         document = asyncio.run(
-            _once(settings, sink, Store(state_folder, len(settings.indexes)), log, list(names), enough)
+            _once(settings, sink, Store(state_directory, len(settings.indexes)), log, list(names), enough)
         )
     return document, OK if all(index["delivered"] for index in _indexes(document)) else FAILED
 
@@ -164,13 +164,13 @@ def _harden() -> None:
 @contextlib.contextmanager
 def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
     """Own the netrc: its sink and the state directory."""
-    folder = paths.state_folder()
-    paths.check_home(settings.netrc, folder)
-    paths.private_folder(folder)
+    directory = paths.state_directory()
+    paths.check_home(settings.netrc, directory)
+    paths.private_directory(directory)
     sink = NetrcSink(settings.netrc)
     sink.take_ownership()
     try:
-        yield sink, folder
+        yield sink, directory
     finally:
         sink.release()
 

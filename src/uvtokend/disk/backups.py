@@ -16,7 +16,7 @@ from uvtokend import paths
 from uvtokend.disk import exchange, files
 from uvtokend.errors import UvtokendError
 
-_FOLDER = "adopted"
+_DIRECTORY = "adopted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Backup:
     text: bytes
 
 
-def folder() -> Path:
+def directory() -> Path:
     """Return the directory of the backups; it need not exist."""
-    return Path(paths.state_folder()) / _FOLDER
+    return Path(paths.state_directory()) / _DIRECTORY
 
 
 def supersede(file: Path) -> None:
@@ -54,12 +54,12 @@ def keep(netrc: str, text: bytes) -> Path:
     Raises:
         UvtokendError: It could not be written.
     """
-    paths.private_folder(paths.state_folder())
-    paths.private_folder(str(folder()))
+    paths.private_directory(paths.state_directory())
+    paths.private_directory(str(directory()))
     content = json.dumps({"netrc": netrc, "backup": text.decode("ascii")}).encode()
     while True:
-        taken = [int(file.stem) for file in folder().glob("*.json") if file.stem.isdigit()]
-        path = folder() / f"{max(taken, default=0) + 1:06}.json"  # the name tells the order
+        taken = [int(file.stem) for file in directory().glob("*.json") if file.stem.isdigit()]
+        path = directory() / f"{max(taken, default=0) + 1:06}.json"  # the name tells the order
         draft = path.with_name(f"{path.name}.new")
         try:
             draft.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def keep(netrc: str, text: bytes) -> Path:
             with contextlib.suppress(OSError):
                 draft.unlink()  # nothing was taken out yet
             raise paths.unusable(error, str(path), f"The backup {path} could not be written") from error
-        files.sync_folder(str(folder()))
+        files.sync_directory(str(directory()))
         return path
 
 
@@ -87,7 +87,7 @@ def newest_first() -> list[Backup]:
         UvtokendError: One cannot be read.
     """
     found = []
-    for file in sorted(folder().glob("*.json"), reverse=True):
+    for file in sorted(directory().glob("*.json"), reverse=True):
         try:
             document = json.loads(files.read(str(file)))
             found.append(Backup(file, str(document["netrc"]), str(document["backup"]).encode("ascii")))

@@ -46,10 +46,10 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
         UvtokendError: The file cannot be edited or written; it is unchanged.
     """
     target = paths.config_file(explicit)
-    folder = paths.state_folder()
-    paths.check_home(target, folder)
-    paths.private_folder(folder)
-    lock = config_lock(folder, os.path.realpath(target), PATIENCE)
+    directory = paths.state_directory()
+    paths.check_home(target, directory)
+    paths.private_directory(directory)
+    lock = config_lock(directory, os.path.realpath(target), PATIENCE)
     try:
         return _edit(explicit, target, change)
     finally:
@@ -94,10 +94,10 @@ def _put(path: str, before: bytes | None, text: bytes) -> None:
     """Replace the text of a file, unless it no longer holds what was read."""
     if text == before:
         return
-    folder = os.path.dirname(path)
+    directory = os.path.dirname(path)
     if before is None:
-        paths.make_folder(folder)
-    temporary = _written(folder, path, before, text)
+        paths.make_directory(directory)
+    temporary = _written(directory, path, before, text)
     try:
         if before is None:
             exchange.appear(temporary, path)
@@ -105,7 +105,7 @@ def _put(path: str, before: bytes | None, text: bytes) -> None:
             _exchange(temporary, path, before, text)
     finally:
         _discard(temporary, {text, before})
-    files.sync_folder(folder)
+    files.sync_directory(directory)
 
 
 def _discard(temporary: str, known: set[bytes | None]) -> None:
@@ -115,9 +115,9 @@ def _discard(temporary: str, known: set[bytes | None]) -> None:
             os.unlink(temporary)
 
 
-def _written(folder: str, path: str, before: bytes | None, text: bytes) -> str:
+def _written(directory: str, path: str, before: bytes | None, text: bytes) -> str:
     """Return a file beside it with the new text, and with the mode of the old one."""
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.urandom(4).hex()}")
+    temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.urandom(4).hex()}")
     try:
         files.create(temporary, text, 0o600 if before is None else stat.S_IMODE(os.stat(path).st_mode))
     except OSError:

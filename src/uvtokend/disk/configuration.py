@@ -34,7 +34,7 @@ def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
         ConfigError: With every problem in them.
         UsageError: The home directory is unknown.
     """
-    home = paths.home_folder()
+    home = paths.home_directory()
     user = paths.config_file(explicit)
     named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []
@@ -57,7 +57,7 @@ def defaults() -> Settings:
     Raises:
         UsageError: The home directory is unknown.
     """
-    return parse([], paths.home_folder(), _environment(), None)
+    return parse([], paths.home_directory(), _environment(), None)
 
 
 def read(path: str) -> bytes | None:
@@ -74,7 +74,7 @@ def read(path: str) -> bytes | None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment with ``NETRC`` as uv understands it: relative to the folder that it is started in."""
+    """Return the environment with ``NETRC`` as uv understands it: relative to the directory that it is started in."""
     environ = dict(os.environ)
     if environ.get("NETRC"):
         environ["NETRC"] = os.path.abspath(os.path.expanduser(environ["NETRC"]))

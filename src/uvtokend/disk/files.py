@@ -244,7 +244,7 @@ def replace(path: str, text: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(os.path.dirname(path))
+    sync_directory(os.path.dirname(path))
 
 
 def create(path: str, text: bytes, mode: int = 0o600) -> None:
@@ -273,12 +273,12 @@ def sync(path: str) -> None:
         fsync(file)
     finally:
         os.close(file)
-    sync_folder(os.path.dirname(path))
+    sync_directory(os.path.dirname(path))
 
 
-def sync_folder(folder: str) -> None:
+def sync_directory(directory: str) -> None:
     """Make a rename in a directory durable."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fsync(file)
     finally:

@@ -73,9 +73,9 @@ class Journal:
     """
 
     def __init__(self, path: str) -> None:
-        folder, name = os.path.split(path)
+        directory, name = os.path.split(path)
         self._path = path
-        self.text = os.path.join(folder, f".{name}.uvtokend")
+        self.text = os.path.join(directory, f".{name}.uvtokend")
         self.draft = f"{self.text}.new"
         self.base = f"{self.text}.base"
         self.old = f"{self.text}.old"

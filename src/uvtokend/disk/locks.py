@@ -204,20 +204,20 @@ def _flocked(file: int) -> bool:
     return True
 
 
-def store_lock(folder: str, path: str) -> Lock:
+def store_lock(directory: str, path: str) -> Lock:
     """Take the ownership of our records in one credential store of uv's.
 
     Args:
-        folder: The state directory.
+        directory: The state directory.
         path: The resolved path of the store.
 
     Raises:
         AlreadyOwned: Another process owns them.
     """
-    return _state_lock(folder, "store", path, f"The credential store {path}")
+    return _state_lock(directory, "store", path, f"The credential store {path}")
 
 
-def config_lock(folder: str, path: str, patience: float) -> Lock:
+def config_lock(directory: str, path: str, patience: float) -> Lock:
     """Wait until no other uvtokend edits a configuration file; arguments as for `store_lock`.
 
     Args:
@@ -226,16 +226,16 @@ def config_lock(folder: str, path: str, patience: float) -> Lock:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return _state_lock(folder, "config", path, f"The configuration {path}")
+            return _state_lock(directory, "config", path, f"The configuration {path}")
         except UvtokendError:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_LOOK)
 
 
-def _state_lock(folder: str, kind: str, path: str, what: str) -> Lock:
+def _state_lock(directory: str, kind: str, path: str, what: str) -> Lock:
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Lock(os.path.join(folder, f"{kind}-{digest}.lock"), what)
+    return Lock(os.path.join(directory, f"{kind}-{digest}.lock"), what)
 
 
 def beside(netrc: str) -> str:
@@ -244,8 +244,8 @@ def beside(netrc: str) -> str:
     Args:
         netrc: The resolved path.
     """
-    folder, name = os.path.split(netrc)
-    return os.path.join(folder, f".{name}.uvtokend.lock")
+    directory, name = os.path.split(netrc)
+    return os.path.join(directory, f".{name}.uvtokend.lock")
 
 
 def _same_file(file: int, path: str) -> bool:

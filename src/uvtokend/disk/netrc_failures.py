@@ -50,25 +50,25 @@ def held(path: str, holders: Sequence[Holder], *, emptied: bool) -> DeliveryFail
     return DeliveryFailed("held", message, hint or fixes.users_of(path))
 
 
-def check_folder(folder: str) -> None:
+def check_directory(directory: str) -> None:
     """Refuse a directory in which others could replace our file by one of theirs.
 
     Raises:
         DeliveryFailed: They could, or it is not a directory.
         OSError: It cannot be looked at.
     """
-    place = shlex.quote(folder)
-    status = os.stat(folder)
+    place = shlex.quote(directory)
+    status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
-        message = f"{folder}, where the netrc should be, is not a directory."
-        raise DeliveryFailed("folder-missing", message, f"ls -ld {place}")
+        message = f"{directory}, where the netrc should be, is not a directory."
+        raise DeliveryFailed("directory-missing", message, f"ls -ld {place}")
     user = os.geteuid()
     if user != 0 and status.st_uid not in (user, 0, _NOBODY):
-        message = f"The directory {folder} of the netrc belongs to another user, so no token is written there."
-        raise DeliveryFailed("open-folder", message, f"sudo chown {user} {place}")
+        message = f"The directory {directory} of the netrc belongs to another user, so no token is written there."
+        raise DeliveryFailed("open-directory", message, f"sudo chown {user} {place}")
     if status.st_mode & 0o022:
-        message = f"Others may write to the directory {folder} of the netrc, so no token is written there."
-        raise DeliveryFailed("open-folder", message, f"chmod go-w {place}")
+        message = f"Others may write to the directory {directory} of the netrc, so no token is written there."
+        raise DeliveryFailed("open-directory", message, f"chmod go-w {place}")
 
 
 def not_ours(path: str, user: int) -> DeliveryFailed:
@@ -77,11 +77,11 @@ def not_ours(path: str, user: int) -> DeliveryFailed:
 
 
 def _failure(error: OSError, path: str) -> DeliveryFailed:
-    folder = os.path.dirname(path)
-    file, place = shlex.quote(path), shlex.quote(folder)
+    directory = os.path.dirname(path)
+    file, place = shlex.quote(path), shlex.quote(directory)
     match error.errno:
         case errno.EISDIR:
-            return DeliveryFailed("is-a-folder", f"{path} is a directory, not a netrc.", f"mv {file} {file}.old")
+            return DeliveryFailed("is-a-directory", f"{path} is a directory, not a netrc.", f"mv {file} {file}.old")
         case errno.ENOTSUP:
             message = f"{path} is not a regular file; uvtokend does not write to a pipe, socket or device."
             return DeliveryFailed("not-a-file", message, f"mv {file} {file}.old")
@@ -91,14 +91,14 @@ def _failure(error: OSError, path: str) -> DeliveryFailed:
         case errno.ELOOP:
             return DeliveryFailed("symlink-loop", f"{path} is a symbolic link to itself.", f"rm {file}")
         case errno.ENOTDIR:
-            message = f"{folder}, where the netrc should be, is not a directory."
-            return DeliveryFailed("folder-missing", message, f"ls -ld {place}")
+            message = f"{directory}, where the netrc should be, is not a directory."
+            return DeliveryFailed("directory-missing", message, f"ls -ld {place}")
         case errno.ENOSPC | errno.EDQUOT:
             message = f"The disk is full, so {path} could not be written; it is as it was."
             return DeliveryFailed("disk-full", message, f"df -h {place}")
         case errno.EROFS:
             message = f"{path} is on a read-only file system."
-            return DeliveryFailed("read-only", message, fixes.file_system(folder))
+            return DeliveryFailed("read-only", message, fixes.file_system(directory))
         case errno.EACCES | errno.EPERM:
             return _no_permission(path)
         case _:
@@ -107,16 +107,18 @@ def _failure(error: OSError, path: str) -> DeliveryFailed:
 
 
 def _no_permission(path: str) -> DeliveryFailed:
-    folder = os.path.dirname(path)
-    for name in (path, folder):
+    directory = os.path.dirname(path)
+    for name in (path, directory):
         if (command := _unlocked_by(name)) is not None:
             message = f"{name} is immutable, so {path} cannot be written."
             return DeliveryFailed("immutable", message, command)
-    if os.access(folder, os.W_OK | os.X_OK):
+    if os.access(directory, os.W_OK | os.X_OK):
         message = f"You have no permission to read and write {path}."
         return DeliveryFailed("no-permission", message, f"chmod u+rw {shlex.quote(path)}")
-    message = f"You have no permission to write {path} in the directory {folder}."
-    return DeliveryFailed("no-permission", message, f"chmod u+rwx {shlex.quote(folder)}" if _is_ours(folder) else None)
+    message = f"You have no permission to write {path} in the directory {directory}."
+    return DeliveryFailed(
+        "no-permission", message, f"chmod u+rwx {shlex.quote(directory)}" if _is_ours(directory) else None
+    )
 
 
 def _unlocked_by(path: str) -> str | None:

@@ -117,7 +117,7 @@ class NetrcSink:
         self._owned = True
         if self._owner is None:
             with contextlib.suppress(OSError):
-                paths.make_folder(os.path.dirname(self.path))
+                paths.make_directory(os.path.dirname(self.path))
                 self._owner = locks.netrc_lock(self.path)
 
     def release(self, remove: bool = False) -> None:
@@ -241,11 +241,11 @@ class NetrcSink:
         path = self.path
         self._own()
         with netrc_failures.explained(path):
-            folder = os.path.dirname(path)
-            if not os.path.lexists(folder):
+            directory = os.path.dirname(path)
+            if not os.path.lexists(directory):
                 if not edit(b""):
                     return Change(None, changed=False, fingerprint=())
-                paths.make_folder(folder)
+                paths.make_directory(directory)
         with _changing(path):
             kept = Journal(path).leftover()
             changed = overtaken = False
@@ -334,7 +334,7 @@ def _may_create(path: str) -> bool:
 def _changing(path: str) -> Iterator[None]:
     """Be alone in changing a netrc, in a directory where it is safe to."""
     with netrc_failures.explained(path):
-        netrc_failures.check_folder(os.path.dirname(path))
+        netrc_failures.check_directory(os.path.dirname(path))
         with locks.changing(path):
             yield
 
@@ -378,7 +378,7 @@ class _Write:
             if not self._put():
                 return False
             self.journal.clear()
-            files.sync_folder(os.path.dirname(self._path))
+            files.sync_directory(os.path.dirname(self._path))
             self.fingerprint = files.fingerprint_of(file, self._new)
         finally:
             os.close(file)
@@ -518,7 +518,7 @@ class _Write:
                 os.unlink(name)
         journal.note(journal.text, self._new, durable=True)
         journal.note(journal.old, self._old.text, durable=True)
-        files.sync_folder(os.path.dirname(self._path))
+        files.sync_directory(os.path.dirname(self._path))
 
 
 def _tighten(path: str, status: os.stat_result) -> None:

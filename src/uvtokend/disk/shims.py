@@ -78,7 +78,7 @@ def default_directory() -> str:
     Raises:
         UsageError: There is no home directory.
     """
-    return os.path.join(paths.home_folder(), ".local", "bin")
+    return os.path.join(paths.home_directory(), ".local", "bin")
 
 
 def _text(path: str) -> str:
@@ -96,7 +96,7 @@ def _text(path: str) -> str:
 
 
 def _ledger_file() -> str:
-    return os.path.join(paths.state_folder(), "shims.json")
+    return os.path.join(paths.state_directory(), "shims.json")
 
 
 def _ledger() -> list[str]:
@@ -109,7 +109,7 @@ def _ledger() -> list[str]:
 
 
 def _remember(known: list[str]) -> None:
-    paths.private_folder(paths.state_folder())
+    paths.private_directory(paths.state_directory())
     temporary = f"{_ledger_file()}.new"
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(list(dict.fromkeys(known)), file)

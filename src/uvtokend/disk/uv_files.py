@@ -65,14 +65,14 @@ class Project:
     """What uv reads for one project.
 
     Args:
-        folder: Its directory.
+        directory: Its directory.
         root: The directory of its workspace's root, where ``uv.lock`` is; None outside of any project.
         pyprojects: The ``pyproject.toml`` of the project and of its root: path -> content.
         documents: uv's own configuration files, the strongest first.
         problems: A sentence for each file that cannot be read.
     """
 
-    folder: Path
+    directory: Path
     root: Path | None
     pyprojects: Mapping[Path, Mapping[str, Json]]
     documents: tuple[Document, ...]
@@ -94,16 +94,16 @@ def project(place: str | None, environ: Mapping[str, str]) -> Project:
         UsageError: The place does not exist.
     """
     path = _existing(place or _here(environ))
-    folder = path if os.path.isdir(path) else path.parent
+    directory = path if os.path.isdir(path) else path.parent
     problems: list[str] = []
     reader = _Files(problems.append)
-    files = list(reader.project(folder, environ))
-    root = reader.workspace_root(folder)
+    files = list(reader.project(directory, environ))
+    root = reader.workspace_root(directory)
     nearest = [file for file in files if file.name == "uv.toml"] or files[-1:]
     strongest = [*nearest, *_beyond_projects(environ), *files]
     documents = [_document(reader, file, file in nearest or file not in files) for file in dict.fromkeys(strongest)]
     pyprojects = {file: document for file in files if (document := reader.pyproject(file)) is not None}
-    return Project(folder, root, pyprojects, tuple(each for each in documents if each), tuple(problems))
+    return Project(directory, root, pyprojects, tuple(each for each in documents if each), tuple(problems))
 
 
 def netrc(environ: Mapping[str, str]) -> str | None:
@@ -137,10 +137,10 @@ def text_file(path: str | None) -> TextFile | None:
 
 def store(environ: Mapping[str, str]) -> TextFile | None:
     """Return uv's own credential store, or None (uv crates/uv-auth/src/store.rs, `directory_path`)."""
-    folder = environ.get("UV_CREDENTIALS_DIR") or os.path.join(
+    directory = environ.get("UV_CREDENTIALS_DIR") or os.path.join(
         _absolute(environ, "XDG_DATA_HOME") or _home(environ, ".local/share"), "uv", "credentials"
     )
-    return text_file(os.path.join(os.path.abspath(folder), "credentials.toml"))
+    return text_file(os.path.join(os.path.abspath(directory), "credentials.toml"))
 
 
 def toml_file(path: Path, limit: int = LOCK_LIMIT) -> Mapping[str, Json] | None:
@@ -165,8 +165,11 @@ def _beyond_projects(environ: Mapping[str, str]) -> Iterator[Path]:
         yield Path(os.path.abspath(environ["UV_CONFIG_FILE"]))
     elif not _no_config(environ):
         yield Path(_absolute(environ, "XDG_CONFIG_HOME") or _home(environ, ".config"), "uv", "uv.toml")
-        folders = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
-        system = [*(Path(folder, "uv", "uv.toml") for folder in folders if folder), Path("/etc/uv/uv.toml")]
+        directories = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+        system = [
+            *(Path(directory, "uv", "uv.toml") for directory in directories if directory),
+            Path("/etc/uv/uv.toml"),
+        ]
         yield from [file for file in system if os.path.isfile(file)][:1]
 
 
@@ -208,18 +211,18 @@ class _Files:
             self._say(f"{file} names very many indexes; uvtokend looks at the first {discovery.MOST} only.")
         yield from found
 
-    def project(self, folder: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    def project(self, directory: Path, environ: Mapping[str, str]) -> Iterator[Path]:
         """Yield the files that count for a project, each once; the one with uv's settings last."""
-        member = self._member(folder)
+        member = self._member(directory)
         root = self._root(member) if member else None
         files = [each / "pyproject.toml" for each in (member, root) if each]
         if not (environ.get("UV_CONFIG_FILE") or _no_config(environ)):
-            files += self._nearest(root or folder)
+            files += self._nearest(root or directory)
         yield from dict.fromkeys(files)
 
-    def workspace_root(self, folder: Path) -> Path | None:
+    def workspace_root(self, directory: Path) -> Path | None:
         """Return the directory in which a project's ``uv.lock`` is, or None outside of any project."""
-        member = self._member(folder)
+        member = self._member(directory)
         return None if member is None else self._root(member) or member
 
     def settings(self, file: Path) -> dict[str, Json] | None:
@@ -233,12 +236,12 @@ class _Files:
             self._documents[file] = _read(file, self._say, LIMIT)
         return self._documents[file]
 
-    def _member(self, folder: Path) -> Path | None:
-        above = [folder, *folder.parents]
+    def _member(self, directory: Path) -> Path | None:
+        above = [directory, *directory.parents]
         return next((each for each in above if self.pyproject(each / "pyproject.toml") is not None), None)
 
-    def _nearest(self, folder: Path) -> list[Path]:
-        for each in (folder, *folder.parents):
+    def _nearest(self, directory: Path) -> list[Path]:
+        for each in (directory, *directory.parents):
             for file in (each / "uv.toml", each / "pyproject.toml"):
                 if self.settings(file) is not None:
                     return [file]
@@ -257,8 +260,8 @@ class _Files:
                 return None
         return None
 
-    def _workspace(self, folder: Path) -> Json:
-        return (discovery.tool_uv(self.pyproject(folder / "pyproject.toml") or {}) or {}).get("workspace")
+    def _workspace(self, directory: Path) -> Json:
+        return (discovery.tool_uv(self.pyproject(directory / "pyproject.toml") or {}) or {}).get("workspace")
 
 
 def _read(file: Path, say: Say, limit: int) -> dict[str, Json] | None:

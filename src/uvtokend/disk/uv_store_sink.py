@@ -51,12 +51,12 @@ class UvStoreSink:
 
     Args:
         path: The file, absolute; symlinks are followed.
-        state_folder: Where the lock of its owner is.
+        state_directory: Where the lock of its owner is.
     """
 
-    def __init__(self, path: str, state_folder: str) -> None:
+    def __init__(self, path: str, state_directory: str) -> None:
         self._path = path
-        self._state_folder = state_folder
+        self._state_directory = state_directory
         self._owner: Lock | None = None
         self._private: Collection[str] = ()
 
@@ -202,16 +202,16 @@ class UvStoreSink:
 
     def _prepare(self) -> None:
         """Take the ownership, and check that no other user can replace the store."""
-        folder = os.path.dirname(self._path)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.stat(folder).st_mode & 0o022:
+        directory = os.path.dirname(self._path)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.stat(directory).st_mode & 0o022:
             message = (
-                f"Others may write to the directory {folder} of uv's credential store, so no token is written there."
+                f"Others may write to the directory {directory} of uv's credential store, so no token is written there."
             )
-            raise DeliveryFailed("open-folder", message, f"chmod go-w {shlex.quote(folder)}")
+            raise DeliveryFailed("open-directory", message, f"chmod go-w {shlex.quote(directory)}")
         if self._owner is None:
             try:
-                self._owner = store_lock(self._state_folder, self.path)
+                self._owner = store_lock(self._state_directory, self.path)
             except UvtokendError as error:
                 raise DeliveryFailed("not-owner", error.message, error.hint) from None
 
@@ -288,10 +288,10 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        folder = shlex.quote(os.path.dirname(path))
-        reason, message, hint = "io-error", f"{path}: {os.strerror(error.errno or errno.EIO)}.", f"ls -la {folder}"
+        directory = shlex.quote(os.path.dirname(path))
+        reason, message, hint = "io-error", f"{path}: {os.strerror(error.errno or errno.EIO)}.", f"ls -la {directory}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, hint = "disk-full", f"df -h {folder}"
+            reason, hint = "disk-full", f"df -h {directory}"
             message = f"There is no space left to write {path}, so it is unchanged."
         elif error.errno == errno.EROFS:
             reason, hint = "read-only", fixes.file_system(os.path.dirname(path))

@@ -18,7 +18,7 @@ def writable(facts: Facts) -> Iterator[Finding]:
     """A directory that uvtokend writes to is full, read-only or closed."""
     if not facts.indexes:
         return
-    wanted = {"netrc": os.path.dirname(facts.netrc_path), "state file": os.path.realpath(paths.state_folder())}
+    wanted = {"netrc": os.path.dirname(facts.netrc_path), "state file": os.path.realpath(paths.state_directory())}
     if any(index.sink == "uv-store" for index in facts.indexes):
         wanted["credential store of uv"] = os.path.dirname(os.path.realpath(paths.uv_credentials_file()))
     for what, path in wanted.items():

@@ -123,7 +123,7 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
     environ = dict(os.environ)
     project = uv_files.project(place, environ)
     settings, problems = _settings(config)
-    known = Store(paths.state_folder()).load()
+    known = Store(paths.state_directory()).load()
     file = paths.config_file(config)
     named = _named_netrc(settings, environ)
     written = next((path for path, each in known.netrcs.items() if each.config in {file, ""}), None)
@@ -191,7 +191,7 @@ def _ours(path: str, text: bytes | None, known: State) -> dict[str, Entry]:
     entries = dict(block.block_entries(text, cleanup.ours(NetrcSink(path), known, ()))) if text is not None else {}
     if os.path.exists(paths.uv_ledger_file()):
         try:
-            entries |= UvStoreSink(paths.uv_credentials_file(), paths.state_folder()).entries()
+            entries |= UvStoreSink(paths.uv_credentials_file(), paths.state_directory()).entries()
         except UvtokendError:
             return entries
     return entries

@@ -93,8 +93,8 @@ def _lock(facts: Facts) -> str:
 
 def dotenv(facts: Facts) -> Iterator[Finding]:
     """Variables of uv in ``.env``: uv does not read them for itself."""
-    folder = facts.project.root or facts.project.folder
-    found = uv_files.text_file(str(folder / ".env"))
+    directory = facts.project.root or facts.project.directory
+    found = uv_files.text_file(str(directory / ".env"))
     names = sorted({*_DOTENV.findall(found.text.decode(errors="replace"))}) if found is not None else []
     if names and facts.indexes:
         message = f".env sets {', '.join(names)}. uv does not read .env for its own settings and credentials."

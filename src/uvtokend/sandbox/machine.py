@@ -1,4 +1,4 @@
-"""A user's machine in a temporary folder: home, configuration, netrc, a real daemon and a real uv."""
+"""A user's machine in a temporary directory: home, configuration, netrc, a real daemon and a real uv."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ class Machine:
     """Everything that a uvtokend and a uv of their own need.
 
     Args:
-        folder: An empty folder; nothing is written elsewhere.
+        directory: An empty directory; nothing is written elsewhere.
 
     Attributes:
         environment: Of every command that is run here; this Python is the first on the PATH.
         daemon: The daemon, once it was started.
 
     Raises:
-        UvtokendError: The folder's path is too long.
+        UvtokendError: The directory's path is too long.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.home = directory / "home"
         self.netrc = self.home / ".netrc"
         self.config = self.home / "config.toml"
         self.state = self.home / ".local" / "state" / "uvtokend"
-        self.output = folder / "daemon.log"
+        self.output = directory / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None
-        socket = str(folder / "run" / "control.sock")
+        socket = str(directory / "run" / "control.sock")
         if len(os.fsencode(socket)) > paths.SUN_PATH_MAX:
-            message = f"The path of the temporary directory is too long for a unix socket in it: {folder}"
+            message = f"The path of the temporary directory is too long for a unix socket in it: {directory}"
             raise UvtokendError(message, "set TMPDIR=/tmp")
         for name in ("home", "run", "tmp"):
-            (folder / name).mkdir(mode=0o700)
+            (directory / name).mkdir(mode=0o700)
         self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
             "HOME": str(self.home),
-            "TMPDIR": str(folder / "tmp"),
+            "TMPDIR": str(directory / "tmp"),
             "NETRC": str(self.netrc),
             "XDG_CONFIG_DIRS": str(self.home / "etc"),
             "XDG_STATE_HOME": str(self.state.parent),
             "UVTOKEND_CONFIG": str(self.config),
             "UVTOKEND_SOCKET": socket,
-            "UV_CACHE_DIR": str(folder / "cache"),
+            "UV_CACHE_DIR": str(directory / "cache"),
             "UV_LINK_MODE": "copy",
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",
@@ -119,7 +119,7 @@ class Machine:
     def install(
         self, target: Path, *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Let uv install packages into a folder, with nothing cached."""
+        """Let uv install packages into a directory, with nothing cached."""
         # Without --python and --target uv would install into the environment that we run in.
         where = ("--python", sys.executable, "--target", str(target))
         return self.uv("pip", "install", "--no-cache", *where, *arguments, env=env)
@@ -131,7 +131,7 @@ class Machine:
         process = subprocess.Popen(
             command,
             env={**self.environment, **(env or {})},
-            cwd=cwd or self.folder,
+            cwd=cwd or self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -154,12 +154,12 @@ class Laptop(Machine):
     """A machine with an AWS login.
 
     Args:
-        folder: An empty folder; nothing is written elsewhere.
+        directory: An empty directory; nothing is written elsewhere.
         cloud: Where the tokens come from.
     """
 
-    def __init__(self, folder: Path, cloud: CodeArtifact) -> None:
-        super().__init__(folder)
+    def __init__(self, directory: Path, cloud: CodeArtifact) -> None:
+        super().__init__(directory)
         self.cloud = cloud
         keys = "[dev]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = example\n"
         (self.home / "aws").write_text(keys, encoding="utf-8")

@@ -42,7 +42,7 @@ def install(words: Sequence[str]) -> Path:
     """
     file = file_of()
     try:
-        paths.make_folder(str(file.parent))
+        paths.make_directory(str(file.parent))
         files.replace(str(file), _TEXT.format(command=" ".join(_quoted(word) for word in words)).encode())
     except OSError as error:
         message = f"Cannot write the autostart entry {file}: {error.strerror}."

@@ -89,7 +89,7 @@ def install(words: Sequence[str], variables: Iterable[tuple[str, str]]) -> Path:
     file, log = file_of(), log_file()
     try:
         for directory in (file.parent, log.parent):
-            paths.make_folder(str(directory))
+            paths.make_directory(str(directory))
         files.replace(str(file), property_list(words, variables, str(log)))
         file.chmod(0o644)
     except OSError as error:

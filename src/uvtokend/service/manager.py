@@ -53,7 +53,9 @@ def program() -> list[str]:
 
 
 def _systemd() -> Service | None:
-    file = next((folder / systemd.UNIT for folder in _systemd_directories() if (folder / systemd.UNIT).is_file()), None)
+    file = next(
+        (directory / systemd.UNIT for directory in _systemd_directories() if (directory / systemd.UNIT).is_file()), None
+    )
     if file is None or not systemd.available():
         return None
     return Service(file, partial(systemd.ask, "start", systemd.UNIT), f"journalctl --user -u {systemd.UNIT} -n 20")
@@ -69,8 +71,8 @@ def _systemd_directories() -> Iterator[Path]:
 
 
 def _launchd() -> Service | None:
-    folders = (launchd.file_of().parent, Path("/Library/LaunchAgents"))
-    file = next((found for folder in folders for found in sorted(folder.glob("*uvtokend*.plist"))), None)
+    directories = (launchd.file_of().parent, Path("/Library/LaunchAgents"))
+    file = next((found for directory in directories for found in sorted(directory.glob("*uvtokend*.plist"))), None)
     where = launchd.domain() if file is not None else None
     if file is None or where is None:
         return None

@@ -268,7 +268,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def _write(file: Path, text: str) -> None:
-    paths.make_folder(str(file.parent))
+    paths.make_directory(str(file.parent))
     files.replace(str(file), text.encode())
 
 

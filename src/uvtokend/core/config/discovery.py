@@ -74,18 +74,18 @@ def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
     return found if isinstance(found, dict) else None
 
 
-def is_member(workspace: Json, folder: str) -> bool:
-    """Tell whether a workspace takes a folder in.
+def is_member(workspace: Json, directory: str) -> bool:
+    """Tell whether a workspace takes a directory in.
 
     Args:
         workspace: The ``tool.uv.workspace`` of its root.
-        folder: Relative to the root, with ``/``.
+        directory: Relative to the root, with ``/``.
     """
 
     def listed(key: str) -> bool:
         patterns = workspace.get(key) if isinstance(workspace, dict) else None
         texts = [text.rstrip("/") for text in patterns if isinstance(text, str)] if isinstance(patterns, list) else []
-        return any(fnmatchcase(folder, text.removeprefix("./")) for text in texts)
+        return any(fnmatchcase(directory, text.removeprefix("./")) for text in texts)
 
     return listed("members") and not listed("exclude")
 

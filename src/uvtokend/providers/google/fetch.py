@@ -182,8 +182,8 @@ def _text(request: Request, key: str) -> str | None:
 
 def _well_known_file() -> Path:
     """Where gcloud keeps ADC (google-auth ``google/auth/_cloud_sdk.py``)."""
-    folder = os.environ.get("CLOUDSDK_CONFIG")
-    root = Path(folder).expanduser() if folder else Path("~/.config/gcloud").expanduser()
+    directory = os.environ.get("CLOUDSDK_CONFIG")
+    root = Path(directory).expanduser() if directory else Path("~/.config/gcloud").expanduser()
     return root / "application_default_credentials.json"
 
 

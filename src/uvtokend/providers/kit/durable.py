@@ -26,9 +26,9 @@ def file_for(*identity: str) -> str:
     Raises:
         FetchFailed: The state directory cannot be used.
     """
-    directory = paths.chains_folder()
+    directory = paths.chains_directory()
     try:
-        paths.private_folder(directory)
+        paths.private_directory(directory)
     except UvtokendError as error:
         hint = error.hint if error.hint and directory in error.hint else shlex.join(["ls", "-ld", directory])
         raise rejected("state-directory", f"{error.message}.", hint) from None
