@@ -1,8 +1,10 @@
-"""The daemon's clock: UTC that neither stops in sleep nor is ever set.
+"""The daemon's clock: UTC that continues while the machine sleeps and ignores changes of the wall clock.
 
-A token's life runs from the moment of its receipt, so it is measured on the boot-time clock: a wall clock that is wrong
-or stepped while we run never deletes a good token. The wall clock only gives the name of the moment at which we
-started; and the state file tells the moment of the boot, so that a step between two runs is seen as well.
+1. The validity of a token is counted from its receipt on the boot-time clock, so a wall clock that is wrong or is set
+   while the daemon runs never invalidates a good token.
+2. The wall clock is read only once, at startup, to name that moment.
+3. The state file records the time of the boot, so that the daemon also notices when the wall clock was set between two
+   runs.
 """
 
 from __future__ import annotations
@@ -13,19 +15,19 @@ from datetime import UTC, datetime, timedelta
 
 from uvtokend.core.state import Boot
 
-#: Linux counts sleep in CLOCK_BOOTTIME (clock_gettime(2)). macOS has CLOCK_MONOTONIC_RAW for that: Apple documents it
-#: as equal to mach_continuous_time. Untested there.
+#: A clock that includes sleep. Linux: CLOCK_BOOTTIME (clock_gettime(2)). macOS: CLOCK_MONOTONIC_RAW, which Apple
+#: documents as equal to mach_continuous_time; untested.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
 
 
-#: A clock that stands still in sleep; macOS has CLOCK_UPTIME_RAW for that. Untested there.
+#: A clock that stops during sleep. macOS: CLOCK_UPTIME_RAW; untested.
 _AWAKE: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
 #: Linux, proc(5).
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def boot() -> Boot:
-    """Return which boot this is, and when it was by the wall clock as it is now."""
+    """Return the id of this boot, and its time according to the current wall clock."""
     at = datetime.now(UTC) - timedelta(seconds=time.clock_gettime(_CLOCK))
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only
@@ -39,21 +41,21 @@ def boot() -> Boot:
 
 
 class Clock:
-    """See the module's text."""
+    """The daemon's clock; see the module's docstring."""
 
     def __init__(self) -> None:
         self.started = datetime.now(UTC)
         self._origin = time.clock_gettime(_CLOCK)
 
     def now(self) -> datetime:
-        """Return the moment, aware UTC."""
+        """Return the current time, aware UTC."""
         return self.started + timedelta(seconds=time.clock_gettime(_CLOCK) - self._origin)
 
     def slept(self) -> timedelta:
-        """Return how long the machine has slept since some fixed moment."""
+        """Return how long the machine has slept since a fixed moment."""
         return timedelta(seconds=time.clock_gettime(_CLOCK) - time.clock_gettime(_AWAKE))
 
     def shift(self) -> timedelta:
-        """Return what to add to `now` to get the wall clock that people read; zero until somebody sets it."""
+        """Return the difference between the wall clock and `now`; zero until the wall clock is set."""
         shift = datetime.now(UTC) - self.now()
         return shift if abs(shift) >= timedelta(seconds=1) else timedelta()

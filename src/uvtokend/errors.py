@@ -1,17 +1,17 @@
-"""Every error that uvtokend raises on purpose, and the exit status that each one means.
+"""The errors that uvtokend raises on purpose, and the exit status of each.
 
 ::
 
-    UvtokendError            1  something failed; `message` says what and why, `hint` what fixes it
-    ├── FetchFailed          1  a provider could not get a token; carries a `Failure`
-    ├── DeliveryFailed       1  a token is there, but its sink could not be written
+    UvtokendError            1  something failed; `message` says what and why, `hint` how to fix it
+    ├── FetchFailed          1  a provider could not get a token; contains a `Failure`
+    ├── DeliveryFailed       1  uvtokend has a token but could not write it to its sink
     ├── NotRunning           3  no daemon answers on the control socket
     ├── AlreadyOwned         1  another daemon owns the netrc or the socket
-    └── UsageError           2  wrong usage: an unknown index name too, or an environment without a home
-        └── ConfigError      2  the configuration is wrong; carries every problem at once
+    └── UsageError           2  wrong usage, such as an unknown index name; or there is no home directory
+        └── ConfigError      2  the configuration is invalid; contains every problem at once
 
-An error that reaches a person is a sentence and, where a person can repair it, the exact command. Its text never
-contains a secret, so it may be logged.
+The message of an error is a sentence. If the user can fix the problem, the hint is the exact command. Neither ever
+contains a secret, so both may be logged.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ NOT_RUNNING = 3
 
 
 class UvtokendError(Exception):
-    """Something failed that a person should read about.
+    """Something failed, and the user should know about it.
 
     Args:
-        message: One sentence: what happened and why.
-        hint: The exact command or edit that fixes it, where there is one.
+        message: One sentence that says what happened and why.
+        hint: The exact command or edit that fixes the problem, if there is one.
     """
 
     exit_status = FAILED
@@ -45,7 +45,7 @@ class UvtokendError(Exception):
 
 
 class FetchFailed(UvtokendError):
-    """A provider could not get a token, and says why."""
+    """A provider could not get a token; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message, failure.hint)
@@ -56,7 +56,9 @@ class DeliveryFailed(UvtokendError):
     """A sink could not be written.
 
     Args:
-        reason: One word for machines, as in `last_error.reason` of the status.
+        reason: One kebab-case word for machines, as in `last_error.reason` of the status.
+        message: One sentence that says what happened and why.
+        hint: The exact command or edit that fixes the problem, if there is one.
     """
 
     def __init__(self, reason: str, message: str, hint: str | None = None) -> None:
@@ -71,7 +73,7 @@ class NotRunning(UvtokendError):
 
 
 class AlreadyOwned(UvtokendError):
-    """Another process owns what this one needs for itself: a netrc, the socket."""
+    """Another process owns the netrc or the socket that this process needs."""
 
 
 class UsageError(UvtokendError):
@@ -81,7 +83,7 @@ class UsageError(UvtokendError):
 
 
 class ConfigError(UsageError):
-    """The configuration is invalid; the error carries all of its problems."""
+    """The configuration is invalid; `problems` contains every problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

@@ -1,11 +1,11 @@
 """Where uvtokend keeps its files: the configuration, the state directory and the control socket.
 
-Every directory is the one that platformdirs names. `status` must start almost as fast as Python itself, and importing
-platformdirs takes as long again. So the two answers that `status` needs, the socket and the state directory, are worked
-out here. A test holds them equal.
+Every directory is the one that platformdirs names. `status` must start almost as fast as Python itself, but importing
+platformdirs doubles that time. So the two paths that `status` needs, the socket and the state directory, are computed
+here. A test checks that both ways agree.
 """
 
-# pathlib would cost a third of Python's own start; os.path is there already.
+# Importing pathlib takes a third of Python's own startup time; os.path is already loaded.
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ APP = "uvtokend"
 #: Longest path of a unix socket in bytes, without its final NUL: unix(7), and sys/un.h of macOS.
 SUN_PATH_MAX = 103 if sys.platform == "darwin" else 107
 PRIVATE = 0o700
-#: Root as it appears in a user namespace, such as systemd's PrivateUsers creates (kernel.overflowuid).
+#: The uid that root has inside a user namespace, such as systemd's PrivateUsers creates (kernel.overflowuid).
 NOBODY = 65534
 
 
 def home_directory() -> str:
-    """Return the user's home directory: the value of ``HOME``, or else the passwd entry.
+    """Return the user's home directory: the value of ``HOME``, otherwise the passwd entry.
 
     Raises:
-        UsageError: Neither is an absolute path: in a container, a process may run as a uid without a name.
+        UsageError: Neither is an absolute path. In a container, for example, a uid may have no passwd entry.
     """
     home = os.path.expanduser("~")
-    if not os.path.isabs(home) or os.environ.get("HOME") == "":  # an empty one would lead to the root directory
+    if not os.path.isabs(home) or os.environ.get("HOME") == "":  # an empty HOME would mean the root directory
         message = "Cannot determine your home directory: HOME is not an absolute path."
         raise UsageError(message, "set HOME to an absolute path")
     return home
@@ -41,10 +41,10 @@ def config_file(explicit: str | None = None) -> str:
     """Return the user's configuration file.
 
     Args:
-        explicit: What `--config` names; wins over ``UVTOKEND_CONFIG``.
+        explicit: The value of `--config`, which overrides ``UVTOKEND_CONFIG``.
 
     Raises:
-        UsageError: It lies in the home directory, which is unknown.
+        UsageError: The file is in the home directory, which is unknown.
     """
     named = explicit or os.environ.get("UVTOKEND_CONFIG")
     if named:
@@ -57,10 +57,10 @@ def config_file(explicit: str | None = None) -> str:
 
 
 def site_config_file() -> str:
-    """Return the configuration file that a company may hand out, beneath the user's.
+    """Return the configuration file that a company can distribute. The user's file overrides it.
 
-    On macOS it does not depend on the interpreter: platformdirs names a directory of Homebrew for Homebrew's Python
-    (platformdirs/macos.py), which no company's tool would write.
+    On macOS the path does not depend on the interpreter. For Homebrew's Python, platformdirs names a directory of
+    Homebrew (platformdirs/macos.py), to which no company's tool would write.
     """
     if sys.platform == "darwin" and not os.environ.get("XDG_CONFIG_DIRS"):
         return os.path.join("/Library/Application Support", APP, "config.toml")
@@ -70,10 +70,10 @@ def site_config_file() -> str:
 
 
 def state_directory() -> str:
-    """Return the directory of the state file, the events and the locks. It need not exist.
+    """Return the directory of the state file, the events and the locks. It may not exist yet.
 
     Raises:
-        UsageError: It lies in the home directory, which is unknown.
+        UsageError: The directory is in the home directory, which is unknown.
     """
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
@@ -83,12 +83,12 @@ def state_directory() -> str:
 
 
 def state_file() -> str:
-    """Return the file that remembers what was delivered; it holds no secret."""
+    """Return the file that records what was delivered. It contains no secrets."""
     return os.path.join(state_directory(), "state.json")
 
 
 def events_file() -> str:
-    """Return the file of the last events, one JSON object per line."""
+    """Return the file of the latest events, one JSON object per line."""
     return os.path.join(state_directory(), "events.jsonl")
 
 
@@ -98,7 +98,7 @@ def prompt_file() -> str:
 
 
 def chains_directory() -> str:
-    """Return the directory of the chains of refresh tokens, which are secrets: 0700."""
+    """Return the directory of refresh tokens that can be used once. They are secrets, so its mode is 0700."""
     return os.path.join(state_directory(), "chains")
 
 
@@ -106,7 +106,7 @@ def socket_file() -> str:
     """Return the control socket: in the user's runtime directory, or in the state directory if there is none.
 
     Raises:
-        UvtokendError: The path is longer than a unix socket's may be.
+        UvtokendError: The path is too long for a unix socket.
     """
     named = os.environ.get("UVTOKEND_SOCKET")
     path = _absolute(named) if named else os.path.join(_runtime_directory() or state_directory(), "control.sock")
@@ -119,8 +119,8 @@ def socket_file() -> str:
 def uv_credentials_file() -> str:
     """Return uv's own credential store.
 
-    uv crates/uv-auth/src/store.rs, ``directory_path``; crates/uv-state/src/lib.rs: on macOS uv prefers its former
-    directory if that exists, even over ``XDG_DATA_HOME``.
+    Sources: uv crates/uv-auth/src/store.rs, ``directory_path``; crates/uv-state/src/lib.rs. On macOS uv prefers its
+    previous directory if that exists, even over ``XDG_DATA_HOME``.
     """
     directory = os.environ.get("UV_CREDENTIALS_DIR")
     if directory:
@@ -135,24 +135,25 @@ def uv_credentials_file() -> str:
 
 
 def uv_ledger_file(store: str | None = None) -> str:
-    """Return the file beside a credential store of uv's that tells which of its records are ours.
+    """Return the ledger: the file beside uv's credential store that says which of its records are ours.
 
     Args:
-        store: The store; by default the one that uv uses now.
+        store: The path of the store; by default the store that uv uses now.
     """
     return f"{store or uv_credentials_file()}.uvtokend"
 
 
 def check_home(*used: str) -> None:
-    """Refuse to work in another user's home directory, as with ``sudo``: that user could not read the files then.
+    """Refuse to write into another user's home directory, as with ``sudo``. That user could not read the files.
 
-    A home directory of root's is accepted where this process can write: containers run with arbitrary uids.
+    A home directory of root is accepted if this process can write to it, because containers run with arbitrary uids.
 
     Args:
-        used: The files and directories that will be written; others' homes do not matter where none lies inside.
+        used: The files and directories that will be written. If none of them is in the home directory, its owner does
+            not matter.
 
     Raises:
-        UvtokendError: ``HOME`` belongs to another user, and one of them lies inside.
+        UvtokendError: ``HOME`` belongs to another user, and contains one of the files.
     """
     home = home_directory()
     inside = [
@@ -172,7 +173,7 @@ def check_home(*used: str) -> None:
 
 
 def _user(uid: int) -> str:
-    import pwd  # noqa: PLC0415 - only to explain
+    import pwd  # noqa: PLC0415 - only needed for a message
 
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
@@ -189,8 +190,12 @@ def _existing(path: str) -> str:
 def private_directory(path: str) -> None:
     """Create a directory with mode 0700, or check that it is private.
 
+    Args:
+        path: The absolute path of the directory.
+
     Raises:
-        UvtokendError: It is not ours, not 0700, a symlink or not a directory, or it cannot be created.
+        UvtokendError: The path belongs to another user, does not have mode 0700, is a symlink or not a directory, or
+            cannot be created.
     """
     try:
         make_directory(path)
@@ -200,13 +205,13 @@ def private_directory(path: str) -> None:
 
 
 def unusable(error: OSError, path: str, what: str, closed: str | None = None) -> UvtokendError:
-    """Return the error that says why a file or directory of uvtokend's own cannot be used, with the fix.
+    """Return the error, with its fix, for a file or directory of uvtokend that cannot be used.
 
     Args:
-        error: The system's error.
+        error: The system error.
         path: The file or directory.
-        what: What cannot be done, as the beginning of a sentence.
-        closed: The fix if permission is denied; by default another place.
+        what: The beginning of the message: what cannot be done.
+        closed: The fix if permission is denied; by default, choosing another directory.
     """
     directory = quoted(_existing(path))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -218,7 +223,7 @@ def unusable(error: OSError, path: str, what: str, closed: str | None = None) ->
 
 
 def _chosen_by(path: str) -> str:
-    """Return the environment variable that decides where a path lies."""
+    """Return the environment variable that determines a path."""
     for name in ("UVTOKEND_SOCKET", "UVTOKEND_CONFIG", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
         value = os.environ.get(name)
         if value and f"{path}/".startswith(f"{os.path.dirname(value) if name.startswith('UVT') else value}/"):
@@ -227,10 +232,13 @@ def _chosen_by(path: str) -> str:
 
 
 def check_private(path: str) -> None:
-    """Check that nobody else can put anything into a directory; one that does not exist passes.
+    """Check that no other user can access a directory. A missing directory passes.
+
+    Args:
+        path: The absolute path of the directory.
 
     Raises:
-        UvtokendError: It is not ours, not 0700, a symlink or not a directory.
+        UvtokendError: The path belongs to another user, does not have mode 0700, is a symlink or not a directory.
     """
     try:
         info = os.lstat(path)
@@ -254,7 +262,7 @@ def check_private(path: str) -> None:
 
 
 def inode(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from every other one that was at its path, or None if there is none."""
+    """Return what distinguishes a file from any earlier file at the same path; None if there is no file."""
     try:
         info = os.lstat(path)
     except OSError:
@@ -263,8 +271,8 @@ def inode(path: str) -> tuple[int, int] | None:
 
 
 def quoted(path: str) -> str:
-    """Quote a path for a command that a person can paste: macOS has a space in the usual one."""
-    from shlex import quote  # noqa: PLC0415 - it imports re, which the hot path does without
+    """Quote a path for a command to paste. On macOS the usual path contains a space."""
+    from shlex import quote  # noqa: PLC0415 - it imports re, which the hot path does not need
 
     return quote(path)
 
@@ -277,7 +285,7 @@ def _runtime_directory() -> str | None:
 
 
 def _usable(directory: str) -> bool:
-    """Return whether a directory can be the runtime directory: after ``su`` the variable names another user's."""
+    """Return whether a directory can be our runtime directory. After ``su``, the variable names another user's."""
     try:
         info = os.lstat(directory)
     except OSError:
@@ -286,10 +294,13 @@ def _usable(directory: str) -> bool:
 
 
 def make_directory(path: str) -> None:
-    """Create a directory, and those above it, with mode 0700; one that exists stays as it is.
+    """Create a directory and its parents with mode 0700. Existing directories stay unchanged.
+
+    Args:
+        path: The absolute path of the directory.
 
     Raises:
-        OSError: It cannot be created.
+        OSError: The directory cannot be created.
     """
     if os.path.lexists(path):
         return
@@ -299,7 +310,7 @@ def make_directory(path: str) -> None:
     try:
         os.mkdir(path, PRIVATE)
     except FileExistsError:
-        return  # another uvtokend was faster; the caller checks what is there
+        return  # another uvtokend created it first; the caller checks the result
 
 
 def _absolute(path: str) -> str:

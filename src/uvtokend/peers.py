@@ -1,7 +1,7 @@
-"""The process at the other end of a unix socket, as the kernel knows it.
+"""Ask the kernel about the process at the other end of a unix socket.
 
-Linux: unix(7), SO_PEERCRED. macOS, not run there: sys/un.h, LOCAL_PEERCRED and LOCAL_PEERPID; the second answers
-ENOTCONN once the peer has closed (xnu, bsd/kern/uipc_usrreq.c).
+Linux: unix(7), SO_PEERCRED. macOS (untested): sys/un.h, LOCAL_PEERCRED and LOCAL_PEERPID; the latter fails with
+ENOTCONN once the peer has closed the socket (xnu, bsd/kern/uipc_usrreq.c).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _WORD = 4
 
 
 def uid(peer: _socket.socket) -> int:
-    """Return the user that the process at the other end runs as."""
+    """Return the uid of the process at the other end."""
     if hasattr(_socket, "SO_PEERCRED"):
         return _word(peer, _socket.SOL_SOCKET, _socket.SO_PEERCRED, 1)
     return _word(peer, _SOL_LOCAL, _LOCAL_PEERCRED, 1)  # struct xucred begins with its version
 
 
 def pid(peer: _socket.socket) -> int:
-    """Return the pid of the process at the other end, or of the one that listens there, in our own pid namespace.
+    """Return the pid of the process at the other end, or of the listening process, in our own pid namespace.
 
-    0 if it runs in a namespace that we cannot see, such as a container's, or if it is gone.
+    The result is 0 if the process runs in a namespace that we cannot see, such as a container's, or if it has exited.
     """
     if hasattr(_socket, "SO_PEERCRED"):
         return _word(peer, _socket.SOL_SOCKET, _socket.SO_PEERCRED, 0)

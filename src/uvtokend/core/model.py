@@ -1,4 +1,4 @@
-"""The nouns. All are frozen; all times are aware UTC datetimes; all durations are seconds."""
+"""The data types. All are frozen; all times are aware UTC datetimes; all durations are seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Sink = Literal["netrc", "uv-store", "memory"]
 
 
 class Secret(str):
-    """A token or password. It shows itself as ``****``; only `reveal` gives the text away."""
+    """A token or password. It is displayed as ``****``; only `reveal` returns the text."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ class Secret(str):
         return "****"
 
     def reveal(self) -> str:
-        """Return the text itself, for a sink that is about to deliver it."""
+        """Return the secret itself, for a sink that is about to deliver it."""
         return str.__str__(self)
 
 
@@ -44,27 +44,27 @@ def sha256(text: str) -> str:
 
 
 def digest(login: str, sha256_of_token: str) -> str:
-    """Return what uvtokend remembers about an entry, instead of its login and token.
+    """Return the digest that uvtokend remembers instead of an entry's login and token.
 
-    The login is part of it because a login may be a secret as well, such as the name code of a Nexus user token.
+    It covers the login because that may be a secret too, such as the name code of a Nexus user token.
 
     Args:
         login: The user name.
-        sha256_of_token: In hex.
+        sha256_of_token: The SHA-256 of the token, in hex.
     """
     return sha256(f"{login}\0{sha256_of_token}")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a file, and how to mend it.
+    """A problem in a file, and how to fix it.
 
     Args:
-        file: The file as a person would name it.
-        where: A key (``index[0].url``) or ``line 12``.
+        file: The name of the file in messages.
+        where: A key (``index 'acme': url``) or ``line 12``.
         message: What is wrong, in a sentence.
         fix: What to do about it.
-        fatal: False for a warning: the file still does what it is for.
+        fatal: False for a warning: the file still works.
     """
 
     file: str
@@ -82,11 +82,11 @@ class Failure:
     """Why a fetch failed.
 
     Args:
-        kind: ``transient`` (try again), ``login-required`` (a person must log in), ``rejected`` (asking again as it is
-            will not help).
-        reason: One word for machines, kebab-case.
+        kind: ``transient`` (try again), ``login-required`` (the user must sign in), ``rejected`` (the same request will
+            fail again).
+        reason: One kebab-case word for machines.
         message: A sentence for people, without secrets.
-        hint: The exact command that mends it, where a person can.
+        hint: The exact command that fixes the problem, if there is one.
         retry_after: Seconds that the issuer asked us to wait.
     """
 
@@ -102,8 +102,8 @@ class SignInEnd:
     """The known end of the sign-in that tokens are fetched with.
 
     Args:
-        name: The sign-in, for a sentence: "the AWS SSO session of …".
-        at: When it ends, UTC.
+        name: The sign-in as part of a sentence: "the AWS SSO session of …".
+        at: The end of the sign-in, UTC.
         command: The sign-in command.
     """
 
@@ -117,15 +117,15 @@ class Credential:
     """A login and its token, as the issuer gave them.
 
     Args:
-        login: The netrc login; may be empty.
+        login: The user name; may be empty.
         password: The token.
-        issued_at: When its life began, UTC.
-        expires_at: Its end of life, UTC; None where the issuer names none.
-        refresh_after: When the issuer itself wants to be asked again, UTC; wins over our own policy.
+        issued_at: The time at which the token became valid, UTC.
+        expires_at: The time at which the token expires, UTC; None if the issuer does not say.
+        refresh_after: The time at which the issuer wants the next request, UTC. It overrides our own policy.
         identity: Who the token is for, as far as the provider can tell.
-        renew: What a person must do before the end, where no fetch can renew the token: it is only read again.
-        skew: Seconds by which this machine's wall clock is ahead of the issuer's ``Date``; None where it is not known.
-        sign_in_end: When the sign-in behind it ends; None if nobody knows. The token itself may live longer.
+        renew: What the user must do before the token expires, if a fetch cannot renew it but only read it again.
+        skew: Seconds by which this machine's clock is ahead of the issuer's ``Date``; None if unknown.
+        sign_in_end: The end of the sign-in; None if unknown. The token itself may be valid longer.
     """
 
     login: str
@@ -141,12 +141,12 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a person should know of an index although its token is good.
+    """Something that the user should know about an index although its token is valid.
 
     Args:
-        reason: One word for machines, kebab-case.
+        reason: One kebab-case word for machines.
         message: A sentence for people, without secrets.
-        hint: What mends it.
+        hint: The fix.
     """
 
     reason: str
@@ -156,14 +156,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one fetch needs to know. Indexes with equal requests share one lease, and so one token.
+    """The input of one fetch. Indexes with equal requests share one lease, and so one token.
 
     Args:
         provider: The provider's name.
-        service: The tenant's URL prefix where the token belongs to one, else empty.
-        options: The provider's options, sorted by key; secret references stand here as references.
-        env: Extra environment of the worker, sorted by name.
-        memory: The token is kept in memory only, so no index with another sink shares it.
+        service: The tenant's URL prefix if the token is for one tenant, otherwise empty.
+        options: The provider's options, sorted by key. Secrets are not resolved: they are references here.
+        env: Extra environment variables of the worker, sorted by name.
+        memory: Whether the token is kept in memory only, and so not shared with an index that has another sink.
     """
 
     provider: str
@@ -173,7 +173,7 @@ class Request:
     memory: bool = False
 
     def option(self, key: str) -> Frozen:
-        """Return one option, or None."""
+        """Return the value of an option, or None."""
         return dict(self.options).get(key)
 
 
@@ -182,8 +182,8 @@ class Index:
     """A private index, as the configuration describes it.
 
     Args:
-        service: The URL prefix that its token is for in uv's store; empty where the sink is a netrc.
-        files: Those that describe it, as a person would name them: the site's, the user's, or both.
+        service: The URL prefix of its token in uv's store; empty for any other sink.
+        files: The configuration files that describe it: the site's, the user's, or both.
     """
 
     name: str
@@ -197,26 +197,26 @@ class Index:
 
     @property
     def login_is_secret(self) -> bool:
-        """Its user name is kept like a password, as the name code of a user token may be."""
+        """Whether the user name is a secret too, such as the name code of a user token."""
         return isinstance(self.request.option("username"), tuple)
 
     @property
     def target(self) -> str:
-        """Where its credential stands in its sink."""
+        """The key of its credential inside its sink."""
         return self.service or self.host
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration, checked and with its defaults filled in.
+    """The whole configuration, checked, with defaults filled in.
 
     Args:
-        netrc: An absolute path, not resolved.
-        disabled: Indexes that are switched off, perhaps incomplete. Nothing is done for them, but their secrets are
-            still theirs alone.
+        netrc: The absolute path of the netrc, with symlinks not resolved.
+        disabled: Indexes that are switched off and may be incomplete. uvtokend does nothing for them, but still treats
+            their secrets as secrets.
         notify: Whether to show a desktop notification when a sign-in is needed.
-        quiet_hours: ``22:00-07:00``, local time: no notification then.
-        metrics_file: Where to write metrics; None for nowhere.
+        quiet_hours: The local time without notifications, such as ``22:00-07:00``; None for none.
+        metrics_file: The file to write metrics to; None for none.
         on_delivered: The program to run after each change of a sink, and its arguments; empty for none.
     """
 
@@ -237,13 +237,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a sink shall hold for one place: a host in a netrc, a URL prefix in uv's store.
+    """The credential for one target of a sink: a host in a netrc, or a URL prefix in uv's store.
 
     Args:
         host: The host, in lower case.
         login: The user name.
         password: The token.
-        service: The URL prefix, for uv's store only.
+        service: The URL prefix; only for uv's store.
     """
 
     host: str
@@ -253,27 +253,27 @@ class Entry:
 
     @property
     def target(self) -> str:
-        """Its key inside its sink."""
+        """The target: its key inside its sink."""
         return self.service or self.host
 
     @property
     def digest(self) -> str:
-        """What uvtokend remembers about it; see `digest`."""
+        """The digest that uvtokend remembers; see `digest`."""
         return digest(self.login, sha256(self.password.reveal()))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the state file remembers about a delivered token: neither the token nor its login.
+    """A delivered token in the state file, which contains neither the token nor its login.
 
     Args:
-        request_key: Digest of the request, so that a changed configuration fetches a new token.
-        targets: Where it was delivered: hosts of the netrc, or URL prefixes in uv's store.
-        digest: Of the entry; see `digest`. An entry that does not match is fetched anew.
-        issued_at: Start of the token's life, UTC.
-        expires_at: End of its life, UTC; None where the issuer names none.
-        refresh_at: When it is due, UTC.
-        refresh_after: When the issuer wants to be asked again, UTC.
+        request_key: The digest of the request, so that a changed configuration fetches a new token.
+        targets: The targets of the delivery: hosts of the netrc, or URL prefixes in uv's store.
+        digest: The digest of the entry; see `digest`. An entry that does not match is fetched again.
+        issued_at: The time at which the token became valid, UTC.
+        expires_at: The time at which the token expires, UTC; None if the issuer does not say.
+        refresh_at: The time of the next fetch, UTC.
+        refresh_after: The time at which the issuer wants the next request, UTC.
         identity: Who the token is for, as far as the provider can tell.
     """
 
@@ -289,7 +289,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class LastError:
-    """The last thing that went wrong with an index, as the status shows it."""
+    """The last failure of an index, as the status shows it."""
 
     kind: ErrorKind
     reason: str

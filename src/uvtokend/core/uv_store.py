@@ -1,11 +1,11 @@
-"""Our records in uv's own credential store, a file of uv and its user: text in, plan out.
+"""Plan our records in uv's own credential store, a file that belongs to uv and the user: text in, plan out.
 
-uv takes the record of the same scheme, host and port whose path is the longest prefix of the URL's; where two are as
-long, it takes neither (uv crates/uv-auth/src/store.rs). So the store can tell two tenants on one host apart, which a
-netrc cannot.
-
-uv rewrites the file as a whole, so a mark in it would not last. A ledger beside the file says which records are ours:
-each service with digests of the user names and passwords that we delivered. Every other record is foreign and kept.
+1. For a URL, uv uses the record with the same scheme, host and port whose path is the longest prefix of the URL's path.
+   If two records are equally long, it uses neither (uv crates/uv-auth/src/store.rs). So the store can hold different
+   credentials for two tenants on one host, which a netrc cannot.
+2. uv rewrites the whole file, so markers in it would be lost. A ledger beside the file says which records are ours: for
+   each service, digests of the user names and passwords that we delivered.
+3. Every other record is foreign and stays.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Stored:
     """One record of the store.
 
     Args:
-        service: The URL prefix that it is for, as `normal` writes it.
-        username: Empty for a bearer token.
-        secret: Its password or token.
+        service: The URL prefix of the record, as `normal` writes it.
+        username: The user name; empty for a bearer token.
+        secret: The password or token.
     """
 
     service: str
@@ -45,23 +45,23 @@ class Stored:
 
     @property
     def key(self) -> Key:
-        """What uv knows it by."""
+        """What identifies the record for uv."""
         return self.service, self.username
 
     @property
     def digest(self) -> str:
-        """What the ledger remembers about it."""
+        """The digest of the record in the ledger."""
         return digest(self.username, sha256(self.secret.reveal()))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done to the store.
+    """The changes to make to the store.
 
     Args:
-        put: Records to write.
-        drop: Records of ours to take out.
-        rivals: Service of ours -> the foreign record that uv would take instead, or that makes it take none.
+        put: The records to write.
+        drop: Our records to remove.
+        rivals: Service of ours -> the foreign record that uv would use instead, or because of which it would use none.
     """
 
     put: tuple[Entry, ...]
@@ -70,7 +70,7 @@ class Plan:
 
 
 def normal(service: str) -> str:
-    """Return a service as uv writes it: host in lower case, no default port, at least a ``/`` for a path."""
+    """Return a service as uv writes it: host in lower case, no default port, at least ``/`` as the path."""
     parts = urlsplit(service if "://" in service else f"https://{service}")
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
@@ -79,7 +79,7 @@ def normal(service: str) -> str:
 
 
 def covers(service: str, url: str) -> bool:
-    """Tell whether uv would consider a record of this service for this URL."""
+    """Return whether uv would consider a record of this service for this URL."""
     ours, theirs = urlsplit(service), urlsplit(normal(url))
     prefix, path = ours.path, theirs.path
     if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc) or not path.startswith(prefix):
@@ -91,7 +91,7 @@ def parse(text: bytes) -> tuple[Stored, ...]:
     """Return the records of a store.
 
     Raises:
-        ValueError: uv could not read it either, and so ignores the whole file.
+        ValueError: The text is invalid. uv cannot read it either, and ignores the whole file.
     """
     records = tomllib.loads(text.decode()).get("credential", [])
     if not isinstance(records, list):
@@ -109,13 +109,13 @@ def _stored(raw: Json) -> Stored:
 
 
 def plan(stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> Plan:
-    """Return what makes the store hold the wanted records and no other of ours.
+    """Return the changes after which the store has the wanted records and no other records of ours.
 
     Args:
-        stored: What it holds.
-        wanted: What it should hold, each with its `service`.
-        ledger: What we may have put there.
-        urls: service -> the indexes that it is for.
+        stored: The records in the store.
+        wanted: The records that it should have, each with its `service`.
+        ledger: The records that we may have written.
+        urls: service -> the URLs of its indexes.
     """
     mine = [record for record in stored if record.digest in ledger.get(record.service, ())]
     foreign = [record for record in stored if record not in mine]
@@ -142,7 +142,7 @@ def _rival(service: str, foreign: Iterable[Stored], urls: Iterable[str]) -> Stor
 
 
 def kept_by_uv(text: bytes) -> bool:
-    """Tell whether uv would lose nothing of a store by rewriting it: it drops comments and keys that it does not know.
+    """Return whether a rewrite by uv keeps everything in a store: uv drops comments and unknown keys.
 
     Args:
         text: A store that `parse` could read.
@@ -155,12 +155,17 @@ def kept_by_uv(text: bytes) -> bool:
 
 
 def edited(text: bytes, put: Iterable[Entry], drop: Iterable[Key]) -> bytes:
-    """Return a store without some records and with others; all else is kept to the byte.
+    """Return a store without some records and with others; everything else is kept byte for byte.
 
-    Only a record that is written as we and uv write it is removed, so that no comment is lost with it.
+    A record is only removed if it is written as uv and uvtokend write it, so that no comment is lost with it.
+
+    Args:
+        text: The current content of the store.
+        put: The records to write.
+        drop: The records to remove.
 
     Raises:
-        ValueError: The result would not be what was asked for.
+        ValueError: The text is written in a way that cannot be edited safely.
     """
     put = tuple(put)
     gone = {*drop, *(_key(entry) for entry in put)}
@@ -184,7 +189,7 @@ def edited(text: bytes, put: Iterable[Entry], drop: Iterable[Key]) -> bytes:
 
 
 def _record_size(lines: Sequence[str]) -> int:
-    """Return how many lines the record that begins here has, or 0 if none does."""
+    """Return the number of lines of the record that begins here, or 0 if none begins here."""
     if lines[0].strip() != "[[credential]]":
         return 0
     size = 1
@@ -207,7 +212,7 @@ def _table(entry: Entry) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Write a printable text as a basic string of TOML."""
+    """Return a printable text as a basic string of TOML."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -228,11 +233,11 @@ def _key(entry: Entry) -> Key:
 
 
 def ledger_of(entries: Iterable[Entry], before: Ledger | None = None) -> Ledger:
-    """Return a ledger of some records, added to another one.
+    """Return a ledger with some records added.
 
     Args:
-        entries: Records that are about to be written, or are written.
-        before: The ledger to which they are added.
+        entries: Records that were written or are about to be written.
+        before: The previous ledger; by default an empty one.
     """
     ledger = dict(before or {})
     for entry in entries:
@@ -241,7 +246,7 @@ def ledger_of(entries: Iterable[Entry], before: Ledger | None = None) -> Ledger:
 
 
 def encode_ledger(ledger: Ledger) -> bytes:
-    """Return the text of a ledger. It holds neither a secret nor a user name."""
+    """Return the text of a ledger. It contains neither secrets nor user names."""
     records: list[Json] = [
         {"service": service, "digests": list[Json](sorted(digests))} for service, digests in sorted(ledger.items())
     ]
@@ -249,7 +254,7 @@ def encode_ledger(ledger: Ledger) -> bytes:
 
 
 def decode_ledger(text: bytes) -> Ledger:
-    """Return the content of a ledger of this version or of version 1; a damaged one is empty."""
+    """Return the content of a ledger of version 1 or 2; a damaged ledger is empty."""
     ledger: dict[str, frozenset[str]] = {}
     try:
         document = json.loads(text)
@@ -262,5 +267,5 @@ def decode_ledger(text: bytes) -> Ledger:
 
 
 def _version_1(raw: dict[str, Any]) -> list[str]:
-    """Read a record of the first version, which held the user name in clear."""
+    """Return the digests of a version 1 record, which contains the user name in clear text."""
     return [digest(str(raw["username"]), str(one)) for one in raw["sha256"]]

@@ -1,6 +1,6 @@
-"""Two names change places in one step: ``renameat2`` with ``RENAME_EXCHANGE`` on Linux, ``renamex_np`` on macOS.
+"""Swap two file names atomically: ``renameat2`` with ``RENAME_EXCHANGE`` on Linux, ``renamex_np`` on macOS.
 
-Python has no call for it, and ctypes costs 0.6 MiB, so it is loaded by the first use.
+Python has no function for it. ctypes costs 0.6 MiB, so it is loaded on first use.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from functools import cache
 _SWAP = 2
 _AT_FDCWD = -100  # linux/fcntl.h
 
-#: What a kernel, a file system or a sandbox says that does not know the call.
+#: The errors of a kernel, file system or sandbox that does not support the call.
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
 
 
 def appear(temporary: str, path: str) -> None:
-    """Give a new file its name, unless somebody has made one of that name meanwhile.
+    """Give a new file its name, unless another program has created a file of that name.
+
+    Args:
+        temporary: The current path of the file.
+        path: The new path.
 
     Raises:
-        FileExistsError: Somebody has.
-        OSError: It cannot be done.
+        FileExistsError: Another program created `path` in the meantime.
+        OSError: The file cannot be renamed.
     """
     try:
         os.link(temporary, path)
@@ -33,16 +37,20 @@ def appear(temporary: str, path: str) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        os.rename(temporary, path)  # a file system without links; nobody else is as quick
+        os.rename(temporary, path)  # the file system has no hard links; the window for another program is tiny
     else:
         os.unlink(temporary)
 
 
 def swap(one: str, other: str) -> None:
-    """Let two names in one file system change places.
+    """Swap two names in one file system.
+
+    Args:
+        one: A path.
+        other: Another path in the same file system.
 
     Raises:
-        OSError: With ENOSYS where the system has no such call; see `UNSUPPORTED`.
+        OSError: The names cannot be swapped. If the system does not support the call, errno is in `UNSUPPORTED`.
     """
     code = _function()(os.fsencode(one), os.fsencode(other))
     if code:

@@ -1,14 +1,14 @@
-"""Delivery into uv's own credential store: through uv's own command where that loses nothing, else directly.
+"""Deliver to uv's own credential store: with uv's own command if that loses nothing, otherwise directly.
 
-``uv auth login`` takes uv's lock while it writes, and gets the secret on its standard input. uvtokend writes the file
-itself, and the status says why, where uv's command would not do what we promise:
+``uv auth login`` holds uv's lock while it writes, and reads the secret from its standard input. uvtokend writes the
+file itself, and the status says why, where uv's command would break a promise of ours:
 
 * uv before 0.13.8 truncates the file and rewrites it, so a crash leaves half of it (seen with strace: 0.8.24 to 0.13.7
   open it with O_TRUNC; 0.13.8 writes a file beside it and renames);
-* uv drops comments and keys that it does not know, so a store that has some is edited by us, to the byte;
+* uv drops comments and unknown keys, so uvtokend edits a store that contains some, byte for byte;
 * uv's command refuses an empty user name, which Artifactory's tokens may have, although uv itself uses such a record;
-* uv's command takes the user name as an argument, which every user of the machine can see: not suitable for one that is
-  a secret, nor for one of an index that is no longer configured, which may be a secret.
+* uv's command takes the user name as an argument, which every user of the machine can see. That is unsuitable if the
+  user name is a secret, or may be one because its index is no longer configured.
 
 uvtokend honors uv's lock (``credentials.toml.lock``, flock) and holds it only to read, edit and rename.
 """
@@ -37,12 +37,12 @@ from uvtokend.disk.locks import Lock, store_lock
 from uvtokend.disk.netrc_sink import DeliveryResult
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
-#: Seconds that we, and uv for us, wait for another uv to let go of its lock.
+#: Seconds that uvtokend, and uv on its behalf, wait for another uv to release its lock.
 PATIENCE = 2
-#: Seconds that one call of uv may take, with that wait in it.
+#: Seconds that one call of uv may take, including that wait.
 _LIMIT = 10.0
 _LOOK = 0.01
-#: The first uv that replaces the file in one step.
+#: The first version of uv that replaces the file atomically.
 _ATOMIC = (0, 13, 8)
 
 
@@ -50,8 +50,8 @@ class UvStoreSink:
     """Delivers into one ``credentials.toml``.
 
     Args:
-        path: The file, absolute; symlinks are followed.
-        state_directory: Where the lock of its owner is.
+        path: The absolute path of the file; symlinks are followed.
+        state_directory: The directory of the owner's lock.
     """
 
     def __init__(self, path: str, state_directory: str) -> None:
@@ -62,15 +62,15 @@ class UvStoreSink:
 
     @property
     def path(self) -> str:
-        """The file that is really written."""
+        """The file that is written, with symlinks resolved."""
         return os.path.realpath(self._path)
 
     def fingerprint(self) -> tuple[int, ...]:
-        """Return something cheap that changes whenever the file does; empty if it is missing."""
+        """Return a cheap fingerprint that changes whenever the file does; empty if the file is missing."""
         return files.fingerprint(self._path)
 
     def entries(self) -> dict[str, Entry]:
-        """Return our records as they stand, by service.
+        """Return our current records in the store, by service.
 
         Raises:
             DeliveryFailed: The store cannot be read.
@@ -83,15 +83,15 @@ class UvStoreSink:
     def deliver(
         self, wanted: Sequence[Entry], urls: Mapping[str, Iterable[str]], private: Collection[str] = ()
     ) -> DeliveryResult:
-        """Let the store hold these records and no other of ours.
+        """Write these records to the store, and remove all other records of ours.
 
         Args:
-            wanted: What it should hold.
-            urls: service -> the indexes that it is for.
-            private: Services whose user names are secrets.
+            wanted: The records that the store should have.
+            urls: service -> the URLs of its indexes.
+            private: The services whose user names are secrets.
 
         Raises:
-            DeliveryFailed: It could not be written; what is foreign is as it was.
+            DeliveryFailed: The store could not be written. Foreign records are unchanged.
         """
         self._private = private
         ledger = self._ledger()
@@ -111,7 +111,7 @@ class UvStoreSink:
         return DeliveryResult(frozenset(plan.rivals), problems, note, changed=bool(plan.put or plan.drop))
 
     def close(self) -> None:
-        """Let the ownership go."""
+        """Give up the ownership of the store."""
         if self._owner is not None:
             self._owner.release()
             self._owner = None
@@ -119,7 +119,7 @@ class UvStoreSink:
     def _carry_out(
         self, plan: Plan, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
     ) -> str | None:
-        """Bring a plan into the store, and return why it was not done by uv's own command, if it was not."""
+        """Apply a plan to the store. Return why uv's own command was not used; None if it was."""
         uv, why = _find_uv()
         going, coming = {service for service, _ in plan.drop}, {entry.service for entry in plan.put}
         if uv and why is None and ((going | coming) & {*self._private} or not going <= coming | urls.keys()):
@@ -131,14 +131,14 @@ class UvStoreSink:
             why = "uv's own command takes no empty user name"
         if uv and why is None:
             self._through_uv(uv, plan)
-            if not self._lacking(wanted, ledger, urls):
+            if not self._missing(wanted, ledger, urls):
                 files.sync(self.path)
                 return None
             why = "uv's own command did not do it"
         self._directly(wanted, ledger, urls)
         return f"{self.path} was written directly: {why}."
 
-    def _lacking(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> bool:
+    def _missing(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> bool:
         plan = uv_store.plan(self._records(), wanted, ledger, urls)
         return bool(plan.put or plan.drop)
 
@@ -170,7 +170,7 @@ class UvStoreSink:
             process.communicate()
 
     def _directly(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> None:
-        """Edit the file ourselves, under uv's lock, with a new plan for what is in it by then."""
+        """Edit the file directly, under uv's lock, with a new plan for its current content."""
         with self._locked():
             found = files.read_settled(self.path)
             text = found.text if found else b""
@@ -186,7 +186,7 @@ class UvStoreSink:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold uv's lock, which its readers take, too."""
+        """Hold uv's lock, which uv also takes to read the store."""
         lock = f"{self._path}.lock"
         file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -201,7 +201,7 @@ class UvStoreSink:
             os.close(file)
 
     def _prepare(self) -> None:
-        """Take the ownership, and check that no other user can replace the store."""
+        """Take the ownership of the store, and check that no other user can replace it."""
         directory = os.path.dirname(self._path)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if os.stat(directory).st_mode & 0o022:
@@ -232,7 +232,7 @@ class UvStoreSink:
         return Problem(self.path, service, message, self._fix(*record.key), fatal=False)
 
     def _fix(self, service: str, username: str) -> str:
-        """Return what takes a record out; uv's command knows no bearer tokens, and no empty or secret user names."""
+        """Return the fix that removes a record. uv's command cannot remove bearer tokens or empty user names."""
         logout = shlex.join(["uv", "auth", "logout", service, "--username", username])
         return logout if username and service not in self._private else f"take it out of {self.path}"
 
@@ -254,7 +254,7 @@ class UvStoreSink:
 
 
 def _find_uv() -> tuple[str | None, str | None]:
-    """Return the path of uv, and why its command cannot be used; a service has a shorter PATH than a shell."""
+    """Return the path of uv, and why its command cannot be used. A service has a shorter PATH than a shell."""
     home = os.path.expanduser("~")
     beside = os.path.dirname(sys.executable)
     places = [os.environ.get("PATH", os.defpath), f"{home}/.local/bin", f"{home}/.cargo/bin", beside]
@@ -284,7 +284,7 @@ def _flocked(file: int) -> bool:
 
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Say what an error of the system means for the store."""
+    """Turn a system error into a `DeliveryFailed` that says what it means for the store."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Taking over a foreign entry, so that it can be put back: the only change of foreign text that we ever make."""
+"""Remove foreign entries of a host, and restore them. uvtokend never changes foreign text otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uvtokend.core.netrc import grammar
 from uvtokend.core.netrc.block import join, split
 from uvtokend.core.netrc.grammar import BOM, scan
 
-#: How many places to try for a piece whose surroundings have changed; each costs one scan of the file.
+#: How many places to try for a piece whose surroundings have changed. Each try costs one scan of the file.
 _TRIES = 20
 
 
@@ -22,9 +22,9 @@ class TakeOver:
     """A netrc without the foreign entries of a host.
 
     Args:
-        text: The file without them; unchanged if there was none.
-        removed: How many entries were taken out.
-        backup: What `restore` needs to put them back: JSON in ASCII, with the entries' passwords in it.
+        text: The file without the entries; unchanged if there were none.
+        removed: The number of entries that were removed.
+        backup: The input of `restore`: JSON in ASCII that contains the passwords of the entries.
     """
 
     text: bytes
@@ -34,13 +34,13 @@ class TakeOver:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """What was taken out.
+    """A piece of text that was removed.
 
     Args:
-        at: Its offset in the foreign text that was left.
-        text: What stood there.
-        stub: What stands there instead.
-        before: The whole line above it.
+        at: The offset of the piece in the remaining foreign text.
+        text: The piece.
+        stub: The text that replaced the piece.
+        before: The whole line above the piece.
     """
 
     at: int
@@ -50,7 +50,7 @@ class _Segment:
 
 
 def take_over(text: bytes, host: str) -> TakeOver:
-    """Take the foreign entries of a host out of a netrc; our own block stays as it is."""
+    """Remove the foreign entries of a host from a netrc; our own block stays unchanged."""
     block, foreign = split(text)
     found = scan(foreign)
     entries = [entry for entry in found.entries if entry.name == host.encode()]
@@ -69,14 +69,19 @@ def take_over(text: bytes, host: str) -> TakeOver:
 
 
 def restore(text: bytes, backup: bytes) -> bytes:
-    """Put back what `take_over` took out.
+    """Restore the entries that `take_over` removed.
 
-    Where the foreign text is otherwise unchanged, the result is what it was before, to the byte. Otherwise each piece
-    comes as near to its old place as it can without changing what uv reads of the rest; an entry that already stands in
-    the file with the same values is not put there twice, and one with other values stays the last, which wins.
+    1. If the foreign text is otherwise unchanged, the result is equal to the original byte for byte.
+    2. Otherwise each piece goes as close to its old place as possible without changing how uv reads the rest.
+    3. An entry that is already in the file with the same values is not added again. An existing entry with other values
+       stays the last one, and so wins.
+
+    Args:
+        text: The current content of the file.
+        backup: The `TakeOver.backup` of the entries.
 
     Raises:
-        ValueError: The backup is broken.
+        ValueError: The backup is damaged.
     """
     try:
         document = json.loads(backup)
@@ -100,7 +105,7 @@ def restore(text: bytes, backup: bytes) -> bytes:
 
 
 def _insert(foreign: bytes, segment: _Segment, host: bytes) -> bytes:
-    """Put one piece on lines of its own, at the nearest place where the rest is read as before."""
+    """Insert one piece on lines of its own, at the nearest place where uv reads the rest as before."""
     standing = scan(foreign)
     pieces = [_values(entry) for entry in scan(segment.text).entries]
     present = [entry for entry in standing.entries if entry.name == host]
@@ -117,18 +122,18 @@ def _insert(foreign: bytes, segment: _Segment, host: bytes) -> bytes:
         if sorted(map(_values, result.entries)) == wanted:
             if result.readable >= standing.readable:
                 return choice
-            whole = whole or choice  # the piece itself is what uv cannot read; it did not in its old place either
+            whole = whole or choice  # uv cannot read the piece itself; it could not at the old place either
     return whole or _joined(foreign[:first], segment.text, foreign[first:])
 
 
 def _near(foreign: bytes, segment: _Segment) -> int:
-    """Return where a piece would stand: below the line that it stood below, if that is still there."""
+    """Return the best offset for a piece: below the line that was above it, if that line still exists."""
     found = foreign.find(segment.before) if segment.before else -1
     return min(segment.at, len(foreign)) if found < 0 else found + len(segment.before)
 
 
 def _places(foreign: bytes, limit: int) -> Iterator[int]:
-    """Return the line starts up to a limit where no line is cut in two, the end of the file included."""
+    """Return the offsets of line starts up to a limit, including the end of the file."""
     start = len(BOM) if foreign.startswith(BOM) else 0
     ends = (at + 1 for at, byte in enumerate(foreign[:limit]) if byte == ord("\n"))
     return itertools.chain([start], ends, [len(foreign)] if limit == len(foreign) else [])

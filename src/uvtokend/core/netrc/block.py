@@ -1,4 +1,4 @@
-"""Our entries in a netrc that belongs to somebody else: text in, text out.
+"""Edit our entries in a netrc that belongs to the user: text in, text out.
 
 ::
 
@@ -7,13 +7,13 @@
     #uvtokend:end
     machine ftp.example login me password mine        <- foreign, and so is all that follows
 
-The block stands at the top, where no macro or quote that somebody left open can swallow it. Its marks are comments of
-one word, because comments of several are not safe (see `grammar`). Only a byte order mark stays before it, so that
-an editor can still take it away.
-
-A line in the block is ours if it is written exactly as we write it and its host is one of ours; everything else is
-foreign, wherever it stands. An entry outside the block is ours only if login and password are what we delivered lately:
-a program has rewritten the file without its comments, and may have read it before our last delivery.
+1. The managed block is at the top of the file, where an unterminated macro or quote cannot swallow it. Only a byte
+   order mark stays before it, so that an editor can still remove that mark.
+2. The markers are comments of one word, because uv misreads comments of several words (see `grammar`).
+3. A line in the block is ours if it is written exactly as we write it and its host is one of ours. All other text is
+   foreign.
+4. An entry outside the block is ours only if its login and password match a recent delivery. Another program rewrote
+   the file without its comments then, and it may have read the file before our last delivery.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ LIMIT = 16 * 1024
 _BARE = re.compile(r"[A-Za-z0-9._~+/=:-]+")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\]")
 
-#: host -> the digests (`uvtokend.core.model.digest`) of the entries that we delivered lately.
+#: host -> the digests (`uvtokend.core.model.digest`) of the entries that we delivered recently.
 Ours: TypeAlias = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A netrc as it shall be.
+    """The new content of a netrc.
 
     Args:
         text: The whole file.
-        foreign: The wanted hosts that are not written, because a foreign entry for them stands in the file; and of the
-            hosts that none may shadow those that one does, or ``default``.
-        problems: What uv could not read in this text, or would read instead of our entries.
+        foreign: The wanted hosts that are not written because the file has a foreign entry for them. Also the hosts of
+            `shadowing` that have a foreign entry, and ``default`` if it is one of them.
+        problems: What uv cannot read in this text, or reads instead of our entries.
     """
 
     text: bytes
@@ -59,9 +59,9 @@ class Edit:
 
 
 def check(entry: Entry) -> None:
-    """Refuse what a netrc cannot carry safely.
+    """Refuse an entry that a netrc cannot hold safely.
 
-    Call it as soon as a token comes in, so that one bad token does not stop the others.
+    Call this as soon as a token arrives, so that one bad token does not stop the others.
 
     Raises:
         DeliveryFailed: With a reason, and without the token.
@@ -92,16 +92,17 @@ def edit(
     shadowing: Collection[str] = (),
     left: Sequence[Entry] = (),
 ) -> Edit:
-    """Return a netrc with the wanted entries and no other of ours; all foreign text is kept to the byte.
+    """Return a netrc with the wanted entries and no other entry of ours; all foreign text is kept byte for byte.
 
     Args:
-        text: The file as it stands.
-        wanted: What shall stand in it, in any order.
-        ours: What we delivered lately. Name every host that we may have written, with nothing where the passwords are
-            not known: within the block the host alone counts.
-        file: How a person names the file.
-        shadowing: Hosts for which no entry is wanted, and none may stand, nor a ``default``.
-        left: What we wrote there last, where it is known: a part of it may be left, see `uvtokend.core.netrc.tail`.
+        text: The current content of the file.
+        wanted: The entries to write, in any order.
+        ours: The recent deliveries. It contains every host that we may have written, with no digests if the passwords
+            are unknown: inside the block only the host counts.
+        file: The name of the file in messages.
+        shadowing: Hosts that must have no entry in the file at all, not even a ``default``.
+        left: The entries of the last write, if they are known. A part of them may be left over; see
+            `uvtokend.core.netrc.tail`.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
@@ -121,10 +122,11 @@ def edit(
 
 
 def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
-    """Return the entries that stand in the block, by host, and those outside that are ours all the same.
+    """Return our entries by host: those in the block, and those outside it that match a recent delivery.
 
     Args:
-        ours: As for `edit`; without it only the block counts.
+        text: The current content of the file.
+        ours: The recent deliveries, as for `edit`. Without them, only the block counts.
     """
     blocked, rest = split(text)
     scanned = _scanned_for(rest, ours) if ours else None
@@ -133,12 +135,13 @@ def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
 
 
 def split(text: bytes, hosts: Collection[str] | None = None) -> tuple[list[Entry], bytes]:
-    """Part a netrc into the entries of our block, or blocks, and the foreign text.
+    """Split a netrc into the entries of our block (or blocks) and the foreign text.
 
-    A mark that begins a block which never ends counts up to the first line that we did not write.
+    A block without an end marker ends at the first line that we did not write.
 
     Args:
-        hosts: Only entries of these hosts are ours; without it all in the block that are written as we write them.
+        text: The current content of the file.
+        hosts: Only entries of these hosts are ours. By default, every line in the block that is written as we write it.
     """
     if BEGIN not in text and END not in text:
         return [], text
@@ -173,7 +176,7 @@ def join(entries: Sequence[Entry], foreign: bytes) -> bytes:
 
 
 def _foreign(text: bytes, hosts: Collection[str], ours: Ours, written: Written) -> bytes:
-    """Return a netrc without anything of ours. Taking one entry out may uncover another, so until none is left."""
+    """Return a netrc without our entries. Removing one may uncover another, so repeat until nothing changes."""
     while True:
         rest = split(without_tail(text, written), hosts)[1]
         found = _scanned_for(rest, ours)
@@ -185,7 +188,7 @@ def _foreign(text: bytes, hosts: Collection[str], ours: Ours, written: Written) 
 
 
 def _written_lines(hosts: Collection[str], ours: Ours, known: Sequence[Entry], left: Sequence[Entry]) -> Written:
-    """Return what is known of the lines that we wrote."""
+    """Return what is known about the lines that we wrote."""
 
     def delivered(line: bytes) -> bool:
         entry = _written(line, hosts)
@@ -197,14 +200,14 @@ def _written_lines(hosts: Collection[str], ours: Ours, known: Sequence[Entry], l
 
 
 def _scanned_for(text: bytes, names: Iterable[str]) -> Scan | None:
-    """Return the scan of a text, or None if it names none of some hosts: a large file is not read for nothing."""
+    """Return the scan of a text; None if it contains none of the names, which is much faster for a large file."""
     if b"\\" in text or any(name.encode(errors="replace") in text for name in names):
         return scan(text)
     return None
 
 
 def _bare(found: Scan, ours: Ours) -> list[grammar.Entry]:
-    """Return the entries of foreign text that are what we delivered lately."""
+    """Return the entries in foreign text that match a recent delivery."""
     return [entry for entry in found.entries if not entry.account and _delivered(entry, ours)]
 
 
@@ -236,7 +239,7 @@ def _line(entry: Entry) -> bytes:
 
 
 def _value(text: str) -> str:
-    r"""Write a value so that uv and Python read it back: bare if it is harmless, else quoted with ``\"`` and ``\\``."""
+    r"""Return a value as uv and Python can read it: bare if it is safe, otherwise quoted with ``\"`` and ``\\``."""
     if _BARE.fullmatch(text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,20 +1,20 @@
-r"""The grammar of a netrc as uv reads it, with the place of every word.
+r"""Read a netrc as uv does, with the position of every word.
 
-The reader follows uv's own (uv crates/uv-netrc/src/lex.rs and netrc.rs, a translation of Python's ``netrc``), quirks
-included, because what counts is what uv will see:
+The reader follows uv's own (uv crates/uv-netrc/src/lex.rs and netrc.rs, a translation of Python's ``netrc``) including
+its quirks, because only what uv sees counts:
 
-* Words are parted by space, tab, CR and LF alone. A word that begins with ``"`` runs to the next ``"``; ``\`` takes the
-  next character as it is, inside quotes and outside.
-* A word that begins with ``#`` is a comment, but the rest of its line is skipped only if the reader has crossed no LF
-  on its way from the last word to the end of this one; before the first entry, only if it is a lone ``#`` besides. So
-  after a blank line, after a trailing space or a quoted value, or with CRLF, the second word of a comment is read as a
-  word of the file (cpython issue 104306, uv issue 16083). Newer uv skips the line before the first entry as well (uv
-  pull request 19494); we still count it as a trouble, for the sake of older uv and of Python.
+* Only space, tab, CR and LF separate words. A word that begins with ``"`` extends to the next ``"``. A ``\`` escapes
+  the next character, inside and outside of quotes.
+* A word that begins with ``#`` is a comment. The reader skips the rest of the line only if there is no LF between the
+  previous word and the end of this one. Before the first entry, the word must also be a lone ``#``. So after a blank
+  line, a trailing space or a quoted value, or with CRLF, the second word of a comment is read as a word of the file
+  (cpython issue 104306, uv issue 16083). Newer uv also skips the line before the first entry (uv pull request 19494);
+  we still report it, because older uv and Python do not.
 * An unknown word makes uv ignore the whole file, with a warning that only ``-v`` shows (uv issue 10854).
-* An empty word ``""`` where a keyword is due ends the file without a word.
-* ``macdef`` runs to the next blank line, and swallows what stands there.
+* An empty word ``""`` in the place of a keyword silently ends the file.
+* ``macdef`` extends to the next blank line and swallows everything before it.
 
-Unlike uv, `scan` goes on after an unknown word, so that every trouble is told at once and no entry is overlooked.
+Unlike uv, `scan` continues after an unknown word, so that it reports every problem at once and misses no entry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BOM = b"\xef\xbb\xbf"
-#: What parts words.
+#: The characters that separate words.
 WHITE = b" \t\r\n"
 Kind = Literal["unknown-word", "comment", "byte-order-mark", "no-name", "open-quote", "empty-word", "macdef"]
 
@@ -38,12 +38,12 @@ _WORD = re.compile(
     re.VERBOSE,
 )
 _ESCAPE = re.compile(rb"\\([\s\S]?)")
-#: What Rust's `str::trim` takes off, by which uv decides that a macro has ended.
+#: The characters that Rust's `str::trim` removes. uv uses it to detect the end of a macro.
 _BLANK = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _SWALLOWED = re.compile(rb"[\t ]*(?:machine[\t ]+\S|default[\t ]+(?:login|user|password)\b)")
 
 
-#: An entry as nearly every program writes it: three plain words. Read in one step, because the general reader is slow.
+#: An entry as nearly every program writes it: three plain words. It is read in one step: the general reader is slow.
 _PLAIN = re.compile(
     rb"""
     machine[\n\t\r\ ]+ (?P<name> [^"\n\t\r\ \\][^\n\t\r\ \\]*+ ) [\n\t\r\ ]+
@@ -56,10 +56,14 @@ _PLAIN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A ``machine`` or ``default`` as it stands in the file; `default` is the machine of that name, as it is for uv.
+    """A ``machine`` or ``default`` entry of the file. As in uv, ``default`` is a machine of that name.
 
     Args:
-        parts: Where its words stand: one span for each keyword with its value, in order.
+        name: The host.
+        login: The value after ``login`` or ``user``.
+        account: The value after ``account``.
+        password: The value after ``password``.
+        parts: The span of each keyword with its value, in order.
     """
 
     name: bytes
@@ -70,22 +74,23 @@ class Entry:
 
     @property
     def start(self) -> int:
-        """Where its first word begins."""
+        """The offset of the first word."""
         return self.parts[0][0]
 
     @property
     def end(self) -> int:
-        """Where its last word ends."""
+        """The offset behind the last word."""
         return self.parts[-1][1]
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A place that uv stumbles over, or reads otherwise than it looks.
+    """A place that uv cannot read, or reads differently from what it looks like.
 
     Args:
-        at: Its offset.
-        fatal: uv ignores the whole file because of it.
+        at: The offset.
+        kind: The kind of problem.
+        fatal: Whether uv ignores the whole file because of it.
     """
 
     at: int
@@ -95,18 +100,18 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What stands in a file, in the order of the file."""
+    """The content of a file, in file order."""
 
     entries: tuple[Entry, ...]
     troubles: tuple[Trouble, ...]
 
     @property
     def readable(self) -> bool:
-        """Whether uv reads the file at all."""
+        """Whether uv can read the file."""
         return not any(trouble.fatal for trouble in self.troubles)
 
     def as_read(self) -> dict[bytes, tuple[bytes, bytes, bytes]]:
-        """Return name -> (login, account, password) as uv holds it: nothing if it is unreadable, else the last wins."""
+        """Return name -> (login, account, password) as uv reads them: the last one wins; none if unreadable."""
         if not self.readable:
             return {}
         return {entry.name: (entry.login, entry.account, entry.password) for entry in self.entries}
@@ -126,7 +131,7 @@ _NOTHING = _Word(b"", -1, -1, -1, one_line=True, closed=True)
 
 
 def scan(text: bytes) -> Scan:
-    """Read a netrc as uv does, and go on where uv gives up."""
+    """Read a netrc as uv does, but continue where uv gives up."""
     reader = _Reader(text)
     while reader.plain_entries() or ((word := reader.word()) is not None and reader.take(word)):
         pass
@@ -135,7 +140,7 @@ def scan(text: bytes) -> Scan:
 
 
 class _Reader:
-    """Where `scan` stands. `open` is the entry whose words are being read, or None before the first."""
+    """The position of `scan`. `open` is the entry that is being read, or None before the first."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -150,7 +155,7 @@ class _Reader:
             self.trouble(0, "byte-order-mark", fatal=True)
 
     def plain_entries(self) -> bool:
-        """Read a run of plain entries, to the same effect as word by word; return False if none stands here."""
+        """Read a run of plain entries, with the same result as word by word. Return False if there is none here."""
         text, begins = self.text, self.at == 0 or self.text[self.at - 1 : self.at] == b"\n"
         match = _PLAIN.match(text, self.at) if begins and self.comment_end <= self.at else None
         if match is None:
@@ -160,7 +165,7 @@ class _Reader:
             name, login, password = match["name"], match["login_value"], match["password_value"]
             self.entries.append(Entry(name, login, b"", password, _spans(match)))
             match = following
-        # The last one stays open, because more words may belong to it.
+        # The last entry stays open, because more words may belong to it.
         self.values = {
             b"machine": match["name"],
             b"login": match["login_value"],
@@ -174,7 +179,7 @@ class _Reader:
         self.troubles.append(Trouble(at, kind, fatal))
 
     def word(self) -> _Word | None:
-        """Read the next word; None at the end of the file."""
+        """Return the next word; None at the end of the file."""
         match = _WORD.match(self.text, self.at)
         if match is None:
             return None
@@ -188,7 +193,7 @@ class _Reader:
         return _Word(value, start, end, self.at, one_line, group == "bare" or match["closed"] is not None)
 
     def take(self, word: _Word) -> bool:
-        """Act on a word where a keyword is due; False where uv stops reading without a complaint."""
+        """Handle a word in the place of a keyword. Return False if uv silently stops reading there."""
         text = word.text
         if text.startswith(b"#"):
             self.comment(word)
@@ -228,7 +233,7 @@ class _Reader:
         return word
 
     def close(self) -> None:
-        """End the open entry, if there is one."""
+        """Close the open entry, if there is one."""
         if self.parts:
             name, login, account, password = (self.values.get(key, b"") for key in _VALUES)
             self.entries.append(Entry(name, login, account, password, tuple(self.parts)))
@@ -254,7 +259,7 @@ class _Reader:
         self.parts.append((word.start, max(word.end, value.end)))
 
     def macro(self, word: _Word) -> None:
-        """Skip a macro: its name, then lines up to a blank one, the rest of the name's own line being the first."""
+        """Skip a macro: its name, the rest of that line, and all lines up to a blank one."""
         self.close()
         self.value()
         while self.at < len(self.text):
@@ -281,7 +286,7 @@ _TOP = frozenset(_TAKE)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A stretch to take out of a text, and what to leave there instead."""
+    """A span to remove from a text, and the text that replaces it."""
 
     start: int
     end: int
@@ -289,7 +294,7 @@ class Cut:
 
 
 def _cuts(text: bytes, parts: Sequence[tuple[int, int]], stub: bytes) -> tuple[Cut, ...]:
-    """Return the stretches that take some spans out of a text; lines that would be left empty go as a whole."""
+    """Return the cuts that remove some spans from a text. A line that would be left empty is removed as a whole."""
     result: list[Cut] = []
     for start, end in _joined(text, parts):
         line = text.rfind(b"\n", 0, start) + 1
@@ -303,7 +308,7 @@ def _cuts(text: bytes, parts: Sequence[tuple[int, int]], stub: bytes) -> tuple[C
 
 
 def _joined(text: bytes, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join spans with nothing but white space between them."""
+    """Join spans that have only white space between them."""
     joined: list[tuple[int, int]] = []
     for start, end in parts:
         if joined and not text[joined[-1][1] : start].strip(WHITE):
@@ -314,7 +319,7 @@ def _joined(text: bytes, parts: Sequence[tuple[int, int]]) -> list[tuple[int, in
 
 
 def apply(text: bytes, taken: Sequence[Cut]) -> bytes:
-    """Return a text without the stretches of some cuts."""
+    """Return a text after some cuts."""
     pieces: list[bytes] = []
     at = 0
     for cut in taken:
@@ -324,16 +329,16 @@ def apply(text: bytes, taken: Sequence[Cut]) -> bytes:
 
 
 def safe_cuts(text: bytes, before: Scan, entries: Sequence[Entry], *, whole: bool = False) -> tuple[Cut, ...]:
-    """Return cuts that take entries out of a text, after which uv reads all others as before.
+    """Return cuts that remove entries from a text so that uv reads all other entries as before.
 
-    Where an entry stands between a blank line and a comment, taking it out would make the comment unreadable; a lone
-    ``#`` in its place prevents that.
+    If an entry is between a blank line and a comment, removing it would make the comment unreadable. A lone ``#`` in
+    its place prevents that.
 
     Args:
         text: A netrc.
-        before: Its scan.
-        entries: The entries of that scan to take out.
-        whole: Take with an entry the comments between its words; otherwise they stay, as does all else on its lines.
+        before: The scan of `text`.
+        entries: The entries of that scan to remove.
+        whole: Also remove the comments between an entry's words. Otherwise they stay, like all else on those lines.
     """
     gone = set(entries)
     stay = [_values(entry) for entry in before.entries if entry not in gone]

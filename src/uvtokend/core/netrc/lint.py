@@ -1,6 +1,6 @@
-"""What is wrong with a netrc in the eyes of uv, with line and fix: uv itself says so with -v only (uv issue 10854).
+"""Find what uv cannot read in a netrc, with the line and the fix. uv itself reports it only with -v (uv issue 10854).
 
-A word right after a password is never quoted, unless it nearly is a keyword: it may be the rest of the password.
+A word right after a password may be the rest of that password, so it is quoted only if it is close to a keyword.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ BEGIN = b"#uvtokend:begin"
 END = b"#uvtokend:end"
 
 KEYWORDS = ("machine", "login", "user", "password", "account", "default", "macdef")
-#: Words of other programs' files that look like keywords: no secret, wherever they are.
+#: Words of other programs' files that look like keywords. They are not secrets, wherever they are.
 _FAMILIAR = frozenset({"port", "protocol", "host", "username", "passwd", "url"})
 
-#: More problems than this tell nobody anything new.
+#: The most problems that are reported: more than this tell a person nothing new.
 MOST = 20
 
 _IGNORED = "so it ignores the whole file"
@@ -58,13 +58,13 @@ def problems(text: bytes, hosts: Collection[str], file: str) -> tuple[Problem, .
     """Return what keeps uv from reading a netrc, or from reading our entries as we wrote them.
 
     Args:
-        text: The whole file, our managed block included.
-        hosts: The hosts whose entries are ours.
-        file: How a person names the file.
+        text: The whole file, including our managed block.
+        hosts: The hosts of our entries.
+        file: The name of the file in messages.
 
     Returns:
-        One problem for each place, in the order of the file, and no more than `MOST`. Those that cost us nothing as it
-        stands are not fatal.
+        One problem for each place, in file order, at most `MOST`. Problems that do not affect our entries are not
+        fatal.
     """
     result = scan(text)
     findings = [
@@ -85,7 +85,7 @@ _Finding = tuple[int, str, str, bool]
 
 
 def _first_of_line(text: bytes, troubles: Sequence[Trouble]) -> Iterator[Trouble]:
-    """Yield the troubles without the unknown words that follow another one on their line."""
+    """Yield the troubles, but only the first of several unknown words on a line."""
     last: int | None = None
     for trouble in troubles:
         if trouble.kind == "unknown-word":
@@ -108,7 +108,7 @@ def _trouble(text: bytes, trouble: Trouble) -> _Finding:
 
 
 def _unknown_word(text: bytes, at: int) -> tuple[str, str]:
-    """Return message and fix for an unknown word: quoted where it cannot be a part of a password."""
+    """Return message and fix for an unknown word, which is quoted only if it cannot be part of a password."""
     from difflib import get_close_matches  # noqa: PLC0415 - the daemon hardly ever needs it
 
     before = text[text.rfind(b"\n", 0, at) + 1 : at].split()
@@ -124,7 +124,7 @@ def _unknown_word(text: bytes, at: int) -> tuple[str, str]:
 
 
 def _shadows(text: bytes, result: Scan, hosts: Collection[bytes]) -> list[_Finding]:
-    """Return what stands in the way of our entries: the last entry of a host wins for uv, the first for curl."""
+    """Return what hides our entries: for uv the last entry of a host wins, for curl the first."""
     findings: list[_Finding] = []
     seen: set[bytes] = set()
     for entry in result.entries:
@@ -146,7 +146,7 @@ def _default(entry: Entry) -> _Finding:
 
 
 def _strays(text: bytes, entry: Entry, host: str) -> list[_Finding]:
-    """Return words below our block that uv counts to our last entry."""
+    """Return words below our block that uv reads as part of our last entry."""
     end = text.find(END, entry.start, entry.end)
     message = f"this word has no machine before it, so uv counts it to the entry of {host}"
     hint = "write machine HOST before it, or delete it"

@@ -1,6 +1,6 @@
-"""Two versions of a text, neither of which may be lost, merged line by line.
+"""Merge two versions of a text line by line, without losing either.
 
-Only needed after a crash, or when another program edits the netrc in the very instant of our own edit; see
+This is needed only after a crash, or when another program edits the netrc at the very moment of our own edit; see
 `uvtokend.disk.journal`.
 """
 
@@ -13,14 +13,14 @@ from difflib import SequenceMatcher
 def merge(base: bytes | None, older: bytes, newer: bytes) -> bytes:
     """Return a text with the changes of two versions of it.
 
-    A line that either version deleted is gone; a line that either version added stands in the result. Where both add
-    lines at the same place, those of the newer version come last: in a netrc the last entry and the last value win for
-    uv.
+    A line that either version deleted is deleted; a line that either version added is in the result. If both versions
+    add lines at the same place, the lines of the newer version come last, because uv uses the last entry of a netrc and
+    its last value.
 
     Args:
-        base: The text that both versions were made from; None if it is not known. Then every line of both is kept.
+        base: The text that both versions were made from. If it is None (unknown), every line of both is kept.
         older: One version.
-        newer: The other one.
+        newer: The other version.
     """
     before, one, other = _lines(base or b""), _lines(older), _lines(newer)
     if base is None:
@@ -38,7 +38,7 @@ def merge(base: bytes | None, older: bytes, newer: bytes) -> bytes:
 
 
 def mixture(text: bytes, one: bytes, other: bytes) -> bool:
-    """Return whether a text is what remains if one text is written over another in place, and that is cut short."""
+    """Return whether a text can result from an interrupted write of one text over another in place."""
     shorter, longer = sorted((one, other), key=len)
     if not len(shorter) <= len(text) <= len(longer):
         return False
@@ -47,12 +47,12 @@ def mixture(text: bytes, one: bytes, other: bytes) -> bool:
 
 
 def made_of(text: bytes, *others: bytes) -> bool:
-    """Return whether each line of a text stands in one of the others, so no line of it was cut in two."""
+    """Return whether each line of a text is in one of the others, so that no line was cut in two."""
     return {*_lines(text)} <= {line for other in others for line in _lines(other)}
 
 
 def _changes(before: list[bytes], after: list[bytes]) -> tuple[set[int], dict[int, list[bytes]]]:
-    """Return the numbers of the lines that were kept, and those that were added: number of the line below -> lines."""
+    """Return the numbers of the kept lines, and the added lines as: number of the line below -> lines."""
     kept: set[int] = set()
     added: dict[int, list[bytes]] = {}
     for equal, a, b, c, d in _matches(before, after):
@@ -64,7 +64,7 @@ def _changes(before: list[bytes], after: list[bytes]) -> tuple[set[int], dict[in
 
 
 def _union(one: list[bytes], other: list[bytes]) -> list[bytes]:
-    """Return every line of both, each in its order; where the two differ, the other's lines come last."""
+    """Return every line of both in order; where the two differ, the lines of `other` come last."""
     merged: list[bytes] = []
     for equal, a, b, c, d in _matches(one, other):
         merged += one[a:b] if equal else one[a:b] + other[c:d]
@@ -72,7 +72,7 @@ def _union(one: list[bytes], other: list[bytes]) -> list[bytes]:
 
 
 def _matches(one: list[bytes], other: list[bytes]) -> Iterator[tuple[bool, int, int, int, int]]:
-    """Yield the stretches of two lists in order: whether they are equal, and where they begin and end in each.
+    """Yield the sections of two lists in order: whether they are equal, and where they begin and end in each list.
 
     The common head and tail are found first, because `difflib` is slow for long texts.
     """
@@ -86,10 +86,10 @@ def _matches(one: list[bytes], other: list[bytes]) -> Iterator[tuple[bool, int, 
 
 
 def _lines(text: bytes) -> list[bytes]:
-    """Return the lines without their line ends."""
+    """Return the lines of a text without line endings."""
     return text.removesuffix(b"\n").split(b"\n") if text else []
 
 
 def _common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
-    """Return how many lines both begin with."""
+    """Return the number of lines that both lists have in common at the start."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,9 +1,9 @@
-"""google-artifact-registry: an access token of Google for the login ``oauth2accesstoken``.
+"""google-artifact-registry: fetch a Google access token for the login ``oauth2accesstoken``.
 
-One token serves every repository that its identity may read. Whose it is follows from the source alone: Application
-Default Credentials, in the order of google-auth's ``google.auth.default`` (which itself is not called, because it also
-looks for a project: it runs ``gcloud config get project`` or asks a further API), or gcloud where it is named. A source
-that fails is a failure; no other one takes its place.
+One token works for every repository that its identity can read. The source alone determines the identity: Application
+Default Credentials in the order of google-auth's ``google.auth.default``, or gcloud if it is named. That function is
+not called, because it also looks for a project: it runs ``gcloud config get project`` or calls another API. If the
+source fails, the fetch fails; there is no fallback to another source.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from uvtokend.providers.google.transport import Transport
 from uvtokend.providers.kit.http import Exchange, bounded, on_our_clock
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-#: Seconds that a fetch may take in all, whatever the SDK, a resolver or a helper does.
+#: Seconds that a fetch may take in total, whatever the SDK, DNS or a helper program does.
 TIMEOUT = 50.0
-#: The longest life of an impersonated token, in seconds (reference of generateAccessToken).
+#: The longest validity of an impersonated token, in seconds (reference of generateAccessToken).
 LONGEST_LIFE = 43200
 _FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 _PRODUCT_NAME = Path("/sys/class/dmi/id/product_name")
@@ -37,14 +37,14 @@ _PRODUCT_NAME = Path("/sys/class/dmi/id/product_name")
 
 @quiet
 def fetch(request: Request) -> Credential:
-    """Get a token.
+    """Return a credential with a fresh access token.
 
     Args:
-        request: Its options: ``source`` (``adc`` or ``gcloud``), ``credentials-file``, ``impersonate-service-account``,
-            ``lifetime`` (seconds, of an impersonated token).
+        request: A request with the options ``source`` (``adc`` or ``gcloud``), ``credentials-file``,
+            ``impersonate-service-account`` and ``lifetime`` (seconds, of an impersonated token).
 
     Raises:
-        FetchFailed: With the fix.
+        FetchFailed: Google issued no token; the failure says why and contains the fix.
     """
     late = transient("timeout", f"Google did not give a token within {TIMEOUT:g} s.")
     return bounded(TIMEOUT, lambda: _fetch(request), late)
@@ -96,7 +96,7 @@ class _Fetch:
         found = gcloud.token()
         self._identity = found.account
         if self._target is not None:
-            # google-auth counts in UTC without saying so.
+            # google-auth uses naive UTC times.
             expiry = found.expires_at.replace(tzinfo=None) if found.expires_at else None
             return self._refreshed(self._impersonated(UserCredentials(found.token.reveal(), expiry=expiry)))  # type: ignore[no-untyped-call]
         return _credential(found.token.reveal(), found.expires_at, datetime.now(UTC), found.account)
@@ -124,7 +124,7 @@ class _Fetch:
             scoped = with_scopes_if_required(files.credentials(info), list(SCOPES))  # type: ignore[no-untyped-call]
         except FetchFailed:
             raise
-        except Exception as error:  # noqa: BLE001 - what a wrong file raises: DefaultCredentialsError, AttributeError …
+        except Exception as error:  # noqa: BLE001 - an invalid file raises DefaultCredentialsError, AttributeError …
             message = f"{name} does not contain credentials that google-auth knows ({type(error).__name__})."
             raise _bad_file(message, login) from None
         self._identity = _identity_of(info)
@@ -137,7 +137,7 @@ class _Fetch:
         host = named or os.environ.get("GCE_METADATA_IP") or "169.254.169.254"
         if os.environ.get("NO_GCE_CHECK") != "true":
             if self._transport.is_metadata_server(host):
-                # With its universe given, google-auth does not ask for it, which it would do without our time limits.
+                # If the universe is given, google-auth does not ask for it, which it would do without our time limits.
                 return compute_engine.Credentials(scopes=list(SCOPES), universe_domain="googleapis.com")  # type: ignore[no-untyped-call]
             if named or _is_google_machine():
                 raise transient("unreachable", "The metadata server of this machine does not answer.")
@@ -157,7 +157,7 @@ class _Fetch:
             credentials.refresh(self._transport)
         except FetchFailed:
             raise
-        except Exception as error:  # noqa: BLE001 - google-auth lets builtins out; its texts may hold secrets
+        except Exception as error:  # noqa: BLE001 - google-auth also raises builtin exceptions, and their texts may contain secrets
             raise self._explained(error) from None
         last = self._transport.last
         at = datetime.now(UTC) if last is None else last.at
@@ -181,7 +181,7 @@ def _text(request: Request, key: str) -> str | None:
 
 
 def _well_known_file() -> Path:
-    """Where gcloud keeps ADC (google-auth ``google/auth/_cloud_sdk.py``)."""
+    """Return the path where gcloud stores ADC (google-auth ``google/auth/_cloud_sdk.py``)."""
     directory = os.environ.get("CLOUDSDK_CONFIG")
     root = Path(directory).expanduser() if directory else Path("~/.config/gcloud").expanduser()
     return root / "application_default_credentials.json"
@@ -202,7 +202,7 @@ def _read(path: Path, name: str, login: str | None) -> dict[str, Any]:
 
 
 def _bad_file(message: str, login: str | None) -> FetchFailed:
-    """Return the failure of an unusable file; a sign-in only repairs the file that it writes."""
+    """Return the failure for an unusable file. Signing in only fixes the file that the sign-in command writes."""
     if login is None:
         return rejected("bad-credentials-file", message)
     return login_required("bad-credentials-file", message, login)
@@ -238,19 +238,19 @@ def _known(credentials: Any, otherwise: str | None) -> str | None:
     if isinstance(token, str):
         try:
             claimed = jwt.decode(token, verify=False).get("email")  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: BLE001 - it came beside the token and only serves as a name
+        except Exception:  # noqa: BLE001 - the ID token is optional and only used for display
             return otherwise
         return claimed if isinstance(claimed, str) else otherwise
     return otherwise
 
 
 def _is_ours(exchange: Exchange) -> bool:
-    """Tell whether this was a call for a token, not one on the way there (a subject token, a machine's own keys)."""
+    """Return whether this call requested the token itself, not a subject token or a machine's own keys."""
     return bool(exchange.grant) or "/computeMetadata/" in exchange.url or exchange.url.endswith(":generateAccessToken")
 
 
 def _end(expiry: datetime | None, last: Exchange | None) -> datetime | None:
-    """Return the end of life on this machine's clock: google-auth adds a relative one itself, UTC without saying so."""
+    """Return the expiry on this machine's clock. google-auth computes it as naive UTC from a relative value."""
     if expiry is None:
         return None
     ends = expiry.replace(tzinfo=UTC)

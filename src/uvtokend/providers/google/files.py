@@ -1,7 +1,7 @@
-"""Credential files of Google: how google-auth loads each type, how a person signs in to it, and what it depends on.
+"""Load Google credential files: the loader and the sign-in command of each type, and the files that it depends on.
 
-Types as in google-auth ``google/auth/_default.py``. Its own `load_credentials_from_dict` is deprecated, since it loads
-whatever a file says it is; each type has a loader of its own.
+The types are those of google-auth ``google/auth/_default.py``. Its `load_credentials_from_dict` is deprecated because
+it trusts the type in the file, so each type is loaded with its own loader.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ _AWS = "urn:ietf:params:aws:token-type:aws4_request"
 
 
 def credentials(info: Mapping[str, Any]) -> Any:
-    """Return the credentials of google-auth for the content of a file.
+    """Return the google-auth credentials for the content of a file.
+
+    Args:
+        info: The JSON object in the file.
 
     Raises:
-        Exception: Whatever google-auth raises for wrong content.
+        Exception: Whatever google-auth raises for invalid content.
     """
     match info.get("type"):
         case "authorized_user":
@@ -48,7 +51,7 @@ def credentials(info: Mapping[str, Any]) -> Any:
 
 
 def sign_in_command(info: Mapping[str, Any]) -> str:
-    """Return the command that writes such a file anew. Without its option, an impersonated identity would change."""
+    """Return the command that recreates such a file. Its option keeps an impersonated identity."""
     url = info.get("service_account_impersonation_url")
     if info.get("type") != "impersonated_service_account" or not isinstance(url, str):
         return LOGIN
@@ -58,10 +61,10 @@ def sign_in_command(info: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Where an external account takes the token that it exchanges.
+    """The source of the token that an external account exchanges.
 
     Args:
-        file: A file, or empty.
+        file: The path of a file, or empty.
         command: A program with its arguments, or empty.
     """
 
@@ -69,10 +72,10 @@ class Subject:
     command: str = ""
 
     def problem(self, error: BaseException) -> FetchFailed | None:
-        """Return what is wrong with the place itself, which waiting alone would not change; None if that is unknown.
+        """Return the failure if the source itself is unusable, which waiting would not change; otherwise None.
 
         Args:
-            error: What google-auth raised.
+            error: The exception that google-auth raised.
         """
         if self.file and not os.path.exists(self.file):
             message = f"The token file {self.file} of the external account does not exist."
@@ -90,7 +93,7 @@ class Subject:
 
 
 def subject(info: Mapping[str, Any]) -> Subject | None:
-    """Return where an external account takes its token; None for other credentials, and for one from a URL."""
+    """Return the source of an external account's token; None for other credentials, and for a URL."""
     source = _source(info)
     executable = source.get("executable")
     command = executable.get("command") if isinstance(executable, dict) else None

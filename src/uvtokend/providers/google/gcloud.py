@@ -1,4 +1,4 @@
-"""The identity that ``gcloud auth login`` set up, for those who name it as their source. It is never a fallback."""
+"""Use the identity of ``gcloud auth login`` if the configuration names gcloud as the source. It is never a fallback."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 from uvtokend.plugin import FetchFailed, Secret, login_required, rejected, set_clock, transient
 
 LOGIN = "gcloud auth login"
-#: Seconds; gcloud takes one or two, and tries more than once what fails.
+#: Seconds that gcloud may take. It needs one or two, and retries failed calls itself.
 TIMEOUT = 40.0
-#: The configuration's account comes along, so that nobody wonders later whose token it was.
+#: The output includes the account of the gcloud configuration, so that the status can say whose token it is.
 _FIELDS = (
     "credential.access_token",
     "credential.token_expiry",
@@ -38,12 +38,12 @@ _NO_ACCOUNT = ("active account selected", "does not have any valid credentials",
 
 @dataclass(frozen=True, slots=True)
 class GcloudToken:
-    """What gcloud handed out.
+    """The output of gcloud.
 
     Args:
         token: The access token.
-        expires_at: Its end, UTC; gcloud documents that it may be unknown.
-        account: Whose it is, where gcloud's configuration says so.
+        expires_at: The expiry of the token, UTC. gcloud documents that it may be unknown.
+        account: The account of the token, if gcloud's configuration says so.
     """
 
     token: Secret
@@ -52,10 +52,10 @@ class GcloudToken:
 
 
 def token() -> GcloudToken:
-    """Ask gcloud for a new token: without being forced it would hand out one that may be about to end.
+    """Return a new token from gcloud. Without a forced refresh, gcloud may return a token that is about to expire.
 
     Raises:
-        FetchFailed: gcloud is missing, hangs, needs a sign-in or prints something else.
+        FetchFailed: gcloud is missing, hangs, needs a sign-in or prints invalid output.
     """
     program = shutil.which("gcloud")
     if program is None:
@@ -69,9 +69,9 @@ def token() -> GcloudToken:
 
 
 def accounts() -> list[str]:
-    """Return the accounts that gcloud is signed in to, as its own store has them; none if it cannot be read.
+    """Return the accounts in gcloud's own credential store; empty if the store cannot be read.
 
-    The store is a SQLite file (gcloud ``googlecloudsdk/core/credentials/creds.py``). Only names are read.
+    The store is a SQLite file (gcloud ``googlecloudsdk/core/credentials/creds.py``). Only names are read from it.
     """
     root = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")
     if shutil.which("gcloud") is None:
@@ -84,7 +84,7 @@ def accounts() -> list[str]:
 
 
 def _run(command: list[str]) -> tuple[int, str, str]:
-    """Run gcloud within our process group, so that whoever ends the fetch ends its children too."""
+    """Run gcloud in our process group, so that it and its children are killed together with the worker."""
     try:
         process = subprocess.Popen(  # noqa: S603 - the gcloud that the user named as the source
             command,
@@ -101,7 +101,7 @@ def _run(command: list[str]) -> tuple[int, str, str]:
         try:
             said, complaint = process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.kill()  # its children may hold the pipes open: do not read on
+            process.kill()  # its children may keep the pipes open, so do not continue reading
             raise transient("timeout", f"gcloud did not answer within {TIMEOUT:g} s.") from None
     return process.returncode, said, complaint
 
@@ -115,7 +115,7 @@ def _environment() -> dict[str, str]:
 
 
 def _explained(complaint: str) -> FetchFailed:
-    # gcloud advises a login even where it only could not reach Google, so look for that first.
+    # gcloud advises a login even if it only could not reach Google, so check for that first.
     if "certificate_verify_failed" in complaint:
         return transient("untrusted-certificate", "gcloud does not trust the TLS certificate presented for Google.")
     if any(word in complaint for word in _NETWORK):

@@ -1,4 +1,4 @@
-"""What a refusal of Google means: which kind of failure it is, and its fix.
+"""Classify the error responses of Google: the kind of failure, and its fix.
 
 Sources: RFC 6749 5.2 and RFC 8693 2.2.2 (error codes), google-auth ``google/oauth2/reauth.py`` (reauthentication),
 AIP-193 (errors of Google's APIs), the reference of ``generateAccessToken``, and texts in public logs.
@@ -15,22 +15,22 @@ from uvtokend.plugin import FetchFailed, excerpt, login_required, rejected, set_
 from uvtokend.providers.kit.http import Exchange
 
 LOGIN = "gcloud auth application-default login"
-#: Stands for a name in a fix that only the administrator of a pool knows.
+#: A placeholder in a fix for a name that only the administrator of a pool knows.
 _SUBJECT = "SUBJECT"
 _REAUTHENTICATION = frozenset({"invalid_rapt", "rapt_required"})
 _POLICY = frozenset({"access_denied", "admin_policy_enforced", "org_internal", "disabled_client"})
-#: Words of the security token service that no new token of the same kind would change.
+#: Errors of the security token service that a new token of the same kind would not change.
 _WRONG_TOKEN = ("audience", "issuer", "attribute condition")
 _CLIENT = frozenset({"invalid_client", "unauthorized_client", "deleted_client"})
 
 
 def refused(exchange: Exchange, identity: str | None, login: str = LOGIN) -> FetchFailed:
-    """Return what an answer with a 4xx status means.
+    """Return the failure for a response with a 4xx status.
 
     Args:
-        exchange: The call and its answer.
-        identity: Who asked, where known.
-        login: The command that renews a user's sign-in.
+        exchange: The call and its response.
+        identity: The identity that sent the request, if known.
+        login: The user's sign-in command.
     """
     if exchange.url.endswith(":generateAccessToken"):
         return _impersonation(exchange, identity)
@@ -132,10 +132,10 @@ def _command(verb: str, account: str | None, *more: str) -> str | None:
 
 
 def _member(identity: str | None) -> tuple[str, str]:
-    """Return an identity as IAM names it, and the role that lets it impersonate (IAM, "Principal identifiers")."""
+    """Return the IAM name of an identity, and the role that allows impersonation (IAM, "Principal identifiers")."""
     if identity is None:
         return "user:ACCOUNT", "serviceAccountTokenCreator"
-    if identity.startswith("//"):  # a provider of a pool, whose other identities must not be allowed as well
+    if identity.startswith("//"):  # a provider of a pool, whose other identities must not get the role
         return f"principal:{identity.partition('/providers/')[0]}/subject/{_SUBJECT}", "workloadIdentityUser"
     kind = "serviceAccount" if identity.endswith(".gserviceaccount.com") else "user"
     return f"{kind}:{identity}", "serviceAccountTokenCreator"

@@ -1,8 +1,8 @@
-"""How google-auth reaches the network here: with our time limits, without retries, and with every answer remembered.
+"""The HTTP transport for google-auth: with our time limits, without retries, recording every response.
 
-google-auth would wait 120 s for each answer, try three times what failed, and report a refused connection, a network's
-login page and a wrong password by classes that say little (its ``TransportError`` is never ``retryable``; a captive
-portal ends as a builtin ``TypeError``). So what fails on the way is classified here.
+By itself, google-auth waits 120 s for each response and retries three times. Its exceptions do not distinguish a
+refused connection, a network's login page and a wrong password (``TransportError`` is never ``retryable``; a captive
+portal causes a builtin ``TypeError``). So network failures are classified here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from uvtokend.plugin import FetchFailed, rejected, transient
 from uvtokend.providers.kit import limits
 from uvtokend.providers.kit.http import Exchange, captive_portal, host_of, no_netrc, remembered, unsent, unwell
 
-#: Seconds to wait for a connection, and again for an answer.
+#: Seconds to wait for a connection, and again for a response.
 CALL_TIMEOUT = 8.0
 #: Seconds to wait for the metadata server, which is on the same machine; google-auth's own default.
 METADATA_TIMEOUT = 3.0
-#: Errors that pass (RFC 6749 4.1.2.1); google-auth asks again for them.
+#: Temporary errors (RFC 6749 4.1.2.1), for which google-auth retries.
 _PASSING = frozenset({"temporarily_unavailable", "server_error", "internal_failure"})
-#: Never through a proxy: these answer from this very machine, with its token (Compute Engine documentation).
+#: Hosts that are never reached through a proxy: the machine itself answers, with its token (Compute Engine docs).
 _MACHINE_HOSTS = ("metadata.google.internal", "169.254.")
 _MACHINE_VARIABLES = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
 
@@ -35,7 +35,7 @@ class Transport(google.auth.transport.Request):
     """Makes google-auth's calls.
 
     Attributes:
-        last: The last exchange, which is what a failure is about.
+        last: The last exchange, which explains a failure.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Transport(google.auth.transport.Request):
         """Make one call.
 
         Raises:
-            FetchFailed: Nobody answered, or what answered is not who was asked, or asks us to come again later.
+            FetchFailed: There is no response, it came from another host than requested, or it asks us to retry later.
         """
         limit = min(timeout or CALL_TIMEOUT, CALL_TIMEOUT)
         try:
@@ -69,7 +69,7 @@ class Transport(google.auth.transport.Request):
         return answer
 
     def is_metadata_server(self, host: str) -> bool:
-        """Tell whether Google's metadata server answers at `host`: nobody else sends this header."""
+        """Return whether Google's metadata server responds at `host`. No other server sends this header."""
         headers = {"Metadata-Flavor": "Google"}
         try:
             answer = self._send(
@@ -81,7 +81,7 @@ class Transport(google.auth.transport.Request):
 
 
 def _direct(url: str) -> dict[str, Any]:
-    host = url.removeprefix("http://").partition("/")[0]  # "https:" where it is not plain HTTP
+    host = url.removeprefix("http://").partition("/")[0]  # "https:" if it is not plain HTTP
     if host.startswith(_MACHINE_HOSTS) or host in map(os.environ.get, _MACHINE_VARIABLES):
         return {"proxies": {"http": "", "all": ""}}
     return {}

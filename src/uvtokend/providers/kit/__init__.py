@@ -1,1 +1,1 @@
-"""What the providers share: HTTP, secrets, programs, failures."""
+"""Code that the providers share: HTTP, secrets, programs, failures."""

@@ -1,4 +1,4 @@
-"""How long this worker may still take, and when it must not be interrupted."""
+"""The deadline of this worker, and the code during which it must not be interrupted."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import os
 import signal
 from collections.abc import Iterator
 
-#: Seconds after the deadline when the worker ends itself, in case the daemon no longer exists to kill it.
+#: Seconds after the deadline at which the worker kills itself, in case the daemon no longer exists to do it.
 _GRACE = 5.0
 
 
 def start(seconds: float) -> None:
-    """Start the deadline; a little after it, this process kills its whole process group.
+    """Start the deadline. Shortly after it, this process kills its whole process group.
 
     Args:
-        seconds: Until the daemon kills this worker. The daemon's count began a little earlier, before Python was up.
+        seconds: Seconds until the daemon kills this worker. The daemon started to count a little earlier, before Python
+            was running.
     """
     signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
     signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
 
 
 def left() -> float:
-    """Return the seconds until the deadline; infinite if none was set."""
+    """Return the seconds until the deadline; infinite if there is none."""
     remaining, _ = signal.getitimer(signal.ITIMER_REAL)
     return remaining - _GRACE if remaining else math.inf
 
@@ -32,8 +33,8 @@ def left() -> float:
 def undisturbed() -> Iterator[None]:
     """Delay SIGTERM while a secret that works only once is being spent, until its successor is on disk.
 
-    A daemon that stops sends SIGTERM to such a worker (`Cloud.spends`) and waits for it: outside of this
-    block the worker ends at once, inside it when the block does. Threads that start within the block inherit the mask.
+    A daemon that stops sends SIGTERM to such a worker (`Cloud.spends`) and waits for it. The worker exits at once, or
+    if it is inside this block, at the end of the block. Threads that start inside the block inherit the signal mask.
     The worker's own alarm is not delayed.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -1,6 +1,6 @@
-"""What a fetch must remember because a secret works only once: private files, locked, and durable before use.
+"""Private, locked and crash-safe files for secrets that work only once.
 
-Every other fetch leaves nothing on disk, since the next one must not depend on it.
+Every other fetch leaves nothing on disk, because the next fetch must not depend on it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from uvtokend.providers.kit.failures import rejected, transient
 
 
 def file_for(*identity: str) -> str:
-    """Return the file that belongs to an identity, in a directory of ours that nobody else can read.
+    """Return the file for an identity, in a directory of ours that only the user can read.
 
     Args:
-        identity: What the file is about; it is hashed, and may be secret.
+        identity: The words that identify the secret. They are hashed, so they may be secret themselves.
 
     Raises:
         FetchFailed: The state directory cannot be used.
@@ -38,7 +38,7 @@ def file_for(*identity: str) -> str:
 
 @contextlib.contextmanager
 def locked(file: str) -> Iterator[None]:
-    """Lock a file against all other processes that fetch; wait for the lock as long as it takes.
+    """Lock a file against all other workers. Wait for the lock without a time limit.
 
     Raises:
         FetchFailed: The lock file cannot be opened.
@@ -55,10 +55,10 @@ def locked(file: str) -> Iterator[None]:
 
 
 def read(file: str) -> bytes | None:
-    """Return what a file contains; None if it does not exist.
+    """Return the content of a file; None if the file does not exist.
 
     Raises:
-        FetchFailed: It cannot be read.
+        FetchFailed: The file cannot be read.
     """
     try:
         with open(file, "rb", opener=_existing) as opened:
@@ -70,14 +70,14 @@ def read(file: str) -> bytes | None:
 
 
 def reserve(file: str, size: int) -> None:
-    """Create a file of some size on the disk, so that writing as much into it later cannot fail for lack of room.
+    """Reserve disk space for a file, so that a later write of that size cannot fail because the disk is full.
 
     Args:
-        file: Its name; see `replace`.
-        size: Bytes.
+        file: The path of the file; see `replace`.
+        size: The size in bytes.
 
     Raises:
-        OSError: The disk does not have the room.
+        OSError: There is not enough space.
     """
     with open(file, "wb", opener=_private) as room:
         room.write(b" " * size)
@@ -86,16 +86,16 @@ def reserve(file: str, size: int) -> None:
 
 
 def replace(file: str, data: bytes, into: str, mode: int = 0o600) -> None:
-    """Replace the content of a file; when this returns, the new content survives any crash.
+    """Replace the content of a file atomically. After the return, the new content survives any crash.
 
     Args:
-        file: The file.
-        data: Its new content.
-        into: The file beside it that is written first; it may have been reserved.
-        mode: Permissions of the new file.
+        file: The path of the file.
+        data: The new content.
+        into: A path in the same directory that is written first and then renamed; it may have been reserved.
+        mode: The permissions of the new file.
 
     Raises:
-        OSError: The new content is not on disk.
+        OSError: The new content could not be written to disk.
     """
     with open(into, "r+b", opener=_private) as opened:
         opened.write(data)
@@ -112,7 +112,7 @@ def replace(file: str, data: bytes, into: str, mode: int = 0o600) -> None:
 
 
 def failed(file: str, error: OSError) -> FetchFailed:
-    """Return the failure of a fetch that cannot store what it would get, and so asks for nothing."""
+    """Return the failure of a fetch that sent no request, because it could not have stored the response."""
     directory = os.path.dirname(file)
     why = error.strerror or "unknown error"
     message = f"The successor of a secret that works only once could not be stored in {directory}: {why}. "

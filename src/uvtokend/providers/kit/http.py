@@ -1,7 +1,8 @@
-"""What every call over HTTP needs here: what came back, remembered, and what went wrong on the way, classified.
+"""Record HTTP calls and classify network failures.
 
-Libraries report a refused connection, a network's login page and a wrong password by classes that say little. So what
-fails on the way is classified at the wire, where it is plain. Whether to ask again, and when, is for the daemon.
+The exceptions of SDKs do not distinguish a refused connection, a network's login page and a wrong password well. So
+network failures are classified here, next to the wire, where the cause is known. The daemon decides whether and when to
+retry.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One call and what came back.
+    """An HTTP call and its response.
 
     Args:
-        url: Where it went.
-        status: The answer's HTTP status.
-        headers: Of the answer, matched without regard to case.
-        body: The answer's JSON, or an empty object.
-        is_page: A page for people came.
-        at: When the answer came, UTC, on this machine's clock.
-        date: What the answer's ``Date`` said.
-        grant: The ``grant_type`` that was asked for, if any.
+        url: The requested URL.
+        status: The HTTP status of the response.
+        headers: The headers of the response; names are case-insensitive.
+        body: The JSON object in the response; otherwise empty.
+        is_page: Whether the response is an HTML page.
+        at: The time of the response on this machine's clock, UTC.
+        date: The ``Date`` of the response, UTC; None if it has none.
+        grant: The ``grant_type`` of the request, if any.
     """
 
     url: str
@@ -51,14 +52,14 @@ class Exchange:
 
 
 def remembered(url: str, status: int, headers: Mapping[str, str], data: Any, grant: str = "") -> Exchange:
-    """Return a call and its answer, which has just come.
+    """Return an `Exchange` for a response that has just arrived.
 
     Args:
-        url: Where it went.
-        status: The answer's HTTP status.
-        headers: The answer's, matched without regard to case.
-        data: The answer's body.
-        grant: The ``grant_type`` that was asked for.
+        url: The requested URL.
+        status: The HTTP status of the response.
+        headers: The headers of the response; names are case-insensitive.
+        data: The body of the response.
+        grant: The ``grant_type`` of the request, if any.
     """
     try:
         found = json.loads(data)
@@ -77,11 +78,11 @@ def remembered(url: str, status: int, headers: Mapping[str, str], data: Any, gra
 
 
 def unsent(url: str, error: BaseException | None) -> FetchFailed:
-    """Return the failure of a call without an answer.
+    """Return the failure of a call without a response.
 
     Args:
-        url: Where it was to go.
-        error: What requests raised; every error of requests is an OSError.
+        url: The requested URL.
+        error: The exception that requests raised; every error of requests is an OSError.
     """
     host = host_of(url)
     match error:
@@ -99,12 +100,12 @@ def unsent(url: str, error: BaseException | None) -> FetchFailed:
             return transient("untrusted-certificate", message)
         case requests.RequestException() | None:
             return transient("unreachable", f"{host} cannot be reached.")
-    # requests: the file that the environment names as its CA bundle is missing
+    # requests raises OSError if the CA bundle that the environment names is missing
     return rejected("ca-bundle", "The file that holds the trusted certificates (ca-bundle) cannot be read.")
 
 
 def unwell(exchange: Exchange) -> FetchFailed | None:
-    """Return the failure of an answer that is not the issuer's own word: a login page, or a fault; else None."""
+    """Return the failure for a response that is a login page of the network or a server error; otherwise None."""
     host, status = host_of(exchange.url), exchange.status
     if status == 511 or (status == 200 and exchange.is_page):  # RFC 6585 6
         return captive_portal(host)
@@ -117,36 +118,37 @@ def unwell(exchange: Exchange) -> FetchFailed | None:
 
 
 def captive_portal(host: str) -> FetchFailed:
-    """Return the failure for what somebody else answered in the place of `host`."""
+    """Return the failure for a response that did not come from `host`."""
     message = f"Something on the way answered instead of {host}, most likely the login page of this network."
     return transient("captive-portal", message)
 
 
 def host_of(url: str) -> str:
-    """Return the host of a URL, or words for one that has none."""
+    """Return the host of a URL, or "the server" if the URL has none."""
     return urlsplit(url).hostname or "the server"
 
 
 def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Replace requests' look into netrc, which would overwrite an explicit Bearer header."""
+    """Keep requests from reading netrc, which would overwrite an explicit Bearer header."""
     return request
 
 
 def on_our_clock(ends: datetime, exchange: Exchange) -> datetime:
-    """Move a time that an issuer told from its clock to ours, as far as the answer's ``Date`` tells the two apart."""
+    """Convert a time from the issuer's clock to ours, if the response's ``Date`` shows a difference."""
     return ends + timedelta(seconds=skew(exchange.date, exchange.at) or 0.0)
 
 
 def bounded(seconds: float, work: Callable[[], _T], late: FetchFailed) -> _T:
-    """Return what `work` returns, or raise what it raises, within a time.
+    """Return what `work` returns, or raise what it raises, within a time limit.
 
-    It runs in a thread, since no time limit of a library bounds the look-up of a name, the walk through a host's
-    addresses, or an answer that drips. One that is late is left behind; the worker ends without waiting for it.
+    `work` runs in a thread, because the timeouts of HTTP libraries do not cover DNS lookups, hosts with several
+    addresses, or responses that arrive very slowly. If `work` is late, its thread is abandoned, and the worker exits
+    without waiting for it.
 
     Args:
-        seconds: How long.
-        work: What to do.
-        late: What to raise when the time is over.
+        seconds: The time limit.
+        work: The function to call.
+        late: The exception to raise when the time is over.
     """
     done: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
 

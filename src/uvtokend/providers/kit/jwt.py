@@ -1,6 +1,6 @@
-"""What a JSON Web Token (RFC 7519) says of itself.
+"""Read the claims of a JSON Web Token (RFC 7519).
 
-It is the server's to verify; we only read, so nothing here is to be relied on.
+Signatures are not verified (the server does that), so the claims must not be trusted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def claims(token: str) -> dict[str, Any]:
-    """Return the claims of a token, without looking at its signature; none of what is no JWT."""
+    """Return the unverified claims of a token; an empty dict if it is not a JWT."""
     try:
         middle = token.split(".")[1]
         found = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
@@ -22,7 +22,7 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def end(token: str) -> datetime | None:
-    """Return the end of life that a token names (``exp``, RFC 7519 4.1.4), on its issuer's clock; None without one."""
+    """Return the expiry of a token (``exp``, RFC 7519 4.1.4) on its issuer's clock; None if it has none."""
     told = claims(token).get("exp")
     if isinstance(told, bool) or not isinstance(told, int | float):
         return None

@@ -1,4 +1,4 @@
-"""How much of an answer is read: what tells of a token is short, and whoever sends more wants our memory."""
+"""Limit the size of responses. A response with a token is short; a longer one would only waste memory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-#: Bytes, as they are after decompression.
+#: The most bytes of a response, after decompression.
 LIMIT = 1 << 20
 
 
 class TooMuchError(requests.RequestException):
-    """An answer is longer than `LIMIT`."""
+    """A response is longer than `LIMIT`."""
 
 
 def mount(session: requests.Session) -> None:
-    """Let a session read no more than `LIMIT` of any answer; a longer one raises `TooMuchError`."""
+    """Make a session raise `TooMuchError` for a response longer than `LIMIT`."""
     for scheme in ("https://", "http://"):
         session.mount(scheme, _Adapter())
 
@@ -30,7 +30,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Body:
-    """The body of an answer, as requests reads it: through ``stream``."""
+    """The body of a response, as requests reads it: through ``stream``."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw

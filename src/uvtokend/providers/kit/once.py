@@ -1,7 +1,7 @@
-"""Calls that must not simply be repeated: bounded in time and size, never redirected, aware of what was sent.
+"""HTTP calls that must not be repeated blindly: limited in time and size, never redirected, aware of what was sent.
 
-A call that spends a secret which works only once has three outcomes: a response, the certainty that nothing was sent
-(`NotSent`), or a failure after which nobody knows whether the server has acted.
+A call that uses a one-time secret has three outcomes: a response, the certainty that nothing was sent (`NotSent`), or a
+failure after which it is unknown whether the server has acted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from uvtokend.providers.kit import deadline
 from uvtokend.providers.kit.failures import transient
 from uvtokend.providers.kit.http import Exchange, bounded, host_of, no_netrc, remembered, unsent
 
-#: Seconds that a call may take in total, if the deadline leaves them. Spending a one-time secret is bounded by it as a
-#: whole, so that a worker that is told to stop has saved the response within 20 s.
+#: Seconds that a call may take in total, if the deadline allows it. This also limits the use of a one-time secret, so
+#: that a worker that receives SIGTERM has saved the response within 20 s.
 TIMEOUT = 17.0
-#: Seconds that must be left to begin a call: a call that is cut short costs more than one that is postponed.
+#: Seconds that must be left to start a call: an interrupted call is worse than a postponed one.
 LEAST = 4.0
-#: Bytes of a response.
+#: The most bytes of a response.
 LIMIT = 64 * 1024
 
 
 class NotSent(FetchFailed):
-    """The call failed before any of its body was sent, so that no server can have acted on it."""
+    """The call failed before any of its body was sent, so the server cannot have acted on it."""
 
 
 class _GivenUp(OSError):
@@ -38,8 +38,8 @@ class _Body(io.BytesIO):
     """A request's body that knows whether sending it has begun; sending the headers does not count.
 
     Attributes:
-        begun: Sending has begun.
-        given_up: It must not begin any more.
+        begun: Whether sending has begun.
+        given_up: Whether the caller has given up, so that sending must not begin.
     """
 
     begun = False
@@ -55,17 +55,17 @@ class _Body(io.BytesIO):
 def post(url: str, content: Mapping[str, object], headers: Mapping[str, str], most: float | None = None) -> Exchange:
     """Send JSON and return the exchange, whatever its status.
 
-    The call ends well before the deadline of the fetch does.
+    The call ends well before the deadline of the fetch.
 
     Args:
-        url: Where to.
-        content: What to send.
-        headers: Further headers, such as the one that authenticates the caller.
+        url: The URL to send to.
+        content: The JSON object to send.
+        headers: Additional headers, such as one that authenticates the caller.
         most: Seconds that the call may take; `TIMEOUT` by default.
 
     Raises:
         NotSent: Nothing was sent.
-        FetchFailed: The body was sent, or may have been, and there is no response.
+        FetchFailed: The body was sent, or may have been sent, and there is no response.
     """
     left = deadline.left()
     if left < LEAST:
@@ -84,7 +84,7 @@ def post(url: str, content: Mapping[str, object], headers: Mapping[str, str], mo
 
 
 def too_late(url: str, left: float) -> NotSent:
-    """Return the failure of a call that was not made, because only `left` seconds remain for it."""
+    """Return the failure of a call that was not made because only `left` seconds remain."""
     message = f"{host_of(url)} was not asked, because the fetch had only {max(0, left):.0f} s left."
     return NotSent(transient("deadline", message, 'set fetch-timeout = "60s" in [daemon]').failure)
 

@@ -1,4 +1,4 @@
-"""Runs one program whose answer is a secret: bounded in time and size, without a terminal, quiet about what it said."""
+"""Run a program whose output is a secret: limited in time and size, without a terminal. Its output stays private."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 
 from uvtokend.providers.kit.failures import rejected, transient
 
-#: Bytes; more than this is no credential.
+#: The most bytes of output; more than this is not a credential.
 LIMIT = 64 * 1024
-#: Seconds to read on after the program has ended: a helper that it left behind may hold its output open.
+#: Seconds to continue reading after the program has exited: a process that it left behind may keep its output open.
 _GRACE = 1.0
 
 
 def answer(command: Sequence[str], timeout: float | None = None) -> bytes:
     """Return what a program writes to its standard output.
 
-    It runs within our process group, so that whoever ends the fetch ends it and its children too. Its arguments and its
-    standard error never show up in a failure: either may hold a secret.
+    The program runs in our process group, so that it is killed together with the worker. Its arguments and its standard
+    error may contain secrets, so a failure never contains them.
 
     Args:
         command: The program and its arguments.
-        timeout: Seconds; None where only the deadline of the fetch counts.
+        timeout: The time limit in seconds; None if only the deadline of the fetch counts.
 
     Raises:
-        FetchFailed: It cannot be started, takes too long, fails, or answers too much or nothing.
+        FetchFailed: The program cannot be started, takes too long, fails, or prints too much or nothing.
     """
     name = os.path.basename(command[0])
     try:
@@ -64,7 +64,7 @@ def _drain(process: subprocess.Popen[bytes], said: bytearray) -> None:
 def _check(name: str, status: int, said: bytearray) -> None:
     if len(said) > LIMIT:
         raise rejected("too-much", f"{name} answered more than {LIMIT // 1024} KiB, which is not a credential.")
-    if status in {126, 127}:  # what shells and env answer for a program that is missing or may not be run
+    if status in {126, 127}:  # the exit status of shells and env for a program that is missing or not executable
         raise rejected("no-command", f"{name} could not start what it runs (exit status {status}).")
     if status != 0:
         how = f"exit status {status}" if status > 0 else f"signal {-status}"

@@ -1,4 +1,4 @@
-"""What a provider lets out: a credential, or one failure that stands alone. Nothing of what an SDK said on the way."""
+"""Keep SDKs quiet: a provider returns a credential or raises one classified failure, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Provider = Callable[[Request], Credential]
 
 
 def quiet(fetch: Provider) -> Provider:
-    """Let a provider log nothing, warn of nothing, and raise nothing but a `FetchFailed` on which nothing hangs.
+    """Disable the logs and warnings of a provider, and let only a `FetchFailed` without context leave it.
 
-    SDKs' debug logs print tokens, their advice is for developers of applications, and an exception keeps what it was
-    raised from, also behind ``from None``: an SDK's text, in which a helper may have written a secret.
+    Debug logs of SDKs contain tokens, and their advice is for application developers. An exception keeps the exception
+    that caused it, even with ``from None``, and the text of that one may contain a secret.
     """
 
     @functools.wraps(fetch)
@@ -36,6 +36,6 @@ def quiet(fetch: Provider) -> Provider:
             failed = transient("unexpected", f"The fetch failed in a way that it does not explain ({name}).")
         finally:
             logging.disable(before)
-        raise failed  # out here it has no context
+        raise failed  # outside of the except block it has no context
 
     return alone

@@ -1,4 +1,4 @@
-"""Reads a secret from where the configuration says that it is; the configuration itself never holds one."""
+"""Read a secret from the place that the configuration names. The configuration itself never contains secrets."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from uvtokend.core.state import parse_zulu
 from uvtokend.providers.kit import jwt, programs
 from uvtokend.providers.kit.failures import login_required, rejected, transient
 
-#: Seconds that a program may take to hand out a secret, say a password store that asks an agent.
+#: Seconds that a program may take to print a secret: a password store may have to ask its agent.
 COMMAND_TIMEOUT = 20.0
-#: Bytes of the longest secret that a netrc entry may hold.
+#: The most bytes of a secret in a netrc entry.
 LIMIT = 16 * 1024
-#: What a person does before such a secret ends.
+#: What the user must do before such a secret expires.
 RENEW = "replace the secret where config.toml says; if expires is set, change it, too, then: uvtokend reload"
 
 
 def read_secret(reference: Frozen) -> Secret:
-    """Return the secret that a reference leads to, without a line break at its end.
+    """Return the secret of a reference, without a trailing line break.
 
     Args:
-        reference: As the settings freeze it: ``(("env", "VAR"),)``, ``(("file", "/absolute"),)``,
+        reference: The frozen form of the settings: ``(("env", "VAR"),)``, ``(("file", "/absolute"),)``,
             ``(("command", ("prog", "arg")),)`` or ``(("keyring", (("service", "s"), ("username", "u"))),)``.
 
     Raises:
-        FetchFailed: It leads to nothing that could be a secret; the failure names the mend.
+        FetchFailed: There is no valid secret in that place; the failure contains the fix.
     """
     match reference:
         case (("env", str(name)),):
@@ -47,7 +47,7 @@ def read_secret(reference: Frozen) -> Secret:
 
 
 def place(reference: Frozen) -> str:
-    """Return where a new secret is to be put, as the end of a sentence; `reference` as in `read_secret`."""
+    """Return the place for a new secret, as the end of a sentence; `reference` as in `read_secret`."""
     match reference:
         case (("env", str(name)),):
             return f"into {name} of the environment that starts uvtokend, then: uvtokend restart"
@@ -61,15 +61,15 @@ def place(reference: Frozen) -> str:
 
 
 def end_of(secret: Secret, expires: Frozen, now: datetime) -> datetime | None:
-    """Return when a secret that only a person renews ends, or None where nobody tells.
+    """Return when a secret that only the user can renew expires; None if unknown.
 
     Args:
-        secret: A JWT (RFC 7519) tells its end itself.
-        expires: What the configuration says: ISO 8601 with its zone, or None. Of two ends the earlier counts.
-        now: Aware UTC.
+        secret: The secret. A JWT (RFC 7519) contains its own expiry.
+        expires: The expiry in the configuration, ISO 8601 with a time zone, or None. The earlier of the two counts.
+        now: The current time, aware UTC.
 
     Raises:
-        FetchFailed: It has ended, or `expires` is no time.
+        FetchFailed: The secret has expired, or `expires` is not a time.
     """
     ends = min(filter(None, (_time(expires), jwt.end(secret.reveal()))), default=None)
     if ends is not None and ends <= now:
@@ -92,12 +92,12 @@ def checked(raw: bytes | str, source: str, hint: str | None = None) -> Secret:
     """Return a secret that a netrc entry can hold.
 
     Args:
-        raw: What was read; one line break at its end is taken off.
-        source: What it was read from, as the subject of a sentence.
-        hint: The command that mends a wrong one.
+        raw: The bytes that were read. One trailing line break is removed.
+        source: The place that was read, as the subject of a sentence.
+        hint: The command that fixes an invalid secret.
 
     Raises:
-        FetchFailed: It is empty, too long, or holds line breaks or other control characters.
+        FetchFailed: The secret is empty, too long, or contains line breaks or other control characters.
     """
     try:
         text = raw.decode() if isinstance(raw, bytes) else raw
@@ -162,7 +162,7 @@ def _from_keyring(service: str, username: str) -> Secret:
     except NoKeyringError:
         message = "There is no keyring on this machine, or none that a background process can reach."
         raise rejected("no-keyring", message, "keyring diagnose") from None
-    except Exception as error:  # noqa: BLE001 - a backend is anybody's code; its text may hold the secret
+    except Exception as error:  # noqa: BLE001 - a backend is third-party code, and its text may contain the secret
         message = f"The keyring failed ({type(error).__name__})."
         raise transient("keyring-failed", message, "keyring diagnose") from None
     if found is None:

@@ -1,19 +1,19 @@
-"""The issuer's clock and ours: how far they are apart, as far as an answer's ``Date`` tells (RFC 9110 6.6.1)."""
+"""Measure the difference between the issuer's clock and ours with the ``Date`` of a response (RFC 9110 6.6.1)."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-#: Seconds that are no difference: ``Date`` knows whole ones, and an answer takes its time.
+#: Differences up to this many seconds are ignored: ``Date`` has whole seconds, and a response takes time.
 SKEW = 2.0
 
 
 def skew(date: datetime | None, at: datetime) -> float | None:
-    """Return the seconds by which this machine's clock is ahead of an issuer's, or None where that is not known.
+    """Return the seconds by which this machine's clock is ahead of the issuer's; None if unknown.
 
     Args:
-        date: What the answer's ``Date`` said.
-        at: When the answer came, on this machine's clock.
+        date: The ``Date`` of the response.
+        at: The time of the response on this machine's clock.
     """
     if date is None:
         return None
