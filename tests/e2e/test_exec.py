@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from support.issuing import CANARY, Issuing
 from support.waiting import until
+from uvtokend.disk import uv_files
 from uvtokend.sandbox.index import wheel
 from uvtokend.sandbox.machine import find_uv
 
@@ -45,7 +47,7 @@ def project(machine: Issuing, url: str) -> Path:
     folder.mkdir()
     (folder / "pyproject.toml").write_text(
         '[project]\nname = "work"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n\n'
-        f'[[tool.uv.index]]\nname = "acme"\nurl = "{url}"\ndefault = true\nauthenticate = "always"\n'
+        f'[[tool.uv.index]]\nname = "acme"\nurl = {json.dumps(url)}\ndefault = true\nauthenticate = "always"\n'
     )
     return folder
 
@@ -153,11 +155,20 @@ def test_a_project_cannot_turn_the_token_elsewhere(either: Issuing) -> None:
     assert len(either.tokens) == (either.daemon is not None)  # none was fetched for it
 
 
+@pytest.mark.parametrize("url", ["http:\\\\{0}/", " http:{0}/", "http://{0}\\@{1}/", "http:///{0}/", "http:/{0}/"])
+def test_no_strange_url_turns_the_token_elsewhere(machine: Issuing, url: str) -> None:
+    """uv reads these URLs as the first host, Python as the second or as none (seen with the real uv)."""
+    folder = project(machine, url.format("127.0.0.1:1", urlsplit(machine.index.url).netloc))
+    done = run(machine, "exec", "acme", "--", *SHOW, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "uv's index 'acme' is on" in done.stderr
+
+
 def test_what_cannot_be_checked_gets_no_token(machine: Issuing) -> None:
     """A file that uv may read and we cannot is no way around the check."""
     folder = project(machine, machine.index.url)
     with (folder / "pyproject.toml").open("a") as file:
-        file.write("".join(f'[[tool.uv.index]]\nname = "i{n}"\nurl = "https://i{n}.example/"\n' for n in range(150)))
+        file.write("#" * (uv_files.LIMIT + 1))
     done = run(machine, "exec", "acme", "--", *SHOW, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be checked" in done.stderr

@@ -7,7 +7,6 @@ import os
 
 from uvtokend.cli import access
 from uvtokend.core import child_environment
-from uvtokend.core.config.discovery import Candidate
 from uvtokend.disk import uv_files
 from uvtokend.errors import UsageError
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(message, f"uvtokend exec {args.names[0]} -- uv sync")
     names = list(dict.fromkeys(args.names))
     child_environment.check_names(names)
-    known = [(each.name, each.url.text, each.source) for each in _known_to_uv()]
+    known = _known_to_uv()
 
     def check(name: str, url: str, provider: str) -> None:
         child_environment.check_uv(name, url, known)
@@ -52,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
     access.become(args.command, child_environment.environment(found, os.environ))
 
 
-def _known_to_uv() -> list[Candidate]:
+def _known_to_uv() -> list[tuple[str, str, str]]:
     """Return the indexes in uv's configuration here; what we cannot read whole might put a name anywhere."""
     complaints: list[str] = []
-    found = uv_files.candidates([], os.environ, complaints.append)
+    found = uv_files.named(os.environ, complaints.append)
     if complaints:
         message = f"uv's configuration here cannot be checked, so no token is handed out: {complaints[0]}"
         raise UsageError(message, "correct that file, or run the command in another directory")

@@ -68,19 +68,20 @@ def check_names(names: Iterable[str]) -> None:
             raise UsageError(message, "name only one of them, or rename one in config.toml and in uv's files")
 
 
-def check_uv(name: str, url: str, known: Iterable[tuple[str | None, str, str]]) -> None:
+def check_uv(name: str, url: str, known: Iterable[tuple[str, str, str]]) -> None:
     """Refuse an index that uv's own configuration knows by the same name at another host.
 
     Args:
         name: The index.
         url: Its URL in config.toml.
-        known: Name, URL and source of each index in uv's configuration here.
+        known: Name, URL and source of each index with a name in uv's configuration here, as written: uv takes URLs
+            with backslashes, missing slashes or other letters, of which Python reads another host or none.
 
     Raises:
         UsageError: uv would send the token there.
     """
     for theirs, elsewhere, source in known:
-        if theirs is not None and env_name(theirs) == env_name(name) and not _same_origin(url, elsewhere):
+        if env_name(theirs) == env_name(name) and not _same_origin(url, elsewhere):
             message = (
                 f"In {source}, uv's index {theirs!r} is on the host {_host(elsewhere)}, but the index {name!r} of "
                 f"config.toml is on {_host(url)}: uv would send this token to {_host(elsewhere)}."
@@ -123,6 +124,7 @@ def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:
         login, token = chosen[0].login, chosen[0].token.reveal()
         for key in _BY_NAME:  # `check_targets` saw that they name this very index; the URL says it for good
             result.pop(key, None)
+        result.pop("UV_PUBLISH_TOKEN", None)  # another credential, which uv refuses beside a user name
         result |= {"UV_PUBLISH_URL": upload, "UV_PUBLISH_USERNAME": login, "UV_PUBLISH_PASSWORD": token}
         result |= {"TWINE_REPOSITORY_URL": upload, "TWINE_USERNAME": login, "TWINE_PASSWORD": token}
     return result
@@ -147,4 +149,7 @@ def _same_origin(one: str, other: str) -> bool:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2] or "?"
+    asked = url_match.question(url)
+    if asked is None or "://" not in url:
+        return "a host that cannot be told for certain"
+    return urlsplit(url).netloc.rpartition("@")[2]

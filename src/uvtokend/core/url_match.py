@@ -25,7 +25,7 @@ LIMIT = 8192
 _PORTS = {"https": 443, "http": 80}
 #: A segment of one or two dots, each written as it is or as %2e.
 _DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
-_HIDDEN_SLASH = re.compile(r"%2f|%5c|\\", re.IGNORECASE)
+_HIDDEN_SLASH = re.compile(r"%2f|%5c", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
@@ -52,7 +52,7 @@ def question(text: str) -> Question | None:
     Args:
         text: As the program wrote it; it may be hostile.
     """
-    if len(text) > LIMIT or not text.isascii() or not text.isprintable() or " " in text:
+    if len(text) > LIMIT or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
         return None
     named = "://" in text
     if not named and not _is_authority(text):

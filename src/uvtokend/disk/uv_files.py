@@ -50,14 +50,34 @@ def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> l
         UsageError: One of the places does not exist.
     """
     reader = _Files(say)
-    found: list[Candidate] = []
+    found = [candidate for file in _files(reader, places, environ) for candidate in reader.candidates(file)]
+    return [*found, *discovery.from_environment(environ)]
+
+
+def named(environ: Mapping[str, str], say: Say) -> list[tuple[str, str, str]]:
+    """Return name, URL and source of every index with a name that uv knows here, as written, however strange.
+
+    Args:
+        environ: uv's variables.
+        say: Is called with a sentence about each file that cannot be read.
+
+    Raises:
+        UsageError: The directory in which uv would work does not exist.
+    """
+    reader = _Files(say)
+    found = [
+        (name, url, str(file))
+        for file in _files(reader, [], environ)
+        for name, url in discovery.names_in_document(reader.settings(file) or {})
+    ]
+    return [*found, *discovery.names_in_environment(environ)]
+
+
+def _files(reader: _Files, places: Sequence[str], environ: Mapping[str, str]) -> Iterator[Path]:
     for place in places or [_here(environ)]:
         path = _existing(place)
-        for file in reader.project(path, environ) if os.path.isdir(path) else [path]:
-            found += reader.candidates(file)
-    for file in _beyond_projects(environ):
-        found += reader.candidates(file)
-    return [*found, *discovery.from_environment(environ)]
+        yield from reader.project(path, environ) if os.path.isdir(path) else [path]
+    yield from _beyond_projects(environ)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,25 @@ def test_what_is_no_index_is_left_out(text: str) -> None:
     assert found(text) == []
 
 
+def test_names_with_their_urls_as_written() -> None:
+    """Nothing with a name is left out, whatever its URL: uv may read it in another way than we do."""
+    document: dict[str, Json] = {
+        "index": [{"name": "a", "url": "https:/é.example\\@x/"}, {"url": ACME}, {"name": "b"}, 1],
+        "pip": {"index": [{"name": "c", "url": " http:x"}]},
+    }
+    assert list(discovery.names_in_document(document)) == [
+        ("a", "https:/é.example\\@x/"),
+        ("b", "None"),
+        ("c", " http:x"),
+    ]
+    assert list(discovery.names_in_document({"index": "x", "pip": 1})) == []
+    environ = {"UV_INDEX": f"a=http:x {ACME}", "UV_DEFAULT_INDEX": "b=./y"}
+    assert list(discovery.names_in_environment(environ)) == [
+        ("a", "http:x", "UV_INDEX"),
+        ("b", "./y", "UV_DEFAULT_INDEX"),
+    ]
+
+
 def test_nobody_has_so_many() -> None:
     """A file with very many is cut off."""
     document: dict[str, Json] = {"extra-index-url": [f"https://x.example/{number}" for number in range(500)]}

@@ -67,6 +67,28 @@ def from_environment(environ: Env) -> Iterator[Candidate]:
             yield from _candidate(name if named else None, url if named else word, variable, before.__add__)
 
 
+def names_in_document(document: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    """Yield name and URL, as written, of every index with a name in one ``uv.toml`` or ``tool.uv``.
+
+    Nothing is left out: uv reads URLs that we do not take.
+    """
+    pip = document.get("pip")
+    for table in (document, pip if isinstance(pip, dict) else {}):
+        listed = table.get("index")
+        for item in listed if isinstance(listed, list) else []:
+            if isinstance(item, dict) and isinstance(item.get("name"), str):
+                yield str(item["name"]), str(item.get("url"))
+
+
+def names_in_environment(environ: Env) -> Iterator[tuple[str, str, str]]:
+    """Yield name, URL and variable of every index with a name in uv's environment variables."""
+    for variable in ("UV_INDEX", "UV_DEFAULT_INDEX"):
+        for word in environ.get(variable, "").split():
+            name, equals, url = word.partition("=")
+            if equals:
+                yield name, url, variable
+
+
 def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
     """Return the ``tool.uv`` of a ``pyproject.toml``, or None if it has none."""
     tool = pyproject.get("tool")
