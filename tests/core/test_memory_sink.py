@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from uvtokend.core import delivery
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import (
     Configured,
@@ -30,6 +33,12 @@ IN_NETRC = Index("a", "https://a.example/simple/", "a.example", "command", WRITT
 IN_MEMORY = replace(IN_NETRC, request=KEPT, sink="memory")
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.", "free some room")
 TOKEN = Credential("me", Secret("t1"), NOW, NOW + timedelta(hours=1))
+
+
+@pytest.fixture(autouse=True)
+def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries take a second here, and the rest after them is tested apart."""
+    monkeypatch.setattr(delivery, "LONGEST_REST", timedelta(0))
 
 
 class World:

@@ -151,7 +151,7 @@ class Agent:
                 return known
             case SinkDrifted(sink) if sink in self.deliveries:
                 self.deliveries[sink] = deliveries.drifted(self.deliveries[sink])
-            case SinkDrifted():
+            case _:
                 pass
         return ()
 
