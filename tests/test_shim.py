@@ -270,6 +270,7 @@ def test_a_hostile_argument(place: Place, service: str) -> None:
     done = place.run("get", service, "me")
     assert (done.returncode, done.stdout, done.stderr, daemon.asked) == (1, "", "", [])
     assert ask.credential("https://h.example/" + "x" * 10_000_000, None) is None
+    assert ask.credential("https://h.example/", "x" * 100_000) is None
 
 
 def test_another_users_socket(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

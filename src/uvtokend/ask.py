@@ -67,6 +67,8 @@ def credential(url: str, username: str | None, shim: bool = False) -> Found | No
     """
     if len(url) > _LONGEST or not (url.isascii() and url.isprintable()):
         return None  # as `url_match.question` would say
+    if username is not None and len(username) > _LONGEST:
+        return None  # nobody's login; the daemon would refuse the line
     if IN_WORKER in os.environ:
         return None  # the daemon waits for this very process: an answer would wait for itself
     name = "null" if username is None else quoted(username)

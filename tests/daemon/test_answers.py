@@ -134,6 +134,21 @@ def test_the_longest_prefix_with_that_login_answers() -> None:
         world.ask("acme.example")
 
 
+def test_two_indexes_with_one_url() -> None:
+    """Who names the index gets its credential and no other's, however its URL reads; a name with another URL, none."""
+    twin = Index("twin", PROD.url, PROD.host, "static", CORP)
+    world = World(PROD, twin)
+    world.end(token("t1"))
+    world.end(token("t2", login="me"), CORP)
+
+    def asked(name: str, url: str = PROD.url) -> Json:
+        return asyncio.run(world.answers.credential(url, None, None, UV, name))["token"]
+
+    assert (asked("prod"), asked("twin")) == ("t1", "t2")
+    with pytest.raises(NoMatchError):
+        asked("prod", "https://evil.example/prod/simple/")
+
+
 def test_the_first_token_is_waited_for() -> None:
     """A program that asks while the first fetch is in flight joins it; a login that turns out another is no match."""
     world = World(PROD)
@@ -219,3 +234,13 @@ def test_an_index_that_is_removed_meanwhile(world: World) -> None:
     world.meanwhile = world.configure
     with pytest.raises(NoMatchError):
         world.ask()
+
+
+def test_all_indexes_are_removed_meanwhile() -> None:
+    """So does the next one that the URL might belong to, if the first turns out to have another login."""
+    world = World(PROD, DEEP)
+    world.end(token("t1"))
+    world.outcomes = [token("t2", login="other")]
+    world.meanwhile = world.configure
+    with pytest.raises(NoMatchError):
+        world.ask("https://acme.example/prod/deep/alpha/", "aws")

@@ -39,11 +39,11 @@ class Answers:
         return {"names": list(names) if names else None, "wait": wait}
 
     async def credential(
-        self, url: str, username: str | None, min_life: float | None, asker: Process
+        self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
     ) -> dict[str, Json]:
         if url == "https://other.example/":
             raise NoMatchError
-        return {"url": url, "username": username, "min_life": min_life, "pid": asker.pid}
+        return {"url": url, "username": username, "min_life": min_life, "pid": asker.pid, "name": name}
 
     def reload(self) -> dict[str, Json]:
         raise ConfigError([Problem("config.toml", "index[0].url", "It is missing.", "add it")])
@@ -126,6 +126,7 @@ def test_a_credential_is_asked_for_with_the_asker(tmp_path: Path) -> None:
         good: tuple[tuple[dict[str, Json], dict[str, Json]], ...] = (
             ({"url": "u"}, {"url": "u", "username": None, "min_life": None, "pid": os.getpid()}),
             ({"url": "u", "username": "", "min_life": 60}, {"username": "", "min_life": 60, "pid": os.getpid()}),
+            ({"url": "u", "name": "prod"}, {"url": "u", "name": "prod"}),
             ({"url": "u", "shim": True}, {"pid": os.getppid()}),
         )
         for params, expected in good:
@@ -135,6 +136,7 @@ def test_a_credential_is_asked_for_with_the_asker(tmp_path: Path) -> None:
             ({}, -32602),
             ({"url": 1}, -32602),
             ({"url": "u", "username": 1}, -32602),
+            ({"url": "u", "name": ["prod"]}, -32602),
             ({"url": "u", "min_life": "1h"}, -32602),
             ({"url": "u", "min_life": -1}, -32602),
             ({"url": "u", "min_life": True}, -32602),
@@ -230,6 +232,33 @@ def test_when_all_places_are_taken_the_longest_silent_goes(tmp_path: Path) -> No
         assert await clients[0][0].read() == b""
         assert (await ask(clients[1], command("version")))["result"]
         for _, writer in clients:
+            writer.close()
+
+    serve(tmp_path, talk)
+
+
+def test_many_that_connect_at_once_take_no_more_slots(tmp_path: Path) -> None:
+    """Clients that come faster than the dropped ones leave: there are never more than the slots."""
+
+    async def talk(path: str, _answers: Answers) -> None:
+        flood = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CLIENTS + 70)]
+        for each in flood[:100]:
+            each.connect(path)  # all of them before the server has run
+        client = await asyncio.open_unix_connection(path)
+        assert (await ask(client, command("version")))["result"]
+        for each in flood[100:]:
+            each.connect(path)
+        assert (await ask(client, command("version")))["result"]
+        last = await asyncio.open_unix_connection(path)
+        assert (await ask(last, command("version")))["result"]
+        dropped = 0
+        for each in flood:
+            each.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                dropped += each.recv(1) == b""
+            each.close()
+        assert len(flood) + 2 - dropped <= control.MAX_CLIENTS
+        for _, writer in (client, last):
             writer.close()
 
     serve(tmp_path, talk)

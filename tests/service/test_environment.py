@@ -18,6 +18,12 @@ def test_what_is_recorded() -> None:
     assert recorded.refused == ()
 
 
+@pytest.mark.parametrize("name", ["AWS_A\nLD_PRELOAD", "AWS_A B", 'AWS_"A', "AWS_%%", "AWS_É"])
+def test_no_name_begins_another_variable(name: str) -> None:
+    """What no shell takes for a name is left out: a line break in it would set any variable of the service."""
+    assert environment.record({name: "/x"}, environment.patterns()).variables == ()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

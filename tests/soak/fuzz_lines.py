@@ -200,7 +200,7 @@ class _Handler:
         return {**await self.status(names), "wait": wait}
 
     async def credential(
-        self, url: str, username: str | None, _min_life: float | None, _asker: Process
+        self, url: str, username: str | None, _min_life: float | None, _asker: Process, _name: str | None = None
     ) -> dict[str, Json]:
         if url_match.question(url) is None:
             raise NoMatchError

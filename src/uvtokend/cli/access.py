@@ -68,7 +68,7 @@ def _from_daemon(names: list[str], check: Check) -> list[Access]:
             check(index["name"], index["url"], index["provider"])
         for index in indexes:
             name, url, provider = str(index["name"]), str(index["url"]), str(index["provider"])
-            answer = daemon.call("credential", {"url": url})
+            answer = daemon.call("credential", {"url": url, "name": name})
             found.append(Access(name, url, provider, str(answer["login"]), Secret(answer["token"])))
     return sorted(found, key=lambda access: names.index(access.name))
 

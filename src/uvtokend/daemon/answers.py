@@ -65,7 +65,7 @@ class Answers:
         self._started: dict[Request, datetime] = {}
 
     async def credential(
-        self, url: str, username: str | None, min_life: float | None, asker: Process
+        self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
     ) -> dict[str, Json]:
         """Return login, token and end of life of the credential for a URL.
 
@@ -74,6 +74,7 @@ class Answers:
             username: The login that it must have; None for any.
             min_life: Seconds of life that it should have; None for what is promised.
             asker: Who asks.
+            name: The index that is meant, whose URL is `url`: two may have the same URL. None for any.
 
         Raises:
             NoMatchError: The URL belongs to no index, or to one with another login.
@@ -81,18 +82,24 @@ class Answers:
         """
         asked = url_match.question(url)
         users = {user for user in (username, asked.user if asked else None) if user is not None}
-        for index in url_match.matching(asked, self._agent.indexes) if asked else ():
-            if self._has_another_login(index, users):
+        if name is not None:
+            meant = tuple(index for index in self._agent.indexes if (index.name, index.url) == (name, url))
+        else:
+            meant = url_match.matching(asked, self._agent.indexes) if asked else ()
+        for index in meant:
+            if not self._fits(index, users):
                 continue
             await self._refreshed(index, min_life)
-            if index not in self._agent.indexes or self._has_another_login(index, users):
-                continue  # removed meanwhile, or the first token came with another login
-            return self._answer(index, asker)
+            if self._fits(index, users):  # else the first token came with another login
+                return self._answer(index, asker)
         raise NoMatchError
 
-    def _has_another_login(self, index: Index, users: set[str]) -> bool:
+    def _fits(self, index: Index, users: set[str]) -> bool:
+        """Return whether an index is configured, which may change during a wait, and has no other login."""
+        if index not in self._agent.indexes:
+            return False
         credential = self._agent.leases[index.request].credential
-        return credential is not None and any(user != credential.login for user in users)
+        return credential is None or all(user == credential.login for user in users)
 
     def _answer(self, index: Index, asker: Process) -> dict[str, Json]:
         lease = self._agent.leases[index.request]

@@ -51,7 +51,7 @@ class Handler(Protocol):
         """Fetch now and return the status document once it is settled."""
 
     async def credential(
-        self, url: str, username: str | None, min_life: float | None, asker: Process
+        self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
     ) -> dict[str, Json]:
         """Return login, token and end of life of the credential for a URL."""
 
@@ -123,7 +123,9 @@ class ControlServer:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         if len(self._clients) >= MAX_CLIENTS:
-            min(self._clients, key=lambda client: self._clients[client]).cancel()
+            idlest = min(self._clients, key=lambda client: self._clients[client])
+            del self._clients[idlest]  # at once: of many that connect together, each takes another one's slot
+            idlest.cancel()
         self._heard(task)
         try:
             if peers.uid(writer.get_extra_info("socket")) == os.getuid():
@@ -248,8 +250,11 @@ async def _credential(handler: Handler, params: dict[str, Json], peer: socket.so
         raise ValueError("username is a text or null.")
     if min_life is not None and (not isinstance(min_life, int | float) or isinstance(min_life, bool) or min_life < 0):
         raise ValueError("min_life is a number of seconds.")
+    name = params.get("name")
+    if name is not None and not isinstance(name, str):
+        raise ValueError("name is a text or null.")
     asker = processes.describe(peers.pid(peer), above=params.get("shim") is True)
-    return await handler.credential(url, username, min_life, asker)
+    return await handler.credential(url, username, min_life, asker, name)
 
 
 def _names(params: dict[str, Json]) -> list[str] | None:

@@ -334,10 +334,10 @@ class Daemon:
         return self._document(names)
 
     async def credential(
-        self, url: str, username: str | None, min_life: float | None, asker: Process
+        self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
     ) -> dict[str, Json]:
         """Return the credential for a URL; see `Answers.credential`."""
-        return await self._answers.credential(url, username, min_life, asker)
+        return await self._answers.credential(url, username, min_life, asker, name)
 
     async def settle(self, names: list[str] | None) -> dict[str, Json]:
         """Wait until what is due is delivered or has failed, and return the status document."""

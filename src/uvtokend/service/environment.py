@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,9 @@ COMMON = (
     "PASSWORD_STORE_DIR",
 )
 
+#: What a shell and systemd take for a name; a line break in one would begin another variable.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -63,7 +67,7 @@ def record(environ: Mapping[str, str], patterns: Sequence[str]) -> Recorded:
         environ: The shell's environment.
         patterns: Names of variables, or globs such as ``CLOUDSDK_*``.
     """
-    wanted = sorted(name for name in environ if environ[name] and _matches(name, patterns))
+    wanted = sorted(name for name in environ if environ[name] and _NAME.fullmatch(name) and _matches(name, patterns))
     refused = tuple(name for name in wanted if _may_be_secret(name, environ[name]))
     kept = tuple((name, environ[name]) for name in wanted if name not in refused)
     return Recorded(kept, refused)
