@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,6 +136,36 @@ def test_the_files_follow_and_go_with_the_daemon(live: Live, tmp_path: Path) -> 
 
     live(story)
     assert not prompt.exists()
+
+
+def test_a_disk_that_hangs_does_not_hold_back_the_end(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon ends although the directory of the metrics file does not answer."""
+    monkeypatch.setattr(outlook, "LAST", 0.01)
+    begun, back = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        begun.set()
+        back.wait()
+
+    monkeypatch.setattr(outlook, "_replace", hang)
+    monkeypatch.setattr(outlook, "_remove", hang)
+
+    async def story(scene: Scene) -> None:
+        scene.outlook.changed()
+        try:
+            while not begun.is_set():
+                await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                await scene.outlook.close()
+            threads = [each for each in threading.enumerate() if not each.daemon]
+            assert threads == [threading.main_thread()]  # the interpreter would wait for any other
+        finally:
+            back.set()
+
+    live(story)
+    assert not (tmp_path / "m.prom").exists()
 
 
 def test_a_file_that_cannot_be_written_is_told_once(live: Live, tmp_path: Path) -> None:

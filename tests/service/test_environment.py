@@ -81,3 +81,15 @@ def test_the_desktops_autostart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert 'Exec="/opt/My Tools/uvtokend" start --wait 0\n' in file.read_text()
     assert autostart.uninstall() == file
     assert autostart.uninstall() is None
+
+
+def test_without_a_manager_no_link_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user manager does not answer, as under sudo, the link that enabled the unit goes with it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(systemd, "available", lambda: False)
+    units = tmp_path / "systemd" / "user"
+    (units / "default.target.wants").mkdir(parents=True)
+    (units / systemd.UNIT).write_text(systemd.unit())
+    (units / "default.target.wants" / systemd.UNIT).symlink_to(units / systemd.UNIT)
+    assert systemd.uninstall() == units / systemd.UNIT
+    assert [path for path in units.rglob("*") if not path.is_dir()] == []

@@ -71,8 +71,10 @@ async def _run(program: str, *args: str) -> str:
     try:
         said, _ = await asyncio.wait_for(process.communicate(), _DEADLINE)
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
         return ""
+    finally:
+        if process.returncode is None:  # it takes too long, or we end
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
     return said.decode(errors="replace") if process.returncode == 0 else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -26,6 +27,8 @@ _PAUSE = 0.1
 _SHARE = 0.02
 #: A metrics file is for another user's collector.
 _READABLE = 0o644
+#: Seconds that a write in flight, and then the removal of the files, may take when the daemon ends.
+LAST = 0.5
 
 
 class Outlook:
@@ -67,10 +70,34 @@ class Outlook:
         if self._planned is not None:
             self._planned.cancel()
         if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=LAST)
+            self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-        for path in self._written:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        await asyncio.wait({self._apart(_remove, *self._written)}, timeout=LAST)
+
+    def _apart(self, function: Callable[..., None], *args: object) -> asyncio.Future[None]:
+        """Call a function in a thread that does not hold back our end, as those of the loop's own pool would."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: OSError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def work() -> None:
+            error = None
+            try:
+                function(*args)
+            except OSError as caught:
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(settle, error)
+
+        threading.Thread(target=work, name="outlook", daemon=True).start()
+        return done
 
     def _begin(self) -> None:
         self._planned = None
@@ -86,7 +113,7 @@ class Outlook:
         self._cost = self._loop.time() - began
         await self._write(paths.prompt_file(), line, 0o600)
         if settings.metrics_file != self._metrics_file and self._metrics_file is not None:
-            await self._loop.run_in_executor(None, _remove, self._metrics_file)
+            await self._apart(_remove, self._metrics_file)
             self._written.pop(self._metrics_file, None)
         self._metrics_file = settings.metrics_file
         if settings.metrics_file is not None:
@@ -97,7 +124,7 @@ class Outlook:
         if self._written.get(path) == text:
             return
         try:
-            await self._loop.run_in_executor(None, _replace, path, text, mode)
+            await self._apart(_replace, path, text, mode)
         except OSError as error:
             if self._broken.get(path) != str(error):
                 self._broken[path] = str(error)
@@ -139,6 +166,7 @@ def _replace(path: str, text: bytes, mode: int) -> None:
     os.replace(temporary, path)
 
 
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+def _remove(*files: str) -> None:
+    for path in files:
+        with contextlib.suppress(OSError):
+            os.unlink(path)

@@ -171,6 +171,7 @@ def uninstall() -> Path | None:
         return None
     if available():
         ask("disable", "--now", UNIT)
+    (file.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)  # without a manager, nobody else removes it
     _delete(file.with_name(f"{UNIT}.d") / "hardened.conf")
     _delete(file)
     if available():
