@@ -24,7 +24,7 @@ def test_a_broken_configuration_changes_nothing_about_a_running_daemon(desk: Des
     text = desk.run("status").stdout.splitlines()
     assert text[0] == "The index is ready."
     assert text[1].startswith("config.toml is invalid")
-    assert "  fix: uvtokend reload" in text
+    assert text[2] == f"  fix: correct {desk.config}, then run: uvtokend reload"
     desk.config.write_text(good)
     assert desk.document("status")["config_stale"] is None
 
@@ -85,7 +85,8 @@ def test_a_daemon_on_another_socket_is_named(desk: Desk) -> None:
     desk.extra["UVTOKEND_SOCKET"] = socket
     text = desk.run("status", status=3).stdout
     del desk.extra["UVTOKEND_SOCKET"]
-    (line,) = [line for line in text.splitlines() if f"(pid {pid})" in line]
+    line = next(line for line in text.splitlines() if line.startswith("Another daemon"))
+    assert f"(pid {pid})" in line  # it owns this netrc, so it is told before all others
     assert "no UVTOKEND_SOCKET" in line
     assert line.endswith(f"it does not listen on {socket}.")
 
@@ -140,3 +141,27 @@ def test_a_disabled_index_is_shown_and_does_not_count(desk: Desk) -> None:
     assert "The index 'off' is disabled." in desk.run("refresh", "off", status=1).stderr
     desk.run("stop")
     assert [index["enabled"] for index in desk.document("status", status=3)["indexes"]] == [True, False]
+
+
+def test_stop_without_a_daemon_proposes_no_start(desk: Desk) -> None:
+    """Who wants nothing to run has what they want: status 3 says so, without a fix that does the opposite."""
+    desk.configure(("a", "a.example"))
+    assert desk.run("stop", status=3).stderr == "uvtokend: uvtokend is not running, so there is nothing to stop.\n"
+
+
+def test_keyring_install_says_its_fix_on_a_line_of_its_own(desk: Desk) -> None:
+    """A directory that is not first on PATH: the command to paste stands alone, and quoted."""
+    directory = desk.home / "my bin"
+    directory.mkdir()
+    said = desk.run("keyring", "install", str(directory)).stderr.splitlines()
+    assert said[-1] == f"  fix: export PATH='{directory}':$PATH"
+
+
+def test_a_disabled_index_is_not_called_unknown(desk: Desk) -> None:
+    """Without a daemon, too, a command that needs its token says that it is disabled, and how to enable it."""
+    desk.configure(("a", "a.example"))
+    desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
+    for command in (["once", "off"], ["adopt", "off"], ["token", "off"]):
+        said = desk.run(*command, status=1).stderr
+        assert "The index 'off' is disabled in config.toml." in said
+        assert "fix: set enabled = true" in said

@@ -225,6 +225,17 @@ def test_ensure_refreshes_only_what_it_must(either: Issuing) -> None:
     assert len(either.tokens) == fetched + 1
 
 
+def test_a_disabled_index_ensures_nothing(either: Issuing) -> None:
+    """No life can be had of it: naming it is a failure, and the command does not run; unnamed it does not count."""
+    either.set_life(7200)
+    either.config.write_text(either.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
+    either.uvtokend("reload")
+    done = either.uvtokend("ensure", "off", "acme", "--", "echo", "ran")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert "'off' is disabled" in done.stderr
+    assert either.uvtokend("ensure", "--", "echo", "ran").stdout == "ran\n"
+
+
 def test_ensure_stops_where_the_life_cannot_be_had(either: Issuing) -> None:
     """The command does not run with less than was asked for, and the life that there is is said."""
     either.set_life(600)

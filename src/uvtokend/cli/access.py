@@ -64,7 +64,7 @@ def _from_daemon(names: list[str], check: Check) -> list[Access]:
         indexes = daemon.call("status", client.names(names))["indexes"]
         for index in indexes:
             if index.get("enabled") is False:
-                raise _disabled(str(index["name"]))
+                raise disk.disabled(str(index["name"]))
             check(index["name"], index["url"], index["provider"])
         for index in indexes:
             name, url, provider = str(index["name"]), str(index["url"]), str(index["provider"])
@@ -77,9 +77,6 @@ def _fetched(names: list[str], config: str | None, check: Check) -> list[Access]
     from uvtokend.daemon import alone  # noqa: PLC0415 - the daemon's imports are not small
 
     settings = load(config)
-    for index in settings.disabled:
-        if index.name in names:
-            raise _disabled(index.name)
     indexes = disk.chosen(settings, names)
     for index in indexes:
         check(index.name, index.url, index.provider)
@@ -91,8 +88,3 @@ def _fetched(names: list[str], config: str | None, check: Check) -> list[Access]
             raise UvtokendError(f"There is no token for the index {index.name!r}: {outcome.message}", outcome.hint)
         found.append(Access(index.name, index.url, index.provider, outcome.login, outcome.password))
     return found
-
-
-def _disabled(name: str) -> UvtokendError:
-    message = f"The index {name!r} is switched off in config.toml."
-    return UvtokendError(message, "set enabled = true in its table, then run: uvtokend reload")

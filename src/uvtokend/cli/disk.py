@@ -16,7 +16,7 @@ from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_store_sink import UvStoreSink
-from uvtokend.errors import ConfigError, DeliveryFailed
+from uvtokend.errors import ConfigError, DeliveryFailed, UvtokendError
 
 
 def document(names: list[str], config: str | None) -> tuple[Document, ConfigError | None]:
@@ -50,10 +50,20 @@ def chosen(settings: Settings, names: list[str]) -> tuple[Index, ...]:
 
     Raises:
         UsageError: One of them is not configured.
+        UvtokendError: One of them is disabled.
     """
-    check_names(names, settings.indexes)
+    check_names(names, (*settings.indexes, *settings.disabled))
+    for index in settings.disabled:
+        if index.name in names:
+            raise disabled(index.name)
     known = {index.name: index for index in settings.indexes}
     return tuple(known[name] for name in dict.fromkeys(names)) or settings.indexes
+
+
+def disabled(name: str) -> UvtokendError:
+    """Return the error that says that an index is disabled, so that it has no token."""
+    message = f"The index {name!r} is disabled in config.toml."
+    return UvtokendError(message, "set enabled = true in its table, then run: uvtokend reload")
 
 
 def check_names(names: list[str], indexes: tuple[Index, ...]) -> None:

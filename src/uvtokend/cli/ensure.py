@@ -39,12 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         UsageError: No index has one of those names, or there is no such command.
-        UvtokendError: A token cannot be had with that much life.
+        UvtokendError: A token cannot be had with that much life, or a named index is disabled.
     """
     try:
         indexes = _through_daemon(args.names, args.minimum)
     except NotRunning:
         indexes = _alone(args.names, args.minimum, args.config)
+    if off := [name for name in args.names if name not in {index["name"] for index in indexes}]:
+        raise disk.disabled(off[0])
     short = [index for index in indexes if not is_enough(index, args.minimum)]
     if short:
         raise _too_short(short, args.minimum)

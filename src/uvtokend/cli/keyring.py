@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 
+from uvtokend import paths
 from uvtokend.cli import console
 from uvtokend.disk import shims
 from uvtokend.errors import OK, UsageError
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.action == "install":
         directory = os.path.abspath(os.path.expanduser(args.directory or shims.default_directory()))
-        console.say(_advice(shims.install(directory)))
+        console.say(*_advice(shims.install(directory)))
         return OK
     if args.directory is not None:
         message = "The keyring command is removed wherever it was installed: uninstall takes no directory."
@@ -47,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _advice(path: str) -> str:
-    """Return what to tell after the installation: whether programs will find the command."""
+def _advice(path: str) -> tuple[str, str | None]:
+    """Return what to tell after the installation, and the fix if programs will not find the command."""
     first = shutil.which("keyring")
     done = f"Installed {path}."
     if first is not None and os.path.realpath(first) == os.path.realpath(path):
-        return f"{done} Use it with: uv sync --keyring-provider subprocess"
+        return f"{done} Use it with: uv sync --keyring-provider subprocess", None
     directory = os.path.dirname(path)
     why = f"{directory} is not on PATH" if first is None else f"{first} comes before it on PATH"
-    return f"{done} Programs will not find it yet: {why}. fix: export PATH={directory}:$PATH"
+    return f"{done} Programs will not find it yet: {why}.", f"export PATH={paths.quoted(directory)}:$PATH"

@@ -55,7 +55,8 @@ def stop(config: str | None = None) -> int:
     except NotRunning:
         process = unreachable(config)
         if process is None:
-            raise
+            message = "uvtokend is not running, so there is nothing to stop."
+            raise NotRunning(message) from None
         _end(process.terminate)
     except (client.NoAnswerError, client.HungUpError) as error:
         process = process or _process(_written_pid(f"{paths.socket_file()}.lock")) or unreachable(config)

@@ -11,6 +11,7 @@ import psutil
 
 from uvtokend import paths
 from uvtokend.cli import console, disk
+from uvtokend.cli.stop import unreachable
 from uvtokend.service import manager
 
 #: How many lines of the service manager are shown.
@@ -33,15 +34,19 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Sequen
     if error is not None:
         console.complain(error)
     said = manager.lines()[:_LINES] if manager.installed() is not None else []
-    return {**document}, (*islice(elsewhere(), _OTHERS), *said)
+    owner = unreachable(config)
+    return {**document}, (*islice(elsewhere(0 if owner is None else owner.pid), _OTHERS), *said)
 
 
-def elsewhere() -> Iterator[str]:
+def elsewhere(owner: int) -> Iterator[str]:
     """Yield a sentence for each daemon of this user that runs, but listens on another socket.
 
     A shell with another ``HOME``, ``XDG_RUNTIME_DIR`` or ``UVTOKEND_SOCKET`` looks for it in the wrong place.
+
+    Args:
+        owner: The pid of the daemon that owns the netrc of this configuration, which is told first; 0 for none.
     """
-    for process in psutil.process_iter():
+    for process in sorted(psutil.process_iter(), key=lambda each: each.pid != owner):
         try:
             if is_daemon(process):
                 yield _sentence(process)

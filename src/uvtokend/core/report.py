@@ -24,6 +24,8 @@ _LEVELS = {"warning": YELLOW, "error": RED}
 INIT = "No index is configured yet. Set one up with: uvtokend init"
 #: What the document says of the delivery while no daemon runs.
 STOPPED = "uvtokend is not running, so no tokens are being refreshed."
+#: How the document begins what it says of an invalid configuration.
+INVALID = "config.toml is invalid"
 _VALID = ("fresh", "stale")
 #: What is said of indexes that are not ready: of one, and of several.
 _PHASES = {
@@ -207,13 +209,20 @@ def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool
     lines: list[str] = []
     stale = document.get("config_stale")
     if stale is not None:
-        lines += _problem(stale, "uvtokend reload" if document["pid"] is not None else None, width, color)
+        lines += _problem(stale, _stale_fix(stale, document["config"], document["pid"]), width, color)
     problem = document["delivery"]["problem"]
     if problem is not None and problem != STOPPED and not _told_by_index(document, problem):
         lines += _problem(problem, None, width, color)
     for (message, hint), names in _grouped(document, clock).items():
         lines += _problem(f"{', '.join(names)}: {message}", hint, width, color)
     return lines
+
+
+def _stale_fix(stale: str, config: str, pid: int | None) -> str | None:
+    """Return the fix for a configuration that is not in force: the daemon would refuse to reload an invalid one."""
+    if pid is None:
+        return None
+    return f"correct {config}, then run: uvtokend reload" if stale.startswith(INVALID) else "uvtokend reload"
 
 
 def notices(document: Mapping[str, Any], width: int, color: bool) -> list[str]:

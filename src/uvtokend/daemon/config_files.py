@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from uvtokend import paths
 from uvtokend.core.model import Settings
-from uvtokend.core.report import duration
+from uvtokend.core.report import INVALID, duration
 from uvtokend.errors import ConfigError, UvtokendError
 
 Load = Callable[[], Settings]
@@ -59,7 +59,7 @@ class ConfigFiles:
             new = self._load()
         except ConfigError as error:
             first = error.problems[0]
-            text = f"config.toml is invalid, so the previous configuration stays in force: {first.where}: "
+            text = f"{INVALID}, so the previous configuration stays in force: {first.where}: "
             self._difference = lambda _: f"{text}{first.message}"
         except UvtokendError as error:
             message = error.message
