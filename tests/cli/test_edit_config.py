@@ -468,7 +468,7 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ([GOOGLE, "--set", "env=2", "--set", "env.A=1"], "--set env is given twice"),
         (
             [GOOGLE, "--set", "sorce=adc"],
-            "the new index: sorce: Unknown key for google-artifact-registry. (did you mean",
+            "the new index: sorce: Unknown key for google-artifact-registry.\n  fix: did you mean",
         ),
         ([GOOGLE, "--set", "lifetime=nan"], "Expected a duration within its range."),
         ([GOOGLE, "--set", "lifetime=1\nb = 2"], "Expected a duration within its range."),
@@ -483,7 +483,7 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ),
         ([GOOGLE, "--name", "-x"], "expected one argument"),
         ([GOOGLE, "--name", "a b"], "the new index: name: This cannot be the name of an index."),
-        ([f"{GOOGLE}\udcff"], "no UTF-8 text"),
+        ([f"{GOOGLE}\udcff"], "not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_added_is_told(

@@ -1,7 +1,7 @@
-"""A loopback AWS: CodeArtifact's GetAuthorizationToken, and of STS and SSO what the login's chain asks.
+"""A loopback AWS: CodeArtifact's GetAuthorizationToken, and the calls of STS and SSO that a sign-in needs.
 
-Real clients talk to it through ``AWS_ENDPOINT_URL_CODEARTIFACT``, ``…_STS``, ``…_SSO`` and ``…_SSO_OIDC``. Whoever has
-keys is let in, unless `fault` says otherwise.
+Real clients use it through ``AWS_ENDPOINT_URL_CODEARTIFACT``, ``…_STS``, ``…_SSO`` and ``…_SSO_OIDC``. It accepts any
+keys, unless `fault` says otherwise.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class CodeArtifact:
     """The emulator; a context manager.
 
     Args:
-        life: Seconds that a token lives.
-        fault: Asked first for every call; what it returns is the answer.
+        life: Seconds that a token is valid.
+        fault: A function that is called first for every call; its result, if any, is the response.
 
     Attributes:
-        identities: For an access key id, the ARN of whom it belongs to; others belong to an assumed role.
+        identities: Access key id -> the ARN of its owner. Other keys belong to an assumed role.
     """
 
     def __init__(self, life: float = 43200.0, fault: Fault | None = None) -> None:
@@ -43,11 +43,11 @@ class CodeArtifact:
         self.url = self.server.url
 
     def valid(self, token: str) -> bool:
-        """Tell whether a package index would let a token in now."""
+        """Return whether a package index would accept a token now."""
         return self.tokens.get(token, 0.0) > time.time()
 
     def issue(self) -> str:
-        """Make a token, as one would by hand."""
+        """Return a new token, without a call."""
         end = time.time() + self.life
         token = jwe(end - self.life, end)
         self.tokens[token] = end
@@ -55,11 +55,11 @@ class CodeArtifact:
 
     @property
     def fetches(self) -> int:
-        """How often a token was asked for."""
+        """The number of requests for a token."""
         return sum(call.path == "/v1/authorization-token" or _target(call) for call in tuple(self.server.calls))
 
     def environment(self) -> dict[str, str]:
-        """Return what makes real clients talk to this emulator."""
+        """Return the environment variables with which real clients use this emulator."""
         services = ("CODEARTIFACT", "STS", "SSO", "SSO_OIDC")
         return {f"AWS_ENDPOINT_URL_{service}": self.url for service in services}
 
@@ -74,7 +74,7 @@ class CodeArtifact:
         self.close()
 
     def _answer(self, call: Call) -> Answer:
-        fault = self.fault  # another thread may take it back at any moment
+        fault = self.fault  # another thread may reset it at any moment
         broken = fault(call) if fault is not None else None
         if broken is not None:
             return broken
@@ -132,14 +132,14 @@ class CodeArtifact:
 def error(status: int, code: str, message: str, **headers: str) -> Answer:
     """Return an error of a REST-JSON service.
 
-    The type stands in a header with the common type behind it, the body holds a lower-case ``message``: recorded from a
+    The type is in a header, followed by the common type; the body has a lower-case ``message``: recorded from a
     sister service by dd-trace-py's Bedrock fixtures; codes and statuses as in botocore's model of CodeArtifact.
     """
     return Answer.json({"message": message}, status, x_amzn_errortype=f"{code}:{_COMMON_TYPE}", **headers)
 
 
 def sts_error(status: int, code: str, message: str) -> Answer:
-    """Return an error of STS, which speaks XML (STS API reference, "Common errors")."""
+    """Return an error of STS, in XML (STS API reference, "Common errors")."""
     xml = (
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
         f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
@@ -149,7 +149,7 @@ def sts_error(status: int, code: str, message: str) -> Answer:
 
 
 def jwe(issued: float, end: float) -> str:
-    """Return a token of the shape that CodeArtifact's have: five segments, the first one plain JSON.
+    """Return a token in the format of CodeArtifact: five segments, the first one plain JSON.
 
     The seven keys of the header and a length of about 1200 to 1500 are those of tokens shown in public bug reports,
     among them ansible community.general pull request 1171.
@@ -175,12 +175,12 @@ def jwe(issued: float, end: float) -> str:
 
 
 def _target(call: Call) -> bool:
-    """Tell the second form in which clients ask: JSON with a target header (dependabot's proxy)."""
+    """Return whether a call has the second form that clients use: JSON with a target header (dependabot's proxy)."""
     return (call.headers.get("X-Amz-Target") or "").endswith("GetAuthorizationToken")
 
 
 def _access_key(call: Call) -> str:
-    """Return whose keys signed a call (AWS Signature Version 4, the Authorization header)."""
+    """Return the access key id that signed a call (AWS Signature Version 4, the Authorization header)."""
     return (call.headers.get("Authorization") or "").partition("Credential=")[2].partition("/")[0]
 
 

@@ -1,4 +1,4 @@
-"""A loopback package index that lets nobody in without a living token: pages, files and uploads."""
+"""A loopback package index that requires a valid token: pages, files and uploads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from html import escape
 from uvtokend.sandbox.registries import CODEARTIFACT, Registry
 from uvtokend.sandbox.web import Answer, Call, Server
 
-#: What there is to install, and what each needs.
+#: The packages of the index, and the dependencies of each.
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "alpha": ("beta>=1.1", "gamma"),
     "beta": ("delta",),
@@ -29,7 +29,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "theta": (),
 }
 VERSIONS = ("1.0", "1.1", "2.0")
-#: Where redirected downloads lie: below it the path is their own credential.
+#: The path of redirected downloads, whose URLs are signed.
 _SIGNED = "/artifacts-downloads/namespaces/acme-ml/repositories/models/downloads/"
 
 Valid = Callable[[str, str], bool]
@@ -37,7 +37,7 @@ Valid = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file on offer."""
+    """One file of the index."""
 
     name: str
     version: str
@@ -49,16 +49,16 @@ class PackageIndex:
     """A simple index (PEP 503) with Basic authentication; a context manager.
 
     Args:
-        valid: Tells whether a login and a token are let in now.
-        packages: Names and what each needs; each has the versions 1.0, 1.1 and 2.0.
-        registry: What it imitates.
+        valid: A function that returns whether a login and a token are accepted now.
+        packages: Names and dependencies; each package has the versions 1.0, 1.1 and 2.0.
+        registry: The kind of registry to imitate.
 
     Attributes:
-        base: Scheme, host and port of its links: its own, unless another server stands before it.
-        url: The index, as uv wants it.
-        upload_url: Where to publish to.
-        accepted, refused: How many calls were let in, and how many were not.
-        leaked: How many calls brought a credential to the blob store, which is no business of it.
+        base: Scheme, host and port of the links: its own, unless there is another server in front of it.
+        url: The URL of the index, for uv.
+        upload_url: The URL to publish to.
+        accepted, refused: The number of calls that were accepted, and that were refused.
+        leaked: The number of calls that sent a credential to the blob store, which must never see one.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class PackageIndex:
         self.upload_url = f"{self.server.url}{registry.upload}"
 
     def add(self, file: str, data: bytes) -> None:
-        """Offer a file; its name tells package and version."""
+        """Add a file; package and version are taken from its name."""
         name, version = file.removesuffix(".tar.gz").split("-")[:2]
         self.files[file] = File(name.replace("_", "-").lower(), version, file, data)
 
@@ -108,7 +108,7 @@ class PackageIndex:
         return self._download(call)
 
     def _refusal(self, known: bool) -> Answer:
-        """Answer 401, to a stranger or to a credential that is not good."""
+        """Return 401 for a missing or an invalid credential."""
         registry = self.registry
         challenge = registry.refused if known else registry.stranger
         body = registry.refused_says if known else registry.stranger_says
@@ -171,9 +171,9 @@ class PackageIndex:
         return self._data(call)
 
     def _upload(self, call: Call) -> Answer:
-        """Take a file as twine and uv send it: a form with the field ``content`` (packaging.python.org, "Upload API").
+        """Accept a file as twine and uv send it: a form with a field ``content`` (packaging.python.org, "Upload API").
 
-        What the form says of the file must be true.
+        The fields of the form must match the file.
         """
         form = _form(call)
         content = form.get("content")
@@ -189,7 +189,7 @@ class PackageIndex:
 
 
 def wheel(name: str, version: str, needs: Iterable[str] = ()) -> bytes:
-    """Return a wheel with one module that knows its version; the same bytes every time."""
+    """Return a wheel with one module that contains its version; the bytes are reproducible."""
     info = f"{name}-{version}.dist-info"
     requires = "".join(f"Requires-Dist: {need}\n" for need in needs)
     files = {
@@ -227,7 +227,7 @@ def _form(call: Call) -> dict[str, EmailMessage]:
 
 
 def _credential(call: Call, registry: Registry) -> tuple[str, str]:
-    """Return login and token of a call; both empty if it has none that can be read."""
+    """Return login and token of a call; both are empty if the call has no readable credential."""
     scheme, _, text = (call.headers.get("Authorization") or "").partition(" ")
     if scheme.lower() == "bearer" and registry.bearer:
         return registry.login, text

@@ -17,24 +17,24 @@ from uvtokend import paths
 from uvtokend.errors import UvtokendError
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact
 
-#: What reaches the inside of the user's own environment, beside the PATH: how programs speak. Nothing else, since
-#: UV_*, AWS_*, NETRC, proxies and many more would change what uv and boto3 do.
+#: The variables of the user's environment, besides PATH, that commands inside get: languages and libraries. UV_*,
+#: AWS_*, NETRC, proxies and many more would change what uv and boto3 do.
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH")
-#: Seconds for a daemon to go.
+#: Seconds that a daemon may take to stop.
 _PATIENCE = 10.0
-#: Seconds for a command to end.
+#: Seconds that a command may take.
 _LIMIT = 120.0
 
 
 class Machine:
-    """Everything that a uvtokend and a uv of their own need.
+    """A separate environment for a uvtokend and a uv.
 
     Args:
         directory: An empty directory; nothing is written elsewhere.
 
     Attributes:
-        environment: Of every command that is run here; this Python is the first on the PATH.
-        daemon: The daemon, once it was started.
+        environment: The environment of every command that is run here; this Python is the first on the PATH.
+        daemon: The daemon's process, once it was started.
 
     Raises:
         UvtokendError: The directory's path is too long.
@@ -73,13 +73,13 @@ class Machine:
         """Write uvtokend's configuration.
 
         Args:
-            tables: Its parts, in TOML.
+            tables: The parts of the configuration, in TOML.
         """
         self.config.write_text("\n".join(tables), encoding="utf-8")
         self.config.chmod(0o600)
 
     def start(self, env: Mapping[str, str] | None = None) -> None:
-        """Start the daemon, in a session of its own: a Ctrl-C is not for it. `env` is what it alone gets."""
+        """Start the daemon in its own session, so that Ctrl-C does not reach it. Only the daemon gets `env`."""
         with self.output.open("ab") as output:
             self.daemon = subprocess.Popen(
                 self.ourselves("run", "--quiet"),
@@ -91,7 +91,7 @@ class Machine:
             )
 
     def stop(self) -> None:
-        """End the daemon, by force if it must be."""
+        """Stop the daemon; kill it if it does not stop."""
         if self.daemon is None:
             return
         self.daemon.terminate()
@@ -103,11 +103,11 @@ class Machine:
 
     @staticmethod
     def ourselves(*arguments: str) -> list[str]:
-        """Return a command of ours."""
+        """Return the command line of a uvtokend command."""
         return [sys.executable, "-P", "-m", "uvtokend", *arguments]
 
     def uvtokend(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of ours."""
+        """Run a uvtokend command."""
         return self.run(self.ourselves(*arguments))
 
     def uv(
@@ -119,15 +119,15 @@ class Machine:
     def install(
         self, target: Path, *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Let uv install packages into a directory, with nothing cached."""
-        # Without --python and --target uv would install into the environment that we run in.
+        """Install packages into a directory with uv, without a cache."""
+        # Without --python and --target, uv would install into our own environment.
         where = ("--python", sys.executable, "--target", str(target))
         return self.uv("pip", "install", "--no-cache", *where, *arguments, env=env)
 
     def run(
         self, command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside; after two minutes it is ended with all that it started."""
+        """Run a command inside. After two minutes, it is killed with all processes that it started."""
         process = subprocess.Popen(
             command,
             env={**self.environment, **(env or {})},
@@ -151,11 +151,11 @@ class Machine:
 
 
 class Laptop(Machine):
-    """A machine with an AWS login.
+    """A machine with AWS keys.
 
     Args:
         directory: An empty directory; nothing is written elsewhere.
-        cloud: Where the tokens come from.
+        cloud: The emulator that issues the tokens.
     """
 
     def __init__(self, directory: Path, cloud: CodeArtifact) -> None:
@@ -177,13 +177,13 @@ class Laptop(Machine):
 
 
 def find_uv() -> str:
-    """Return the uv that is installed beside us, or the one on the PATH.
+    """Return the path of the uv that is installed beside this Python, otherwise of the one on the PATH.
 
     Raises:
-        UvtokendError: There is none.
+        UvtokendError: uv is not installed.
     """
     try:
-        from uv import find_uv_bin  # noqa: PLC0415 - it is there only where somebody wants a demo
+        from uv import find_uv_bin  # noqa: PLC0415 - uv is only installed for the demo and the tests
 
         return find_uv_bin()
     except (ImportError, FileNotFoundError):

@@ -1,6 +1,6 @@
-"""How six real registries lay out their pages and files, and how they refuse: what the loopback index imitates.
+"""The pages, files and error responses of six real registries, which the loopback index imitates.
 
-None of it was taken from a real service; each part names the public report that shows it.
+Nothing was recorded from a real service; each part names the public report that is its source.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ class Registry:
     """One kind of registry.
 
     Args:
-        login: The user name that its tokens go with.
+        login: The user name for its tokens.
         root: Path of the repository; pages are below ``<root>/simple/``.
-        upload: Where ``twine`` and ``uv publish`` post to.
+        upload: The path to which ``twine`` and ``uv publish`` post.
         files: Path of a file, with ``{name}``, ``{version}`` and ``{file}``; an href as it stands in the page, so
             relative ones are relative to the page.
         path: The same path from the root of the host.
         stranger: The ``WWW-Authenticate`` of a 401 for a call without a credential.
-        refused: The same for a credential that is not, or no longer, good.
-        stranger_says, refused_says: The bodies that go with them, JSON; empty where none is known.
-        bearer: A token is let in as ``Authorization: Bearer`` too.
-        download: What a file's URL answers: the file itself, or a redirect to where it is.
-        head: Files can be asked for with HEAD.
-        short: Versions in paths have lost their trailing zeros.
+        refused: The same for a credential that is invalid or has expired.
+        stranger_says, refused_says: The JSON bodies of these responses; empty if unknown.
+        bearer: Whether a token is also accepted as ``Authorization: Bearer``.
+        download: The response to a file's URL: the file itself, or a redirect to it.
+        head: Whether files accept HEAD requests.
+        short: Whether versions in paths have no trailing zeros.
     """
 
     login: str
@@ -45,11 +45,11 @@ class Registry:
     short: bool = False
 
     def href(self, name: str, version: str, file: str) -> str:
-        """Return the link to a file as the page shows it."""
+        """Return the link to a file as it is in the page."""
         return self.files.format(name=name, version=self._shown(version), file=file)
 
     def location(self, name: str, version: str, file: str) -> str:
-        """Return the path at which that link arrives."""
+        """Return the absolute path of that link."""
         return self.path.format(name=name, version=self._shown(version), file=file)
 
     def _shown(self, version: str) -> str:

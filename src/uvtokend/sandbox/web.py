@@ -1,4 +1,4 @@
-"""A small loopback web server: one function answers every call, and every call is remembered."""
+"""A small loopback web server: one function handles every call, and every call is recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it came in; header names are matched without regard to case."""
+    """One received request; header names are case-insensitive."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server says."""
+    """The server's response."""
 
     status: int = 200
     body: bytes = b""
@@ -48,7 +48,7 @@ Site = Callable[[Call], Answer]
 
 
 class Server:
-    """Serves one site on a free loopback port until closed; `calls` holds what was asked, in order."""
+    """Serve one site on a free loopback port until closed; `calls` contains the received calls in order."""
 
     def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
         self.site = site
@@ -82,7 +82,7 @@ class Server:
         return self.site(call)
 
     def close(self) -> None:
-        """Stop listening; calls under way are left to their threads."""
+        """Stop listening; threads finish the calls in progress."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -106,7 +106,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
         def handle_one_request(self) -> None:
             try:
                 super().handle_one_request()
-            except OSError:  # the client went away: nothing to answer
+            except OSError:  # the client disconnected
                 self.close_connection = True
 
         def _answer(self) -> None:
@@ -127,6 +127,6 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _answer  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-            """Say nothing: the calls are remembered instead."""
+            """Log nothing: the calls are recorded instead."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""What the author of a provider tests it with: see `uvtokend.testing.contract`."""
+"""Tests for authors of providers; see `uvtokend.testing.contract`."""
 
 from uvtokend.testing.contract import ProviderContract, asked
 

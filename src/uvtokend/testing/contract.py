@@ -1,7 +1,7 @@
-"""The contract that every provider keeps, ours and plug-ins', as a test suite to inherit from.
+"""The contract of every provider, built-in or plug-in, as a test suite to inherit from.
 
 A provider is a function ``fetch(request: Request) -> Credential`` behind the entry-point group ``uvtokend.providers``.
-Whoever writes one proves it so, in a file of his own tests::
+The author of a provider tests it like this::
 
     import pytest
     from uvtokend.testing import ProviderContract
@@ -30,26 +30,26 @@ Whoever writes one proves it so, in a file of his own tests::
         def secrets(self):                                # what must never show, beside the token itself
             return ["key-0123456789abcdef"]
 
-The package has to be installed (``pip install -e .``), so that the provider is found by its entry point, as users will
-find it. The table goes through uvtokend's own reader: options reach the provider frozen, tables as sorted tuples of
-pairs, and a reference such as ``{ env = "ACME_KEY" }`` in the form that
-`uvtokend.plugin.read_secret` reads.
+The package must be installed (``pip install -e .``), so that uvtokend finds the provider by its entry point, as it will
+for users. uvtokend's own reader parses the table: the provider gets frozen options, tables as sorted tuples of pairs,
+and a reference such as ``{ env = "ACME_KEY" }`` in the form that `uvtokend.plugin.read_secret` reads.
 
-Every test makes the world anew and fetches in a child process, so the world has to consist of what a child sees:
-variables, files, sockets; not of patched functions. Each world is fetched from twice, by the real worker, just as the
-daemon starts it, and by a witness that switches all logs on. What is checked:
+Every test creates the world again and fetches in a child process. So the world must consist of things that a child
+process sees: variables, files, sockets; not patched functions. Each world is used by two fetches: one by the real
+worker, started as the daemon starts it, and one by a witness that enables all logs. The tests check:
 
-* it answers before the deadline, prints nothing, asks nobody (its input is closed, and there is no terminal) and leaves
-  no process behind;
-* its times are aware and in UTC: issued by now, an end in the future, a refresh between the two;
-* its login has no colon, and a netrc can carry it and its token;
-* no secret, nor a part of one, is in a repr, a log record of any level, or an exception and all that hangs on it
-  (``__cause__``, ``__context__``, ``args``), nor in what was printed, nor in the configuration;
-* what fails is a `FetchFailed` with the promised kind and reason, a sentence, and a hint or None; nothing else escapes;
-* an option that it does not know is refused; `uvtokend.plugin.rejected` makes such a failure.
+* the provider returns before the deadline, prints nothing, prompts nobody (its input is closed, and there is no
+  terminal) and leaves no process behind;
+* its times are aware and in UTC: issued in the past, expiring in the future, the refresh between the two;
+* its login contains no colon, and a netrc can hold the login and the token;
+* no secret or part of a secret is in a repr, a log record of any level, an exception with everything attached to it
+  (``__cause__``, ``__context__``, ``args``), the output, or the configuration;
+* a failure is a `FetchFailed` with the promised kind and reason, a sentence, and a hint or None; no other exception
+  escapes;
+* an unknown option is rejected; `uvtokend.plugin.rejected` creates such a failure.
 
-This module needs nothing but uvtokend itself: any runner that knows methods called ``test_…`` can run it, and pytest
-gives each failure a test of its own.
+This module needs nothing but uvtokend itself. Any test runner that calls methods named ``test_…`` can run it; pytest
+runs one test for each failure.
 """
 
 from __future__ import annotations
@@ -82,27 +82,27 @@ from uvtokend.providers import worker
 
 __all__ = ["ProviderContract", "asked"]
 
-#: A text shorter than this shows up by chance.
+#: A text shorter than this can appear by chance.
 SHORTEST_SECRET = 8
-#: So many characters of a secret in a row are a part of it that says too much.
+#: This many consecutive characters of a secret reveal too much of it.
 PART = 20
-#: Characters; the wire cuts off what comes after them.
+#: Characters; longer messages are cut off on the wire.
 LONGEST_SENTENCE = 1000
-#: Seconds that a process which is about to end may take to do so.
+#: Seconds that a process may take to exit.
 _GRACE = 0.5
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-#: The worker's own words for what a provider did not classify.
+#: The worker's own reasons for failures that a provider did not classify.
 _UNCLASSIFIED = frozenset({"unexpected", "no-provider", "ambiguous-provider", "broken-provider"})
 
 
 def asked(table: str) -> Request:
-    """Return what a provider is asked for an index.
+    """Return the request that a provider gets for an index.
 
     Args:
-        table: The index as it stands in ``config.toml`` below ``[[index]]``.
+        table: The index as it is in ``config.toml`` below ``[[index]]``.
 
     Raises:
-        ConfigError: It is wrong, with every problem in it.
+        ConfigError: The table is invalid; the error contains every problem.
     """
     source = settings.Source("the index table", f"[[index]]\n{table}".encode(), "/")
     (index,) = settings.parse([source], os.path.expanduser("~"), {}).indexes
@@ -110,12 +110,12 @@ def asked(table: str) -> Request:
 
 
 class ProviderContract:
-    """Inherit from it and say what your provider needs; the text of this module is the guide.
+    """Inherit from this class and define what your provider needs; the module's docstring is the guide.
 
     Attributes:
-        failures: For each reason that the provider knows, one word in kebab case, its kind: ``transient``,
+        failures: Each reason that the provider knows (one kebab-case word) with its kind: ``transient``,
             ``login-required`` or ``rejected``.
-        patience: Seconds that a fetch may take; the daemon's own deadline, unless its user sets another one.
+        patience: Seconds that a fetch may take; by default the daemon's default deadline.
     """
 
     failures: ClassVar[Mapping[str, FailureKind]] = {}
@@ -126,22 +126,22 @@ class ProviderContract:
         raise NotImplementedError
 
     def fails(self, reason: str) -> str:
-        """Make the world in which the provider fails for a reason, and return the index table."""
+        """Create the world in which the provider fails for a reason, and return the index table."""
         raise NotImplementedError
 
     def secrets(self) -> Collection[str]:
-        """Return every text that must never show; it is asked when the world is made, and again after the fetch."""
+        """Return every text that must stay secret. It is called before and after the fetch."""
         raise NotImplementedError
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Give each failure a test of its own (pytest's hook; without any, one test says so)."""
+        """Create one test for each failure (a hook of pytest). Without failures, one test fails."""
         if "reason" in metafunc.fixturenames:
             metafunc.parametrize("reason", sorted(self.failures) or [""])
 
     # ------------------------------------------------------------------------------------------------- the tests
 
     def test_it_is_found_by_its_name(self) -> None:
-        """One package answers to the name, and none but uvtokend to one of uvtokend's own."""
+        """Exactly one package provides the name, and only uvtokend provides the names of uvtokend's own providers."""
         name = asked(self.works()).provider
         points = worker.claims(name)
         packages = sorted({worker.package(point) for point in points})
@@ -152,7 +152,7 @@ class ProviderContract:
         _hold(len(points) == 1, f"more than one package calls a provider {name!r}: {packages}")
 
     def test_a_token_through_the_worker(self) -> None:
-        """The worker answers one line with a credential that can be delivered, in time and without a trace."""
+        """The worker prints one line with a credential that can be delivered, in time, and reveals no secret."""
         table = self.works()
         run = self._run("uvtokend.providers.worker", table)
         outcome = wire.decode_answer(run.out)
@@ -163,7 +163,7 @@ class ProviderContract:
             self._hide({"the standard error": run.err}, outcome.password)
 
     def test_a_token_under_observation(self) -> None:
-        """Called directly, with all logs on: right times, and no secret anywhere."""
+        """Called directly with all logs enabled, the provider returns valid times and reveals no secret."""
         seen = self._watch(self.works())
         _hold(seen["kind"] == "credential", _said(seen))
         _right_times(**seen["times"])
@@ -171,7 +171,7 @@ class ProviderContract:
         self._hide({**seen["shown"], "the logs": "\n".join(seen["logged"])}, token)
 
     def test_a_failure_through_the_worker(self, reason: str) -> None:
-        """The failure goes over the wire as it was promised, in time and without a trace."""
+        """The worker reports the promised failure, in time and without revealing a secret."""
         run = self._run("uvtokend.providers.worker", self._failing(reason))
         outcome = wire.decode_answer(run.out)
         if isinstance(outcome, Credential):
@@ -181,7 +181,7 @@ class ProviderContract:
             self._hide({"the failure": repr(outcome)})
 
     def test_a_failure_under_observation(self, reason: str) -> None:
-        """Called directly, with all logs on: a classified `FetchFailed` alone comes out, and no secret with it."""
+        """Called directly with all logs enabled, the provider raises only a `FetchFailed` without a secret."""
         seen = self._watch(self._failing(reason))
         self._hide({**seen.get("shown", {}), "the logs": "\n".join(seen["logged"])})
         _hold(seen["kind"] == "failure", f"{reason}: {_said(seen)}")
@@ -190,7 +190,7 @@ class ProviderContract:
         self._promised(reason, told["kind"], told["reason"])
 
     def test_an_option_that_it_does_not_know(self) -> None:
-        """It is refused with a sentence: a mistyped option that has no effect is found by nobody."""
+        """The provider rejects an unknown option with a sentence: nobody notices a misspelled option without effect."""
         known = asked(self.works())
         wanted = replace(known, options=tuple(sorted((*known.options, ("no-such-option", 1)))))
         run = self._ended("uvtokend.providers.worker", wanted)
@@ -243,7 +243,7 @@ class ProviderContract:
         _hold((kind, found) == (promised, reason), f"it fails as {kind}, {found}; promised is {promised}, {reason}")
 
     def _hide(self, shown: Mapping[str, str], *tokens: str) -> None:
-        """Hold that no secret shows, nor a part of one; the message tells where, and not what."""
+        """Check that no secret or part of one is visible; the message says where, but not what."""
         known = list(self.secrets())
         _hold(
             all(len(text) >= SHORTEST_SECRET for text in known),
@@ -281,7 +281,7 @@ def _said(seen: Mapping[str, Any]) -> str:
 def _right_times(
     issued_at: Sequence[float] | None, expires_at: Sequence[float] | None, refresh_after: Sequence[float] | None
 ) -> None:
-    """Hold that the times make sense; each is its POSIX time and its distance to UTC in seconds."""
+    """Check that the times make sense; each is a POSIX time and its UTC offset in seconds."""
     for name, moment in (("issued_at", issued_at), ("expires_at", expires_at), ("refresh_after", refresh_after)):
         _hold(moment is None or moment[1] == 0, f"{name} is not in UTC")
     now, begins = time.time(), issued_at[0] if issued_at else 0.0
@@ -293,7 +293,7 @@ def _right_times(
 
 
 def _well_told(kind: object, reason: object, message: object, hint: object, retry_after: object) -> None:
-    """Hold that a failure has the form that machines and people are promised."""
+    """Check that a failure has the form that programs and people rely on."""
     _hold(kind in get_args(FailureKind), f"{kind!r} is not a kind: {', '.join(get_args(FailureKind))}")
     _hold(isinstance(reason, str) and _KEBAB.fullmatch(reason), "the reason is not one word in kebab case")
     _hold(reason not in _UNCLASSIFIED, f"the reason {reason!r} is the worker's own word for what is not classified")
@@ -306,12 +306,12 @@ def _well_told(kind: object, reason: object, message: object, hint: object, retr
 
 
 def _holds(text: str, secret: str) -> bool:
-    """Tell whether a text holds a secret or a part of it, also as a URL, JSON, a repr or HTTP Basic would write it."""
+    """Return whether a text contains a secret or a part of it, also as encoded in a URL, JSON, a repr or HTTP Basic."""
     lines = [line for line in secret.splitlines() if len(line) >= SHORTEST_SECRET and not line.startswith("-----")]
     forms = {form for line in lines for form in (line, quote(line), quote_plus(line), json.dumps(line)[1:-1])}
     if any(form[at : at + PART] in text for form in forms for at in range(max(1, len(form) - PART + 1))):
         return True
-    # The middle of the secret stands in base64 on one of three ways, whatever login comes before it.
+    # Whatever login precedes the secret, its middle has one of three forms in base64.
     basic = (base64.b64encode(b"x" * shift + secret.encode())[4:-4].decode() for shift in range(3))
     return any(len(form) >= SHORTEST_SECRET and form in text for form in basic)
 
@@ -329,7 +329,7 @@ class _Run:
 
 
 def _run(module: str, request: Request, patience: float) -> _Run:
-    """Run the worker or the witness as the daemon runs the worker, and see what is left when it has ended."""
+    """Run the worker or the witness as the daemon runs the worker, and find the processes that it leaves behind."""
     mark = uuid.uuid4().hex
     environment = {
         **worker_environment(os.environ, request, Settings("")),
@@ -337,7 +337,7 @@ def _run(module: str, request: Request, patience: float) -> _Run:
         "UVTOKEND_FETCH_TIMEOUT": str(patience),
         "UVTOKEND_CONTRACT": mark,
     }
-    # Files, not pipes: a helper that is left behind would keep a pipe open.
+    # Files, not pipes: a process that is left behind would keep a pipe open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-P", "-m", module],
@@ -366,7 +366,7 @@ def _read(file: IO[bytes]) -> bytes:
 
 
 def _left(mark: str) -> tuple[str, ...]:
-    """End the processes that inherited a mark, and return the names of those that did not end by themselves."""
+    """Kill the processes that inherited a mark, and return the names of those that did not exit by themselves."""
     _, alive = psutil.wait_procs(list(_marked(mark)), _GRACE)
     names = []
     for process in alive:

@@ -1,8 +1,8 @@
-"""The witness: a child process that calls one provider directly and tells all that was to be seen of it.
+"""The witness: a child process that calls one provider directly and reports everything that it can observe.
 
-It is the worker's twin for `uvtokend.testing`. The worker keeps everything to itself but one line; the witness switches
-every log on, and reports what a provider shows: its outcome, its log records, what it printed, whom it tried to ask.
-It judges no secret, since it knows none: the report goes to the test, which does.
+It is the counterpart of the worker for `uvtokend.testing`. The worker prints only one line. The witness enables every
+log and reports the outcome, the log records, the output and the prompts of a provider. It does not know the secrets, so
+it does not look for them; the test does.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from uvtokend.core.model import Credential
 from uvtokend.errors import FetchFailed
 from uvtokend.providers import worker
 
-#: What raises one of these asks a person, and there is none (Python library reference, "Audit events table").
+#: The audit events of a prompt, which nobody could answer (Python library reference, "Audit events table").
 _PROMPTS = {"builtins.input": "calls input()", "webbrowser.open": "opens a browser"}
 
 
 def main() -> None:
-    """Call the provider that the environment asks for and write a report of it, in JSON."""
+    """Call the provider of the request in the environment, and write a report in JSON."""
     report = os.dup(1)
     request = wire.decode_request(os.environ.pop("UVTOKEND_REQUEST"))
     os.environ.pop("UVTOKEND_FETCH_TIMEOUT")
@@ -37,10 +37,10 @@ def main() -> None:
             provider = worker.load(request.provider)
             log.listen()
             seen = _outcome(provider(request))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what a provider let out
+        except BaseException as error:  # noqa: BLE001 - the report contains whatever escapes the provider
             seen = _raised(error)
         sys.stdout.flush()
-        sys.stderr.flush()  # what waits there for the end of its line would be lost
+        sys.stderr.flush()  # otherwise an unfinished line would be lost
         printed.seek(0)
         seen |= {"printed": printed.read().decode(errors="replace"), "asked": asked, "logged": log.lines}
     line = json.dumps(seen).encode()
@@ -86,7 +86,7 @@ def _told(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Return an error with all that hangs on it, also where ``from None`` keeps it out of the traceback."""
+    """Return an error and all errors attached to it, even if ``from None`` hides them from the traceback."""
     seen: dict[int, BaseException] = {}
     todo = [error]
     while todo:
@@ -114,14 +114,14 @@ def _see_prompts() -> list[str]:
 
 
 class _Log(logging.Handler):
-    """Keeps all that is logged, with what a handler of somebody else's could print of it."""
+    """Records every log record, with everything that another handler could print."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
 
     def listen(self) -> None:
-        """Let every logger that there is by now, SDKs' too, log everything; those to come inherit it."""
+        """Enable every existing logger at every level, including those of SDKs; later loggers inherit it."""
         logging.root.addHandler(self)
         logging.root.setLevel(logging.DEBUG)
         for logger in map(logging.getLogger, tuple(logging.root.manager.loggerDict)):
@@ -129,10 +129,10 @@ class _Log(logging.Handler):
             logger.disabled, logger.propagate = False, True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message, and whatever hangs on it: arguments, extras, an exception."""
+        """Record the message with its arguments, extras and exception."""
         try:
             text = self.format(record)
-        except Exception:  # noqa: BLE001 - a message that does not fit its arguments is its author's
+        except Exception:  # noqa: BLE001 - the provider's message may not match its arguments
             text = str(record.msg)
         self.lines.append(f"{text} {vars(record)!r}")
 

@@ -1,6 +1,6 @@
-"""What uv's own configuration says of private indexes: parsed TOML and variables in, candidates out.
+"""Find private indexes in uv's own configuration: parsed TOML and variables in, candidates out.
 
-From a project only names and URLs are taken: a checkout may be hostile. Keys as in uv's settings reference ("index",
+A checkout may be hostile, so only names and URLs are read from a project. Keys as in uv's settings reference ("index",
 "index-url", "extra-index-url", also under "pip") and its list of environment variables.
 """
 
@@ -17,28 +17,28 @@ from uvtokend.core.config import edit
 from uvtokend.core.model import Env, Json
 from uvtokend.core.urls import IndexUrl
 
-#: So many indexes of one file are looked at; nobody has more, and each one shown must be read by a person.
+#: The most indexes that are read from one file. Nobody has more, and the user must read each one that is shown.
 MOST = 100
-#: As in the settings: what uv allows, but nothing that reads as an option.
+#: Index names as in the settings: what uv allows, except names that look like an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 _USER = re.compile(r"[A-Za-z0-9._@+-]+")
-#: Characters of a user name, and of a word in it, from which on it may be a token.
+#: A user name of this many characters, or with a word of this many, may be a token.
 _TOKEN = 32
 _WORD = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An index that uv knows.
+    """An index in uv's configuration.
 
     Args:
-        name: As uv knows it; None where uv has none for it, or one that we do not take.
-        url: Without a user name and a password.
-        provider: Its provider; None if we do not know it.
-        source: The file or variable that names it.
-        secret: Its URL there contains a password, or a user name that may be a token.
-        line: What should stand there instead.
-        user: The user name in its URL there, if the URL contains no secret; else empty.
+        name: The name in uv's configuration; None if there is none, or if uvtokend does not accept it.
+        url: The URL without user name and password.
+        provider: The recognized provider, or None.
+        source: The file or variable that names the index.
+        secret: Whether the URL there contains a password, or a user name that may be a token.
+        line: The line that should replace it there.
+        user: The user name in the URL there if the URL contains no secret; otherwise empty.
     """
 
     name: str | None
@@ -97,11 +97,11 @@ def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
 
 
 def is_member(workspace: Json, directory: str) -> bool:
-    """Tell whether a workspace takes a directory in.
+    """Return whether a directory is a member of a workspace.
 
     Args:
-        workspace: The ``tool.uv.workspace`` of its root.
-        directory: Relative to the root, with ``/``.
+        workspace: The ``tool.uv.workspace`` of the root.
+        directory: The path relative to the root, with ``/``.
     """
 
     def listed(key: str) -> bool:

@@ -1,12 +1,11 @@
-"""``config.toml`` with one index more or one less, and all else to the byte: text in, text out.
+"""Add an index to ``config.toml`` or remove one, and keep everything else byte for byte: text in, text out.
 
-A new table goes to the end; one that goes is cut out by its lines. Only the values are tomlkit's to write, and a list
-in one value, ``index = [{…}]``, is its to edit: tomlkit (0.15) moves a table that stands between two ``[[index]]``, and
-takes with a table the comments above the next one.
-
-Which comments belong to a table: those inside it, those right above its header behind a blank line, and those right
-below its last key before a blank line. Any other stays. Whatever was done, the result is read again and compared with
-what it should say; a text for which that fails is not edited.
+1. A new table is appended. A table is removed by cutting its lines.
+2. tomlkit only writes values, and edits a list in one value, ``index = [{…}]``. It is not used for tables, because it
+   (0.15) moves a table between two ``[[index]]``, and removes the comments above the next table with a table.
+3. These comments belong to a table: those inside it, those directly above its header after a blank line, and those
+   directly below its last key before a blank line. All others stay.
+4. The result is parsed again and compared with the intended content. If they differ, the text is not edited.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tomlkit.items import Item
 from uvtokend.core.model import Json
 from uvtokend.core.urls import IndexUrl
 
-#: One index's table: keys and values in the order in which they are to be written.
+#: The table of one index: keys and values in the order of writing.
 Table: TypeAlias = dict[str, Json]
 
 
@@ -37,9 +36,9 @@ class Removal:
     """A text without an index.
 
     Args:
-        text: What is left.
-        removed: What was taken out, comments and all.
-        table: What it said.
+        text: The remaining text.
+        removed: The removed text, including comments.
+        table: The content of the removed table.
     """
 
     text: str
@@ -52,11 +51,11 @@ class _Section:
     """A header and the lines up to the next one.
 
     Args:
-        first: Its first line.
-        content: The line behind its last key; from there on only comments and blank lines follow.
-        end: The line behind its last one.
-        starts: It is an ``[[index]]``.
-        belongs: It is one, or a table below one.
+        first: The first line.
+        content: The line after the last key; only comments and blank lines follow.
+        end: The line after the last line.
+        starts: Whether it is an ``[[index]]``.
+        belongs: Whether it is an ``[[index]]`` or a table below one.
     """
 
     first: int
@@ -83,7 +82,7 @@ def names(text: str) -> list[str | None]:
     """Return the names of the indexes in a text, in their order.
 
     Raises:
-        NotEditableError: It is no TOML, or its `index` is no list.
+        NotEditableError: The text is not valid TOML, or its `index` is not a list.
     """
     return [name_of(table) for table in _listed(_read(text))]
 

@@ -1,4 +1,4 @@
-"""What ``init`` does about the indexes that uv knows: candidates and configuration in, tables and sentences out."""
+"""Plan what ``init`` does with the indexes that uv knows: candidates and configuration in, tables and sentences out."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Addition:
     """An index to add.
 
     Args:
-        candidate: What uv says of it.
-        table: What to write.
-        note: What a person should know about it, or None.
+        candidate: The index in uv's configuration.
+        table: The table to write.
+        note: What the user should know about it, or None.
     """
 
     candidate: Candidate
@@ -38,11 +38,11 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An index that only a person can add, since nobody else knows how to sign in.
+    """An index that only the user can add, because only the user knows how to sign in.
 
     Args:
-        candidate: What uv says of it.
-        name: Its name in the template.
+        candidate: The index in uv's configuration.
+        name: The name in the template.
         remark: The template: a comment for the configuration with a table to complete.
     """
 
@@ -57,10 +57,10 @@ class Proposal:
 
     Args:
         additions: The indexes to add.
-        drafts: Those to write as comments.
-        conflicts: A sentence for each that cannot be added, with what to do.
-        cautions: Sentences about what uv cannot do with those to add.
-        unknown: Those whose provider was not recognized.
+        drafts: The indexes to write as comments.
+        conflicts: A sentence with a fix for each index that cannot be added.
+        cautions: Sentences about what uv cannot do with the added indexes.
+        unknown: The indexes whose provider was not recognized.
         project: The lines that uv's own configuration needs, so that uv can tell two organizations apart.
     """
 
@@ -97,11 +97,11 @@ def plan(
     """Return what is to be added, each URL once, in the order in which it was found.
 
     Args:
-        candidates: What uv knows.
-        known: What is configured.
-        disabled: What is configured and switched off: it stays so.
-        environ: The environment of the person's shell, which the daemon may not see.
-        text: The configuration, for the templates that stand in it already.
+        candidates: The indexes in uv's configuration.
+        known: The configured indexes.
+        disabled: The configured indexes that are switched off; they stay so.
+        environ: The environment of the user's shell, which the daemon may not have.
+        text: The configuration, to find the templates that are already in it.
     """
     found = tuple(candidates)
     new = _new(found, [*known, *disabled])

@@ -1,7 +1,7 @@
-"""TOML -> Settings, or every problem at once.
+"""Parse TOML into Settings, or report every problem at once.
 
-The files lie one over the other: the site's first, then the user's. The later one wins key by key in ``[daemon]`` and,
-where both name the same index, in its table. No message repeats a value that may be a secret.
+The user's file overrides the site's file: key by key in ``[daemon]``, and in the table of an index that both name. No
+message repeats a value that may be a secret.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _INDEX = ("url", "name", "provider", "sink", "enabled", "env", "options")
 _ENABLED = Option(values.BOOLEAN)
 _A_SECRET = Option(values.SECRET)
 _SINK = Option(values.CHOICE, ("netrc", "uv-store", "memory"))
-#: Nested deeper than any configuration is: a plug-in's options are walked by recursion.
+#: The deepest nesting, because the options of a plug-in are processed recursively. No real configuration is so deep.
 _DEPTH = 32
 #: Index names as uv allows them (uv crates/uv-distribution-types/src/index_name.rs), but none that reads as an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
-#: What uv's URL parser (WHATWG) and Python's read alike: no IDN, no percent signs, no backslash, no zone.
+#: Hosts that uv's URL parser (WHATWG) and Python's read alike: no IDN, percent sign, backslash or zone.
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 #: uv crates/uv-auth/src/service.rs, `check_scheme`.
 _STORE_LOOPBACK = {"127.0.0.1", "localhost"}
@@ -57,9 +57,9 @@ class Source:
     """One configuration file.
 
     Args:
-        file: Its name for people.
-        text: Its bytes.
-        directory: Where its relative paths begin, absolute.
+        file: The name of the file in messages.
+        text: The content of the file.
+        directory: The absolute directory to which its relative paths are relative.
     """
 
     file: str
@@ -69,12 +69,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value and where it stands.
+    """A value and its place.
 
     Args:
-        value: As TOML has it.
-        source: Its file.
-        where: Its place, as a problem names it.
+        value: The value in the TOML document.
+        source: The file.
+        where: The place in the file, as in a problem.
     """
 
     value: Json
@@ -96,13 +96,13 @@ def parse(
 
     Args:
         sources: The site's file first, then the user's; those that exist.
-        home: What ``~`` stands for, absolute.
-        environ: For ``NETRC``, absolute or with a ``~``.
+        home: The absolute path that replaces ``~``.
+        environ: The environment, for ``NETRC``, which is absolute or begins with ``~``.
         system_ca: The platform's own CA bundle, for ``ca-bundle = "system"``.
-        unreadable: Says why a file cannot be read, or returns None.
+        unreadable: A function that returns why a file cannot be read, or None.
 
     Raises:
-        ConfigError: With every problem in them.
+        ConfigError: The files are invalid; the error contains every problem.
     """
     parser = _Parser(home, system_ca, unreadable)
     daemon: _Table = {}
@@ -366,8 +366,8 @@ class _Parser:
     def one_credential_a_host(self, found: Sequence[Index], tables: Mapping[str, _Table]) -> None:
         """Find indexes that a sink cannot tell apart.
 
-        A netrc knows hosts only, uv's store URL prefixes; and uv asks the store only where no netrc has the host. What
-        is in memory is in nobody's way, except that a netrc entry for its host would come first.
+        A netrc has one credential per host, uv's store one per URL prefix. uv reads the store only if no netrc has the
+        host. A credential in memory conflicts with no other, but a netrc entry for its host would hide it.
         """
         hosts: dict[str, Index] = {}
         targets: dict[str, Index] = {}

@@ -1,7 +1,7 @@
-"""What a value in ``config.toml`` can be. Each kind of option is one row here, and nowhere else.
+"""The kinds of values in ``config.toml``. Each kind of option is defined here, and nowhere else.
 
-A check returns the value as requests and settings keep it: frozen, with paths made absolute. No message repeats a
-value, which may be a secret, unless it is close to a known one.
+A check returns the frozen value for requests and settings, with absolute paths. A value may be a secret, so a message
+repeats it only if it is close to a known one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class InvalidValueError(Exception):
     """A value cannot be used.
 
     Args:
-        message: What is wrong with it, in a sentence.
+        message: What is wrong with the value, in a sentence.
         hint: What to write instead.
     """
 
@@ -40,11 +40,11 @@ class InvalidValueError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where paths begin.
+    """The directories to which paths are relative.
 
     Args:
-        home: What ``~`` stands for, absolute.
-        directory: The directory of the file that a relative path stands in, absolute.
+        home: The absolute path that replaces ``~``.
+        directory: The absolute path of the directory of the configuration file.
     """
 
     home: str
@@ -60,7 +60,7 @@ class Base:
         """Return an absolute path.
 
         Raises:
-            InvalidValueError: It is ``~somebody``: the home directory of another user would have to be looked up.
+            InvalidValueError: The path begins with ``~user``, the home directory of another user.
         """
         path = self.expand(text)
         if path.startswith("~"):
@@ -73,11 +73,11 @@ class Kind:
     """A kind of value.
 
     Args:
-        name: For people who read the table.
-        check: Returns the value, frozen, or raises InvalidValueError.
-        example: A value that a person has to replace, for a template.
-        is_text: It is a text even where it looks like a number or a truth value.
-        may_be_secret: It may be a reference to a secret.
+        name: The name of the kind.
+        check: A function that returns the frozen value, or raises InvalidValueError.
+        example: A value for a template, which the user has to replace.
+        is_text: Whether the value is text even if it looks like a number or a boolean.
+        may_be_secret: Whether the value may be a reference to a secret.
     """
 
     name: str
@@ -92,15 +92,16 @@ class Option:
     """One key and what its value may be.
 
     Args:
-        kind: What its value is.
+        kind: The kind of its value.
         choices: The values of a choice; the first is the default.
-        required: It must be known, from the file or from the URL.
-        from_url: The index URL may contain it.
-        default: Its value where it is not written. A request never contains it, so that writing the default does not
-            make two requests of one.
-        unless: Another option that changes the default where it is written.
-        low: The least number, or seconds of a duration; 0 is always allowed where `zero` is set.
-        high: The greatest.
+        required: Whether the file or the URL must contain it.
+        from_url: Whether the index URL may contain it.
+        default: The default value. A request never contains it, so that writing the default explicitly does not make a
+            different request.
+        unless: Another option that changes the default if it is set.
+        low: The least number, or the least duration in seconds.
+        high: The greatest number, or the greatest duration in seconds.
+        zero: Whether 0 is allowed although it is less than `low`.
     """
 
     kind: Kind
@@ -115,14 +116,14 @@ class Option:
 
     @property
     def example(self) -> Json:
-        """A value for a template, which a person may have to replace."""
+        """A value for a template, which the user may have to replace."""
         return self.choices[0] if self.choices else self.kind.example
 
     def check(self, value: Json, base: Base) -> Frozen:
-        """Return a value as it is kept.
+        """Return the frozen value.
 
         Raises:
-            InvalidValueError: It cannot be used.
+            InvalidValueError: The value is invalid.
         """
         return self.kind.check(value, self, base)
 
@@ -267,11 +268,11 @@ def _spelled(duration: int) -> str:
 
 
 def nearest(value: object, known: Collection[str]) -> str | None:
-    """Return the known word that somebody most likely meant, or None."""
+    """Return the known word that is closest to a value, or None."""
     close = get_close_matches(value, known, 1, 0.5) if isinstance(value, str) else []
     return close[0] if close else None
 
 
 def is_variable(name: str) -> bool:
-    """Return whether the environment can hold a variable of this name."""
+    """Return whether an environment variable can have this name."""
     return name != "" and name.isprintable() and "=" not in name
