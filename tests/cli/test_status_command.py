@@ -165,3 +165,9 @@ def test_a_disabled_index_is_not_called_unknown(desk: Desk) -> None:
         said = desk.run(*command, status=1).stderr
         assert "The index 'off' is disabled in config.toml." in said
         assert "fix: set enabled = true" in said
+
+
+def test_an_unknown_index_where_none_is_configured(desk: Desk) -> None:
+    """The name is wrong usage, and the fix is to configure an index first."""
+    said = desk.run("token", "a", status=2).stderr
+    assert said == "uvtokend: Unknown index 'a'. No index is configured.\n  fix: uvtokend init\n"

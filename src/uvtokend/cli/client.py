@@ -184,7 +184,7 @@ def unknown(missing: list[str], known: list[str]) -> UsageError:
     message = f"Unknown index {', '.join(map(repr, missing))}. " + (
         f"Configured: {', '.join(known)}." if known else "No index is configured."
     )
-    return UsageError(message)
+    return UsageError(message, None if known else "uvtokend init")
 
 
 def _stranger() -> UvtokendError:
