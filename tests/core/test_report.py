@@ -452,3 +452,20 @@ def test_when_a_sign_in_ends_is_told_before_it_does() -> None:
         "The AWS SSO session of 'dev' ends 09:40, in 1 h 40 min (e)",
         "The AWS SSO session of 'dev' ends 17:40, in 9 h (a, b)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"state": "fetching"}, True),
+        ({"state": "waiting"}, True),
+        ({"state": "waiting", "last_error": {"reason": "x"}}, False),
+        ({"state": "retrying"}, False),
+        ({"state": "fetching", "enabled": False}, False),
+        ({"state": "fetching", "delivered": True, "health": "fresh"}, False),
+    ],
+)
+def test_what_start_waits_for(changes: dict[str, Any], expected: bool) -> None:
+    """An index that is fetched, or is about to be, may have a token in a moment; others will not soon, or have one."""
+    index = {"enabled": True, "delivered": False, "health": "none", "last_error": None, **changes}
+    assert report.under_way(index) is expected

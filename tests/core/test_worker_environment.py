@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.core.worker_environment import FIXED, worker_environment
+from uvtokend.core.worker_environment import FIXED, Environments, worker_environment
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
 OTHERS = Request("static", options=(("password", (("env", "OTHERS"),)), ("username", "me")))
@@ -82,3 +82,15 @@ def test_whatever_the_daemon_has(base: dict[str, str]) -> None:
     assert (mine.get("MINE"), mine.get("OTHERS")) == (base.get("MINE"), None)
     assert (theirs.get("MINE"), theirs.get("OTHERS")) == (None, base.get("OTHERS"))
     assert mine["NETRC"] == theirs["NETRC"] == "/dev/null"
+
+
+def test_the_hook_gets_no_secret() -> None:
+    """The program of on-delivered gets the daemon's environment without secrets, the names and the netrc."""
+    request = Request("static", options=(("password", (("env", "CORP_TOKEN"),)),))
+    settings = Settings("config.toml", (Index("corp", "https://corp.example/", "corp.example", "static", request),))
+    environments = Environments({"PATH": "/bin", "CORP_TOKEN": "s3cr3t"}, settings)
+    assert environments.of_hook(["corp", "other"], "/n") == {
+        "PATH": "/bin",
+        "UVTOKEND_INDEXES": "corp other",
+        "UVTOKEND_NETRC": "/n",
+    }

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact, error
 from uvtokend.sandbox.index import PackageIndex, wheel
 from uvtokend.sandbox.machine import Laptop
@@ -132,10 +133,12 @@ def test_uv_works_through_the_netrc_alone(world: World) -> None:
 def test_the_token_stands_in_no_argument_and_no_environment(world: World) -> None:
     """While a worker holds the new token and the old one stands in the netrc, neither shows in the process list."""
     seen: list[str] = []
+    known: set[str] = set()
 
     def look(call: Call) -> None:
-        # The token has been handed out, and the worker asks for its identity.
-        if world.cloud.tokens and call.form().get("Action") == "GetCallerIdentity" and world.laptop.daemon:
+        if call.form().get("Action") == "GetCallerIdentity" and world.laptop.daemon:
+            until(lambda: set(world.cloud.tokens) - known)  # the worker asks for its identity beside the token
+            known.update(world.cloud.tokens)
             daemon = psutil.Process(world.laptop.daemon.pid)
             for process in (daemon, *daemon.children(recursive=True)):
                 seen.extend([*process.cmdline(), *process.environ().values()])

@@ -52,7 +52,7 @@ def test_its_end(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     found = configured(expires=text)
     assert found.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
     assert found.renew is not None
-    assert "put a new one" in found.renew
+    assert "replace the secret" in found.renew
     assert configured().renew is None
 
 

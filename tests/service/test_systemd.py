@@ -30,6 +30,7 @@ systemctl --user start uvtokend
 echo "type $(show Type) state $(show ActiveState) umask $(show UMask) core $(show LimitCORE)"
 echo "watchdog $(show WatchdogUSec)"
 uvtokend refresh 2>&1
+for _ in $(seq 100); do case "$(show StatusText)" in *valid*) break ;; esac; sleep 0.1; done
 echo "text $(show StatusText)"
 first=$(show MainPID)
 systemctl --user reload uvtokend
@@ -63,10 +64,12 @@ set -eu
 show() { systemctl --user show uvtokend --property="$1" --value; }
 export AWS_PROFILE=dev HTTPS_PROXY=http://me:s3cr3t@proxy.example:3128
 uvtokend start --wait 20 >/dev/null 2>&1
+rm seen
 uvtokend service install 2>&1 | sed "s/^/install /"
+uvtokend refresh 2>/dev/null
 echo "state $(show ActiveState) enabled $(show UnitFileState) pid $(show MainPID)"
 echo "mode $(stat -c %a .config/uvtokend/service.env)"
-tr "\\0" "\\n" <"/proc/$(show MainPID)/environ" | grep -E "^(AWS_PROFILE|HTTPS_PROXY)=" | sed "s/^/environment /"
+grep -E "^(AWS_PROFILE|HTTPS_PROXY)=" seen | sed "s/^/environment /"
 systemd-analyze verify --user --man=no .config/systemd/user/uvtokend.service 2>&1 | sed "s/^/verify /"
 uvtokend service status | sed "s/^/status /"
 uvtokend stop 2>/dev/null
@@ -96,9 +99,11 @@ def tester(tmp_path: Path) -> Callable[[str], list[str]]:
     (binaries / "uvtokend").chmod(0o755)
     (config / "config.toml").write_text(
         '[[index]]\nname = "corp"\nurl = "https://corp.example/simple/"\nprovider = "command"\n'
-        """command = ["echo", '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}']\n"""
+        'command = ["/bin/sh", "/home/tester/.config/uvtokend/fetch"]\n'
     )
     (config / "config.toml").chmod(0o600)
+    answer = '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}'
+    (config / "fetch").write_text(f"env >~/seen; echo '{answer}'")
     code = [sys.base_prefix, sys.prefix, str(Path(uvtokend.__file__).parent.parent)]
 
     def run(script: str) -> list[str]:
@@ -157,7 +162,7 @@ def test_the_service_is_installed_and_removed(tester: Callable[[str], list[str]]
     assert "fresh" in said
     (score,) = (line for line in said if line.startswith("score "))
     assert float(re.findall(r"[0-9]+\.[0-9]+", score)[0]) <= 2.5, score
-    assert "left .config/uvtokend/config.toml " in said
+    assert "left .config/uvtokend/config.toml .config/uvtokend/fetch " in said
     assert said[-1] == "status No systemd user unit is installed."
     assert not any("s3cr3t" in line for line in said)
     assert [line for line in said if line.startswith("verify ")] == []

@@ -7,7 +7,9 @@ import json
 import os
 import sys
 
-from uvtokend.errors import UvtokendError
+from uvtokend.cli import console
+from uvtokend.errors import OK, USAGE, UvtokendError
+from uvtokend.service import LAUNCHD_LABEL
 
 EXAMPLES = ("uvtokend run", "uvtokend run --quiet")
 DETAILS = "This is what systemd and launchd start. It ends with 0 after SIGTERM or SIGINT."
@@ -35,7 +37,11 @@ def run(args: argparse.Namespace) -> int:
     except UvtokendError as error:
         code, message, data = control.explained(error)
         report.write({"code": code, "message": message, "data": data, "kind": type(error).__name__})
-        raise
+        if error.exit_status != USAGE or os.environ.get("XPC_SERVICE_NAME") != LAUNCHD_LABEL:
+            raise
+        # launchd restarts after every other status, for ever, and here only a person can help (launchd.plist(5)).
+        console.complain(error)
+        return OK
 
 
 class _Report:

@@ -43,7 +43,7 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
     Raises:
         UvtokendError: It could not start, and why.
     """
-    _harden()
+    _harden(executes=False)
     settings = configuration.load(config_file)
     socket = paths.socket_file()
     with _owned(settings) as (sink, state_directory):
@@ -115,7 +115,7 @@ def once(
     Raises:
         UvtokendError: Somebody else owns the netrc.
     """
-    _harden()
+    _harden(executes=True)  # `ensure` executes a command afterwards
     # A token that is only in memory would be gone with this process; but what an index left in a sink is removed.
     settings = replace(settings, indexes=tuple(index for index in settings.indexes if index.sink != "memory"))
     with _owned(settings) as (sink, state_directory):
@@ -156,8 +156,8 @@ async def _once(
         await daemon.close()
 
 
-def _harden() -> None:
-    undumpable.protect()
+def _harden(executes: bool) -> None:
+    undumpable.protect(executes)
     os.umask(0o077)
 
 
