@@ -66,7 +66,7 @@ class _Section:
 
 
 def name_of(table: Any) -> str | None:
-    """Return the name of an index as the settings would; None for a table that has no good one."""
+    """Return the name of an index as the settings do; None if the table has no valid name."""
     if not isinstance(table, dict):
         return None
     name, url = table.get("name"), table.get("url")
@@ -88,12 +88,12 @@ def names(text: str) -> list[str | None]:
 
 
 def render(table: Table) -> str:
-    """Return one table as it is written at the end of a file, with ``\\n`` as line end."""
+    """Return the text of a table for the end of a file, with ``\\n`` line endings."""
     return "\n".join(["[[index]]", *_pairs(table), ""])
 
 
 def inline(table: Table) -> str:
-    """Return keys and values as they are written, on one line."""
+    """Return keys and values as one line of TOML."""
     return ", ".join(_pairs(table))
 
 
@@ -103,10 +103,10 @@ def append(text: str, tables: Sequence[Table], remarks: Sequence[str] = ()) -> s
     Args:
         text: The file.
         tables: The indexes.
-        remarks: Comments to put behind them, whole lines with their ``#``.
+        remarks: Comments to append after them: whole lines with their ``#``.
 
     Raises:
-        NotEditableError: It cannot be edited safely.
+        NotEditableError: The text cannot be edited safely.
     """
     document = _read(text)
     listed = [*_listed(document), *tables]
@@ -121,10 +121,10 @@ def append(text: str, tables: Sequence[Table], remarks: Sequence[str] = ()) -> s
 
 
 def remove(text: str, name: str) -> Removal | None:
-    """Return a text without one index, or None if there is none of that name.
+    """Return a text without one index, or None if no index has that name.
 
     Raises:
-        NotEditableError: It cannot be edited safely.
+        NotEditableError: The text cannot be edited safely.
     """
     document = _read(text)
     listed = _listed(document)
@@ -133,7 +133,7 @@ def remove(text: str, name: str) -> Removal | None:
         return None
     left = [table for at, table in enumerate(listed) if at != number]
     new, removed = _with_less(text, number) if _in_one_value(text, document) else _without(text, number)
-    # Where the last one goes there is no list any more, or an empty one.
+    # After the last index is removed, the list is empty or missing.
     rest = {key: value for key, value in document.items() if key != "index"}
     _checked(new, {**rest, "index": left}, *([] if left else [rest]))
     table = listed[number]
@@ -197,7 +197,7 @@ def _content(lines: list[str], first: int, end: int) -> int:
 
 
 def _lead(lines: list[str], least: int, header: int) -> int:
-    """Return where the comment above a header begins, if there is one that is surely its own."""
+    """Return where the comment above a header begins, if there is one that clearly belongs to it."""
     first = header
     while first > least and _is_comment(lines[first - 1]):
         first -= 1
@@ -205,7 +205,7 @@ def _lead(lines: list[str], least: int, header: int) -> int:
 
 
 def _trimmed(lines: list[str], first: int, content: int, end: int) -> tuple[int, int]:
-    """Add to a block the comment below its last key that is surely its own, and one blank line beside it."""
+    """Extend a block by the comment below its last key if it clearly belongs to it, and by one blank line."""
     tail = content
     while tail < end and _is_comment(lines[tail]):
         tail += 1
@@ -231,7 +231,7 @@ def _is_comment(line: str) -> bool:
 
 
 def _is_whole(lines: list[str]) -> bool:
-    """Tell whether lines are TOML by themselves, and so no part of a value is missing."""
+    """Return whether lines are complete TOML, so that no part of a value is missing."""
     try:
         tomllib.loads("".join(lines))
     except ValueError:
