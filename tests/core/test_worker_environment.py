@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.core.worker_environment import FIXED, Environments, worker_environment
+from uvtokend.core.worker_environment import FIXED, Environments, shown, worker_environment
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
 OTHERS = Request("static", options=(("password", (("env", "OTHERS"),)), ("username", "me")))
@@ -94,3 +94,9 @@ def test_the_hook_gets_no_secret() -> None:
         "UVTOKEND_INDEXES": "corp other",
         "UVTOKEND_NETRC": "/n",
     }
+
+
+def test_what_the_daemon_tells_of_its_environment() -> None:
+    """PATH, proxies without user name and password, and certificates; nothing else."""
+    environ = {"PATH": "/bin", "HTTPS_PROXY": "http://me:s3cr3t@proxy.example", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+    assert shown(environ) == {"PATH": "/bin", "HTTPS_PROXY": "http://***@proxy.example"}

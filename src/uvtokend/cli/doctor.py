@@ -60,7 +60,7 @@ def examine(facts: Facts, offline: bool) -> list[Finding]:
 def daemon_status() -> Mapping[str, Any] | None:
     """Return the daemon's status document, or None if no daemon answers."""
     try:
-        document: Mapping[str, Any] = client.call("status")
+        document = {**client.call("status"), "environment": client.call("version").get("environment")}
     except NotRunning:
         return None
     except UvtokendError as error:

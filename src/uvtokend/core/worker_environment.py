@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from uvtokend.core.model import Env, Frozen, Request, Settings
@@ -9,8 +10,20 @@ from uvtokend.core.model import Env, Frozen, Request, Settings
 #: `requests` would send our own netrc entry to the cloud, even over an explicit Bearer header. And a helper that asks
 #: keyring must not end up at the daemon, which waits for this very worker: `uvtokend.ask` looks for the second one.
 FIXED = {"NETRC": "/dev/null", "UVTOKEND_IN_WORKER": "1"}
+_USER = re.compile(r"//[^/]*@")
 #: What botocore, requests (google-auth, azure-identity), OpenSSL and gcloud (its core/custom_ca_certs_file) read.
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
+
+#: Proxies and certificates: what decides whether a cloud can be reached.
+NETWORK = (
+    *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
+)
+
+
+def shown(environ: Env) -> dict[str, str]:
+    """Return what the daemon tells of its environment, which nobody else can read: PATH, proxies without user names."""
+    return {name: _USER.sub("//***@", environ[name]) for name in (*NETWORK, "PATH") if name in environ}
 
 
 def worker_environment(base: Env, request: Request, settings: Settings) -> dict[str, str]:

@@ -22,7 +22,7 @@ from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings, Sink
 from uvtokend.core.report import duration
 from uvtokend.core.status import Document
-from uvtokend.core.worker_environment import Environments
+from uvtokend.core.worker_environment import Environments, shown
 from uvtokend.daemon import login_watch
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.clock_watch import ClockWatch
@@ -390,8 +390,14 @@ class Daemon:
         return {"pid": os.getpid()}
 
     def version(self) -> dict[str, Json]:
-        """Return who answers."""
-        return {"version": __version__, "pid": os.getpid(), "stopping": self.stopped.is_set()}
+        """Return who answers, and with which PATH and network settings."""
+        environment: dict[str, Json] = {**shown(os.environ)}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "stopping": self.stopped.is_set(),
+            "environment": environment,
+        }
 
     def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
         """Tell the listener of events until the returned function is called."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from uvtokend import __version__, paths
+from uvtokend.core.worker_environment import NETWORK, shown
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 from uvtokend.service import manager, systemd
 
 #: What decides how programs reach the network; the daemon has the value of the moment at which it was started.
-_NETWORK = (
-    *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
-)
 
 
 def not_running(facts: Facts) -> Iterator[Finding]:
@@ -116,12 +114,13 @@ def two_daemons(facts: Facts) -> Iterator[Finding]:
 
 def environment(facts: Facts) -> Iterator[Finding]:
     """Proxies and certificates that this shell has and the daemon has not, or the other way round."""
-    theirs = environment_of(facts.status["pid"]) if facts.status is not None else None
+    theirs = environment_of(facts.status) if facts.status is not None else None
     if theirs is None:
         return
-    names = [name for name in _NETWORK if facts.environ.get(name, "") != theirs.get(name, "")]
+    ours = shown(facts.environ)
+    names = [name for name in NETWORK if ours.get(name, "") != theirs.get(name, "")]
     if names:
-        told = "; ".join(f"{name}: here {_said(facts.environ, name)}, there {_said(theirs, name)}" for name in names)
+        told = "; ".join(f"{name}: here {_said(ours, name)}, there {_said(theirs, name)}" for name in names)
         message = f"The daemon was started with other network settings than this shell has ({told})."
         restart = (
             "uvtokend service install && uvtokend restart" if manager.installed() is not None else "uvtokend restart"
@@ -134,14 +133,12 @@ def _said(environ: Mapping[str, str], name: str) -> str:
     return "not set" if not value else "set, with a password" if "@" in value else repr(value)
 
 
-def environment_of(pid: int) -> dict[str, str] | None:
-    """Return the environment that a process was started with; None where it cannot be seen (proc(5); not on macOS)."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            words = file.read().decode(errors="replace").split("\0")
-    except OSError:
-        return None
-    return dict(word.split("=", 1) for word in words if "=" in word)
+def environment_of(status: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """Return the daemon's PATH and network settings as it tells them itself; None where it does not.
+
+    Nobody else can read them: the daemon is undumpable, which hides ``/proc/PID/environ`` (proc(5)).
+    """
+    return status.get("environment")
 
 
 def service(facts: Facts) -> Iterator[Finding]:

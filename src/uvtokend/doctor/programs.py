@@ -17,7 +17,7 @@ _PAGES = {cloud.program.name: cloud.program.page for cloud in clouds.CLOUDS.valu
 
 def missing(facts: Facts) -> Iterator[Finding]:
     """A program that an index needs, or that the fix of its failure names, is not on PATH here or for the daemon."""
-    theirs = environment_of(facts.status["pid"]) if facts.status is not None else None
+    theirs = environment_of(facts.status) if facts.status is not None else None
     for program, (runs, names) in _needed(facts).items():
         install = f"install {program}: {_PAGES[program]}" if program in _PAGES else f"install {program}"
         what = f"{', '.join(names)} {'needs' if len(names) == 1 else 'need'}"
