@@ -8,6 +8,7 @@ import os
 import pytest
 
 from support.desk import Desk, desk
+from support.waiting import until
 
 __all__ = ["desk"]
 
@@ -104,8 +105,8 @@ def test_metrics_are_written_where_they_are_wanted(desk: Desk) -> None:
     metrics = desk.home / "m.prom"
     desk.configure(("a", "a.example"), daemon=f"[daemon]\nmetrics-file = {json.dumps(str(metrics))}\n")
     desk.run("start")
-    while not metrics.exists() or "expiry_timestamp" not in metrics.read_text():
-        desk.run("status")
-    assert 'uvtokend_index_ready{index="a",provider="command",host="a.example"} 1' in metrics.read_text()
+    ready = 'uvtokend_index_ready{index="a",provider="command",host="a.example"} 1'
+    until(lambda: metrics.exists() and ready in metrics.read_text())
+    assert "expiry_timestamp" in metrics.read_text()
     desk.run("stop")
     assert not metrics.exists()

@@ -684,3 +684,19 @@ def test_the_shape_of_a_token() -> None:
     assert len(token.partition(".")[0]) == 176
     assert aws._issued(token) == datetime.fromtimestamp(1_700_000_000, UTC)
     assert aws._issued("garbage") is None
+
+
+@pytest.mark.parametrize(
+    ("config", "fix"),
+    [
+        ("[profile dev]\nregion = eu-central-1", 'write profile = "dev" instead of "devv", then: uvtokend reload'),
+        ("[profile other]\nregion = eu-central-1", "aws configure sso --profile devv"),
+    ],
+)
+def test_a_profile_that_does_not_exist(cloud: CodeArtifact, tmp_path: Path, config: str, fix: str) -> None:
+    """The profile that was meant is named if there is one like it, else the command that makes it."""
+    configure(tmp_path, config)
+    found = failure(request(profile="devv"))
+    assert (found.reason, cloud.fetches) == ("no-profile", 0)
+    assert found.hint is not None
+    assert found.hint.endswith(fix)

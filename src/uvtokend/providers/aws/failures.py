@@ -226,7 +226,7 @@ def _hint(reason: str, sign_in: SignIn) -> str | None:
         "credentials-expired": sign_in.command,
         "bad-credentials": sign_in.command,
         "no-region": sign_in.command,
-        "no-profile": "aws configure list-profiles",
+        "no-profile": sign_in.command,
         "mfa": sign_in.whoami,
         "bad-process": sign_in.whoami,
         "no-file": sign_in.whoami,

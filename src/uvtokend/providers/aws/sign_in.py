@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 #: The variables that move the AWS configuration files; a fix repeats them, or it would change other files.
@@ -65,9 +66,12 @@ def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env
         config: What botocore read from the files (AWS CLI user guide, "Configuration and credential file settings").
         env: The index's own extra environment.
     """
-    chain, name = _chain(profile or "default", config.get("profiles", {}))
+    profiles = config.get("profiles", {})
+    chain, name = _chain(profile or "default", profiles)
     prefix = "".join(f"{name}={shlex.quote(env[name])} " for name in _FILES if name in env)
     source = None if name == "default" else name
+    if profile is not None and profile not in profiles:
+        return SignIn(profile, source, _instead_of(profile, profiles, prefix), prefix=prefix)
     if keys:
         return SignIn(profile, source, f"unset {_KEYS} && uvtokend restart", "environment", prefix=prefix)
     kind, command = _way(chain, name, source)
@@ -75,6 +79,13 @@ def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env
     session = str(chain[-1].get("sso_session") or chain[-1].get("sso_start_url") or "")
     found = SignIn(profile, source, whole, kind, _end(chain[-1]) if kind == "temporary" else None, prefix, session)
     return replace(found, command=found.whoami) if kind == "process" else found
+
+
+def _instead_of(profile: str, profiles: Iterable[str], prefix: str) -> str:
+    """Return the fix for a profile that does not exist: the one that was meant, or the command that makes it."""
+    if close := get_close_matches(profile, profiles, 1):
+        return f"write profile = {json.dumps(close[0])} instead of {json.dumps(profile)}, then: uvtokend reload"
+    return f"{prefix}aws configure sso{_option(profile)}"
 
 
 def sso_end(cache: bytes) -> datetime | None:
