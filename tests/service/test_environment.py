@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.cli import service
+from uvtokend.errors import UvtokendError
 from uvtokend.service import autostart, environment, systemd
 
 
@@ -93,3 +95,16 @@ def test_without_a_manager_no_link_is_left(tmp_path: Path, monkeypatch: pytest.M
     (units / "default.target.wants" / systemd.UNIT).symlink_to(units / systemd.UNIT)
     assert systemd.uninstall() == units / systemd.UNIT
     assert [path for path in units.rglob("*") if not path.is_dir()] == []
+
+
+@pytest.mark.parametrize("name", ["UVTOKEND_CONFIG", "UVTOKEND_SOCKET"])
+def test_another_daemon_is_no_service(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service would not see the variable, so its daemon would be another one than the shell's: install refuses."""
+    for variable in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv(name, str(tmp_path / "other"))
+    with pytest.raises(UvtokendError) as caught:
+        service.install(hardened=False, config_file=None)
+    assert caught.value.hint == f"unset {name} && uvtokend service install"
+    assert list(tmp_path.iterdir()) == []

@@ -58,9 +58,13 @@ def install(hardened: bool, config_file: str | None) -> int:
         ConfigError: The configuration is wrong.
         UvtokendError: It could not be installed or started, and why.
     """
+    for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"):
+        if os.environ.get(name):
+            message = f"{name} is set in this shell, but a service uses the default configuration and socket."
+            raise UvtokendError(message, f"unset {name} && uvtokend service install")
+    if config_file is not None:
+        raise UvtokendError("A service reads the default configuration file only.", "uvtokend service install")
     settings = configuration.load(config_file)
-    if paths.config_file(config_file) != paths.config_file():
-        raise UvtokendError("A service reads your own configuration file only.", "uvtokend service install")
     words = manager.program()
     recorded = environment.record(os.environ, environment.patterns())
     _explain(recorded, settings)
