@@ -20,6 +20,11 @@ settings.register_profile("uvtokend", database=None, deadline=None)
 settings.load_profile("uvtokend")
 
 
+TESTS = Path(__file__).parent
+#: Parts that run real daemons, clients and clouds; the fast loop leaves them out.
+SLOW = {"cli", "daemon", "disk", "doctor", "e2e", "packaging", "providers", "sandbox", "service", "soak", "testing"}
+
+
 def missing_for_systemd() -> str | None:
     """Say why a user manager of systemd cannot be run here, or None."""
     if sys.platform != "linux" or os.getuid() != 0:
@@ -30,7 +35,11 @@ def missing_for_systemd() -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests marked ``systemd`` where there is none."""
+    """Mark what starts processes, and the simulator, slow; leave out what needs a systemd where there is none."""
+    for item in items:
+        part = item.path.relative_to(TESTS).parts[0]
+        if part in SLOW or item.path.name == "test_simulation.py":
+            item.add_marker(pytest.mark.slow)
     chosen = [item for item in items if item.get_closest_marker("systemd")] if missing_for_systemd() else []
     if chosen:
         config.hook.pytest_deselected(items=chosen)
