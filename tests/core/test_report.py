@@ -66,6 +66,7 @@ def document(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "version": "1.0.0",
         "pid": 4711,
         "started_at": "2026-01-31T07:00:00Z",
+        "config": "/c",
         "config_stale": None,
         "netrc": "/home/me/.netrc",
         "delivery": {"ok": True, "problem": None},
@@ -218,6 +219,12 @@ def test_a_changed_configuration_is_told_with_its_fix() -> None:
     """An index that was added to config.toml is not silently ignored."""
     text = lines(document(index(), config_stale="config.toml changed 3 min ago."))
     assert text[1:3] == ["config.toml changed 3 min ago.", "  fix: uvtokend reload"]
+
+
+def test_an_invalid_configuration_is_corrected_first() -> None:
+    """The daemon refuses to reload one, so the fix names the file."""
+    text = lines(document(index(), config_stale=f"{report.INVALID}: line 3."))
+    assert text[2] == "  fix: correct /c, then run: uvtokend reload"
 
 
 def test_without_a_daemon_the_first_line_says_so() -> None:
