@@ -46,7 +46,7 @@ def failed(outcome: Credential | Failure) -> Failure:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import no_such_module_at_all", "cannot be imported (ModuleNotFoundError: there is no no_such_module_at_all)"),
+        ("import no_such_module_at_all", "cannot be imported (ModuleNotFoundError: no_such_module_at_all is missing)"),
         ("raise RuntimeError('the-canary')", "cannot be imported (RuntimeError)"),
         ("import sys; sys.exit('the-canary')", "cannot be imported (SystemExit)"),
         ("def fetch(:", "cannot be imported (SyntaxError)"),
@@ -82,7 +82,7 @@ def test_two_of_one_name(tmp_path: Path, fetch: FETCH) -> None:
     install(tmp_path, SIMPLE, "other-provider", "[uvtokend.providers]\nacme = other_provider:fetch\n")
     found = failed(fetch())
     assert (found.kind, found.reason) == ("rejected", "ambiguous-provider")
-    assert found.message == "More than one plug-in calls itself 'acme': acme-provider, other-provider."
+    assert found.message == "More than one plug-in provides 'acme': acme-provider, other-provider."
     assert found.hint == f"uv pip uninstall --python {sys.executable} other-provider"
 
 
@@ -92,7 +92,7 @@ def test_none_takes_the_place_of_ours(tmp_path: Path, fetch: FETCH, broken: bool
     install(tmp_path, SIMPLE, points="[uvtokend.providers]\nstatic = acme_provider:fetch\n")
     if broken:
         install(tmp_path, SIMPLE, "broken-provider", "[uvtokend.providers]\nstatic\n")
-    assert failed(fetch("static")).message == "username is a text of one line without a colon."
+    assert failed(fetch("static")).message == "username must be one line of text without a colon."
 
 
 def test_its_options_reach_it(tmp_path: Path, fetch: FETCH) -> None:

@@ -222,7 +222,7 @@ class _Worker:
         if newline:
             self._done(wire.decode_answer(bytes(line)))
         elif len(self._buffer) > wire.WORKER_LIMIT:
-            self._done(Failure("rejected", "too-much", "The provider answered far more than a credential."))
+            self._done(Failure("rejected", "too-much", "The response of the provider is far larger than a credential."))
         elif not data:
             self._done(Failure("transient", "no-answer", "The worker ended without an answer."))
 

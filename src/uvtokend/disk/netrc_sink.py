@@ -1,4 +1,4 @@
-"""DeliveryResult into a netrc: completely or not at all, and without losing what other programs write at the same time.
+"""Delivery into a netrc: completely or not at all, and without losing what other programs write at the same time.
 
 The new text is written to a file beside the netrc, and the two are exchanged in one step. What comes out of the
 exchange is compared with what was read. If another program wrote in between, the exchange is undone and everything

@@ -1,4 +1,4 @@
-"""command: a program of the user's hands out the credential.
+"""command: a program of the user returns the credential.
 
 It answers one JSON object: ``{"username", "password", "expires_at" or "expires_in"}``.
 """
@@ -19,54 +19,54 @@ LONGEST_LIFE = 20 * 365 * 86400
 
 @quiet
 def fetch(request: Request) -> Credential:
-    """Run the program and take its answer.
+    """Run the program and return the credential that it prints.
 
-    It has as long as the fetch has: the deadline ends it with all its children.
+    The fetch's deadline ends the program and all its children.
 
     Args:
         request: Its option ``command``: the program and its arguments.
 
     Raises:
-        FetchFailed: It fails, or does not answer a credential. Nothing that it said is repeated.
+        FetchFailed: It fails, or does not print a credential. Its output is never repeated.
     """
     command = request.option("command")
     if not isinstance(command, tuple) or not command or not all(isinstance(word, str) and word for word in command):
-        raise rejected("bad-options", "command is a list of texts: the program and its arguments.")
+        raise rejected("bad-options", "command must be a list of strings: the program and its arguments.")
     words = [str(word) for word in command]
     name = os.path.basename(words[0])
     said = programs.answer(words)
     now = datetime.now(UTC)
     try:
-        found = json.loads(said)
+        answer = json.loads(said)
     except (ValueError, RecursionError):
         raise _garbage(name, "something that is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise _garbage(name, "JSON that is not one object")
-    return _credential(name, found, now)
+    return _credential(name, answer, now)
 
 
-def _credential(name: str, found: dict[str, Any], now: datetime) -> Credential:
-    login, password = found.get("username"), found.get("password")
+def _credential(name: str, answer: dict[str, Any], now: datetime) -> Credential:
+    login, password = answer.get("username"), answer.get("password")
     if not isinstance(login, str) or not login.isprintable() or ":" in login:
-        raise _garbage(name, "no username of one line without a colon")
+        raise _garbage(name, "no valid username (one line of text without a colon)")
     if not isinstance(password, str):
         raise _garbage(name, "no password")
     token = checked(password, f"The password that {name} answered")
-    ends = _end(name, found, now)
+    ends = _end(name, answer, now)
     if ends is not None and ends <= now:
-        raise transient("expired-on-arrival", f"{name} answered a credential whose end of life has passed.")
+        raise transient("expired-on-arrival", f"{name} returned a credential that has already expired.")
     return Credential(login, token, now, ends)
 
 
-def _end(name: str, found: dict[str, Any], now: datetime) -> datetime | None:
+def _end(name: str, answer: dict[str, Any], now: datetime) -> datetime | None:
     """Return the end of life; where both forms are given, the earlier."""
     ends = []
-    at, seconds = found.get("expires_at"), found.get("expires_in")
+    at, seconds = answer.get("expires_at"), answer.get("expires_in")
     if at is not None:
         try:
             time = datetime.fromisoformat(at)
             if time.tzinfo is None:
-                raise _garbage(name, "an expires_at without its zone")
+                raise _garbage(name, "an expires_at without a time zone")
             ends.append(time.astimezone(UTC))
         except (TypeError, ValueError, OverflowError):
             raise _garbage(name, "an expires_at that is not an ISO 8601 time") from None
@@ -78,5 +78,5 @@ def _end(name: str, found: dict[str, Any], now: datetime) -> datetime | None:
 
 
 def _garbage(name: str, what: str) -> FetchFailed:
-    message = f"{name} answered {what}."
+    message = f"{name} printed {what}."
     return rejected("garbage", message, 'answer {"username": "…", "password": "…", "expires_in": 3600}')

@@ -19,7 +19,7 @@ def fetch(request: Request) -> Credential:
     """
     username = request.option("username")
     if not isinstance(username, str) or not username.isprintable() or ":" in username:
-        raise rejected("bad-options", "username is a text of one line without a colon.")
+        raise rejected("bad-options", "username must be one line of text without a colon.")
     now, password = datetime.now(UTC), read_secret(request.option("password"))
     ends = end_of(password, request.option("expires"), now)
     renew = RENEW if ends is not None else None

@@ -30,11 +30,11 @@ GROUP = "uvtokend.providers"
 OURS = "uvtokend"
 #: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
 MEMORY = 512 << 20
-_TOO_MUCH = Failure("rejected", "too-much", "The provider was answered far more than a credential.")
+_TOO_MUCH = Failure("rejected", "too-much", "The response that the provider received is far larger than a credential.")
 
 
 def main() -> None:
-    """Fetch what the environment asks for and answer it."""
+    """Run the fetch that the environment describes, and print the outcome."""
     undumpable.protect()  # before there is a token
     _bound_memory(MEMORY)
     subprocess.Popen = _Helper  # type: ignore[misc]  # before an SDK takes hold of it
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def fetch(request: Request) -> Credential | Failure:
-    """Call the request's provider; whatever happens ends as a credential or a classified failure."""
+    """Call the request's provider and return its credential, or a classified failure whatever happens."""
     name = request.provider
     try:
         _know_all_options(request)
@@ -59,33 +59,33 @@ def fetch(request: Request) -> Credential | Failure:
     except MemoryError:
         return _TOO_MUCH
     except (Exception, SystemExit) as error:  # noqa: BLE001 - nothing escapes unclassified; its text may hold a secret
-        message = f"The provider {name!r} failed in a way that it does not explain ({type(error).__name__})."
+        message = f"The provider {name!r} failed with an unexpected error ({type(error).__name__})."
         return Failure("transient", "unexpected", message)
     if not isinstance(outcome, Credential):
-        return Failure("rejected", "garbage", f"The provider {name!r} did not answer a credential.")
+        return Failure("rejected", "garbage", f"The provider {name!r} did not return a credential.")
     if wrong := misshapen(outcome):
-        return Failure("rejected", "garbage", f"The provider {name!r} answered a credential of which {wrong}.")
+        return Failure("rejected", "garbage", f"The provider {name!r} returned an invalid credential: {wrong}.")
     return _TOO_MUCH if len(outcome.password.reveal()) > wire.WORKER_LIMIT else outcome
 
 
 def load(name: str) -> Callable[[Request], object]:
-    """Return a provider's function. Only the plug-ins of this name are looked at: one that is broken harms no other.
+    """Return a provider's function. Only plug-ins with this name are examined, so a broken one harms no other.
 
     Raises:
-        FetchFailed: There is none or more than one, or it cannot be imported.
+        FetchFailed: No plug-in or more than one provides it, or it cannot be imported.
     """
     found = find(name)
     if not found:
-        message = f"There is no provider {name!r} in this installation."
-        raise rejected("no-provider", message, "install its package where uvtokend is, or name another provider")
+        message = f"The provider {name!r} is not installed."
+        raise rejected("no-provider", message, "install its package beside uvtokend, or name another provider")
     packages = sorted({package(point) for point in found})
     if len(found) > 1:
-        message = f"More than one plug-in calls itself {name!r}: {', '.join(packages)}."
+        message = f"More than one plug-in provides {name!r}: {', '.join(packages)}."
         raise rejected("ambiguous-provider", message, _uv("uninstall", packages[-1]))
     try:
         provider = found[0].load()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an import runs anybody's code; its text may hold a secret
-        missing = f": there is no {error.name}" if isinstance(error, ModuleNotFoundError) else ""
+        missing = f": {error.name} is missing" if isinstance(error, ModuleNotFoundError) else ""
         why = f"cannot be imported ({type(error).__name__}{missing})"
     else:
         if callable(provider):
@@ -96,7 +96,7 @@ def load(name: str) -> Callable[[Request], object]:
 
 
 def find(name: str) -> tuple[EntryPoint, ...]:
-    """Return the entry points of one provider: for a name of ours, only our own, whoever else claims it."""
+    """Return the entry points of one provider: for a name of ours, only our own, even if another package claims it."""
     return tuple(point for point in claims(name) if name not in CLOUDS or package(point) == OURS)
 
 
@@ -114,14 +114,14 @@ def package(point: EntryPoint) -> str:
 
 
 def misshapen(credential: Any) -> str | None:  # a plug-in's author may not check his types
-    """Say what of a credential could not be delivered as it stands, or return None."""
+    """Return why a credential cannot be delivered, or None."""
     if not isinstance(credential.password, Secret):
-        return "the password is not a Secret"
+        return "its password is not a Secret"
     if not isinstance(credential.login, str):
-        return "the login is not text"
+        return "its login is not text"
     times = (credential.issued_at, credential.expires_at, credential.refresh_after)
     if credential.issued_at is None or any(time is not None and time.utcoffset() is None for time in times):
-        return "a time has no zone"
+        return "one of its times has no time zone"
     return None
 
 
@@ -134,13 +134,13 @@ def _one_by_one(name: str) -> Iterator[EntryPoint]:
 
 
 def _uv(*words: str) -> str:
-    """Return the command that changes the environment that we run in, whichever kind it is."""
+    """Return a command that changes the environment that uvtokend runs in."""
     verb, *more = words
     return shlex.join(["uv", "pip", verb, "--python", sys.executable, *more])
 
 
 def _know_all_options(request: Request) -> None:
-    """Refuse an option that a provider of ours does not know, say of a newer daemon; a plug-in checks its own."""
+    """Refuse an option unknown to our own provider (a newer daemon may send one); a plug-in checks its own."""
     if request.provider in CLOUDS:
         known = CLOUDS[request.provider].options
         for key in (key for key, _ in request.options if key not in known):
@@ -148,14 +148,14 @@ def _know_all_options(request: Request) -> None:
 
 
 def _bound_memory(size: int) -> None:
-    """Let no answer, however long, take the machine's memory (getrlimit(2), RLIMIT_DATA; macOS does not enforce it)."""
+    """Keep a huge response from using up all memory (getrlimit(2), RLIMIT_DATA; macOS does not enforce it)."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     with contextlib.suppress(ValueError, OSError):  # a stricter limit stands already
         resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
 
 
 class _Helper(subprocess.Popen[Any]):
-    """A program that an SDK or we start: it inherits no limit of ours, which a Java or Node of its own would hit."""
+    """A helper program: it does not inherit our memory limit, which Java and Node exceed at start."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -39,7 +39,7 @@ def rejected(reason: str, message: str, hint: str | None = None) -> FetchFailed:
 
 def too_much(who: str) -> FetchFailed:
     """Return the error for a response from `who` that is too large."""
-    return rejected("too-much", f"{who} answered far more than a credential.")
+    return rejected("too-much", f"The response of {who} is far larger than a credential.")
 
 
 def parse_http_date(header: str | None) -> datetime | None:

@@ -33,7 +33,7 @@ def quiet(fetch: Provider) -> Provider:
             failed = FetchFailed(error.failure)
         except Exception as error:  # noqa: BLE001 - nothing escapes unclassified
             name = type(error).__name__
-            failed = transient("unexpected", f"The fetch failed in a way that it does not explain ({name}).")
+            failed = transient("unexpected", f"The fetch failed with an unexpected error ({name}).")
         finally:
             logging.disable(before)
         raise failed  # outside of the except block it has no context
