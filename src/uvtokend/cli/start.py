@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from uvtokend import paths
+from uvtokend import __version__, paths
 from uvtokend.cli import client, console, parser, status, stop
 from uvtokend.core import report
 from uvtokend.disk import configuration
@@ -22,7 +22,8 @@ from uvtokend.service import manager
 EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
 DETAILS = """\
 Starts the daemon through the installed service, if there is one, waits until its first tokens are delivered or have
-failed, and shows the status. If the daemon runs already, this is success, too."""
+failed, and shows the status. If the daemon runs already, this is success, too. A daemon of another version, as after an
+upgrade, is restarted."""
 
 #: Seconds between two attempts to reach a daemon that somebody else starts.
 _PAUSE = 0.05
@@ -57,10 +58,13 @@ def start(config_file: str | None, wait: float) -> int:
     """
     deadline = time.monotonic() + wait
     running = _version(client.SOON)
-    if running is not None:
+    if running is not None and running["version"] == __version__:
         console.say(f"uvtokend is running already (pid {running['pid']}).")
     else:
         configuration.load(config_file)  # a person reads every problem here, and not in a log
+        if running is not None:
+            console.say(f"The running daemon is version {running['version']}, this is {__version__}: it is restarted.")
+            stop.stop(config_file)
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
     status.show(_first_tokens(deadline), as_json=False)

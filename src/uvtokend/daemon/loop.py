@@ -31,6 +31,7 @@ from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.hook import Program
+from uvtokend.daemon.installation import Installation
 from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import notify
 from uvtokend.daemon.outlook import Outlook
@@ -86,6 +87,7 @@ class Daemon:
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
         self._timer = Timer(self._clock.now, lambda job: self._feed(events.Due(job)), self._tick)
         self._clocks = ClockWatch(self._clock, self._clock_moved)
+        self._installation = Installation(self.end, log.emit)
         self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
@@ -118,6 +120,7 @@ class Daemon:
         self._hook.close()
         self._timer.close()
         self._clocks.close()
+        self._installation.close()
         self._network.close()
         await self._workers.close()
         await self._deliveries.close()
@@ -177,6 +180,7 @@ class Daemon:
         else:  # the disk has not answered for a whole tick: a delivery ends, or hangs and is told
             for sink in tuple(self._agent.deliveries):
                 self._feed(events.SinkDrifted(sink))
+        self._installation.look()
         self._feed(events.Tick())
         self._at_tick = self._loop.create_task(self.at_tick())
 

@@ -44,8 +44,8 @@ ExecStart={program} run
 ExecReload=kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=5
-# Exit status 2 means a configuration that only a person can fix.
-RestartPreventExitStatus=2
+# 2: a configuration that only a person can fix. 203: the program was removed. A daemon that finds that ends with 0.
+RestartPreventExitStatus=2 203
 # Only the daemon gets SIGTERM. A worker that spends a one-time secret has 20 s to save its successor.
 KillMode=mixed
 TimeoutStopSec=25

@@ -1,0 +1,215 @@
+"""A daemon whose installation is removed ends. One whose installation is upgraded says so, and `start` replaces it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import uvtokend
+from support.desk import Desk, ask, desk, gone
+from support.waiting import until
+from uvtokend import __version__
+from uvtokend.core.events import Report
+from uvtokend.daemon import installation
+from uvtokend.daemon.installation import Found, Installation, find
+
+__all__ = ["desk"]
+
+PACKAGE = Path(uvtokend.__file__).parent
+#: A guard tick takes 25 s, and an installer gets 10 s. Tests have less time.
+QUICK = """\
+import sys
+if "run" in sys.orig_argv:
+    from uvtokend.daemon import installation, timer
+    timer.GUARD_TICK, installation.REPLACED_WITHIN = 0.2, 0.2
+"""
+
+
+# ------------------------------------------------------------------------------------------------- what is decided
+
+
+def test_what_is_on_disk(tmp_path: Path) -> None:
+    """A missing file is named, also one whose directory has become something else; the version is that of the file."""
+    package = tmp_path / "lib" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text('"""Doc."""\n\n__version__ = "7.1"\n')
+    assert find(sys.executable, str(package)) == Found(None, "7.1")
+    assert find(str(tmp_path / "python"), str(package)) == Found(str(tmp_path / "python"))
+    shutil.rmtree(package.parent)
+    assert find(sys.executable, str(package)) == Found(str(package))
+    package.parent.write_text("not a directory any more")
+    assert find(sys.executable, str(package)) == Found(str(package))
+
+
+def test_what_cannot_be_looked_at_is_not_missing(tmp_path: Path) -> None:
+    """A path that the system refuses to follow, as on a network that hangs, ends no daemon; nor does a broken text."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert find(str(loop / "python"), __file__) == Found(None)
+    garbage = tmp_path / "__init__.py"
+    garbage.write_bytes(b"\xff\xfe")
+    assert find(sys.executable, str(garbage)) == Found(None)
+
+
+def watched(
+    monkeypatch: pytest.MonkeyPatch,
+    looks: list[Found],
+    story: Callable[[Installation, list[str], list[Report]], Awaitable[None]],
+) -> None:
+    """Run a story with an installation that looks as given, one look after another."""
+    monkeypatch.setattr(installation, "REPLACED_WITHIN", 0.01)
+
+    async def main() -> None:
+        ended: list[str] = []
+        told: list[Report] = []
+        await story(Installation(ended.append, told.append, lambda: looks.pop(0)), ended, told)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+async def seen(looks: list[Found], watch: Installation) -> None:
+    """Wait until all looks were taken and their results have arrived."""
+    while looks or watch._looking or watch._again is not None:
+        await asyncio.sleep(0.005)
+
+
+def test_an_installer_may_be_between_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are missing for a moment are being replaced; only those that stay away end the daemon, once."""
+    looks = [Found("/x"), Found(None, __version__), Found("/x"), Found("/x")]
+
+    async def story(watch: Installation, ended: list[str], _: list[Report]) -> None:
+        watch.look()
+        while len(looks) > 2 or watch._looking:
+            watch.look()  # ticks that come meanwhile change nothing
+            await asyncio.sleep(0)
+        assert ended == []
+        watch.look()
+        await seen(looks, watch)
+        assert ended == ["its installation is gone (/x does not exist)"]
+
+    watched(monkeypatch, looks, story)
+
+
+def test_an_upgrade_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log names both versions and the fix, not at every tick; a version that cannot be read is no upgrade."""
+    looks = [Found(None, __version__), Found(None), Found(None, "99.0"), Found(None, "99.0")]
+
+    async def story(watch: Installation, ended: list[str], told: list[Report]) -> None:
+        while looks:
+            watch.look()
+            await asyncio.sleep(0)
+        await seen(looks, watch)
+        assert [(report.event, report.hint) for report in told] == [("upgraded", "uvtokend restart")]
+        assert "99.0" in told[0].message
+        assert __version__ in told[0].message
+        assert ended == []
+
+    watched(monkeypatch, looks, story)
+
+
+def test_a_daemon_that_ends_looks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second look is canceled with the daemon."""
+    looks = [Found("/x"), Found("/x")]
+
+    async def story(watch: Installation, ended: list[str], _: list[Report]) -> None:
+        watch.look()
+        while watch._again is None:
+            await asyncio.sleep(0)
+        watch.close()
+        await asyncio.sleep(0.05)
+        assert (ended, len(looks)) == ([], 1)
+
+    watched(monkeypatch, looks, story)
+
+
+# ---------------------------------------------------------------------------------------------- with real programs
+
+
+class Installed:
+    """A scratch virtual environment with a copy of uvtokend, beside the libraries of this one.
+
+    Args:
+        desk: The home in which its commands run.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.root = desk.home / "tool"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.root)], check=True)
+        self.python = self.root / "bin" / "python"
+        self.library = Path(sysconfig.get_path("purelib", vars={"base": str(self.root)}))
+        shutil.copytree(PACKAGE, self.library / "uvtokend", ignore=shutil.ignore_patterns("__pycache__"))
+        (self.library / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\nimport quick\n")
+        (self.library / "quick.py").write_text(QUICK)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of this installation."""
+        command = [str(self.python), "-P", "-m", "uvtokend", *arguments]
+        return subprocess.run(command, env=self.desk.env, capture_output=True, text=True, check=False, timeout=60)
+
+    def daemon(self) -> psutil.Process:
+        """Return the running daemon."""
+        return psutil.Process(ask(self.desk.socket, "version")["pid"])
+
+    def upgrade(self, version: str) -> None:
+        """Put another version in place, as an installer does."""
+        module = self.library / "uvtokend" / "__init__.py"
+        new = module.with_name("new")
+        new.write_text(module.read_text().replace(f'"{__version__}"', f'"{version}"'))
+        new.replace(module)
+
+
+@pytest.fixture
+def installed(desk: Desk) -> Installed:
+    """An installation with one index, whose daemon runs."""
+    desk.configure(("a", "a.example"))
+    tool = Installed(desk)
+    done = tool.run("start")
+    assert done.returncode == 0, done.stderr
+    assert os.path.samefile(Path(tool.daemon().cmdline()[0]).parent, tool.root / "bin")
+    return tool
+
+
+def events(desk: Desk) -> list[tuple[str, str]]:
+    """Return kind and message of every event."""
+    records = [json.loads(line) for line in (desk.state / "events.jsonl").read_text().splitlines()]
+    return [(record["event"], record["message"]) for record in records]
+
+
+def test_the_daemon_ends_when_it_was_uninstalled(installed: Installed) -> None:
+    """It says why, removes its socket and leaves the netrc as it is; nothing was crashed."""
+    netrc = installed.desk.netrc.read_bytes()
+    daemon = installed.daemon()
+    shutil.rmtree(installed.root)
+    gone(daemon)
+    assert events(installed.desk)[-1][0] == "stopped"
+    assert "its installation is gone" in events(installed.desk)[-1][1]
+    assert not installed.desk.socket.exists()
+    assert installed.desk.netrc.read_bytes() == netrc
+    said = (installed.desk.state / "daemon.log").read_text()
+    assert "Traceback" not in said
+
+
+def test_start_after_an_upgrade_restarts_the_daemon(installed: Installed) -> None:
+    """The log names the upgrade; `start` of the new version replaces the daemon of the old one, and then is content."""
+    old = installed.daemon().pid
+    installed.upgrade("99.0")
+    until(lambda: any(kind == "upgraded" and "99.0" in message for kind, message in events(installed.desk)))
+    done = installed.run("start")
+    assert done.returncode == 0, done.stderr
+    assert f"The running daemon is version {__version__}, this is 99.0: it is restarted." in done.stderr
+    new = installed.daemon().pid
+    assert new != old
+    assert ask(installed.desk.socket, "version")["version"] == "99.0"
+    assert "is running already" in installed.run("start").stderr
+    assert installed.daemon().pid == new
