@@ -25,22 +25,26 @@ TESTS = Path(__file__).parent
 SLOW = {"cli", "daemon", "disk", "doctor", "e2e", "packaging", "providers", "sandbox", "service", "soak", "testing"}
 
 
-def missing_for_systemd() -> str | None:
-    """Say why a user manager of systemd cannot be run here, or None."""
-    if sys.platform != "linux" or os.getuid() != 0:
-        return "a systemd of our own needs Linux and root"
-    if not shutil.which("systemctl") or not any(Path(p, "systemd/systemd").exists() for p in ("/usr/lib", "/lib")):
-        return "systemd is not installed: apt-get install systemd dbus-user-session"
-    return None
+def missing() -> dict[str, str]:
+    """Return the markers whose tests cannot run here, and why."""
+    linux, mac = sys.platform == "linux", sys.platform == "darwin"
+    found = {} if linux else {"linux": "this is not Linux; each of them says why it needs it"}
+    if not mac:
+        found["macos"] = "this is not a Mac"
+    if not linux or os.getuid() != 0:
+        found["systemd"] = "a systemd of our own needs Linux and root"
+    elif not shutil.which("systemctl") or not any(Path(p, "systemd/systemd").exists() for p in ("/usr/lib", "/lib")):
+        found["systemd"] = "systemd is not installed: apt-get install systemd dbus-user-session"
+    return found
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts processes, and the simulator, slow; leave out what needs a systemd where there is none."""
+    """Mark what starts processes, and the simulator, slow; leave out what needs another platform than this one."""
     for item in items:
         part = item.path.relative_to(TESTS).parts[0]
         if part in SLOW or item.path.name == "test_simulation.py":
             item.add_marker(pytest.mark.slow)
-    chosen = [item for item in items if item.get_closest_marker("systemd")] if missing_for_systemd() else []
+    chosen = [item for item in items if any(item.get_closest_marker(name) for name in missing())]
     if chosen:
         config.hook.pytest_deselected(items=chosen)
         items[:] = [item for item in items if item not in chosen]
@@ -48,9 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was left out; here, because xdist's workers, which do the collecting, have nowhere to say it."""
-    reason = missing_for_systemd()
-    if reason:
-        terminalreporter.write_line(f"left out, the tests marked systemd: {reason}")
+    for name, reason in missing().items():
+        terminalreporter.write_line(f"left out, the tests marked {name}: {reason}")
 
 
 @pytest.fixture

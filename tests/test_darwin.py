@@ -14,57 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from support.xnu import APPEND, DEVICE, EVENT_ONLY, INODE, READ, WRITE, VnodeFile, opened
 from uvtokend import darwin, peers
 
-PATH, DEVICE, INODE = "/Users/me/.netrc", 0x1000004, 9_876_543_210
-READ, WRITE, EVENT_ONLY = 1, 2, 0x8000
-
-
-class FileInfo(ctypes.Structure):
-    """struct proc_fileinfo."""
-
-    _fields_ = (
-        ("fi_openflags", ctypes.c_uint32),
-        ("fi_status", ctypes.c_uint32),
-        ("fi_offset", ctypes.c_int64),
-        ("fi_type", ctypes.c_int32),
-        ("fi_guardflags", ctypes.c_uint32),
-    )
-
-
-class Stat(ctypes.Structure):
-    """struct vinfo_stat."""
-
-    _fields_ = (
-        ("vst_dev", ctypes.c_uint32),
-        ("vst_mode", ctypes.c_uint16),
-        ("vst_nlink", ctypes.c_uint16),
-        ("vst_ino", ctypes.c_uint64),
-        ("vst_uid", ctypes.c_uint32),
-        ("vst_gid", ctypes.c_uint32),
-        ("times", ctypes.c_int64 * 8),
-        ("vst_size", ctypes.c_int64),
-        ("vst_blocks", ctypes.c_int64),
-        ("rest", ctypes.c_uint32 * 4),
-        ("vst_qspare", ctypes.c_int64 * 2),
-    )
-
-
-class VnodeFile(ctypes.Structure):
-    """struct vnode_fdinfo."""
-
-    _fields_ = (
-        ("pfi", FileInfo),
-        ("vi_stat", Stat),
-        ("vi_type", ctypes.c_int),
-        ("vi_pad", ctypes.c_int),
-        ("vi_fsid", ctypes.c_int32 * 2),
-    )
-
-
-def opened(flags: int, inode: int = INODE, device: int = DEVICE) -> bytes:
-    """Return what the kernel says of one open file."""
-    return bytes(VnodeFile(FileInfo(flags, 0, 0, 1, 0), Stat(device, 0o100600, 1, inode)))
+PATH = "/Users/me/.netrc"
 
 
 @dataclass
@@ -134,7 +87,13 @@ def test_who_writes_a_file(descriptors: Mapping[int, bytes], expected: bool) -> 
     """A process counts if one of its descriptors has this very file open for writing; others are left alone."""
     kernel = Recorded({4711: descriptors})
     found = darwin.writers(PATH, DEVICE, INODE, kernel)
-    assert found == ((darwin.Writer(4711, "program4711"),) if expected else ())
+    assert found == ((darwin.Writer(4711, "program4711", appends=False, position=42),) if expected else ())
+
+
+def test_how_a_file_was_opened() -> None:
+    """FAPPEND and the offset say where the next write lands (fill_fileinfo, bsd/kern/proc_info.c)."""
+    (found,) = darwin.writers(PATH, DEVICE, INODE, Recorded({4711: {3: opened(WRITE | APPEND)}}))
+    assert (found.appends, found.position) == (True, 42)
 
 
 def test_this_process_is_no_writer() -> None:

@@ -84,6 +84,23 @@ def test_nothing_is_put_off(words: tuple[str, str]) -> None:
     assert lines_with(rf"\b{re.escape(''.join(words))}") == []
 
 
+@pytest.mark.parametrize("file", TESTS, ids=[file.name for file in TESTS])
+def test_what_needs_linux_says_why(file: Path) -> None:
+    """A test that is left out on a Mac gives the reason beside the marker, as one string."""
+    if file.suffix != ".py":
+        return
+    uses = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute | ast.Call)]
+    named = sum(isinstance(use, ast.Attribute) and ast.unparse(use) == "pytest.mark.linux" for use in uses)
+    reasons = [
+        use.args[0].value
+        for use in uses
+        if isinstance(use, ast.Call) and ast.unparse(use.func) == "pytest.mark.linux"
+        if len(use.args) == 1 and isinstance(use.args[0], ast.Constant)
+    ]
+    assert len(reasons) == named
+    assert all(reasons)
+
+
 def test_scripts_can_be_run() -> None:
     """What starts with #! can be executed, and the shell's parser takes it."""
     scripts = [file for file in FILES if file.read_bytes().startswith(b"#!")]

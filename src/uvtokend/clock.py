@@ -32,12 +32,18 @@ def boot() -> Boot:
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only
 
-        return Boot(darwin.boot_session(), at)
+        name = darwin.boot_session()
+    else:
+        name = _boot_id()
+    return Boot(name, at)
+
+
+def _boot_id() -> str:
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
-            return Boot(file.read().strip(), at)
+            return file.read().strip()
     except (OSError, ValueError):
-        return Boot("", at)
+        return ""
 
 
 class Clock:

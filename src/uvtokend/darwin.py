@@ -26,8 +26,8 @@ _DESCRIPTOR = struct.Struct("=iI")
 _VNODE_FILE = struct.Struct("=IIqiIIHHQ")
 #: sizeof(struct vnode_fdinfo): proc_fileinfo 24, vinfo_stat 136, vi_type and vi_pad 8, fsid_t 8.
 _VNODE_SIZE = 176
-#: bsd/sys/fcntl.h: FWRITE, as ``fi_openflags`` has it.
-_OPEN_FOR_WRITING = 2
+#: bsd/sys/fcntl.h: FWRITE and FAPPEND, as ``fi_openflags`` has them (fill_fileinfo in bsd/kern/proc_info.c).
+_OPEN_FOR_WRITING, _APPENDS = 2, 8
 #: copyfile.h: ``COPYFILE_ACL | COPYFILE_XATTR``.
 _ATTRIBUTES = 1 | 4
 #: bsd/sys/fcntl.h; Python's fcntl module names it on macOS only.
@@ -65,10 +65,14 @@ class Writer:
     Args:
         pid: Its process id.
         name: Its program's name, empty if the system does not say.
+        appends: It opened the file with ``O_APPEND``.
+        position: Where its next write lands otherwise, in bytes from the start.
     """
 
     pid: int
     name: str
+    appends: bool
+    position: int
 
 
 def writers(path: str, device: int, inode: int, kernel: Kernel | None = None) -> tuple[Writer, ...]:
@@ -85,11 +89,8 @@ def writers(path: str, device: int, inode: int, kernel: Kernel | None = None) ->
     """
     system = kernel or native()
     others = (pid for pid in _pids(path, system) if pid != os.getpid())
-    return tuple(
-        Writer(pid, system.name(pid).decode(errors="replace"))
-        for pid in others
-        if any(_writes(pid, number, device, inode, system) for number in _files(pid, system))
-    )
+    found = (_writer(pid, device, inode, system) for pid in others)
+    return tuple(writer for writer in found if writer is not None)
 
 
 def boot_session(kernel: Kernel | None = None) -> str:
@@ -140,13 +141,15 @@ def _files(pid: int, system: Kernel) -> Iterator[int]:
             yield descriptor
 
 
-def _writes(pid: int, descriptor: int, device: int, inode: int, system: Kernel) -> bool:
-    result, buffer, _ = system.descriptor_info(pid, descriptor, _VNODE_INFO, _VNODE_SIZE)
-    if result < _VNODE_FILE.size:
-        return False  # it was closed meanwhile
-    flags, _, _, _, _, its_device, _, _, its_inode = _VNODE_FILE.unpack_from(buffer)
-    same = its_inode == inode and its_device == device & 0xFFFFFFFF
-    return same and bool(flags & _OPEN_FOR_WRITING)
+def _writer(pid: int, device: int, inode: int, system: Kernel) -> Writer | None:
+    for descriptor in _files(pid, system):
+        result, buffer, _ = system.descriptor_info(pid, descriptor, _VNODE_INFO, _VNODE_SIZE)
+        if result < _VNODE_FILE.size:
+            continue  # it was closed meanwhile
+        flags, _, position, _, _, its_device, _, _, its_inode = _VNODE_FILE.unpack_from(buffer)
+        if (its_device, its_inode) == (device & 0xFFFFFFFF, inode) and flags & _OPEN_FOR_WRITING:
+            return Writer(pid, system.name(pid).decode(errors="replace"), bool(flags & _APPENDS), position)
+    return None
 
 
 @cache

@@ -195,12 +195,13 @@ def idle(laptop: Laptop, seconds: float) -> None:
 
 def switches(process: psutil.Process) -> int:
     """Return how often the threads of a process have gone to sleep by themselves, and so have woken up."""
-    if not sys.platform.startswith("linux"):
-        return process.num_ctx_switches().voluntary
-    found = 0
-    for file in Path(f"/proc/{process.pid}/task").glob("*/status"):
-        lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
-        found += int(lines["voluntary_ctxt_switches"])
+    if sys.platform == "linux":
+        found = 0
+        for file in Path(f"/proc/{process.pid}/task").glob("*/status"):
+            lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
+            found += int(lines["voluntary_ctxt_switches"])
+    else:
+        found = process.num_ctx_switches().voluntary
     return found
 
 

@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from support import linux
 from uvtokend.daemon import network_watch
 from uvtokend.daemon.network_watch import NetworkWatch, is_news, messages
 
@@ -61,11 +62,10 @@ def test_several_messages_come_in_one() -> None:
     assert [kind for kind, _ in messages(data)] == [24, 20]
 
 
+@pytest.mark.linux("only Linux has netlink sockets")
 def test_the_kernels_own_messages_are_understood() -> None:
     """A dump of this machine's addresses: the loopback's are not global, so they are no news."""
-    if not hasattr(socket, "AF_NETLINK"):
-        return  # only Linux has it
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
+    with linux.routing() as asking:
         asking.send(struct.pack("=IHHIIB3x", 20, 22, 0x301, 1, 0, socket.AF_INET))  # RTM_GETADDR, a dump
         told = list(messages(asking.recv(1 << 16)))
     scopes = [struct.unpack_from("=BBBBI", body)[3] for kind, body in told if kind == 20]

@@ -13,15 +13,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from support import linux, xnu
 from support.unprivileged import ORDINARY, as_user
+from uvtokend import darwin
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.block import BEGIN, Ours
-from uvtokend.disk import exchange, files, netrc_sink
+from uvtokend.disk import exchange, files, holders, netrc_sink
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
@@ -133,15 +136,16 @@ class TestDeliver:
         assert [(problem.file, problem.where) for problem in delivery.problems] == [(str(path), "line 3")]
         assert not delivery.changed
 
+    @pytest.mark.linux("Python reads extended attributes on Linux only")
     def test_owner_and_attributes_are_kept(self, path: Path) -> None:
         """The new file belongs to whom the old one did, and carries its extended attributes."""
         path.write_bytes(FOREIGN)
-        os.setxattr(path, "user.note", b"mine")
+        linux.set_attribute(path, "user.note", b"mine")
         if os.geteuid() == 0:
             os.chown(path, 12345, 23456)
         owner = path.stat()
         deliver(path, entry())
-        assert os.getxattr(path, "user.note") == b"mine"
+        assert linux.attribute(path, "user.note") == b"mine"
         assert (path.stat().st_uid, path.stat().st_gid) == (owner.st_uid, owner.st_gid)
 
     def test_a_file_of_another_owner(self, users_home: Path) -> None:
@@ -155,6 +159,7 @@ class TestDeliver:
             assert path.read_bytes() == b"#x\n"
         assert os.listdir(users_home) == [".netrc"]
 
+    @pytest.mark.linux("the bytes are a POSIX access list of Linux")
     def test_access_lists_are_kept(self, path: Path) -> None:
         """Who was let in by name still is, and nobody else."""
         path.write_bytes(FOREIGN)
@@ -164,9 +169,9 @@ class TestDeliver:
             tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + (who & 0xFFFFFFFF).to_bytes(4, "little")
             for tag, rights, who in rules
         )
-        os.setxattr(path, "system.posix_acl_access", access)
+        linux.set_attribute(path, "system.posix_acl_access", access)
         deliver(path, entry())
-        assert os.getxattr(path, "system.posix_acl_access") == access
+        assert linux.attribute(path, "system.posix_acl_access") == access
         assert path.read_bytes() == block() + FOREIGN
 
     def test_a_read_only_look(self, path: Path) -> None:
@@ -561,12 +566,51 @@ def holder(path: Path, how: str, text: str = "", *, say: str = "") -> Iterator[s
         process.stdin.close()
 
 
+def like_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for programs that write a file as on macOS, whose kernel is played."""
+    monkeypatch.setattr(darwin, "native", xnu.Kernel)
+    monkeypatch.setattr(files, "_has_writer", files._has_writer_on_macos)
+    monkeypatch.setattr(netrc_sink, "holders", holders._on_macos)
+
+
+@pytest.mark.parametrize("how", ["r+b", "ab"])
+def test_a_program_that_cannot_be_seen(path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opened the file before the exchange and writes right after it: its line is found in what was swapped out."""
+    path.write_bytes(FOREIGN)
+    monkeypatch.setattr(files, "_has_writer", lambda *_: None)
+    real, theirs = time.sleep, path.open(how, buffering=0)
+
+    def sleep(seconds: float) -> None:
+        if not theirs.closed:
+            with theirs:
+                theirs.write(b"#a\n#b\n")
+        real(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    deliver(path, entry())
+    assert path.read_bytes() == block() + {"r+b": b"#a\n#b\n" + FOREIGN[6:], "ab": FOREIGN + b"#a\n#b\n"}[how]
+    assert os.listdir(path.parent) == [".netrc"]
+
+
+def test_a_fresh_empty_file_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that cannot be seen has emptied it: its text comes within the second that a delivery waits."""
+    path.write_bytes(b"")
+    monkeypatch.setattr(files, "_has_writer", lambda *_: None)
+    texts = iter([b"", FOREIGN])
+    monkeypatch.setattr(time, "sleep", lambda _: path.write_bytes(next(texts, path.read_bytes())))
+    deliver(path, entry())
+    assert path.read_bytes() == block() + FOREIGN
+
+
 class TestHeld:
     """A file that another program has open for writing."""
 
-    @pytest.fixture(autouse=True)
-    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture(autouse=True, params=["leases", "libproc"])
+    def impatient(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wait only a moment; and look for the program as macOS does, too."""
         monkeypatch.setattr(files, "PATIENCE", 0.01)
+        if request.param == "libproc":
+            like_a_mac(monkeypatch)
 
     @pytest.mark.parametrize(
         ("part", "wanted"), [("", [entry("t1")]), ("#1\n", [entry("t1")]), (block().decode(), []), ("", [])]

@@ -12,9 +12,9 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from support import linux
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import Laptop
 
@@ -192,6 +192,7 @@ def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: Laptop, kind
 # ------------------------------------------------------------------------------------------------ what we leave open
 
 
+@pytest.mark.linux("reads limits and umask of another process in /proc")
 def test_what_the_daemon_and_its_workers_let_out(laptop: Laptop) -> None:
     """No core dump, no file that others may read, no standard input, and no variable of the request for a helper."""
     note = laptop.home / "note"
@@ -203,7 +204,7 @@ def test_what_the_daemon_and_its_workers_let_out(laptop: Laptop) -> None:
     assert note.read_text().split() == ["0", "0", "0077", "/dev/null", "none"]
     assert laptop.daemon is not None
     process = Path(f"/proc/{laptop.daemon.pid}")
-    assert psutil.Process(laptop.daemon.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert linux.core_limits(laptop.daemon.pid) == (0, 0)
     assert "Umask:\t0077\n" in (process / "status").read_text()
     folders = [laptop.state, Path(listener(laptop)).parent]
     modes = {file: file.stat().st_mode & 0o777 for folder in folders for file in [folder, *folder.iterdir()]}

@@ -106,7 +106,13 @@ def _put(words: list[str], recorded: environment.Recorded, hardened: bool, confi
     """Write the service of this machine's manager and let it start."""
     if sys.platform == "darwin":
         _make_way()
-        return launchd.install(words, recorded.variables)
+        file = launchd.install(words, recorded.variables)
+    else:
+        file = _put_on_linux(words, recorded, hardened, config_file)
+    return file
+
+
+def _put_on_linux(words: list[str], recorded: environment.Recorded, hardened: bool, config_file: str | None) -> Path:
     if not systemd.available():
         console.say("The systemd user manager does not answer, so the desktop's autostart is used.")
         return autostart.install(words)

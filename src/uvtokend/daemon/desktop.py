@@ -32,9 +32,10 @@ async def show(title: str, body: str) -> str | None:
     if sys.platform == "darwin":
         script = [word for line in _SCRIPT for word in ("-e", line)]
         await _run("osascript", *script, "--", f"uvtokend: {title}", body)
-        return None
-    flags = ("--app-name=uvtokend", "--icon=dialog-password", "--print-id")
-    said = await _run("notify-send", *flags, "--", f"uvtokend: {title}", _without_markup(body))
+        said = ""
+    else:
+        flags = ("--app-name=uvtokend", "--icon=dialog-password", "--print-id")
+        said = await _run("notify-send", *flags, "--", f"uvtokend: {title}", _without_markup(body))
     return said.strip() or None
 
 

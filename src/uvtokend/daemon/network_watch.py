@@ -8,9 +8,11 @@ Elsewhere, and in a sandbox that allows no such socket, the back-off finds out w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 
 #: Seconds until news is told: an address and its route come one after the other.
@@ -93,16 +95,12 @@ def is_news(kind: int, body: bytes) -> bool:
 
 def _open() -> socket.socket | None:
     """Return the socket, or None where there is no netlink."""
-    if not hasattr(socket, "AF_NETLINK"):
-        return None
-    try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    except OSError:
-        return None
-    opened.setblocking(False)
-    try:
-        opened.bind((0, GROUPS))
-    except OSError:
-        opened.close()
-        return None
-    return opened
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError), contextlib.ExitStack() as unless_bound:
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+            unless_bound.callback(opened.close)
+            opened.setblocking(False)
+            opened.bind((0, GROUPS))
+            unless_bound.pop_all()
+            return opened
+    return None

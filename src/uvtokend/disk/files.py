@@ -36,11 +36,13 @@ class Content:
         text: All of it.
         status: Taken before the text was read, so a later change gives another fingerprint.
         held: Another program still has the file open for writing.
+        sure: The system tells of every program that does. Otherwise `held` is what is known.
     """
 
     text: bytes
     status: os.stat_result
     held: bool
+    sure: bool = True
 
 
 def read_settled(path: str) -> Content | None:
@@ -60,10 +62,10 @@ def read_settled(path: str) -> Content | None:
             code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTSUP
             raise OSError(code, os.strerror(code), path)
         deadline = time.monotonic() + PATIENCE
-        while (held := _has_writer(file, path)) and time.monotonic() < deadline:
+        while ((held := _has_writer(file, path)) or _may_be_filling(file, held)) and time.monotonic() < deadline:
             time.sleep(_LOOK)
         status = os.fstat(file)
-        return Content(read_all(file, path), status, held)
+        return Content(read_all(file, path), status, bool(held), held is not None)
     finally:
         os.close(file)
 
@@ -299,32 +301,48 @@ def fsync(file: int) -> None:
         os.fsync(file)
 
 
-def _has_writer(file: int, path: str) -> bool:
-    """Return whether a program has an open file open for writing, as far as the system can tell.
+def _may_be_filling(file: int, held: bool | None) -> bool:
+    """Return whether a program that the system does not show may have emptied a file to write it anew."""
+    status = os.fstat(file)
+    age = time.clock_gettime_ns(time.CLOCK_REALTIME) - status.st_mtime_ns
+    return held is None and status.st_size == 0 and 0 <= age < PATIENCE * 1e9
+
+
+def _has_writer(file: int, path: str) -> bool | None:
+    """Return whether a program has an open file open for writing; None if the system does not show every program.
 
     Linux grants a read lease on a file only if nobody has it open for writing (fcntl(2), F_SETLEASE). It is given back
     at once. A program that opens the file in that instant is only delayed until then. The signal that reports such a
-    program to us is set to SIGURG, which is ignored: the default, SIGIO, would end this process. macOS lists writers.
+    program to us is set to SIGURG, which is ignored: the default, SIGIO, would end this process. Where there are no
+    leases, or on a file of another user, it refuses otherwise. macOS lists the writers among this user's processes.
     """
-    if sys.platform == "darwin":
-        return _has_writer_on_macos(file, path)
-    if sys.platform != "linux":
+    if sys.platform == "linux":
+        held = _refuses_lease(file)
+    elif sys.platform == "darwin":
+        held = _has_writer_on_macos(file, path)
+    else:
+        held = None
+    return held
+
+
+if sys.platform == "linux":
+
+    def _refuses_lease(file: int) -> bool | None:
+        import fcntl  # noqa: PLC0415 - only after a file is open
+
+        try:
+            fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError as error:
+            return True if error.errno == errno.EAGAIN else None
         return False
-    import fcntl  # noqa: PLC0415 - Linux only
-
-    try:
-        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN  # otherwise there are no leases here, or the file is another user's
-    return False
 
 
-def _has_writer_on_macos(file: int, path: str) -> bool:
+def _has_writer_on_macos(file: int, path: str) -> bool | None:
     from uvtokend import darwin  # noqa: PLC0415 - macOS only
 
     status = os.fstat(file)
     with contextlib.suppress(OSError):
-        return bool(darwin.writers(path, status.st_dev, status.st_ino))
-    return False
+        return True if darwin.writers(path, status.st_dev, status.st_ino) else None
+    return None

@@ -31,10 +31,12 @@ class Holder:
 def holders(path: str) -> list[Holder]:
     """Return the processes that have a file open for writing, by pid, as far as this user may see them.
 
-    On Linux from proc(5), ``/proc/PID/fd`` and ``/proc/PID/fdinfo``; macOS does not tell how a file was opened.
+    On Linux from proc(5), ``/proc/PID/fd`` and ``/proc/PID/fdinfo``.
     """
-    if sys.platform == "darwin":
-        return _on_macos(path)
+    return _on_macos(path) if sys.platform == "darwin" else _in_proc(path)
+
+
+def _in_proc(path: str) -> list[Holder]:
     with contextlib.suppress(OSError):
         wanted = os.stat(path)
         pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
@@ -49,7 +51,7 @@ def _on_macos(path: str) -> list[Holder]:
     with contextlib.suppress(OSError):
         status = os.stat(path)
         found = darwin.writers(path, status.st_dev, status.st_ino)
-        return [Holder(writer.pid, writer.name or "a program", appends=True, position=0) for writer in found]
+        return [Holder(each.pid, each.name or "a program", each.appends, each.position) for each in found]
     return []
 
 

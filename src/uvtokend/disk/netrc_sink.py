@@ -467,7 +467,7 @@ class _Write:
         assert self._old is not None  # noqa: S101 - for the type checker
         beside = self.journal.text
         try:
-            out = files.read_settled(beside)
+            out = self._swapped_out(beside)
         except OSError:  # another program has put something there that is not a file
             exchange.swap(beside, self._path)
             self._withdraw()
@@ -482,6 +482,15 @@ class _Write:
         else:
             self._withdraw()
         raise _OvertakenError(*theirs)
+
+    def _swapped_out(self, beside: str) -> Content | None:
+        """Read what came out of the exchange. A program that the system does not show gets `GRACE` to write it."""
+        out = files.read_settled(beside)
+        assert self._old is not None  # noqa: S101 - for the type checker
+        if out is None or out.held or out.sure or out.text != self._old.text:
+            return out
+        time.sleep(GRACE)
+        return files.read_settled(beside)
 
     # ---------------------------------------------------------------------------------------------------- in place
 
@@ -529,21 +538,22 @@ def _tighten(path: str, status: os.stat_result) -> None:
 
 
 def _attributes(path: str) -> Sequence[str]:
-    if not hasattr(os, "listxattr"):
-        return ()
-    with contextlib.suppress(OSError):
-        return os.listxattr(path)
+    """Return the names of the extended attributes, which Python can only read on Linux."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return os.listxattr(path)
     return ()
 
 
 def _copy_attributes(path: str, file: int) -> Sequence[str]:
     """Copy extended attributes, access lists among them, and return their names. What may not be copied is left out."""
-    if sys.platform == "darwin":
-        _copy_on_macos(path, file)
     names = _attributes(path)
-    for name in names:
-        with contextlib.suppress(OSError):
-            os.setxattr(file, name, os.getxattr(path, name))
+    if sys.platform == "linux":
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.setxattr(file, name, os.getxattr(path, name))
+    elif sys.platform == "darwin":
+        _copy_on_macos(path, file)
     return names
 
 

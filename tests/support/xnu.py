@@ -1,0 +1,123 @@
+"""Answers of macOS' kernel, laid out as in Apple's headers (xnu, proc_info.h), for the seam of `uvtokend.darwin`.
+
+`Kernel` answers about the real processes of this machine, so that what macOS would do can be run on Linux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+
+READ, WRITE, APPEND, EVENT_ONLY = 1, 2, 8, 0x8000
+DEVICE, INODE = 0x1000004, 9_876_543_210
+
+
+class FileInfo(ctypes.Structure):
+    """struct proc_fileinfo."""
+
+    _fields_ = (
+        ("fi_openflags", ctypes.c_uint32),
+        ("fi_status", ctypes.c_uint32),
+        ("fi_offset", ctypes.c_int64),
+        ("fi_type", ctypes.c_int32),
+        ("fi_guardflags", ctypes.c_uint32),
+    )
+
+
+class Stat(ctypes.Structure):
+    """struct vinfo_stat."""
+
+    _fields_ = (
+        ("vst_dev", ctypes.c_uint32),
+        ("vst_mode", ctypes.c_uint16),
+        ("vst_nlink", ctypes.c_uint16),
+        ("vst_ino", ctypes.c_uint64),
+        ("vst_uid", ctypes.c_uint32),
+        ("vst_gid", ctypes.c_uint32),
+        ("times", ctypes.c_int64 * 8),
+        ("vst_size", ctypes.c_int64),
+        ("vst_blocks", ctypes.c_int64),
+        ("rest", ctypes.c_uint32 * 4),
+        ("vst_qspare", ctypes.c_int64 * 2),
+    )
+
+
+class VnodeFile(ctypes.Structure):
+    """struct vnode_fdinfo."""
+
+    _fields_ = (
+        ("pfi", FileInfo),
+        ("vi_stat", Stat),
+        ("vi_type", ctypes.c_int),
+        ("vi_pad", ctypes.c_int),
+        ("vi_fsid", ctypes.c_int32 * 2),
+    )
+
+
+def opened(flags: int, inode: int = INODE, device: int = DEVICE, offset: int = 42) -> bytes:
+    """Return what the kernel says of one open file."""
+    return bytes(VnodeFile(FileInfo(flags, 0, offset, 1, 0), Stat(device & 0xFFFFFFFF, 0o100600, 1, inode)))
+
+
+class Kernel:
+    """Answers as macOS would, from proc(5)."""
+
+    def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
+        """Return the processes that have a file open, as ``proc_listpidspath`` does."""
+        wanted = os.stat(path)
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        found = [pid for pid in pids if any(_same(pid, number, wanted) for number in _numbers(pid))]
+        buffer = b"".join(struct.pack("=i", pid) for pid in found)[:size]
+        return len(buffer), buffer.ljust(size, b"\0"), 0
+
+    def pid_info(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Return a process's descriptors, as ``proc_pidinfo`` with ``PROC_PIDLISTFDS`` does."""
+        assert flavor == 1
+        buffer = b"".join(struct.pack("=iI", number, 1) for number in _numbers(pid))[:size]
+        return len(buffer), buffer.ljust(size, b"\0"), 0
+
+    def descriptor_info(self, pid: int, descriptor: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Return one descriptor, as ``proc_pidfdinfo`` with ``PROC_PIDFDVNODEINFO`` does."""
+        assert (flavor, size) == (1, ctypes.sizeof(VnodeFile))
+        with contextlib.suppress(OSError):
+            status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+            text = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text()
+            said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+            flags = int(said["flags"], 8)
+            access = {os.O_RDONLY: READ, os.O_WRONLY: WRITE}.get(flags & os.O_ACCMODE, READ | WRITE)
+            access |= APPEND if flags & os.O_APPEND else 0
+            if stat.S_ISREG(status.st_mode):
+                buffer = opened(access, status.st_ino, status.st_dev, int(said["pos"]))
+                return len(buffer), buffer, 0
+        return 0, b"\0" * size, errno.EBADF
+
+    def name(self, pid: int) -> bytes:
+        """Return the name of a process."""
+        return Path(f"/proc/{pid}/comm").read_bytes().strip()
+
+    def system_value(self, name: bytes, size: int) -> tuple[int, bytes, int]:
+        """Answer for the boot session only."""
+        assert (name, size) == (b"kern.bootsessionuuid", 64)
+        return 0, b"0A1B2C3D-0000-4000-8000-000000000000\0", 0
+
+    def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
+        """Refuse, as a file system without attributes does."""
+        assert min(source, target, flags) > 0
+        return -1, errno.ENOTSUP
+
+
+def _numbers(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
+    return []
+
+
+def _same(pid: int, number: int, wanted: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted)
+    return False
