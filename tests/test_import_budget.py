@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.core import wire
+from uvtokend.core.model import Request
+
 OURS = {
     "uvtokend",
     "uvtokend.cli",
@@ -52,6 +55,7 @@ TOO_DEAR = {
     "typing",
     "urllib",
 }
+TOO_DEAR_FOR_A_WORKER = {"apscheduler", "azure", "boto3", "botocore", "google", "platformdirs", "psutil", "requests"}
 INDEX = {
     "name": "a",
     "health": "fresh",
@@ -157,3 +161,18 @@ def test_the_first_line_costs_nothing(environment: dict[str, str]) -> None:
     roots = {module.partition(".")[0] for module in modules}
     assert not roots & {"apscheduler", "asyncio", "azure", "boto3", "google", "platformdirs", "psutil"}
     assert not {module for module in modules if module.startswith("uvtokend.daemon")}
+
+
+#: What no worker may load for a secret that is in a file or a variable: a thousand of them may be due at once.
+NOT_FOR_A_SECRET = {"asyncio", "email", "importlib.metadata", "pathlib", "tomllib", "uvtokend.core.uv_store", "zipfile"}
+
+
+def test_a_worker_loads_its_own_provider_only(environment: dict[str, str]) -> None:
+    """A fetch of a secret pays for no plug-in search, no SDK, no parser and no catalog of another cloud."""
+    request = wire.encode_request(Request("static", options=(("password", (("env", "PW"),)), ("username", "me"))))
+    variables = {"PW": "a-secret", "UVTOKEND_REQUEST": request, "UVTOKEND_FETCH_TIMEOUT": "60"}
+    modules = imported("from uvtokend.providers.worker import main; main()", {**environment, **variables})
+    assert "uvtokend.providers.static" in modules
+    assert not modules & (TOO_DEAR_FOR_A_WORKER | NOT_FOR_A_SECRET)
+    catalogs = {name.rpartition(".")[2] for name in modules if name.startswith("uvtokend.core.clouds.")}
+    assert catalogs == {"catalog", "generic"}

@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 
 from uvtokend import __version__
 from uvtokend.cli.verbs import VERBS
+from uvtokend.core.clouds import CLOUDS
+from uvtokend.providers.loading import OWN
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,6 +95,14 @@ def test_every_provider_resolves() -> None:
             assert callable(point.load())
     (command,) = entry_points(group="console_scripts", name="uvtokend")
     assert callable(command.load())
+
+
+def test_our_own_providers_are_found_without_a_search() -> None:
+    """A worker knows where our own providers are; the entry points, by which others list them, say the same."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["uvtokend.providers"] == {name: f"{module}:fetch" for name, module in OWN.items()}
+    assert set(OWN) == set(CLOUDS)
+    assert all(cloud.provider == name for name, cloud in CLOUDS.items())
 
 
 def test_help_and_documentation_name_every_verb() -> None:

@@ -86,12 +86,9 @@ def test_two_of_one_name(tmp_path: Path, fetch: FETCH) -> None:
     assert found.hint == f"uv pip uninstall --python {sys.executable} other-provider"
 
 
-@pytest.mark.parametrize("broken", [False, True])
-def test_none_takes_the_place_of_ours(tmp_path: Path, fetch: FETCH, broken: bool) -> None:
-    """A plug-in that calls itself as a provider of ours is never asked, also where ours is looked for the long way."""
+def test_none_takes_the_place_of_ours(tmp_path: Path, fetch: FETCH) -> None:
+    """A plug-in that calls itself as a provider of ours is never asked."""
     install(tmp_path, SIMPLE, points="[uvtokend.providers]\nstatic = acme_provider:fetch\n")
-    if broken:
-        install(tmp_path, SIMPLE, "broken-provider", "[uvtokend.providers]\nstatic\n")
     assert failed(fetch("static")).message == "username must be one line of text without a colon."
 
 

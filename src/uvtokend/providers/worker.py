@@ -10,11 +10,7 @@ import contextlib
 import logging
 import os
 import resource
-import shlex
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 from uvtokend import undumpable
@@ -24,10 +20,8 @@ from uvtokend.core.model import Credential, Failure, Request, Secret
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.kit import deadline
 from uvtokend.providers.kit.failures import rejected
+from uvtokend.providers.loading import load
 
-GROUP = "uvtokend.providers"
-#: The package that our own providers come from: no plug-in takes the place of one of them.
-OURS = "uvtokend"
 #: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
 MEMORY = 512 << 20
 _TOO_MUCH = Failure("rejected", "too-much", "The response that the provider received is far larger than a credential.")
@@ -68,51 +62,6 @@ def fetch(request: Request) -> Credential | Failure:
     return _TOO_MUCH if len(outcome.password.reveal()) > wire.WORKER_LIMIT else outcome
 
 
-def load(name: str) -> Callable[[Request], object]:
-    """Return a provider's function. Only plug-ins with this name are examined, so a broken one harms no other.
-
-    Raises:
-        FetchFailed: No plug-in or more than one provides it, or it cannot be imported.
-    """
-    found = find(name)
-    if not found:
-        message = f"The provider {name!r} is not installed."
-        raise rejected("no-provider", message, "install its package beside uvtokend, or name another provider")
-    packages = sorted({package(point) for point in found})
-    if len(found) > 1:
-        message = f"More than one plug-in provides {name!r}: {', '.join(packages)}."
-        raise rejected("ambiguous-provider", message, _uv("uninstall", packages[-1]))
-    try:
-        provider = found[0].load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an import runs anybody's code; its text may hold a secret
-        missing = f": {error.name} is missing" if isinstance(error, ModuleNotFoundError) else ""
-        why = f"cannot be imported ({type(error).__name__}{missing})"
-    else:
-        if callable(provider):
-            return provider  # type: ignore[no-any-return]
-        why = "is not a function"
-    message = f"The provider {name!r} of the package {packages[0]} {why}."
-    raise rejected("broken-provider", message, _uv("install", "--reinstall", packages[0])) from None
-
-
-def find(name: str) -> tuple[EntryPoint, ...]:
-    """Return the entry points of one provider: for a name of ours, only our own, even if another package claims it."""
-    return tuple(point for point in claims(name) if name not in CLOUDS or package(point) == OURS)
-
-
-def claims(name: str) -> tuple[EntryPoint, ...]:
-    """Return all the entry points that claim a name."""
-    try:
-        return tuple(entry_points(group=GROUP, name=name))
-    except Exception:  # noqa: BLE001 - one package's entry_points.txt is none; it harms only that package
-        return tuple(_one_by_one(name))
-
-
-def package(point: EntryPoint) -> str:
-    """Return the name of the package that an entry point comes from."""
-    return point.dist.name if point.dist is not None else "?"
-
-
 def misshapen(credential: Any) -> str | None:  # a plug-in's author may not check his types
     """Return why a credential cannot be delivered, or None."""
     if not isinstance(credential.password, Secret):
@@ -123,20 +72,6 @@ def misshapen(credential: Any) -> str | None:  # a plug-in's author may not chec
     if credential.issued_at is None or any(time is not None and time.utcoffset() is None for time in times):
         return "one of its times has no time zone"
     return None
-
-
-def _one_by_one(name: str) -> Iterator[EntryPoint]:
-    for installed in distributions():
-        try:
-            yield from installed.entry_points.select(group=GROUP, name=name)
-        except Exception:  # noqa: BLE001, S112 - this is the broken one
-            continue
-
-
-def _uv(*words: str) -> str:
-    """Return a command that changes the environment that uvtokend runs in."""
-    verb, *more = words
-    return shlex.join(["uv", "pip", verb, "--python", sys.executable, *more])
 
 
 def _know_all_options(request: Request) -> None:

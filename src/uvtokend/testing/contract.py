@@ -78,7 +78,7 @@ from uvtokend.core.model import Credential, Entry, Failure, FailureKind, Request
 from uvtokend.core.netrc import block
 from uvtokend.core.worker_environment import worker_environment
 from uvtokend.errors import DeliveryFailed
-from uvtokend.providers import worker
+from uvtokend.providers import loading, plugins
 
 __all__ = ["ProviderContract", "asked"]
 
@@ -143,12 +143,12 @@ class ProviderContract:
     def test_it_is_found_by_its_name(self) -> None:
         """Exactly one package provides the name, and only uvtokend provides the names of uvtokend's own providers."""
         name = asked(self.works()).provider
-        points = worker.claims(name)
-        packages = sorted({worker.package(point) for point in points})
-        _hold(points, f"no installed package has an entry point {name!r} in the group {worker.GROUP!r}")
+        points = plugins.claims(name)
+        packages = sorted({plugins.package(point) for point in points})
+        _hold(points, f"no installed package has an entry point {name!r} in the group {plugins.GROUP!r}")
         if name in CLOUDS:
             message = f"{name!r} is uvtokend's own, which wins: give the provider of {packages} another name"
-            _hold(packages == [worker.OURS], message)
+            _hold(packages == [loading.OWN_PACKAGE], message)
         _hold(len(points) == 1, f"more than one package calls a provider {name!r}: {packages}")
 
     def test_a_token_through_the_worker(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from uvtokend.core import wire
 from uvtokend.core.model import Credential
 from uvtokend.errors import FetchFailed
-from uvtokend.providers import worker
+from uvtokend.providers import loading, worker
 
 #: The audit events of a prompt, which nobody could answer (Python library reference, "Audit events table").
 _PROMPTS = {"builtins.input": "calls input()", "webbrowser.open": "opens a browser"}
@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryFile() as printed:
         os.dup2(printed.fileno(), 1)
         try:
-            provider = worker.load(request.provider)
+            provider = loading.load(request.provider)
             log.listen()
             seen = _outcome(provider(request))
         except BaseException as error:  # noqa: BLE001 - the report contains whatever escapes the provider

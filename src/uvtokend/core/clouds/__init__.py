@@ -7,24 +7,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
 
-from uvtokend.core.clouds.aws import AWS
-from uvtokend.core.clouds.azure import AZURE
 from uvtokend.core.clouds.catalog import Cloud
-from uvtokend.core.clouds.generic import COMMAND_OUTPUT, STATIC
-from uvtokend.core.clouds.gitlab import GITLAB
-from uvtokend.core.clouds.google import GOOGLE
-from uvtokend.core.clouds.jfrog import JFROG
-from uvtokend.core.clouds.nexus import NEXUS
+from uvtokend.core.clouds.generic import STATIC
 from uvtokend.core.config.values import PATH
 from uvtokend.core.model import Env, Frozen, Notice, Request
 from uvtokend.core.urls import IndexUrl
-from uvtokend.core.uv_store import normal
+
+#: Provider name -> the module of its catalog and the name in it.
+_CATALOGS = {
+    "aws-codeartifact": ("aws", "AWS"),
+    "google-artifact-registry": ("google", "GOOGLE"),
+    "azure-artifacts": ("azure", "AZURE"),
+    "jfrog-artifactory": ("jfrog", "JFROG"),
+    "gitlab": ("gitlab", "GITLAB"),
+    "nexus": ("nexus", "NEXUS"),
+    "static": ("generic", "STATIC"),
+    "command": ("generic", "COMMAND_OUTPUT"),
+}
+
+
+class _Clouds(Mapping[str, Cloud]):
+    """The catalogs. Each is imported when it is first asked for, since a worker needs one of them, not eight."""
+
+    def __getitem__(self, provider: str) -> Cloud:
+        module, name = _CATALOGS[provider]
+        cloud: Cloud = getattr(import_module(f"{__name__}.{module}"), name)
+        return cloud
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CATALOGS)
+
+    def __len__(self) -> int:
+        return len(_CATALOGS)
+
+    def __contains__(self, provider: object) -> bool:
+        return provider in _CATALOGS
+
 
 #: Provider name -> what we know about it. A name that is not here belongs to a plug-in.
-CLOUDS: dict[str, Cloud] = {
-    cloud.provider: cloud for cloud in (AWS, GOOGLE, AZURE, JFROG, GITLAB, NEXUS, STATIC, COMMAND_OUTPUT)
-}
+CLOUDS: Mapping[str, Cloud] = _Clouds()
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|KEY|CREDENTIAL", re.IGNORECASE)
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR|DIRECTORY|URI|URL|HOST|CREDENTIALS)$", re.IGNORECASE)
 
@@ -64,6 +87,8 @@ def store_service(provider: str, url: IndexUrl) -> str:
         provider: Its name; the indexes of plug-ins keep below their own root.
         url: The index URL.
     """
+    from uvtokend.core.uv_store import normal  # noqa: PLC0415 - most daemons and no worker need the store
+
     return normal(CLOUDS.get(provider, STATIC).prefix(url))
 
 
