@@ -89,8 +89,8 @@ def writers(path: str, device: int, inode: int, kernel: Kernel | None = None) ->
     """
     system = kernel or native()
     others = (pid for pid in _pids(path, system) if pid != os.getpid())
-    found = (_writer(pid, device, inode, system) for pid in others)
-    return tuple(writer for writer in found if writer is not None)
+    perhaps = (_writer(pid, device, inode, system) for pid in others)
+    return tuple(writer for writer in perhaps if writer is not None)
 
 
 def boot_session(kernel: Kernel | None = None) -> str:

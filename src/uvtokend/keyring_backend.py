@@ -21,13 +21,13 @@ class UvtokendKeyring(KeyringBackend):
 
     def get_password(self, service: str, username: str) -> str | None:
         """Return the token for a URL; None if it belongs to no index of ours, or there is no valid token."""
-        found = _ask(service, username)
-        return None if found is None else found.token
+        credential = _ask(service, username)
+        return None if credential is None else credential.token
 
     def get_credential(self, service: str, username: str | None) -> SimpleCredential | None:
         """Return login and token for a URL; None as in `get_password`."""
-        found = _ask(service, username)
-        return None if found is None else SimpleCredential(found.login, found.token)
+        credential = _ask(service, username)
+        return None if credential is None else SimpleCredential(credential.login, credential.token)
 
     def set_password(self, service: str, username: str, password: str) -> None:
         """Refuse: another backend stores passwords. keyring's chainer goes on to it."""

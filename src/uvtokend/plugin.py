@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from uvtokend.core.fixes import set_clock, show_clock
 from uvtokend.core.model import Credential, Failure, FailureKind, Frozen, Request, Secret, SignInEnd
-from uvtokend.core.state import parse_zulu, zulu
+from uvtokend.core.rfc3339 import parse_zulu, zulu
 from uvtokend.errors import FetchFailed, UvtokendError
 from uvtokend.providers.kit.failures import (
     excerpt,

@@ -62,16 +62,16 @@ def _answer(arguments: list[str]) -> int:
     if question is None:
         return _hand_over(arguments, USAGE)
     try:
-        found = ask.credential(question.service, question.username, shim=True)
+        credential = ask.credential(question.service, question.username, shim=True)
     except ask.NoTokenError as error:
         ask.say(error)
         return NOTHING
     except UvtokendError as error:
         ask.say(error)
-        found = None
-    if found is None:
+        credential = None
+    if credential is None:
         return _hand_over(arguments, NOTHING)
-    return _print(question, found)
+    return _print(question, credential)
 
 
 def parse(arguments: list[str]) -> Question | None:
@@ -139,8 +139,8 @@ def _hand_over(arguments: list[str], otherwise: int) -> int:
     return otherwise
 
 
-def _print(question: Question, found: ask.Found) -> int:
-    pairs = {"username": found.login, "password": found.token}
+def _print(question: Question, credential: ask.Found) -> int:
+    pairs = {"username": credential.login, "password": credential.token}
     if not question.creds:
         del pairs["username"]
     text = "".join(f"{value}\n" for value in pairs.values())

@@ -25,7 +25,7 @@ import psutil
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
-from uvtokend.sandbox.machine import Laptop, find_uv
+from uvtokend.sandbox.machine import AwsMachine, find_uv
 from uvtokend.sandbox.web import Call
 
 #: A host that the keyring plug-in takes for CodeArtifact's; uv reaches it through the index, which serves as its proxy.
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Laptop]:
+def running(folder: Path) -> Iterator[AwsMachine]:
     """Run a daemon with two indexes: one of the loopback CodeArtifact, one of the provider above."""
     plugin = folder / "plugin"
     (plugin / "stamp-1.dist-info").mkdir(parents=True)
@@ -72,7 +72,7 @@ def running(folder: Path) -> Iterator[Laptop]:
     (plugin / "stamp.py").write_text(STAMP)
     (folder / "laptop").mkdir()
     with CodeArtifact() as cloud:
-        laptop = Laptop(folder / "laptop", cloud)
+        laptop = AwsMachine(folder / "laptop", cloud)
         laptop.environment |= {"PYTHONPATH": str(plugin), "STAMP_FILE": str(folder / "stamp")}
         laptop.configure(acme=f"https://{HOST}/pypi/production/simple/")
         with laptop.config.open("a") as file:
@@ -124,7 +124,7 @@ def milliseconds(seconds: list[float]) -> str:
     return f"{statistics.median(seconds) * 1e3:.1f} ms (p90 {ninth * 1e3:.1f})"
 
 
-def quietly(laptop: Laptop, *command: str) -> None:
+def quietly(laptop: AwsMachine, *command: str) -> None:
     """Run a command that must succeed and say nothing to us."""
     done = subprocess.run(
         command, env=laptop.environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
@@ -136,7 +136,7 @@ def quietly(laptop: Laptop, *command: str) -> None:
 # ------------------------------------------------------------------------------------------------ what is measured
 
 
-def status(laptop: Laptop, rounds: int) -> None:
+def status(laptop: AwsMachine, rounds: int) -> None:
     """The time of ``uvtokend status`` against the least that this Python takes."""
     floor = [sys.executable, "-I", "-c", "pass"]
     ours = [str(BESIDE / "uvtokend"), "status"]
@@ -147,7 +147,7 @@ def status(laptop: Laptop, rounds: int) -> None:
     show("uvtokend status, as a ratio", f"{medians['status'] / medians['floor']:.2f} x", "3 x")
 
 
-def delivery(laptop: Laptop, rounds: int) -> None:
+def delivery(laptop: AwsMachine, rounds: int) -> None:
     """The time from an answer to the entry in the netrc, seen by watching the file."""
     answered: list[float] = []
 
@@ -179,7 +179,7 @@ def delivery(laptop: Laptop, rounds: int) -> None:
     show("from the cloud's last answer", milliseconds(last))
 
 
-def idle(laptop: Laptop, seconds: float) -> None:
+def idle(laptop: AwsMachine, seconds: float) -> None:
     """What a daemon with nothing to do weighs, and how often it wakes up."""
     assert laptop.daemon is not None
     daemon = psutil.Process(laptop.daemon.pid)
@@ -205,7 +205,7 @@ def switches(process: psutil.Process) -> int:
     return found
 
 
-def installs(laptop: Laptop, rounds: int) -> None:
+def installs(laptop: AwsMachine, rounds: int) -> None:
     """The same install through the daemon's netrc, through a keyring plug-in, and without any authentication."""
     cloud = laptop.cloud
     with (
@@ -238,7 +238,7 @@ def installs(laptop: Laptop, rounds: int) -> None:
 
 
 def installer(
-    laptop: Laptop, name: str, index: PackageIndex, env: Mapping[str, str], option: str = ""
+    laptop: AwsMachine, name: str, index: PackageIndex, env: Mapping[str, str], option: str = ""
 ) -> Callable[[], None]:
     """Return a function that installs once."""
     file = laptop.directory / f"{name}.toml"

@@ -17,17 +17,17 @@ import pytest
 from uvtokend.cli import init
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 
 URL = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
 PROJECT = f'[project]\nname = "x"\nversion = "1"\n[[tool.uv.index]]\nname = "acme"\nurl = "{URL}"\n'
 
 
 @pytest.fixture
-def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
     """A machine with an AWS login, a project, and no configuration of ours."""
     with CodeArtifact() as cloud:
-        machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+        machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         machine.environment |= {
             **cloud.environment(),
             "AWS_SHARED_CREDENTIALS_FILE": str(machine.home / "aws"),
@@ -43,11 +43,11 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         machine.uvtokend("stop")
 
 
-def project(laptop: Laptop) -> Path:
+def project(laptop: AwsMachine) -> Path:
     return laptop.directory / "project"
 
 
-def test_init_and_start(laptop: Laptop) -> None:
+def test_init_and_start(laptop: AwsMachine) -> None:
     """Two commands: the index is found, tried, written down with its profile, and served."""
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_init_and_start(laptop: Laptop) -> None:
     assert json.loads(shown.stdout)["indexes"][0]["delivered"]
 
 
-def test_it_asks_first(laptop: Laptop) -> None:
+def test_it_asks_first(laptop: AwsMachine) -> None:
     """Without a terminal and ``--yes`` nothing is fetched and nothing is written."""
     done = laptop.uvtokend("init", str(project(laptop)))
     assert (done.returncode, laptop.cloud.fetches) == (1, 0)
@@ -68,7 +68,7 @@ def test_it_asks_first(laptop: Laptop) -> None:
     assert not laptop.config.exists()
 
 
-def test_it_never_overwrites(laptop: Laptop) -> None:
+def test_it_never_overwrites(laptop: AwsMachine) -> None:
     """A second run adds nothing; a file with comments keeps them to the byte; new indexes come behind."""
     laptop.uvtokend("init", "--yes", str(project(laptop)))
     before = laptop.config.read_text() + "# mine, without a line end"
@@ -82,7 +82,7 @@ def test_it_never_overwrites(laptop: Laptop) -> None:
     assert "second" in laptop.config.read_text()
 
 
-def test_a_login_that_is_missing_is_named(laptop: Laptop) -> None:
+def test_a_login_that_is_missing_is_named(laptop: AwsMachine) -> None:
     """The index is added all the same, with the command that mends it."""
     (laptop.home / "aws").write_text("")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -90,7 +90,7 @@ def test_a_login_that_is_missing_is_named(laptop: Laptop) -> None:
     assert "aws configure" in done.stdout
 
 
-def test_a_password_in_a_url_is_not_taken(laptop: Laptop) -> None:
+def test_a_password_in_a_url_is_not_taken(laptop: AwsMachine) -> None:
     """It is said, with the line to write instead, and stands in no file of ours."""
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace("https://", "https://aws:hunter2@"))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -99,7 +99,7 @@ def test_a_password_in_a_url_is_not_taken(laptop: Laptop) -> None:
     assert "hunter2" not in done.stdout + done.stderr + laptop.config.read_text()
 
 
-def test_nothing_to_find(laptop: Laptop) -> None:
+def test_nothing_to_find(laptop: AwsMachine) -> None:
     """A project without private indexes, or with a file that is no TOML, is no success and no crash."""
     for text in ("", "[tool", "tool = 1", "[tool]\nuv = 1"):
         (project(laptop) / "pyproject.toml").write_text(text)
@@ -108,7 +108,7 @@ def test_nothing_to_find(laptop: Laptop) -> None:
         assert "nothing to add" in done.stderr
 
 
-def on_terminal(laptop: Laptop, answer: str) -> tuple[str, int]:
+def on_terminal(laptop: AwsMachine, answer: str) -> tuple[str, int]:
     """Run ``uvtokend init`` in the project on a terminal, and answer its question."""
     ours, theirs = pty.openpty()
     words = laptop.ourselves("init")
@@ -129,7 +129,7 @@ def on_terminal(laptop: Laptop, answer: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("answer", ["y", "Yes", "n", "x"])
-def test_a_person_is_asked_before_anything_is_fetched(laptop: Laptop, answer: str) -> None:
+def test_a_person_is_asked_before_anything_is_fetched(laptop: AwsMachine, answer: str) -> None:
     """Only a yes goes on."""
     yes = answer.lower().startswith("y")
     seen, status = on_terminal(laptop, answer)
@@ -139,7 +139,7 @@ def test_a_person_is_asked_before_anything_is_fetched(laptop: Laptop, answer: st
     assert ("works, as arn:aws:sts::" in seen, "Nothing was added." in seen) == (yes, not yes)
 
 
-def test_what_is_wrong_already_is_told_first(laptop: Laptop) -> None:
+def test_what_is_wrong_already_is_told_first(laptop: AwsMachine) -> None:
     """Nothing is tried or written over a configuration that is wrong."""
     laptop.config.parent.mkdir(parents=True)
     laptop.config.write_text("colour = 1\n")
@@ -149,7 +149,7 @@ def test_what_is_wrong_already_is_told_first(laptop: Laptop) -> None:
     assert laptop.config.read_text() == "colour = 1\n"
 
 
-def test_control_characters_are_shown_as_such(laptop: Laptop) -> None:
+def test_control_characters_are_shown_as_such(laptop: AwsMachine) -> None:
     """A checkout may be hostile: neither its folder's name nor its indexes' names reach the terminal raw."""
     folder = laptop.directory / "p\x1b[2J"
     folder.mkdir()
@@ -161,7 +161,7 @@ def test_control_characters_are_shown_as_such(laptop: Laptop) -> None:
     assert "p\\x1b[2J/pyproject.toml" in done.stdout
 
 
-def test_two_tokens_for_one_host_go_to_the_store(laptop: Laptop) -> None:
+def test_two_tokens_for_one_host_go_to_the_store(laptop: AwsMachine) -> None:
     """Two domains behind one VPC endpoint: both are tried and delivered; what uv cannot do with them is said."""
     host = "https://vpce-1-a.d.codeartifact.eu-central-1.vpce.amazonaws.com/pypi/d"
     urls = [f"{host}/{domain}-123456789012/prod/simple/" for domain in ("acme", "beta")]
@@ -180,7 +180,7 @@ def test_two_tokens_for_one_host_go_to_the_store(laptop: Laptop) -> None:
 AZURE = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
 
 
-def test_two_organisations_of_azure(laptop: Laptop) -> None:
+def test_two_organisations_of_azure(laptop: AwsMachine) -> None:
     """Each gets a user name, and uv's lines for it are shown; once they stand in the project, all is well."""
     nowhere = "http://127.0.0.1:9"  # nobody is asked, as there is no login
     variables = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
@@ -209,7 +209,7 @@ def test_two_organisations_of_azure(laptop: Laptop) -> None:
 JFROG = "https://acme.jfrog.io/artifactory/api/pypi/{}/simple/"
 
 
-def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: Laptop) -> None:
+def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: AwsMachine) -> None:
     """The lines wait as comments, once; completed they serve, and the next repository there gets the same login."""
     file = project(laptop) / "pyproject.toml"
     file.write_text(PROJECT.replace(URL, JFROG.format("local")))
@@ -233,7 +233,7 @@ def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: Laptop) -> No
     assert "the-canary" not in done.stdout + done.stderr + laptop.config.read_text()
 
 
-def test_a_server_of_ones_own_is_left_to_add(laptop: Laptop) -> None:
+def test_a_server_of_ones_own_is_left_to_add(laptop: AwsMachine) -> None:
     """It cannot be recognised: the command is shown, it is found by its paths, and it works when completed."""
     url = "https://nexus.example/repository/pypi/simple/"
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, url))

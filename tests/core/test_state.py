@@ -287,11 +287,3 @@ def test_no_json_raises(value: object, key: str, version: int) -> None:
     known = state.decode(json.dumps(document).encode())
     moved = state.on_clock(known, Boot("b", NOW + 100 * HOUR))
     assert isinstance(state.recover(moved.records, STANDING, (REQUEST,), NOW), dict)
-
-
-def test_times_are_written_with_z() -> None:
-    """RFC 3339 in UTC, milliseconds only where there are any."""
-    assert state.zulu(NOW) == "2026-01-31T08:00:00Z"
-    assert state.zulu(NOW.replace(microsecond=5000)) == "2026-01-31T08:00:00.005Z"
-    assert state.zulu(None) is None
-    assert (state.parse_zulu("2026-01-31T09:00:00+01:00"), state.parse_zulu(None)) == (NOW, None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core import uv_store
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.uv_store import Plan, Stored
+from uvtokend.core.uv_store import Changes, Stored
 
 ACME, BETA = "https://pkgs.dev.azure.com/acme", "https://pkgs.dev.azure.com/beta"
 URL = f"{ACME}/_packaging/platform/pypi/simple/"
@@ -72,13 +72,13 @@ def test_what_stands_is_left_and_what_is_not_wanted_goes() -> None:
     """A record that is there already is not written again; one of ours that nobody wants is dropped; foreign stay."""
     ledger = uv_store.ledger_of([entry(), entry(BETA), entry(login="old")])
     there = [stored(), stored(BETA), stored(username="old"), stored("https://foreign.example/x", "f")]
-    plan = uv_store.plan(there, [entry(), entry("https://new.example/")], ledger, {})
-    assert plan == Plan((entry("https://new.example/"),), ((BETA, "VssSessionToken"), (ACME, "old")), {})
+    changes = uv_store.changes(there, [entry(), entry("https://new.example/")], ledger, {})
+    assert changes == Changes((entry("https://new.example/"),), ((BETA, "VssSessionToken"), (ACME, "old")), {})
 
 
 def test_a_new_token_replaces_the_old_one_without_a_gap() -> None:
     """The same record gets the new token; it is not dropped first."""
-    assert uv_store.plan([stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {}) == Plan(
+    assert uv_store.changes([stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {}) == Changes(
         (entry(token="t2"),), (), {}
     )
 
@@ -97,10 +97,10 @@ def test_a_new_token_replaces_the_old_one_without_a_gap() -> None:
 )
 def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: Stored, hinders: bool) -> None:
     """As long a path makes uv take none, a longer one theirs; ours is not written then, and what stood is dropped."""
-    plan = uv_store.plan([rival, stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {ACME: [URL]})
-    assert plan.rivals == ({ACME: rival} if hinders else {})
-    assert plan.put == (() if hinders else (entry(token="t2"),))
-    assert plan.drop == (((ACME, "VssSessionToken"),) if hinders else ())
+    changes = uv_store.changes([rival, stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {ACME: [URL]})
+    assert changes.rivals == ({ACME: rival} if hinders else {})
+    assert changes.put == (() if hinders else (entry(token="t2"),))
+    assert changes.drop == (((ACME, "VssSessionToken"),) if hinders else ())
 
 
 @pytest.mark.parametrize(
@@ -200,14 +200,14 @@ def test_after_an_edit_the_store_holds_what_was_asked_for(before: list[Entry], p
 
 @given(ENTRIES, ENTRIES, ENTRIES)
 def test_carrying_out_a_plan_leaves_nothing_to_do(theirs: list[Entry], ours: list[Entry], wanted: list[Entry]) -> None:
-    """Foreign records stay, and a second plan is empty."""
+    """Foreign records stay, and a second run changes nothing."""
     there = {(one.service, one.login): one for one in [*theirs, *ours]}
     text = uv_store.edited(b"", there.values(), [])
     ledger = uv_store.ledger_of(ours)
     wanted = list({one.service: one for one in wanted}.values())
-    plan = uv_store.plan(uv_store.parse(text), wanted, ledger, {})
-    after = uv_store.parse(uv_store.edited(text, plan.put, plan.drop))
-    again = uv_store.plan(after, wanted, uv_store.ledger_of(plan.put, ledger), {})
+    changes = uv_store.changes(uv_store.parse(text), wanted, ledger, {})
+    after = uv_store.parse(uv_store.edited(text, changes.put, changes.drop))
+    again = uv_store.changes(after, wanted, uv_store.ledger_of(changes.put, ledger), {})
     assert (again.put, again.drop) == ((), ())
     foreign = [record for record in uv_store.parse(text) if there[record.key] not in ours]
     assert set(foreign) <= set(after)

@@ -21,49 +21,49 @@ import pytest
 from support.waiting import PATIENCE, until
 from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 from uvtokend.sandbox.web import Answer, Call
 
 FOREIGN = b"# my own\r\nmachine mine.example login me password \xff'mine'\n\n\tmacdef x\n y\n"
 
 
 @pytest.fixture
-def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Iterator[Laptop]:
+def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Iterator[AwsMachine]:
     """A machine with one index, whose daemon is ended at the end."""
-    machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+    machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
     machine.configure(a="https://a.example/simple/")
     yield machine
     machine.stop()
 
 
-def status(laptop: Laptop) -> dict[str, Any]:
+def status(laptop: AwsMachine) -> dict[str, Any]:
     done = laptop.uvtokend("status", "--json")
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
-def index(laptop: Laptop, name: str = "a") -> dict[str, Any]:
+def index(laptop: AwsMachine, name: str = "a") -> dict[str, Any]:
     return next(one for one in status(laptop)["indexes"] if one["name"] == name)
 
 
-def tokens(laptop: Laptop) -> dict[str, str]:
+def tokens(laptop: AwsMachine) -> dict[str, str]:
     """Return what Python's own netrc reads: host -> token."""
     if not laptop.netrc.exists():
         return {}
     return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
 
 
-def written(laptop: Laptop) -> list[bytes]:
+def written(laptop: AwsMachine) -> list[bytes]:
     """Return the tokens of a.example's entries, also in a file that Python's netrc refuses."""
     return re.findall(rb"^machine a\.example login \S+ password (\S+)", laptop.netrc.read_bytes(), re.MULTILINE)
 
 
-def start(laptop: Laptop) -> None:
+def start(laptop: AwsMachine) -> None:
     laptop.start()
     until(lambda: status(laptop)["pid"] and index(laptop)["delivered"])
 
 
-def test_one_request_serves_ten_indexes(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_one_request_serves_ten_indexes(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """All repositories of a domain share one token, on every host; a uv finds each of them."""
     laptop.configure(**{f"i{number}": f"https://h{number % 3}.example/r{number}/simple/" for number in range(10)})
     laptop.start()
@@ -73,7 +73,7 @@ def test_one_request_serves_ten_indexes(laptop: Laptop, cloud: CodeArtifact) -> 
     assert len(set(tokens(laptop).values())) == 1
 
 
-def test_a_kill_at_any_moment(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_kill_at_any_moment(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """After SIGKILL the next start works at once; a token that stands is kept; foreign text is intact."""
     laptop.netrc.write_bytes(FOREIGN)
     dice = random.Random(7)
@@ -97,7 +97,7 @@ def test_a_kill_at_any_moment(laptop: Laptop, cloud: CodeArtifact) -> None:
     assert laptop.netrc.read_bytes() == FOREIGN
 
 
-def test_expiry_fails_closed(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_expiry_fails_closed(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """The cloud is away: the token stands to its end, then its entry goes, and comes back with the next token."""
     cloud.life = 6.0
     start(laptop)
@@ -114,7 +114,7 @@ def test_expiry_fails_closed(laptop: Laptop, cloud: CodeArtifact) -> None:
     assert cloud.valid(tokens(laptop)["a.example"])
 
 
-def test_expired_entries_go_before_the_first_fetch(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_expired_entries_go_before_the_first_fetch(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """A daemon that starts over a token that died takes it out, also while the cloud is away."""
     cloud.life = 2.0
     start(laptop)
@@ -125,7 +125,7 @@ def test_expired_entries_go_before_the_first_fetch(laptop: Laptop, cloud: CodeAr
     until(lambda: "a.example" not in tokens(laptop))
 
 
-def test_a_fetch_that_hangs_delays_nobody(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_fetch_that_hangs_delays_nobody(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """It is gone at its deadline with its helpers, while another index got its token at once."""
     note = laptop.directory / "pid"
     (laptop.home / "hang").write_text(
@@ -143,7 +143,7 @@ def test_a_fetch_that_hangs_delays_nobody(laptop: Laptop, cloud: CodeArtifact) -
     until(lambda: (index(laptop, "b")["last_error"] or {}).get("reason") == "deadline")
 
 
-def test_a_cloud_that_never_answers(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_cloud_that_never_answers(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """The SDK's endpoint accepts and is silent: the deadline ends it, and a refresh is answered."""
     text = laptop.config.read_text()
     laptop.config.write_text(f'[daemon]\nfetch-timeout = "3s"\n{text}')
@@ -159,7 +159,7 @@ def test_a_cloud_that_never_answers(laptop: Laptop, cloud: CodeArtifact) -> None
     assert index(laptop)["last_error"]["reason"] == "deadline"
 
 
-def test_a_new_login_is_noticed(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_new_login_is_noticed(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """Blocked, with the exact command; and as soon as the login's files change, the token is fetched."""
     keys = (laptop.home / "aws").read_text()
     (laptop.home / "aws").write_text("")
@@ -173,7 +173,7 @@ def test_a_new_login_is_noticed(laptop: Laptop, cloud: CodeArtifact) -> None:
 
 
 @pytest.mark.parametrize("own_state", [True, False])
-def test_one_owner_for_a_netrc(laptop: Laptop, own_state: bool) -> None:
+def test_one_owner_for_a_netrc(laptop: AwsMachine, own_state: bool) -> None:
     """A second daemon with another socket, and even another state directory, gives way and names the owner."""
     start(laptop)
     assert laptop.daemon is not None
@@ -186,7 +186,7 @@ def test_one_owner_for_a_netrc(laptop: Laptop, own_state: bool) -> None:
     assert f"pid {laptop.daemon.pid} on " in second.stderr
 
 
-def test_a_slow_truncating_writer(laptop: Laptop) -> None:
+def test_a_slow_truncating_writer(laptop: AwsMachine) -> None:
     """``gpg -d x > ~/.netrc`` empties the file at once and writes later: it is waited for and named, also by a refresh.
 
     When its text is there, ours stands above it, and not a byte of it is lost.
@@ -208,7 +208,7 @@ def test_a_slow_truncating_writer(laptop: Laptop) -> None:
     assert len(written(laptop)) == 1
 
 
-def test_reload_takes_all_or_nothing(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_reload_takes_all_or_nothing(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """A bad configuration is refused whole with every problem; a good one is taken without a new fetch."""
     start(laptop)
     good = laptop.config.read_text()
@@ -228,7 +228,7 @@ def test_reload_takes_all_or_nothing(laptop: Laptop, cloud: CodeArtifact) -> Non
     until(lambda: not tokens(laptop))
 
 
-def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: Laptop) -> None:
+def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: AwsMachine) -> None:
     """They work for now, and the status says that they will not for long, with the command; the keys are not shown."""
     temporary = {"AWS_ACCESS_KEY_ID": "ASIACANARY", "AWS_SECRET_ACCESS_KEY": "canary", "AWS_SESSION_TOKEN": "canary"}
     laptop.write(laptop.config.read_text().replace('profile = "dev"\n', ""))
@@ -242,7 +242,7 @@ def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: Laptop) 
     assert "CANARY" not in (shown + laptop.output.read_text()).upper()
 
 
-def set_back(laptop: Laptop, step: timedelta) -> bool:
+def set_back(laptop: AwsMachine, step: timedelta) -> bool:
     """Change the state file as if the wall clock had been behind when it was written; False if no boot is known."""
     file = laptop.state / "state.json"
     document = json.loads(file.read_text())
@@ -256,7 +256,7 @@ def set_back(laptop: Laptop, step: timedelta) -> bool:
     return True
 
 
-def test_a_clock_that_was_set_while_it_was_away_removes_no_token(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_clock_that_was_set_while_it_was_away_removes_no_token(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """By the wall clock it has expired, by the boot's it is valid: it stays, due at once, though the cloud is down."""
     start(laptop)
     laptop.stop()
@@ -270,7 +270,7 @@ def test_a_clock_that_was_set_while_it_was_away_removes_no_token(laptop: Laptop,
     assert index(laptop)["life_left_s"] > 11 * 3600
 
 
-def test_a_machine_that_was_paused_fetches_at_once(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_machine_that_was_paused_fetches_at_once(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """A restored snapshot looks like a clock that was set: what was recovered may have expired, so it is replaced."""
     assert laptop.uvtokend("once").returncode == 0
     before = tokens(laptop)
@@ -287,7 +287,7 @@ def test_a_machine_that_was_paused_fetches_at_once(laptop: Laptop, cloud: CodeAr
 def test_no_time_zone_puts_a_refresh_off(zone: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """All times are UTC: where the machine believes to be, behind or ahead, and its summer time, are nothing to it."""
     with CodeArtifact(life=4) as cloud:
-        laptop = Laptop(tmp_path_factory.mktemp("z"), cloud)
+        laptop = AwsMachine(tmp_path_factory.mktemp("z"), cloud)
         laptop.configure(a="https://a.example/simple/")
         laptop.start({"TZ": zone})
         try:
@@ -300,7 +300,7 @@ def test_no_time_zone_puts_a_refresh_off(zone: str, tmp_path_factory: pytest.Tem
             laptop.stop()
 
 
-def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_it_waits_for_a_configuration(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """Without one it runs and waits; with one it begins by itself."""
     text = laptop.config.read_text()
     laptop.config.write_text("")
@@ -312,7 +312,7 @@ def test_it_waits_for_a_configuration(laptop: Laptop, cloud: CodeArtifact) -> No
     until(lambda: "a.example" in tokens(laptop))
 
 
-def test_a_rival_that_drops_our_comments_does_not_lock_us_out(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_rival_that_drops_our_comments_does_not_lock_us_out(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """An entry without its marks that equals ours is taken back at the next delivery; nothing is doubled."""
     start(laptop)
     bare = "\n".join(line for line in laptop.netrc.read_text().splitlines() if not line.startswith("#"))
@@ -322,7 +322,7 @@ def test_a_rival_that_drops_our_comments_does_not_lock_us_out(laptop: Laptop, cl
     assert set(tokens(laptop)) == {"a.example", "mine.example"}
 
 
-def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """Its text without comments may hold a token from before the last deliveries: it is ours as well."""
     start(laptop)
     bare = "\n".join(line for line in laptop.netrc.read_text().splitlines() if not line.startswith("#"))
@@ -334,7 +334,7 @@ def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(laptop: Lapto
     assert set(tokens(laptop)) == {"a.example", "mine.example"}
 
 
-def test_a_fight_over_our_block_ends_in_blocked(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_a_fight_over_our_block_ends_in_blocked(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """The first change is undone; a second one within a minute stays, until the person who ended it says refresh."""
     laptop.netrc.write_bytes(FOREIGN)
     start(laptop)
@@ -353,7 +353,7 @@ def test_a_fight_over_our_block_ends_in_blocked(laptop: Laptop, cloud: CodeArtif
     assert laptop.netrc.read_bytes().endswith(FOREIGN)
 
 
-def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: Laptop) -> None:
+def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: AwsMachine) -> None:
     """It is left alone until the person says so, and purge gives it back."""
     before = b"machine a.example login me password old\n# kept\n"
     laptop.netrc.write_bytes(before)
@@ -367,7 +367,7 @@ def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: Laptop) -> None:
     assert laptop.netrc.read_bytes() == before
 
 
-def test_a_netrc_that_cannot_be_written(laptop: Laptop) -> None:
+def test_a_netrc_that_cannot_be_written(laptop: AwsMachine) -> None:
     """A folder in its place: the status says so with the mend, and it recovers by itself."""
     laptop.netrc.mkdir()
     laptop.start()
@@ -387,7 +387,7 @@ def test_a_netrc_that_cannot_be_written(laptop: Laptop) -> None:
     ],
     ids=["line-break", "giant", "dead"],
 )
-def test_a_hostile_answer(laptop: Laptop, cloud: CodeArtifact, answer: Answer, reason: str) -> None:
+def test_a_hostile_answer(laptop: AwsMachine, cloud: CodeArtifact, answer: Answer, reason: str) -> None:
     """A token that would break the file, or is dead, is refused by name, and the file stays clean."""
     laptop.netrc.write_bytes(FOREIGN)
     cloud.fault = lambda call: answer if call.path == "/v1/authorization-token" else None
@@ -397,7 +397,7 @@ def test_a_hostile_answer(laptop: Laptop, cloud: CodeArtifact, answer: Answer, r
     assert laptop.netrc.read_bytes() == FOREIGN
 
 
-def test_the_token_is_nowhere_but_in_the_netrc(laptop: Laptop, cloud: CodeArtifact) -> None:
+def test_the_token_is_nowhere_but_in_the_netrc(laptop: AwsMachine, cloud: CodeArtifact) -> None:
     """Not in the state, the log, the status, an argument list or a printed environment."""
     start(laptop)
     assert laptop.uvtokend("refresh").returncode == 0
@@ -412,7 +412,7 @@ def test_the_token_is_nowhere_but_in_the_netrc(laptop: Laptop, cloud: CodeArtifa
         assert not [path for path in files if token.encode() in path.read_bytes()]
 
 
-def test_the_daemon_is_light(laptop: Laptop) -> None:
+def test_the_daemon_is_light(laptop: AwsMachine) -> None:
     """It carries no SDK and no TLS: what a fetch needs is loaded in its worker."""
     start(laptop)
     assert laptop.daemon is not None

@@ -21,7 +21,7 @@ from support.waiting import until
 from uvtokend import __version__
 from uvtokend.core.events import Report
 from uvtokend.daemon import installation
-from uvtokend.daemon.installation import Found, Installation, find
+from uvtokend.daemon.installation import Installation, OnDisk, find
 
 __all__ = ["desk"]
 
@@ -43,27 +43,27 @@ def test_what_is_on_disk(tmp_path: Path) -> None:
     package = tmp_path / "lib" / "__init__.py"
     package.parent.mkdir()
     package.write_text('"""Doc."""\n\n__version__ = "7.1"\n')
-    assert find(sys.executable, str(package)) == Found(None, "7.1")
-    assert find(str(tmp_path / "python"), str(package)) == Found(str(tmp_path / "python"))
+    assert find(sys.executable, str(package)) == OnDisk(None, "7.1")
+    assert find(str(tmp_path / "python"), str(package)) == OnDisk(str(tmp_path / "python"))
     shutil.rmtree(package.parent)
-    assert find(sys.executable, str(package)) == Found(str(package))
+    assert find(sys.executable, str(package)) == OnDisk(str(package))
     package.parent.write_text("not a directory any more")
-    assert find(sys.executable, str(package)) == Found(str(package))
+    assert find(sys.executable, str(package)) == OnDisk(str(package))
 
 
 def test_what_cannot_be_looked_at_is_not_missing(tmp_path: Path) -> None:
     """A path that the system refuses to follow, as on a network that hangs, ends no daemon; nor does a broken text."""
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert find(str(loop / "python"), __file__) == Found(None)
+    assert find(str(loop / "python"), __file__) == OnDisk(None)
     garbage = tmp_path / "__init__.py"
     garbage.write_bytes(b"\xff\xfe")
-    assert find(sys.executable, str(garbage)) == Found(None)
+    assert find(sys.executable, str(garbage)) == OnDisk(None)
 
 
 def watched(
     monkeypatch: pytest.MonkeyPatch,
-    looks: list[Found],
+    looks: list[OnDisk],
     story: Callable[[Installation, list[str], list[Report]], Awaitable[None]],
 ) -> None:
     """Run a story with an installation that looks as given, one look after another."""
@@ -77,7 +77,7 @@ def watched(
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-async def seen(looks: list[Found], watch: Installation) -> None:
+async def seen(looks: list[OnDisk], watch: Installation) -> None:
     """Wait until all looks were taken and their results have arrived."""
     while looks or watch._looking or watch._again is not None:
         await asyncio.sleep(0.005)
@@ -85,7 +85,7 @@ async def seen(looks: list[Found], watch: Installation) -> None:
 
 def test_an_installer_may_be_between_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that are missing for a moment are being replaced; only those that stay away end the daemon, once."""
-    looks = [Found("/x"), Found(None, __version__), Found("/x"), Found("/x")]
+    looks = [OnDisk("/x"), OnDisk(None, __version__), OnDisk("/x"), OnDisk("/x")]
 
     async def story(watch: Installation, ended: list[str], _: list[Report]) -> None:
         watch.look()
@@ -102,7 +102,7 @@ def test_an_installer_may_be_between_two_files(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_upgrade_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log names both versions and the fix, not at every tick; a version that cannot be read is no upgrade."""
-    looks = [Found(None, __version__), Found(None), Found(None, "99.0"), Found(None, "99.0")]
+    looks = [OnDisk(None, __version__), OnDisk(None), OnDisk(None, "99.0"), OnDisk(None, "99.0")]
 
     async def story(watch: Installation, ended: list[str], told: list[Report]) -> None:
         while looks:
@@ -119,7 +119,7 @@ def test_an_upgrade_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_daemon_that_ends_looks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second look is canceled with the daemon."""
-    looks = [Found("/x"), Found("/x")]
+    looks = [OnDisk("/x"), OnDisk("/x")]
 
     async def story(watch: Installation, ended: list[str], _: list[Report]) -> None:
         watch.look()

@@ -23,7 +23,7 @@ from support.waiting import until
 from uvtokend.core.model import Request
 from uvtokend.daemon.login_watch import Watch
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 
 
 def watch(folder: Path) -> Watch:
@@ -114,12 +114,12 @@ START = "https://acme.awsapps.example/start"
 
 
 @pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Laptop, AzureCloud, GoogleCloud]]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwsMachine, AzureCloud, GoogleCloud]]:
     """A machine with an index of each cloud, nobody logged in, and a terminal and browsers within its reach."""
     azure, google = AzureCloud(), GoogleCloud()
     sites = {**azure.sites, **google.sites}
     with CodeArtifact() as cloud, TlsProxy(sites) as proxy:
-        laptop = Laptop(tmp_path_factory.mktemp("l"), cloud)
+        laptop = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         home = laptop.home
         record = home / "record"
         programs = {"az": AZ, "gcloud": GCLOUD, **dict.fromkeys(BROWSERS, '#!/bin/sh\necho "$0 $@" >> {record}\n')}
@@ -157,7 +157,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Laptop, Az
         laptop.stop()
 
 
-def start_at_a_terminal(laptop: Laptop) -> int:
+def start_at_a_terminal(laptop: AwsMachine) -> int:
     """Start the daemon as a shell would: with a terminal that it could open, and words typed there. Return its end."""
     ours, its = pty.openpty()
     take = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -171,7 +171,7 @@ def start_at_a_terminal(laptop: Laptop) -> int:
     return ours
 
 
-def by_name(laptop: Laptop) -> dict[str, Any]:
+def by_name(laptop: AwsMachine) -> dict[str, Any]:
     document = json.loads(laptop.uvtokend("status", "--json").stdout)
     return {index["name"]: index for index in document["indexes"]} if document["pid"] else {}
 
@@ -180,7 +180,7 @@ def all_blocked(found: dict[str, Any]) -> dict[str, Any] | None:
     return found if found and all(one["state"] == "blocked" for one in found.values()) else None
 
 
-def test_a_login_that_ended_and_a_new_one(world: tuple[Laptop, AzureCloud, GoogleCloud]) -> None:
+def test_a_login_that_ended_and_a_new_one(world: tuple[AwsMachine, AzureCloud, GoogleCloud]) -> None:
     """Each index is blocked with the exact command, nobody is asked, no page is opened; a new login is noticed."""
     laptop, azure, google = world
     home = laptop.home

@@ -26,7 +26,7 @@ from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import DeliveryFailed
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PackageIndex
-from uvtokend.sandbox.machine import Laptop, find_uv
+from uvtokend.sandbox.machine import AwsMachine, find_uv
 from uvtokend.sandbox.registries import AZURE
 from uvtokend.sandbox.web import Answer, Call, Server
 
@@ -344,7 +344,7 @@ dependencies = ["alpha", "eta"]
 class World:
     """Two organisations' feeds on one host, a laptop, and a project that needs both."""
 
-    laptop: Laptop
+    laptop: AwsMachine
     project: Path
     feeds: dict[str, PackageIndex]
     pats: dict[str, str]
@@ -384,7 +384,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         return feeds[call.path.split("/")[1]].answer(call)
 
     with CodeArtifact() as cloud, Server(front) as host:
-        laptop = Laptop(folder, cloud)
+        laptop = AwsMachine(folder, cloud)
         project = folder / "project"
         project.mkdir()
         made = World(laptop, project, feeds, pats)

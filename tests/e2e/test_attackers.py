@@ -16,7 +16,7 @@ import pytest
 
 from support import linux
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 
 OTHER = 65534
 ROOT = os.geteuid() == 0
@@ -24,10 +24,10 @@ ANSWER = json.dumps({"username": "me", "password": "tok", "expires_in": 3600})
 
 
 @pytest.fixture
-def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
     """A machine with one index, whose daemon is ended at the end."""
     with CodeArtifact() as cloud:
-        machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+        machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         (machine.home / "answer").write_text(ANSWER)
         index = f'name = "a"\nurl = "https://a.example/simple/"\ncommand = ["sh", "{machine.home}/fetch"]\n'
         machine.config.write_text(f'[[index]]\nprovider = "command"\n{index}')
@@ -61,7 +61,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def listener(laptop: Laptop) -> str:
+def listener(laptop: AwsMachine) -> str:
     return laptop.environment["UVTOKEND_SOCKET"]
 
 
@@ -85,7 +85,7 @@ LISTEN = """
 """
 
 
-def test_another_user_on_the_socket(laptop: Laptop) -> None:
+def test_another_user_on_the_socket(laptop: AwsMachine) -> None:
     """Nothing that somebody else answers is believed: neither his hints nor his pid."""
     answer = {"jsonrpc": "2.0", "id": 1, "result": {"pid": os.getpid(), "version": "1", "indexes": [], "hint": "rm -r"}}
     with played(LISTEN, listener(laptop), json.dumps(answer), "other") as attacker:
@@ -96,7 +96,7 @@ def test_another_user_on_the_socket(laptop: Laptop) -> None:
             assert f"Another user (uid {OTHER}) listens on the control socket" in done.stderr
 
 
-def test_another_user_asks_the_daemon(laptop: Laptop) -> None:
+def test_another_user_asks_the_daemon(laptop: AwsMachine) -> None:
     """Even if folder and socket stand open, he is hung up on, and we are told of the open folder."""
     laptop.start()
     assert laptop.uvtokend("start").returncode == 0
@@ -130,7 +130,7 @@ def test_another_user_asks_the_daemon(laptop: Laptop) -> None:
 @pytest.mark.parametrize(
     ("place", "kind"), [("socket", "his"), ("socket", "link"), ("state", "his"), ("state", "open")]
 )
-def test_folders_that_somebody_was_quicker_to_make(laptop: Laptop, kind: str, place: str) -> None:
+def test_folders_that_somebody_was_quicker_to_make(laptop: AwsMachine, kind: str, place: str) -> None:
     """In a place like /tmp another user makes our folder before us: it is refused by a sentence, and left as it is."""
     shared = laptop.directory / "shared"
     shared.mkdir()
@@ -156,7 +156,7 @@ def test_folders_that_somebody_was_quicker_to_make(laptop: Laptop, kind: str, pl
 # --------------------------------------------------------------------------------------- whom a signal never reaches
 
 
-def test_a_pid_that_is_only_told_is_never_signalled(laptop: Laptop) -> None:
+def test_a_pid_that_is_only_told_is_never_signalled(laptop: AwsMachine) -> None:
     """Who answers names a process of ours, as a daemon in a container does by chance: it lives on."""
     with played("time.sleep(600)", "uvtokend", "run") as innocent:
         answer = {"jsonrpc": "2.0", "id": 1, "result": {"pid": innocent.pid, "version": "1"}}
@@ -168,7 +168,7 @@ def test_a_pid_that_is_only_told_is_never_signalled(laptop: Laptop) -> None:
 
 
 @pytest.mark.parametrize("kind", ["another program", "another host", "many digits"])
-def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: Laptop, kind: str) -> None:
+def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: AwsMachine, kind: str) -> None:
     """A lock file is left, its number was given to somebody else, and the socket hangs: a sentence, and no signal."""
     with played("time.sleep(600)", *(("run",) if kind == "another program" else ("uvtokend", "run"))) as innocent:
         number = "9" * 99 if kind == "many digits" else innocent.pid
@@ -193,7 +193,7 @@ def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: Laptop, kind
 
 
 @pytest.mark.linux("reads limits and umask of another process in /proc")
-def test_what_the_daemon_and_its_workers_let_out(laptop: Laptop) -> None:
+def test_what_the_daemon_and_its_workers_let_out(laptop: AwsMachine) -> None:
     """No core dump, no file that others may read, no standard input, and no variable of the request for a helper."""
     note = laptop.home / "note"
     script = 'echo "$(ulimit -c) $(ulimit -Hc) $(umask) $(readlink /proc/self/fd/0) ${UVTOKEND_REQUEST-none}"'

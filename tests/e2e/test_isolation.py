@@ -18,7 +18,7 @@ from clouds.tls import TlsProxy
 from support.example_plugin import install
 from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 
 #: Notes down all that reached it, and hands out a token that says whom it is for.
 SPY = """
@@ -59,29 +59,29 @@ def fetch(request):
 
 
 @pytest.fixture
-def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
     """A machine with the spy installed, whose daemon is ended at the end."""
     with CodeArtifact() as cloud:
-        machine = Laptop(tmp_path_factory.mktemp("l"), cloud)
+        machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         site = install(machine.directory / "site", SPY, "spy", "[uvtokend.providers]\nspy = spy:fetch\n")
         machine.environment["PYTHONPATH"] = os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split()])
         yield machine
         machine.stop()
 
 
-def configure(laptop: Laptop, *tables: str) -> None:
+def configure(laptop: AwsMachine, *tables: str) -> None:
     laptop.config.write_text("\n".join(f"[[index]]\n{table}" for table in tables))
     laptop.config.chmod(0o600)
 
 
-def tokens(laptop: Laptop) -> dict[str, str]:
+def tokens(laptop: AwsMachine) -> dict[str, str]:
     """Return what Python's own netrc reads: host -> token."""
     if not laptop.netrc.exists():
         return {}
     return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
 
 
-def delivered(laptop: Laptop) -> list[dict[str, Any]]:
+def delivered(laptop: AwsMachine) -> list[dict[str, Any]]:
     """Return the indexes of the status once all of them are delivered."""
 
     def look() -> list[dict[str, Any]]:
@@ -92,13 +92,13 @@ def delivered(laptop: Laptop) -> list[dict[str, Any]]:
     return list(until(look))
 
 
-def spied(laptop: Laptop, name: str, host: str, more: str = "") -> str:
+def spied(laptop: AwsMachine, name: str, host: str, more: str = "") -> str:
     options = f'note = "{laptop.directory / name}", key = {{ env = "SECRET_{name.upper()}" }}'
     return f"""name = "{name}"\nurl = "https://{host}/simple/"\nprovider = "spy"\nenv = {{ WHO = "only-{name}" }}
 options = {{ {options}{more} }}\n"""
 
 
-def test_a_worker_sees_no_secret_of_another_index(laptop: Laptop) -> None:
+def test_a_worker_sees_no_secret_of_another_index(laptop: AwsMachine) -> None:
     """Not in its environment, its arguments, its helpers or its open files; its own it sees."""
     names = ("one", "two", "three")
     laptop.environment |= {f"SECRET_{name.upper()}": f"secret-of-{name}" for name in names}
@@ -117,7 +117,7 @@ def test_a_worker_sees_no_secret_of_another_index(laptop: Laptop) -> None:
         assert not {kind for kind in seen["kinds"] if kind == 0o140000}, "a socket of the daemon's"
 
 
-def test_a_token_is_written_for_its_host_alone(laptop: Laptop) -> None:
+def test_a_token_is_written_for_its_host_alone(laptop: AwsMachine) -> None:
     """Indexes change hosts while their fetches are under way: no host ever gets what was fetched for another."""
     laptop.environment |= {"SECRET_ONE": "secret-of-one", "SECRET_TWO": "secret-of-two"}
 
@@ -147,7 +147,7 @@ def test_a_token_is_written_for_its_host_alone(laptop: Laptop) -> None:
     assert {index["identity"] for index in delivered(laptop)} == {"me@a.example", "me@c.example"}
 
 
-def test_two_profiles_are_two_identities(laptop: Laptop) -> None:
+def test_two_profiles_are_two_identities(laptop: AwsMachine) -> None:
     """Two indexes on two hosts with two AWS profiles: two tokens, and status shows whose each is."""
     people = {"alice": "arn:aws:iam::123456789012:user/alice", "build": "arn:aws:iam::123456789012:user/build"}
     laptop.cloud.identities = {f"AKIA{name.upper()}": arn for name, arn in people.items()}
@@ -163,7 +163,7 @@ def test_two_profiles_are_two_identities(laptop: Laptop) -> None:
     assert len(set(tokens(laptop).values())) == 2
 
 
-def test_ten_indexes_of_one_google_identity(laptop: Laptop, tmp_path: Path) -> None:
+def test_ten_indexes_of_one_google_identity(laptop: AwsMachine, tmp_path: Path) -> None:
     """Repositories in ten regions: the real google-auth asks once, and each host gets that one token."""
     cloud = google.GoogleCloud()
     key = tmp_path / "key.json"

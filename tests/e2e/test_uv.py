@@ -16,7 +16,7 @@ import pytest
 from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact, error
 from uvtokend.sandbox.index import PackageIndex, wheel
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 from uvtokend.sandbox.web import Answer, Call
 
 
@@ -24,7 +24,7 @@ from uvtokend.sandbox.web import Answer, Call
 class World:
     """A cloud, an index that believes it, and a laptop with a project that uses the index."""
 
-    laptop: Laptop
+    laptop: AwsMachine
     cloud: CodeArtifact
     index: PackageIndex
     project: Path
@@ -92,7 +92,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
     ):
         (tmp_path / "laptop").mkdir()
-        laptop = Laptop(tmp_path / "laptop", cloud)
+        laptop = AwsMachine(tmp_path / "laptop", cloud)
         laptop.configure(acme=index.url)
         project = tmp_path / "project"
         project.mkdir()

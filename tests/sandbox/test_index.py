@@ -13,7 +13,7 @@ import pytest
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, VERSIONS, PackageIndex, wheel
-from uvtokend.sandbox.machine import Laptop
+from uvtokend.sandbox.machine import AwsMachine
 from uvtokend.sandbox.registries import AZURE, CODEARTIFACT, REGISTRIES, Registry
 
 TOKEN = "made-up~token._-+/="
@@ -33,10 +33,10 @@ def index(registry: Registry) -> Iterator[PackageIndex]:
 
 
 @pytest.fixture
-def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """A laptop without a daemon."""
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
+    """A machine without a daemon."""
     with CodeArtifact() as cloud:
-        yield Laptop(tmp_path_factory.mktemp("l"), cloud)
+        yield AwsMachine(tmp_path_factory.mktemp("l"), cloud)
 
 
 def opened(registry: Registry) -> PackageIndex:
@@ -60,7 +60,7 @@ def basic(login: str, token: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{login}:{token}".encode()).decode()}
 
 
-def install(laptop: Laptop, index: PackageIndex, *more: str) -> subprocess.CompletedProcess[str]:
+def install(laptop: AwsMachine, index: PackageIndex, *more: str) -> subprocess.CompletedProcess[str]:
     return laptop.install(laptop.directory / "target", "--default-index", index.url, *more)
 
 
@@ -108,7 +108,7 @@ def test_codeartifact_takes_bearer_too() -> None:
         assert ask(other.url, headers=key).status == 401
 
 
-def test_uv_installs_with_a_netrc_alone(index: PackageIndex, registry: Registry, laptop: Laptop) -> None:
+def test_uv_installs_with_a_netrc_alone(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
     """uv, asked for two packages, downloads them and all that they need; the blob store never sees the credential."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     done = install(laptop, index, "alpha", "eta==1.1")
@@ -119,7 +119,7 @@ def test_uv_installs_with_a_netrc_alone(index: PackageIndex, registry: Registry,
     assert index.leaked == 0
 
 
-def test_uv_fails_with_a_dead_token(index: PackageIndex, registry: Registry, laptop: Laptop) -> None:
+def test_uv_fails_with_a_dead_token(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
     """With a token that is not let in, uv gets nothing and says why."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password dead\n")
     done = install(laptop, index, "alpha")
@@ -138,7 +138,7 @@ def test_the_blob_store_refuses_a_credential() -> None:
         assert index.leaked == 1
 
 
-def test_uv_publishes(index: PackageIndex, registry: Registry, laptop: Laptop) -> None:
+def test_uv_publishes(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
     """What uv publishes with the netrc's credential is there afterwards, to the byte."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     data = wheel("omega", "3.0", ["alpha"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from soak.verdict import Token
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PackageIndex
-from uvtokend.sandbox.machine import Laptop, find_uv
+from uvtokend.sandbox.machine import AwsMachine, find_uv
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 #: libfaketime 0.9.10 answers EINVAL to the call behind Python's ``time.sleep``; select(2) knows how to wait as well.
@@ -57,7 +57,7 @@ class World:
         find_uv()  # by one thread: Python's sysconfig is not ready for two at first
         self.cloud = CodeArtifact(life)
         self.index = PackageIndex(lambda login, token: login == "aws" and self.cloud.valid(token))
-        self.laptop = Laptop(folder, self.cloud)
+        self.laptop = AwsMachine(folder, self.cloud)
         self.disk = folder / "disk"
         self.netrc = self.disk / ".netrc"
         self.writing = threading.Lock()

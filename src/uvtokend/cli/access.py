@@ -59,7 +59,7 @@ def become(command: list[str], environment: dict[str, str]) -> NoReturn:
 
 
 def _from_daemon(names: list[str], check: Check) -> list[Access]:
-    found = []
+    accesses = []
     with client.Connection(_PATIENCE) as daemon:
         indexes = daemon.call("status", client.names(names))["indexes"]
         for index in indexes:
@@ -69,8 +69,8 @@ def _from_daemon(names: list[str], check: Check) -> list[Access]:
         for index in indexes:
             name, url, provider = str(index["name"]), str(index["url"]), str(index["provider"])
             answer = daemon.call("credential", {"url": url, "name": name})
-            found.append(Access(name, url, provider, str(answer["login"]), Secret(answer["token"])))
-    return sorted(found, key=lambda access: names.index(access.name))
+            accesses.append(Access(name, url, provider, str(answer["login"]), Secret(answer["token"])))
+    return sorted(accesses, key=lambda access: names.index(access.name))
 
 
 def _fetched(names: list[str], config: str | None, check: Check) -> list[Access]:
@@ -81,10 +81,10 @@ def _fetched(names: list[str], config: str | None, check: Check) -> list[Access]
     for index in indexes:
         check(index.name, index.url, index.provider)
     outcomes = alone.fetch(settings, indexes)
-    found = []
+    accesses = []
     for index in indexes:
         outcome = outcomes[index.request]
         if isinstance(outcome, Failure):
             raise UvtokendError(f"There is no token for the index {index.name!r}: {outcome.message}", outcome.hint)
-        found.append(Access(index.name, index.url, index.provider, outcome.login, outcome.password))
-    return found
+        accesses.append(Access(index.name, index.url, index.provider, outcome.login, outcome.password))
+    return accesses

@@ -154,12 +154,12 @@ def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
 def _path(key: str) -> list[str]:
     """Return the parts of a key as TOML has them, such as ``env.NAME``; none if it is no key."""
     try:
-        found: Any = tomllib.loads(f"{key} = 0") if key.isprintable() and not key.lstrip().startswith("[") else {}
+        nested: Any = tomllib.loads(f"{key} = 0") if key.isprintable() and not key.lstrip().startswith("[") else {}
     except (ValueError, RecursionError):
         return []
     path: list[str] = []
-    while isinstance(found, dict) and len(found) == 1:
-        ((part, found),) = found.items()
+    while isinstance(nested, dict) and len(nested) == 1:
+        ((part, nested),) = nested.items()
         path.append(part)
     return path
 

@@ -37,21 +37,21 @@ def run(_args: argparse.Namespace) -> int:
     """
     uri = _uri(sys.stdin.buffer.read(_LIMIT + 1))
     try:
-        found = ask.credential(uri, None, shim=True)
+        credential = ask.credential(uri, None, shim=True)
     except NotRunning as error:
         raise UvtokendError(error.message, error.hint) from None
-    if found is None:
+    if credential is None:
         message = "The requested URI belongs to no index in config.toml."
         raise UvtokendError(message, "uvtokend list")
-    console.out(json.dumps(response(found)) + "\n")
+    console.out(json.dumps(response(credential)) + "\n")
     return OK
 
 
-def response(found: ask.Found) -> dict[str, object]:
+def response(credential: ask.Found) -> dict[str, object]:
     """Return the response for a credential: Basic authentication (RFC 7617), and when to ask again (RFC 3339)."""
-    pair = base64.b64encode(f"{found.login}:{found.token}".encode()).decode()
+    pair = base64.b64encode(f"{credential.login}:{credential.token}".encode()).decode()
     answer: dict[str, object] = {"headers": {"Authorization": [f"Basic {pair}"]}}
-    return answer if found.expires_at is None else {**answer, "expires": found.expires_at}
+    return answer if credential.expires_at is None else {**answer, "expires": credential.expires_at}
 
 
 def _uri(request: bytes) -> str:

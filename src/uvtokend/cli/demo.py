@@ -27,7 +27,7 @@ from uvtokend.cli import console, parser
 from uvtokend.errors import FAILED, OK, UvtokendError
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
-from uvtokend.sandbox.machine import Laptop, find_uv
+from uvtokend.sandbox.machine import AwsMachine, find_uv
 
 #: Seconds that a token lives: long enough for a slow machine to fetch the next one, short enough to watch.
 LIFE = 10.0
@@ -89,7 +89,7 @@ def demo(seconds: float) -> int:
                 CodeArtifact(LIFE) as cloud,
                 PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
             ):
-                laptop = Laptop(directory, cloud)
+                laptop = AwsMachine(directory, cloud)
                 with _guarded(laptop):
                     return Demo(laptop, index, interrupt).run(seconds)
         finally:
@@ -97,7 +97,7 @@ def demo(seconds: float) -> int:
 
 
 @contextlib.contextmanager
-def _guarded(laptop: Laptop) -> Iterator[None]:
+def _guarded(laptop: AwsMachine) -> Iterator[None]:
     """Leave nothing behind even if we are killed: a shell cleans up when our end of its pipe closes.
 
     It waits a second for a daemon that is just starting to be one that can be stopped.
@@ -152,7 +152,7 @@ class Demo:
         interrupt: Tells when to end before the time.
     """
 
-    def __init__(self, laptop: Laptop, index: PackageIndex, interrupt: Interrupt) -> None:
+    def __init__(self, laptop: AwsMachine, index: PackageIndex, interrupt: Interrupt) -> None:
         self.laptop = laptop
         self.index = index
         self.interrupt = interrupt

@@ -86,11 +86,11 @@ def _standing(settings: Settings, sink: NetrcSink) -> tuple[dict[str, Standing],
     try:
         text = sink.read()
         entries = block.block_entries(text, known.ours(sink.path))
-        found = [
+        problems = [
             *block.problems(text, {index.host for index in settings.indexes} & entries.keys(), sink.path),
             *cleanup.left_behind(known, sink.path, settings.file),
         ]
-        problem = "; ".join(str(one) for one in found) or None
+        problem = "; ".join(str(one) for one in problems) or None
         if any(index.sink == "uv-store" for index in settings.indexes):
             stored = UvStoreSink(paths.uv_credentials_file(), paths.state_directory()).entries()
             entries = {**entries, **stored}

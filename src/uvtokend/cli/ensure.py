@@ -117,8 +117,8 @@ def _too_short(short: list[dict[str, Any]], minimum: int | None) -> UvtokendErro
 
 
 def _duration(text: str) -> int:
-    found = seconds(int(text) if text.isascii() and text.isdigit() else text)
-    if found is None:
+    duration = seconds(int(text) if text.isascii() and text.isdigit() else text)
+    if duration is None:
         message = f"{text!r} is not a duration such as 20m, 1h30m or 90 (seconds)"
         raise argparse.ArgumentTypeError(message)
-    return found
+    return duration

@@ -47,15 +47,15 @@ def run(args: argparse.Namespace) -> int:
         if len(names) == 1 and (upload := child_environment.upload_url(provider, url)) is not None:
             child_environment.check_targets(name, upload, os.environ)
 
-    found = access.accesses(names, args.config, check)
-    access.become(args.command, child_environment.environment(found, os.environ))
+    granted = access.accesses(names, args.config, check)
+    access.become(args.command, child_environment.environment(granted, os.environ))
 
 
 def _known_to_uv() -> list[tuple[str, str, str]]:
     """Return the indexes in uv's configuration here; what we cannot read whole might put a name anywhere."""
     complaints: list[str] = []
-    found = uv_files.named(os.environ, complaints.append)
+    indexes = uv_files.named(os.environ, complaints.append)
     if complaints:
         message = f"uv's configuration here cannot be checked, so no token is handed out: {complaints[0]}"
         raise UsageError(message, "correct that file, or run the command in another directory")
-    return found
+    return indexes

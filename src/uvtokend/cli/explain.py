@@ -8,7 +8,7 @@ from uvtokend.cli import console
 from uvtokend.cli.doctor import daemon_status
 from uvtokend.core.model import Index
 from uvtokend.core.report import clean
-from uvtokend.core.uv.order import Decision, Found
+from uvtokend.core.uv.order import Decision, UvCredential
 from uvtokend.core.uv.settings import is_below, root, split_url
 from uvtokend.doctor import uv
 from uvtokend.doctor.facts import Facts, gather
@@ -80,19 +80,23 @@ def _answer(facts: Facts, url: str, decision: Decision) -> list[str]:
 def _shadowed(decision: Decision) -> list[str]:
     if not decision.shadowed:
         return []
-    told = [f"  {_masked(each.found)}: {each.why}" for each in decision.shadowed]
+    told = [f"  {_masked(each.credential)}: {each.why}" for each in decision.shadowed]
     return ["uv does not send:", *told]
 
 
-def _masked(found: Found) -> str:
-    if found.source == "keyring":
-        return f"what the keyring command answers ({found.place})"
+def _masked(credential: UvCredential) -> str:
+    if credential.source == "keyring":
+        return f"what the keyring command answers ({credential.place})"
     secret = (
-        "no password" if found.secret is None else "password ****" if found.secret.reveal() else "an empty password"
+        "no password"
+        if credential.secret is None
+        else "password ****"
+        if credential.secret.reveal()
+        else "an empty password"
     )
-    login = "no login" if not found.login else f"login {found.login}"
-    kind = "bearer token ****" if found.bearer else f"{login}, {secret}"
-    return f"{kind}, from {_SOURCES[found.source]} ({found.place})"
+    login = "no login" if not credential.login else f"login {credential.login}"
+    kind = "bearer token ****" if credential.bearer else f"{login}, {secret}"
+    return f"{kind}, from {_SOURCES[credential.source]} ({credential.place})"
 
 
 def _index(facts: Facts, url: str) -> Index | None:

@@ -34,15 +34,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: There is no such topic or command.
     """
-    found = topics()
+    files = topics()
     if args.topic is None:
-        console.out(_contents(found))
-    elif args.topic in found:
-        _show(found[args.topic].read_text(encoding="utf-8"))
+        console.out(_contents(files))
+    elif args.topic in files:
+        _show(files[args.topic].read_text(encoding="utf-8"))
     elif args.topic in VERBS:
         console.out(parser.build(args.topic).format_help())
     else:
-        raise parser.unknown(args.topic, [*found, *VERBS], "topic", "uvtokend help")
+        raise parser.unknown(args.topic, [*files, *VERBS], "topic", "uvtokend help")
     return OK
 
 
@@ -53,9 +53,9 @@ def topics() -> dict[str, Traversable]:
     return {file.name.removesuffix(".md"): file for file in sorted(files, key=lambda file: file.name)}
 
 
-def _contents(found: dict[str, Traversable]) -> str:
-    width = max(map(len, found), default=0)
-    lines = [f"  {name.ljust(width)}  {_title(file)}" for name, file in found.items()]
+def _contents(files: dict[str, Traversable]) -> str:
+    width = max(map(len, files), default=0)
+    lines = [f"  {name.ljust(width)}  {_title(file)}" for name, file in files.items()]
     return "\n".join(
         [
             "usage: uvtokend help TOPIC",

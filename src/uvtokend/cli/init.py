@@ -59,12 +59,12 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     target = paths.config_file(config_file)
     text = configuration.read(target) or b""
     settings = configuration.load(config_file, text)
-    found = uv_files.candidates(places, os.environ, console.say)
-    plan = init_plan.plan(found, settings.indexes, settings.disabled, os.environ, text.decode())
+    candidates = uv_files.candidates(places, os.environ, console.say)
+    plan = init_plan.plan(candidates, settings.indexes, settings.disabled, os.environ, text.decode())
     _show(plan)
-    _warn_of_passwords(found)
+    _warn_of_passwords(candidates)
     if not (plan.additions or plan.drafts):
-        _say_nothing_to_add(found, plan)
+        _say_nothing_to_add(candidates, plan)
         return OK if settings.indexes and not plan.conflicts else FAILED
     tables = [addition.table for addition in plan.additions]
 
@@ -124,19 +124,19 @@ def _say_what_is_done(plan: Proposal, target: str) -> None:
         console.out("\n" + "\n".join(plan.project) + "\n")
 
 
-def _warn_of_passwords(found: Iterable[Candidate]) -> None:
-    for candidate in dict.fromkeys(found):
+def _warn_of_passwords(candidates: Iterable[Candidate]) -> None:
+    for candidate in dict.fromkeys(candidates):
         if candidate.secret:
             console.say(f"The URL of an index in {candidate.source} contains a password or token. Revoke it and write:")
             console.say(f"    {candidate.line}")
 
 
-def _say_nothing_to_add(found: Sequence[Candidate], plan: Proposal) -> None:
+def _say_nothing_to_add(candidates: Sequence[Candidate], plan: Proposal) -> None:
     if plan.conflicts:
         return
-    if any(candidate.provider is not None for candidate in found):
+    if any(candidate.provider is not None for candidate in candidates):
         console.say("There is nothing to add: every private index that uv knows here is configured already.")
-    elif found:
+    elif candidates:
         console.say("There is nothing to add: no provider is known for the indexes that uv knows here.")
     else:
         console.say("There is nothing to add: uv's configuration names no index here.")

@@ -97,9 +97,9 @@ def _clean_netrcs(known: State, settings: Settings) -> list[UvtokendError]:
     """Clean every netrc that we may have written, and return what went wrong."""
     kept = backups.newest_first()
     named = [settings.netrc, configuration.defaults().netrc]
-    found = [*known.netrcs, *(backup.netrc for backup in kept), *(os.path.realpath(path) for path in named)]
+    netrcs = [*known.netrcs, *(backup.netrc for backup in kept), *(os.path.realpath(path) for path in named)]
     problems = []
-    for path in dict.fromkeys(found):
+    for path in dict.fromkeys(netrcs):
         try:
             _clean_netrc(path, known, settings, [backup for backup in kept if backup.netrc == path])
         except UvtokendError as error:

@@ -269,10 +269,10 @@ def _version(timeout: float) -> Any:
         NoAnswerError: It did not answer within so many seconds.
     """
     try:
-        found = client.call("version", timeout=timeout)
+        version = client.call("version", timeout=timeout)
     except (NotRunning, client.HungUpError):
         return None
-    return None if found.get("stopping") else found
+    return None if version.get("stopping") else version
 
 
 def _first_tokens(deadline: float) -> dict[str, Any]:

@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout.isatty() and not args.show:
         message = "Standard output is a terminal, which would show the token to everyone who sees your screen."
         raise UvtokendError(message, f"uvtokend token {args.name} --show")
-    (found,) = access.accesses([args.name], args.config)
-    console.out(f"{found.token.reveal()}\n")
+    (granted,) = access.accesses([args.name], args.config)
+    console.out(f"{granted.token.reveal()}\n")
     return OK

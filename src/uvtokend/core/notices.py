@@ -24,8 +24,8 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
     """
     if credential is None:
         return ()
-    found = (_ends_soon(credential, now), _signed_out_soon(credential, now), _skewed(credential))
-    return tuple(notice for notice in found if notice is not None)
+    notices = (_ends_soon(credential, now), _signed_out_soon(credential, now), _skewed(credential))
+    return tuple(notice for notice in notices if notice is not None)
 
 
 def alike(login: str, theirs: str, other: str) -> Notice:

@@ -49,12 +49,12 @@ def due(document: Document) -> dict[str, Reminder]:
         for notice in index.get("notices", []):
             if notice["reason"] in _NOTICES:
                 names.setdefault(("Sign-in ends soon", notice["message"], notice["hint"]), []).append(index["name"])
-    found: dict[str, Reminder] = {}
+    reminders: dict[str, Reminder] = {}
     for (title, message, hint), told in names.items():
         body = f"{', '.join(told)}: {message}" + (f"\n{hint}" if hint is not None else "")
         reminder = Reminder(f"{title}: {hint or message}", title, body)
-        found.setdefault(reminder.key, reminder)
-    return found
+        reminders.setdefault(reminder.key, reminder)
+    return reminders
 
 
 def quiet(hours: str | None, now: datetime) -> bool:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from uvtokend.core.model import Credential, Entry, Json, Record, Request, Sink, digest, sha256
+from uvtokend.core.rfc3339 import instant, zulu
 
 VERSION = 2
 #: How many tokens of a host are remembered: with tokens of one hour, those of the last eight hours.
@@ -244,7 +245,7 @@ def recover(
         For each request whose token is in place and valid: the credential, and when it is due.
     """
     wanted = {request_key(request): request for request in requests}
-    found: Recovered = {}
+    recovered: Recovered = {}
     for known in records:
         request = wanted.get(known.request_key)
         entry = standing(known, entries)
@@ -255,8 +256,8 @@ def recover(
         )
         # A record from the future (the clock was wrong) must not put the refresh off.
         due = now if known.issued_at > now else min(known.refresh_at, now + LONGEST)
-        found[request] = (credential, due)
-    return found
+        recovered[request] = (credential, due)
+    return recovered
 
 
 def standing(known: Record, entries: Mapping[str, Entry]) -> Entry | None:
@@ -266,8 +267,8 @@ def standing(known: Record, entries: Mapping[str, Entry]) -> Entry | None:
         known: The record.
         entries: Our entries, by target.
     """
-    found = (entries[target] for target in known.targets if target in entries)
-    return next((entry for entry in found if entry.digest == known.digest), None)
+    candidates = (entries[target] for target in known.targets if target in entries)
+    return next((entry for entry in candidates if entry.digest == known.digest), None)
 
 
 # ------------------------------------------------------------------------------------------------------------ JSON
@@ -346,18 +347,18 @@ def _version_1(document: dict[str, Any]) -> State:
 
 def _readable(raws: Iterable[Any], parse: Callable[[Any], _T]) -> list[_T]:
     """Return what can be read, and leave out the rest."""
-    found = []
+    parsed = []
     for raw in raws:
         try:
-            found.append(parse(raw))
+            parsed.append(parse(raw))
         except _DAMAGED:
             continue
-    return found
+    return parsed
 
 
 def _boot(document: dict[str, Any]) -> Boot | None:
-    found = _readable([document.get("boot")], lambda raw: Boot(_text(raw["id"]), _time(raw["at"])))
-    return found[0] if found else None
+    boots = _readable([document.get("boot")], lambda raw: Boot(_text(raw["id"]), _time(raw["at"])))
+    return boots[0] if boots else None
 
 
 def _netrc(item: tuple[str, dict[str, Any]]) -> tuple[str, Netrc]:
@@ -395,7 +396,7 @@ def _path(raw: object) -> str:
 
 
 def _time(raw: object) -> datetime:
-    time = _instant(_text(raw))
+    time = instant(_text(raw))
     if time.year not in _YEARS:
         raise ValueError
     return time
@@ -403,27 +404,3 @@ def _time(raw: object) -> datetime:
 
 def _time_or_none(raw: object) -> datetime | None:
     return None if raw is None else _time(raw)
-
-
-def zulu(time: datetime | None) -> str | None:
-    """Return a time as RFC 3339 in UTC with ``Z``, with milliseconds if there are any."""
-    if time is None:
-        return None
-    whole = time.astimezone(UTC)
-    return whole.isoformat(timespec="milliseconds" if whole.microsecond else "seconds").replace("+00:00", "Z")
-
-
-def parse_zulu(text: object) -> datetime | None:
-    """Return the aware UTC time that an RFC 3339 text names, or None for None.
-
-    Raises:
-        ValueError: It is not a time, or it has no zone.
-    """
-    return None if text is None else _instant(str(text))
-
-
-def _instant(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(text)
-    return time.astimezone(UTC)

@@ -13,7 +13,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from uvtokend.core.model import ErrorKind, Health, Index, LastError, Notice, Record, SignInEnd, Sink, State
 from uvtokend.core.report import STOPPED
-from uvtokend.core.state import zulu
+from uvtokend.core.rfc3339 import zulu
 from uvtokend.core.views import IndexView, Snapshot
 
 

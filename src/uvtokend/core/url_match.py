@@ -82,8 +82,8 @@ def matching(asked: Question, indexes: Sequence[Index]) -> tuple[Index, ...]:
         return (there[0][0],)
     if asked.path is None:
         return ()
-    found = [(root(parts.path), index) for index, parts in there if not _is_ambiguous(parts.path)]
-    fitting = [(path, index) for path, index in found if asked.path[: len(path)] == path]
+    rooted = [(root(parts.path), index) for index, parts in there if not _is_ambiguous(parts.path)]
+    fitting = [(path, index) for path, index in rooted if asked.path[: len(path)] == path]
     return tuple(index for _, index in sorted(fitting, key=lambda pair: -len(pair[0])))
 
 

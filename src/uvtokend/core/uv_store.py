@@ -1,4 +1,4 @@
-"""Plan our records in uv's own credential store, a file that belongs to uv and the user: text in, plan out.
+"""Decide what changes in uv's own credential store, a file that belongs to uv and the user: text in, changes out.
 
 1. For a URL, uv uses the record with the same scheme, host and port whose path is the longest prefix of the URL's path.
    If two records are equally long, it uses neither (uv crates/uv-auth/src/store.rs). So the store can hold different
@@ -55,7 +55,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Changes:
     """The changes to make to the store.
 
     Args:
@@ -108,7 +108,9 @@ def _stored(raw: Json) -> Stored:
     raise ValueError
 
 
-def plan(stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> Plan:
+def changes(
+    stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
+) -> Changes:
     """Return the changes after which the store has the wanted records and no other records of ours.
 
     Args:
@@ -128,7 +130,7 @@ def plan(stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls
     standing = {(record.key, record.secret.reveal()) for record in mine}
     put = tuple(entry for entry in free if (_key(entry), entry.password.reveal()) not in standing)
     keys = {_key(entry) for entry in free}
-    return Plan(put, tuple(dict.fromkeys(record.key for record in mine if record.key not in keys)), rivals)
+    return Changes(put, tuple(dict.fromkeys(record.key for record in mine if record.key not in keys)), rivals)
 
 
 def _rival(service: str, foreign: Iterable[Stored], urls: Iterable[str]) -> Stored | None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
 from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret, SignInEnd
-from uvtokend.core.state import parse_zulu, zulu
+from uvtokend.core.rfc3339 import parse_zulu, zulu
 
 #: A token of 16 KiB, quoted, with its identity and times fits well.
 WORKER_LIMIT = 64 * 1024
@@ -126,10 +126,10 @@ def _sign_in_end(raw: dict[str, Any] | None) -> SignInEnd | None:
 
 
 def _time(raw: object) -> datetime | None:
-    found = parse_zulu(raw)
-    if found is not None and found < _EPOCH:
+    time = parse_zulu(raw)
+    if time is not None and time < _EPOCH:
         raise ValueError
-    return None if found is None or found >= _NEVER else found
+    return None if time is None or time >= _NEVER else time
 
 
 def _line(text: object) -> str:

@@ -22,7 +22,7 @@ from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Index, Json, Request
-from uvtokend.core.state import zulu
+from uvtokend.core.rfc3339 import zulu
 from uvtokend.daemon.processes import Process
 from uvtokend.errors import UvtokendError
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json
-from uvtokend.core.state import zulu
+from uvtokend.core.rfc3339 import zulu
 from uvtokend.disk import files
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}

@@ -28,7 +28,7 @@ _VERSION = re.compile(r'^__version__ = "([^"\n]+)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class OnDisk:
     """What is on disk.
 
     Args:
@@ -40,7 +40,7 @@ class Found:
     version: str | None = None
 
 
-def find(interpreter: str, package: str) -> Found:
+def find(interpreter: str, package: str) -> OnDisk:
     """Look at the files that the daemon and its workers run from.
 
     A file that cannot be looked at, as on a network that hangs, is not missing.
@@ -53,14 +53,14 @@ def find(interpreter: str, package: str) -> Found:
         try:
             os.stat(file)
         except (FileNotFoundError, NotADirectoryError):
-            return Found(file)
+            return OnDisk(file)
         except OSError:
-            return Found(None)
+            return OnDisk(None)
     try:
         named = _VERSION.search(Path(package).read_text("utf-8"))
     except (OSError, ValueError):
-        return Found(None)
-    return Found(None, named[1] if named else None)
+        return OnDisk(None)
+    return OnDisk(None, named[1] if named else None)
 
 
 class Installation:
@@ -76,7 +76,7 @@ class Installation:
         self,
         ended: Callable[[str], None],
         report: Callable[[Report], None],
-        look_at: Callable[[], Found] = lambda: find(sys.executable, uvtokend.__file__),
+        look_at: Callable[[], OnDisk] = lambda: find(sys.executable, uvtokend.__file__),
     ) -> None:
         self._ended = ended
         self._report = report
@@ -100,19 +100,19 @@ class Installation:
         self._looking, self._again = True, None
 
         def work() -> None:
-            found = self._look_at()
+            on_disk = self._look_at()
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._seen, found, last)
+                self._loop.call_soon_threadsafe(self._seen, on_disk, last)
 
         threading.Thread(target=work, name="installation", daemon=True).start()
 
-    def _seen(self, found: Found, last: bool) -> None:
+    def _seen(self, on_disk: OnDisk, last: bool) -> None:
         self._looking = False
-        if found.missing is not None and last:
-            self._ended(f"its installation is gone ({found.missing} does not exist)")
-        elif found.missing is not None:
+        if on_disk.missing is not None and last:
+            self._ended(f"its installation is gone ({on_disk.missing} does not exist)")
+        elif on_disk.missing is not None:
             self._again = self._loop.call_later(REPLACED_WITHIN, self._begin, True)
-        elif found.version not in {None, self._version}:
-            self._version = str(found.version)
+        elif on_disk.version not in {None, self._version}:
+            self._version = str(on_disk.version)
             message = f"uvtokend was upgraded to {self._version}, but this daemon still is {uvtokend.__version__}."
             self._report(Report("warning", "upgraded", (), message, "uvtokend restart"))

@@ -86,12 +86,12 @@ def newest_first() -> list[Backup]:
     Raises:
         UvtokendError: One cannot be read.
     """
-    found = []
+    backups = []
     for file in sorted(directory().glob("*.json"), reverse=True):
         try:
             document = json.loads(files.read(str(file)))
-            found.append(Backup(file, str(document["netrc"]), str(document["backup"]).encode("ascii")))
+            backups.append(Backup(file, str(document["netrc"]), str(document["backup"]).encode("ascii")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"The backup {file} cannot be read ({type(error).__name__}), so its entries cannot be restored."
             raise UvtokendError(message, set_aside(file)) from error
-    return found
+    return backups

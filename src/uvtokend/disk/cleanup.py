@@ -36,8 +36,8 @@ def ours(sink: NetrcSink, known: State, hosts: Iterable[str]) -> Ours:
         DeliveryFailed: The netrc cannot be read.
     """
     path = sink.path
-    found = () if path in known.netrcs else block.block_entries(sink.read())
-    return known.ours(path, {*hosts, *found})
+    hosts_in_block = () if path in known.netrcs else block.block_entries(sink.read())
+    return known.ours(path, {*hosts, *hosts_in_block})
 
 
 def holds(path: str, known: State) -> bool:

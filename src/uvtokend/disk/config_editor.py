@@ -146,5 +146,5 @@ def _exchange(temporary: str, path: str, before: bytes, text: bytes) -> None:
 
 
 def _text(path: str) -> bytes | None:
-    found = files.read_settled(path)
-    return found.text if found is not None else None
+    file = files.read_settled(path)
+    return file.text if file is not None else None

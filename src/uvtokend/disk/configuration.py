@@ -39,14 +39,14 @@ def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
     named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []
     site = paths.site_config_file()
-    found = [_read(site, False, problems)] if site != user else []
+    files = [_read(site, False, problems)] if site != user else []
     if instead is None:
-        found.append(_read(user, named, problems))
+        files.append(_read(user, named, problems))
     else:
-        found.append(Source(user, instead, os.path.dirname(user)))
+        files.append(Source(user, instead, os.path.dirname(user)))
     if problems:
         raise ConfigError(problems)
-    sources = [source for source in found if source is not None]
+    sources = [source for source in files if source is not None]
     system_ca = next((path for path in _SYSTEM_CA if os.path.exists(path)), None)
     return replace(parse(sources, home, _environment(), system_ca, _unreadable), file=user)
 

@@ -40,8 +40,8 @@ def _in_proc(path: str) -> list[Holder]:
     with contextlib.suppress(OSError):
         wanted = os.stat(path)
         pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-        found = [_holder(pid, path, wanted) for pid in pids]
-        return [holder for holder in found if holder is not None]
+        perhaps = [_holder(pid, path, wanted) for pid in pids]
+        return [holder for holder in perhaps if holder is not None]
     return []
 
 
@@ -50,8 +50,8 @@ def _on_macos(path: str) -> list[Holder]:
 
     with contextlib.suppress(OSError):
         status = os.stat(path)
-        found = darwin.writers(path, status.st_dev, status.st_ino)
-        return [Holder(each.pid, each.name or "a program", each.appends, each.position) for each in found]
+        writers = darwin.writers(path, status.st_dev, status.st_ino)
+        return [Holder(each.pid, each.name or "a program", each.appends, each.position) for each in writers]
     return []
 
 

@@ -87,12 +87,12 @@ class Journal:
             DeliveryFailed: Something that is not ours has one of the names.
             OSError: It cannot be read.
         """
-        found = self._read(self.text)
-        if found is None or self._is_netrc(found.status):
+        left = self._read(self.text)
+        if left is None or self._is_netrc(left.status):
             return None
         base, old = self._read(self.base), self._read(self.old)
         before = old or base
-        return Kept(found.text, before.text if before else None, in_place=old is not None)
+        return Kept(left.text, before.text if before else None, in_place=old is not None)
 
     def clear(self) -> None:
         """Delete whatever stands beside the netrc.

@@ -256,8 +256,8 @@ def _same_file(file: int, path: str) -> bool:
 
 def _written(file: int) -> Owner | None:
     """Return the owner that a lock file names."""
-    found = _WRITTEN.search(os.pread(file, 300, 0).decode(errors="replace"))
-    return Owner(int(found[1]), found[2]) if found else None
+    match = _WRITTEN.search(os.pread(file, 300, 0).decode(errors="replace"))
+    return Owner(int(match[1]), match[2]) if match else None
 
 
 def _listed(file: int) -> Owner | None:

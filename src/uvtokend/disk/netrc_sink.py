@@ -301,15 +301,15 @@ class NetrcSink:
         Raises:
             DeliveryFailed: With the reason ``held``.
         """
-        found = holders(path)
+        others = holders(path)
         seen = self._seen[1] if self._seen is not None and self._seen[0] == path else None
         if seen is None:  # a first look cannot tell a file that grew shorter; a program at its end is still writing it
-            emptied = any(not holder.appends and holder.position == len(old.text) for holder in found)
+            emptied = any(not holder.appends and holder.position == len(old.text) for holder in others)
         else:
             emptied = len(old.text) < seen
         emptied = emptied or not old.text
         if emptied or not urgent:
-            raise netrc_failures.held(path, found, emptied=emptied)
+            raise netrc_failures.held(path, others, emptied=emptied)
 
     def _in_place_because(self, path: str, old: Content | None) -> str | None:
         """Return why an existing file can only be written in place, as a sentence for `status`; else None."""

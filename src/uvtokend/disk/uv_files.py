@@ -50,8 +50,8 @@ def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> l
         UsageError: One of the places does not exist.
     """
     reader = _Files(say)
-    found = [candidate for file in _files(reader, places, environ) for candidate in reader.candidates(file)]
-    return [*found, *discovery.from_environment(environ)]
+    in_files = [candidate for file in _files(reader, places, environ) for candidate in reader.candidates(file)]
+    return [*in_files, *discovery.from_environment(environ)]
 
 
 def named(environ: Mapping[str, str], say: Say) -> list[tuple[str, str, str]]:
@@ -65,12 +65,12 @@ def named(environ: Mapping[str, str], say: Say) -> list[tuple[str, str, str]]:
         UsageError: The directory in which uv would work does not exist.
     """
     reader = _Files(say)
-    found = [
+    in_files = [
         (name, url, str(file))
         for file in _files(reader, [], environ)
         for name, url in discovery.names_in_document(reader.settings(file) or {})
     ]
-    return [*found, *discovery.names_in_environment(environ)]
+    return [*in_files, *discovery.names_in_environment(environ)]
 
 
 def _files(reader: _Files, places: Sequence[str], environ: Mapping[str, str]) -> Iterator[Path]:
@@ -226,10 +226,10 @@ class _Files:
     def candidates(self, file: Path) -> Iterator[Candidate]:
         """Yield the indexes of a file."""
         table = self.settings(file)
-        found = list(discovery.from_document(table, str(file))) if table is not None else []
-        if len(found) == discovery.MOST:
+        candidates = list(discovery.from_document(table, str(file))) if table is not None else []
+        if len(candidates) == discovery.MOST:
             self._say(f"{file} names very many indexes; uvtokend looks at the first {discovery.MOST} only.")
-        yield from found
+        yield from candidates
 
     def project(self, directory: Path, environ: Mapping[str, str]) -> Iterator[Path]:
         """Yield the files that count for a project, each once; the one with uv's settings last."""

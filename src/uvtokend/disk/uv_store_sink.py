@@ -31,7 +31,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from uvtokend import paths
 from uvtokend.core import fixes, uv_store
 from uvtokend.core.model import Entry, Problem
-from uvtokend.core.uv_store import Ledger, Plan, Stored
+from uvtokend.core.uv_store import Changes, Ledger, Stored
 from uvtokend.disk import files
 from uvtokend.disk.locks import Lock, store_lock
 from uvtokend.disk.netrc_sink import DeliveryResult
@@ -76,9 +76,9 @@ class UvStoreSink:
             DeliveryFailed: The store cannot be read.
         """
         ledger = self._ledger()
-        plan = uv_store.plan(self._records(), (), ledger, {}) if ledger else Plan((), (), {})
-        mine = {record.key: record for record in self._records()} if plan.drop else {}
-        return {key[0]: Entry("", mine[key].username, mine[key].secret, key[0]) for key in plan.drop}
+        changes = uv_store.changes(self._records(), (), ledger, {}) if ledger else Changes((), (), {})
+        mine = {record.key: record for record in self._records()} if changes.drop else {}
+        return {key[0]: Entry("", mine[key].username, mine[key].secret, key[0]) for key in changes.drop}
 
     def deliver(
         self, wanted: Sequence[Entry], urls: Mapping[str, Iterable[str]], private: Collection[str] = ()
@@ -99,16 +99,16 @@ class UvStoreSink:
             return DeliveryResult(frozenset(), (), None, changed=False)
         with _explained(self._path):
             self._prepare()
-            plan = uv_store.plan(self._records(), wanted, ledger, urls)
+            changes = uv_store.changes(self._records(), wanted, ledger, urls)
             note = None
-            if plan.put or plan.drop:
-                ledger = uv_store.ledger_of(plan.put, ledger)
+            if changes.put or changes.drop:
+                ledger = uv_store.ledger_of(changes.put, ledger)
                 self._write_ledger(ledger)
-                note = self._carry_out(plan, wanted, ledger, urls)
-            standing = [entry for entry in wanted if entry.service not in plan.rivals]
+                note = self._carry_out(changes, wanted, ledger, urls)
+            standing = [entry for entry in wanted if entry.service not in changes.rivals]
             self._write_ledger(uv_store.ledger_of(standing))
-        problems = tuple(self._rival(service, record) for service, record in plan.rivals.items())
-        return DeliveryResult(frozenset(plan.rivals), problems, note, changed=bool(plan.put or plan.drop))
+        problems = tuple(self._rival(service, record) for service, record in changes.rivals.items())
+        return DeliveryResult(frozenset(changes.rivals), problems, note, changed=bool(changes.put or changes.drop))
 
     def close(self) -> None:
         """Give up the ownership of the store."""
@@ -117,20 +117,20 @@ class UvStoreSink:
             self._owner = None
 
     def _carry_out(
-        self, plan: Plan, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
+        self, changes: Changes, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
     ) -> str | None:
-        """Apply a plan to the store. Return why uv's own command was not used; None if it was."""
+        """Apply the changes to the store. Return why uv's own command was not used; None if it was."""
         uv, why = _find_uv()
-        going, coming = {service for service, _ in plan.drop}, {entry.service for entry in plan.put}
+        going, coming = {service for service, _ in changes.drop}, {entry.service for entry in changes.put}
         if uv and why is None and ((going | coming) & {*self._private} or not going <= coming | urls.keys()):
             why = "uv's own command takes the user name, which may be a secret, as an argument"
         text = files.read_settled(self.path)
         if uv and text and not uv_store.kept_by_uv(text.text):
             why = "uv's own command would drop the comments in it"
-        if uv and not all([entry.login for entry in plan.put] + [username for _, username in plan.drop]):
+        if uv and not all([entry.login for entry in changes.put] + [username for _, username in changes.drop]):
             why = "uv's own command takes no empty user name"
         if uv and why is None:
-            self._through_uv(uv, plan)
+            self._through_uv(uv, changes)
             if not self._missing(wanted, ledger, urls):
                 files.sync(self.path)
                 return None
@@ -139,13 +139,13 @@ class UvStoreSink:
         return f"{self.path} was written directly: {why}."
 
     def _missing(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> bool:
-        plan = uv_store.plan(self._records(), wanted, ledger, urls)
-        return bool(plan.put or plan.drop)
+        changes = uv_store.changes(self._records(), wanted, ledger, urls)
+        return bool(changes.put or changes.drop)
 
-    def _through_uv(self, uv: str, plan: Plan) -> None:
-        for service, username in plan.drop:
+    def _through_uv(self, uv: str, changes: Changes) -> None:
+        for service, username in changes.drop:
             self._run(uv, "logout", service, username)
-        for entry in plan.put:
+        for entry in changes.put:
             self._run(uv, "login", entry.service, entry.login, entry.password.reveal())
 
     def _run(self, uv: str, verb: str, service: str, username: str, secret: str | None = None) -> None:
@@ -170,16 +170,18 @@ class UvStoreSink:
             process.communicate()
 
     def _directly(self, wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]) -> None:
-        """Edit the file directly, under uv's lock, with a new plan for its current content."""
+        """Edit the file directly, under uv's lock, with new changes for its current content."""
         with self._locked():
-            found = files.read_settled(self.path)
-            text = found.text if found else b""
-            plan = uv_store.plan(self._parsed(text), wanted, ledger, urls)
+            store = files.read_settled(self.path)
+            text = store.text if store else b""
+            changes = uv_store.changes(self._parsed(text), wanted, ledger, urls)
             try:
-                new = uv_store.edited(text, plan.put, plan.drop)
+                new = uv_store.edited(text, changes.put, changes.drop)
             except ValueError:
                 message = f"Our record in {self.path} has been edited by hand, so it cannot be replaced."
-                service, username = next(iter([*plan.drop, *((entry.service, entry.login) for entry in plan.put)]))
+                service, username = next(
+                    iter([*changes.drop, *((entry.service, entry.login) for entry in changes.put)])
+                )
                 raise DeliveryFailed("store-edited", message, self._fix(service, username)) from None
             if new != text:
                 files.replace(self.path, new)
@@ -217,8 +219,8 @@ class UvStoreSink:
 
     def _records(self) -> tuple[Stored, ...]:
         with _explained(self._path):
-            found = files.read_settled(self.path)
-        return self._parsed(found.text if found else b"")
+            store = files.read_settled(self.path)
+        return self._parsed(store.text if store else b"")
 
     def _parsed(self, text: bytes) -> tuple[Stored, ...]:
         try:
@@ -265,8 +267,8 @@ def _find_uv() -> tuple[str | None, str | None]:
         run = subprocess.run([uv, "--version"], capture_output=True, timeout=_LIMIT, check=False, cwd="/")  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return None, f"{uv} does not run"
-    found = re.match(rb"uv (\d+)\.(\d+)\.(\d+)", run.stdout)
-    version = tuple(int(part) for part in found.groups()) if found else ()
+    match = re.match(rb"uv (\d+)\.(\d+)\.(\d+)", run.stdout)
+    version = tuple(int(part) for part in match.groups()) if match else ()
     if version < _ATOMIC:
         return uv, f"uv {'.'.join(map(str, version))} does not replace the file in one step; 0.13.8 does"
     return uv, None

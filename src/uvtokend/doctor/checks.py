@@ -34,14 +34,14 @@ def run(facts: Facts, checks: Sequence[Check], limit: float) -> list[Finding]:
         checks: Those to run.
         limit: Seconds; a check that takes longer is reported and left alone.
     """
-    found: dict[int, list[Finding]] = {}
+    results: dict[int, list[Finding]] = {}
 
     def work(number: int, check: Check) -> None:
         try:
-            found[number] = list(check(facts))
+            results[number] = list(check(facts))
         except Exception as problem:  # noqa: BLE001 - one broken check must not hide the others
             message = f"The check {_name(check)} failed: {type(problem).__name__}."
-            found[number] = [note("check-failed", message, None, "report it, with this line")]
+            results[number] = [note("check-failed", message, None, "report it, with this line")]
 
     # A thread that hangs, say in a dead network file system, must not keep the process alive.
     threads = [threading.Thread(target=work, args=each, daemon=True) for each in enumerate(checks)]
@@ -54,7 +54,7 @@ def run(facts: Facts, checks: Sequence[Check], limit: float) -> list[Finding]:
     findings: list[Finding] = []
     for number, check in enumerate(checks):
         slow = note("check-slow", f"Check {_name(check)} did not end within {limit:g} s.", None, None)
-        findings += found.get(number, [slow])
+        findings += results.get(number, [slow])
     return sorted(distinct(findings), key=lambda finding: finding.severity != "error")
 
 

@@ -15,7 +15,7 @@ from uvtokend import paths, shim
 from uvtokend.core.model import Entry, Index, Problem, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.state import State
-from uvtokend.core.uv.order import Decision, Found, Sources, TextFile, decide
+from uvtokend.core.uv.order import Decision, Sources, TextFile, UvCredential, decide
 from uvtokend.core.uv.settings import UvConfiguration, UvIndex, same_index
 from uvtokend.disk import cleanup, configuration, locks, uv_files
 from uvtokend.disk.netrc_sink import NetrcSink
@@ -89,11 +89,12 @@ class Facts:
         """
         return decide(Sources(self.uv, self.environ, self.uv_netrc, self.store, self.uv_version), url)
 
-    def is_ours(self, found: Found) -> bool:
+    def is_ours(self, credential: UvCredential) -> bool:
         """Tell whether a credential is one that uvtokend delivered, or answers itself."""
-        if found.source == "keyring":
+        if credential.source == "keyring":
             return self.keyring and self.status is not None
-        return any((found.login, found.secret) == (entry.login, entry.password) for entry in self.ours.values())
+        pair = (credential.login, credential.secret)
+        return any(pair == (entry.login, entry.password) for entry in self.ours.values())
 
     def has_token(self, index: Index) -> bool:
         """Tell whether our credential for an index is where uv finds it: on disk, or in the memory of the daemon."""
@@ -216,5 +217,5 @@ def _uv() -> tuple[str | None, tuple[int, ...]]:
         done = subprocess.run([path, "--version"], capture_output=True, timeout=_PATIENCE, check=False, cwd="/")  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return path, ()
-    found = re.match(rb"uv (\d+)\.(\d+)\.(\d+)", done.stdout)
-    return path, tuple(int(part) for part in found.groups()) if found else ()
+    match = re.match(rb"uv (\d+)\.(\d+)\.(\d+)", done.stdout)
+    return path, tuple(int(part) for part in match.groups()) if match else ()

@@ -63,9 +63,9 @@ def foreign_entry(facts: Facts) -> Iterator[Finding]:
     """An entry of somebody else for our host: uvtokend does not touch it."""
     if facts.netrc is None:
         return
-    found = scan(facts.netrc)
+    scanned = scan(facts.netrc)
     for index in facts.indexes:
-        entry = next((each for each in found.entries if each.name == index.host.encode()), None)
+        entry = next((each for each in scanned.entries if each.name == index.host.encode()), None)
         if entry is None or index.host in facts.ours:
             continue
         line = facts.netrc.count(b"\n", 0, entry.start) + 1

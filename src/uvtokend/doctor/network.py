@@ -38,7 +38,7 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IndexResponse:
     """What an index said.
 
     Args:
@@ -88,7 +88,7 @@ def index_answers(facts: Facts, index: Index) -> Iterator[Finding]:
     yield from _of_lock(facts, index, answer.names)
 
 
-def _ask(url: str, entry: Entry, ca: str | None) -> Answer:
+def _ask(url: str, entry: Entry, ca: str | None) -> IndexResponse:
     """Ask an index once.
 
     Raises:
@@ -108,13 +108,13 @@ def _ask(url: str, entry: Entry, ca: str | None) -> Answer:
             return _answer(refused.code, refused.headers, frozenset())
 
 
-def _answer(status: int, headers: Message, names: frozenset[str]) -> Answer:
+def _answer(status: int, headers: Message, names: frozenset[str]) -> IndexResponse:
     try:
         there = parsedate_to_datetime(headers.get("Date", ""))
         ahead = (datetime.now(UTC) - there).total_seconds() if there.tzinfo is not None else None
     except ValueError:
         ahead = None
-    return Answer(status, ahead, names)
+    return IndexResponse(status, ahead, names)
 
 
 def _names(response: HTTPResponse) -> frozenset[str]:

@@ -32,15 +32,15 @@ def missing(facts: Facts) -> Iterator[Finding]:
 
 def _needed(facts: Facts) -> dict[str, tuple[bool, list[str]]]:
     """Return the programs, whether fetching a token runs them, and for which indexes."""
-    found: dict[str, tuple[bool, list[str]]] = {}
+    programs: dict[str, tuple[bool, list[str]]] = {}
     for index in facts.indexes:
         cloud = clouds.CLOUDS.get(index.provider)
         runs = cloud.runs(index.request) if cloud is not None else ()
         hint = str((facts.said(index).get("last_error") or {}).get("hint") or "").partition(" ")[0]
         for program in dict.fromkeys([*runs, *([hint] if hint in _PAGES else [])]):
-            needed, names = found.get(program, (False, []))
-            found[program] = needed or program in runs, [*names, index.name]
-    return found
+            needed, names = programs.get(program, (False, []))
+            programs[program] = needed or program in runs, [*names, index.name]
+    return programs
 
 
 def temporary(facts: Facts) -> Iterator[Finding]:

@@ -94,11 +94,11 @@ def _lock(facts: Facts) -> str:
 def dotenv(facts: Facts) -> Iterator[Finding]:
     """Variables of uv in ``.env``: uv does not read them for itself."""
     directory = facts.project.root or facts.project.directory
-    found = uv_files.text_file(str(directory / ".env"))
-    names = sorted({*_DOTENV.findall(found.text.decode(errors="replace"))}) if found is not None else []
+    file = uv_files.text_file(str(directory / ".env"))
+    names = sorted({*_DOTENV.findall(file.text.decode(errors="replace"))}) if file is not None else []
     if names and facts.indexes:
         message = f".env sets {', '.join(names)}. uv does not read .env for its own settings and credentials."
-        yield note("dotenv", message, found.path if found is not None else None, None)
+        yield note("dotenv", message, file.path if file is not None else None, None)
 
 
 CHECKS = (only_pip, lock_trace, dotenv)

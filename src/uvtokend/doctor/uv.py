@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from uvtokend.core.model import Index
-from uvtokend.core.uv.order import STORE_SINCE, Decision, Found
+from uvtokend.core.uv.order import STORE_SINCE, Decision, UvCredential
 from uvtokend.core.uv.settings import UvIndex, realm
 from uvtokend.doctor import edits
 from uvtokend.doctor.facts import Facts
@@ -55,7 +55,7 @@ def wrong_credential(facts: Facts) -> Iterator[Finding]:
         yield explained(facts, index, decision, decision.sent)
 
 
-def explained(facts: Facts, index: Index, decision: Decision, sent: Found) -> Finding:
+def explained(facts: Facts, index: Index, decision: Decision, sent: UvCredential) -> Finding:
     """Return why uv sends another credential than ours to an index, and what changes that."""
     where = f"uv sends another credential than uvtokend's token to {index.host}"
     match sent.source:
@@ -76,13 +76,13 @@ def explained(facts: Facts, index: Index, decision: Decision, sent: Found) -> Fi
             return note("keyring-provider", message, str(sent.place), f"uvtokend refresh {index.name}")
 
 
-def _environment(sent: Found, where: str) -> Finding:
+def _environment(sent: UvCredential, where: str) -> Finding:
     stem = sent.place.name.rpartition("_")[0]
     message = f"{where}: the variable {sent.place} in this shell comes before the netrc."
     return error("environment-credential", message, sent.place.name, f"unset {stem}_USERNAME {stem}_PASSWORD")
 
 
-def _url(facts: Facts, index: Index, decision: Decision, sent: Found) -> Finding:
+def _url(facts: Facts, index: Index, decision: Decision, sent: UvCredential) -> Finding:
     owner = decision.index
     clean = edits.without_user(facts, sent.place)
     if owner is None or sent.place != owner.place:
@@ -117,14 +117,14 @@ def _with(index: Index, login: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{quote(login, safe='')}@{parts.netloc}")) if login else index.url
 
 
-def _netrc(index: Index, sent: Found) -> Finding:
+def _netrc(index: Index, sent: UvCredential) -> Finding:
     message = (
         f"The entry for {index.host} in {sent.place} is not uvtokend's, so uvtokend leaves it alone and uv sends it."
     )
     return error("foreign-entry", message, str(sent.place), f"uvtokend adopt {index.name}")
 
 
-def _service(facts: Facts, sent: Found) -> str:
+def _service(facts: Facts, sent: UvCredential) -> str:
     text = facts.store.text.decode(errors="replace").splitlines() if facts.store is not None else []
     line = text[sent.place.line - 1] if 0 < sent.place.line <= len(text) else ""
     return line.partition("=")[2].strip().strip("\"'")

@@ -19,15 +19,15 @@ def one(name: str) -> EntryPoint:
     Raises:
         FetchFailed: There is none, or more than one.
     """
-    found = claims(name)
-    if not found:
+    points = claims(name)
+    if not points:
         message = f"The provider {name!r} is not installed."
         raise rejected("no-provider", message, "install its package beside uvtokend, or name another provider")
-    if len(found) > 1:
-        packages = sorted({package(point) for point in found})
+    if len(points) > 1:
+        packages = sorted({package(point) for point in points})
         message = f"More than one plug-in provides {name!r}: {', '.join(packages)}."
         raise rejected("ambiguous-provider", message, pip("uninstall", packages[-1]))
-    return found[0]
+    return points[0]
 
 
 def claims(name: str) -> tuple[EntryPoint, ...]:

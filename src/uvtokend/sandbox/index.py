@@ -127,10 +127,10 @@ class PackageIndex:
         files = tuple(self.files.values())
         if not name:
             return _page(f'<a href="{name}/">{name}</a>' for name in sorted({file.name for file in files}))
-        found = [file for file in files if file.name == name]
-        if not found:
+        matching = [file for file in files if file.name == name]
+        if not matching:
             return Answer(404)  # with good credentials: uv issues 11096 and 8167
-        return _page(self._link(file) for file in found)
+        return _page(self._link(file) for file in matching)
 
     def _link(self, file: File) -> str:
         href = self.registry.href(file.name, file.version, file.file)

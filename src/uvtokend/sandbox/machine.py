@@ -150,7 +150,7 @@ class Machine:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-class Laptop(Machine):
+class AwsMachine(Machine):
     """A machine with AWS keys.
 
     Args:
@@ -187,8 +187,8 @@ def find_uv() -> str:
 
         return find_uv_bin()
     except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-    if found is None:
+        uv = shutil.which("uv")
+    if uv is None:
         message = "uv was not found, neither beside this Python nor on the PATH."
         raise UvtokendError(message, f"{shlex.quote(sys.executable)} -m pip install uv")
-    return found
+    return uv

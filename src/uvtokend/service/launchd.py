@@ -143,8 +143,8 @@ def label(file: Path) -> str:
         said = plistlib.loads(file.read_bytes())
     except (OSError, ValueError, plistlib.InvalidFileException):
         return file.stem
-    found = said.get("Label") if isinstance(said, dict) else None
-    return found if isinstance(found, str) else file.stem
+    value = said.get("Label") if isinstance(said, dict) else None
+    return value if isinstance(value, str) else file.stem
 
 
 def lines() -> list[str]:

@@ -72,7 +72,7 @@ def _systemd_directories() -> Iterator[Path]:
 
 def _launchd() -> Service | None:
     directories = (launchd.file_of().parent, Path("/Library/LaunchAgents"))
-    file = next((found for directory in directories for found in sorted(directory.glob("*uvtokend*.plist"))), None)
+    file = next((plist for directory in directories for plist in sorted(directory.glob("*uvtokend*.plist"))), None)
     where = launchd.domain() if file is not None else None
     if file is None or where is None:
         return None

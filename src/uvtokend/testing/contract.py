@@ -238,9 +238,9 @@ class ProviderContract:
             _hold(False, f"{error.reason}: {error.message}")
         self._hide({"the login": credential.login, "the identity": str(credential.identity)}, credential.password)
 
-    def _promised(self, reason: str, kind: str, found: str) -> None:
+    def _promised(self, reason: str, kind: str, actual: str) -> None:
         promised = self.failures[reason]
-        _hold((kind, found) == (promised, reason), f"it fails as {kind}, {found}; promised is {promised}, {reason}")
+        _hold((kind, actual) == (promised, reason), f"it fails as {kind}, {actual}; promised is {promised}, {reason}")
 
     def _hide(self, shown: Mapping[str, str], *tokens: str) -> None:
         """Check that no secret or part of one is visible; the message says where, but not what."""

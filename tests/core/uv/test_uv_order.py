@@ -56,7 +56,7 @@ def test_what_is_shadowed_is_named_with_its_place(stage: Stage) -> None:
     """Every other credential for the host is listed with file and line, and why uv does not send it."""
     many = Arrangement("many", f"default login d password x\n{NETRC}{NETRC}", user="u:p", store=STORE)
     shadowed = decided(stage, many).shadowed
-    assert [(each.found.source, each.found.place.line) for each in shadowed] == [
+    assert [(each.credential.source, each.credential.place.line) for each in shadowed] == [
         ("netrc", 3),
         ("netrc", 1),
         ("netrc", 2),

@@ -159,8 +159,8 @@ def notices(environ: Env, requests: Collection[Request]) -> dict[Request, tuple[
     for cloud in CLOUDS.values():
         together |= cloud.together([request for request in requests if request.provider == cloud.provider])
     said = {request: (temporary_credentials(environ, request), together.get(request)) for request in requests}
-    found = {request: tuple(notice for notice in pair if notice is not None) for request, pair in said.items()}
-    return {request: told for request, told in found.items() if told}
+    present = {request: tuple(notice for notice in pair if notice is not None) for request, pair in said.items()}
+    return {request: told for request, told in present.items() if told}
 
 
 def may_hold_secret(variable: str) -> bool:

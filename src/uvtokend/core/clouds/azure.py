@@ -100,7 +100,7 @@ def _conflict(options: Mapping[str, Frozen]) -> Conflict | None:
 
 def _together(requests: Collection[Request]) -> dict[Request, Notice]:
     """Return a notice for each request whose personal access token serves another organization, too."""
-    found = {}
+    notices = {}
     for request in requests:
         pat = request.option("pat")
         others = {other.service for other in requests if pat is not None and other.option("pat") == pat}
@@ -110,8 +110,8 @@ def _together(requests: Collection[Request]) -> dict[Request, Notice]:
                 "global tokens on 2026-12-01."
             )
             hint = "create one token for each organization, or remove pat and sign in with az login"
-            found[request] = Notice("global-pat", message, hint)
-    return found
+            notices[request] = Notice("global-pat", message, hint)
+    return notices
 
 
 AZURE = Cloud(

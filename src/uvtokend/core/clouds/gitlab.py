@@ -25,15 +25,15 @@ def _recognize(url: IndexUrl) -> dict[str, str] | None:
 
 def _server(url: IndexUrl) -> str:
     """Return the base URL of the GitLab server, below which its API is; empty if the URL does not contain it."""
-    prefix, found, _ = url.path.partition(_API)
-    return f"{url.scheme}://{url.netloc}{prefix}" if found else ""
+    prefix, separator, _ = url.path.partition(_API)
+    return f"{url.scheme}://{url.netloc}{prefix}" if separator else ""
 
 
 def _prefix(url: IndexUrl) -> str:
     """Return the index's own root if its files are below it, else the root of the whole API."""
     server = _server(url)
-    found = _INDEX.fullmatch(url.path.removeprefix(url.path.partition(_API)[0]))
-    if not server or (found and (found["project"] or "").isdigit()):
+    match = _INDEX.fullmatch(url.path.removeprefix(url.path.partition(_API)[0]))
+    if not server or (match and (match["project"] or "").isdigit()):
         return url.root
     return f"{server}{_API}".rstrip("/")
 

@@ -24,8 +24,8 @@ def _recognize(url: IndexUrl) -> dict[str, str] | None:
 
 def _platform(url: IndexUrl) -> str:
     """Return the platform's base URL, below which its token service stands; empty where the URL does not show it."""
-    prefix, found, _ = url.path.partition(_REPOSITORIES)
-    return f"{url.scheme}://{url.netloc}{prefix}" if found else ""
+    prefix, separator, _ = url.path.partition(_REPOSITORIES)
+    return f"{url.scheme}://{url.netloc}{prefix}" if separator else ""
 
 
 def _spends(request: Request) -> bool:

@@ -54,7 +54,7 @@ def from_document(document: Mapping[str, Json], source: str) -> Iterator[Candida
     """Yield the indexes of one ``uv.toml``, or of the ``tool.uv`` of one ``pyproject.toml``; at most `MOST`."""
     pip = document.get("pip")
     tables = (document, pip) if isinstance(pip, dict) else (document,)
-    return islice((found for table in tables for found in _from_table(table, source)), MOST)
+    return islice((candidate for table in tables for candidate in _from_table(table, source)), MOST)
 
 
 def from_environment(environ: Env) -> Iterator[Candidate]:
@@ -92,8 +92,8 @@ def names_in_environment(environ: Env) -> Iterator[tuple[str, str, str]]:
 def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
     """Return the ``tool.uv`` of a ``pyproject.toml``, or None if it has none."""
     tool = pyproject.get("tool")
-    found = tool.get("uv") if isinstance(tool, dict) else None
-    return found if isinstance(found, dict) else None
+    table = tool.get("uv") if isinstance(tool, dict) else None
+    return table if isinstance(table, dict) else None
 
 
 def is_member(workspace: Json, directory: str) -> bool:

@@ -103,8 +103,8 @@ def plan(
         environ: The environment of the user's shell, which the daemon may not have.
         text: The configuration, to find the templates that are already in it.
     """
-    found = tuple(candidates)
-    new = _new(found, [*known, *disabled])
+    candidates = tuple(candidates)
+    new = _new(candidates, [*known, *disabled])
     plain = [each for each in new if each.provider and each.url.scheme == "http" and not is_loopback(each.url.host)]
     users = {_tenant(each): each.user for each in reversed(new) if _cloud(each).takes_any_login and each.user}
     choices = [_shared(each, known) or _fresh(each, environ, users) for each in new if each not in plain]
@@ -128,7 +128,7 @@ def plan(
         ),
         cautions=tuple(_cautions(each for each in good if sink_of[each.host] == "uv-store")),
         unknown=tuple(each.candidate for each in choices if not each.request.provider),
-        project=tuple(_for_uv(additions, known, found)),
+        project=tuple(_for_uv(additions, known, candidates)),
     )
 
 
@@ -141,7 +141,7 @@ def sinks(requests: Iterable[tuple[str, Request]]) -> dict[str, Sink]:
     tenants: dict[str, set[Request]] = {}
     for host, request in requests:
         tenants.setdefault(host, set()).add(request)
-    return {host: "netrc" if len(found) == 1 else "uv-store" for host, found in tenants.items()}
+    return {host: "netrc" if len(tenants_of_host) == 1 else "uv-store" for host, tenants_of_host in tenants.items()}
 
 
 def _new(candidates: Iterable[Candidate], there: Iterable[Index]) -> Sequence[Candidate]:
@@ -176,8 +176,10 @@ def sharing(url: IndexUrl, provider: str | None, known: Iterable[Index]) -> tupl
 
 
 def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
-    found = sharing(candidate.url, candidate.provider, known)
-    return _Choice(candidate, found[1], found[0].request, found[0].host, shared=True) if found else None
+    match sharing(candidate.url, candidate.provider, known):
+        case index, options:
+            return _Choice(candidate, options, index.request, index.host, shared=True)
+    return None
 
 
 def _thawed(value: Frozen) -> Json:
@@ -297,7 +299,7 @@ def _cautions(stored: Iterable[_Choice]) -> Iterator[str]:
         )
 
 
-def _for_uv(additions: Iterable[Addition], known: Iterable[Index], found: Iterable[Candidate]) -> Iterator[str]:
+def _for_uv(additions: Iterable[Addition], known: Iterable[Index], candidates: Iterable[Candidate]) -> Iterator[str]:
     """Yield the indexes of organizations on one host as uv has to know them: with a user name, to tell them apart.
 
     One index more covers the organization, since its files stand outside the indexes' own roots.
@@ -310,7 +312,7 @@ def _for_uv(additions: Iterable[Addition], known: Iterable[Index], found: Iterab
     ]
     hosts = {url.host for _, url, _, _ in mine}
     theirs = [_configured(index) for index in known if index.host in hosts]
-    in_urls = {(_bare(each.url.text), each.user) for each in found}
+    in_urls = {(_bare(each.url.text), each.user) for each in candidates}
     for name, url, tenant, user in [*theirs, *mine]:
         place = IndexUrl.parse(f"{tenant.rstrip('/')}/")
         shown = user if user == _organization(tenant) else _USER

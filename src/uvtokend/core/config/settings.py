@@ -140,14 +140,14 @@ class _Parser:
     def bad(self, value: _Value, message: str, hint: str) -> None:
         self.wrong(value.source, value.where, message, hint)
 
-    def check(self, found: _Value | None, option: Option) -> Frozen:
+    def check(self, given: _Value | None, option: Option) -> Frozen:
         """Return a checked value; None if there is none, or after naming what is wrong with it."""
-        if found is None:
+        if given is None:
             return None
         try:
-            return option.check(found.value, Base(self.home, found.source.directory))
+            return option.check(given.value, Base(self.home, given.source.directory))
         except InvalidValueError as error:
-            self.bad(found, error.message, error.hint)
+            self.bad(given, error.message, error.hint)
             return None
 
     # ------------------------------------------------------------------------------------------------ the files
@@ -250,46 +250,46 @@ class _Parser:
             return whole
         url = self.url(name, table)
         provider = self.provider(table, url) or ""
-        secrets = {key: self.check(found, _A_SECRET) for key, found in table.items() if key not in _INDEX}
+        secrets = {key: self.check(given, _A_SECRET) for key, given in table.items() if key not in _INDEX}
         request = Request(provider, options=tuple(sorted((key, value) for key, value in secrets.items() if value)))
         text, host = (url.text, url.host) if url is not None else ("", "")
         return Index(name, text, host, provider, request, files=_files(table))
 
     def url(self, name: str, table: _Table) -> IndexUrl | None:
         """Return the URL, for whatever else can be checked with it; None if there is none that can be read."""
-        found = table.get("url")
-        if found is None:
+        given = table.get("url")
+        if given is None:
             place = self.places[name]
             if "name" not in table or _NAME.fullmatch(name):  # a wrong name may have been meant for the site's index
                 self.bad(place, "It has no url.", f'add url = "https://…/simple/" to {place.where}')
             return None
-        url = _url(found.value)
+        url = _url(given.value)
         if url is None:
-            self.bad(found, "This is not a URL.", "write the index URL as uv knows it, https://…")
+            self.bad(given, "This is not a URL.", "write the index URL as uv knows it, https://…")
             return None
         if url.username is not None:
             hint = "remove everything up to the @; if a password or token was there, revoke it"
-            self.bad(found, "The URL contains a user name or a password.", hint)
+            self.bad(given, "The URL contains a user name or a password.", hint)
         elif not url.plain or not _HOST.fullmatch(url.host):
             hint = "use letters, digits, '-' and '.' only, as in xn--…"
-            self.bad(found, "The host is not written as it is sent over the network.", hint)
+            self.bad(given, "The host is not written as it is sent over the network.", hint)
         if url.scheme == "http" and not is_loopback(url.host):
-            self.bad(found, "With http:// the token would be sent unencrypted.", "write https://")
+            self.bad(given, "With http:// the token would be sent unencrypted.", "write https://")
         return url
 
     def provider(self, table: _Table, url: IndexUrl | None) -> str | None:
-        found = table.get("provider")
-        if found is None:
+        given = table.get("provider")
+        if given is None:
             recognized = clouds.recognize(url) if url is not None else None
             if url is not None and recognized is None:
                 hint = f'add provider = "…", one of {", ".join(CLOUDS)}'
                 self.bad(table["url"], "No provider is known for this URL.", hint)
             return recognized[0] if recognized else None
-        if isinstance(found.value, str) and (found.value in CLOUDS or "options" in table):
-            return found.value
-        close = nearest(found.value, CLOUDS)
+        if isinstance(given.value, str) and (given.value in CLOUDS or "options" in table):
+            return given.value
+        close = nearest(given.value, CLOUDS)
         hint = f'did you mean "{close}"?' if close else f"one of {', '.join(CLOUDS)}, or a plug-in with options"
-        self.bad(found, "Unknown provider.", hint)
+        self.bad(given, "Unknown provider.", hint)
         return None
 
     def fits_sink(self, table: _Table, sink: Sink, url: IndexUrl | None, options: Mapping[str, Frozen]) -> None:
@@ -301,23 +301,23 @@ class _Parser:
             self.bad(table["sink"], message, f'write sink = "netrc", or remove {key}')
 
     def env(self, table: _Table) -> dict[str, str]:
-        found = table.get("env")
-        if found is None:
+        given = table.get("env")
+        if given is None:
             return {}
-        if not isinstance(found.value, dict) or not all(isinstance(text, str) for text in found.value.values()):
-            self.bad(found, "Expected a table of texts.", 'write env = { NAME = "value" }')
+        if not isinstance(given.value, dict) or not all(isinstance(text, str) for text in given.value.values()):
+            self.bad(given, "Expected a table of texts.", 'write env = { NAME = "value" }')
             return {}
-        for name in found.value:
-            where = f"{found.where}.{_printable(name)}"
+        for name in given.value:
+            where = f"{given.where}.{_printable(name)}"
             if not is_variable(name):
-                self.bad(found, "This cannot be the name of an environment variable.", "use letters, digits and _")
-            elif "\0" in str(found.value[name]):
-                self.wrong(found.source, where, "An environment variable cannot contain NUL.", "remove it")
+                self.bad(given, "This cannot be the name of an environment variable.", "use letters, digits and _")
+            elif "\0" in str(given.value[name]):
+                self.wrong(given.source, where, "An environment variable cannot contain NUL.", "remove it")
             elif _SECRET_VARIABLE.search(name) and not name.endswith("_FILE"):
                 hint = "remove it; set it for the daemon, or let the provider's own files name it"
-                self.wrong(found.source, where, "Secrets cannot be written here directly.", hint)
-        base = Base(self.home, found.source.directory)
-        return {name: base.expand(str(text)) for name, text in found.value.items()}
+                self.wrong(given.source, where, "Secrets cannot be written here directly.", hint)
+        base = Base(self.home, given.source.directory)
+        return {name: base.expand(str(text)) for name, text in given.value.items()}
 
     def options(self, name: str, table: _Table, provider: str, url: IndexUrl | None) -> dict[str, Frozen]:
         cloud = CLOUDS.get(provider)
@@ -327,14 +327,14 @@ class _Parser:
         if "options" in table:
             message = f"{provider} is a built-in provider, which has no options table. A plug-in cannot replace it."
             self.bad(table["options"], message, "write its keys beside url; a plug-in needs another name")
-        for key, found in table.items():
+        for key, given in table.items():
             if key in _INDEX:
                 continue
             option = cloud.options.get(key)
             if option is None:
-                self.unknown_option(found, key, provider, cloud.options)
+                self.unknown_option(given, key, provider, cloud.options)
                 continue
-            value = self.check(found, option)
+            value = self.check(given, option)
             if value is not None and (value != option.default or option.unless in table):
                 chosen[key] = value
         for key, option in cloud.options.items():
@@ -349,21 +349,21 @@ class _Parser:
             self.bad(table.get(conflict.key, self.places[name]), conflict.message, conflict.hint)
         return chosen
 
-    def unknown_option(self, found: _Value, key: str, provider: str, known: Collection[str]) -> None:
-        self.bad(found, f"Unknown key for {provider}.", _did_you_mean(key, known, _INDEX))
+    def unknown_option(self, given: _Value, key: str, provider: str, known: Collection[str]) -> None:
+        self.bad(given, f"Unknown key for {provider}.", _did_you_mean(key, known, _INDEX))
 
     def plugin_options(self, table: _Table) -> dict[str, Frozen]:
-        for key, found in table.items():
+        for key, given in table.items():
             if key not in _INDEX:
-                self.unknown_option(found, key, "a plug-in", ())
-        found = table["options"]
-        if not isinstance(found.value, dict):
-            self.bad(found, "It is not a table.", "write options = { … }")
+                self.unknown_option(given, key, "a plug-in", ())
+        given = table["options"]
+        if not isinstance(given.value, dict):
+            self.bad(given, "It is not a table.", "write options = { … }")
             return {}
-        base = Base(self.home, found.source.directory)
-        return {key: _frozen(value, base) for key, value in found.value.items()}
+        base = Base(self.home, given.source.directory)
+        return {key: _frozen(value, base) for key, value in given.value.items()}
 
-    def one_credential_a_host(self, found: Sequence[Index], tables: Mapping[str, _Table]) -> None:
+    def one_credential_a_host(self, indexes: Sequence[Index], tables: Mapping[str, _Table]) -> None:
         """Find indexes that a sink cannot tell apart.
 
         A netrc has one credential per host, uv's store one per URL prefix. uv reads the store only if no netrc has the
@@ -371,7 +371,7 @@ class _Parser:
         """
         hosts: dict[str, Index] = {}
         targets: dict[str, Index] = {}
-        for index in found:
+        for index in indexes:
             url = tables[index.name]["url"]
             other = hosts.setdefault(index.host, index)
             same = targets.setdefault(index.target, index)
@@ -390,13 +390,13 @@ class _Parser:
 
     # ---------------------------------------------------------------------------------------------- the daemon
 
-    def settings(self, file: str, daemon: _Table, found: tuple[Index, ...], environ: Env) -> Settings:
+    def settings(self, file: str, daemon: _Table, indexes: tuple[Index, ...], environ: Env) -> Settings:
         chosen = {key: self.check(daemon.get(key), option) for key, option in _DAEMON.items() if key != "ca-bundle"}
         base = Base(self.home, self.home)
         netrc = str(chosen["netrc"] or base.expand(environ.get("NETRC", "") or "~/.netrc"))
         return Settings(
             file=file,
-            indexes=found,
+            indexes=indexes,
             netrc=os.path.normpath(os.path.join(self.home, netrc)),
             fetch_timeout=float(cast("int", chosen["fetch-timeout"] or 60)),
             max_workers=cast("int", chosen["max-workers"] or 4),
@@ -408,15 +408,15 @@ class _Parser:
             on_delivered=cast("tuple[str, ...]", chosen["on-delivered"] or ()),
         )
 
-    def ca_bundle(self, found: _Value | None) -> str | None:
-        if found is not None and found.value == "system":
+    def ca_bundle(self, given: _Value | None) -> str | None:
+        if given is not None and given.value == "system":
             if self.system_ca is None:
-                self.bad(found, "This system has no CA bundle in a known place.", "write the path of the file")
+                self.bad(given, "This system has no CA bundle in a known place.", "write the path of the file")
             return self.system_ca
-        path = cast("str | None", self.check(found, _DAEMON["ca-bundle"]))
+        path = cast("str | None", self.check(given, _DAEMON["ca-bundle"]))
         why = self.unreadable(path) if path is not None else None
-        if found is not None and why is not None:
-            self.bad(found, f"{path} cannot be read: {why}.", 'write the path of an existing file, or "system"')
+        if given is not None and why is not None:
+            self.bad(given, f"{path} cannot be read: {why}.", 'write the path of an existing file, or "system"')
         return path
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from difflib import get_close_matches
 
 from uvtokend.core.model import Frozen, Json
-from uvtokend.core.state import zulu
+from uvtokend.core.rfc3339 import zulu
 
 _SECRETS = 'write { env = "VAR" }, { file = "~/x" }, { command = ["prog"] } or { keyring = { … } } instead'
 _REFERENCES = ("env", "file", "command", "keyring")
@@ -162,9 +162,9 @@ def _choice(value: Json, option: Option, _: Base) -> str:
 
 
 def _duration(value: Json, option: Option, _: Base) -> int:
-    found = seconds(value)
-    if found is not None and (option.low <= found <= option.high or (option.zero and found == 0)):
-        return found
+    duration = seconds(value)
+    if duration is not None and (option.low <= duration <= option.high or (option.zero and duration == 0)):
+        return duration
     zero = "0 or " if option.zero else ""
     bounds = f'{zero}a duration from "{_spelled(option.low)}" to "{_spelled(option.high)}"'
     raise InvalidValueError("Expected a duration within its range.", f"write {bounds}")
@@ -255,10 +255,10 @@ def seconds(text: object) -> int | None:
     """Return the seconds of ``90``, ``"20m"`` or ``"1h30m"``; None if it is not a duration."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text if text >= 0 else None
-    found = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
-    if found is None:
+    match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
+    if match is None:
         return None
-    return sum(int(part or 0) * size for part, (size, _) in zip(found.groups(), _UNITS, strict=True))
+    return sum(int(part or 0) * size for part, (size, _) in zip(match.groups(), _UNITS, strict=True))
 
 
 def _spelled(duration: int) -> str:

@@ -52,9 +52,9 @@ class _Segment:
 def take_over(text: bytes, host: str) -> TakeOver:
     """Remove the foreign entries of a host from a netrc; our own block stays unchanged."""
     block, foreign = split(text)
-    found = scan(foreign)
-    entries = [entry for entry in found.entries if entry.name == host.encode()]
-    taken = grammar.safe_cuts(foreign, found, entries, whole=True)
+    scanned = scan(foreign)
+    entries = [entry for entry in scanned.entries if entry.name == host.encode()]
+    taken = grammar.safe_cuts(foreign, scanned, entries, whole=True)
     rest = grammar.apply(foreign, taken)
     segments = []
     shift = 0
@@ -128,8 +128,8 @@ def _insert(foreign: bytes, segment: _Segment, host: bytes) -> bytes:
 
 def _near(foreign: bytes, segment: _Segment) -> int:
     """Return the best offset for a piece: below the line that was above it, if that line still exists."""
-    found = foreign.find(segment.before) if segment.before else -1
-    return min(segment.at, len(foreign)) if found < 0 else found + len(segment.before)
+    at = foreign.find(segment.before) if segment.before else -1
+    return min(segment.at, len(foreign)) if at < 0 else at + len(segment.before)
 
 
 def _places(foreign: bytes, limit: int) -> Iterator[int]:
@@ -144,7 +144,7 @@ def _joined(above: bytes, piece: bytes, below: bytes) -> bytes:
     return above + piece + (b"" if not below or piece.endswith(b"\n") else b"\n") + below
 
 
-def _values(entry: grammar.Entry) -> tuple[bytes, bytes, bytes, bytes]:
+def _values(entry: grammar.MachineEntry) -> tuple[bytes, bytes, bytes, bytes]:
     return entry.name, entry.login, entry.account, entry.password
 
 

@@ -112,8 +112,8 @@ def edit(
     hosts = {*ours, *(entry.host for entry in wanted)}
     rest = _foreign(text, hosts, ours, _written_lines(hosts, ours, wanted, left))
     looked_for = [*(entry.host for entry in wanted), *shadowing, *(["default"] if shadowing else [])]
-    found = _scanned_for(rest, looked_for)
-    names = {entry.name for entry in found.entries} if found else set()
+    scanned = _scanned_for(rest, looked_for)
+    names = {entry.name for entry in scanned.entries} if scanned else set()
     foreign = frozenset(entry.host for entry in wanted if entry.host.encode() in names)
     written = [entry for entry in wanted if entry.host not in foreign]
     new = join(written, rest)
@@ -130,7 +130,7 @@ def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
     """
     blocked, rest = split(text)
     scanned = _scanned_for(rest, ours) if ours else None
-    bare = [_entry(found) for found in _bare(scanned, ours)] if scanned and ours else []
+    bare = [_entry(machine) for machine in _bare(scanned, ours)] if scanned and ours else []
     return {entry.host: entry for entry in [*bare, *blocked] if entry is not None}
 
 
@@ -179,9 +179,9 @@ def _foreign(text: bytes, hosts: Collection[str], ours: Ours, written: Written) 
     """Return a netrc without our entries. Removing one may uncover another, so repeat until nothing changes."""
     while True:
         rest = split(without_tail(text, written), hosts)[1]
-        found = _scanned_for(rest, ours)
-        if found is not None and (bare := _bare(found, ours)):
-            rest = grammar.apply(rest, grammar.safe_cuts(rest, found, bare))
+        scanned = _scanned_for(rest, ours)
+        if scanned is not None and (bare := _bare(scanned, ours)):
+            rest = grammar.apply(rest, grammar.safe_cuts(rest, scanned, bare))
         if rest == text:
             return rest
         text = rest
@@ -206,14 +206,14 @@ def _scanned_for(text: bytes, names: Iterable[str]) -> Scan | None:
     return None
 
 
-def _bare(found: Scan, ours: Ours) -> list[grammar.Entry]:
+def _bare(scanned: Scan, ours: Ours) -> list[grammar.MachineEntry]:
     """Return the entries in foreign text that match a recent delivery."""
-    return [entry for entry in found.entries if not entry.account and _delivered(entry, ours)]
+    return [entry for entry in scanned.entries if not entry.account and _delivered(entry, ours)]
 
 
-def _delivered(found: grammar.Entry, ours: Ours) -> bool:
-    known = ours.get(found.name.decode(errors="replace"))
-    entry = _entry(found) if known else None
+def _delivered(machine: grammar.MachineEntry, ours: Ours) -> bool:
+    known = ours.get(machine.name.decode(errors="replace"))
+    entry = _entry(machine) if known else None
     return entry is not None and entry.digest in (known or ())
 
 
@@ -221,14 +221,14 @@ def _written(line: bytes, hosts: Collection[str] | None) -> Entry | None:
     """Return the entry of a line if it is written exactly as we write it, for one of these hosts."""
     line = line.strip(WHITE)
     host = line.split(b" ", 2)[1].decode(errors="replace") if line.startswith(b"machine ") else None
-    found = scan(line).entries if host is not None and (hosts is None or host in hosts) else ()
-    entry = _entry(found[0]) if found else None
+    machines = scan(line).entries if host is not None and (hosts is None or host in hosts) else ()
+    entry = _entry(machines[0]) if machines else None
     return entry if entry is not None and _line(entry) == line else None
 
 
-def _entry(found: grammar.Entry) -> Entry | None:
+def _entry(machine: grammar.MachineEntry) -> Entry | None:
     try:
-        return Entry(found.name.decode(), found.login.decode(), Secret(found.password.decode()))
+        return Entry(machine.name.decode(), machine.login.decode(), Secret(machine.password.decode()))
     except UnicodeDecodeError:
         return None
 

@@ -55,7 +55,7 @@ _PLAIN = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MachineEntry:
     """A ``machine`` or ``default`` entry of the file. As in uv, ``default`` is a machine of that name.
 
     Args:
@@ -102,7 +102,7 @@ class Trouble:
 class Scan:
     """The content of a file, in file order."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[MachineEntry, ...]
     troubles: tuple[Trouble, ...]
 
     @property
@@ -144,7 +144,7 @@ class _Reader:
 
     def __init__(self, text: bytes) -> None:
         self.text = text
-        self.entries: list[Entry] = []
+        self.entries: list[MachineEntry] = []
         self.troubles: list[Trouble] = []
         self.at = 0
         self.comment_end = 0
@@ -163,7 +163,7 @@ class _Reader:
         self.close()
         while (following := _PLAIN.match(text, match.end())) is not None:
             name, login, password = match["name"], match["login_value"], match["password_value"]
-            self.entries.append(Entry(name, login, b"", password, _spans(match)))
+            self.entries.append(MachineEntry(name, login, b"", password, _spans(match)))
             match = following
         # The last entry stays open, because more words may belong to it.
         self.values = {
@@ -236,7 +236,7 @@ class _Reader:
         """Close the open entry, if there is one."""
         if self.parts:
             name, login, account, password = (self.values.get(key, b"") for key in _VALUES)
-            self.entries.append(Entry(name, login, account, password, tuple(self.parts)))
+            self.entries.append(MachineEntry(name, login, account, password, tuple(self.parts)))
         self.parts, self.values = [], {}
 
     def machine(self, word: _Word) -> None:
@@ -328,7 +328,7 @@ def apply(text: bytes, taken: Sequence[Cut]) -> bytes:
     return b"".join([*pieces, text[at:]])
 
 
-def safe_cuts(text: bytes, before: Scan, entries: Sequence[Entry], *, whole: bool = False) -> tuple[Cut, ...]:
+def safe_cuts(text: bytes, before: Scan, entries: Sequence[MachineEntry], *, whole: bool = False) -> tuple[Cut, ...]:
     """Return cuts that remove entries from a text so that uv reads all other entries as before.
 
     If an entry is between a blank line and a comment, removing it would make the comment unreadable. A lone ``#`` in
@@ -351,5 +351,5 @@ def safe_cuts(text: bytes, before: Scan, entries: Sequence[Entry], *, whole: boo
     return plain
 
 
-def _values(entry: Entry) -> tuple[bytes, bytes, bytes, bytes]:
+def _values(entry: MachineEntry) -> tuple[bytes, bytes, bytes, bytes]:
     return entry.name, entry.login, entry.account, entry.password

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from uvtokend.core.model import Problem
-from uvtokend.core.netrc.grammar import Entry, Kind, Scan, Trouble, scan
+from uvtokend.core.netrc.grammar import Kind, MachineEntry, Scan, Trouble, scan
 
 BEGIN = b"#uvtokend:begin"
 END = b"#uvtokend:end"
@@ -71,14 +71,14 @@ def problems(text: bytes, hosts: Collection[str], file: str) -> tuple[Problem, .
         *(_trouble(text, trouble) for trouble in _first_of_line(text, result.troubles)),
         *_shadows(text, result, {host.encode() for host in hosts}),
     ]
-    found: dict[tuple[int, str], Problem] = {}
+    by_place: dict[tuple[int, str], Problem] = {}
     line, counted = 1, 0
     for at, message, hint, fatal in sorted(findings, key=lambda finding: finding[0]):
         line += text.count(b"\n", counted, at)
         counted = at
-        if len(found) < MOST:
-            found.setdefault((line, message), Problem(file, f"line {line}", message, hint, fatal))
-    return tuple(found.values())
+        if len(by_place) < MOST:
+            by_place.setdefault((line, message), Problem(file, f"line {line}", message, hint, fatal))
+    return tuple(by_place.values())
 
 
 _Finding = tuple[int, str, str, bool]
@@ -140,12 +140,12 @@ def _shadows(text: bytes, result: Scan, hosts: Collection[bytes]) -> list[_Findi
     return findings
 
 
-def _default(entry: Entry) -> _Finding:
+def _default(entry: MachineEntry) -> _Finding:
     message = "uv sends the login of this default entry to every host that answers 401, 403 or 404 and has no own entry"
     return entry.start, message, "delete it, or name the host it is meant for: machine HOST", False
 
 
-def _strays(text: bytes, entry: Entry, host: str) -> list[_Finding]:
+def _strays(text: bytes, entry: MachineEntry, host: str) -> list[_Finding]:
     """Return words below our block that uv reads as part of our last entry."""
     end = text.find(END, entry.start, entry.end)
     message = f"this word has no machine before it, so uv counts it to the entry of {host}"

@@ -83,7 +83,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class UvCredential:
     """A credential in one of uv's sources.
 
     Args:
@@ -103,7 +103,7 @@ class Found:
 class Shadowed:
     """A credential that uv does not send, and why."""
 
-    found: Found
+    credential: UvCredential
     why: str
 
 
@@ -120,7 +120,7 @@ class Decision:
     """
 
     index: UvIndex | None
-    sent: Found | None
+    sent: UvCredential | None
     anonymous_first: bool
     shadowed: tuple[Shadowed, ...] = ()
     stops: bool = False
@@ -142,7 +142,7 @@ def decide(sources: Sources, url: str) -> Decision:
     bare, user, password = split
     index = sources.uv.covering(bare)
     policy = sources.policy(index)
-    own = Found("url", Place("the given URL"), user, password) if user or password else _in_url(index)
+    own = UvCredential("url", Place("the given URL"), user, password) if user or password else _in_url(index)
     known = _known(sources)
     if policy == "never":
         sent = own
@@ -152,7 +152,7 @@ def decide(sources: Sources, url: str) -> Decision:
     complete = sent is not None and (sent.secret is not None or sent.source == "keyring")
     stops = policy == "always" and not complete
     others = dict.fromkeys(_everything(sources, bare, index, own, known))
-    shadowed = tuple(Shadowed(found, _why(found, sent, policy)) for found in others if found != sent)
+    shadowed = tuple(Shadowed(other, _why(other, sent, policy)) for other in others if other != sent)
     return Decision(index, sent, not eager and policy != "always", shadowed, stops)
 
 
@@ -160,8 +160,8 @@ def decide(sources: Sources, url: str) -> Decision:
 
 
 def _sent(
-    sources: Sources, url: str, index: UvIndex | None, own: Found | None, known: tuple[_Known, ...]
-) -> tuple[Found | None, bool]:
+    sources: Sources, url: str, index: UvIndex | None, own: UvCredential | None, known: tuple[_Known, ...]
+) -> tuple[UvCredential | None, bool]:
     """Return what uv sends in the end, and whether its very first request has a user name or more."""
     if own is not None:
         return (own if own.secret is not None else _completed(sources, url, index, own, known)), True
@@ -175,18 +175,20 @@ def _sent(
     return cached, first is not None
 
 
-def _completed(sources: Sources, url: str, index: UvIndex | None, own: Found, known: tuple[_Known, ...]) -> Found:
+def _completed(
+    sources: Sources, url: str, index: UvIndex | None, own: UvCredential, known: tuple[_Known, ...]
+) -> UvCredential:
     """Return the credential for a user name that stands in the URL; the name alone if there is none."""
     near = _by_url(known, index.url, own.login) if index is not None else _by_realm(known, url, own.login)
-    found = near or _by_url(known, url, own.login) or next(_fetched(sources, url, index, own.login), None)
-    return found or _by_realm(known, url, own.login) or own
+    complete = near or _by_url(known, url, own.login) or next(_fetched(sources, url, index, own.login), None)
+    return complete or _by_realm(known, url, own.login) or own
 
 
-def _fetched(sources: Sources, url: str, index: UvIndex | None, user: str) -> Iterator[Found]:
+def _fetched(sources: Sources, url: str, index: UvIndex | None, user: str) -> Iterator[UvCredential]:
     """Yield the credentials of netrc, store and keyring that fit a user name, in uv's order."""
-    for found in (_in_netrc(sources, url), *_in_store(sources, url, user)):
-        if found is not None and (not user or found.login == user):
-            yield found
+    for credential in (_in_netrc(sources, url), *_in_store(sources, url, user)):
+        if credential is not None and (not user or credential.login == user):
+            yield credential
     keyring = _in_keyring(sources, index, user)
     if keyring is not None:
         yield keyring
@@ -200,38 +202,40 @@ class _Known:
     """A credential that uv knows before its first request, and the URL that it belongs to."""
 
     url: str
-    found: Found
+    credential: UvCredential
 
 
 def _known(sources: Sources) -> tuple[_Known, ...]:
     """Return what uv takes from its configuration, the weakest index first: a later one replaces an earlier one."""
     result: list[_Known] = []
     for index in reversed(sources.uv.indexes):
-        found = _in_environment(index, sources.variables) or _in_url(index)
-        if found is not None and (found.login or found.secret is not None):
-            result += [_Known(root(index.url), found), _Known(index.url, found)]
+        credential = _in_environment(index, sources.variables) or _in_url(index)
+        if credential is not None and (credential.login or credential.secret is not None):
+            result += [_Known(root(index.url), credential), _Known(index.url, credential)]
     return tuple(result)
 
 
-def _by_url(known: tuple[_Known, ...], url: str, user: str) -> Found | None:
+def _by_url(known: tuple[_Known, ...], url: str, user: str) -> UvCredential | None:
     """Return what uv knows for the shortest prefix of a URL; for a user name only what has a password."""
     below = [each for each in known if is_below(url.rstrip("/"), each.url.rstrip("/"))]
     shortest = min((each.url.rstrip("/") for each in below), key=len, default=None)
-    found = next((each.found for each in reversed(below) if each.url.rstrip("/") == shortest), None)
-    return found if found is None or not user or (found.login == user and found.secret is not None) else None
+    credential = next((each.credential for each in reversed(below) if each.url.rstrip("/") == shortest), None)
+    if credential is None or not user or (credential.login == user and credential.secret is not None):
+        return credential
+    return None
 
 
-def _by_realm(known: tuple[_Known, ...], url: str, user: str) -> Found | None:
+def _by_realm(known: tuple[_Known, ...], url: str, user: str) -> UvCredential | None:
     """Return what uv knows for the same scheme, host and port: whatever index it belongs to."""
-    best: Found | None = None
+    best: UvCredential | None = None
     for each in known:
-        fits = realm(each.url) == realm(url) and user in ("", each.found.login)
-        if fits and (each.found.secret is not None or best is None or best.secret is None):
-            best = each.found
+        fits = realm(each.url) == realm(url) and user in ("", each.credential.login)
+        if fits and (each.credential.secret is not None or best is None or best.secret is None):
+            best = each.credential
     return best if best is None or not user or best.secret is not None else None
 
 
-def _in_environment(index: UvIndex, environ: Env) -> Found | None:
+def _in_environment(index: UvIndex, environ: Env) -> UvCredential | None:
     if index.name is None:
         return None
     name = variable(index.name)
@@ -239,19 +243,19 @@ def _in_environment(index: UvIndex, environ: Env) -> Found | None:
     if login is None and password is None:
         return None
     place = Place(f"{name}_USERNAME" if password is None else f"{name}_PASSWORD")
-    return Found("environment", place, login or "", None if password is None else Secret(password))
+    return UvCredential("environment", place, login or "", None if password is None else Secret(password))
 
 
-def _in_url(index: UvIndex | None) -> Found | None:
+def _in_url(index: UvIndex | None) -> UvCredential | None:
     if index is None or not (index.user or index.password):
         return None
-    return Found("url", index.place, index.user, index.password)
+    return UvCredential("url", index.place, index.user, index.password)
 
 
 # ----------------------------------------------------------------------------------------- netrc, store and keyring
 
 
-def _in_netrc(sources: Sources, url: str) -> Found | None:
+def _in_netrc(sources: Sources, url: str) -> UvCredential | None:
     """Return the entry for a URL's host, or ``default``; the last one of a name wins."""
     netrc = sources.netrc
     if netrc is None:
@@ -263,7 +267,7 @@ def _in_netrc(sources: Sources, url: str) -> Found | None:
         if entry is not None and result.readable:
             place = Place(netrc.path, netrc.text.count(b"\n", 0, entry.start) + 1)
             login, password = (text.decode(errors="replace") for text in (entry.login, entry.password))
-            return Found("netrc", place, login, Secret(password))
+            return UvCredential("netrc", place, login, Secret(password))
     return None
 
 
@@ -272,46 +276,46 @@ def _host(url: str) -> bytes:
     return (f"[{host}]" if ":" in host else host).encode()
 
 
-def _in_store(sources: Sources, url: str, user: str) -> Iterator[Found]:
+def _in_store(sources: Sources, url: str, user: str) -> Iterator[UvCredential]:
     """Yield the record for the longest prefix of a URL; two as long are none, as is a file that uv cannot read."""
     store = sources.stored()
     records = [record for record in _records(store) if is_below(url, record[0])] if store is not None else []
     fitting = [record for record in records if not user or record[1].login == user]
     longest = max((len(service) for service, _ in fitting), default=0)
-    best = [found for service, found in fitting if len(service) == longest]
+    best = [credential for service, credential in fitting if len(service) == longest]
     if len(best) == 1:
         yield best[0]
 
 
-def _records(store: TextFile) -> Iterator[tuple[str, Found]]:
+def _records(store: TextFile) -> Iterator[tuple[str, UvCredential]]:
     try:
         records = parse(store.text)
     except (ValueError, RecursionError):
         return
     for record in records:
         place = Place(store.path, line_of(store.text, record.service))
-        yield record.service, Found("store", place, record.username, record.secret, bearer=not record.username)
+        yield record.service, UvCredential("store", place, record.username, record.secret, bearer=not record.username)
 
 
-def _in_keyring(sources: Sources, index: UvIndex | None, user: str) -> Found | None:
+def _in_keyring(sources: Sources, index: UvIndex | None, user: str) -> UvCredential | None:
     """Return that uv would run ``keyring``; what it answers is not known here."""
     setting = sources.uv.settings.get("keyring-provider")
     if setting is None or setting.value != "subprocess":
         return None
     asked = bool(user) or sources.policy(index) == "always"
-    return Found("keyring", setting.place, user, None) if asked else None
+    return UvCredential("keyring", setting.place, user, None) if asked else None
 
 
 # ---------------------------------------------------------------------------------------------- what is not sent
 
 
 def _everything(
-    sources: Sources, url: str, index: UvIndex | None, own: Found | None, known: tuple[_Known, ...]
-) -> Iterator[Found]:
+    sources: Sources, url: str, index: UvIndex | None, own: UvCredential | None, known: tuple[_Known, ...]
+) -> Iterator[UvCredential]:
     """Yield every credential that could be for a URL, in uv's order."""
     if own is not None:
         yield own
-    yield from (each.found for each in known if realm(each.url) == realm(url))
+    yield from (each.credential for each in known if realm(each.url) == realm(url))
     netrc = _in_netrc(sources, url)
     yield from () if netrc is None else (netrc, *_duplicates(sources, netrc, url))
     yield from _in_store(sources, url, "")
@@ -320,7 +324,7 @@ def _everything(
         yield keyring
 
 
-def _duplicates(sources: Sources, taken: Found, url: str) -> Iterator[Found]:
+def _duplicates(sources: Sources, taken: UvCredential, url: str) -> Iterator[UvCredential]:
     """Yield the netrc entries that an entry of the same name further down, or one for the host, shadows."""
     assert sources.netrc is not None  # noqa: S101 - an entry was found in it
     text = sources.netrc.text
@@ -328,15 +332,16 @@ def _duplicates(sources: Sources, taken: Found, url: str) -> Iterator[Found]:
         place = Place(sources.netrc.path, text.count(b"\n", 0, entry.start) + 1)
         if entry.name in (_host(url), b"default") and place != taken.place:
             login, password = (part.decode(errors="replace") for part in (entry.login, entry.password))
-            yield Found("netrc", place, login, Secret(password))
+            yield UvCredential("netrc", place, login, Secret(password))
 
 
-def _why(found: Found, sent: Found | None, policy: str) -> str:
+def _why(credential: UvCredential, sent: UvCredential | None, policy: str) -> str:
     """Return why uv does not send a credential."""
     if policy == "never":
         return 'the index has authenticate = "never"'
-    if sent is not None and found.source in {"netrc", "store"} and found.login != sent.login and sent.secret is None:
+    names_another = sent is not None and sent.secret is None and credential.login != sent.login
+    if sent is not None and names_another and credential.source in {"netrc", "store"}:
         return f"its login is not {sent.login!r}, the user name that uv already knows"
-    if sent is not None and found.source == sent.source == "netrc":
+    if sent is not None and credential.source == sent.source == "netrc":
         return "uv takes the last entry of a host, and default only for hosts without an entry"
     return "uv has found a credential before it looks here" if sent is not None else "uv does not use it for this URL"

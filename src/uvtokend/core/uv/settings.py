@@ -117,8 +117,8 @@ class UvConfiguration:
 
     def covering(self, url: str) -> UvIndex | None:
         """Return the index below whose root a URL lies, where its ``authenticate`` applies; the deepest of several."""
-        found = [index for index in self.indexes if is_below(url, root(index.url))]
-        return max(found, key=lambda index: len(root(index.url)), default=None)
+        above = [index for index in self.indexes if is_below(url, root(index.url))]
+        return max(above, key=lambda index: len(root(index.url)), default=None)
 
 
 def read(documents: Sequence[Document], environ: Env) -> UvConfiguration:

@@ -83,9 +83,9 @@ class _Fetch:
         if "duration" in self._options:
             wanted["durationSeconds"] = int(self._options["duration"])
         caller = _Caller(session) if self._role is None else None
-        found = _read(_ask(client.get_authorization_token, **wanted))
+        credential = _read(_ask(client.get_authorization_token, **wanted))
         identity = self._role or (caller.arn() if caller else None)
-        return replace(found, identity=identity, sign_in_end=self._sign_in_end())
+        return replace(credential, identity=identity, sign_in_end=self._sign_in_end())
 
     def _sign_in_end(self) -> SignInEnd | None:
         """Return when the sign-in ends, if its files tell: temporary keys, or an SSO session that nothing renews.
@@ -116,10 +116,10 @@ class _Fetch:
     def _use_keys(self, session: boto3.Session) -> None:
         """Let botocore's chain find the keys, so that a helper's odd answer is not taken for one of CodeArtifact's."""
         try:
-            found = session.get_credentials()
-            if found is None:
+            credentials = session.get_credentials()
+            if credentials is None:
                 raise raised.NoCredentialsError
-            found.get_frozen_credentials()
+            credentials.get_frozen_credentials()
         except (KeyError, TypeError, AttributeError):
             raise FetchFailed(failures.garbled(self.sign_in, self.renewal)) from None
 

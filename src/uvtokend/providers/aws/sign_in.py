@@ -77,8 +77,8 @@ def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env
     kind, command = _way(chain, name, source)
     whole = command if command.startswith(_ANY_PROGRAM) else f"{prefix}{command}"
     session = str(chain[-1].get("sso_session") or chain[-1].get("sso_start_url") or "")
-    found = SignIn(profile, source, whole, kind, _end(chain[-1]) if kind == "temporary" else None, prefix, session)
-    return replace(found, command=found.whoami) if kind == "process" else found
+    sign_in = SignIn(profile, source, whole, kind, _end(chain[-1]) if kind == "temporary" else None, prefix, session)
+    return replace(sign_in, command=sign_in.whoami) if kind == "process" else sign_in
 
 
 def _instead_of(profile: str, profiles: Iterable[str], prefix: str) -> str:

@@ -76,8 +76,8 @@ def tenant_of(place: Organization, line: Line) -> str | None:
             )
             portal = f"{place.portal}/_usersSettings/tokens"
             raise rejected("personal-organization", message, f'set credential = "pat" with a token from {portal}')
-        if found := _tenant(answer.headers):
-            return found
+        if tenant := _tenant(answer.headers):
+            return tenant
     return None
 
 
@@ -85,8 +85,8 @@ def _tenant(headers: Mapping[str, str]) -> str | None:
     told = headers.get("X-VSS-ResourceTenant", "")
     if _TENANT.fullmatch(told):
         return told
-    found = _AUTHORITY.search(headers.get("WWW-Authenticate", ""))
-    parts = urlsplit(found["uri"]) if found else None
+    match = _AUTHORITY.search(headers.get("WWW-Authenticate", ""))
+    parts = urlsplit(match["uri"]) if match else None
     if parts is None or parts.scheme != "https" or parts.netloc.lower() not in _SIGN_IN_HOSTS:
         return None
     tenant = parts.path.strip("/")

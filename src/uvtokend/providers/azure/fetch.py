@@ -96,8 +96,8 @@ def fetch(request: Request) -> Credential:
 
 def _fetch(request: Request) -> Credential:
     with Line() as line:
-        found = _Fetch(request, line).run()
-    return dataclasses.replace(found, login=str(request.option("username") or found.login))
+        credential = _Fetch(request, line).run()
+    return dataclasses.replace(credential, login=str(request.option("username") or credential.login))
 
 
 class _Fetch:
@@ -131,9 +131,9 @@ class _Fetch:
             return self._personal()
         for credential in self._chain():
             who = self._who(credential)
-            found = self._token(credential, who)
-            if found is not None:
-                return self._delivered(found, who)
+            info = self._token(credential, who)
+            if info is not None:
+                return self._delivered(info, who)
         raise self._nobody()
 
     def _personal(self) -> Credential:
@@ -227,7 +227,7 @@ class _Fetch:
         options: TokenRequestOptions = {"tenant_id": self._tenant} if self._tenant else {}
         self._line.forget()
         try:
-            found: AccessTokenInfo = credential.get_token_info(SCOPE, options=options)
+            info: AccessTokenInfo = credential.get_token_info(SCOPE, options=options)
         except CredentialUnavailableError as error:
             self._go_on(self._unavailable(error, who, tool))
             return None
@@ -237,7 +237,7 @@ class _Fetch:
                 raise failure from None
             self._go_on(failure)
             return None
-        return found
+        return info
 
     def _go_on(self, failure: FetchFailed) -> None:
         """Go on to the next credential of the chain, unless there is none, or this one is configured and fails."""
@@ -320,10 +320,10 @@ class _Fetch:
 
     # ------------------------------------------------------------------------------------------- what is delivered
 
-    def _delivered(self, found: AccessTokenInfo, who: Who) -> Credential:
+    def _delivered(self, info: AccessTokenInfo, who: Who) -> Credential:
         now = datetime.now(UTC)
-        token, ends = _checked(found, now)
-        claims = jwt.claims(found.token)
+        token, ends = _checked(info, now)
+        claims = jwt.claims(info.token)
         identity = _identity(claims)
         kind = self._kind or ("session" if _is_person(claims, who) else "entra")
         if kind == "session":
@@ -335,7 +335,7 @@ class _Fetch:
             raise rejected(
                 "bad-options", message, 'remove access = "read", and limit the identity in the feed settings'
             )
-        after = datetime.fromtimestamp(found.refresh_on, UTC) if found.refresh_on else None
+        after = datetime.fromtimestamp(info.refresh_on, UTC) if info.refresh_on else None
         last = self._line.last
         ahead = None if last is None else skew(last.date, last.at)
         return Credential(USER_NAME, token, now, ends, after, identity, skew=ahead)
@@ -367,12 +367,12 @@ def _access(told: Frozen) -> Access:
 
 
 def _identifier(request: Request, name: str) -> str | None:
-    found = request.option(name)
-    if found is None:
+    value = request.option(name)
+    if value is None:
         return None
-    if not isinstance(found, str) or not _ID.fullmatch(found):
+    if not isinstance(value, str) or not _ID.fullmatch(value):
         raise rejected("bad-options", f"{name} may only contain letters, digits, dots and hyphens.")
-    return found
+    return value
 
 
 def _said(error: BaseException) -> str:
@@ -413,11 +413,11 @@ def _missing_variables() -> str:
     return f"Missing in the environment of uvtokend: {', '.join(missing)}."
 
 
-def _checked(found: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
-    token = found.token
+def _checked(info: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
+    token = info.token
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
         raise transient("bad-answer", "The response did not contain a valid token.")
-    ends = datetime.fromtimestamp(found.expires_on, UTC)
+    ends = datetime.fromtimestamp(info.expires_on, UTC)
     if ends <= now:
         message = "The token has already expired. If this machine's clock is right, a tool handed out an old one."
         raise transient("expired-on-arrival", message)

@@ -94,8 +94,8 @@ def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
         who: The credential that was refused.
     """
     said = f"{body.get('error_description', '')} {text}"
-    found = _CODE.search(said)
-    code = int(found[1]) if found else 0
+    match = _CODE.search(said)
+    code = int(match[1]) if match else 0
     if who.is_user and (app := _APP.search(said)):
         who = replace(who, client=app[1])
     if code == _OLD_ASSERTION and who.is_user:
@@ -111,8 +111,8 @@ def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
 
 def policy(text: str) -> bool:
     """Tell whether a text of Entra or Azure DevOps reports a conditional access policy."""
-    found = _CODE.search(text)
-    return "VS403463" in text or (found is not None and _MEANINGS.get(int(found[1])) is _POLICY)
+    match = _CODE.search(text)
+    return "VS403463" in text or (match is not None and _MEANINGS.get(int(match[1])) is _POLICY)
 
 
 def unreachable(text: str, tool: str) -> FetchFailed | None:

@@ -103,15 +103,15 @@ class TokenFile:
         Raises:
             FetchFailed: The file cannot be read, or its token must not be used again.
         """
-        found, mark = read_secret(self._reference), self._load()
+        token, mark = read_secret(self._reference), self._load()
         if mark is None:
-            return found
-        if mark.digest != _digest(found):  # a person has put another token there
+            return token
+        if mark.digest != _digest(token):  # a person has put another token there
             self._clear()
-            return found
+            return token
         if mark.successor is None:
             raise self._lost(mark.asked_at)
-        self._store(found, mark.successor, mark.asked_at)
+        self._store(token, mark.successor, mark.asked_at)
         return mark.successor
 
     def rotate(self, token: Secret, known: About) -> tuple[Secret, Exchange]:
@@ -249,13 +249,13 @@ class TokenFile:
     def _load(self) -> Mark | None:
         data = durable.read(self._mark)
         try:
-            found = json.loads(data) if data is not None else None
-            if found is None:
+            document = json.loads(data) if data is not None else None
+            if document is None:
                 return None
-            successor = found["successor"]
+            successor = document["successor"]
             return Mark(
-                str(found["token_sha256"]),
-                parse_zulu(found["asked_at"]),
+                str(document["token_sha256"]),
+                parse_zulu(document["asked_at"]),
                 None if successor is None else checked(successor, self._mark),
             )
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -311,10 +311,10 @@ def _digest(token: Secret) -> str:
 
 
 def _token_of(answer: Exchange) -> Secret | None:
-    found = answer.body.get("token")
-    if answer.status not in {200, 201} or not isinstance(found, str):
+    token = answer.body.get("token")
+    if answer.status not in {200, 201} or not isinstance(token, str):
         return None
     try:
-        return checked(found, "The response of GitLab")
+        return checked(token, "The response of GitLab")
     except FetchFailed:
         return None

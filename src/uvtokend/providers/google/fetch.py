@@ -93,13 +93,13 @@ class _Fetch:
         return self._refreshed(credentials)
 
     def _gcloud(self) -> Credential:
-        found = gcloud.token()
-        self._identity = found.account
+        token = gcloud.token()
+        self._identity = token.account
         if self._target is not None:
             # google-auth uses naive UTC times.
-            expiry = found.expires_at.replace(tzinfo=None) if found.expires_at else None
-            return self._refreshed(self._impersonated(UserCredentials(found.token.reveal(), expiry=expiry)))  # type: ignore[no-untyped-call]
-        return _credential(found.token.reveal(), found.expires_at, datetime.now(UTC), found.account)
+            expiry = token.expires_at.replace(tzinfo=None) if token.expires_at else None
+            return self._refreshed(self._impersonated(UserCredentials(token.token.reveal(), expiry=expiry)))  # type: ignore[no-untyped-call]
+        return _credential(token.token.reveal(), token.expires_at, datetime.now(UTC), token.account)
 
     def _default(self) -> Any:
         file = self._file or os.environ.get(_FILE_VARIABLE)
@@ -161,8 +161,9 @@ class _Fetch:
             raise self._explained(error) from None
         last = self._transport.last
         at = datetime.now(UTC) if last is None else last.at
-        found = _credential(credentials.token, _end(credentials.expiry, last), at, _known(credentials, self._identity))
-        return replace(found, skew=None if last is None else skew(last.date, last.at))
+        who = _known(credentials, self._identity)
+        credential = _credential(credentials.token, _end(credentials.expiry, last), at, who)
+        return replace(credential, skew=None if last is None else skew(last.date, last.at))
 
     def _explained(self, error: Exception) -> FetchFailed:
         last, kind = self._transport.last, type(error).__name__
@@ -176,8 +177,8 @@ class _Fetch:
 
 
 def _text(request: Request, key: str) -> str | None:
-    found = request.option(key)
-    return found if isinstance(found, str) and found else None
+    value = request.option(key)
+    return value if isinstance(value, str) and value else None
 
 
 def _well_known_file() -> Path:
@@ -223,9 +224,9 @@ def _is_google_machine() -> bool:
 
 def _identity_of(info: dict[str, Any]) -> str | None:
     for key in ("client_email", "account", "audience"):
-        found = info.get(key)
-        if isinstance(found, str) and found:
-            return found
+        value = info.get(key)
+        if isinstance(value, str) and value:
+            return value
     inner = info.get("source_credentials")
     return _identity_of(inner) if isinstance(inner, dict) else None
 

@@ -154,5 +154,5 @@ def _parsed(said: str) -> GcloudToken:
 
 
 def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
+    member = value.get(name)
+    return member if isinstance(member, dict) else {}

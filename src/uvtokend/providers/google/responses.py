@@ -54,8 +54,8 @@ def refused(exchange: Exchange, identity: str | None, login: str = LOGIN) -> Fet
 
 def _code(body: Mapping[str, Any]) -> str:
     error = body.get("error")
-    found = error.get("status", "") if isinstance(error, dict) else error
-    return excerpt(found, 40) if isinstance(found, str) and found else "without a reason"
+    code = error.get("status", "") if isinstance(error, dict) else error
+    return excerpt(code, 40) if isinstance(code, str) and code else "without a reason"
 
 
 def _user(body: Mapping[str, Any], code: str, login: str) -> FetchFailed:

@@ -59,8 +59,8 @@ def server_of(platform: str) -> Server:
     document = _document(file)
     servers = document.get("servers")
     listed = [server for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
-    found = [server for server in listed if urlsplit(platform).netloc.lower() in _hosts(server)]
-    chosen = [server for server in found if server.get("isDefault") is True] or found
+    matching = [server for server in listed if urlsplit(platform).netloc.lower() in _hosts(server)]
+    chosen = [server for server in matching if server.get("isDefault") is True] or matching
     if not chosen:
         raise login_required("not-logged-in", f"jf is not signed in to {host_of(platform)}.", "jf login")
     if len(chosen) > 1:
@@ -89,17 +89,17 @@ def _server(server: Mapping[str, Any], host: str) -> Server:
 def _document(file: str) -> dict[str, Any]:
     try:
         with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
-            found = json.loads(opened.read(LIMIT))
+            document = json.loads(opened.read(LIMIT))
     except FileNotFoundError:
         raise login_required("not-logged-in", f"jf is not signed in: {file} does not exist.", "jf login") from None
     except OSError as error:
         why = error.strerror or "unknown error"
         raise rejected("missing-file", f"{file} cannot be read: {why}.", shlex.join(["ls", "-l", file])) from None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        document = None
+    if not isinstance(document, dict):
         raise rejected("bad-file", f"{file} is not a configuration of jf.", "jf config show")
-    return found
+    return document
 
 
 def _hosts(server: Mapping[str, Any]) -> set[str]:
@@ -114,5 +114,5 @@ def _hosts(server: Mapping[str, Any]) -> set[str]:
 
 
 def _text(server: Mapping[str, Any], name: str) -> str:
-    found = server.get(name)
-    return found if isinstance(found, str) and found.isprintable() else ""
+    value = server.get(name)
+    return value if isinstance(value, str) and value.isprintable() else ""

@@ -119,14 +119,14 @@ class Chain:
         if data is None:
             return Link(self._seed)
         try:
-            found = json.loads(data)
+            document = json.loads(data)
             return Link(
-                refresh=_secret(found["refresh_token"]),
-                access=_secret(found["access_token"]),
-                issued_at=parse_zulu(found["issued_at"]),
-                expires_at=parse_zulu(found["expires_at"]),
-                number=int(found["number"]),
-                asked_at=parse_zulu(found["asked_at"]),
+                refresh=_secret(document["refresh_token"]),
+                access=_secret(document["access_token"]),
+                issued_at=parse_zulu(document["issued_at"]),
+                expires_at=parse_zulu(document["expires_at"]),
+                number=int(document["number"]),
+                asked_at=parse_zulu(document["asked_at"]),
             )
         except (ValueError, KeyError, TypeError, RecursionError):
             return Link(self._seed)

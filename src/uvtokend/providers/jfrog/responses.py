@@ -24,8 +24,8 @@ _REFUSALS = frozenset({400, 401, 404})
 
 def token_of(exchange: Exchange, name: str = "access_token") -> Secret | None:
     """Return a token of a response, or None if it has none."""
-    found = exchange.body.get(name)
-    return Secret(found) if isinstance(found, str) and found else None
+    token = exchange.body.get(name)
+    return Secret(token) if isinstance(token, str) and token else None
 
 
 def end_of(exchange: Exchange, token: Secret) -> datetime | None:
@@ -78,8 +78,8 @@ def jwt_end(token: Secret, source: str) -> datetime | None:
 def user_of(token: str) -> str:
     """Return the user that a token names in its ``sub``, ``…/users/<name>``; empty if there is no valid name."""
     subject = jwt.claims(token).get("sub")
-    _, found, name = subject.partition("/users/") if isinstance(subject, str) else ("", "", "")
-    return name if found and name.isprintable() and ":" not in name else ""
+    _, separator, name = subject.partition("/users/") if isinstance(subject, str) else ("", "", "")
+    return name if separator and name.isprintable() and ":" not in name else ""
 
 
 def subject_of(token: str) -> str | None:

@@ -46,10 +46,10 @@ def parse_http_date(header: str | None) -> datetime | None:
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - a provider that asks no server does not need it
 
     try:
-        found = parsedate_to_datetime(header or "")
+        time = parsedate_to_datetime(header or "")
     except ValueError:
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def parse_retry_after(header: str | None, now: datetime | None = None) -> float | None:

@@ -62,14 +62,14 @@ def remembered(url: str, status: int, headers: Mapping[str, str], data: Any, gra
         grant: The ``grant_type`` of the request, if any.
     """
     try:
-        found = json.loads(data)
+        body = json.loads(data)
     except (TypeError, ValueError, RecursionError):
-        found = None
+        body = None
     return Exchange(
         url=url,
         status=status,
         headers=headers,
-        body=found if isinstance(found, dict) else {},
+        body=body if isinstance(body, dict) else {},
         is_page=headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html",
         at=datetime.now(UTC),
         date=parse_http_date(headers.get("Date")),

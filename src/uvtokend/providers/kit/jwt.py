@@ -15,10 +15,10 @@ def claims(token: str) -> dict[str, Any]:
     """Return the unverified claims of a token; an empty dict if it is not a JWT."""
     try:
         middle = token.split(".")[1]
-        found = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+        document = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
     except (IndexError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def end(token: str) -> datetime | None:

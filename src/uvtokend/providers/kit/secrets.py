@@ -10,7 +10,7 @@ from datetime import datetime
 
 from uvtokend.core import fixes
 from uvtokend.core.model import Frozen, Secret
-from uvtokend.core.state import parse_zulu
+from uvtokend.core.rfc3339 import parse_zulu
 from uvtokend.providers.kit import jwt, programs
 from uvtokend.providers.kit.failures import login_required, rejected, transient
 
@@ -81,8 +81,8 @@ def _time(text: Frozen) -> datetime | None:
     if text is None:
         return None
     try:
-        if isinstance(text, str) and (found := parse_zulu(text)) is not None:
-            return found
+        if isinstance(text, str) and (time := parse_zulu(text)) is not None:
+            return time
     except (ValueError, OverflowError):
         pass
     raise rejected("bad-options", "expires is not a time with a time zone; write it as 2026-12-31T00:00:00Z.")
@@ -155,7 +155,7 @@ def _from_keyring(service: str, username: str) -> Secret:
     where = f"The keyring entry of {service} for {username}"
     hint = shlex.join(["keyring", "set", service, username])
     try:
-        found = keyring.get_password(service, username)
+        secret = keyring.get_password(service, username)
     except KeyringLocked:
         hint = "unlock it, or log in to the desktop"
         raise login_required("keyring-locked", "The keyring is locked.", hint) from None
@@ -165,6 +165,6 @@ def _from_keyring(service: str, username: str) -> Secret:
     except Exception as error:  # noqa: BLE001 - a backend is third-party code, and its text may contain the secret
         message = f"The keyring failed ({type(error).__name__})."
         raise transient("keyring-failed", message, "keyring diagnose") from None
-    if found is None:
+    if secret is None:
         raise rejected("no-secret", f"{where} does not exist.", hint)
-    return checked(found, where, hint)
+    return checked(secret, where, hint)
