@@ -116,6 +116,33 @@ def socket_file() -> str:
     return path
 
 
+def uv_netrc() -> str | None:
+    """Return the netrc that uv reads in this shell: the first of ``$NETRC`` and ``~/.netrc`` that exists.
+
+    Source: uv crates/uv-netrc/src/lib.rs, `get_file`; the same as `uvtokend.disk.uv_files.netrc`, at less cost.
+    """
+    home, named = os.environ.get("HOME", ""), os.environ.get("NETRC", "")
+    if home and (named == "~" or named.startswith("~/")):
+        named = home + named[1:]
+    usual = os.path.join(home, ".netrc") if home else ""
+    return next((os.path.abspath(path) for path in (named, usual) if path and os.path.exists(path)), None)
+
+
+def shell_fix(netrc: str, config: str) -> str:
+    """Return the command after which uv in this shell reads a netrc.
+
+    Args:
+        netrc: The path, which uv does not read now.
+        config: The configuration file of the daemon that writes it.
+    """
+    if os.path.realpath(os.path.expanduser("~/.netrc")) == os.path.realpath(netrc):
+        return "unset NETRC"
+    home, name = os.path.split(netrc)
+    if name == ".netrc" and home != os.path.expanduser("~") and config.startswith(f"{home}/"):
+        return f"export HOME={quoted(home)}" + (" && unset NETRC" if os.environ.get("NETRC") else "")
+    return f"export NETRC={quoted(netrc)}"
+
+
 def uv_credentials_file() -> str:
     """Return uv's own credential store.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import subprocess
 import threading
 import tomllib
@@ -509,6 +510,18 @@ def test_a_name_that_is_taken(machine: Machine) -> None:
         assert f"an index called {name!r}" in done.stderr.lower()
         assert hint[-2:] == ["--name", f"{name}-2"]
         run(machine, *hint)
+
+
+def test_the_proposed_name_keeps_the_settings(machine: Machine) -> None:
+    """The command to paste does what was asked for; only a text that may be a secret is not repeated."""
+    run(machine, "add", GOOGLE, "--set", "lifetime=30m")
+    options = ["--set", "lifetime=30m", "--set", "env.A_TOKEN=hunter2"]
+    done = run(machine, "add", GOOGLE, "--name", "b", *options, status=2)
+    assert done.stderr.splitlines()[1].endswith(" --name b-2 --set lifetime=30m --set 'env.A_TOKEN=…'")
+    reference = ["--set", "provider=static", "--set", "username=me", "--set", 'password={ env = "P" }']
+    done = run(machine, "add", GOOGLE, "--name", "b", *reference, status=2)
+    words = shlex.split(done.stderr.splitlines()[1].split("fix: uvtokend ")[1])
+    assert words[4:] == reference
 
 
 def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:

@@ -93,7 +93,11 @@ def test_the_prompt_is_kept_up_to_date(desk: Desk) -> None:
     while not file.exists() or not file.read_text().startswith("1 ready\n"):
         desk.run("status")
     assert desk.run("status", "--prompt").stdout == "1 ready\n"
+    assert desk.run("status", "--prompt", "a").stdout == "1 ready\n"
+    desk.run("status", "--prompt", "nobody", status=2)
     desk.run("stop")
+    assert desk.run("status", "--prompt", "a", status=3).stdout == "not running\n"
+    desk.run("status", "--prompt", "nobody", status=2)
     assert not file.exists()
     desk.state.mkdir(exist_ok=True)
     file.write_text("1 ready\n1700000000\n0\n")  # of a daemon that was killed long ago

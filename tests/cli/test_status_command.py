@@ -85,10 +85,12 @@ def test_a_daemon_on_another_socket_is_named(desk: Desk) -> None:
     desk.extra["UVTOKEND_SOCKET"] = socket
     text = desk.run("status", status=3).stdout
     del desk.extra["UVTOKEND_SOCKET"]
-    line = next(line for line in text.splitlines() if line.startswith("Another daemon"))
-    assert f"(pid {pid})" in line  # it owns this netrc, so it is told before all others
-    assert "no UVTOKEND_SOCKET" in line
-    assert line.endswith(f"it does not listen on {socket}.")
+    usual = desk.home / "run" / "uvtokend" / "control.sock"
+    assert text.splitlines()[:2] == [
+        f"A daemon (pid {pid}) keeps {desk.netrc} fresh, but it listens on {usual}, not on {socket}.",
+        "  fix: unset UVTOKEND_SOCKET",
+    ]
+    assert desk.run("status").returncode == 0
 
 
 def test_watch_survives_a_restart(desk: Desk) -> None:
@@ -165,6 +167,22 @@ def test_a_disabled_index_is_not_called_unknown(desk: Desk) -> None:
         said = desk.run(*command, status=1).stderr
         assert "The index 'off' is disabled in config.toml." in said
         assert "fix: set enabled = true" in said
+
+
+def test_an_unknown_index_is_wrong_usage_whether_a_daemon_runs_or_not(desk: Desk) -> None:
+    """The exit status is 2 in each command that takes a NAME; a disabled index is 1 in each that needs its token."""
+    desk.configure(("a", "a.example"))
+    desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
+    for command in (["status"], ["status", "--json"], ["refresh"], ["once"], ["token"], ["remove"], ["login"]):
+        assert "Unknown index 'nobody'" in desk.run(*command, "nobody", status=2).stderr
+    desk.run("refresh", "a", status=3)
+    desk.run("start")
+    for command in (["status"], ["refresh"], ["refresh", "--json"], ["once"], ["token"], ["ensure"], ["login"]):
+        done = desk.run(*command, "nobody", status=2)
+        assert (done.stdout, "Unknown index 'nobody'" in done.stderr) == ("", True)
+    for command in (["refresh"], ["once"], ["token"], ["ensure"]):
+        assert "'off' is disabled" in desk.run(*command, "off", status=1).stderr
+    desk.run("once")
 
 
 def test_an_unknown_index_where_none_is_configured(desk: Desk) -> None:

@@ -57,6 +57,10 @@ def test_every_summary_is_one_short_line() -> None:
         (["start", "--wait", "soon"], "'soon' is not a number of seconds", "uvtokend start --help"),
         (["add", "--set"], "expected one argument", "uvtokend add --help"),
         (["add", "a", "b", "https://me:hunter2@x.example/"], "//…@x.example", "uvtokend add --help"),
+        (["service"], "Say what to do: install, uninstall or status.", "uvtokend service --help"),
+        (["keyring", "instal"], "Unknown action 'instal'. Did you mean 'install'?", "uvtokend keyring --help"),
+        (["credential-helper"], "Say what to do: get.", "uvtokend credential-helper --help"),
+        (["status", "--prompt", "--json"], "--prompt prints one line", "uvtokend status --help"),
         (["help", "exit-stauts"], "Did you mean 'exit-status'?", "uvtokend help"),
     ],
 )

@@ -231,7 +231,9 @@ def test_without_a_daemon_the_first_line_says_so() -> None:
     """What is still good on disk is shown, and for how long; nobody may believe that it is being refreshed."""
     soon = index("b", expires_at="2026-01-31T08:40:00Z")
     dead = index("c", health="expired", delivered=False, expires_at="2026-01-31T05:00:00Z")
-    text = lines(stopped(index("a"), soon, dead), service=["systemd unit x: failed (exit-code)", "  Boom."])
+    text = lines(
+        stopped(index("a"), soon, dead), absence=report.Absence(more=["systemd unit x: failed (exit-code)", "  Boom."])
+    )
     assert text[:6] == [
         "uvtokend is not running, so no tokens are being refreshed.",
         "  fix: uvtokend start",
@@ -246,13 +248,36 @@ def test_without_a_daemon_the_first_line_says_so() -> None:
     assert lines(stopped(index(expires_at=None)))[2] == "The token on disk is still valid."
 
 
+def test_a_daemon_that_answers_elsewhere_is_the_headline() -> None:
+    """Nobody is told to start a second daemon for a netrc that has one; the fix is what leads to that one."""
+    why = report.Absence("A daemon (pid 5) keeps it fresh.", "unset UVTOKEND_SOCKET")
+    problem = {"ok": False, "problem": why.sentence}
+    assert lines(stopped(index(), delivery=problem), absence=why)[:3] == [
+        "A daemon (pid 5) keeps it fresh.",
+        "  fix: unset UVTOKEND_SOCKET",
+        "The token on disk is still valid; uv works until 16:23, for 8 h.",
+    ]
+    text = lines(stopped(index(), delivery=problem), absence=report.Absence(why.sentence, None))
+    assert text[:2] == [why.sentence, "The token on disk is still valid; uv works until 16:23, for 8 h."]
+    assert "fix" not in "".join(text)
+    home = report.Absence(elsewhere=("This shell has HOME=/b.", "export HOME=/a"))
+    assert lines(stopped(), absence=home) == [report.INIT, "This shell has HOME=/b.", "  fix: export HOME=/a"]
+
+
+def test_what_is_wrong_with_this_shell_comes_first() -> None:
+    """The daemon cannot know it, and no fix of the daemon's helps before it is repaired."""
+    shell = [("uv in this shell reads /b/.netrc.", "export HOME=/a")]
+    text = lines(document(blocked("a")), shell=shell)
+    assert text[1:3] == ["uv in this shell reads /b/.netrc.", "  fix: export HOME=/a"]
+
+
 def test_a_broken_configuration_without_a_daemon_is_a_problem() -> None:
     """Nothing is known of the indexes then, but that nothing runs, and why."""
     text = lines(stopped(config_stale="config.toml is invalid: line 3: Invalid TOML."))
     assert text == [
         "uvtokend is not running, so no tokens are being refreshed.",
-        "  fix: uvtokend start",
         "config.toml is invalid: line 3: Invalid TOML.",
+        "  fix: correct /c, then run: uvtokend start",
     ]
 
 
@@ -339,7 +364,7 @@ def test_no_outside_text_reaches_a_terminal_raw(name: str, message: str, running
     error = {**ERROR, "message": message, "hint": message}
     wild = index(name, last_error=error, identity=message, host=name)
     doc = document(wild, pid=1 if running else None, netrc=name, config_stale=message)
-    assert report.status(doc, NOW, service=[message]).replace("\n", "").isprintable()
+    assert report.status(doc, NOW, absence=report.Absence(more=[message])).replace("\n", "").isprintable()
     record = {"at": "2026-01-31T08:00:00Z", "level": message, "names": [name], "message": message, "hint": message}
     assert report.event(record).isprintable()
 

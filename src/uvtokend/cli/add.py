@@ -69,7 +69,7 @@ def add(url: str, name: str | None, assignments: Sequence[str], config_file: str
     places = {f"index {table['name']!r}"}
 
     def change(text: str) -> str:
-        _check_name(table, text, config_file)
+        _check_name(table, text, config_file, assignments)
         places.add(f"[[index]] {len(edit.names(text)) + 1}")
         return edit.append(text, [table])
 
@@ -185,7 +185,7 @@ def _set(table: edit.Table, path: Sequence[str], value: Json) -> None:
     table[path[-1]] = value
 
 
-def _check_name(table: edit.Table, text: str, config_file: str | None) -> None:
+def _check_name(table: edit.Table, text: str, config_file: str | None, assignments: Sequence[str]) -> None:
     name = str(table["name"])
     if name in edit.names(text):
         message = f"An index called {name!r} is there already."
@@ -193,7 +193,19 @@ def _check_name(table: edit.Table, text: str, config_file: str | None) -> None:
         message = f"The site's configuration has an index called {name!r} already."
     else:
         return
-    raise UsageError(message, f"uvtokend add {shlex.quote(str(table['url']))} --name {shlex.quote(name + '-2')}")
+    recognized = clouds.recognize(IndexUrl.parse(str(table["url"])))
+    provider = str(table.get("provider") or (recognized[0] if recognized else ""))
+    settings = [word for each in assignments for word in ("--set", _harmless(each, provider))]
+    raise UsageError(message, shlex.join(["uvtokend", "add", str(table["url"]), "--name", f"{name}-2", *settings]))
+
+
+def _harmless(assignment: str, provider: str) -> str:
+    """Return a setting as it may be repeated: a text that may be a secret is left out."""
+    key, _, text = assignment.partition("=")
+    cloud = CLOUDS.get(provider)
+    option = cloud.options.get(key.strip()) if cloud is not None else None
+    known = key.strip() in {"provider", "sink", "enabled"} or (option is not None and not option.kind.may_be_secret)
+    return assignment if known or isinstance(_value(text), dict) else f"{key}=…"
 
 
 def _in_words_of_the_command(problem: Problem, places: Set[str]) -> Problem:

@@ -51,6 +51,7 @@ class Connection:
     Args:
         timeout: Seconds to wait for each answer.
         waiting: Called again and again while there is no answer yet, to show progress.
+        path: The control socket; by default that of this shell.
 
     Raises:
         NotRunning: No process listens on the socket.
@@ -61,8 +62,10 @@ class Connection:
         pid: Of the daemon; 0 if it runs in a pid namespace that is invisible from here.
     """
 
-    def __init__(self, timeout: float = SOON, waiting: Callable[[], None] | None = None) -> None:
-        path = paths.socket_file()
+    def __init__(
+        self, timeout: float = SOON, waiting: Callable[[], None] | None = None, path: str | None = None
+    ) -> None:
+        path = path or paths.socket_file()
         paths.check_private(os.path.dirname(path))
         self.timeout = timeout
         self._waiting = waiting

@@ -23,7 +23,7 @@ Whatever does not belong to an index in config.toml goes to the next keyring on 
 
 def arguments(own: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
-    own.add_argument("action", choices=("install", "uninstall"), help="what to do")
+    own.add_argument("action", metavar="ACTION", choices=("install", "uninstall"), help="install or uninstall")
     own.add_argument(
         "directory", metavar="DIR", nargs="?", help="a directory on PATH, for install (default: ~/.local/bin)"
     )

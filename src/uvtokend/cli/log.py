@@ -87,7 +87,7 @@ def _show(line: bytes) -> None:
 
 
 def _why_empty(path: str) -> str:
-    """Return why there is no event: a daemon leaves a state file behind, and an old log may have been deleted."""
+    """Return why there is no event: `once` and a daemon leave a state file, and an old log may have been deleted."""
     if os.path.exists(paths.state_file()):
-        return f"No event is recorded in {path}, although the daemon has run: it was deleted, or log-level hides them."
+        return f"No event is recorded in {path}: the file was deleted, or log-level hides what happened."
     return "No events are recorded: the daemon has not run here yet. Start it with: uvtokend start"

@@ -47,6 +47,8 @@ def once(names: list[str], config: str | None) -> int:
 
 def _through_daemon(names: list[str]) -> dict[str, Any]:
     document: dict[str, Any] = client.call("status", client.names(names))
+    if off := [index["name"] for index in document["indexes"] if names and not report.enabled(index)]:
+        raise disk.disabled(off[0])
     due = [index["name"] for index in document["indexes"] if report.enabled(index) and not _fresh(index)]
     if due:
         with console.Progress("Fetching new tokens") as progress:

@@ -29,7 +29,18 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError with a sentence; it points to the help of this very command."""
         # argparse repeats arguments, and one may be a URL with a password in it.
         harmless = re.sub(r"//[^/@\s]*@", "//…@", message)
-        raise UsageError(f"{harmless[:1].upper()}{harmless[1:]}.{self._nearest(message)}", f"{self.prog} --help")
+        sentence = self._of_action(message) or f"{harmless[:1].upper()}{harmless[1:]}.{self._nearest(message)}"
+        raise UsageError(sentence, f"{self.prog} --help")
+
+    def _of_action(self, message: str) -> str | None:
+        """Return a sentence that names what this command can do, where none of that is asked for."""
+        for action in self._actions:
+            if action.choices and not action.option_strings and re.search(rf"\b{action.metavar}\b", message):
+                known = [str(each) for each in action.choices]
+                wrong = re.search(r"invalid choice: '([^']*)'", message)
+                unknown = f"Unknown action {wrong[1]!r}.{_did_you_mean(wrong[1], known)} " if wrong else ""
+                return f"{unknown}Say what to do: {' or '.join(filter(None, [', '.join(known[:-1]), known[-1]]))}."
+        return None
 
     def _nearest(self, message: str) -> str:
         """Return a question that names the option meant by an unknown one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uvtokend.cli import client, console, status
 from uvtokend.core import report
-from uvtokend.errors import FAILED, OK
+from uvtokend.errors import FAILED, OK, NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,23 +23,32 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch new tokens; see `refresh`."""
-    return refresh(args.names, args.json)
+    return refresh(args.names, args.json, args.config)
 
 
-def refresh(names: list[str], as_json: bool) -> int:
+def refresh(names: list[str], as_json: bool, config: str | None = None) -> int:
     """Let the daemon fetch now, and wait until all is delivered or has failed.
 
     Args:
         names: These indexes; none means all.
         as_json: Print the status document for machines.
+        config: Another configuration file, which names the indexes while no daemon runs.
 
     Returns:
         0 if all were delivered, else 1.
 
     Raises:
         NotRunning: There is no daemon.
+        UsageError: No index has one of those names.
     """
-    with console.Progress("Fetching new tokens") as progress:
-        document = client.call("refresh", client.names(names), client.FETCHES, progress.show)
+    try:
+        with console.Progress("Fetching new tokens") as progress:
+            document = client.call("refresh", client.names(names), client.FETCHES, progress.show)
+    except NotRunning:
+        if names:
+            from uvtokend.cli import disk  # noqa: PLC0415 - it reads the configuration, which costs
+
+            disk.document(names, config)
+        raise
     status.show(document, as_json)
     return OK if all(report.refreshed(index) for index in document["indexes"]) else FAILED

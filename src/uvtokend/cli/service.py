@@ -30,7 +30,8 @@ WAIT = 60.0
 
 def arguments(own: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
-    own.add_argument("order", choices=("install", "uninstall", "status"), help="what to do with the service")
+    actions = ("install", "uninstall", "status")
+    own.add_argument("order", metavar="ACTION", choices=actions, help="install, uninstall or status")
     own.add_argument("--hardened", action="store_true", help="with install: add a strict sandbox (systemd only)")
 
 

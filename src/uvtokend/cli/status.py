@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import time
@@ -11,12 +12,11 @@ from datetime import UTC, datetime
 from uvtokend import __version__, paths
 from uvtokend.cli import client, console
 from uvtokend.core import prompt, report
-from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning
+from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from typing import Any
 
 EXAMPLES = (
@@ -53,17 +53,20 @@ def run(args: argparse.Namespace) -> int:
         0 if each enabled index shown has a valid delivered token, or there is nothing to do; 1 if not; 3 if no daemon
         runs.
     """
+    if args.prompt and (args.json or args.watch):
+        message = "--prompt prints one line for a shell prompt: it goes with neither --json nor --watch."
+        raise UsageError(message, "uvtokend status --help")
     if args.prompt:
-        return _prompt()
+        return _prompt_of(args.names, args.config) if args.names else _prompt()
     if args.watch:
         return _Watch(args).run()
-    document, why = fetch(args.names, args.config)
-    show(document, args.json, why)
+    document, absence = fetch(args.names, args.config)
+    show(document, args.json, absence)
     return _exit_status(document)
 
 
-def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], Sequence[str]]:
-    """Return the status document, and where no daemon runs, sentences that say why.
+def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], report.Absence | None]:
+    """Return the status document, and where no daemon runs, why.
 
     Args:
         names: Only these indexes; none means all.
@@ -73,20 +76,20 @@ def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], Sequenc
         UsageError: No index has one of those names.
     """
     try:
-        return client.call("status", client.names(names)), ()
+        return client.call("status", client.names(names)), None
     except NotRunning:
         from uvtokend.cli import stopped  # noqa: PLC0415 - it reads the configuration, which costs
 
         return stopped.status(names, config)
 
 
-def show(document: dict[str, Any], as_json: bool, why: Sequence[str] = (), alone: bool = False) -> None:
+def show(document: dict[str, Any], as_json: bool, absence: report.Absence | None = None, alone: bool = False) -> None:
     """Print the status document: to standard output, for machines or for people.
 
     Args:
         document: The document.
         as_json: For machines.
-        why: Sentences that say why no daemon runs.
+        absence: Why no daemon runs.
         alone: No daemon goes on afterwards, so only the tokens matter.
     """
     if as_json:
@@ -94,16 +97,36 @@ def show(document: dict[str, Any], as_json: bool, why: Sequence[str] = (), alone
         if not document["indexes"] and document.get("config_stale") is None:
             console.say(report.INIT)
     else:
-        console.out(_text(document, why, alone))
+        console.out(_text(document, absence, alone))
     if document["version"] != __version__:
         skew = f"The running daemon is version {document['version']}, this is {__version__}."
         console.say(skew, "uvtokend restart")
 
 
-def _text(document: dict[str, Any], why: Sequence[str] = (), alone: bool = False) -> str:
+def _text(document: dict[str, Any], absence: report.Absence | None = None, alone: bool = False) -> str:
     now = datetime.now(UTC)
     width, color = console.width(sys.stdout), console.colored(sys.stdout)
-    return report.once(document, now, width, color) if alone else report.status(document, now, width, color, None, why)
+    if alone:
+        return report.once(document, now, width, color)
+    return report.status(document, now, width, color, None, absence, _of_shell(document))
+
+
+def _of_shell(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is wrong with this shell: uv reads another netrc in it than the daemon writes."""
+    netrc = document.get("netrc")
+    concerned = any(report.enabled(index) and index.get("sink") == "netrc" for index in document["indexes"])
+    read = paths.uv_netrc()
+    if netrc is None or document["pid"] is None or not concerned or (read and _same(read, netrc)):
+        return []
+    what = f"reads {read}" if read else "finds no netrc"
+    named = os.environ.get("NETRC")
+    why = f"NETRC={named}" if named else f"HOME={os.environ.get('HOME', '')}"
+    message = f"uv in this shell {what} ({why}), but the daemon writes {netrc}."
+    return [(message, paths.shell_fix(netrc, document["config"]))]
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _prompt() -> int:
@@ -118,6 +141,17 @@ def _prompt() -> int:
         return NOT_RUNNING
     console.out(f"{report.clean(known[0])}\n")
     return known[2]
+
+
+def _prompt_of(names: list[str], config: str | None) -> int:
+    """Print the line for these indexes only, which no file holds: the daemon is asked.
+
+    Raises:
+        UsageError: No index has one of those names.
+    """
+    document, _ = fetch(names, config)
+    console.out(f"{report.clean(report.prompt(document))}\n")
+    return _exit_status(document)
 
 
 def _exit_status(document: dict[str, Any]) -> int:
@@ -159,11 +193,11 @@ class _Watch:
             except (NotRunning, client.HungUpError) as end:
                 self._without_daemon(end)
 
-    def _draw(self, document: dict[str, Any], why: Sequence[str] = ()) -> None:
+    def _draw(self, document: dict[str, Any], absence: report.Absence | None = None) -> None:
         if self._args.json:
             console.out(json.dumps(document) + "\n")
             return
-        text = _text(document, why)
+        text = _text(document, absence)
         if not self._live:
             console.out(text)
             return
@@ -189,8 +223,9 @@ class _Watch:
         now = time.monotonic()
         if self._gone_at is None:
             self._gone_at = now
+            document, absence = fetch(self._args.names, self._args.config)  # which may refuse a name
             if self._live:
-                self._draw(*fetch(self._args.names, self._args.config))
+                self._draw(document, absence)
         if not self._live and now - self._gone_at > _COMES_BACK:
             message = "The daemon was stopped."
             raise NotRunning(message, "uvtokend start") from end

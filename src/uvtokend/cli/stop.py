@@ -13,10 +13,10 @@ from collections.abc import Callable
 import psutil
 
 from uvtokend import paths
-from uvtokend.cli import client, console
+from uvtokend.cli import client, console, elsewhere
 from uvtokend.core import fixes
 from uvtokend.disk import configuration
-from uvtokend.disk.locks import netrc_owner
+from uvtokend.disk.locks import Owner, netrc_owner
 from uvtokend.errors import OK, NotRunning, UvtokendError
 
 EXAMPLES = ("uvtokend stop",)
@@ -80,12 +80,28 @@ def unreachable(config: str | None) -> psutil.Process | None:
     Args:
         config: Another configuration file, which names the netrc.
     """
+    owner = _owner_of_netrc(config)
+    return _process(owner.pid) if owner is not None and owner.host == socket.gethostname() else None
+
+
+def daemon_of_netrc(config: str | None) -> Owner | None:
+    """Return the daemon that owns the netrc, also one on another host; None if none does.
+
+    Args:
+        config: Another configuration file, which names the netrc.
+    """
+    owner = _owner_of_netrc(config)
+    if owner is not None and owner.host == socket.gethostname() and _process(owner.pid) is None:
+        return None  # `uvtokend once` owns it for a moment
+    return owner
+
+
+def _owner_of_netrc(config: str | None) -> Owner | None:
     try:
         netrc = configuration.load(config).netrc
     except UvtokendError:
         netrc = configuration.defaults().netrc
-    owner = netrc_owner(os.path.realpath(netrc))
-    return _process(owner.pid) if owner is not None and owner.host == socket.gethostname() else None
+    return netrc_owner(os.path.realpath(netrc))
 
 
 def _process(pid: int) -> psutil.Process | None:
@@ -96,10 +112,9 @@ def _process(pid: int) -> psutil.Process | None:
     """
     try:
         process = psutil.Process(pid)
-        words = process.cmdline() if pid and process.uids().real == os.getuid() else []
+        return process if elsewhere.is_daemon(process) else None
     except psutil.Error:
         return None
-    return process if "run" in words and any(os.path.basename(word) == paths.APP for word in words) else None
 
 
 def _written_pid(lock: str) -> int:

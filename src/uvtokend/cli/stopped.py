@@ -1,17 +1,19 @@
-"""What `status` says while no daemon runs: what is known from disk, and why it may be that nothing answers."""
+"""What `status` says while no daemon answers: what is known from disk, and why it may be that nothing answers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-import psutil
-
 from uvtokend import paths
-from uvtokend.cli import console, disk
-from uvtokend.cli.stop import unreachable
+from uvtokend.cli import console, disk, elsewhere
+from uvtokend.cli.elsewhere import Daemon
+from uvtokend.cli.stop import daemon_of_netrc
+from uvtokend.core.report import STOPPED, Absence
+from uvtokend.disk.locks import Owner
 from uvtokend.service import manager
 
 #: How many lines of the service manager are shown.
@@ -20,8 +22,8 @@ _LINES = 6
 _OTHERS = 3
 
 
-def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Sequence[str]]:
-    """Return the status document, and sentences that say why no daemon runs.
+def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absence]:
+    """Return the status document, and why no daemon answers.
 
     Args:
         names: Only these indexes; none means all.
@@ -33,46 +35,52 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Sequen
     document, error = disk.document(names, config)
     if error is not None:
         console.complain(error)
+    others = list(islice(elsewhere.daemons(), _OTHERS))
     said = manager.lines()[:_LINES] if manager.installed() is not None else []
-    owner = unreachable(config)
-    return {**document}, (*islice(elsewhere(0 if owner is None else owner.pid), _OTHERS), *said)
+    owner = daemon_of_netrc(config)
+    if owner is not None:
+        absence = _owned(owner, document["netrc"] or "the netrc", others)
+    elif document["indexes"]:
+        absence = Absence(more=(*map(str, others), *said))
+    else:
+        absence = Absence(elsewhere=_of_another_home(others) if error is None else None)
+    if document["delivery"]["problem"] == STOPPED:
+        document["delivery"]["problem"] = absence.sentence
+    return {**document}, absence
 
 
-def elsewhere(owner: int) -> Iterator[str]:
-    """Yield a sentence for each daemon of this user that runs, but listens on another socket.
-
-    A shell with another ``HOME``, ``XDG_RUNTIME_DIR`` or ``UVTOKEND_SOCKET`` looks for it in the wrong place.
-
-    Args:
-        owner: The pid of the daemon that owns the netrc of this configuration, which is told first; 0 for none.
-    """
-    for process in sorted(psutil.process_iter(), key=lambda each: each.pid != owner):
-        try:
-            if is_daemon(process):
-                yield _sentence(process)
-        except psutil.Error:
-            continue  # it ended meanwhile
+def _owned(owner: Owner, netrc: str, others: Sequence[Daemon]) -> Absence:
+    """Return what there is to say of a daemon that keeps this very netrc fresh, but does not answer here."""
+    here = paths.socket_file()
+    same_host = owner.host == socket.gethostname()
+    found = next((each for each in others if each.pid == owner.pid), None) if same_host else None
+    who = f"pid {owner.pid}" if same_host else str(owner)
+    where = f"listens on {found.socket}, not on {here}" if found is not None else f"does not listen on {here}"
+    sentence = f"A daemon ({who}) keeps {netrc} fresh, but it {where}."
+    if found is not None:
+        return Absence(sentence, _move_to(found.socket))
+    return Absence(sentence, "uvtokend restart" if same_host else None)
 
 
-def is_daemon(process: psutil.Process) -> bool:
-    """Tell whether a process is a daemon of ours, run by this user.
+def _move_to(path: str) -> str:
+    """Return the command after which this shell looks for the daemon at a path."""
+    named = os.environ.pop("UVTOKEND_SOCKET", None)
+    try:
+        usual = paths.socket_file()
+    finally:
+        if named is not None:
+            os.environ["UVTOKEND_SOCKET"] = named
+    same = os.path.realpath(usual) == os.path.realpath(path)
+    return "unset UVTOKEND_SOCKET" if named is not None and same else f"export UVTOKEND_SOCKET={paths.quoted(path)}"
 
-    Raises:
-        psutil.Error: It is gone, or may not be looked at.
-    """
-    if not process.pid or process.uids().real != os.getuid():
-        return False
-    words = process.cmdline()
-    return "run" in words and any(os.path.basename(word) == paths.APP for word in words)
 
-
-def _sentence(process: psutil.Process) -> str:
-    environment = process.environ()
-    names = ("UVTOKEND_SOCKET", "HOME", "XDG_RUNTIME_DIR")
-    different = [
-        f"{name}={environment[name]}" if name in environment else f"no {name}"
-        for name in names
-        if environment.get(name) != os.environ.get(name)
-    ]
-    where = f" with {', '.join(different)}" if different else ""
-    return f"Another daemon of yours runs (pid {process.pid}){where}, but it does not listen on {paths.socket_file()}."
+def _of_another_home(others: Sequence[Daemon]) -> tuple[str, str] | None:
+    """Return what there is to say where nothing is configured, but a daemon serves another home directory."""
+    here = os.path.realpath(os.path.expanduser("~"))
+    homes = [each.home for each in others if each.home is not None and os.path.realpath(each.home) != here]
+    if not homes:
+        return None
+    sentence = (
+        f"This shell has HOME={os.environ.get('HOME', '')}, but your daemon serves the home directory {homes[0]}."
+    )
+    return sentence, f"export HOME={paths.quoted(homes[0])}"

@@ -39,6 +39,29 @@ _PHASES = {
 _SINKS = {"netrc": "netrc, plain text", "uv-store": "uv's store, plain text", "memory": "memory only"}
 
 
+class Absence:
+    """Why no daemon answers here.
+
+    Args:
+        sentence: The headline.
+        fix: The command that changes it; None if no command does.
+        more: Sentences that say more, such as what the service manager says.
+        elsewhere: A daemon that may be the one that is meant: a sentence and the command that leads to it.
+    """
+
+    def __init__(
+        self,
+        sentence: str = STOPPED,
+        fix: str | None = "uvtokend start",
+        more: Iterable[str] = (),
+        elsewhere: tuple[str, str] | None = None,
+    ) -> None:
+        self.sentence = sentence
+        self.fix = fix
+        self.more = tuple(more)
+        self.elsewhere = elsewhere
+
+
 def enabled(index: Mapping[str, Any]) -> bool:
     """Tell whether one index of the document is switched on."""
     return bool(index.get("enabled", True))
@@ -71,7 +94,8 @@ def status(
     width: int = 80,
     color: bool = False,
     zone: tzinfo | None = None,
-    service: Iterable[str] = (),
+    absence: Absence | None = None,
+    shell: Iterable[tuple[str, str]] = (),
 ) -> str:
     """Return what a person reads of the status document.
 
@@ -81,13 +105,17 @@ def status(
         width: Of the terminal, in characters.
         color: Whether the terminal shows colors.
         zone: The time zone of the person; None means that of the system.
-        service: While no daemon runs: sentences that say why, such as what the service manager says.
+        absence: While no daemon runs: why.
+        shell: Problems of this shell, which the daemon cannot know, each with its fix.
     """
     clock = _Clock(now, zone)
-    lines = headline(document, clock, color)
-    for sentence in service:
+    absence = absence or Absence()
+    lines = headline(document, clock, width, color, absence)
+    for sentence in absence.more:
         lines += wrapped(clean(sentence), width)
-    lines += problems(document, clock, width, color) + notices(document, width, color)
+    for sentence, fix in (*([absence.elsewhere] if absence.elsewhere else ()), *shell):
+        lines += _problem(sentence, fix, width, color)
+    lines += problems(document, clock, width, color, absence) + notices(document, width, color)
     if document["indexes"]:
         lines += ["", *_table(document, clock, width, color)]
     lines += [_paint(line, DIM, color) for line in _sign_ins(document, clock, width)]
@@ -103,7 +131,9 @@ def once(
 ) -> str:
     """Return what a person reads after ``uvtokend once``: the tokens, and no daemon that goes on. See `status`."""
     clock = _Clock(now, zone)
-    lines = headline(document, clock, color) + problems(document, clock, width, color) + notices(document, width, color)
+    absence = Absence()
+    lines = headline(document, clock, width, color, absence) + problems(document, clock, width, color, absence)
+    lines += notices(document, width, color)
     if document["indexes"]:
         lines += ["", *_table(document, clock, width, color, without={"STATE"})]
     return "\n".join(lines) + "\n"
@@ -135,11 +165,14 @@ class _Clock:
 # -------------------------------------------------------------------------------------------------------- headline
 
 
-def headline(document: Mapping[str, Any], clock: _Clock, color: bool) -> list[str]:
+def headline(document: Mapping[str, Any], clock: _Clock, width: int, color: bool, absence: Absence) -> list[str]:
     """Return the first lines: whether uv works right now."""
     indexes = [index for index in document["indexes"] if enabled(index)]
     if document["pid"] is None and (document["indexes"] or document.get("config_stale")):
-        lines = [_paint(STOPPED, RED, color), _fix("uvtokend start", color)]
+        # While the configuration is invalid, no command can start a daemon: its own fix follows.
+        fix = None if document.get("config_stale") else absence.fix
+        lines = [_paint(line, RED, color) for line in wrapped(clean(absence.sentence), width)]
+        lines += [_fix(fix, color)] if fix is not None else []
         return lines + ([_on_disk(indexes, clock)] if indexes else [])
     if not document["indexes"]:
         return [INIT]
@@ -204,14 +237,14 @@ def _count(number: int, one: str, several: str) -> str:
 # -------------------------------------------------------------------------------------------------------- problems
 
 
-def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool) -> list[str]:
+def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool, absence: Absence) -> list[str]:
     """Return what is broken, each with its fix, as lines. No lines: all is well."""
     lines: list[str] = []
     stale = document.get("config_stale")
     if stale is not None:
         lines += _problem(stale, _stale_fix(stale, document["config"], document["pid"]), width, color)
     problem = document["delivery"]["problem"]
-    if problem is not None and problem != STOPPED and not _told_by_index(document, problem):
+    if problem not in {None, STOPPED, absence.sentence} and not _told_by_index(document, problem):
         lines += _problem(problem, None, width, color)
     for (message, hint), names in _grouped(document, clock).items():
         lines += _problem(f"{', '.join(names)}: {message}", hint, width, color)
@@ -220,9 +253,8 @@ def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool
 
 def _stale_fix(stale: str, config: str, pid: int | None) -> str | None:
     """Return the fix for a configuration that is not in force: the daemon would refuse to reload an invalid one."""
-    if pid is None:
-        return None
-    return f"correct {config}, then run: uvtokend reload" if stale.startswith(INVALID) else "uvtokend reload"
+    command = "uvtokend start" if pid is None else "uvtokend reload"
+    return f"correct {config}, then run: {command}" if stale.startswith(INVALID) else command
 
 
 def notices(document: Mapping[str, Any], width: int, color: bool) -> list[str]:
@@ -309,7 +341,7 @@ def _table(
         "HOST": lambda index: index.get("host") or "-",
         "PROVIDER": lambda index: index.get("provider") or "-",
         "FOR": lambda index: index.get("identity") or index.get("username") or "-",
-        "TOKEN": lambda index: _token(index, clock),
+        "TOKEN": lambda index: "disabled" if "STATE" in without and not enabled(index) else _token(index, clock),
         "STATE": lambda index: _state(index, running, clock),
         "STORED IN": lambda index: _SINKS.get(index.get("sink", ""), "-") if index["delivered"] else "-",
     }

@@ -48,6 +48,8 @@ def troubled(facts: Facts) -> Iterator[Finding]:
     for index in facts.indexes:
         said = facts.said(index)
         trouble = said.get("last_error")
+        if trouble is not None and trouble["hint"] == f"uvtokend adopt {index.name}":
+            continue  # the netrc's own check tells it, with file and line
         if not said:
             told = f"The daemon does not know {index.name} yet.", "uvtokend reload"
         elif trouble is not None:

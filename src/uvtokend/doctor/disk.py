@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from uvtokend import paths
+from uvtokend.core import fixes
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error
 
@@ -45,7 +46,7 @@ def directory(what: str, path: str) -> Iterator[Finding]:
         return
     if system.f_flag & os.ST_RDONLY:
         message = f"The {what} is in {path}, a read-only file system, so no new token can be written."
-        yield error("read-only", message, path, f"findmnt -T {quoted}")
+        yield error("read-only", message, path, fixes.file_system(path))
     elif system.f_bavail * system.f_frsize < _ROOM:
         message = f"The file system of the {what}, {path}, is full, so no new token can be written."
         yield error("disk-full", message, path, f"df -h {quoted}")

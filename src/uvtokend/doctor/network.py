@@ -21,6 +21,7 @@ from functools import partial
 from http.client import HTTPException, HTTPResponse
 from urllib.parse import unquote, urlsplit
 
+from uvtokend.core import fixes
 from uvtokend.core.model import Entry, Index
 from uvtokend.core.uv.settings import is_below, normal_name, root
 from uvtokend.doctor import permissions
@@ -151,7 +152,7 @@ def _of_clock(index: Index, ahead: float | None) -> Iterator[Finding]:
     if ahead is not None and abs(ahead) >= _SKEW:
         minutes, way = int(abs(ahead) // 60), "ahead of" if ahead > 0 else "behind"
         message = f"This machine's clock is {minutes} min {way} that of {index.host}, so clouds refuse to sign you in."
-        yield error("clock", message, index.host, "sudo timedatectl set-ntp true")
+        yield error("clock", message, index.host, fixes.set_clock())
 
 
 def _of_lock(facts: Facts, index: Index, names: frozenset[str]) -> Iterator[Finding]:

@@ -166,7 +166,8 @@ class _Parser:
         except (ValueError, RecursionError) as error:  # ValueError itself for a number of thousands of digits
             place = re.search(r"at line (\d+)", str(error))
             where = f"line {place[1]}" if place else "the end"
-            self.wrong(source, where, "Invalid TOML.", "see https://toml.io for what a line may look like")
+            message = f"Invalid TOML{_reason(error, isinstance(error, tomllib.TOMLDecodeError))}."
+            self.wrong(source, where, message, "see https://toml.io for what a line may look like")
             return {}
         if (unusable := _unusable(document)) is not None:
             self.wrong(source, "the file", unusable, "remove it")
@@ -433,6 +434,24 @@ def _frozen(value: Json, base: Base) -> Frozen:
 def _did_you_mean(key: str, known: Collection[str], more: Collection[str] = ()) -> str:
     close = nearest(key, (*known, *more))
     return f"did you mean {close}?" if close else f"known keys: {', '.join(sorted(known or more))}"
+
+
+def _reason(error: Exception, told: bool) -> str:
+    """Return why a text is not TOML: ``: expected '=' after a key in a key/value pair (column 8)``.
+
+    tomllib's own words hold keys and single characters of the file, but no value.
+
+    Args:
+        error: What tomllib raised.
+        told: It speaks of the text, and not of Python's own limits.
+    """
+    if not told:
+        return ": it is nested too deeply, or a number has too many digits"
+    reason, _, place = str(error).partition(" (at ")
+    column = re.search(r"column \d+", place)
+    if reason == r"Illegal character '\n'":
+        reason = "a string is not closed at the end of its line"
+    return _printable(f": {reason[:1].lower()}{reason[1:]}{f' ({column[0]})' if column else ''}")
 
 
 def _unusable(document: Json) -> str | None:
