@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -150,40 +148,6 @@ def test_a_worker_never_asks_its_own_daemon(machine: Issuing, monkeypatch: pytes
     assert ask.credential(machine.index.url, None) is not None
     monkeypatch.setenv(ask.IN_WORKER, FIXED[ask.IN_WORKER])
     assert ask.credential(machine.index.url, None) is None
-
-
-def test_bazel_gets_its_headers(machine: Issuing) -> None:
-    """The specification's request and response; an unsupported URI and no request are errors on standard error."""
-
-    def helper(request: str) -> subprocess.CompletedProcess[str]:
-        command = machine.ourselves("credential-helper", "get")
-        environment = machine.environment
-        return subprocess.run(command, env=environment, input=request, capture_output=True, text=True, check=False)
-
-    done = helper(json.dumps({"uri": f"{machine.index.url}alpha/", "more": "is ignored"}))
-    assert done.returncode == 0, done.stderr
-    response = json.loads(done.stdout)
-    assert sorted(response) == ["expires", "headers"]
-    (value,) = response["headers"]["Authorization"]
-    scheme, _, pair = value.partition(" ")
-    assert scheme == "Basic"
-    assert base64.b64decode(pair).decode() == f"{LOGIN}:{machine.tokens[-1]}"
-    assert response["expires"].endswith("Z")
-    for request in (
-        '{"uri": "grpcs://example.com/com.example.package.Service/Method"}',
-        '{"uri": "https://api.example.org/rest/endpoint"}',
-        "{}",
-        "[]",
-        "nonsense",
-        "",
-        '{"uri": 1}',
-        json.dumps({"uri": "x" * 10_000_000}),
-    ):
-        done = helper(request)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "fix: " in done.stderr
-    machine.stop()
-    assert helper(json.dumps({"uri": machine.index.url})).returncode == 1
 
 
 def test_install_tells_whether_it_will_be_found(machine: Issuing) -> None:

@@ -22,6 +22,8 @@ where the script runs: exec uvtokend credential-helper "$@" """
 
 #: A request is one URL; more is none.
 _LIMIT = 64 * 1024
+#: The characters of a time up to its seconds.
+_SECONDS = len("2026-01-31T08:00:00")
 
 
 def arguments(own: argparse.ArgumentParser) -> None:
@@ -48,10 +50,14 @@ def run(_args: argparse.Namespace) -> int:
 
 
 def response(credential: ask.Found) -> dict[str, object]:
-    """Return the response for a credential: Basic authentication (RFC 7617), and when to ask again (RFC 3339)."""
+    """Return the response for a credential: Basic authentication (RFC 7617), and when to ask again (RFC 3339).
+
+    Bazel refuses a whole response whose time has a fraction of a second (``GetCredentialsResponse.java``,
+    `RFC_3339_FORMATTER`), so the fraction is cut off.
+    """
     pair = base64.b64encode(f"{credential.login}:{credential.token}".encode()).decode()
     answer: dict[str, object] = {"headers": {"Authorization": [f"Basic {pair}"]}}
-    return answer if credential.expires_at is None else {**answer, "expires": credential.expires_at}
+    return answer if credential.expires_at is None else {**answer, "expires": f"{credential.expires_at[:_SECONDS]}Z"}
 
 
 def _uri(request: bytes) -> str:
