@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,110 @@ def test_where_uv_would_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError) as caught:
         place.found("nowhere")
     assert "a project's directory" in (caught.value.hint or "")
+
+
+def inline(toml: str) -> str:
+    """Return a script with inline metadata."""
+    lines = "".join(f"# {line}\n" if line else "#\n" for line in toml.splitlines())
+    return f"# /// script\n{lines}# ///\nimport theta\n"
+
+
+#: A command line of uv -> the index that it asks for, of those that `arrange` puts everywhere.
+COMMANDS: dict[tuple[str, ...], str] = {
+    ("lock",): "here",
+    ("--directory", "sub", "lock"): "sub",
+    ("lock", "--project=sub"): "sub",
+    ("--directory", "plain", "--config-file", "own.toml", "lock"): "own",
+    ("run", "--with", "x", "script.py"): "script",
+    ("run", "-q", "--python", sys.executable, "--script", "crlf"): "crlf",
+    ("run", "other/plain.py"): "around",
+    ("run", "--default-index", "option=URL", "--with", "theta", "--no-project", "true"): "option",
+    ("lock", "--directory", "space"): "member",
+    ("lock", "--directory", "path"): "library",
+}
+
+
+def arrange(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put an index into every place that a command line of uv may lead to; here is ``home/work``."""
+    monkeypatch.chdir(place.root / "home/work")
+    needs = f'{PROJECT}dependencies = ["theta"]\n'
+    pinned = f'{needs}[tool.uv.sources]\ntheta = {{ index = "%s" }}\n'
+    for name, folder in (("here", "."), ("sub", "sub"), ("around", "other")):
+        place.write(f"home/work/{folder}/pyproject.toml", name, more=pinned % name)
+    place.write("home/work/plain/own.toml", "own")
+    Path("plain/pyproject.toml").write_text(needs)
+    index = f'dependencies = ["theta"]\n\n[[tool.uv.index]]\nname = "%s"\nurl = "{place.url("%s")}"\ndefault = true\n'
+    Path("script.py").write_text(f"x = 1\n{inline(index % ('script', 'script'))}")
+    Path("crlf").write_text(inline(index % ("crlf", "crlf")), newline="\r\n")
+    Path("other/plain.py").write_text("import theta\n")
+    place.write("home/work/space/members/one/pyproject.toml", "member", more=pinned % "member")
+    space = '[tool.uv.workspace]\nmembers = ["members/*"]\n'
+    Path("space/pyproject.toml").write_text(f"{PROJECT.replace('p', 'root', 1)}{space}".replace('"p"', '"root"'))
+    source = 'dependencies = ["library"]\n[tool.uv.sources]\nlibrary = { path = "../library" }\n'
+    Path("path").mkdir()
+    Path("path/pyproject.toml").write_text(f"{PROJECT}{source}")
+    library = (pinned % "library").replace('"p"', '"library"')
+    place.write("home/work/library/pyproject.toml", "library", more=library)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_uv_asks_where_its_command_line_says(
+    place: Place, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever index a command of uv asks is among those that we find for the command, by its name."""
+    arrange(place, monkeypatch)
+    asked = COMMANDS[words]
+    command = ["uv", *(word.replace("URL", place.url("option")) for word in words)]
+    environment = {**place.environment, "PATH": os.environ["PATH"], "UV_PYTHON_DOWNLOADS": "never"}
+    subprocess.run([find_uv(), *command[1:]], env=environment, capture_output=True, check=False)
+    assert asked in {call.path.split("/")[1] for call in place.server.calls}
+    complaints: list[str] = []
+    indexes = uv_files.named(place.environment, complaints.append, command)
+    assert (asked, place.url(asked)) in {(name, url) for name, url, _ in indexes}
+    assert complaints == []
+
+
+def test_other_commands_are_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only uv's own options count, and without ``run`` only where they lead to."""
+    arrange(place, monkeypatch)
+
+    def names(*command: str) -> set[str]:
+        return {name for name, _, _ in uv_files.named(place.environment, console.say, command)}
+
+    assert names("make", "--directory", "sub", "script.py") == {"here"}
+    assert names("uv", "--directory", "sub", "lock") == {"sub"}
+    assert names("uv", "run", "tool", "--directory", "sub") == {"here", "sub"}
+    assert names("/usr/bin/uvx", "tool", "script.py") == {"here", "script"}
+
+
+def test_what_cannot_be_read_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script from a pipe or a URL, metadata that is not TOML, and too many members: the command gets no token."""
+    arrange(place, monkeypatch)
+    monkeypatch.setattr(uv_files, "MOST_PROJECTS", 2)
+    os.mkfifo("pipe")
+    Path("broken.py").write_text(inline("a ="))
+    Path("large.py").write_text("#" * (uv_files.LIMIT + 1))
+    Path("data").write_text("#" * (uv_files.LIMIT + 1))
+    for name in "abc":
+        place.write(f"home/work/space/members/{name}/pyproject.toml", more=PROJECT)
+    Path("outside").mkdir()
+    Path("outside/pyproject.toml").write_text(f'{PROJECT}[tool.uv.workspace]\nmembers = ["/*"]\n')
+    for words, said in (
+        (["run", "-p", "3.12", "-"], "only read when it runs"),
+        (["run", "-q", "https://h.example/x.py"], "only read when it runs"),
+        (["run", "pipe"], "only read when it runs"),
+        (["run", "broken.py"], "broken.py cannot be read"),
+        (["add", "--script=broken.py", "x"], "broken.py cannot be read"),
+        (["run", "large.py"], "large.py cannot be read"),
+        (["lock", "--directory", "space"], "more than 2 projects"),
+        (["lock", "--directory", "outside"], "cannot be listed"),
+    ):
+        complaints: list[str] = []
+        uv_files.named(place.environment, complaints.append, ["uv", *words])
+        assert [said in complaint for complaint in complaints] == [True], (words, complaints)
+    complaints = []
+    uv_files.named(place.environment, complaints.append, ["uv", "run", "tool", "data", "pipe", "-", "https://x"])
+    assert complaints == []
 
 
 HOSTILE: dict[str, Callable[[Path], object]] = {

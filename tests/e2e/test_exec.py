@@ -155,6 +155,25 @@ def test_a_project_cannot_turn_the_token_elsewhere(either: Issuing) -> None:
     assert len(either.tokens) == (either.daemon is not None)  # none was fetched for it
 
 
+def test_a_command_line_cannot_turn_the_token_elsewhere(machine: Issuing) -> None:
+    """What uv's own options and a script's metadata lead to is checked before a token is fetched."""
+    folder = project(machine, "https://evil.example/simple/")
+    (machine.directory / "script.py").write_text(
+        '# /// script\n# [[tool.uv.index]]\n# name = "acme"\n# url = "https://evil.example/"\n# ///\n'
+    )
+    for words in (
+        ["sync", "--project", str(folder)],
+        ["run", "script.py"],
+        ["lock", "--index", "acme=https://evil.example/"],
+    ):
+        done = run(machine, "exec", "acme", "--", "uv", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "evil.example" in done.stderr
+    done = run(machine, "exec", "acme", "--", "uv", "run", "-")
+    assert (done.returncode, "cannot be checked" in done.stderr) == (2, True)
+    assert machine.tokens == []
+
+
 @pytest.mark.parametrize("url", ["http:\\\\{0}/", " http:{0}/", "http://{0}\\@{1}/", "http:///{0}/", "http:/{0}/"])
 def test_no_strange_url_turns_the_token_elsewhere(machine: Issuing, url: str) -> None:
     """uv reads these URLs as the first host, Python as the second or as none (seen with the real uv)."""

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(message, f"uvtokend exec {args.names[0]} -- uv sync")
     names = list(dict.fromkeys(args.names))
     child_environment.check_names(names)
-    known = _known_to_uv()
+    known = _known_to_uv(args.command)
 
     def check(name: str, url: str, provider: str) -> None:
         child_environment.check_uv(name, url, known)
@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
     access.become(args.command, child_environment.environment(granted, os.environ))
 
 
-def _known_to_uv() -> list[tuple[str, str, str]]:
-    """Return the indexes in uv's configuration here; what we cannot read whole might put a name anywhere."""
+def _known_to_uv(command: list[str]) -> list[tuple[str, str, str]]:
+    """Return the indexes that a command of uv would know; what we cannot read whole might put a name anywhere."""
     complaints: list[str] = []
-    indexes = uv_files.named(os.environ, complaints.append)
+    indexes = uv_files.named(os.environ, complaints.append, command)
     if complaints:
         message = f"uv's configuration here cannot be checked, so no token is handed out: {complaints[0]}"
         raise UsageError(message, "correct that file, or run the command in another directory")

@@ -18,12 +18,13 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from uvtokend.core.config import discovery
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.model import Json
-from uvtokend.core.uv import settings
+from uvtokend.core.uv import command_line, settings
 from uvtokend.core.uv.order import TextFile
 from uvtokend.core.uv.settings import Document, UvConfiguration
 from uvtokend.errors import UsageError
@@ -32,6 +33,8 @@ from uvtokend.errors import UsageError
 LIMIT = 1 << 20
 #: The longest ``uv.lock`` that is read, in bytes; a tool writes it.
 LOCK_LIMIT = 1 << 25
+#: The most projects of a workspace that are read.
+MOST_PROJECTS = 1000
 #: Seconds that reading one file may take.
 PATIENCE = 2.0
 
@@ -54,23 +57,55 @@ def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> l
     return [*in_files, *discovery.from_environment(environ)]
 
 
-def named(environ: Mapping[str, str], say: Say) -> list[tuple[str, str, str]]:
+def named(environ: Mapping[str, str], say: Say, command: Sequence[str] = ()) -> list[tuple[str, str, str]]:
     """Return name, URL and source of every index with a name that uv knows here, as written, however strange.
 
     Args:
         environ: uv's variables.
         say: Is called with a sentence about each file that cannot be read.
-
-    Raises:
-        UsageError: The directory in which uv would work does not exist.
+        command: The command line that will run: of uv, its options and its script count, too.
     """
     reader = _Files(say)
-    in_files = [
-        (name, url, str(file))
-        for file in _files(reader, [], environ)
-        for name, url in discovery.names_in_document(reader.settings(file) or {})
-    ]
-    return [*in_files, *discovery.names_in_environment(environ)]
+    indexes = [*discovery.names_in_environment(environ), *command_line.indexes(command)]
+    for each in command_line.environments(command, environ):
+        here = Path(os.path.abspath(os.path.expanduser(_here(each))))
+        scripts = list(_scripts(each, command, say))
+        places = dict.fromkeys([here, *(path.parent for path, _ in scripts)])
+        files = [file for place in places for file in reader.project(place, each)]
+        tables = {file: reader.settings(file) for file in [*reader.beyond(files), *_beyond_projects(each)]}
+        for source, table in [*tables.items(), *scripts]:
+            indexes += [(name, url, str(source)) for name, url in discovery.names_in_document(table or {})]
+    return list(dict.fromkeys(indexes))
+
+
+def _scripts(environ: Mapping[str, str], command: Sequence[str], say: Say) -> Iterator[tuple[Path, dict[str, Json]]]:
+    """Yield the scripts on a command line of uv, and uv's settings in them."""
+    directory = os.path.abspath(environ.get("UV_WORKING_DIR", ""))
+    run = command_line.script(command)
+    if run is not None and (run == "-" or "://" in run or _is_pipe(Path(directory, run))):
+        say(f"{run} is a script that is only read when it runs.")
+    for word in dict.fromkeys(command_line.words(command)):
+        path = Path(directory, word)
+        if word and path.is_file():
+            certain = word == run or path.suffix in {".py", ".pyw"}
+            yield from ((path, discovery.tool_uv(block) or {}) for block in _metadata(path, certain, say))
+            if run is not None:
+                yield path, {}  # uv run takes the project around it
+
+
+def _is_pipe(path: Path) -> bool:
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
+def _metadata(path: Path, is_script: bool, say: Say) -> list[dict[str, Json]]:
+    """Return the inline metadata of a file; nobody is told of data that is too long, or cannot be read."""
+    try:
+        with _within(PATIENCE):
+            return [tomllib.loads(text) for text in command_line.metadata(_text(path).decode(errors="replace"))]
+    except (OSError, ValueError, RecursionError) as error:
+        if is_script or not isinstance(error, OSError):
+            say(f"The inline metadata of {path} cannot be read.")
+    return []
 
 
 def _files(reader: _Files, places: Sequence[str], environ: Mapping[str, str]) -> Iterator[Path]:
@@ -182,7 +217,7 @@ def _existing(place: str) -> Path:
 
 def _beyond_projects(environ: Mapping[str, str]) -> Iterator[Path]:
     if environ.get("UV_CONFIG_FILE"):
-        yield Path(os.path.abspath(environ["UV_CONFIG_FILE"]))
+        yield Path(os.path.abspath(os.path.join(environ.get("UV_WORKING_DIR", ""), environ["UV_CONFIG_FILE"])))
     elif not _no_config(environ):
         yield Path(_absolute(environ, "XDG_CONFIG_HOME") or _home(environ, ".config"), "uv", "uv.toml")
         directories = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
@@ -239,6 +274,35 @@ class _Files:
         if not (environ.get("UV_CONFIG_FILE") or _no_config(environ)):
             files += self._nearest(root or directory)
         yield from dict.fromkeys(files)
+
+    def beyond(self, files: Sequence[Path]) -> list[Path]:
+        """Return files of projects, and those of the members and the path sources that uv resolves together with them.
+
+        uv reads the indexes of each of them for its own sources (uv-distribution, ``lowering.rs``).
+        """
+        known = dict.fromkeys(files)
+        waiting = list(known)
+        while waiting and len(known) <= MOST_PROJECTS:
+            file = waiting.pop()
+            near = [path / "pyproject.toml" for path in self._near(file.parent, self.settings(file) or {})]
+            new = [path for path in dict.fromkeys(near) if path not in known and self.pyproject(path) is not None]
+            known |= dict.fromkeys(new)
+            waiting += new
+        if waiting:
+            self._say(f"There are more than {MOST_PROJECTS} projects in this workspace.")
+        return list(known)
+
+    def _near(self, directory: Path, table: Mapping[str, Json]) -> Iterator[Path]:
+        for pattern in discovery.workspace_members(table):
+            try:
+                with _within(PATIENCE):
+                    members = list(islice(directory.glob(pattern), MOST_PROJECTS + 1))
+            except (OSError, ValueError, NotImplementedError) as error:
+                self._say(f"The workspace members {pattern!r} of {directory} cannot be listed: {error}.")
+                continue
+            yield from members
+        for path in discovery.path_sources(table):
+            yield Path(os.path.normpath(directory / path))
 
     def workspace_root(self, directory: Path) -> Path | None:
         """Return the directory in which a project's ``uv.lock`` is, or None outside of any project."""

@@ -123,6 +123,19 @@ def test_names_with_their_urls_as_written() -> None:
     ]
 
 
+def test_other_projects_that_uv_reads() -> None:
+    """The members of a workspace and the paths of sources; whatever is not a text is none."""
+    table: dict[str, Json] = {
+        "workspace": {"members": ["packages/*", 1, ""]},
+        "sources": {"a": {"path": "../a"}, "b": [{"path": "b"}, {"index": "x"}], "c": 1, "d": {"path": 1}},
+    }
+    assert list(discovery.workspace_members(table)) == ["packages/*"]
+    assert list(discovery.path_sources(table)) == ["../a", "b"]
+    nothing: list[dict[str, Json]] = [{}, {"workspace": 1, "sources": 1}, {"workspace": {"members": 1}}]
+    for odd in nothing:
+        assert [*discovery.workspace_members(odd), *discovery.path_sources(odd)] == []
+
+
 def test_nobody_has_so_many() -> None:
     """A file with very many is cut off."""
     document: dict[str, Json] = {"extra-index-url": [f"https://x.example/{number}" for number in range(500)]}

@@ -96,6 +96,23 @@ def tool_uv(pyproject: Mapping[str, Json]) -> dict[str, Json] | None:
     return table if isinstance(table, dict) else None
 
 
+def workspace_members(table: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the patterns of a workspace's members, relative to its root, in one ``tool.uv``."""
+    workspace = table.get("workspace")
+    members = workspace.get("members") if isinstance(workspace, dict) else None
+    yield from (text for text in members if isinstance(text, str) and text) if isinstance(members, list) else ()
+
+
+def path_sources(table: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the paths of the other projects that the sources of one ``tool.uv`` name."""
+    sources = table.get("sources")
+    for source in sources.values() if isinstance(sources, dict) else ():
+        for item in source if isinstance(source, list) else [source]:
+            path = item.get("path") if isinstance(item, dict) else None
+            if isinstance(path, str):
+                yield path
+
+
 def is_member(workspace: Json, directory: str) -> bool:
     """Return whether a directory is a member of a workspace.
 

@@ -1,0 +1,119 @@
+"""What a command line of uv says about where uv reads its configuration. Pure.
+
+uv's options stand for its variables, so a command line becomes an environment. ``uv run`` and ``uv tool run`` have
+another command's arguments at their end, and where those begin is only known to somebody who knows every option of uv.
+So the result is one environment for each place where they may begin; the real one is among them.
+
+Seen with uv 0.13.8: ``--config-file`` and ``--project`` are relative to ``--directory``; ``UV_WORKING_DIRECTORY`` is
+another name of ``UV_WORKING_DIR``; a script's inline metadata (PEP 723) and the project around the script count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from uvtokend.core.model import Env
+
+#: Options that choose what uv reads, and the variables that they stand for.
+_PLACES = {"--directory": "UV_WORKING_DIR", "--project": "UV_PROJECT", "--config-file": "UV_CONFIG_FILE"}
+#: Options that name indexes, as ``NAME=URL``.
+_INDEXES = ("--index", "--default-index")
+#: The options of ``uv run`` that take a value (``uv help run``, uv 0.13.8).
+_VALUED = """
+    --allow-insecure-host --cache-dir --color --config-file --config-setting --config-settings-package --default-index
+    --directory --env-file --exclude-newer --exclude-newer-package --extra --extra-index-url --find-links
+    --fork-strategy --group --index --index-strategy --index-url --keyring-provider --link-mode --no-binary-package
+    --no-build-isolation-package --no-build-package --no-editable-package --no-extra --no-group --no-sources-package
+    --only-group --package --preview-features --prerelease --prerelease-package --project --python --python-platform
+    --python-preference --refresh-package --reinstall-package --resolution --upgrade-group --upgrade-package --with
+    --with-editable --with-requirements -C -P -f -i -p -w
+"""
+#: uv's own marks (uv-scripts, ``lib.rs``); whatever uv takes for a block is one of these.
+_BLOCK = re.compile(r"^# /// script[^\S\n]*\r?\n((?:#.*(?:\n|\Z))*)", re.MULTILINE)
+_END = re.compile(r"^# ///[^\S\n]*\r?$", re.MULTILINE)
+
+
+def is_uv(command: Sequence[str]) -> bool:
+    """Return whether a command line runs uv."""
+    return bool(command) and _program(command) in {"uv", "uvx"}
+
+
+def environments(command: Sequence[str], environ: Env) -> list[dict[str, str]]:
+    """Return the environments in which uv may look for its configuration.
+
+    Args:
+        command: A command line. If it is not one of uv, only its environment counts.
+        environ: The environment that it gets.
+    """
+    results = [_unaliased(environ)]
+    for name, value in _options(command) if is_uv(command) else ():
+        if name in _PLACES:
+            results.append({**results[-1], _PLACES[name]: value})
+        elif name == "--no-config":
+            results.append({**results[-1], "UV_NO_CONFIG": "1"})
+    return results if _runs(command) else results[-1:]
+
+
+def indexes(command: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, URL and option of every index with a name on a command line of uv."""
+    for option, value in _options(command) if is_uv(command) else ():
+        if option in _INDEXES:
+            for word in value.split():
+                name, equals, url = word.partition("=")
+                if equals:
+                    yield name, url, option
+
+
+def words(command: Sequence[str]) -> Iterator[str]:
+    """Yield every argument of a command line of uv that may name a script or a file with requirements."""
+    for word in command[1:] if is_uv(command) else ():
+        yield word.partition("=")[2] if word.startswith("-") else word
+
+
+def script(command: Sequence[str]) -> str | None:
+    """Return what ``uv run`` would take for its script or command; None if it runs nothing."""
+    if not _runs(command):
+        return None
+    valued, before = _VALUED.split(), ""
+    for word in list(command)[list(command).index("run") + 1 :] if "run" in command else command[1:]:
+        if (word == "-" or not word.startswith("-")) and before not in valued:
+            return word
+        before = word
+    return None
+
+
+def metadata(text: str) -> list[str]:
+    """Return the TOML of each block of inline metadata in a script (PEP 723, "inline script metadata").
+
+    uv reads the first one; a text that may be read in two ways gives more of them, not fewer.
+    """
+    contents = []
+    for block in _BLOCK.findall(text):
+        ends = list(_END.finditer(block))
+        inner = block[: ends[-1].start()] if ends else block
+        contents.append("\n".join(line[2:] if line.startswith("# ") else line[1:] for line in inner.splitlines()))
+    return contents
+
+
+def _program(command: Sequence[str]) -> str:
+    return command[0].rpartition("/")[2]
+
+
+def _runs(command: Sequence[str]) -> bool:
+    return is_uv(command) and ("run" in command[1:] or _program(command) == "uvx")
+
+
+def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
+    rest = iter(command[1:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in _PLACES or name in _INDEXES:
+            yield name, value if equals else next(rest, "")
+        elif word == "--no-config":
+            yield word, ""
+
+
+def _unaliased(environ: Mapping[str, str]) -> dict[str, str]:
+    other = environ.get("UV_WORKING_DIRECTORY", "")
+    return {**environ, **({"UV_WORKING_DIR": other} if other and not environ.get("UV_WORKING_DIR") else {})}

@@ -1,0 +1,89 @@
+"""What a command line of uv changes about where uv reads; uv itself is the judge in tests/disk/test_uv_files.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from uvtokend.core.uv import command_line
+
+HOME = {"HOME": "/h"}
+
+
+def test_options_become_variables() -> None:
+    """The last of several wins, in either spelling; only one result where no other command follows."""
+    words = ["/bin/uv", "--directory", "a", "lock", "--project=b", "--no-config", "--config-file", "c", "--directory=d"]
+    words += ["--index", "x=https://x.example/"]
+    expected = {**HOME, "UV_WORKING_DIR": "d", "UV_PROJECT": "b", "UV_NO_CONFIG": "1", "UV_CONFIG_FILE": "c"}
+    assert command_line.environments(words, HOME) == [expected]
+
+
+def test_a_command_may_begin_anywhere() -> None:
+    """The options after ``run`` are uv's up to some point, which may be before each of them."""
+    a, both = {**HOME, "UV_WORKING_DIR": "a"}, {**HOME, "UV_WORKING_DIR": "a", "UV_PROJECT": "b"}
+    assert command_line.environments(["uv", "run", "--directory", "a", "x", "--project", "b"], HOME) == [HOME, a, both]
+    assert command_line.environments(["uvx", "x", "--directory", "a"], HOME) == [HOME, a]
+
+
+@pytest.mark.parametrize("words", [[], ["make", "--directory", "a"], ["sh", "-c", "uv --directory a lock"]])
+def test_other_commands_say_nothing(words: list[str]) -> None:
+    """Only uv's own options are known."""
+    assert command_line.environments(words, HOME) == [HOME]
+    assert list(command_line.indexes([*words, "--index", "a=https://a.example/"])) == []
+    assert list(command_line.words(words)) == []
+    assert command_line.script(words) is None
+
+
+def test_the_older_variable() -> None:
+    """``UV_WORKING_DIRECTORY`` is read where ``UV_WORKING_DIR`` is not set."""
+    older = {"UV_WORKING_DIRECTORY": "old"}
+    assert command_line.environments([], older) == [{**older, "UV_WORKING_DIR": "old"}]
+    both = {**older, "UV_WORKING_DIR": "new"}
+    assert command_line.environments([], both) == [both]
+
+
+def test_indexes_of_a_command_line() -> None:
+    """Only those with a name; an option without a value is none."""
+    words = ["uv", "sync", "--index", "a=https://a.example/", "--default-index=b=https://b.example/?c=d"]
+    words += ["--index", "https://none.example/", "--project", "p", "--index"]
+    assert list(command_line.indexes(words)) == [
+        ("a", "https://a.example/", "--index"),
+        ("b", "https://b.example/?c=d", "--default-index"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        (["uv", "run", "s.py", "more"], "s.py"),
+        (["uv", "-q", "run", "--index", "https://h.example/", "-q", "-"], "-"),
+        (["uv", "run", "-p", "3.12", "--", "https://h.example/s.py"], "https://h.example/s.py"),
+        (["uvx", "--with", "x", "tool"], "tool"),
+        (["uv", "run", "-q"], None),
+        (["uv", "sync", "s.py"], None),
+    ],
+)
+def test_what_is_run(words: list[str], script: str | None) -> None:
+    """The first word that is neither an option nor the value of one."""
+    assert command_line.script(words) == script
+
+
+def test_every_word_may_be_a_file() -> None:
+    """So may the value of an option."""
+    assert list(command_line.words(["uv", "add", "--script=s.py", "-q", "x"])) == ["add", "s.py", "", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("print(1)\n", []),
+        ("# /// script\n# a = 1\n#\n# b = 2\n# ///\n", ["a = 1\n\nb = 2"]),
+        ("# /// script\r\n# a = 1\r\n# ///\r\n", ["a = 1"]),
+        ("x\n# /// script\n#a = 1\n# ///\n# ///\ny\n", ["a = 1\n///"]),
+        ("# /// script\n# a = 1", ["a = 1"]),
+        ("# /// script \n# a = 1\n# ///\n\n# /// script\n# b = 1\n# ///\n", ["a = 1", "b = 1"]),
+        (" # /// script\n# a = 1\n# ///\n", []),
+    ],
+)
+def test_inline_metadata(text: str, blocks: list[str]) -> None:
+    """The last end mark counts (PEP 723); what another reader may take for a block is one, too."""
+    assert command_line.metadata(text) == blocks
