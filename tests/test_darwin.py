@@ -137,6 +137,40 @@ def test_attributes_are_copied() -> None:
     assert not darwin.copy_attributes(3, 4, Recorded(failure=errno.ENOTSUP))
 
 
+def test_a_path_as_its_volume_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F_GETPATH answers in the volume's own case, so all spellings get one lock; what is missing stays as it is."""
+    import fcntl
+
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".NETRC").touch()  # opened by this name, as a volume without case lets it be
+
+    def answer(file: int, command: int, buffer: bytes) -> bytes:
+        assert (command, len(buffer)) == (50, 1024)
+        name = os.readlink(f"/proc/self/fd/{file}").replace(".NETRC", ".netrc").replace("/home", "/Home")
+        return os.fsencode(name).ljust(1024, b"\0")
+
+    monkeypatch.setattr(fcntl, "fcntl", answer)
+    assert darwin.known_path(f"{tmp_path}/home/.NETRC") == f"{tmp_path}/Home/.netrc"
+    assert darwin.known_path(f"{tmp_path}/home/new/credentials.toml") == f"{tmp_path}/Home/new/credentials.toml"
+    monkeypatch.setattr(fcntl, "fcntl", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOTSUP, "")))
+    assert darwin.known_path(f"{tmp_path}/home/.NETRC") == f"{tmp_path}/home/.NETRC"
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/Users/me/.netrc", None),
+        ("/Users/me/Documents/netrc", "/Users/me/Documents"),
+        ("/Users/me/Library/Mobile Documents/com~apple~CloudDocs/netrc", "/Users/me/Library/Mobile Documents"),
+        ("/Users/me/Documents.old/netrc", None),
+        ("/Volumes/share/netrc", "/Volumes"),
+    ],
+)
+def test_places_that_macos_protects(path: str, place: str | None) -> None:
+    """A netrc that is linked into Documents, iCloud or a volume needs the user's consent."""
+    assert darwin.private_place(path, "/Users/me") == place
+
+
 @pytest.mark.parametrize(
     ("refusal", "expected"),
     [(0, ["full", "done"]), (errno.ENOTSUP, ["full", "fsync", "done"]), (errno.EIO, ["full"])],

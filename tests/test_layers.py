@@ -48,7 +48,7 @@ CLOCKS = {
     "providers/": {"datetime.now"},  # an issuer tells a life from now on. No fetch waits: when to try again is core's
     "cli/demo.py": {"time.monotonic", "time.sleep", "time.time"},  # it goes on for as long as it was told
     "cli/disk.py": {"datetime.now"},  # what is left of a life, for a person who asks now
-    "cli/client.py": {"time.monotonic"},  # a daemon that does not answer
+    "cli/client.py": {"time.monotonic", "time.sleep"},  # a daemon that does not answer, or does not listen yet
     "cli/console.py": {"time.monotonic"},  # for how long a person has been waiting
     "cli/start.py": {"time.monotonic", "time.sleep"},  # another process begins, and tells nobody
     "cli/stop.py": {"time.monotonic", "time.sleep"},  # another process ends, and tells nobody

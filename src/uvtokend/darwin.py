@@ -32,6 +32,8 @@ _OPEN_FOR_WRITING, _APPENDS = 2, 8
 _ATTRIBUTES = 1 | 4
 #: bsd/sys/fcntl.h; Python's fcntl module names it on macOS only.
 F_FULLFSYNC = 51
+#: bsd/sys/fcntl.h, and the largest path that it answers, MAXPATHLEN of bsd/sys/param.h.
+F_GETPATH, _PATH_MAX = 50, 1024
 #: A list of process ids grows while it is asked for; beyond this it is not the netrc that is the problem.
 _MOST = 1 << 16
 
@@ -193,6 +195,40 @@ def native() -> Kernel:
             return result, ctypes.get_errno()
 
     return Native()
+
+
+def known_path(path: str) -> str:
+    """Return a path in the case in which its volume knows it, which most volumes of macOS do not distinguish.
+
+    Args:
+        path: An absolute path without symbolic links; what does not exist of it stays as it is.
+    """
+    import fcntl  # noqa: PLC0415 - macOS only
+
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        parent, name = os.path.split(path)
+        return path if parent == path else os.path.join(known_path(parent), name)
+    try:
+        return os.fsdecode(fcntl.fcntl(file, F_GETPATH, bytes(_PATH_MAX)).partition(b"\0")[0]) or path
+    except OSError:
+        return path
+    finally:
+        os.close(file)
+
+
+def private_place(path: str, home: str) -> str | None:
+    """Return the place that macOS lets programs use only if the user agrees, and that a file is in; None elsewhere.
+
+    Source: Apple Platform Security, "Controlling app access to files in macOS". The question may keep ``open`` waiting.
+
+    Args:
+        path: The file, with symbolic links resolved.
+        home: The user's home directory.
+    """
+    places = [os.path.join(home, name) for name in ("Desktop", "Documents", "Downloads", "Library/Mobile Documents")]
+    return next((place for place in (*places, "/Volumes") if path.startswith(f"{place}/")), None)
 
 
 def full_sync(file: int) -> None:

@@ -17,6 +17,7 @@ import pytest
 from support.unprivileged import as_user
 from support.waiting import until
 from uvtokend.cli import main, remove
+from uvtokend.core import fixes
 from uvtokend.core.config import edit
 from uvtokend.disk import config_editor, exchange
 from uvtokend.errors import ConfigError, UvtokendError
@@ -359,7 +360,7 @@ def test_somebody_who_never_rests_is_told_of(config: Path) -> None:
 
     with pytest.raises(UvtokendError, match="keeps changing") as caught:
         config_editor.edit(None, change)
-    assert (caught.value.hint, config.read_text()) == (f"fuser -v {config}", f"# {config_editor.TRIES}\n")
+    assert (caught.value.hint, config.read_text()) == (fixes.users_of(str(config)), f"# {config_editor.TRIES}\n")
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["a new file", "an old one"])

@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.waiting import until
+from uvtokend import paths
+from uvtokend.cli import client
 from uvtokend.cli import start as start_verb
-from uvtokend.errors import FAILED, USAGE, UvtokendError
+from uvtokend.disk.locks import Lock
+from uvtokend.errors import FAILED, USAGE, NotRunning, UvtokendError
 from uvtokend.sandbox.machine import Machine
 
 CONFIG = '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "static"\nusername = "me"\n'
@@ -104,3 +109,38 @@ def test_the_exit_status_of_the_daemon_is_no_exit_status_of_start(status: int, e
     """Python ends with 120 where it could not write its last words: that is none of ours."""
     failed = start_verb._StartFailedError(UvtokendError("It ended."), status, overtaken=False)
     assert failed.exit_status == expected
+
+
+class TestRefused:
+    """A socket that refuses to be connected: nobody listens, or on macOS too many clients wait already."""
+
+    @pytest.fixture
+    def listener(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+        """A socket at the daemon's place that nobody listens on."""
+        tmp_path.chmod(0o700)
+        monkeypatch.setenv("UVTOKEND_SOCKET", str(tmp_path / "s"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind(paths.socket_file())
+            yield server
+
+    def test_without_a_daemon(self, listener: socket.socket) -> None:
+        """Nobody holds the socket's lock, so the daemon was killed, and it is not running."""
+        assert listener.fileno() > 0
+        with pytest.raises(NotRunning):
+            client.Connection()
+
+    def test_with_one_that_hangs(self, listener: socket.socket) -> None:
+        """A living process holds the lock, so the daemon runs but does not answer."""
+        assert listener.fileno() > 0
+        lock = Lock(f"{paths.socket_file()}.lock", "The socket")
+        with pytest.raises(client.NoAnswerError):
+            client.Connection(timeout=0.05)
+        lock.remove()
+
+    def test_with_one_that_begins(self, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A daemon that holds the lock and does not listen yet is waited for."""
+        lock = Lock(f"{paths.socket_file()}.lock", "The socket")
+        monkeypatch.setattr(time, "sleep", lambda _: listener.listen())
+        with client.Connection() as connection:
+            assert connection.pid == os.getpid()
+        lock.remove()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uvtokend.core import delivery, status
+from uvtokend.core import delivery, fixes, status
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import (
     Action,
@@ -434,7 +434,7 @@ def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
         {
             "reason": "clock-skew",
             "message": "This machine's clock is about 10 minutes ahead of the issuer's.",
-            "hint": "timedatectl status",
+            "hint": fixes.show_clock(),
         },
     ]
     agent.handle(Configured(SETTINGS), after(3))

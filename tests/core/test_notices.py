@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uvtokend.core import notices
+from uvtokend.core import fixes, notices
 from uvtokend.core.model import Credential, Secret, SignInEnd
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -39,7 +39,7 @@ def test_a_secret_that_only_a_person_renews_is_spoken_of_a_week_before(left: tim
 def test_a_clock_that_is_off_by_more_than_two_minutes_is_named(skew: float, words: str) -> None:
     """Which side and by how much; two minutes are nothing."""
     message = f"This machine's clock is about {words} the issuer's."
-    assert told(replace(GOOD, skew=skew)) == [("clock-skew", message, "timedatectl status")]
+    assert told(replace(GOOD, skew=skew)) == [("clock-skew", message, fixes.show_clock())]
     assert told(replace(GOOD, skew=120.0)) == told(replace(GOOD, skew=None)) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -12,6 +13,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,36 @@ class TestOwner:
         assert netrc_owner(str(netrc)) is None
         netrc_lock(str(netrc)).remove()
         assert os.listdir(netrc.parent) == []
+
+    def test_a_machine_that_changes_its_name(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On macOS the boot session says whether the owner is on this machine; without one, the host does."""
+        monkeypatch.setattr(locks, "_boot_session", lambda: "0A1B2C3D")
+        lock = netrc_lock(str(netrc))
+        assert beside(netrc).read_text() == f"pid {os.getpid()} on {socket.gethostname()} boot 0A1B2C3D\n"
+        monkeypatch.setattr(socket, "gethostname", lambda: "me.hotel.example")
+        owner = locks.named_owner(str(beside(netrc)))
+        assert owner == netrc_owner(str(netrc))
+        assert owner is not None
+        assert owner.is_here
+        assert not replace(owner, boot="").is_here
+        monkeypatch.setattr(locks, "_boot_session", lambda: "another")
+        assert not replace(owner).is_here
+        lock.remove()
+        assert locks.named_owner(str(beside(netrc))) is None
+
+    @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK])
+    def test_a_file_system_without_locks(self, netrc: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """A network home may have none: that is not another owner, and no failure either."""
+
+        def flock(_file: int, _operation: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        sink = NetrcSink(str(netrc))
+        sink.take_ownership()
+        assert sink.deliver([Entry("a.example", "aws", Secret("t0"))], {}).changed
+        sink.release(remove=True)
+        assert os.listdir(netrc.parent) == [".netrc"]
 
     def test_a_lock_on_a_deleted_file_guards_nothing(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the file is deleted between opening and locking it, another one is made and locked."""

@@ -8,6 +8,7 @@ import fcntl
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,15 +17,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from support import linux, xnu
 from support.unprivileged import ORDINARY, as_user
 from uvtokend import darwin
+from uvtokend.core import fixes
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.block import BEGIN, Ours
-from uvtokend.disk import exchange, files, holders, netrc_sink
+from uvtokend.disk import exchange, files, holders, netrc_failures, netrc_sink
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.errors import DeliveryFailed
 
@@ -661,7 +664,7 @@ class TestHeld:
         path.write_bytes(b"")
         with holder(path, "ab"):
             failure = refused(lambda: deliver(path, entry()))
-        assert (failure.reason, failure.hint) == ("held", f"fuser -v {path}")
+        assert (failure.reason, failure.hint) == ("held", fixes.users_of(str(path)))
 
     def test_what_a_slow_writer_left_of_our_block(self, path: Path) -> None:
         """Its text has landed over the start of our block: the tail goes, and uv can read the file again."""
@@ -786,6 +789,41 @@ class TestErrors:
         assert (failure.reason, failure.hint) == ("immutable", f"sudo chattr -{flag} {path}")
         assert os.listdir(path.parent) == [".netrc"]
         assert path.read_bytes() == FOREIGN
+
+
+@pytest.mark.parametrize(("flag", "fix"), [("UF_IMMUTABLE", "chflags nouchg"), ("SF_APPEND", "sudo chflags noschg")])
+def test_flags_of_macos(flag: str, fix: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with ``uchg`` answers EPERM: it is called immutable, with the command of macOS (chflags(1), stat(2))."""
+    monkeypatch.setattr(os, "stat", lambda _: SimpleNamespace(st_flags=getattr(stat, flag)))
+    with pytest.raises(DeliveryFailed) as caught, netrc_failures.explained(str(path)):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    assert caught.value.reason == "immutable"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(f"{fix},")
+
+
+@pytest.mark.parametrize(("code", "reason"), [(errno.EPERM, "protected"), (errno.EACCES, "no-permission")])
+def test_privacy_of_macos(code: int, reason: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EPERM without a flag, in a place that macOS protects: the place and the setting are named. EACCES is the mode."""
+    home = path.parent.parent
+    monkeypatch.setattr(netrc_failures, "_private_place", lambda name: darwin.private_place(name, str(home)))
+    linked = home / "Documents" / "netrc"
+    linked.parent.mkdir()
+    linked.touch()
+    with pytest.raises(DeliveryFailed) as caught, netrc_failures.explained(str(linked)):
+        raise PermissionError(code, os.strerror(code))
+    assert caught.value.reason == reason
+    assert ("System Settings > Privacy & Security" in str(caught.value.hint)) == (reason == "protected")
+
+
+def test_a_socket_is_no_netrc(path: Path) -> None:
+    """Linux answers ENXIO, macOS EOPNOTSUPP (open(2)): both say that it is not a file."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as server:
+        server.bind(str(path))
+        assert refused(lambda: deliver(path, entry())).reason == "not-a-file"
+    with pytest.raises(DeliveryFailed) as caught, netrc_failures.explained(str(path)):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    assert caught.value.reason == "not-a-file"
 
 
 class TestRivals:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from uvtokend import paths
-from uvtokend.core import uv_store
+from uvtokend.core import fixes, uv_store
 from uvtokend.core.model import Entry, Secret
 from uvtokend.disk import uv_store_sink as sinks
 from uvtokend.disk.uv_store_sink import UvStoreSink
@@ -273,7 +273,7 @@ def test_a_lock_that_is_held_is_waited_for_briefly(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DeliveryFailed) as caught:
             sink.deliver([entry()], {})
-        assert (caught.value.reason, caught.value.hint) == ("store-locked", f"fuser -v {file}.lock")
+        assert (caught.value.reason, caught.value.hint) == ("store-locked", fixes.users_of(f"{file}.lock"))
         assert file.read_bytes() == COMMENTED
         monkeypatch.setattr(sinks, "PATIENCE", 30)
         threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()

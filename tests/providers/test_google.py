@@ -22,6 +22,7 @@ from clouds import google as fake
 from clouds.google_world import TARGET, World, asked, loopback_world
 from clouds.tls import TlsProxy
 from support.loopback import CANARY
+from uvtokend.core.fixes import set_clock
 from uvtokend.core.model import Credential, Failure
 from uvtokend.providers.google import fetch as google
 from uvtokend.providers.google import files, gcloud, transport
@@ -422,7 +423,7 @@ FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
         "account-gone",
         f"gcloud iam service-accounts describe {BUILDER}",
     ),
-    "clock is wrong": (ahead, {}, "transient", "clock-skew", "sudo timedatectl set-ntp true"),
+    "clock is wrong": (ahead, {}, "transient", "clock-skew", set_clock()),
     "refusal of a service account": (
         both(service_account, at("token", refusal("invalid_scope"))),
         {},
@@ -760,7 +761,7 @@ GCLOUD_FAILURES = {
     ),
     "clock is wrong": (
         f"{OF_ACCOUNT} ('invalid_grant: {SHORT_LIVED}', '{CANARY}'){KEY_ADVICE}",
-        ("transient", "clock-skew", "sudo timedatectl set-ntp true"),
+        ("transient", "clock-skew", set_clock()),
     ),
     "fault at Google, with the advice to log in": (
         f"{OF_ACCOUNT} {KEY_ADVICE}",

@@ -25,6 +25,8 @@ SOON = 5.0
 FETCHES = 1800.0
 #: Seconds between two calls of `waiting`.
 _LOOK = 0.5
+#: Seconds between two attempts to connect to a daemon that has not begun to listen.
+_AGAIN = 0.02
 #: The longest response in bytes; the daemon's own are shorter.
 _LIMIT = 16 * 1024 * 1024
 _METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
@@ -70,12 +72,9 @@ class Connection:
         self.timeout = timeout
         self._waiting = waiting
         self._rest = b""
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(timeout)
         try:
-            self.socket.connect(path)
+            self.socket = _connected(path, timeout)
         except OSError as error:
-            self.socket.close()
             if isinstance(error, (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)):
                 message = "uvtokend is not running."
                 raise NotRunning(message, "uvtokend start") from None
@@ -157,6 +156,51 @@ class Connection:
     def pending(self) -> bool:
         """Return whether a whole line has arrived already."""
         return b"\n" in self._rest
+
+
+def _connected(path: str, timeout: float) -> socket.socket:
+    """Return a socket that is connected to the daemon.
+
+    A daemon that holds the lock of its socket and refuses to be connected has not begun to listen, or accepts nobody
+    any more: on macOS a full queue of clients is refused, not waited for (xnu, bsd/kern/uipc_usrreq.c, unp_connect).
+
+    Raises:
+        OSError: The socket cannot be connected; TimeoutError after so many seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.settimeout(timeout)
+        try:
+            client.connect(path)
+        except OSError as error:
+            client.close()
+            if not (isinstance(error, ConnectionRefusedError) and _is_held(f"{path}.lock")):
+                raise
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            time.sleep(_AGAIN)
+        else:
+            return client
+
+
+def _is_held(lock: str) -> bool:
+    """Return whether a process holds a lock."""
+    import fcntl  # noqa: PLC0415 - only where no daemon answers
+
+    try:
+        file = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
 
 
 def call(

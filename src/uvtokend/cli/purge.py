@@ -14,7 +14,7 @@ from uvtokend.cli import console, stop
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
-from uvtokend.disk import backups, cleanup, configuration, locks, shims
+from uvtokend.disk import backups, cleanup, configuration, files, locks, shims
 from uvtokend.disk.backups import Backup
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -97,7 +97,7 @@ def _clean_netrcs(known: State, settings: Settings) -> list[UvtokendError]:
     """Clean every netrc that we may have written, and return what went wrong."""
     kept = backups.newest_first()
     named = [settings.netrc, configuration.defaults().netrc]
-    netrcs = [*known.netrcs, *(backup.netrc for backup in kept), *(os.path.realpath(path) for path in named)]
+    netrcs = [*known.netrcs, *(backup.netrc for backup in kept), *(files.real_path(path) for path in named)]
     problems = []
     for path in dict.fromkeys(netrcs):
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
-import socket
 import time
 from collections.abc import Callable
 
@@ -16,7 +14,7 @@ from uvtokend import paths
 from uvtokend.cli import client, console, elsewhere
 from uvtokend.core import fixes
 from uvtokend.disk import configuration
-from uvtokend.disk.locks import Owner, netrc_owner
+from uvtokend.disk.locks import Owner, named_owner, netrc_owner
 from uvtokend.errors import OK, NotRunning, UvtokendError
 
 EXAMPLES = ("uvtokend stop",)
@@ -59,7 +57,7 @@ def stop(config: str | None = None) -> int:
             raise NotRunning(message) from None
         _end(process.terminate)
     except (client.NoAnswerError, client.HungUpError) as error:
-        process = process or _process(_written_pid(f"{paths.socket_file()}.lock")) or unreachable(config)
+        process = process or _process_of(named_owner(f"{paths.socket_file()}.lock")) or unreachable(config)
         if process is None and isinstance(error, client.NoAnswerError):
             message = "The daemon does not answer, and it cannot be told which process it is."
             raise UvtokendError(message, fixes.daemons()) from None
@@ -80,8 +78,7 @@ def unreachable(config: str | None) -> psutil.Process | None:
     Args:
         config: Another configuration file, which names the netrc.
     """
-    owner = _owner_of_netrc(config)
-    return _process(owner.pid) if owner is not None and owner.host == socket.gethostname() else None
+    return _process_of(_owner_of_netrc(config))
 
 
 def daemon_of_netrc(config: str | None) -> Owner | None:
@@ -91,7 +88,7 @@ def daemon_of_netrc(config: str | None) -> Owner | None:
         config: Another configuration file, which names the netrc.
     """
     owner = _owner_of_netrc(config)
-    if owner is not None and owner.host == socket.gethostname() and _process(owner.pid) is None:
+    if owner is not None and owner.is_here and _process(owner.pid) is None:
         return None  # `uvtokend once` owns it for a moment
     return owner
 
@@ -117,12 +114,8 @@ def _process(pid: int) -> psutil.Process | None:
         return None
 
 
-def _written_pid(lock: str) -> int:
-    """Return the pid that a lock file names, if it was written on this host; else 0, which is no process."""
-    with contextlib.suppress(OSError), open(lock, encoding="utf-8", errors="replace") as file:
-        if named := re.fullmatch(r"pid (\d{1,9}) on (.*)\n", file.read(300)):
-            return int(named[1]) if named[2] == socket.gethostname() else 0
-    return 0
+def _process_of(owner: Owner | None) -> psutil.Process | None:
+    return _process(owner.pid) if owner is not None and owner.is_here else None
 
 
 def _end(signal: Callable[[], None]) -> None:

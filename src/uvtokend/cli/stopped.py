@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -52,7 +51,7 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absenc
 def _owned(owner: Owner, netrc: str, others: Sequence[Daemon]) -> Absence:
     """Return what there is to say of a daemon that keeps this very netrc fresh, but does not answer here."""
     here = paths.socket_file()
-    same_host = owner.host == socket.gethostname()
+    same_host = owner.is_here
     found = next((each for each in others if each.pid == owner.pid), None) if same_host else None
     who = f"pid {owner.pid}" if same_host else str(owner)
     where = f"listens on {found.socket}, not on {here}" if found is not None else f"does not listen on {here}"

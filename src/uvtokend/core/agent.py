@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from uvtokend.core import delivery as deliveries
+from uvtokend.core import fixes, policy, views
 from uvtokend.core import lease as leases
-from uvtokend.core import policy, views
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.events import (
     Action,
@@ -416,7 +416,7 @@ def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential
     if outcome.expires_at is None or outcome.expires_at > now:
         return outcome
     message = "The issuer handed out a token that has already expired."
-    return Failure("transient", "expired-on-arrival", message, "check this machine's clock: timedatectl status")
+    return Failure("transient", "expired-on-arrival", message, f"check this machine's clock: {fixes.show_clock()}")
 
 
 def _life_sentence(credential: Credential, now: datetime) -> str:

@@ -34,9 +34,24 @@ def daemons(platform: str = sys.platform) -> str:
     return f"pgrep {'-fl' if platform == 'darwin' else '-af'} uvtokend"
 
 
-def make_mutable(path: str, platform: str = sys.platform) -> str:
-    """Return the command that lets a file be changed that is marked immutable."""
-    return f"chflags nouchg {quote(path)}" if platform == "darwin" else f"sudo chattr -i {quote(path)}"
+def clear_attributes(path: str, letters: str) -> str:
+    """Return the command for Linux that lets a file be changed; chattr(1).
+
+    Args:
+        path: The file.
+        letters: Its attributes: ``i`` immutable, ``a`` append-only.
+    """
+    return f"sudo chattr -{letters} {quote(path)}"
+
+
+def clear_flags(path: str, by_root: bool) -> str:
+    """Return the command for macOS that lets a file be changed; chflags(1).
+
+    Args:
+        path: The file, which is immutable or append-only.
+        by_root: Its flags are the system's, not the user's.
+    """
+    return f"sudo chflags noschg,nosappnd {quote(path)}" if by_root else f"chflags nouchg,nouappnd {quote(path)}"
 
 
 def write_secret(path: str) -> str:

@@ -49,7 +49,7 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
     directory = paths.state_directory()
     paths.check_home(target, directory)
     paths.private_directory(directory)
-    lock = config_lock(directory, os.path.realpath(target), PATIENCE)
+    lock = config_lock(directory, files.real_path(target), PATIENCE)
     try:
         return _edit(explicit, target, change)
     finally:

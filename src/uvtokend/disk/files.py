@@ -96,13 +96,26 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
         mode: Of a new file.
 
     Raises:
-        OSError: It cannot be opened; ENOTSUP or ENXIO for a file that is not regular.
+        OSError: It cannot be opened; ENOTSUP, EOPNOTSUPP or ENXIO for a file that is not regular.
     """
     file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
     return file
+
+
+def real_path(path: str) -> str:
+    """Return the path of a file as its volume knows it: without symbolic links and, on macOS, in the volume's own case.
+
+    Most volumes of macOS take ``~/.NETRC`` and ``~/.netrc`` for the same file.
+    """
+    found = os.path.realpath(path)
+    if sys.platform == "darwin":
+        from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+        found = darwin.known_path(found)
+    return found
 
 
 def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:

@@ -30,6 +30,9 @@ from uvtokend.core.netrc.block import join, split
 from uvtokend.disk import files
 from uvtokend.errors import DeliveryFailed
 
+#: Another program has put something there: not a regular file, or one that no netrc is as large as.
+_NOT_OURS = frozenset({errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENXIO, errno.ELOOP, errno.EFBIG})
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -130,7 +133,7 @@ class Journal:
         try:
             content = files.read_settled(name)
         except OSError as error:
-            if error.errno not in (errno.EISDIR, errno.ENOTSUP, errno.ELOOP, errno.EFBIG):
+            if error.errno not in _NOT_OURS:
                 raise
             raise self._taken(name) from error
         if content is not None and content.status.st_uid not in self._owners():

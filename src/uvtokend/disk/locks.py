@@ -10,6 +10,10 @@ Numbered facts:
 4. `purge` deletes lock files. A lock taken on a deleted file guards nothing, so its inode is compared after.
 5. A change is guarded by a lock on the netrc's directory, which needs no file. It is held for milliseconds. Where the
    file system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized.
+6. A file system without any ``flock``, as some network homes are (ENOTSUP: flock(2) of macOS; ENOLCK: of Linux), has no
+   owner at all: a lock there is taken for granted.
+7. The owner is on this machine if it names this host. macOS gives a machine another name in each network, so there the
+   boot session counts.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import hashlib
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +40,9 @@ _LOOK = 0.01
 PATIENCE = 10.0
 
 _NO_SIBLING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_WRITTEN = re.compile(r"pid (\d+) on (\S+)")
+#: A file system has no locks.
+_WITHOUT_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK})
+_WRITTEN = re.compile(r"pid (\d{1,9}) on (\S+)(?: boot (\S+))?\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +51,21 @@ class Owner:
 
     Args:
         pid: Its process id, on its own host and in its own container.
-        host: The host's name, as the process itself sees it.
+        host: The host's name, as the process itself saw it.
+        boot: The boot session of the machine, on macOS.
     """
 
     pid: int
     host: str
+    boot: str = ""
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the process runs on this machine."""
+        return self.boot == _boot_session() if self.boot else self.host == socket.gethostname()
 
 
 class Lock:
@@ -79,7 +93,7 @@ class Lock:
             os.close(self._file)
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
             os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{Owner(os.getpid(), socket.gethostname())}\n".encode(), 0)
+            os.pwrite(self._file, _text(Owner(os.getpid(), socket.gethostname(), _boot_session())).encode(), 0)
 
     def _take(self, what: str) -> None:
         try:
@@ -89,7 +103,9 @@ class Lock:
             os.close(self._file)
             message = f"{what} already has an owner: {owner or 'another process'}."
             raise AlreadyOwned(message, "uvtokend status") from None
-        except OSError:
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                return  # see fact 6
             os.close(self._file)
             raise
 
@@ -254,10 +270,33 @@ def _same_file(file: int, path: str) -> bool:
     return False
 
 
+def named_owner(path: str) -> Owner | None:
+    """Return the owner that a lock file names, whether it holds the lock or not; None if it names none."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return _written(file)
+        finally:
+            os.close(file)
+    return None
+
+
+def _text(owner: Owner) -> str:
+    return f"{owner} boot {owner.boot}\n" if owner.boot else f"{owner}\n"
+
+
 def _written(file: int) -> Owner | None:
     """Return the owner that a lock file names."""
-    match = _WRITTEN.search(os.pread(file, 300, 0).decode(errors="replace"))
-    return Owner(int(match[1]), match[2]) if match else None
+    match = _WRITTEN.fullmatch(os.pread(file, 300, 0).decode(errors="replace"))
+    return Owner(int(match[1]), match[2], match[3] or "") if match else None
+
+
+def _boot_session() -> str:
+    if sys.platform == "darwin":
+        from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+        return darwin.boot_session()
+    return ""
 
 
 def _listed(file: int) -> Owner | None:

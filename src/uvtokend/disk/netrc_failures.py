@@ -82,7 +82,7 @@ def _failure(error: OSError, path: str) -> DeliveryFailed:
     match error.errno:
         case errno.EISDIR:
             return DeliveryFailed("is-a-directory", f"{path} is a directory, not a netrc.", f"mv {file} {file}.old")
-        case errno.ENOTSUP:
+        case errno.ENOTSUP | errno.EOPNOTSUPP | errno.ENXIO:  # the last two: macOS and Linux of a socket (open(2))
             message = f"{path} is not a regular file; uvtokend does not write to a pipe, socket or device."
             return DeliveryFailed("not-a-file", message, f"mv {file} {file}.old")
         case errno.EFBIG:
@@ -100,18 +100,28 @@ def _failure(error: OSError, path: str) -> DeliveryFailed:
             message = f"{path} is on a read-only file system."
             return DeliveryFailed("read-only", message, fixes.file_system(directory))
         case errno.EACCES | errno.EPERM:
-            return _no_permission(path)
+            return _no_permission(path, error.errno == errno.EPERM)
         case _:
             message = f"{path} could not be written: {os.strerror(error.errno or errno.EIO)}."
             return DeliveryFailed("io-error", message)
 
 
-def _no_permission(path: str) -> DeliveryFailed:
+def _no_permission(path: str, by_policy: bool) -> DeliveryFailed:
+    """Return why a file or its directory cannot be used.
+
+    Args:
+        path: The netrc, resolved.
+        by_policy: The system answered EPERM, which is not about the mode of a file.
+    """
     directory = os.path.dirname(path)
     for name in (path, directory):
         if (command := _unlocked_by(name)) is not None:
             message = f"{name} is immutable, so {path} cannot be written."
             return DeliveryFailed("immutable", message, command)
+    if by_policy and (place := _private_place(path)) is not None:
+        message = f"macOS does not let uvtokend use {path}: its privacy settings protect {place}."
+        hint = f"move the netrc out of {place}, or allow it in System Settings > Privacy & Security > Full Disk Access"
+        return DeliveryFailed("protected", message, hint)
     if os.access(directory, os.W_OK | os.X_OK):
         message = f"You have no permission to read and write {path}."
         return DeliveryFailed("no-permission", message, f"chmod u+rw {shlex.quote(path)}")
@@ -128,10 +138,8 @@ def _unlocked_by(path: str) -> str | None:
     """
     with contextlib.suppress(OSError, ValueError):
         flags = getattr(os.stat(path), "st_flags", 0)
-        if flags & (stat.UF_IMMUTABLE | stat.UF_APPEND):
-            return f"chflags nouchg,nouappnd {shlex.quote(path)}"
-        if flags & (stat.SF_IMMUTABLE | stat.SF_APPEND):
-            return f"sudo chflags noschg,nosappnd {shlex.quote(path)}"
+        if flags & (stat.UF_IMMUTABLE | stat.UF_APPEND | stat.SF_IMMUTABLE | stat.SF_APPEND):
+            return fixes.clear_flags(path, by_root=bool(flags & (stat.SF_IMMUTABLE | stat.SF_APPEND)))
         if sys.platform == "linux":
             return _linux_flags(path)
     return None
@@ -147,7 +155,16 @@ def _linux_flags(path: str) -> str | None:
     finally:
         os.close(file)
     letters = "".join(letter for letter, flag in (("i", _IMMUTABLE), ("a", _APPEND_ONLY)) if flags & flag)
-    return f"sudo chattr -{letters} {shlex.quote(path)}" if letters else None
+    return fixes.clear_attributes(path, letters) if letters else None
+
+
+def _private_place(path: str) -> str | None:
+    """Return the place that macOS protects from programs and that a file is in; None elsewhere."""
+    if sys.platform == "darwin":
+        from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+        return darwin.private_place(path, os.path.expanduser("~"))
+    return None
 
 
 def _is_ours(path: str) -> bool:

@@ -101,7 +101,7 @@ class NetrcSink:
     @property
     def path(self) -> str:
         """The file that is really written."""
-        return os.path.realpath(self._path)
+        return files.real_path(self._path)
 
     # ------------------------------------------------------------------------------------------------------ owning
 

@@ -63,7 +63,7 @@ class UvStoreSink:
     @property
     def path(self) -> str:
         """The file that is written, with symlinks resolved."""
-        return os.path.realpath(self._path)
+        return files.real_path(self._path)
 
     def fingerprint(self) -> tuple[int, ...]:
         """Return a cheap fingerprint that changes whenever the file does; empty if the file is missing."""
