@@ -8,13 +8,13 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from support.xnu import APPEND, DEVICE, EVENT_ONLY, INODE, READ, WRITE, VnodeFile, opened
+from support.xnu import APPEND, DEVICE, EVENT_ONLY, INODE, READ, WRITE, Usage, VnodeFile, opened
 from uvtokend import darwin, peers
 
 PATH = "/Users/me/.netrc"
@@ -29,6 +29,7 @@ class Recorded:
     value: bytes = b""
     copied: list[tuple[int, int, int]] = field(default_factory=list)
     asked: int = 0
+    filled: Iterator[int] = field(default_factory=lambda: iter(()))
 
     def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
         """Answer at most so many bytes, as the kernel does."""
@@ -67,6 +68,16 @@ class Recorded:
         """Note the call."""
         self.copied.append((source, target, flags))
         return (-1, self.failure) if self.failure else (0, 0)
+
+    def usage(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Answer the next amount of memory."""
+        assert (pid, flavor, size) == (os.getpid(), 0, ctypes.sizeof(Usage))
+        return (-1, b"", self.failure) if self.failure else (0, bytes(Usage(ri_phys_footprint=next(self.filled))), 0)
+
+    def allow_keychain_dialogs(self, allowed: bool) -> int:
+        """Refuse, if so told."""
+        assert not allowed
+        return self.failure
 
 
 @pytest.mark.parametrize(
@@ -127,6 +138,22 @@ def test_the_boot_session() -> None:
     kernel = Recorded(value=b"0A1B2C3D-0000-4000-8000-000000000000\0")
     assert darwin.boot_session(kernel) == "0A1B2C3D-0000-4000-8000-000000000000"
     assert darwin.boot_session(Recorded(failure=errno.ENOENT)) == ""
+
+
+@pytest.mark.parametrize(
+    ("filled", "failure", "expected"), [([1, 10, 11, 99], 0, [True]), ([11], 0, [True]), ([], errno.EPERM, [])]
+)
+def test_memory_is_watched(filled: list[int], failure: int, expected: list[bool]) -> None:
+    """The first look above the limit is told, once; a system that does not tell is left alone."""
+    told: list[bool] = []
+    darwin.watch_memory(10, lambda: told.append(True), 0, Recorded(filled=iter(filled), failure=failure))
+    assert told == expected
+
+
+def test_dialogs_are_forbidden() -> None:
+    """The function says whether the Keychain takes it (OSStatus 0)."""
+    assert darwin.forbid_keychain_dialogs(Recorded())
+    assert not darwin.forbid_keychain_dialogs(Recorded(failure=-25291))
 
 
 def test_attributes_are_copied() -> None:

@@ -53,7 +53,7 @@ def without_files(block: str) -> str:
 def test_every_configuration_is_taken(page: str, block: str) -> None:
     """A person who copies it is not refused, nor one who takes up its suggestions."""
     for text in (block, uncommented(block)):
-        settings = parse([Source(page, without_files(text).encode(), "/")], "/home/me", {}, "/ca.pem")
+        settings = parse([Source(page, without_files(text).encode(), "/")], "/home/me", {}, lambda: "/ca.pem")
         assert len(settings.indexes) + len(settings.disabled) == text.count("[[index]]")
 
 

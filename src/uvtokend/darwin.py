@@ -2,7 +2,7 @@
 
 The functions take the system as a `Kernel`, so that recorded bytes and error numbers can stand in for it. Sources: xnu
 (bsd/sys/proc_info.h, libsyscall/wrappers/libproc/libproc.h, bsd/kern/proc_info.c, bsd/kern/uipc_usrreq.c,
-bsd/sys/sysctl.h), copyfile (copyfile.h), fcntl(2).
+bsd/sys/sysctl.h, bsd/sys/resource.h, osfmk/vm/vm_map.c), copyfile (copyfile.h), Security (SecKeychain.h), fcntl(2).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -34,6 +35,11 @@ _ATTRIBUTES = 1 | 4
 F_FULLFSYNC = 51
 #: bsd/sys/fcntl.h, and the largest path that it answers, MAXPATHLEN of bsd/sys/param.h.
 F_GETPATH, _PATH_MAX = 50, 1024
+#: bsd/sys/resource.h: RUSAGE_INFO_V0, sizeof(struct rusage_info_v0), and where ri_phys_footprint is in it, after a
+#: uuid of 16 bytes and seven numbers of 8.
+_RUSAGE_V0, _RUSAGE_SIZE, _FOOTPRINT_AT, _FOOTPRINT = 0, 96, 72, struct.Struct("=Q")
+#: Security, base/SecBase.h: errSecInteractionNotAllowed, errSecAuthFailed.
+_ASKS_THE_USER = frozenset({-25308, -25293})
 #: A list of process ids grows while it is asked for; beyond this it is not the netrc that is the problem.
 _MOST = 1 << 16
 
@@ -58,6 +64,12 @@ class Kernel(Protocol):
 
     def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
         """Call ``fcopyfile``; return its result and errno."""
+
+    def usage(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Call ``proc_pid_rusage``; return its result, the buffer and errno."""
+
+    def allow_keychain_dialogs(self, allowed: bool) -> int:
+        """Call ``SecKeychainSetUserInteractionAllowed``; return its ``OSStatus``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,61 @@ def copy_attributes(source: int, target: int, kernel: Kernel | None = None) -> b
     """
     result, _ = (kernel or native()).copy_file(source, target, _ATTRIBUTES)
     return result == 0
+
+
+def memory(kernel: Kernel | None = None) -> int:
+    """Return the bytes of memory that this process fills, compressed ones too; 0 if the system does not tell.
+
+    Source: bsd/sys/resource.h, ``ri_phys_footprint`` of struct rusage_info_v0.
+
+    Args:
+        kernel: The system; None for the real one.
+    """
+    result, buffer, _ = (kernel or native()).usage(os.getpid(), _RUSAGE_V0, _RUSAGE_SIZE)
+    return int(_FOOTPRINT.unpack_from(buffer, _FOOTPRINT_AT)[0]) if result == 0 else 0
+
+
+def watch_memory(limit: int, exceeded: Callable[[], object], pause: float, kernel: Kernel | None = None) -> None:
+    """Call back when this process fills more memory than it may; return at once if the system does not tell.
+
+    ``RLIMIT_DATA`` does not bound it on macOS: the kernel compares the limit with the size of the whole map, which is
+    hundreds of GiB at the start, and refuses a lower limit with EINVAL (osfmk/vm/vm_map.c, vm_map_set_data_limit).
+
+    Args:
+        limit: In bytes.
+        exceeded: Called once.
+        pause: Seconds between two looks.
+        kernel: The system; None for the real one.
+    """
+    clock = threading.Event()
+    while 0 < (filled := memory(kernel)) <= limit:
+        clock.wait(pause)
+    if filled:
+        exceeded()
+
+
+def forbid_keychain_dialogs(kernel: Kernel | None = None) -> bool:
+    """Let the Keychain fail where it would ask the user; return whether it will.
+
+    Source: Security, OSX/libsecurity_keychain/lib/SecKeychain.h. It holds for the whole process. Items that need an
+    answer then fail with errSecInteractionNotAllowed.
+
+    Args:
+        kernel: The system; None for the real one.
+    """
+    return (kernel or native()).allow_keychain_dialogs(False) == 0
+
+
+def keychain_refusal(error: BaseException) -> int:
+    """Return the ``OSStatus`` with which the Keychain asks for the user; 0 for any other error.
+
+    The keyring library raises its own error from one whose first argument is the status (keyring, backends/macOS).
+
+    Args:
+        error: What the keyring library raised.
+    """
+    status = error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else 0
+    return status if status in _ASKS_THE_USER else 0
 
 
 def _pids(path: str, system: Kernel) -> tuple[int, ...]:
@@ -193,6 +260,15 @@ def native() -> Kernel:
         def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
             result = library.fcopyfile(source, target, None, ctypes.c_uint32(flags))
             return result, ctypes.get_errno()
+
+        def usage(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+            buffer = ctypes.create_string_buffer(size)
+            result = library.proc_pid_rusage(pid, flavor, buffer)
+            return result, buffer.raw, ctypes.get_errno()
+
+        def allow_keychain_dialogs(self, allowed: bool) -> int:
+            security = ctypes.CDLL("/System/Library/Frameworks/Security.framework/Security")
+            return int(security.SecKeychainSetUserInteractionAllowed(ctypes.c_ubyte(allowed)))
 
     return Native()
 

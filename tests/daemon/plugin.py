@@ -46,6 +46,8 @@ def fetch(request):
         return Credential(os.environ["WHO"], Secret("t"), datetime.now(UTC))
     if how == "line-break":
         return Credential("me", Secret("a\\nmachine evil.example login x password y"), datetime.now(UTC))
+    if how == "grows":
+        filled = [bytearray(b"x") * (1 << 20) for _ in iter(int, 1)]
     if how == "huge":
         return Credential("me", Secret("x" * 1000000), datetime.now(UTC))
     now = datetime.now(UTC)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,7 @@ import pytest
 from plugin import install
 
 from support.waiting import until
-from uvtokend.core import slots
+from uvtokend.core import slots, wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.daemon.worker import Outcome, Workers
 
@@ -242,3 +245,29 @@ def test_a_worker_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.Mon
     outcome = fetch(tmp_path / "p", request())
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.reason) == ("transient", "no-worker")
+
+
+LIKE_A_MAC = """
+    from support import xnu
+    from uvtokend import darwin
+    from uvtokend.providers import worker
+    darwin.native = xnu.Kernel
+    worker._bound_memory, worker.MEMORY = worker._watch_memory, 128 << 20
+    worker.main()
+"""
+
+
+@pytest.mark.linux("macOS' kernel is played with /proc")
+def test_memory_is_bounded_as_on_a_mac(tmp_path: Path) -> None:
+    """Where no limit holds, a worker that fills too much memory ends itself with the same answer."""
+    environment = install(tmp_path / "p")
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(Path(__file__).parent.parent)]),
+        "UVTOKEND_REQUEST": wire.encode_request(request(how="grows")),
+        "UVTOKEND_FETCH_TIMEOUT": "60",
+    }
+    command = [sys.executable, "-c", textwrap.dedent(LIKE_A_MAC)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, start_new_session=True)
+    outcome = wire.decode_answer(done.stdout)
+    assert isinstance(outcome, Failure)
+    assert outcome.reason == "too-much"

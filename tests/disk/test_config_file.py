@@ -15,7 +15,7 @@ import pytest
 from support.unprivileged import ORDINARY, as_user
 from uvtokend import paths
 from uvtokend.core.model import Problem
-from uvtokend.disk import configuration
+from uvtokend.disk import configuration, system_ca
 from uvtokend.errors import ConfigError, UsageError
 
 INDEX = '[[index]]\nname = "{}"\nurl = "https://eu-python.pkg.dev/acme/models/simple/"\n'
@@ -119,7 +119,7 @@ def test_no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_platforms_bundle(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``ca-bundle = "system"`` is the first of the known places where there is a file."""
     bundle = write(tmp_path / "ca.crt", "")
-    monkeypatch.setattr(configuration, "_SYSTEM_CA", (str(tmp_path / "none.crt"), str(bundle)))
+    monkeypatch.setattr(system_ca, "PLACES", (str(tmp_path / "none.crt"), str(bundle)))
     user_file(home, '[daemon]\nca-bundle = "system"')
     assert configuration.load().ca_bundle == str(bundle)
 

@@ -226,6 +226,31 @@ def test_a_keyring(error: Exception, kind: str, reason: str, monkeypatch: pytest
     assert (found.kind, found.reason) == (kind, reason)
 
 
+class KeychainError(Exception):
+    """What keyring's macOS backend raises first (keyring/backends/macOS/api.py, Error)."""
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(-25308, "keychain-refused"), (-25293, "keychain-refused"), (-25291, "keyring-failed")],
+    ids=["errSecInteractionNotAllowed", "errSecAuthFailed", "errSecNotAvailable"],
+)
+def test_a_keychain_that_would_ask(status: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person has to act, so it is not tried again and again; the command names the program that may read it."""
+    mine = Keyring()
+    monkeypatch.setattr(keyring.core, "_keyring_backend", mine)
+    try:
+        raise keyring.errors.KeyringError(CANARY) from KeychainError(status, "Unknown Error")
+    except keyring.errors.KeyringError as error:
+        mine.error = error
+    refused = failure(entry("the work", "me"))
+    assert refused.reason == reason
+    if reason == "keychain-refused":
+        assert refused.kind == "login-required"
+        words = '["/usr/bin/security", "find-generic-password", "-s", "the work", "-a", "me", "-w"]'
+        assert refused.hint == f"in config.toml, read it by the system's program: {{ command = {words} }}"
+
+
 def test_without_the_keyring_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an optional extra; where it is missing, the installation that has it is named."""
     monkeypatch.setitem(sys.modules, "keyring", None)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from uvtokend.cli import start
 from uvtokend.errors import UvtokendError
-from uvtokend.service import LAUNCHD_LABEL, launchd, manager
+from uvtokend.service import LAUNCHD_LABEL, environment, launchd, manager
 
 SHIPPED = Path(__file__).parent.parent.parent / "launchd" / f"{LAUNCHD_LABEL}.plist"
 TYPES: dict[str, type] = {
@@ -151,6 +152,41 @@ def test_the_label_comes_from_the_agent(mac: Mac) -> None:
     assert found.why_command == f"launchctl print {DOMAIN}/io.example.renamed"
     other.write_text("not a property list")
     assert launchd.label(other) == "com.example.uvtokend"
+
+
+@pytest.mark.parametrize(
+    ("shell", "another"),
+    [
+        ({}, False),
+        ({"XDG_STATE_HOME": "/s"}, True),
+        ({"XDG_CONFIG_HOME": "/c"}, False),
+        ({"XDG_CONFIG_HOME": ""}, True),
+        ({"XDG_RUNTIME_DIR": "/r"}, True),
+        ({"UVTOKEND_SOCKET": "/r/s"}, True),
+    ],
+)
+def test_a_shell_with_other_directories(
+    mac: Mac, shell: dict[str, str], another: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """launchd's daemon sees no variable but the recorded ones: a shell that differs looks for another daemon."""
+    for name in (*environment.PLACES, "UVTOKEND_SOCKET", "UVTOKEND_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/c")
+    recorded = environment.record(os.environ, environment.patterns()).variables
+    assert ("XDG_CONFIG_HOME", "/c") in recorded
+    launchd.install(["/p/uvtokend"], recorded)
+    service = manager.installed()
+    assert service is not None
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    assert start._wants_another(None, service) is another
+
+
+def test_the_runtime_directory_is_recorded_for_launchd(mac: Mac) -> None:
+    """systemd sets it itself; launchd's daemon would bind its socket elsewhere without it."""
+    assert mac.orders() == []
+    recorded = environment.record({"XDG_RUNTIME_DIR": "/r"}, environment.patterns())
+    assert recorded.variables == (("XDG_RUNTIME_DIR", "/r"),)
 
 
 def test_what_is_shipped_is_what_is_installed() -> None:

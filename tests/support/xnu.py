@@ -59,6 +59,24 @@ class VnodeFile(ctypes.Structure):
     )
 
 
+class Usage(ctypes.Structure):
+    """struct rusage_info_v0 (bsd/sys/resource.h)."""
+
+    _fields_ = (
+        ("ri_uuid", ctypes.c_uint8 * 16),
+        ("ri_user_time", ctypes.c_uint64),
+        ("ri_system_time", ctypes.c_uint64),
+        ("ri_pkg_idle_wkups", ctypes.c_uint64),
+        ("ri_interrupt_wkups", ctypes.c_uint64),
+        ("ri_pageins", ctypes.c_uint64),
+        ("ri_wired_size", ctypes.c_uint64),
+        ("ri_resident_size", ctypes.c_uint64),
+        ("ri_phys_footprint", ctypes.c_uint64),
+        ("ri_proc_start_abstime", ctypes.c_uint64),
+        ("ri_proc_exit_abstime", ctypes.c_uint64),
+    )
+
+
 def opened(flags: int, inode: int = INODE, device: int = DEVICE, offset: int = 42) -> bytes:
     """Return what the kernel says of one open file."""
     return bytes(VnodeFile(FileInfo(flags, 0, offset, 1, 0), Stat(device & 0xFFFFFFFF, 0o100600, 1, inode)))
@@ -109,6 +127,17 @@ class Kernel:
         """Refuse, as a file system without attributes does."""
         assert min(source, target, flags) > 0
         return -1, errno.ENOTSUP
+
+    def usage(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
+        """Return what a process fills, as ``proc_pid_rusage`` with ``RUSAGE_INFO_V0`` does."""
+        assert (flavor, size) == (0, ctypes.sizeof(Usage))
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return 0, bytes(Usage(ri_phys_footprint=pages * os.sysconf("SC_PAGE_SIZE"))), 0
+
+    def allow_keychain_dialogs(self, allowed: bool) -> int:
+        """Take it."""
+        assert not allowed
+        return 0
 
 
 def _numbers(pid: int) -> list[int]:

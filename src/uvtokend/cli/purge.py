@@ -23,7 +23,16 @@ from uvtokend.errors import FAILED, OK, ConfigError, NotRunning, UvtokendError
 EXAMPLES = ("uvtokend purge", "uvtokend purge --yes")
 DETAILS = "Stops the daemon first. Your netrc is then, to the byte, what it would be without uvtokend."
 
-_STATE_FILES = ("state.json", "state.json.new", "events.jsonl", "events.jsonl.1", "daemon.log", "prompt", "prompt.new")
+_STATE_FILES = (
+    "state.json",
+    "state.json.new",
+    "events.jsonl",
+    "events.jsonl.1",
+    "daemon.log",
+    "prompt",
+    "prompt.new",
+    "ca-bundle.pem",
+)
 _QUESTION = "Stop the daemon and remove every entry, record and file that uvtokend wrote? [y/N] "
 
 

@@ -17,7 +17,7 @@ from uvtokend.cli import client, console, parser, status, stop
 from uvtokend.core import report
 from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, USAGE, NotRunning, UvtokendError
-from uvtokend.service import manager
+from uvtokend.service import environment, manager
 
 EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
 DETAILS = """\
@@ -73,7 +73,9 @@ def start(config_file: str | None, wait: float) -> int:
 
 def _start(config_file: str | None, deadline: float, wait: float) -> Any:
     """Start the daemon, and return what the one says that answers then: ours, or one that was quicker."""
-    service = None if _wants_another(config_file) else manager.installed()
+    service = manager.installed()
+    if service is not None and _wants_another(config_file, service):
+        service = None
     with console.Progress("Starting the daemon") as progress:
         if service is None:
             running = _start_child(config_file, deadline, progress)
@@ -238,9 +240,17 @@ def _environ() -> dict[str, str]:
     }
 
 
-def _wants_another(config_file: str | None) -> bool:
-    """Return whether another daemon is wanted than that of the installed service, which knows none of these."""
-    return config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
+def _wants_another(config_file: str | None, service: manager.Service) -> bool:
+    """Return whether another daemon is wanted than that of the installed service.
+
+    Its socket, state or configuration would be in another place than this shell looks for them. systemd has these
+    directories from the login, like the shell; launchd has only what its property list records.
+    """
+    named = config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
+    known = service.variables
+    return named or (
+        known is not None and any((os.environ.get(name) or None) != known.get(name) for name in environment.PLACES)
+    )
 
 
 # ------------------------------------------------------------------------------------------------- what it answers

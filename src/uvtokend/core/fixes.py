@@ -5,6 +5,7 @@ Pure: the platform is a value of ``sys.platform``, with the running one as the d
 
 from __future__ import annotations
 
+import json
 import sys
 from shlex import quote
 
@@ -52,6 +53,12 @@ def clear_flags(path: str, by_root: bool) -> str:
         by_root: Its flags are the system's, not the user's.
     """
     return f"sudo chflags noschg,nosappnd {quote(path)}" if by_root else f"chflags nouchg,nouappnd {quote(path)}"
+
+
+def read_keychain(service: str, username: str) -> str:
+    """Return the edit of config.toml that reads a Keychain entry by the system's own program; security(1)."""
+    words = ("/usr/bin/security", "find-generic-password", "-s", service, "-a", username, "-w")
+    return f"in config.toml, read it by the system's program: {{ command = {json.dumps(words)} }}"
 
 
 def write_secret(path: str) -> str:

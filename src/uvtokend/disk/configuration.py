@@ -12,15 +12,8 @@ from dataclasses import replace
 from uvtokend import paths
 from uvtokend.core.config.settings import LIMIT, Source, parse
 from uvtokend.core.model import Problem, Settings
+from uvtokend.disk import system_ca
 from uvtokend.errors import ConfigError
-
-#: Where the platforms keep their CA bundle: Debian, Fedora, SUSE, Alpine and macOS.
-_SYSTEM_CA = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 
 
 def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
@@ -47,8 +40,7 @@ def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
     if problems:
         raise ConfigError(problems)
     sources = [source for source in files if source is not None]
-    system_ca = next((path for path in _SYSTEM_CA if os.path.exists(path)), None)
-    return replace(parse(sources, home, _environment(), system_ca, _unreadable), file=user)
+    return replace(parse(sources, home, _environment(), system_ca.bundle, _unreadable), file=user)
 
 
 def defaults() -> Settings:
@@ -57,7 +49,7 @@ def defaults() -> Settings:
     Raises:
         UsageError: The home directory is unknown.
     """
-    return parse([], paths.home_directory(), _environment(), None)
+    return parse([], paths.home_directory(), _environment())
 
 
 def read(path: str) -> bytes | None:

@@ -292,11 +292,12 @@ def _written(file: int) -> Owner | None:
 
 
 def _boot_session() -> str:
+    session = ""
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only
 
-        return darwin.boot_session()
-    return ""
+        session = darwin.boot_session()
+    return session
 
 
 def _listed(file: int) -> Owner | None:

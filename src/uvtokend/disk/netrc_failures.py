@@ -160,11 +160,12 @@ def _linux_flags(path: str) -> str | None:
 
 def _private_place(path: str) -> str | None:
     """Return the place that macOS protects from programs and that a file is in; None elsewhere."""
+    place = None
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only
 
-        return darwin.private_place(path, os.path.expanduser("~"))
-    return None
+        place = darwin.private_place(path, os.path.expanduser("~"))
+    return place
 
 
 def _is_ours(path: str) -> bool:

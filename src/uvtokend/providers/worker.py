@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import subprocess
+import sys
 from typing import Any
 
 from uvtokend import undumpable
@@ -24,22 +25,22 @@ from uvtokend.providers.loading import load
 
 #: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
 MEMORY = 512 << 20
+#: Seconds between two looks at it where no limit holds.
+_LOOK = 0.05
 _TOO_MUCH = Failure("rejected", "too-much", "The response that the provider received is far larger than a credential.")
 
 
 def main() -> None:
     """Run the fetch that the environment describes, and print the outcome."""
     undumpable.protect()  # before there is a token
-    _bound_memory(MEMORY)
+    answer = os.dup(1)
+    _bound_memory(MEMORY, answer)
     subprocess.Popen = _Helper  # type: ignore[misc]  # before an SDK takes hold of it
     logging.disable()  # botocore's debug log prints the token
-    answer = os.dup(1)
     os.dup2(2, 1)
     request = wire.decode_request(os.environ.pop("UVTOKEND_REQUEST"))
     deadline.start(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
-    line = wire.encode_answer(fetch(request))
-    while line:
-        line = line[os.write(answer, line) :]
+    _say(answer, fetch(request))
 
 
 def fetch(request: Request) -> Credential | Failure:
@@ -82,8 +83,40 @@ def _know_all_options(request: Request) -> None:
             raise rejected("bad-options", f"{request.provider} knows no option {key!r}.", "uvtokend restart")
 
 
-def _bound_memory(size: int) -> None:
-    """Keep a huge response from using up all memory (getrlimit(2), RLIMIT_DATA; macOS does not enforce it)."""
+def _say(answer: int, outcome: Credential | Failure) -> None:
+    line = wire.encode_answer(outcome)
+    while line:
+        line = line[os.write(answer, line) :]
+
+
+def _bound_memory(size: int, answer: int) -> None:
+    """Keep a huge response from using up all memory.
+
+    Args:
+        size: In bytes.
+        answer: The file descriptor of the answer, for a platform without a limit that holds.
+    """
+    if sys.platform == "darwin":
+        _watch_memory(size, answer)
+    else:
+        _limit_memory(size)
+
+
+def _watch_memory(size: int, answer: int) -> None:
+    """End this process with an answer when it fills too much memory."""
+    from threading import Thread  # noqa: PLC0415 - macOS only
+
+    from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+    def exceeded() -> None:
+        _say(answer, _TOO_MUCH)
+        os._exit(0)
+
+    Thread(target=darwin.watch_memory, args=(size, exceeded, _LOOK), daemon=True).start()
+
+
+def _limit_memory(size: int) -> None:
+    """Let the kernel refuse more memory: getrlimit(2), RLIMIT_DATA."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     with contextlib.suppress(ValueError, OSError):  # a stricter limit stands already
         resource.setrlimit(resource.RLIMIT_DATA, (size, hard))

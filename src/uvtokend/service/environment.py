@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,9 @@ COMMON = (
     "GNUPGHOME",
     "PASSWORD_STORE_DIR",
 )
+
+#: Where the socket, the state and the configuration are: `uvtokend.paths`.
+PLACES = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
 
 #: What a shell and systemd take for a name; a line break in one would begin another variable.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -101,5 +105,9 @@ def file_of(config_file: str) -> str:
 
 
 def patterns() -> tuple[str, ...]:
-    """Return the names of all variables to record: what every program reads, and what each cloud's catalog names."""
-    return (*COMMON, *sorted({name for cloud in clouds.CLOUDS.values() for name in cloud.service_variables}))
+    """Return the names of all variables to record: what every program reads, and what each cloud's catalog names.
+
+    systemd sets the runtime directory itself, launchd does not.
+    """
+    places = PLACES if sys.platform == "darwin" else ()
+    return (*COMMON, *places, *sorted({name for cloud in clouds.CLOUDS.values() for name in cloud.service_variables}))

@@ -19,6 +19,7 @@ import plistlib
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from uvtokend import paths
 from uvtokend.disk import files
@@ -139,12 +140,14 @@ def uninstall() -> Path | None:
 
 def label(file: Path) -> str:
     """Return the label that a property list gives; its file name if it cannot be read."""
-    try:
-        said = plistlib.loads(file.read_bytes())
-    except (OSError, ValueError, plistlib.InvalidFileException):
-        return file.stem
-    value = said.get("Label") if isinstance(said, dict) else None
+    value = _content(file).get("Label")
     return value if isinstance(value, str) else file.stem
+
+
+def variables(file: Path) -> dict[str, str]:
+    """Return the environment that a property list gives the daemon; launchd gives it nothing of a shell's."""
+    recorded = _content(file).get("EnvironmentVariables")
+    return {str(name): str(text) for name, text in recorded.items()} if isinstance(recorded, dict) else {}
 
 
 def lines() -> list[str]:
@@ -161,6 +164,15 @@ def lines() -> list[str]:
     known = ("state =", "pid =", "last exit code =")
     said = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith(known)]
     return [f"launchd agent {file}: {', '.join(said)}"]
+
+
+def _content(file: Path) -> dict[str, object]:
+    """Return what a property list says; nothing if it cannot be read."""
+    try:
+        content = plistlib.loads(file.read_bytes())
+    except (OSError, ValueError, ExpatError, plistlib.InvalidFileException):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _words(done: subprocess.CompletedProcess[str] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,13 @@ class Service:
         file: The unit or the property list.
         start: Asks the manager to start the daemon; raises UvtokendError with the manager's words if it refuses.
         why_command: What a person runs to see why it does not start.
+        variables: The environment that the manager gives the daemon beside its own; None where that is not known.
     """
 
     file: Path
     start: Callable[[], None]
     why_command: str
+    variables: Mapping[str, str] | None = None
 
 
 def installed() -> Service | None:
@@ -77,4 +79,4 @@ def _launchd() -> Service | None:
     if file is None or where is None:
         return None
     why = f"launchctl print {where}/{launchd.label(file)}"
-    return Service(file, partial(launchd.start, file, where), why)
+    return Service(file, partial(launchd.start, file, where), why, launchd.variables(file))

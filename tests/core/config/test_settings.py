@@ -45,7 +45,8 @@ duration = "1h"
 def read(user: str | bytes, site: str | None = None, **environ: str) -> Settings:
     text = user if isinstance(user, bytes) else user.encode()
     sources = [] if site is None else [Source("site.toml", site.encode(), "/etc/xdg/uvtokend")]
-    return parse([*sources, Source("config.toml", text, "/home/me/.config/uvtokend")], "/home/me", environ, "/ca.pem")
+    sources.append(Source("config.toml", text, "/home/me/.config/uvtokend"))
+    return parse(sources, "/home/me", environ, lambda: "/ca.pem")
 
 
 def problems(user: str | bytes, site: str | None = None) -> list[tuple[str, str]]:
@@ -415,8 +416,9 @@ def test_somebody_elses_home() -> None:
 
 def test_no_system_bundle() -> None:
     """Where the platform's bundle is in no known place, it must be named."""
-    with pytest.raises(ConfigError):
-        parse([Source("c", b'[daemon]\nca-bundle = "system"', "/")], "/home/me", {}, None)
+    with pytest.raises(ConfigError) as caught:
+        parse([Source("c", b'[daemon]\nca-bundle = "system"', "/")], "/home/me", {})
+    assert [problem.hint for problem in caught.value.problems] == ["write the path of the file"]
 
 
 def test_names_must_differ() -> None:
@@ -633,7 +635,7 @@ def test_a_ca_bundle_must_exist() -> None:
     """A file that cannot be read is a problem of the configuration, not of a certificate."""
     source = Source("c", b'[daemon]\nca-bundle = "/missing.pem"', "/")
     with pytest.raises(ConfigError) as caught:
-        parse([source], "/home/me", {}, None, lambda path: path and "No such file or directory")
+        parse([source], "/home/me", {}, unreadable=lambda path: path and "No such file or directory")
     (problem,) = caught.value.problems
     assert problem.where == "daemon.ca-bundle"
     assert "/missing.pem cannot be read: No such file or directory" in problem.message

@@ -19,7 +19,7 @@ from uvtokend.core.config import values
 from uvtokend.core.config.values import Base, InvalidValueError, Option, is_variable, nearest
 from uvtokend.core.model import Env, Frozen, Index, Json, Problem, Request, Settings, Sink
 from uvtokend.core.urls import IndexUrl, is_loopback
-from uvtokend.errors import ConfigError
+from uvtokend.errors import ConfigError, UvtokendError
 
 #: Bytes. A configuration is written by hand.
 LIMIT = 1 << 20
@@ -85,11 +85,15 @@ class _Value:
 _Table: TypeAlias = dict[str, _Value]
 
 
+def _no_bundle() -> str:
+    raise UvtokendError("This system has no CA bundle in a known place.")
+
+
 def parse(
     sources: Sequence[Source],
     home: str,
     environ: Env,
-    system_ca: str | None = None,
+    system_ca: Callable[[], str] = _no_bundle,
     unreadable: Callable[[str], str | None] = lambda path: None,  # noqa: ARG005
 ) -> Settings:
     """Return the settings that the files describe.
@@ -98,7 +102,8 @@ def parse(
         sources: The site's file first, then the user's; those that exist.
         home: The absolute path that replaces ``~``.
         environ: The environment, for ``NETRC``, which is absolute or begins with ``~``.
-        system_ca: The platform's own CA bundle, for ``ca-bundle = "system"``.
+        system_ca: A function that returns the platform's own CA bundle, for ``ca-bundle = "system"``, or raises an
+            UvtokendError that says why there is none.
         unreadable: A function that returns why a file cannot be read, or None.
 
     Raises:
@@ -125,7 +130,7 @@ def parse(
 @dataclass(slots=True)
 class _Parser:
     home: str
-    system_ca: str | None
+    system_ca: Callable[[], str]
     unreadable: Callable[[str], str | None]
     places: _Table = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -411,9 +416,11 @@ class _Parser:
 
     def ca_bundle(self, given: _Value | None) -> str | None:
         if given is not None and given.value == "system":
-            if self.system_ca is None:
-                self.bad(given, "This system has no CA bundle in a known place.", "write the path of the file")
-            return self.system_ca
+            try:
+                return self.system_ca()
+            except UvtokendError as error:
+                self.bad(given, error.message, error.hint or "write the path of the file")
+                return None
         path = cast("str | None", self.check(given, _DAEMON["ca-bundle"]))
         why = self.unreadable(path) if path is not None else None
         if given is not None and why is not None:

@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import stat
+import sys
 from datetime import datetime
 
 from uvtokend.core import fixes
@@ -154,6 +155,7 @@ def _from_keyring(service: str, username: str) -> Secret:
         raise rejected("no-keyring", message, "uv tool install 'uvtokend[keyring]'") from None
     where = f"The keyring entry of {service} for {username}"
     hint = shlex.join(["keyring", "set", service, username])
+    _forbid_dialogs()
     try:
         secret = keyring.get_password(service, username)
     except KeyringLocked:
@@ -163,8 +165,33 @@ def _from_keyring(service: str, username: str) -> Secret:
         message = "There is no keyring on this machine, or none that a background process can reach."
         raise rejected("no-keyring", message, "keyring diagnose") from None
     except Exception as error:  # noqa: BLE001 - a backend is third-party code, and its text may contain the secret
+        _check_keychain(error, service, username)
         message = f"The keyring failed ({type(error).__name__})."
         raise transient("keyring-failed", message, "keyring diagnose") from None
     if secret is None:
         raise rejected("no-secret", f"{where} does not exist.", hint)
     return checked(secret, where, hint)
+
+
+def _forbid_dialogs() -> None:
+    """Let the Keychain of macOS fail at once, where its dialog would wait for a person until the deadline."""
+    if sys.platform == "darwin":
+        from uvtokend import darwin  # noqa: PLC0415 - macOS only
+
+        darwin.forbid_keychain_dialogs()
+
+
+def _check_keychain(error: Exception, service: str, username: str) -> None:
+    """Raise the failure of a Keychain that lets this program read an entry only if a person agrees.
+
+    The Keychain binds an entry to the signature of the program that wrote it. uv's Pythons are signed ad hoc, so each
+    upgrade is another program.
+    """
+    from uvtokend import darwin  # noqa: PLC0415 - only after a failure
+
+    if (status := darwin.keychain_refusal(error)) != 0:
+        message = (
+            f"The Keychain lets this Python read the entry of {service} for {username} only if you agree in a dialog, "
+            f"and a background program cannot show it (OSStatus {status})."
+        )
+        raise login_required("keychain-refused", message, fixes.read_keychain(service, username)) from None
