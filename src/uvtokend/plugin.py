@@ -21,7 +21,7 @@ where they are; everything else may move from one version to the next.
 from __future__ import annotations
 
 from uvtokend.core.fixes import set_clock, show_clock
-from uvtokend.core.model import Credential, Failure, FailureKind, Frozen, Request, Secret, SignInEnd
+from uvtokend.core.model import Credential, Failure, FailureKind, Frozen, Notice, Request, Secret, SignInEnd
 from uvtokend.core.rfc3339 import parse_zulu, zulu
 from uvtokend.errors import FetchFailed, UvtokendError
 from uvtokend.providers.kit.failures import (
@@ -44,6 +44,7 @@ __all__ = [
     "FailureKind",
     "FetchFailed",
     "Frozen",
+    "Notice",
     "Request",
     "Secret",
     "SignInEnd",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -179,6 +180,35 @@ def test_purge_takes_the_chains_of_refresh_tokens_away(desk: Desk) -> None:
     for name in ("a.json", "a.json.lock", "a.json.new", "a.json.room"):
         (chains / name).write_text("{}")
     assert "create new token pairs" in desk.run("purge").stderr
+    assert not desk.state.exists()
+
+
+def test_purge_keeps_the_mark_of_an_interrupted_rotation(desk: Desk) -> None:
+    """It says which files stay, why, and how they go; nothing is said of refresh tokens that never were."""
+    chains, token = desk.state / "chains", desk.home / "token"
+    chains.mkdir(parents=True, mode=0o700)
+    desk.state.chmod(0o700)
+    token.write_text(f"{TOKEN}\n")
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    for name, mark in (
+        ("lost", {"token_sha256": digest, "file": str(token), "successor": None}),
+        ("copy", {"token_sha256": digest, "file": str(token), "successor": TOKEN}),
+        ("older", {"token_sha256": digest, "successor": None}),
+        ("replaced", {"token_sha256": "0", "file": str(token), "successor": None}),
+        ("gone", {"token_sha256": "0", "file": "/nonexistent/token", "successor": None}),
+    ):
+        (chains / f"{name}.json").write_text(json.dumps(mark))
+        (chains / f"{name}.json.lock").touch()
+    said = desk.run("purge").stderr
+    assert sorted(file.name for file in chains.iterdir()) == ["copy.json", "gone.json", "lost.json", "older.json"]
+    assert f"fix: put a new token into {token}, then: uvtokend purge" in said
+    assert f"only copy of the GitLab token that could not be written to {token}" in said
+    assert "Everything else that uvtokend wrote is removed" in said
+    assert "token pairs" not in said
+    token.write_text("another\n")
+    (chains / "older.json").unlink()
+    (chains / "gone.json").unlink()
+    desk.run("purge")
     assert not desk.state.exists()
 
 

@@ -149,3 +149,10 @@ def test_a_gitlab_group_takes_no_uploads() -> None:
     access = Access("g", url, "gitlab", "u", Secret("t"))
     assert child_environment.upload_url("gitlab", url) is None
     assert sorted(child_environment.environment([access], {})) == ["UV_INDEX_G_PASSWORD", "UV_INDEX_G_USERNAME"]
+    for command in (["/bin/uv", "publish"], ["twine", "upload", "dist/*"]):
+        with pytest.raises(UsageError, match="takes no uploads") as caught:
+            child_environment.check_publishing("g", "gitlab", url, command)
+        assert caught.value.hint == "uvtokend add https://gitlab.com/api/v4/projects/ID/packages/pypi/simple"
+        child_environment.check_publishing("p", "gitlab", url.replace("groups/7/-", "projects/7"), command)
+    for command in (["uv", "sync"], ["make", "publish"], []):
+        child_environment.check_publishing("g", "gitlab", url, command)

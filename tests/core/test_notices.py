@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from uvtokend.core import fixes, notices
-from uvtokend.core.model import Credential, Secret, SignInEnd
+from uvtokend.core.model import Credential, Notice, Secret, SignInEnd
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 RENEW = "put a new password where password says"
@@ -33,6 +33,13 @@ def test_a_secret_that_only_a_person_renews_is_spoken_of_a_week_before(left: tim
     static = replace(GOOD, expires_at=NOW + left, renew=RENEW)
     assert told(static) == [("ends-soon", f"This secret ends in {words}, and no fetch can renew it.", RENEW)]
     assert told(replace(static, expires_at=NOW + timedelta(days=7, seconds=1))) == []
+
+
+def test_what_the_provider_wants_to_say_comes_first() -> None:
+    """A valid token may have a notice of its own."""
+    notice = Notice("missing-scope", "It cannot rotate itself.", "create another")
+    credential = replace(GOOD, skew=300.0, notice=notice)
+    assert [each.reason for each in notices.of(credential, NOW)] == ["missing-scope", "clock-skew"]
 
 
 @pytest.mark.parametrize(("skew", "words"), [(300.0, "5 minutes ahead of"), (-121.0, "2 minutes behind")])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import wire
-from uvtokend.core.model import Credential, Failure, Request, Secret, SignInEnd
+from uvtokend.core.model import Credential, Failure, Notice, Request, Secret, SignInEnd
 from uvtokend.core.wire import Command, Invalid
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -183,3 +183,15 @@ def test_the_end_of_a_sign_in_goes_over_the_wire() -> None:
     cut = wire.decode_answer(line.replace(b"the sign-in", b"the\\nsign-in"))
     assert isinstance(cut, Credential)
     assert cut.sign_in_end == SignInEnd("the sign-in", NOW, "aws sso login")
+
+
+def test_a_notice_goes_over_the_wire() -> None:
+    """It is optional, is read as strictly as all else, and its texts are single lines."""
+    for notice in (Notice("missing-scope", "It cannot rotate itself.", "ask"), Notice("throttled", "Later.")):
+        credential = Credential("u", Secret("p"), NOW, notice=notice)
+        line = wire.encode_answer(credential)
+        assert wire.decode_answer(line) == credential
+        assert isinstance(wire.decode_answer(line.replace(b'"reason"', b'"x"')), Failure)
+    cut = wire.decode_answer(line.replace(b"Later.", b"Much\\nlater."))
+    assert isinstance(cut, Credential)
+    assert cut.notice == Notice("throttled", "Much later.")

@@ -20,7 +20,9 @@ from clouds.gitlab_world import World, loopback_world
 from support.loopback import CANARY
 from support.waiting import until
 from uvtokend.core import wire
-from uvtokend.core.model import Credential, Failure
+from uvtokend.core.model import Credential, Failure, Notice
+from uvtokend.disk import one_time_secrets
+from uvtokend.disk.one_time_secrets import Kept, Removal
 from uvtokend.providers.gitlab import rotation
 from uvtokend.sandbox.web import Answer, Call, Server
 
@@ -276,6 +278,23 @@ def test_a_response_that_leaves_it_open(world: World, answer: Answer) -> None:
     assert world.cloud.rotated == 0
 
 
+def test_a_lost_response_outlives_purge(world: World) -> None:
+    """The old token stays blocked after `uvtokend purge`; once another token is in its file, nothing stays."""
+    world.plant(90, 85)
+    world.cloud.fault = lambda call: Answer(502) if call.method == "POST" else None
+    assert world.failure().reason == "rotation-lost"
+    world.cloud.fault = None
+    (mark,) = world.marks()
+    removal = one_time_secrets.remove(mark.parent)
+    assert removal == Removal(False, (Kept(mark, str(world.file), is_copy=False),))
+    assert sorted(mark.parent.iterdir()) == [mark]
+    assert world.failure().reason == "rotation-lost"
+    assert world.cloud.rotated == 0
+    world.keep(world.cloud.personal())
+    assert one_time_secrets.remove(mark.parent) == Removal(False)
+    assert not mark.parent.exists()
+
+
 def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
     """While nobody listens there is no mark; then it goes on."""
     world.plant(90, 85)
@@ -289,62 +308,80 @@ def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
         return site(call)
 
     world.cloud.server.site = gone
-    assert (world.failure().kind, world.failure().reason) == ("transient", "unreachable")
+    assert noticed(world, world.kept()).reason == "unreachable"
     world.patch.delenv("HTTP_PROXY")
     world.cloud.server.site = site
     assert world.marks() == []
     assert world.cloud.active(world.fetch().password.reveal())
 
 
-REFUSALS: dict[str, tuple[Answer, str, str]] = {
-    "scope": (fake.insufficient_scope("api self_rotate"), "rejected", "missing-scope"),
-    "expired meanwhile": (fake.invalid_token(CANARY), "login-required", "token-refused"),
-    "another kind": (Answer.json({"message": "405 Method Not Allowed"}, 405), "rejected", "no-rotation"),
-    "older GitLab": (Answer.json({"error": "404 Not Found"}, 404), "rejected", "no-rotation"),
-    "throttled": (Answer(429, CANARY.encode(), {"Retry-After": "17"}), "transient", "throttled"),
-    "redirect": (Answer(302, b"", {"Location": "https://sso.example/"}), "rejected", "redirected"),
+def noticed(world: World, token: str) -> Notice:
+    """Fetch, expect the token to be delivered as it is, and return what is told about it."""
+    credential = world.fetch()
+    assert credential.password.reveal() == token == world.kept()
+    assert credential.renew
+    assert credential.notice is not None
+    shown = f"{credential.notice} {credential.renew}"
+    assert not [secret for secret in [*world.cloud.issued(), CANARY] if secret in shown]
+    return credential.notice
+
+
+REFUSALS: dict[str, tuple[Answer, str]] = {
+    "scope": (fake.insufficient_scope("api self_rotate"), "missing-scope"),
+    "another kind": (Answer.json({"message": "405 Method Not Allowed"}, 405), "no-rotation"),
+    "older GitLab": (Answer.json({"error": "404 Not Found"}, 404), "no-rotation"),
+    "throttled": (Answer(429, CANARY.encode(), {"Retry-After": "17"}), "throttled"),
+    "redirect": (Answer(302, b"", {"Location": "https://sso.example/"}), "redirected"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refused_rotation_leaves_no_mark(world: World, case: str) -> None:
-    """A response that says that nothing was done leaves the token as it was."""
-    answer, kind, reason = REFUSALS[case]
+def test_a_refused_rotation_leaves_the_old_token_in_use(world: World, case: str) -> None:
+    """A response that says that nothing was done leaves no mark, and the old token is delivered with a notice."""
+    answer, reason = REFUSALS[case]
     old = world.plant(90, 85)
     world.cloud.fault = lambda call: answer if call.method == "POST" else None
-    failure = world.failure()
-    assert (failure.kind, failure.reason) == (kind, reason)
-    assert (world.marks(), world.kept()) == ([], old)
+    notice = noticed(world, old)
+    assert notice.reason == reason
+    assert "used until it expires" in notice.message
+    assert world.marks() == []
     world.cloud.fault = None
-    assert world.cloud.active(world.fetch().password.reveal())
+    assert world.fetch().password.reveal() == world.kept() != old
+
+
+def test_a_token_that_expires_during_its_rotation(world: World) -> None:
+    """A rotation that is refused with 401 leaves nothing that could be delivered, and no mark."""
+    old = world.plant(90, 85)
+    world.cloud.fault = lambda call: fake.invalid_token(CANARY) if call.method == "POST" else None
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("login-required", "token-refused")
+    assert (world.marks(), world.kept()) == ([], old)
 
 
 def test_a_life_that_the_server_no_longer_allows(world: World) -> None:
     """An administrator may have shortened it; a person then creates a token that fits."""
-    world.plant(90, 85)
+    token = world.plant(90, 85)
     world.cloud.longest = 30
-    failure = world.failure()
-    assert (failure.kind, failure.reason) == ("rejected", "rotation-refused")
-    assert "limit" in failure.message
+    notice = noticed(world, token)
+    assert notice.reason == "rotation-refused"
+    assert "limit" in notice.message
 
 
 def test_a_token_that_may_not_rotate_itself(world: World) -> None:
     """The missing scope is named before anything is asked."""
-    world.plant(90, 85, scopes=("read_api",))
-    failure = world.failure()
-    assert (failure.kind, failure.reason) == ("rejected", "missing-scope")
-    assert "self_rotate" in (failure.hint or "")
+    notice = noticed(world, world.plant(90, 85, scopes=("read_api",)))
+    assert notice.reason == "missing-scope"
+    assert "self_rotate" in (notice.hint or "")
     assert [call.method for call in world.cloud.server.calls] == ["GET"]
 
 
 def test_a_disk_that_takes_nothing(world: World) -> None:
     """If the new token could not be stored, nothing is asked; if it cannot be stored after all, our own file keeps it
     until it can."""
-    world.plant(90, 85)
+    token = world.plant(90, 85)
     beside = world.home / ".token.uvtokend"
     beside.mkdir()
-    failure = world.failure()
-    assert (failure.kind, failure.reason) == ("rejected", "token-file")
+    assert noticed(world, token).reason == "token-file"
     assert (world.cloud.rotated, world.marks()) == (0, [])
     beside.rmdir()
     write = rotation.TokenFile._write
@@ -357,7 +394,9 @@ def test_a_disk_that_takes_nothing(world: World) -> None:
         failure = world.failure()
         assert (failure.kind, failure.reason) == ("transient", "token-file")
         assert world.cloud.rotated == 1
-    assert stat.S_IMODE(world.marks()[0].stat().st_mode) == 0o600
+    (mark,) = world.marks()
+    assert stat.S_IMODE(mark.stat().st_mode) == 0o600
+    assert one_time_secrets.remove(mark.parent).kept == (Kept(mark, str(world.file), is_copy=True),)
     world.patch.setattr(rotation.TokenFile, "_write", write)
     assert world.cloud.active(world.fetch().password.reveal())
     assert (world.cloud.active(world.kept()), world.marks()) == (True, [])

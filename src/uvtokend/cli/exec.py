@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     def check(name: str, url: str, provider: str) -> None:
         child_environment.check_uv(name, url, known)
+        child_environment.check_publishing(name, provider, url, args.command)
         if len(names) == 1 and (upload := child_environment.upload_url(provider, url)) is not None:
             child_environment.check_targets(name, upload, os.environ)
 

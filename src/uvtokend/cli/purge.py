@@ -14,7 +14,7 @@ from uvtokend.cli import console, stop
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc.adopt import restore
 from uvtokend.core.state import State
-from uvtokend.disk import backups, cleanup, configuration, files, locks, shims
+from uvtokend.disk import backups, cleanup, configuration, files, locks, one_time_secrets, shims
 from uvtokend.disk.backups import Backup
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -75,14 +75,33 @@ def purge(config: str | None) -> int:
         message = "\n".join([*(problem.message for problem in problems), "The rest of what uvtokend wrote is removed."])
         raise UvtokendError(message, problems[0].hint)
     try:
-        if _remove_chains(Path(paths.chains_directory())):
-            console.say("Removed the refresh tokens that replaced your own. Those are used up: create new token pairs.")
+        everything = _remove_one_time_secrets()
         _remove_files(Path(directory), Path(paths.socket_file()))
     except OSError as error:
         message = f"{error.filename} could not be removed: {error.strerror}."
         raise UvtokendError(message, f"rm -r {paths.quoted(str(error.filename))}") from error
-    console.say("Everything that uvtokend wrote is removed. Its configuration is yours and stays.")
+    what = "Everything" if everything else "Everything else"
+    console.say(f"{what} that uvtokend wrote is removed. Its configuration is yours and stays.")
     return OK
+
+
+def _remove_one_time_secrets() -> bool:
+    """Remove the files of one-time secrets and return whether all of them are gone; say what must stay, and why."""
+    removal = one_time_secrets.remove(Path(paths.chains_directory()))
+    if removal.chains:
+        console.say("Removed the refresh tokens that replaced your own. Those are used up: create new token pairs.")
+    for mark in removal.kept:
+        file = mark.file or "its file"
+        if mark.is_copy:
+            why = f"it has the only copy of the GitLab token that could not be written to {file}."
+            console.say(f"Kept {mark.path}: {why}", "uvtokend once && uvtokend purge")
+        else:
+            why = (
+                f"the rotation of the GitLab token in {file} was interrupted, and this file keeps uvtokend from using "
+                "the old token again, which would revoke the new one."
+            )
+            console.say(f"Kept {mark.path}: {why}", f"put a new token into {file}, then: uvtokend purge")
+    return not removal.kept
 
 
 def _settings(config: str | None) -> Settings:
@@ -156,18 +175,6 @@ def _restored(text: bytes, backup: Backup) -> bytes:
     except ValueError as error:
         message = f"The backup {backup.file} is damaged, so the entries in it cannot be restored."
         raise UvtokendError(message, backups.set_aside(backup.file)) from error
-
-
-def _remove_chains(directory: Path) -> bool:
-    """Remove the chains of refresh tokens and tell whether there were any; a symlink is somebody else's directory."""
-    if directory.is_symlink() or not directory.is_dir():
-        return False
-    files = [*directory.glob("*.json*")]
-    for file in files:
-        file.unlink()
-    with contextlib.suppress(OSError):
-        directory.rmdir()
-    return bool(files)
 
 
 def _remove_files(directory: Path, socket: Path) -> None:

@@ -13,7 +13,7 @@ Sources: uv's reference of environment variables; twine's documentation, "Enviro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,6 +24,8 @@ from uvtokend.errors import UsageError
 
 #: Variables that choose a target by a name that uv or twine looks up elsewhere.
 _BY_NAME = ("UV_PUBLISH_INDEX", "TWINE_REPOSITORY")
+#: The commands that publish, and their verbs.
+_PUBLISH = {"uv": "publish", "twine": "upload"}
 _BY_URL = ("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL")
 
 
@@ -106,6 +108,25 @@ def check_targets(name: str, upload: str, environ: Env) -> None:
         what = f"{others[0]} is set" if len(others) == 1 else f"{' and '.join(others)} are set"
         message = f"{what} and names another target than the index {name!r}, which publishes to {upload}."
         raise UsageError(message, f"unset {' '.join(others)}")
+
+
+def check_publishing(name: str, provider: str, url: str, command: Sequence[str]) -> None:
+    """Refuse to run ``uv publish`` or ``twine upload`` for an index that nothing can be published to.
+
+    Args:
+        name: The index.
+        provider: Its provider.
+        url: The index URL.
+        command: The command line.
+
+    Raises:
+        UsageError: It would publish elsewhere, or ask for a password.
+    """
+    verb = _PUBLISH.get(command[0].rpartition("/")[2]) if command else None
+    if verb in command and upload_url(provider, url) is None:
+        server = url.partition("/api/v4/")[0]
+        message = f"The index {name!r} is a GitLab group, which takes no uploads: packages are published to a project."
+        raise UsageError(message, f"uvtokend add {server}/api/v4/projects/ID/packages/pypi/simple")
 
 
 def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:

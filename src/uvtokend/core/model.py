@@ -126,6 +126,7 @@ class Credential:
         renew: What the user must do before the token expires, if a fetch cannot renew it but only read it again.
         skew: Seconds by which this machine's clock is ahead of the issuer's ``Date``; None if unknown.
         sign_in_end: The end of the sign-in; None if unknown. The token itself may be valid longer.
+        notice: What else the user should know although the token is valid; None if there is nothing.
     """
 
     login: str
@@ -137,6 +138,7 @@ class Credential:
     renew: str | None = None
     skew: float | None = None
     sign_in_end: SignInEnd | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
     """
     if credential is None:
         return ()
-    notices = (_ends_soon(credential, now), _signed_out_soon(credential, now), _skewed(credential))
+    soon = (_ends_soon(credential, now), _signed_out_soon(credential, now))
+    notices = (credential.notice, *soon, _skewed(credential))
     return tuple(notice for notice in notices if notice is not None)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
-from uvtokend.core.model import Credential, Failure, FailureKind, Json, Request, Secret, SignInEnd
+from uvtokend.core.model import Credential, Failure, FailureKind, Json, Notice, Request, Secret, SignInEnd
 from uvtokend.core.rfc3339 import parse_zulu, zulu
 
 #: A token of 16 KiB, quoted, with its identity and times fits well.
@@ -62,7 +62,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
             "retry_after": outcome.retry_after,
         }
         return json.dumps({"failure": failure}).encode() + b"\n"
-    end = outcome.sign_in_end
+    end, notice = outcome.sign_in_end, outcome.notice
     credential = {
         "login": outcome.login,
         "password": outcome.password.reveal(),
@@ -73,6 +73,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
         "renew": outcome.renew,
         "skew": outcome.skew,
         "sign_in_end": None if end is None else {"name": end.name, "at": zulu(end.at), "command": end.command},
+        "notice": None if notice is None else {"reason": notice.reason, "message": notice.message, "hint": notice.hint},
     }
     return json.dumps({"credential": credential}).encode() + b"\n"
 
@@ -117,12 +118,20 @@ def _credential(raw: dict[str, Any]) -> Credential:
         None if renew is None else _line(renew),
         None if skew is None else _finite(skew),
         _sign_in_end(raw.get("sign_in_end")),
+        _notice(raw.get("notice")),
     )
 
 
 def _sign_in_end(raw: dict[str, Any] | None) -> SignInEnd | None:
     at = None if raw is None else _time(raw["at"])
     return None if raw is None or at is None else SignInEnd(_line(raw["name"]), at, _line(raw["command"]))
+
+
+def _notice(raw: dict[str, Any] | None) -> Notice | None:
+    if raw is None:
+        return None
+    hint = raw.get("hint")
+    return Notice(_line(raw["reason"]), _line(raw["message"]), None if hint is None else _line(hint))
 
 
 def _time(raw: object) -> datetime | None:

@@ -6,12 +6,13 @@ names its end of life, and can be rotated before it ends; a deploy token and a j
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import requests
 
 from uvtokend.core.clouds.gitlab import GITLAB, JOB_LOGIN
-from uvtokend.plugin import Credential, Request, Secret, quiet, read_secret, rejected, skew
+from uvtokend.plugin import Credential, FetchFailed, Notice, Request, Secret, quiet, read_secret, rejected, skew
 from uvtokend.providers.gitlab import responses, rotation
 from uvtokend.providers.gitlab.responses import About
 from uvtokend.providers.kit import limits
@@ -61,10 +62,19 @@ def _personal(request: Request, login: str) -> Credential:
         exchange = ask(server, token)
         known = _known(exchange, server, request)
         if known is not None and rotation.is_due(known, exchange.at):
-            token, exchange = file.rotate(token, known)
+            try:
+                token, exchange = file.rotate(token, known)
+            except rotation.NotRotated as error:
+                kept = _credential(token, login, exchange, known, error.hint or responses.new_token(server, reference))
+                return replace(kept, notice=_not_rotated(error))
             known = _known(exchange, server, request)
     after = None if known is None else rotation.due(known)
     return _credential(token, login, exchange, known, None, after)
+
+
+def _not_rotated(error: FetchFailed) -> Notice:
+    message = f"The token could not be rotated, and is used until it expires. {error.message}"
+    return Notice(error.failure.reason, message, error.hint)
 
 
 def _known(exchange: Exchange, server: str, request: Request) -> About | None:

@@ -66,6 +66,10 @@ def is_due(known: About, now: datetime) -> bool:
     return when is not None and known.ends is not None and when <= now < known.ends
 
 
+class NotRotated(FetchFailed):
+    """Nothing was done, so the old token is as good as before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A rotation whose response is not in the token's file.
@@ -124,24 +128,25 @@ class TokenFile:
             known: What GitLab says about it.
 
         Raises:
-            FetchFailed: With the fix; the old token still works if the reason is not ``rotation-lost``.
+            NotRotated: The old token may still be used.
+            FetchFailed: It may not: GitLab refuses it, or may have replaced it.
         """
         if known.scopes and not known.scopes & responses.ROTATING:
             message = f"The token cannot rotate itself: its scopes are {', '.join(sorted(known.scopes))}."
-            raise rejected("missing-scope", message, self._new_token())
+            raise _not_done(rejected("missing-scope", message, self._new_token()))
         now = datetime.now(UTC)
         with deadline.undisturbed():
             self._prepare(token, now)
             try:
                 answer = self._ask(token, known)
-            except once.NotSent:
+            except once.NotSent as error:
                 self._clear()
-                raise
+                raise _not_done(error) from None
             except FetchFailed:
                 raise self._lost(now) from None
             if (refusal := self._refusal(answer)) is not None:
                 self._clear()
-                raise refusal
+                raise refusal if answer.status == 401 else _not_done(refusal)
             successor = _token_of(answer)
             if successor is None:
                 raise self._lost(now)
@@ -186,7 +191,7 @@ class TokenFile:
             self._tidy()
             message = f"The token's file {self._path} cannot be replaced: {error.strerror or 'unknown error'}. "
             hint = shlex.join(["ls", "-ld", os.path.dirname(self._path), self._path])
-            raise rejected("token-file", f"{message}No request was sent.", hint) from None
+            raise _not_done(rejected("token-file", f"{message}No request was sent.", hint)) from None
 
     def _store(self, old: Secret, new: Secret, asked_at: datetime | None) -> None:
         """Put the new token in the file, and then remove the mark.
@@ -235,6 +240,7 @@ class TokenFile:
     def _save(self, mark: Mark) -> None:
         document = {
             "token_sha256": mark.digest,
+            "file": self._path,
             "asked_at": zulu(mark.asked_at),
             "successor": None if mark.successor is None else mark.successor.reveal(),
         }
@@ -304,6 +310,10 @@ def held(server: str, reference: Frozen) -> Iterator[TokenFile]:
     mark = durable.file_for("gitlab", server, path)
     with durable.locked(mark):
         yield TokenFile(server, reference, path, mark)
+
+
+def _not_done(error: FetchFailed) -> NotRotated:
+    return NotRotated(error.failure)
 
 
 def _digest(token: Secret) -> str:
