@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# systemd_user.sh HOME [FOLDER...] -- COMMAND...: run a command as an ordinary user beside a real `systemd --user`.
+# systemd_user.sh HOME [DIRECTORY...] -- SCRIPT...: run scripts as an ordinary user beside a real `systemd --user`.
 #
-# Needs root, cgroup v2 and util-linux, but no systemd as PID 1. All happens in namespaces of its own and leaves nothing
-# behind: there is a user `tester` whose home folder is HOME, in /home/tester; FOLDERs can be reached even if they lie in
-# a closed one such as /root; a real journald answers `journalctl --user`; the manager owns a cgroup, and a fresh /run with
-# what sd_booted(3) and systemd.exec(5) look for: /run/systemd/system, /run/systemd/{unit-root,mount-rootfs}.
+# Each script of bash has a login session of its own: before the next one starts, the manager ends with all its services,
+# and the runtime directory is emptied. Needs root, cgroup v2 and util-linux, but no systemd as PID 1. All happens in
+# namespaces of its own and leaves nothing behind: there is a user `tester` whose home directory is HOME, in /home/tester;
+# each DIRECTORY can be reached even if it lies in a closed one such as /root; a real journald answers `journalctl --user`;
+# the manager owns a cgroup, and a fresh /run with what sd_booted(3) and systemd.exec(5) look for: /run/systemd/system,
+# /run/systemd/{unit-root,mount-rootfs}.
 set -euo pipefail
 user=tester
 uid=54321 # journald keeps a journal for each user outside the ranges of system and dynamic users, see UIDS-GIDS
@@ -34,27 +36,27 @@ clean_up() {
   rmdir "$tree"
 }
 
-# Shadow each closed folder, and /home, by an empty open one, and bind the FOLDERs in there to their places again.
+# Shadow each closed directory, and /home, by an empty open one, and bind each DIRECTORY in there to its place again.
 open_the_way() {
-  local number folder above
+  local number directory above
   local -A closed=([/home]=1) hidden=()
   mkdir -p /home
-  for number in "${!folders[@]}"; do
+  for number in "${!directories[@]}"; do
     mkdir "/run/kept/$number"
-    mount --bind "${folders[$number]}" "/run/kept/$number"
-    above=$(dirname "${folders[$number]}")
+    mount --bind "${directories[$number]}" "/run/kept/$number"
+    above=$(dirname "${directories[$number]}")
     while [ "$above" != / ]; do
       [ $((0$(stat -c %a "$above") & 1)) = 1 ] || closed[$above]=1
       [ -z "${closed[$above]-}" ] || hidden[$number]=1
       above=$(dirname "$above")
     done
   done
-  printf '%s\n' "${!closed[@]}" | sort | while read -r folder; do
-    [ ! -d "$folder" ] || mount -t tmpfs -o mode=755 tmpfs "$folder"
+  printf '%s\n' "${!closed[@]}" | sort | while read -r directory; do
+    [ ! -d "$directory" ] || mount -t tmpfs -o mode=755 tmpfs "$directory"
   done
   for number in "${!hidden[@]}"; do
-    mkdir -p "${folders[$number]}"
-    mount --bind "/run/kept/$number" "${folders[$number]}"
+    mkdir -p "${directories[$number]}"
+    mount --bind "/run/kept/$number" "${directories[$number]}"
   done
 }
 
@@ -87,9 +89,9 @@ start_journald() {
 inside() {
   home=$1
   shift
-  folders=()
+  directories=()
   while [ "$1" != -- ]; do
-    folders+=("$1")
+    directories+=("$1")
     shift
   done
   shift
@@ -113,9 +115,13 @@ inside() {
     "PATH=/home/$user/.local/bin:/usr/local/bin:/usr/bin:/bin" LANG=C.UTF-8 "XDG_RUNTIME_DIR=/run/user/$uid"
     "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/$uid/bus")
   cd "/home/$user"
+  for script in "$@"; do session "$script"; done
+}
+
+session() {
   (
     echo "$BASHPID" >"$own/init.scope/cgroup.procs"
-    exec "${as_user[@]}" SYSTEMD_LOG_TARGET=console "$systemd" --user --unit=basic.target 2>manager.log
+    exec "${as_user[@]}" SYSTEMD_LOG_TARGET=console "$systemd" --user --unit=default.target 2>manager.log
   ) &
   manager=$!
   for _ in $(seq 200); do
@@ -124,10 +130,11 @@ inside() {
     sleep 0.05
   done
   result=0
-  "${as_user[@]}" "$@" || result=$?
+  "${as_user[@]}" bash -c "$1" || result=$?
   kill -RTMIN+24 "$manager" 2>/dev/null || true # SIGRTMIN+24: a user manager ends at once, see systemd(1)
   wait "$manager" 2>/dev/null || true
-  exit "$result"
+  find "/run/user/$uid" -mindepth 1 -delete
+  [ "$result" = 0 ] || exit "$result"
 }
 
 case $1 in

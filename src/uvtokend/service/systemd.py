@@ -177,6 +177,9 @@ def uninstall() -> Path | None:
     if available():
         ask("daemon-reload")
         _systemctl("reset-failed", UNIT)
+    for empty in (file.parent / "default.target.wants", file.parent, file.parent.parent):
+        with contextlib.suppress(OSError):  # others have units of their own
+            empty.rmdir()
     return file
 
 
