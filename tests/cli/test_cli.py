@@ -271,6 +271,20 @@ def test_once_needs_no_daemon(desk: Desk) -> None:
     desk.run("once")
 
 
+def test_once_with_a_name_fetches_for_that_index_alone(desk: Desk) -> None:
+    """What else is due is not asked for, let alone ended halfway; and what stands for the others stays."""
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    desk.run("once", "a")
+    assert "b.example" not in desk.netrc.read_text()
+    told = [json.loads(line) for line in (desk.state / "events.jsonl").read_text().splitlines()]
+    assert [event["names"] for event in told if event["event"] == "refreshed"] == [["a"]]
+    desk.run("once")
+    both = desk.netrc.read_text()
+    assert "b.example" in both
+    desk.run("once", "a")
+    assert desk.netrc.read_text() == both
+
+
 # --------------------------------------------------------------------------------------------------- starting, stopping
 
 

@@ -1,13 +1,21 @@
 """What must hold at every moment of every history.
 
 The oracle knows nothing of the agent's states. It knows what is wrong outside (no network, a sign-in that ended, an
-issuer in trouble, a full or hung disk, a foreign entry, sleep), what the agent was told, and the promise:
+issuer in trouble, a full or hung disk, a foreign entry, sleep), what the agent was told, what its status says, and the
+promise:
 
 * **Recovery.** As soon as nothing has been wrong outside for `GRACE` seconds (30, or 5 and the fetch where the kernel
   tells of it), any uv that starts finds a valid token with the promised life. It stays so until something is wrong
-  again. No state of the agent excuses it. What suspends the promise is only what an issuer or a person said: a
-  ``Retry-After``, up to an hour; a verdict that only a person can change, until the next probe after at most 5 minutes;
-  a rival that keeps writing its own block, for as long.
+  again. No state of the agent excuses it.
+* **The word of an issuer.** A ``Retry-After`` suspends the promise until the time that the status names at once. That
+  time lies at or at most 5 s after the end of what the issuer asked for, an hour at most. The fetch begins at that very
+  time, or earlier if a person asks for it, and recovery takes at most `GRACE` seconds from there.
+* **A verdict** that only a person can change suspends the promise until the time that the status names, at most 5
+  minutes later. The fetch begins at that very time, or at once when the sign-in changes or the machine wakes up, and
+  recovery takes at most `GRACE` seconds from there.
+* **A rival** that changes our block again within `FIGHT` seconds of our last repair gets its way, and nobody else. The
+  status names the time of the next look, at most 5 minutes later; the delivery begins at that very time or earlier. So
+  after the last change of a rival our entry stands within a guard tick, 5 minutes and `SETTLE`.
 * **Nothing dead.** An entry never outlives its token, unless the disk does not let anybody remove it.
 * **Nothing lost.** A valid token that came in stands in the file, unless the disk or a foreign entry is in the way.
 * **Moderation.** Requests and tokens of each lease are bounded by the hour, deliveries by the second.
@@ -45,15 +53,22 @@ GRACE_TOLD = 5.0 + SETTLE
 DEADLINE = 60.0
 #: The longest wait of somebody who waits for tokens: in line, for a fetch that hangs, and for the delivery.
 WAIT = 3 * DEADLINE
-#: The longest wait in line for a slot: every other lease of a history may take its slice first.
-LINE = 2 * DEADLINE
+#: The longest wait in line for the only slot: both other leases of a history may hang first, and one of them come back.
+LINE = 3 * DEADLINE
+#: The ends that an issuer gives in seconds from now differ by so much for one token; the state file keeps one of them.
+RELATIVE = 1.0
 #: The life that is left when a cache is asked again for the last time: it renews a little earlier.
 WINDOW = 270.0
 REREAD = 1800.0
 #: Within this time of a rival's change the next one is left to him.
 FIGHT = 60.0
 #: How long a verdict stands that only a person can change, and how long we give way to a rival.
-PROBE = 300.0 + FETCH
+PROBE = 300.0
+#: The longest time for which an issuer may suspend the promise, and the jitter on top.
+OBEYED = 3600.0
+SPREAD = 5.0
+#: How exactly a time that the status names is kept, in seconds.
+EXACT = 0.01
 REQUESTS_PER_HOUR = 335
 REQUESTS_PER_PROD = 4
 #: Deliveries begin at least this far apart.
@@ -102,6 +117,19 @@ class Token:
         return self.end is None or now < self.end
 
 
+@dataclass(frozen=True)
+class Suspension:
+    """A promise that an issuer or a person has suspended.
+
+    Args:
+        until: When the next fetch begins, as the status says.
+        verdict: Only a person can change it; else an issuer asked us to wait.
+    """
+
+    until: float
+    verdict: bool
+
+
 @dataclass
 class Laws:
     """Remembers what was wrong and what the agent was told, and holds the netrc against it.
@@ -116,8 +144,8 @@ class Laws:
     received: dict[Request, Token] = field(default_factory=dict)
     came_at: dict[Request, float] = field(default_factory=dict)
     good_at: dict[Request, float] = field(default_factory=dict)  # from when on the promise holds
-    said_until: dict[Request, float] = field(default_factory=dict)
-    verdicts: dict[Request, float] = field(default_factory=dict)
+    suspended: dict[Request, Suspension] = field(default_factory=dict)
+    ran_at: float = 0.0  # when the daemon last could not act: the machine slept, or had just woken up
     written_at: float = -math.inf
     free_at: float = 0.0  # from when on nothing has kept the file from being written for long enough
     yielding_until: float = 0.0
@@ -139,6 +167,7 @@ class Laws:
         file: Mapping[str, str],
         wrong: Mapping[Request, float],
         writable: bool,
+        running: bool,
         foreign: Collection[str],
     ) -> None:
         """Hold the netrc, host -> token, against the promise.
@@ -148,17 +177,25 @@ class Laws:
             file: What stands in the netrc.
             wrong: Requests for which something is wrong outside now, and the grace that this gives.
             writable: Nothing outside keeps the daemon from writing the netrc now.
+            running: The daemon runs, and knows how late it is.
             foreign: Hosts whose entries are somebody else's.
         """
         for request, grace in wrong.items():
             self.good_at[request] = max(self.good_at.get(request, 0.0), now + grace)
+        if not running:
+            self.ran_at = now
+        for suspension in self.suspended.values():
+            late = now - max(suspension.until, self.ran_at)
+            assert late <= EXACT, "the fetch does not begin when the status says"
         if not writable:
             self.free_at = max(self.free_at, now + GRACE)
             return
         for since in self.waiters.values():
             assert now - max(since, self.free_at - GRACE) <= WAIT, "somebody waits for ever"
         for since in self.lines.values():
-            assert now - since <= LINE, "somebody waits in line for ever"
+            assert now - max(since, self.ran_at) <= LINE, "somebody waits in line for ever"
+        looks_late = self.yielding_until and now - max(self.yielding_until, self.ran_at) > EXACT
+        assert not looks_late, "the delivery does not begin when the status says"
         free = now > max(self.free_at, self.yielding_until)
         if free:
             assert file.keys() <= {index.host for index in self.indexes}, "an entry stands that nobody configured"
@@ -172,10 +209,10 @@ class Laws:
             assert end is None or now <= end + SETTLE, "a dead token stands in the file"
         token = self.received.get(request)
         came = self.came_at.get(request, now)
-        if token is not None and token.alive(now) and free and now > came + SETTLE:
+        air = RELATIVE if self.issuers[request].relative else 0.0
+        if token is not None and token.alive(now + air) and free and now > came + SETTLE:
             assert standing == token.name, "a valid token does not stand in the file"
-        said = max(self.said_until.get(request, 0.0), self.verdicts.get(request, 0.0)) + GRACE
-        if not free or now <= max(self.good_at.get(request, 0.0), said):
+        if not free or request in self.suspended or now <= self.good_at.get(request, 0.0):
             return
         assert token is not None, "no token as promised, though one could be had"
         just_dead = token.end is not None and token.skewed and now <= token.end + FETCH + SETTLE
@@ -199,6 +236,8 @@ class Laws:
 
     def lined_up(self, request: Request, now: float) -> None:
         self.lines[request] = now
+        if self.suspended.pop(request, None) is not None:
+            self.good_at[request] = max(self.good_at.get(request, 0.0), now + GRACE)
 
     def began(self, request: Request, now: float) -> None:
         self.lines.pop(request, None)
@@ -211,21 +250,30 @@ class Laws:
     def fetched(self, request: Request, now: float, token: Token) -> None:
         self.tokens[token.name] = self.received[request] = token
         self.came_at[request] = now
-        self.verdicts.pop(request, None)
-        self.said_until.pop(request, None)
         if token.skewed:
             self.skewed[request] = now
         skewed = now - self.skewed.get(request, -math.inf) < 3600
         allowed = _tokens_an_hour(self.issuers[request], skewed) + _within(self.prods, now)
         assert _count(self.successes, request, now) <= allowed, "tokens in a loop"
 
-    def failed(self, request: Request, now: float, failure: Failure) -> None:
-        self.said_until.pop(request, None)
-        self.verdicts.pop(request, None)
-        if failure.retry_after is not None:
-            self.said_until[request] = now + min(max(failure.retry_after, 1.0), 3600.0) + 5.0
-        elif failure.kind != "transient":
-            self.verdicts[request] = now + PROBE
+    def failed(self, request: Request, now: float, failure: Failure, named: float | None) -> None:
+        """Take a failure that the agent was told of.
+
+        Args:
+            request: The request.
+            now: The moment.
+            failure: What the agent was told.
+            named: When the status, right after it, says that the next try begins.
+        """
+        if failure.retry_after is None and failure.kind == "transient":
+            return
+        assert named is not None, "the status does not say until when the promise is suspended"
+        asked = 0.0 if failure.retry_after is None else min(max(failure.retry_after, 1.0), OBEYED)
+        latest = PROBE if failure.retry_after is None else asked + SPREAD
+        assert now + asked - EXACT <= named <= now + latest + EXACT, (
+            "the promise is suspended for too long, or too short"
+        )
+        self.suspended[request] = Suspension(named, failure.retry_after is None)
 
     def paused(self, seconds: float) -> None:
         """The machine stood still, and all tokens went on."""
@@ -234,32 +282,48 @@ class Laws:
                 self.tokens[name] = _earlier(token, seconds)
         self.received = {request: self.tokens[token.name] for request, token in self.received.items()}
 
-    def login_seen(self, now: float) -> None:
+    def login_seen(self, now: float, requests: Iterable[Request]) -> None:
+        """A person signed in for these requests."""
         self.prods.append(now)
-        self.verdicts.clear()
+        self._no_verdicts(now, requests)
 
     def network_seen(self, now: float) -> None:
         self.prods.append(now)
 
     def woke(self, now: float) -> None:
         self.prods.append(now)
-        self.verdicts.clear()
+        self._no_verdicts(now, tuple(self.suspended))
         self.overwrote = -math.inf  # a sleep ends the yielding
-        self.yielding_until = 0.0
+        self.yielding_until = min(self.yielding_until, now)
+
+    def _no_verdicts(self, now: float, requests: Iterable[Request]) -> None:
+        """What was a verdict is none any more: the next fetch begins at once."""
+        for request in requests:
+            if request in self.suspended and self.suspended[request].verdict:
+                self.suspended[request] = Suspension(now, verdict=True)
 
     def delivery_began(self, now: float) -> None:
         assert now - self.written_at >= REST - 1e-6, "deliveries in a burst"
         self.written_at = now
+        if self.yielding_until:
+            self.yielding_until = 0.0
+            self.free_at = max(self.free_at, now + SETTLE)
 
     def delivered(self, now: float, rival: bool) -> None:
-        self.yielding_until = 0.0
         if rival:
             assert now - self.overwrote >= FIGHT, "a fight"
             self.overwrote = now
 
-    def not_delivered(self, now: float, failure: Failure) -> None:
-        if failure.reason == "contested":
-            self.yielding_until = now + PROBE
+    def yielded(self, now: float, named: float) -> None:
+        """The agent gave way to a rival.
+
+        Args:
+            now: The moment.
+            named: When the status says that the next look comes.
+        """
+        assert now - self.overwrote <= FIGHT + DELIVERY + EXACT, "the agent gives way without a fight"
+        assert now <= named <= now + PROBE + EXACT, "the agent gives way for too long"
+        self.yielding_until = named
 
     def asked(self, waiter: int, now: float, only_waits: bool) -> None:
         self.prods.append(now)
@@ -285,10 +349,10 @@ class Laws:
 
     def restarted(self, now: float, indexes: tuple[Index, ...], recovered: Collection[Request]) -> None:
         self.overwrote = self.written_at = -math.inf
+        self.yielding_until = 0.0
         self.waiters.clear()
         self.lines.clear()
-        self.verdicts.clear()
-        self.said_until.clear()
+        self.suspended.clear()
         self._begin_anew(now, indexes, recovered)
 
     def _begin_anew(self, now: float, indexes: tuple[Index, ...], known: Iterable[Request]) -> None:
@@ -300,6 +364,7 @@ class Laws:
         for request in requests - self.received.keys():  # nothing is known of it, or it was not asked for until now
             self.good_at[request] = max(self.good_at.get(request, 0.0), now + GRACE)
         self.lines = {request: since for request, since in self.lines.items() if request in requests}
+        self.suspended = {request: until for request, until in self.suspended.items() if request in requests}
 
 
 def _earlier(token: Token, seconds: float) -> Token:

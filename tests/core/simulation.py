@@ -96,6 +96,7 @@ class World:
     file: dict[str, str] = field(default_factory=dict)  # host -> the token's name
     current: dict[Request, Token] = field(default_factory=dict)
     flights: dict[Request, int] = field(default_factory=dict)
+    hung_before: set[Request] = field(default_factory=set)  # requests whose last try hung, so that others go first
     limits: dict[Request, float] = field(default_factory=dict)
     plans: dict[events.Job, float] = field(default_factory=dict)
     delivering: int | None = None
@@ -172,18 +173,14 @@ class World:
         self.now = now
         wrong = {request: grace for request in self.laws.issuers if (grace := self._grace(request))}
         writable = self.disk and not self.held and not self.hung and not self.asleep
-        self.laws.check(now, self.file, wrong, writable, self.foreign)
+        self.laws.check(now, self.file, wrong, writable, not (self.asleep or self.dazed), self.foreign)
 
     def _grace(self, request: Request) -> float:
         """Return how long the daemon may take to recover from what is wrong now; 0 if nothing is."""
-        if (
-            request in self.troubles
-            or not self.login
-            or self.skew
-            or self.pausing
-            or self.line.limit < len(self.flights)
-        ):
+        if request in self.troubles or not self.login or self.skew or self.pausing:
             return GRACE
+        if request in self.line and request not in self.flights and (request in self.hung_before or self.slots < 2):
+            return GRACE  # more is due than there are slots for, and it goes last
         if self.asleep or not self.network:
             return GRACE_TOLD if self.told else GRACE
         return 0.0
@@ -198,6 +195,7 @@ class World:
                     self.limits[request] = DEADLINE if limit is None else min(DEADLINE, limit)
                     self.laws.lined_up(request, self.now)
                     assert request not in self.line, "two fetches in flight for one lease"
+                    (self.hung_before.add if hung else self.hung_before.discard)(request)
                     self.line.ask(request, hung, spends=False)
                     self._fill()
                 case events.RestartFetch(request, limit):
@@ -230,6 +228,7 @@ class World:
     def _make_way(self) -> None:
         while (request := self.line.gives_way(self.now)) is not None:
             del self.flights[request]
+            self.hung_before.add(request)
             self.laws.lined_up(request, self.now)
             self._fill()
 
@@ -262,18 +261,24 @@ class World:
         answer = fate or self._answer(request)
         outcome = self._credential(request, answer) if isinstance(answer, Token) else answer
         admitted = admit(outcome, "h.example", self.at())
-        if isinstance(admitted, Failure):
-            self.laws.failed(request, self.now, admitted)
-        elif isinstance(answer, Token):
+        if not isinstance(admitted, Failure) and isinstance(answer, Token):
             self.laws.fetched(request, self.now, answer)
         self._fill()
         self.feed(events.FetchEnded(request, outcome, self.dice.random()))
+        if isinstance(admitted, Failure):
+            self.laws.failed(request, self.now, admitted, self._named(request))
         if fate is LOGIN_ENDED and self.login and self.watch:
             self._logged_in_meanwhile(request)
 
+    def _named(self, request: Request) -> float | None:
+        """Return when the status says that the next try of a fetch begins."""
+        views = self.agent.snapshot(self.at()).indexes
+        named = next(view.retry_at for view in views if view.index.request == request)
+        return None if named is None else (named - START).total_seconds()
+
     def _logged_in_meanwhile(self, request: Request) -> None:
         """The files are others than when the fetch began, as `login_watch.Watch.fails` says."""
-        self.laws.login_seen(self.now)
+        self.laws.login_seen(self.now, (request,))
         self.feed(events.LoginChanged((request,)))
 
     def _answer(self, request: Request) -> Token | Failure | Credential:
@@ -334,9 +339,18 @@ class World:
             written = tuple(known for known in self._records(action) if not foreign.issuperset(known.targets))
             self.known = state.with_records(self.known, written, "netrc")
             self.laws.delivered(self.now, rival)
-        else:
-            self.laws.not_delivered(self.now, failure)
         self.feed(events.DeliveryEnded(action.wanted, self.dice.random(), failure, foreign, rival=rival))
+        contested = self.agent.deliveries["netrc"]
+        if contested.contested and failure is CONTESTED:
+            self._yielded(contested)
+
+    def _yielded(self, contested: delivery.Delivery) -> None:
+        """The agent gave way to a rival, and every index that waits for nothing else says until when."""
+        assert contested.retry_at is not None
+        for view in self.agent.snapshot(self.at()).indexes:
+            if view.lease.state == "waiting":
+                assert view.retry_at == contested.retry_at, "the status does not say for how long the agent gives way"
+        self.laws.yielded(self.now, (contested.retry_at - START).total_seconds())
 
     def _shift(self) -> timedelta:
         """Return what the daemon adds to its own time to get the wall clock."""
@@ -405,9 +419,10 @@ class World:
 
     def _look_for_login(self) -> None:
         if self.agent.blocked:
-            self.laws.login_seen(self.now)
-            failed = (lease.request for lease in self.agent.leases.values() if lease.state in {"blocked", "retrying"})
-            self.feed(events.LoginChanged(tuple(failed)))
+            leases = self.agent.leases.values()
+            failed = tuple(lease.request for lease in leases if lease.state in {"blocked", "retrying"})
+            self.laws.login_seen(self.now, failed)
+            self.feed(events.LoginChanged(failed))
 
     def set_trouble(self, which: int, trouble: str | None) -> None:
         """One issuer answers nonsense, or is itself again."""
@@ -600,7 +615,8 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, oft
     dice = Random(seed)
     weights = (6, 6, 3, 3, 3, 2, 2, 0.3)
     issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
-    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, told=guard_tick and dice.random() < 0.5)
+    told, places = guard_tick and dice.random() < 0.5, dice.choice([1, 2, 4])
+    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, told, places)
     for gap, length, begin, end in _faults(world, dice):
         _plan(world, gap * DAY / often, length * 3600, begin, end)
     world.live(days * DAY)

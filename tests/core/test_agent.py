@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from uvtokend.core import delivery, fixes, status
-from uvtokend.core.agent import Agent
+from uvtokend.core.agent import Agent, admit
 from uvtokend.core.events import (
     Action,
     CancelFetch,
@@ -69,8 +69,8 @@ def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 class Planned(Agent):
     """An agent that keeps its plans for itself."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, only: Collection[Request] | None = None) -> None:
+        super().__init__(only)
         self.plans: dict[Job, datetime] = {}
 
     def handle(self, event: Event, now: datetime) -> list[Action]:
@@ -184,6 +184,21 @@ def test_a_token_that_dies_is_taken_out() -> None:
     assert (view.lease.health(after(3600)), view.delivered) == ("expired", False)
 
 
+def test_an_agent_for_some_requests_fetches_no_others() -> None:
+    """`once NAME` fetches for NAME alone: not what else is due, nor after a wake-up, a sign-in or a tick; and it plans
+    nothing for the others. What stands for them stays."""
+    agent = Plain(only={ACME})
+    due = {CORP: (token("c", -1800), NOW), ACME: (token("a", -1800), NOW)}
+    actions = agent.handle(Configured(SETTINGS, due), NOW)
+    assert [action.request for action in actions if isinstance(action, StartFetch)] == [ACME]
+    assert Deliver(tuple(entry(host, text) for host, text in (("acme.example", "a"), ("corp.example", "c")))) in actions
+    agent.handle(FetchEnded(ACME, token("b"), 0.5), NOW)
+    for event in (Tick(), Woke(), Woke(stepped=True), NetworkReturned(), LoginChanged((CORP,)), Due(CORP)):
+        assert StartFetch(CORP) not in agent.handle(event, after(1))
+    assert CORP not in agent.plans
+    assert ACME in agent.plans
+
+
 def test_a_dead_token_on_arrival_is_a_failure() -> None:
     """An end of life in the past never replaces a living token."""
     agent = holding()
@@ -191,6 +206,30 @@ def test_a_dead_token_on_arrival_is_a_failure() -> None:
     agent.handle(FetchEnded(ACME, token("x", -9000), 0.5), after(1801))
     assert last_error(agent, "prod")[:2] == ("transient", "expired-on-arrival")
     assert agent.leases[ACME].valid(after(1801)) == token("a")
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_dead_token_on_arrival_names_the_command_of_this_platform(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is looked at with the command that this platform has."""
+    monkeypatch.setattr(fixes.show_clock, "__defaults__", (platform,))
+    found = admit(token("x", -9000), "acme.example", NOW)
+    assert isinstance(found, Failure)
+    assert found.hint == f"check this machine's clock: {fixes.show_clock(platform)}"
+    assert ("timedatectl" in found.hint) == (platform == "linux")
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [(43197.4, "12 h"), (3599.2, "1 h"), (5395.0, "1 h 30 min"), (119.0, "1 min"), (45.0, "45 s")],
+)
+def test_the_log_says_a_life_as_people_do(left: float, words: str) -> None:
+    """A token of twelve hours that took three seconds to come is valid for 12 h."""
+    agent = configured()
+    actions = agent.handle(FetchEnded(ACME, token("x", life=left), 0.5), NOW)
+    said = next(action.message for action in actions if isinstance(action, Report))
+    assert said == f"Fetched a new token, valid for {words}."
 
 
 def test_a_token_that_no_netrc_can_carry_stops_nobody_else() -> None:
@@ -571,6 +610,19 @@ def drift(agent: Agent, at: datetime) -> Deliver:
     deliveries = [action for action in agent.handle(SinkDrifted(), at) if isinstance(action, Deliver)]
     assert len(deliveries) == 1
     return deliveries[0]
+
+
+def test_the_status_says_when_a_failed_delivery_is_tried_again() -> None:
+    """Not when the token is refreshed next, and no time at all while a delivery is under way."""
+    agent = holding()
+    assert [view.retry_at for view in agent.snapshot(NOW).indexes] == [None, None, None]
+    drift(agent, after(10))
+    agent.handle(DeliveryEnded((), 0.5, DISK_FULL), after(10))
+    again = agent.deliveries["netrc"].retry_at
+    assert again is not None
+    assert [view.retry_at for view in agent.snapshot(after(11)).indexes] == [again] * 3
+    agent.handle(Tick(), again)
+    assert [view.retry_at for view in agent.snapshot(again).indexes] == [None, None, None]
 
 
 def test_a_rival_that_comes_back_within_a_minute_is_given_way_to() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
@@ -21,7 +21,7 @@ from uvtokend.core import lease as leases
 from uvtokend.core.agent import Agent, admit
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.lease import Lease
-from uvtokend.core.model import Credential, Entry, Failure, Index, Request
+from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Sink
 
 
 @settings(max_examples=2, deadline=None, phases=(Phase.generate,))
@@ -179,7 +179,7 @@ def test_a_daemon_that_does_not_look_for_a_login_is_caught() -> None:
     """It would wait for its slow probe, and the promise is two seconds."""
 
     def never_told(self: World) -> None:
-        self.laws.login_seen(self.now)
+        self.laws.login_seen(self.now, tuple(self.agent.leases))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(World, "_look_for_login", never_told)
@@ -315,14 +315,54 @@ def fights(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deliveries, "FIGHT", timedelta(0))
 
 
+def probes_seldom(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "BLOCKED_PROBE", 900.0)
+
+
+def names_no_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(views, "_retry_at", lambda *_: None)
+
+
+def names_another_time(patch: pytest.MonkeyPatch) -> None:
+    def retry_at(index: Index, lease: Lease, deliveries: Mapping[Sink, Delivery]) -> datetime | None:
+        at = honest(index, lease, deliveries)
+        return at and at - timedelta(seconds=1)
+
+    honest = views._retry_at
+    patch.setattr(views, "_retry_at", retry_at)
+
+
+def names_the_refresh_instead(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(views, "_retry_at", lambda _, lease, __: lease.act_at)
+
+
+def gives_way_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(deliveries, "FIGHT", timedelta(hours=1))
+
+
+def gives_way_for_an_hour(patch: pytest.MonkeyPatch) -> None:
+    def failed(delivery: Delivery, failure: Failure, now: datetime, roll: float) -> Delivery:
+        after = honest(delivery, failure, now, roll)
+        return replace(after, retry_at=now + timedelta(hours=1)) if after.contested else after
+
+    honest = deliveries.failed
+    patch.setattr(deliveries, "failed", failed)
+
+
 BROKEN = [
     (fights, "a fight"),
     (asks_caches_in_a_loop, "tokens in a loop"),
     (takes_cached_tokens_for_new, "tokens in a loop"),
     (drops_a_token_on_failure, "a valid token does not stand in the file"),
     (gives_up, "promised"),
-    (does_not_try_after_a_login, "promised"),
-    (waits_as_long_as_it_is_told, "promised"),
+    (does_not_try_after_a_login, "the fetch does not begin when the status says"),
+    (waits_as_long_as_it_is_told, "suspended for too long"),
+    (probes_seldom, "suspended for too long"),
+    (names_no_time, "until when the promise is suspended"),
+    (names_another_time, "the fetch does not begin when the status says"),
+    (names_the_refresh_instead, "for how long the agent gives way"),
+    (gives_way_at_once, "without a fight"),
+    (gives_way_for_an_hour, "gives way for too long"),
     (takes_a_hang_for_an_answer, "promised"),
     (never_delivers_again, "a hot loop"),
     (fetches_twice_at_once, "two fetches in flight for one lease"),
@@ -412,13 +452,18 @@ def test_hung_providers_do_not_starve_a_healthy_one(monkeypatch: pytest.MonkeyPa
         assert end - world.now >= 1800.0
 
 
-def test_the_oracle_excuses_nobody_for_ever() -> None:
-    """After any failure the longest excuse is an hour and half a minute: a lease that waits longer is found out."""
+def test_no_promise_is_suspended_for_longer_than_the_contract_says() -> None:
+    """An hour and the jitter for an issuer's word, five minutes for a verdict, nothing for any other failure; and the
+    status must name the time."""
     request = Request("p")
-    laws = Laws({request: Issuer(3600.0)})
     for trouble in [*TROUBLES.values(), Failure("login-required", "ended", "Log in.")]:
         failure = admit(trouble, "h.example", START + timedelta(days=1))
         assert isinstance(failure, Failure)
-        laws.failed(request, 0.0, failure)
-        assert laws.said_until.get(request, 0.0) <= 3605
-        assert laws.verdicts.get(request, 0.0) <= 310
+        laws = Laws({request: Issuer(3600.0)})
+        suspends = failure.retry_after is not None or failure.kind != "transient"
+        latest = 300.0 if failure.retry_after is None else min(failure.retry_after, 3600.0) + 5.0
+        laws.failed(request, 0.0, failure, latest)
+        assert (request in laws.suspended) == suspends
+        for named in (None, latest + 1.0, -1.0) if suspends else ():
+            with pytest.raises(AssertionError, match="suspended"):
+                laws.failed(request, 0.0, failure, named)

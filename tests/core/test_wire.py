@@ -152,6 +152,22 @@ def test_what_is_wrong_with_a_control_line(line: bytes, code: int) -> None:
     assert invalid.code == code
 
 
+@pytest.mark.parametrize(
+    ("line", "silent"),
+    [
+        (b'{"jsonrpc": "2.0", "method": "status"}', True),
+        (b'{"jsonrpc": "2.0", "method": "status", "params": []}', True),
+        (b'{"jsonrpc": "2.0", "id": null, "method": "status"}', False),
+        (b'{"jsonrpc": "2.0", "id": 0, "method": "status"}', False),
+        (b'{"method": "status"}', False),  # it is no request at all, so nobody can know that it wants no answer
+        (b"{", False),
+    ],
+)
+def test_a_request_without_an_id_is_a_notification(line: bytes, silent: bool) -> None:
+    """JSON-RPC 2.0, section 4.1: only the absence of the id makes one; errors of its parameters stay unsaid, too."""
+    assert wire.decode_command(line).notification == silent
+
+
 def test_control_answers() -> None:
     """Results, errors and events are single lines of JSON-RPC 2.0."""
     command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 7, "method": "status", "params": {"names": ["a"]}}')

@@ -88,6 +88,31 @@ def command(method: str, **params: Json) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
 
 
+def test_a_notification_gets_no_answer(tmp_path: Path) -> None:
+    """It is carried out, even one that is wrong; the next answer on the connection belongs to the next request. A
+    listener that subscribes with one gets events, and nothing before them."""
+
+    async def talk(path: str, answers: Answers) -> None:
+        client = await asyncio.open_unix_connection(path)
+        for line in (
+            b'{"jsonrpc": "2.0", "method": "version"}',
+            b'{"jsonrpc": "2.0", "method": "no-such-method"}',
+            b'{"jsonrpc": "2.0", "method": "status", "params": []}',
+            b'{"jsonrpc": "2.0", "method": "status", "params": {"names": "a"}}',
+            b'{"jsonrpc": "2.0", "method": "reload"}',
+        ):
+            client[1].write(line + b"\n")
+        assert await ask(client, command("version")) == {"jsonrpc": "2.0", "id": 1, "result": {"version": "1"}}
+        client[1].write(b'{"jsonrpc": "2.0", "method": "events"}\n')
+        while not answers.listeners:
+            await asyncio.sleep(0)
+        answers.listeners[0]({"number": 0})
+        assert json.loads(await client[0].readline())["params"] == {"number": 0}
+        client[1].close()
+
+    serve(tmp_path, talk)
+
+
 def test_every_method_answers(tmp_path: Path) -> None:
     """Results and refusals come back with their id; several requests share a connection."""
 

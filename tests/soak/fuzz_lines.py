@@ -58,6 +58,10 @@ VALUES = (
 )
 
 
+#: What is asked right after a notification: its answer is the first to come.
+AFTER = b'{"jsonrpc": "2.0", "id": "after", "method": "version"}\n'
+
+
 def line(dice: random.Random, kind: str) -> bytes:
     """Return a line that somebody sends who means ill.
 
@@ -252,8 +256,16 @@ async def _attack(path: str, dice: random.Random, lines: int, broken: list[str])
         if writer is None:
             reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
         hang_up = dice.random() < 0.1
+        told = wire.decode_command(sent)
+        quiet = told.notification and not hang_up and len(sent) < wire.CONTROL_LIMIT
         try:
             writer.write(sent if hang_up else sent + b"\n")
+            if quiet and isinstance(told, Command) and told.method == "events":
+                writer.close()
+                writer = None
+                continue
+            if quiet:
+                writer.write(AFTER)
             if hang_up and dice.random() < 0.5:
                 writer.close()
                 writer = None
@@ -266,6 +278,8 @@ async def _attack(path: str, dice: random.Random, lines: int, broken: list[str])
             writer = None
             continue
         problem = _problem(answer, silent=hang_up and not sent.strip())
+        if quiet and b'"id": "after"' not in answer:
+            problem = "a notification is answered"
         if problem:
             broken.append(f"{problem} after {sent[:300]!r}: {answer[:300]!r}")
         if hang_up or len(sent) >= wire.CONTROL_LIMIT or b'"ok": true' in answer:

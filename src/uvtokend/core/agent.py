@@ -44,6 +44,7 @@ from uvtokend.core.events import (
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, Notice, Request, Sink
 from uvtokend.core.netrc import block
+from uvtokend.core.report import duration
 from uvtokend.core.views import Snapshot
 from uvtokend.errors import DeliveryFailed
 
@@ -62,9 +63,13 @@ class _Waiter:
 
 
 class Agent:
-    """Hold the leases and deliveries, and decide."""
+    """Hold the leases and deliveries, and decide.
 
-    def __init__(self) -> None:
+    Args:
+        only: Fetch for these requests alone; None for all.
+    """
+
+    def __init__(self, only: Collection[Request] | None = None) -> None:
         self.indexes: tuple[Index, ...] = ()
         self.leases: dict[Request, Lease] = {}
         self.deliveries: dict[Sink, Delivery] = {"netrc": Delivery()}
@@ -78,6 +83,7 @@ class Agent:
         self._noticed: dict[Request, frozenset[str]] = {}
         #: Leases of indexes that move to memory: nothing is fetched for them while a sink is in `_unclean`.
         self._kept_back: set[Request] = set()
+        self._only = only
         self._unclean: set[Sink] = set()
         self._waiters: dict[int, _Waiter] = {}
         self._actions: list[Action] = []
@@ -97,7 +103,7 @@ class Agent:
             self._deliver(sink, now)
         for request in touched:
             self._start_if_due(request, now)
-            at = None if request in self._kept_back else self.leases[request].next_at(now)
+            at = self.leases[request].next_at(now) if self._may_fetch(request) else None
             self._plan(request, self._served[request][0].name, at)
         self._settle()
         return self._actions
@@ -296,12 +302,15 @@ class Agent:
 
     def _start(self, request: Request, now: datetime) -> None:
         lease = self.leases[request]
-        if request in self._kept_back:
+        if not self._may_fetch(request):
             return  # it is due as soon as it may be fetched
         if lease.state != "fetching":
             hung = lease.last_failure is not None and lease.last_failure.reason == "deadline"
             self._actions.append(StartFetch(request, policy.fetch_limit(lease.promise_left(now)), hung))
         self._change({request: leases.ask(lease, now)})
+
+    def _may_fetch(self, request: Request) -> bool:
+        return request not in self._kept_back and (self._only is None or request in self._only)
 
     def _plan(self, job: Job, name: str, at: datetime | None) -> None:
         """Say when a lease or a delivery wants to act, if that is not known yet."""
@@ -422,4 +431,5 @@ def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential
 def _life_sentence(credential: Credential, now: datetime) -> str:
     if credential.expires_at is None:
         return "Fetched a new token; when it expires is not known."
-    return f"Fetched a new token, valid for {(credential.expires_at - now).total_seconds():.0f} s."
+    left = (credential.expires_at - now).total_seconds()
+    return f"Fetched a new token, valid for {duration(left if left < 120 else 60 * round(left / 60))}."

@@ -221,7 +221,6 @@ def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
     lease, credential = view.lease, view.lease.credential
     end = credential.expires_at if credential else None
     promised = lease.min_life
-    waits = view.state in {"retrying", "blocked"}
     status: IndexStatus = {
         **_of_disabled(view.index),
         "enabled": True,
@@ -233,7 +232,7 @@ def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
         "expires_at": _shifted(end, shift),
         "life_left_s": _left(end, now),
         "refresh_at": _shifted(lease.refresh_at or lease.act_at, shift),
-        "retry_at": _shifted(lease.act_at if waits else None, shift),
+        "retry_at": _shifted(view.retry_at, shift),
         "min_life_s": None if promised is None else int(promised),
         "delivered": view.delivered,
         "failures": lease.failures,

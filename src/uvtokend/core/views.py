@@ -26,6 +26,7 @@ class IndexView:
         delivered: Its valid credential is in its sink, and uv can read it there.
         last_error: The last thing that went wrong.
         notices: What a person should know although the token is good.
+        retry_at: When we try again what failed, the fetch or else the delivery; None if nothing waits for a time.
     """
 
     index: Index
@@ -34,6 +35,7 @@ class IndexView:
     delivered: bool
     last_error: LastError | None
     notices: tuple[Notice, ...] = ()
+    retry_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ def snapshot(
         lease = leases[index.request]
         said = lease_notices(lease, told, now) + _alike(index, hosts[index.host], leases, now)
         good = delivered(index, lease, deliveries, now)
-        error = _last_error(index, lease, deliveries)
-        views.append(IndexView(index, lease, _state(index, lease, deliveries), good, error, said))
+        error, again = _last_error(index, lease, deliveries), _retry_at(index, lease, deliveries)
+        views.append(IndexView(index, lease, _state(index, lease, deliveries), good, error, said, again))
     problem = "; ".join(delivery.problem for delivery in deliveries.values() if delivery.problem is not None)
     return Snapshot(tuple(views), all(delivery.ok for delivery in deliveries.values()), problem or None)
 
@@ -136,6 +138,12 @@ def _state(index: Index, lease: Lease, deliveries: Deliveries) -> State:
     if foreign_error(index, deliveries) is not None or delivery.contested:
         return "blocked"
     return "retrying" if delivery.failure is not None and lease.state == "waiting" else lease.state
+
+
+def _retry_at(index: Index, lease: Lease, deliveries: Deliveries) -> datetime | None:
+    if lease.state in {"retrying", "blocked"}:
+        return lease.act_at
+    return _delivery(index, deliveries).retry_at if lease.state == "waiting" else None
 
 
 def _last_error(index: Index, lease: Lease, deliveries: Deliveries) -> LastError | None:

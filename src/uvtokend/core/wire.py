@@ -151,20 +151,36 @@ def _line(text: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One valid line of a control client."""
+    """One valid line of a control client.
+
+    Args:
+        id: What the answer repeats.
+        method: What is asked for.
+        params: With which parameters, by name.
+        notification: The line has no id, so it gets no answer (JSON-RPC 2.0, section 4.1).
+    """
 
     id: Json
     method: str
     params: dict[str, Json]
+    notification: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """One line of a control client that is none: what to answer."""
+    """One invalid line of a control client: what to answer.
+
+    Args:
+        id: What the answer repeats.
+        code: The JSON-RPC code.
+        message: What is wrong.
+        notification: As in `Command`. A line that is no request at all is answered.
+    """
 
     id: Json
     code: int
     message: str
+    notification: bool = False
 
 
 def decode_command(line: bytes) -> Command | Invalid:
@@ -178,12 +194,12 @@ def decode_command(line: bytes) -> Command | Invalid:
     id_ = raw.get("id")
     if not isinstance(id_, str | int | float | None) or isinstance(id_, bool):
         return Invalid(None, INVALID_REQUEST, "An id is a text, a number or null.")
-    method, params = raw.get("method"), raw.get("params", {})
+    method, params, notification = raw.get("method"), raw.get("params", {}), "id" not in raw
     if raw.get("jsonrpc") != "2.0" or not isinstance(method, str):
         return Invalid(id_, INVALID_REQUEST, 'A request has "jsonrpc": "2.0" and a "method".')
     if not isinstance(params, dict):
-        return Invalid(id_, INVALID_PARAMS, "Parameters are given by name.")
-    return Command(id_, method, params)
+        return Invalid(id_, INVALID_PARAMS, "Parameters are given by name.", notification)
+    return Command(id_, method, params, notification)
 
 
 def encode_result(id_: Json, result: Json) -> bytes:

@@ -1,8 +1,8 @@
 """The control socket: JSON-RPC 2.0, one object per line, for the same user only.
 
 The directory is 0700, the socket 0600, and the peer's uid is checked as well. A client that sends garbage gets an
-error. Clients that send too much or stop reading are disconnected. When all slots are taken, the client that has been
-idle longest is dropped.
+error. A notification, a request without an id, is carried out and gets no answer. Clients that send too much or stop
+reading are disconnected. When all slots are taken, the client that has been idle longest is dropped.
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ class ControlServer:
             if isinstance(command, Command) and command.method == "events":
                 await self._stream(command, writer)
                 return
-            await _send(writer, await self._answer(command, writer.get_extra_info("socket")))
+            answer = await self._answer(command, writer.get_extra_info("socket"))
+            if not command.notification:
+                await _send(writer, answer)
 
     async def _answer(self, command: Command | Invalid, peer: socket.socket) -> bytes:
         if isinstance(command, Invalid):
@@ -202,7 +204,8 @@ class ControlServer:
 
         leave = self._handler.listen(listener)
         try:
-            await _send(writer, wire.encode_result(command.id, {"ok": True}))
+            if not command.notification:
+                await _send(writer, wire.encode_result(command.id, {"ok": True}))
             while True:
                 await _send(writer, wire.encode_event(await events.get()))
         finally:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import cast
@@ -62,6 +62,7 @@ class Daemon:
         store: The state file.
         log: The event log.
         socket: The control socket's path, for the status; None where there is none.
+        only: Fetch for these requests alone; None for all.
 
     Attributes:
         stopped: Set when the daemon should end.
@@ -69,7 +70,14 @@ class Daemon:
     """
 
     def __init__(
-        self, load: Load, settings: Settings, sink: NetrcSink, store: Store, log: EventLog, socket: str | None
+        self,
+        load: Load,
+        settings: Settings,
+        sink: NetrcSink,
+        store: Store,
+        log: EventLog,
+        socket: str | None,
+        only: Collection[Request] | None = None,
     ) -> None:
         self.stopped = asyncio.Event()
         self.end_reason = ""
@@ -78,7 +86,7 @@ class Daemon:
         self._settings = settings
         self._log = log
         self._socket = socket
-        self._agent = Agent()
+        self._agent = Agent(only)
         self._clock = Clock()
         self._loop = asyncio.get_running_loop()
         self._deliveries = Deliveries(sink, store, self._delivery_ended, self._log.emit)

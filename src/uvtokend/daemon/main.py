@@ -140,7 +140,8 @@ async def _once(
     names: list[str],
     enough: Callable[[dict[str, Json]], bool] | None,
 ) -> dict[str, Json]:
-    daemon = Daemon(lambda: settings, settings, sink, store, log, None)
+    only = {index.request for index in settings.indexes if index.name in names} if names else None
+    daemon = Daemon(lambda: settings, settings, sink, store, log, None, only)
     try:
         daemon.start()
         document = await daemon.settle(names or None)

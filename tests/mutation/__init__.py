@@ -1,0 +1,1 @@
+"""Mutation testing of the code that decides: `python tests/mutation/run.py`."""

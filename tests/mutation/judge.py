@@ -1,0 +1,217 @@
+"""A pytest plugin that judges mutants: one forked child for each, which runs the tests that reach the changed line.
+
+pytest collects once. In the child the changed function gets its new code in place, which takes no import; the changed
+module also stands on disk, for the processes that tests start. A change outside of functions (a constant, a default)
+is judged by a pytest of its own.
+
+A mutant is *killed* when a test fails, *timed out* when the tests take many times as long as they do without it, and
+otherwise it *survived*. What a killed test leaves running becomes a child of ours and is ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+JOB = "MUTATION_JOB"
+RESULTS = "MUTATION_RESULTS"
+TIMES = "MUTATION_TIMES"
+#: How many times as long as without the mutant the tests may take, in CPU time, and the seconds on top.
+PATIENCE = 5.0
+GRACE = 10.0
+#: The same for wall-clock time: the machine may be busy.
+WALL = 60.0
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, <linux/prctl.h>
+
+
+class Times:
+    """Record how long each test takes, in seconds, for the map."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._times: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add the time of one phase."""
+        self._times[report.nodeid] = self._times.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        """Write them down."""
+        self._file.write_text(json.dumps(self._times))
+
+
+class Judge:
+    """Run mutants instead of the tests.
+
+    Args:
+        job: A file with one JSON object for each mutant: see `run.Task`.
+        results: The file that takes one JSON object for each result.
+    """
+
+    def __init__(self, job: Path, results: Path) -> None:
+        self._tasks: list[dict[str, Any]] = json.loads(job.read_text())
+        self._results = results
+        self._failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a failure, in a child."""
+        self._failed = self._failed or report.failed
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Judge every mutant of the job."""
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        items = {item.nodeid: item for item in session.items}
+        session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # one for all children
+        gc.freeze()
+        for task in self._tasks:
+            began = time.monotonic()
+            chosen = [items[test] for test in task["tests"] if test in items]
+            verdict, test = self._judged(task, chosen)
+            result = {**task, "tests": len(chosen), "verdict": verdict, "by": test, "took": time.monotonic() - began}
+            with self._results.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+        return True
+
+    def _judged(self, task: dict[str, Any], chosen: list[pytest.Item]) -> tuple[str, str]:
+        if not chosen:
+            return "survived", ""
+        module = Path(task["file"])
+        source = module.read_bytes()
+        before = module.stat()
+        changed = source[: task["start"]] + task["text"].encode() + source[task["end"] :]
+        module.write_bytes(changed)
+        os.utime(module, ns=(before.st_atime_ns, time.time_ns()))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        said, says = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(said)
+            self._child(task, changed, chosen, says)
+        os.close(says)
+        try:
+            ended = _waited(pid, WALL + 2 * PATIENCE * task["seconds"])
+            test = os.read(said, 4096).decode()
+        finally:
+            os.close(said)
+            _end_orphans()
+            module.write_bytes(source)
+            os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if ended is None or ended in {-signal.SIGXCPU, -signal.SIGKILL}:
+            return "timed out", test
+        return ("survived" if ended == 0 else "killed"), test
+
+    def _child(self, task: dict[str, Any], changed: bytes, chosen: list[pytest.Item], says: int) -> None:
+        """Run the tests and leave this process: 0 if all pass."""
+        os.setpgid(0, 0)
+        limit = int(GRACE + PATIENCE * task["seconds"])
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+        try:
+            if task["function"] is None or not _in_place(task["file"], task["function"], changed):
+                self._own_pytest(chosen, limit, says)
+            for number, item in enumerate(chosen):
+                following = chosen[number + 1] if number + 1 < len(chosen) else None
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if self._failed:
+                    os.write(says, item.nodeid.encode())
+                    os._exit(1)
+        except BaseException as error:  # noqa: BLE001 - pytest itself stumbles over the mutant
+            os.write(says, f"{type(error).__name__}".encode())
+            os._exit(2)
+        os._exit(0)
+
+    def _own_pytest(self, chosen: list[pytest.Item], limit: int, says: int) -> None:
+        """Run the tests in a process that imports the changed module."""
+        environment = {name: value for name, value in os.environ.items() if name not in {JOB, RESULTS, TIMES}}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-n0",
+            "--no-header",
+            "--no-summary",
+        ]
+        command += [item.nodeid for item in chosen]
+        resource.setrlimit(resource.RLIMIT_CPU, (limit + 20, limit + 25))
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        os.write(says, b"a pytest of its own")
+        os._exit(0 if done.returncode == 0 else 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Judge, or record times, as the environment says."""
+    if JOB in os.environ:
+        config.pluginmanager.register(Judge(Path(os.environ[JOB]), Path(os.environ[RESULTS])))
+    if TIMES in os.environ:
+        config.pluginmanager.register(Times(Path(os.environ[TIMES])))
+
+
+def _in_place(file: str, function: str, changed: bytes) -> bool:
+    """Give a live function its changed code; return False if that cannot be."""
+    code = {_key(code): code for code in _codes(compile(changed, file, "exec", dont_inherit=True))}
+    done = False
+    for found in gc.get_objects():
+        if not isinstance(found, FunctionType) or found.__code__.co_filename != file:
+            continue
+        if found.__code__.co_qualname == function and _key(found.__code__) in code:
+            try:
+                found.__code__ = code[_key(found.__code__)]
+            except ValueError:  # it closes over other names
+                return False
+            done = True
+    for found in gc.get_objects():
+        if isinstance(found, functools._lru_cache_wrapper):
+            found.cache_clear()
+    return done
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def _key(code: CodeType) -> tuple[str, int]:
+    return code.co_qualname, code.co_firstlineno
+
+
+def _waited(pid: int, seconds: float) -> int | None:
+    """Wait for a child and return its exit status; end it, and return None, after so many seconds."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        late = not select.select([descriptor], [], [], seconds)[0]
+    finally:
+        os.close(descriptor)
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return None if late else os.waitstatus_to_exitcode(status)
+
+
+def _end_orphans() -> None:
+    """End what the tests of a mutant left running."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while pids := children.read_text().split():
+        for pid in pids:
+            os.kill(int(pid), signal.SIGKILL)
+            os.waitpid(int(pid), 0)

@@ -1,0 +1,309 @@
+"""Mutation testing of what decides: ``core/`` and the decision code of ``daemon/``.
+
+    nice -n 19 python tests/mutation/run.py --sample 500 --seed 1          # a sample of everything
+    nice -n 19 python tests/mutation/run.py --module core/lease.py         # all mutants of one module
+    python tests/mutation/run.py --report results.jsonl                    # the score of what was run
+
+A run copies the checkout, runs the tests once to see which of them reach which line, and judges one mutant after the
+other in one process (see `judge`). Results are appended to ``--results`` as they come, and a mutant that stands there
+already is not judged again, so a run may be interrupted and continued. `equivalent.txt` lists the survivors that no
+test can kill, each with its reason: they do not count. A full run takes hours. It needs Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mutation.judge import JOB, RESULTS, TIMES
+from mutation.operators import Mutant, mutants
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path("src/uvtokend")
+#: What is left out of the run: code that only shows, and entry points, which decide nothing.
+EXCLUDED = {"daemon/main.py", "daemon/notify.py", "daemon/desktop.py"}
+#: Tests that run the daemon as a process, so that no coverage shows what they reach.
+FROM_OUTSIDE = ("tests/daemon/test_daemon.py", "tests/daemon/test_ours.py")
+#: Seconds of tests, the quickest first, that each mutant has to survive.
+BUDGET = 30.0
+
+Contexts = Mapping[str, Mapping[int, list[str]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One mutant and how to judge it.
+
+    Args:
+        module: The module, below the package.
+        file: The same in the copy.
+        start: As in `Mutant`; `end`, `text`, `line` and `operator` too.
+        before: The text that is changed.
+        function: The qualified name of the outermost function around it, or None.
+        tests: The tests to run, the quickest first.
+        seconds: How long they take without the mutant.
+    """
+
+    module: str
+    file: str
+    start: int
+    end: int
+    text: str
+    line: int
+    operator: str
+    before: str
+    function: str | None
+    tests: list[str]
+    seconds: float
+
+
+class Map:
+    """Which tests reach which line, and how long they take."""
+
+    def __init__(self, contexts: Contexts, times: Mapping[str, float]) -> None:
+        self._contexts = contexts
+        self.times = times
+
+    @classmethod
+    def made(cls, tree: Path, package: str, cache: Path) -> Map:
+        """Run a package's tests with coverage, or read what a former run of the same files found."""
+        file = cache / f"{package}-{_digest(tree, package)}.json"
+        if not file.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(_measured(tree, package)))
+        found = json.loads(file.read_text())
+        contexts = {name: {int(line): tests for line, tests in lines.items()} for name, lines in found["lines"].items()}
+        return cls(contexts, found["times"])
+
+    def of_lines(self, module: str, lines: Iterable[int]) -> set[str]:
+        """Return the tests that reach any of these lines of a module."""
+        known = self._contexts.get(module, {})
+        return {test for line in lines for test in known.get(line, ())}
+
+    def of_module(self, module: str) -> set[str]:
+        """Return the tests that reach any line of a module."""
+        return self.of_lines(module, self._contexts.get(module, {}))
+
+    def chosen(self, module: str, tests: Iterable[str], budget: float) -> tuple[list[str], float]:
+        """Return tests in the order in which they find out most, and their seconds, until the budget is spent."""
+        mirror = f"tests/{module.replace('.py', '').rpartition('/')[0]}/test_{Path(module).stem}.py"
+        ordered = sorted(tests, key=lambda test: (not test.startswith(mirror), self.times[test], test))
+        taken: list[str] = []
+        seconds = 0.0
+        for test in ordered:
+            if taken and seconds + self.times[test] > budget:
+                continue
+            taken.append(test)
+            seconds += self.times[test]
+        return taken, seconds
+
+
+def _measured(tree: Path, package: str) -> dict[str, Any]:
+    """Run the quick tests with one coverage context for each test."""
+    rc, data, times = tree / ".mutation.rc", tree / ".mutation.cov", tree / ".mutation.times"
+    rc.write_text(f"[run]\nsource = uvtokend.{package}\n")
+    coverage = ["--cov", f"--cov-config={rc}", "--cov-report=", "--cov-context=test"]
+    _pytest(tree, [*coverage, *_suite(package)], {"COVERAGE_FILE": str(data), TIMES: str(times)})
+    from coverage import CoverageData
+
+    found = CoverageData(str(data))
+    found.read()
+    lines: dict[str, dict[int, list[str]]] = {}
+    for file in found.measured_files():
+        module = str(Path(file).relative_to(tree / PACKAGE))
+        contexts = found.contexts_by_lineno(file)
+        lines[module] = {
+            line: sorted({test.partition("|")[0] for test in tests if test}) for line, tests in contexts.items()
+        }
+    return {"lines": lines, "times": json.loads(times.read_text())}
+
+
+def _suite(package: str) -> list[str]:
+    return [f"tests/{package}", "--deselect=tests/core/test_simulation.py"]
+
+
+def _pytest(tree: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "mutation.judge", "-p", "no:cacheprovider", "-n0"]
+    path = os.pathsep.join([str(tree / "src"), str(tree / "tests")])
+    subprocess.run(
+        [*command, "-o", "tmp_path_retention_policy=none", *arguments],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def _digest(tree: Path, package: str) -> str:
+    digest = hashlib.sha256()
+    for file in sorted((*(tree / "src").rglob("*.py"), *(tree / "tests" / package).rglob("*.py"))):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def modules() -> list[str]:
+    """Return the modules to change, below the package."""
+    found = [*(ROOT / PACKAGE / "core").rglob("*.py"), *(ROOT / PACKAGE / "daemon").glob("*.py")]
+    names = sorted(str(file.relative_to(ROOT / PACKAGE)) for file in found)
+    return [name for name in names if name not in EXCLUDED]
+
+
+def function_at(source: bytes, start: int) -> str | None:
+    """Return the qualified name of the outermost function whose body holds a position, or None."""
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def find(body: Iterable[ast.stmt], prefix: str) -> str | None:
+        for node in body:
+            first = node.body[0] if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) else None
+            if first is None or not starts[first.lineno - 1] <= start < starts[node.end_lineno or 0]:
+                continue
+            name = f"{prefix}{node.name}"  # type: ignore[attr-defined] # it is a class or a function
+            return find(node.body, f"{name}.") if isinstance(node, ast.ClassDef) else name
+        return None
+
+    return find(ast.parse(source).body, "")
+
+
+def first_line(source: bytes, mutant: Mutant) -> int:
+    """Return the line on which the innermost statement around a mutant begins."""
+    lines = [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    return max(line for line in lines if line <= mutant.line)
+
+
+def equivalent() -> set[tuple[str, str, str, str]]:
+    """Return the mutants that no test can kill: module, text of the line, what is changed, what it becomes."""
+    found = set()
+    for line in (Path(__file__).parent / "equivalent.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            module, text, before, after, _ = (part.strip() for part in line.split(" | ", 4))
+            found.add((module, text, before, after))
+    return found
+
+
+def key(task: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return what names a mutant independently of where its line stands today."""
+    return task["module"], task["source"], task["before"], task["text"].strip()
+
+
+def tasks(tree: Path, name: str, found: Map, budget: float) -> Iterator[dict[str, Any]]:
+    """Yield every mutant of a module, as `Task`, with the text of its line as `source`."""
+    outside = [test for test in found.times if test.startswith(FROM_OUTSIDE)]
+    file = tree / PACKAGE / name
+    source = file.read_bytes()
+    lines = source.decode().splitlines()
+    for mutant in mutants(source):
+        function = function_at(source, mutant.start)
+        reached = found.of_lines(name, range(first_line(source, mutant), mutant.line + 1))
+        if function is None:
+            reached |= found.of_module(name)
+        if len(reached) < 3:
+            reached |= set(outside)
+        tests, seconds = found.chosen(name, reached, budget)
+        before = source[mutant.start : mutant.end].decode()
+        task = Task(name, str(file), **asdict(mutant), before=before, function=function, tests=tests, seconds=seconds)
+        yield {**asdict(task), "source": lines[mutant.line - 1].strip()}
+
+
+def interval(killed: int, counted: int) -> tuple[float, float]:
+    """Return the bounds of Wilson's 95 % interval of a share."""
+    if not counted:
+        return 0.0, 1.0
+    z, share = 1.96, killed / counted
+    middle = (share + z * z / (2 * counted)) / (1 + z * z / counted)
+    half = z * math.sqrt(share * (1 - share) / counted + z * z / (4 * counted * counted)) / (1 + z * z / counted)
+    return middle - half, middle + half
+
+
+def report(results: Path) -> None:
+    """Print the score of each package and its survivors."""
+    known = equivalent()
+    latest: dict[tuple[str, str, str, str, int], dict[str, Any]] = {}
+    for line in results.read_text().splitlines():
+        result = json.loads(line)
+        latest[(*key(result), result["start"])] = result
+    for package in ("core", "daemon"):
+        of_package = [result for result in latest.values() if result["module"].startswith(package)]
+        counted = [result for result in of_package if result["verdict"] != "survived" or key(result) not in known]
+        verdicts = Counter(result["verdict"] for result in counted)
+        killed = verdicts["killed"] + verdicts["timed out"]
+        low, high = interval(killed, len(counted))
+        print(f"{package}/: {len(of_package)} mutants, {len(of_package) - len(counted)} of them equivalent: ", end="")
+        print(f"{killed} of {len(counted)} killed ({verdicts['timed out']} by a timeout), ", end="")
+        print(f"{killed / max(1, len(counted)):.1%} (95 % interval {low:.1%} to {high:.1%})")
+        for result in sorted(counted, key=lambda one: (one["module"], one["line"])):
+            if result["verdict"] == "survived":
+                change = f"{result['before']} -> {result['text'].strip()}"
+                print(f"  {result['module']}:{result['line']}: {result['source']}: {' '.join(change.split())}")
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--module", action="append", help="only this module, as core/lease.py; may be repeated")
+    parser.add_argument("--package", choices=["core", "daemon"], help="only this package")
+    parser.add_argument("--line", type=int, action="append", help="only mutants of this line; may be repeated")
+    parser.add_argument("--sample", type=int, help="judge so many mutants, chosen at random")
+    parser.add_argument("--seed", type=int, default=1, help="the seed of the choice (default: 1)")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests for each (default: 30)")
+    parser.add_argument("--results", type=Path, default=Path("mutation.jsonl"), help="(default: mutation.jsonl)")
+    parser.add_argument("--survivors", action="store_true", help="judge again what survived in --results")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "uvtokend-mutation")
+    parser.add_argument("--report", type=Path, help="print the score of these results, and run nothing")
+    options = parser.parse_args()
+    if options.report:
+        report(options.report)
+        return
+    results = options.results.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder).resolve() / "tree"
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "dist")
+        shutil.copytree(ROOT, tree, ignore=ignored)
+        names = options.module or [name for name in modules() if name.startswith(options.package or "")]
+        packages = sorted({name.partition("/")[0] for name in names})
+        maps = {package: Map.made(tree, package, options.cache) for package in packages}
+        todo = [task for name in names for task in tasks(tree, name, maps[name.partition("/")[0]], options.budget)]
+        if options.line:
+            todo = [task for task in todo if task["line"] in options.line]
+        print(f"{len(todo)} mutants in {len(names)} modules", flush=True)
+        if options.sample is not None:
+            todo = random.Random(options.seed).sample(todo, min(options.sample, len(todo)))
+        todo = chosen_of(todo, results, options.survivors)
+        job = tree / "mutation-job.json"
+        job.write_text(json.dumps(todo))
+        if todo:
+            suites = dict.fromkeys(argument for package in packages for argument in _suite(package))
+            _pytest(tree, [*suites], {JOB: str(job), RESULTS: str(results)})
+    report(results)
+
+
+def chosen_of(todo: list[dict[str, Any]], results: Path, survivors: bool) -> list[dict[str, Any]]:
+    """Leave out what was judged before, or all but what survived then."""
+    if not results.exists():
+        return todo
+    before = {key(result): result["verdict"] for result in map(json.loads, results.read_text().splitlines())}
+    if survivors:
+        return [task for task in todo if before.get(key(task)) == "survived"]
+    return [task for task in todo if key(task) not in before]
+
+
+if __name__ == "__main__":
+    main()
