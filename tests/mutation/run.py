@@ -140,15 +140,19 @@ def _suite(package: str) -> list[str]:
 
 def _pytest(tree: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "mutation.judge", "-p", "no:cacheprovider", "-n0"]
-    path = os.pathsep.join([str(tree / "src"), str(tree / "tests")])
-    subprocess.run(
+    path = os.pathsep.join([str(tree / "src"), str(Path(__file__).parents[1])])
+    done = subprocess.run(
         [*command, "-o", "tmp_path_retention_policy=none", *arguments],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": path, **environment},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
+    if done.returncode:
+        sys.exit(f"{done.stdout[-5000:]}\nThe tests do not pass without a mutant, or the run itself is broken.")
 
 
 def _digest(tree: Path, package: str) -> str:
@@ -242,6 +246,8 @@ def report(results: Path) -> None:
         latest[(*key(result), result["start"])] = result
     for package in ("core", "daemon"):
         of_package = [result for result in latest.values() if result["module"].startswith(package)]
+        if not of_package:
+            continue
         counted = [result for result in of_package if result["verdict"] != "survived" or key(result) not in known]
         verdicts = Counter(result["verdict"] for result in counted)
         killed = verdicts["killed"] + verdicts["timed out"]
