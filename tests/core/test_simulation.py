@@ -252,7 +252,8 @@ def drops_a_token_on_failure(patch: pytest.MonkeyPatch) -> None:
 def gives_up(patch: pytest.MonkeyPatch) -> None:
     def failed(lease: Lease, failure: Failure, now: datetime, roll: float) -> Lease:
         lease = honest(lease, failure, now, roll)
-        return replace(lease, act_at=None) if lease.failures > 9 else lease
+        gives_up = lease.failures > 9 and failure.kind == "transient" and failure.retry_after is None
+        return replace(lease, act_at=None) if gives_up else lease
 
     honest = leases.failed
     patch.setattr(leases, "failed", failed)
