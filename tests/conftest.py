@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -21,8 +22,22 @@ settings.load_profile("uvtokend")
 
 
 TESTS = Path(__file__).parent
+#: Open files that the tests need: macOS allows 256, and one test has 129 clients and their daemon in one process.
+FILES = 4096
 #: Parts that run real daemons, clients and clouds; the fast loop leaves them out.
 SLOW = {"cli", "daemon", "disk", "doctor", "e2e", "packaging", "providers", "sandbox", "service", "soak", "testing"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Allow enough open files, and on macOS short paths: a socket's has at most 103 bytes, and TMPDIR takes 60."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard), hard)
+        )
+    if sys.platform == "darwin" and not config.option.basetemp:
+        config.option.basetemp = tempfile.mkdtemp(prefix="u", dir="/tmp")
 
 
 def missing() -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 from platformdirs.macos import MacOS
 from platformdirs.unix import Unix
 
+from support import places
 from support.unprivileged import as_user
 from uvtokend import paths
 from uvtokend.errors import UsageError, UvtokendError
@@ -49,6 +50,8 @@ def test_the_state_folder_is_platformdirs_own(
     expected = (MacOS if platform == "darwin" else Unix)("uvtokend", False).user_state_dir
     assert os.path.normpath(paths.state_directory()) == os.path.normpath(expected)
     assert paths.state_file() == os.path.join(paths.state_directory(), "state.json")
+    if home == "/home/me" and not xdg:
+        assert str(places.state_directory(Path(home), platform)) == paths.state_directory()
     assert paths.events_file() == os.path.join(paths.state_directory(), "events.jsonl")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support import places
 from uvtokend.cli.adopt import adopt
 from uvtokend.cli.purge import purge
 from uvtokend.disk import backups, files
@@ -25,7 +26,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("UVTOKEND_SOCKET", str(tmp_path / "run" / "s"))
-    config = tmp_path / ".config" / "uvtokend" / "config.toml"
+    config = places.config_file(tmp_path)
     config.parent.mkdir(parents=True)
     config.write_text(
         '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "static"\nusername = "me"\n'

@@ -327,6 +327,7 @@ def test_a_socket_folder_that_others_may_enter_is_refused(desk: Desk, verb: str)
     assert "chmod 700" in desk.run(verb, status=1).stderr
 
 
+@pytest.mark.linux("/proc tells that a signal waits")
 def test_a_daemon_that_hangs_is_ended_by_stop(desk: Desk) -> None:
     """A daemon that does not answer any more is named by `status`, and `stop` still gets rid of it."""
     desk.configure(("a", "a.example"))
@@ -384,6 +385,7 @@ esac
 """
 
 
+@pytest.mark.linux("the service is a unit of systemd")
 def test_an_installed_service_is_what_start_starts(desk: Desk) -> None:
     """With a user unit and a manager that can be reached, `start` goes through it, and tells why it refuses."""
     unit = desk.home / ".config" / "systemd" / "user" / "uvtokend.service"

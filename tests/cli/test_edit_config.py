@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support import places
 from support.unprivileged import as_user
 from support.waiting import until
 from uvtokend.cli import main, remove
@@ -35,7 +36,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     made = Machine(tmp_path_factory.mktemp("m"))
     made.environment["XDG_CONFIG_HOME"] = str(made.home / ".config")
     del made.environment["UVTOKEND_CONFIG"]
-    made.config = made.home / ".config" / "uvtokend" / "config.toml"
+    made.config = places.config_file(made.home)
     made.netrc.write_text(FOREIGN)
     made.netrc.chmod(0o600)
     answer = {"username": "me", "password": "tok-1f3a", "expires_in": 3600}

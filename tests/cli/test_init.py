@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support import places
 from uvtokend.cli import init
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.sandbox.codeartifact import CodeArtifact
@@ -36,7 +37,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
             "XDG_CONFIG_HOME": str(machine.home / ".config"),
         }
         del machine.environment["UVTOKEND_CONFIG"]
-        machine.config = machine.home / ".config" / "uvtokend" / "config.toml"
+        machine.config = places.config_file(machine.home)
         project(machine).mkdir()
         (project(machine) / "pyproject.toml").write_text(PROJECT)
         yield machine

@@ -13,14 +13,10 @@ from uvtokend.clock import Clock
 from uvtokend.daemon import clock_watch
 from uvtokend.daemon.clock_watch import Change, ClockWatch
 
-#: Only Linux tells by a timer that is canceled.
-TOLD = Path("/proc/self/fdinfo").exists()
 
-
+@pytest.mark.linux("only Linux has timers that tell of a clock step")
 def test_the_kernel_is_asked_to_tell_of_every_step() -> None:
     """The timer is on the wall clock, absolute, and canceled when that is set (proc(5): settime flags 03)."""
-    if not TOLD:
-        return
 
     async def main() -> str:
         watch = ClockWatch(Clock(), lambda: None)
@@ -34,10 +30,9 @@ def test_the_kernel_is_asked_to_tell_of_every_step() -> None:
     assert lines["settime flags"].strip() == "03"
 
 
+@pytest.mark.linux("only Linux has timers that tell of a clock step")
 def test_what_the_timer_tells_arrives_and_it_is_armed_again() -> None:
     """A timer that becomes readable calls back in the loop, and is armed for the next time."""
-    if not TOLD:
-        return
 
     async def main() -> None:
         told = asyncio.Event()

@@ -412,6 +412,7 @@ def test_the_token_is_nowhere_but_in_the_netrc(laptop: AwsMachine, cloud: CodeAr
         assert not [path for path in files if token.encode() in path.read_bytes()]
 
 
+@pytest.mark.linux("/proc tells which libraries are loaded")
 def test_the_daemon_is_light(laptop: AwsMachine) -> None:
     """It carries no SDK and no TLS: what a fetch needs is loaded in its worker."""
     start(laptop)

@@ -129,6 +129,7 @@ class TestOwner:
             netrc_lock(str(netrc))
         lock.remove()
 
+    @pytest.mark.linux("mounts a directory in a namespace of its own")
     def test_in_a_read_only_directory_it_is_on_the_netrc(self, netrc: Path) -> None:
         """The file itself is locked and written in place, and the owner is named all the same."""
         netrc.write_bytes(b"#x\n")

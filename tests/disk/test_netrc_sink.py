@@ -384,6 +384,7 @@ class TestMounts:
         print(sink.read() == b"#x\\n", sorted(os.listdir(os.path.dirname(path))))
     """
 
+    @pytest.mark.linux("mounts in a namespace of its own")
     def test_a_file_that_is_mounted_by_itself(self, path: Path) -> None:
         """It cannot be renamed over: it is written in place, longer and shorter, and that is said."""
         path.write_bytes(b"#x\n")
@@ -400,6 +401,7 @@ class TestMounts:
         ]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
+    @pytest.mark.linux("mounts in a namespace of its own")
     def test_a_mounted_file_in_a_read_only_folder(self, path: Path) -> None:
         """As under systemd's ProtectHome with ReadWritePaths=%h/.netrc: no file can be made beside it."""
         path.write_bytes(b"#x\n")
@@ -408,6 +410,7 @@ class TestMounts:
         assert done.stderr == ""
         assert done.stdout.splitlines() == ["True True True", "True True True", "True ['.netrc']"]
 
+    @pytest.mark.linux("mounts in a namespace of its own")
     def test_a_read_only_file_system(self, path: Path) -> None:
         """It is named, and nothing is tried in place."""
         path.write_bytes(b"#x\n")
@@ -415,6 +418,7 @@ class TestMounts:
         done = in_namespace(setup, self.SCRIPT, str(path), "9")
         assert (done.stdout.splitlines(), done.stderr) == (["read-only", "True ['.netrc']"], "")
 
+    @pytest.mark.linux("mounts in a namespace of its own")
     @pytest.mark.parametrize("bind", ["", '\nmount --bind "$1" "$1"'])
     def test_a_full_disk(self, path: Path, bind: str) -> None:
         """It is told, the old file stands whole, no file is left beside it, and the next delivery works."""
@@ -608,7 +612,9 @@ def test_a_fresh_empty_file_is_waited_for(path: Path, monkeypatch: pytest.Monkey
 class TestHeld:
     """A file that another program has open for writing."""
 
-    @pytest.fixture(autouse=True, params=["leases", "libproc"])
+    PLAYED = pytest.param("libproc", marks=pytest.mark.linux("/proc plays libproc"))
+
+    @pytest.fixture(autouse=True, params=["native", PLAYED])
     def impatient(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wait only a moment; and look for the program as macOS does, too."""
         monkeypatch.setattr(files, "PATIENCE", 0.01)
@@ -773,6 +779,7 @@ class TestErrors:
         assert refused(lambda: deliver(path, entry("t1"))).reason == "io-error"
         assert os.listdir(path.parent) == [".netrc"]
 
+    @pytest.mark.linux("the flags are those of a Linux file system")
     @pytest.mark.parametrize("flag", ["i", "a"])
     def test_an_immutable_file(self, path: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
         """It is called what it is, with the command that changes that; ioctl_iflags(2) has the bits."""

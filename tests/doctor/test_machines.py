@@ -211,6 +211,7 @@ head -c 40000 /dev/zero > "$D/full/fill"
 """
 
 
+@pytest.mark.linux("mounts in a namespace of its own")
 @pytest.mark.parametrize(
     ("setup", "words"),
     [

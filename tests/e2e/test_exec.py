@@ -91,6 +91,7 @@ def test_without_a_daemon_nothing_is_left_behind(machine: Issuing) -> None:
     assert not machine.netrc.exists()
 
 
+@pytest.mark.linux("/proc tells which signals are ignored")
 def test_the_command_is_all_that_runs(either: Issuing) -> None:
     """Exit status, standard input, arguments and the default signals are the command's own: it replaces exec."""
     script = either.directory / "script"

@@ -107,6 +107,7 @@ def test_without_a_daemon(machine: Issuing) -> None:
     assert holding(machine) == []
 
 
+@pytest.mark.linux("only Linux makes a process undumpable")
 def test_the_daemons_memory_is_its_own(machine: Issuing) -> None:
     """The daemon dumps no core, and another process of the same user may not attach to it."""
     machine.begin()
@@ -118,6 +119,7 @@ def test_the_daemons_memory_is_its_own(machine: Issuing) -> None:
     assert os.stat(f"/proc/{machine.daemon.pid}/maps").st_uid == 0
 
 
+@pytest.mark.linux("only Linux makes a process undumpable")
 def test_an_undumpable_process_cannot_be_read() -> None:
     """What the protection is for: the same ordinary user may read a process before it, and not after it."""
     script = """

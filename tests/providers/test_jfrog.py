@@ -391,6 +391,7 @@ def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
     assert (world.link()["access_token"], world.link()["asked_at"]) == (found.password.reveal(), None)
 
 
+@pytest.mark.linux("/proc/locks tells who waits for a lock")
 def test_two_at_once_refresh_once(world: World) -> None:
     """The second process waits for the first and uses its result; a later fetch refreshes again."""
     world.plant()
@@ -508,6 +509,7 @@ def test_a_worker_that_is_told_to_end_saves_the_chain(world: World) -> None:
     world.fetch()
 
 
+@pytest.mark.linux("/proc/locks tells who waits for a lock")
 def test_a_worker_that_spends_nothing_ends_at_once(world: World) -> None:
     """Before a refresh begins, say while it waits for another one's lock, SIGTERM ends the worker."""
     seed = world.plant()

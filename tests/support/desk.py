@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 import pytest
 
+from support import places
+
 TOKEN = "tok-3b1f9a"
 FOREIGN = b"# mine\nmachine ftp.example login me password mine\n"
 
@@ -45,11 +47,11 @@ class Desk:
 
     @property
     def config(self) -> Path:
-        return self.home / ".config" / "uvtokend" / "config.toml"
+        return places.config_file(self.home)
 
     @property
     def state(self) -> Path:
-        return self.home / ".local" / "state" / "uvtokend"
+        return places.state_directory(self.home)
 
     @property
     def socket(self) -> Path:

@@ -27,6 +27,6 @@ def as_user(
     """
     start = f"import os, {imports}\n".replace(", \n", "\n")
     if os.geteuid() == 0:
-        start += f"os.setgroups([])\nos.setresgid(*[{uid}] * 3)\nos.setresuid(*[{uid}] * 3)\n"
+        start += f"os.setgroups([])\nos.setgid({uid})\nos.setuid({uid})\n"
     command = [sys.executable, "-c", start + textwrap.dedent(script), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
