@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from support.needs import NEEDS
 from uvtokend.sandbox.codeartifact import CodeArtifact
 
 #: Another user than the checkout's owner could not write Hypothesis' examples there, and a warning is an error. A busy
@@ -40,26 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = tempfile.mkdtemp(prefix="u", dir="/tmp")
 
 
-def missing() -> dict[str, str]:
-    """Return the markers whose tests cannot run here, and why."""
-    linux, mac = sys.platform == "linux", sys.platform == "darwin"
-    found = {} if linux else {"linux": "this is not Linux; each of them says why it needs it"}
-    if not mac:
-        found["macos"] = "this is not a Mac"
-    if not linux or os.getuid() != 0:
-        found["systemd"] = "a systemd of our own needs Linux and root"
-    elif not shutil.which("systemctl") or not any(Path(p, "systemd/systemd").exists() for p in ("/usr/lib", "/lib")):
-        found["systemd"] = "systemd is not installed: apt-get install systemd dbus-user-session"
-    return found
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts processes, and the simulator, slow; leave out what needs another platform than this one."""
+    """Mark what starts processes, and the simulator, slow; leave out what this machine cannot run."""
     for item in items:
         part = item.path.relative_to(TESTS).parts[0]
         if part in SLOW or item.path.name == "test_simulation.py":
             item.add_marker(pytest.mark.slow)
-    chosen = [item for item in items if any(item.get_closest_marker(name) for name in missing())]
+    needed = {name for name in NEEDS for item in items if item.get_closest_marker(name)}
+    missing = {name for name in needed if NEEDS[name]()}
+    chosen = [item for item in items if any(item.get_closest_marker(name) for name in missing)]
     if chosen:
         config.hook.pytest_deselected(items=chosen)
         items[:] = [item for item in items if item not in chosen]
@@ -67,8 +55,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was left out; here, because xdist's workers, which do the collecting, have nowhere to say it."""
-    for name, reason in missing().items():
-        terminalreporter.write_line(f"left out, the tests marked {name}: {reason}")
+    for name, missing in NEEDS.items():
+        if reason := missing():
+            terminalreporter.write_line(f"left out, the tests marked {name}: {reason}")
 
 
 @pytest.fixture

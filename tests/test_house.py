@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.needs import NEEDS
+
 ROOT = Path(__file__).parent.parent
 TOP = {"pyproject.toml", "README.md", "LICENSE", "src", "tests", "packaging", "launchd", "systemd"}
 #: Package registries, in two halves so that this file names none.
@@ -99,6 +101,12 @@ def test_what_needs_linux_says_why(file: Path) -> None:
     ]
     assert len(reasons) == named
     assert all(reasons)
+
+
+def test_what_a_machine_may_miss_is_declared() -> None:
+    """Tests are left out only by a marker that says what it needs, and every such marker has a reason to give."""
+    text = (ROOT / "pyproject.toml").read_text()
+    assert set(re.findall(r'"(\w+)(?:\(reason\))?: needs ', text)) == set(NEEDS)
 
 
 def test_scripts_can_be_run() -> None:

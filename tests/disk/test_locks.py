@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from support.namespace import in_namespace
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.adopt import TakeOver, restore, take_over
 from uvtokend.core.netrc.block import scan
@@ -129,11 +130,11 @@ class TestOwner:
             netrc_lock(str(netrc))
         lock.remove()
 
-    @pytest.mark.linux("mounts a directory in a namespace of its own")
+    @pytest.mark.mounts
     def test_in_a_read_only_directory_it_is_on_the_netrc(self, netrc: Path) -> None:
         """The file itself is locked and written in place, and the owner is named all the same."""
         netrc.write_bytes(b"#x\n")
-        setup = 'd=$(dirname "$1"); mount --bind "$d" "$d"; mount --bind "$1" "$1"; mount -o remount,bind,ro "$d"'
+        setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount --bind "$p" "$p"; mount -o remount,bind,ro "$d"'
         script = """
             import os, sys
             from uvtokend.core.model import Entry, Secret
@@ -154,11 +155,8 @@ class TestOwner:
             sink.release(remove=True)
             print(locks.netrc_owner(path), os.path.exists(path))
         """
-        words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
-        words += [f'{setup}\nexec "{sys.executable}" -c "$SCRIPT" "$1"', "sh", str(netrc)]
-        done = subprocess.run(
-            words, env={**os.environ, "SCRIPT": textwrap.dedent(script)}, capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-c", textwrap.dedent(script), str(netrc)]
+        done = in_namespace(setup, command, {**os.environ, "p": str(netrc)})
         assert done.stderr == ""
         assert done.stdout.splitlines() == [
             "True",

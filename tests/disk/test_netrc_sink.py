@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 from support import linux, xnu
+from support.namespace import in_namespace
 from support.unprivileged import ORDINARY, as_user
 from uvtokend import darwin
 from uvtokend.core import fixes
@@ -356,14 +357,13 @@ class TestAsOrdinaryUser:
         assert as_owner(self.SCRIPT, "/etc/netrc").stdout == "no-permission|None\n"
 
 
-def in_namespace(setup: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as root of a mount namespace of its own, in which a shell line has mounted something."""
-    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
-    words += [setup + '\nexec "$PY" -c "$SCRIPT" "$@"', "sh", *arguments]
-    environment = {**os.environ, "PY": sys.executable, "SCRIPT": textwrap.dedent(script)}
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+def mounted(setup: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script after shell lines that mount something; the path is ``$p`` there."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    return in_namespace(setup, command, {**os.environ, "p": arguments[0]})
 
 
+@pytest.mark.mounts
 class TestMounts:
     SCRIPT = """
         import os, sys
@@ -384,12 +384,11 @@ class TestMounts:
         print(sink.read() == b"#x\\n", sorted(os.listdir(os.path.dirname(path))))
     """
 
-    @pytest.mark.linux("mounts in a namespace of its own")
     def test_a_file_that_is_mounted_by_itself(self, path: Path) -> None:
         """It cannot be renamed over: it is written in place, longer and shorter, and that is said."""
         path.write_bytes(b"#x\n")
         path.chmod(0o644)
-        done = in_namespace('mount --bind "$1" "$1"', self.SCRIPT, str(path), "9", "9", "99", "3", "0")
+        done = mounted('mount --bind "$p" "$p"', self.SCRIPT, str(path), "9", "9", "99", "3", "0")
         assert done.stderr == ""
         assert done.stdout.splitlines() == [
             "True True True",
@@ -401,30 +400,27 @@ class TestMounts:
         ]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    @pytest.mark.linux("mounts in a namespace of its own")
     def test_a_mounted_file_in_a_read_only_folder(self, path: Path) -> None:
         """As under systemd's ProtectHome with ReadWritePaths=%h/.netrc: no file can be made beside it."""
         path.write_bytes(b"#x\n")
-        setup = 'd=$(dirname "$1"); mount --bind "$d" "$d"; mount --bind "$1" "$1"; mount -o remount,bind,ro "$d"'
-        done = in_namespace(setup, self.SCRIPT, str(path), "9", "0")
+        setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount --bind "$p" "$p"; mount -o remount,bind,ro "$d"'
+        done = mounted(setup, self.SCRIPT, str(path), "9", "0")
         assert done.stderr == ""
         assert done.stdout.splitlines() == ["True True True", "True True True", "True ['.netrc']"]
 
-    @pytest.mark.linux("mounts in a namespace of its own")
     def test_a_read_only_file_system(self, path: Path) -> None:
         """It is named, and nothing is tried in place."""
         path.write_bytes(b"#x\n")
-        setup = 'd=$(dirname "$1"); mount --bind "$d" "$d"; mount -o remount,bind,ro "$d"'
-        done = in_namespace(setup, self.SCRIPT, str(path), "9")
+        setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount -o remount,bind,ro "$d"'
+        done = mounted(setup, self.SCRIPT, str(path), "9")
         assert (done.stdout.splitlines(), done.stderr) == (["read-only", "True ['.netrc']"], "")
 
-    @pytest.mark.linux("mounts in a namespace of its own")
-    @pytest.mark.parametrize("bind", ["", '\nmount --bind "$1" "$1"'])
+    @pytest.mark.parametrize("bind", ["", '\nmount --bind "$p" "$p"'])
     def test_a_full_disk(self, path: Path, bind: str) -> None:
         """It is told, the old file stands whole, no file is left beside it, and the next delivery works."""
-        setup = 'd=$(dirname "$1"); mount -t tmpfs -o size=64k,mode=700 none "$d"; printf "#x\\n" > "$1"'
+        setup = 'd=$(dirname "$p"); mount -t tmpfs -o size=64k,mode=700 none "$d"; printf "#x\\n" > "$p"'
         setup += '; head -c 53000 /dev/zero > "$d/fill"' + bind
-        done = in_namespace(setup, self.SCRIPT, str(path), "12000", "10", "0")
+        done = mounted(setup, self.SCRIPT, str(path), "12000", "10", "0")
         assert done.stderr == ""
         in_place = bool(bind)
         assert done.stdout.splitlines() == [

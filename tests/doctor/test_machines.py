@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from support.namespace import in_namespace
 from support.patient import TOKEN, Patient, prepared
 from support.unprivileged import as_user
 
@@ -195,10 +195,9 @@ def test_explain_shows_what_is_sent_and_what_is_not(patient: Patient) -> None:
 
 def mounted(patient: Patient, setup: str) -> str:
     """Run doctor as root of a mount namespace of its own, in which a shell line has mounted something."""
-    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
-    command = [*words, f'{setup}\nexec "$@"', "sh", *patient.machine.ourselves("doctor", "--offline")]
+    command = patient.machine.ourselves("doctor", "--offline")
     environment = {**patient.machine.environment, "D": str(patient.machine.home)}
-    done = subprocess.run(command, cwd=patient.project, env=environment, capture_output=True, text=True, check=False)
+    done = in_namespace(setup, command, environment, patient.project)
     return done.stdout + done.stderr
 
 
@@ -211,7 +210,7 @@ head -c 40000 /dev/zero > "$D/full/fill"
 """
 
 
-@pytest.mark.linux("mounts in a namespace of its own")
+@pytest.mark.mounts
 @pytest.mark.parametrize(
     ("setup", "words"),
     [

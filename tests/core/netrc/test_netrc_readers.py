@@ -109,6 +109,7 @@ def test_uv_reads_our_entries_back(index: Server, folder: Path) -> None:
     assert sent(index, folder, rendered(), uv) == {name: ":".join(pair) for name, pair in CREDENTIALS.items()}
 
 
+@pytest.mark.curl
 def test_curl_reads_our_entries_back(index: Server, folder: Path) -> None:
     """And so it does from curl, which has a grammar of its own."""
     assert sent(index, folder, rendered(), curl) == {name: ":".join(pair) for name, pair in CREDENTIALS.items()}

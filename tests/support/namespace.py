@@ -1,0 +1,35 @@
+"""A mount namespace of a test's own: what it mounts, nobody else sees, and it ends with the command."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def in_namespace(
+    setup: str, command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as root of a mount namespace of its own, after shell lines that mount something.
+
+    Args:
+        setup: The shell lines. ``$1``, ``$2`` ... are the words of the command.
+        command: The command.
+        env: Its environment, instead of ours.
+        cwd: Its directory, instead of ours.
+    """
+    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
+    words += [f'{setup}\nexec "$@"', "sh", *command]
+    return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=100)
+
+
+@functools.cache
+def missing_for_mounts() -> str | None:
+    """Return why this user can mount nothing here, or None."""
+    if not shutil.which("unshare"):
+        return "a mount namespace needs Linux and util-linux"
+    done = in_namespace("mount -t tmpfs none /tmp", ["true"])
+    return f"this machine allows no mount namespace: {done.stderr.strip()}" if done.returncode else None

@@ -1,0 +1,43 @@
+"""What some tests need that not every machine has. Those tests have a marker, and are left out with the reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from support.namespace import missing_for_mounts
+
+_LINUX, _MAC = sys.platform == "linux", sys.platform == "darwin"
+
+
+def _missing_for_linux() -> str | None:
+    return None if _LINUX else "this is not Linux; each of them says why it needs it"
+
+
+def _missing_for_macos() -> str | None:
+    return None if _MAC else "this is not a Mac"
+
+
+def _missing_for_systemd() -> str | None:
+    if not _LINUX or os.getuid() != 0:
+        return "a systemd of our own needs Linux and root"
+    if not shutil.which("systemctl") or not any(Path(p, "systemd/systemd").exists() for p in ("/usr/lib", "/lib")):
+        return "systemd is not installed: apt-get install systemd dbus-user-session"
+    return missing_for_mounts()
+
+
+def _missing_for_curl() -> str | None:
+    return None if shutil.which("curl") else "curl is not installed: apt-get install curl"
+
+
+#: A marker, and a function that returns why its tests cannot run here, or None.
+NEEDS: Mapping[str, Callable[[], str | None]] = {
+    "linux": _missing_for_linux,
+    "macos": _missing_for_macos,
+    "systemd": _missing_for_systemd,
+    "mounts": missing_for_mounts,
+    "curl": _missing_for_curl,
+}
