@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from uvtokend.sandbox.codeartifact import CodeArtifact
 #: machine is no failure: no example has a time limit of its own.
 settings.register_profile("uvtokend", database=None, deadline=None)
 settings.load_profile("uvtokend")
+#: A shell that starts a job in the background lets it ignore SIGINT, and nohup SIGHUP; what the tests start would too.
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
 
 
 TESTS = Path(__file__).parent

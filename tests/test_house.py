@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,17 @@ def test_what_a_machine_may_miss_is_declared() -> None:
     """Tests are left out only by a marker that says what it needs, and every such marker has a reason to give."""
     text = (ROOT / "pyproject.toml").read_text()
     assert set(re.findall(r'"(\w+)(?:\(reason\))?: needs ', text)) == set(NEEDS)
+
+
+def test_signals_work_in_a_test_run_in_the_background() -> None:
+    """A shell lets its background jobs ignore SIGINT, and programs inherit that: Ctrl-C would end none of them."""
+    script = "trap '' INT HUP; exec \"$@\""
+    words = (
+        "import conftest, subprocess, sys; sys.exit(subprocess.run(['sh', '-c', 'kill -INT $$; sleep 9']).returncode)"
+    )
+    command = ["sh", "-c", script, "sh", sys.executable, "-c", words]
+    done = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, check=False, timeout=60)
+    assert done.returncode == 256 - signal.SIGINT, done.stderr
 
 
 def test_scripts_can_be_run() -> None:

@@ -8,10 +8,14 @@ host. No packet leaves loopback.
 
 from __future__ import annotations
 
+import contextlib
+import select
+import socket
+import socketserver
 import ssl
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -31,16 +35,20 @@ class TlsProxy:
     Args:
         sites: For each host name, in lower case, the site that stands for it. It may be changed at any time. A host
             that is not named is answered 502 and remembered in `refused`.
+        demanding: Whether every site asks for a client certificate of the private authority.
+        over_tls: Whether the proxy itself is reached over TLS; if `demanding`, it asks for the certificate too.
 
     Attributes:
         url: What to set ``HTTPS_PROXY`` to.
         ca_file: Path of the private authority's certificate, in PEM.
+        client_file: Path of a client certificate and its key, in PEM.
         calls: Every call that came through, in order, with its host.
         refused: Every host that was asked for and is not among the sites, in order.
     """
 
-    def __init__(self, sites: Mapping[str, Site]) -> None:
+    def __init__(self, sites: Mapping[str, Site], *, demanding: bool = False, over_tls: bool = False) -> None:
         self.sites = sites
+        self._demanding = demanding
         self.calls: list[tuple[str, Call]] = []
         self.refused: list[str] = []
         self._authority = trustme.CA()
@@ -49,9 +57,11 @@ class TlsProxy:
         self._folder = tempfile.TemporaryDirectory(prefix="uvtokend-ca-")
         self.ca_file = str(Path(self._folder.name, "ca.pem"))
         self._authority.cert_pem.write_to_path(self.ca_file)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _tunnel(self))
+        self.client_file = str(Path(self._folder.name, "client.pem"))
+        self._authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(self.client_file)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _tunnel(self, over_tls))
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if over_tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -74,6 +84,9 @@ class TlsProxy:
             if host not in self._contexts:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 self._authority.issue_cert(host).configure_cert(context)
+                if self._demanding:
+                    context.verify_mode = ssl.CERT_REQUIRED
+                    self._authority.configure_trust(context)
                 self._contexts[host] = context
             return self._contexts[host]
 
@@ -93,8 +106,13 @@ class TlsProxy:
         self.close()
 
 
-def _tunnel(proxy: TlsProxy) -> type[BaseHTTPRequestHandler]:
+def _tunnel(proxy: TlsProxy, over_tls: bool) -> type[socketserver.BaseRequestHandler]:
     class Tunnel(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            # An OSError: the client went away or does not trust our authority, so there is nobody left to answer.
+            with contextlib.suppress(OSError):
+                super().handle()
+
         def do_CONNECT(self) -> None:
             self.close_connection = True
             host = self.path.rpartition(":")[0].strip("[]").lower()
@@ -105,15 +123,56 @@ def _tunnel(proxy: TlsProxy) -> type[BaseHTTPRequestHandler]:
             self.send_response_only(200, "Connection Established")
             self.end_headers()
             self.connection.settimeout(HANDSHAKE_TIMEOUT)
-            try:
-                with proxy.context(host).wrap_socket(self.connection, server_side=True) as inner:
-                    inner.settimeout(None)
-                    handler(site)(inner, self.client_address, self.server)
-            except OSError:
-                # The client went away or does not trust our authority: there is nobody left to answer.
-                return
+            with _lingering(self.connection), proxy.context(host).wrap_socket(self.connection, True) as inner:
+                inner.settimeout(None)
+                handler(site)(inner, self.client_address, self.server)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
             """Say nothing: the calls are remembered instead."""
 
-    return Tunnel
+    def tunnel(connection: socket.socket, *more: Any) -> None:
+        with connection:
+            Tunnel(connection, *more)
+
+    class Outer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            """End the outer TLS, and give what is within to a tunnel: Python cannot wrap a TLS socket again."""
+            ours, theirs = _pair()
+            with contextlib.suppress(OSError), theirs:
+                self.request.settimeout(HANDSHAKE_TIMEOUT)
+                with proxy.context("127.0.0.1").wrap_socket(self.request, server_side=True) as outer:
+                    threading.Thread(target=tunnel, args=(ours, self.client_address, self.server), daemon=True).start()
+                    _pump(outer, theirs)
+
+    return Outer if over_tls else Tunnel
+
+
+@contextlib.contextmanager
+def _lingering(connection: socket.socket) -> Iterator[None]:
+    """Read on after a failed handshake, so that the client can read the alert before it writes into a closed socket."""
+    with connection.dup() as raw:
+        try:
+            yield
+        except ssl.SSLError:
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(65536):
+                continue
+            raise
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Return two ends of a TCP connection; those of socketpair() know no TCP_NODELAY."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        return server.accept()[0], theirs
+
+
+def _pump(outer: ssl.SSLSocket, inner: socket.socket) -> None:
+    """Copy bytes between two sockets until one of them ends."""
+    while True:
+        ready = [outer] if outer.pending() else select.select([outer, inner], [], [])[0]
+        for source in ready:
+            data = source.recv(65536)
+            if not data:
+                return
+            (inner if source is outer else outer).sendall(data)

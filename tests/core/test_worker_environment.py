@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.core.worker_environment import FIXED, Environments, shown, worker_environment
+from uvtokend.core.worker_environment import CA_VARIABLES, FIXED, Environments, shown, worker_environment
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
 OTHERS = Request("static", options=(("password", (("env", "OTHERS"),)), ("username", "me")))
@@ -56,17 +56,47 @@ def test_a_plug_ins_secrets_are_found_at_any_depth() -> None:
     assert worker_environment(base, OTHERS, both) == {"PATH": "/bin", **FIXED}
 
 
-def test_the_ca_bundle_reaches_every_sdk() -> None:
-    """A configured bundle wins everywhere; SSL_CERT_FILE fills only what is not set."""
-    names = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
-    configured = worker_environment({"AWS_CA_BUNDLE": "/other"}, MINE, Settings("c", ca_bundle="/corp.pem"))
-    assert [configured[name] for name in names] == ["/corp.pem"] * 4
-    default = worker_environment({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem"}, MINE, Settings("c"))
-    assert [default[name] for name in names] == ["/aws.pem", "/ssl.pem", "/ssl.pem", "/ssl.pem"]
-    assert not set(names) & worker_environment({}, MINE, Settings("c")).keys()
-    own = Request("static", env=(("AWS_CA_BUNDLE", "/own.pem"), ("NETRC", "/home/me/.netrc")))
-    index_wins = worker_environment({}, own, Settings("c", ca_bundle="/corp.pem"))
-    assert index_wins == {**dict.fromkeys(names, "/corp.pem"), "AWS_CA_BUNDLE": "/own.pem", **FIXED}
+def certificates(base: dict[str, str], env: dict[str, str], bundle: str | None = None) -> dict[str, str]:
+    """Return the variables that name certificates in the environment of a worker."""
+    request = Request("static", env=tuple(env.items()))
+    found = worker_environment(base, request, Settings("c", ca_bundle=bundle))
+    return {name: text for name, text in found.items() if name in (*CA_VARIABLES, "SSL_CERT_DIR")}
+
+
+def test_the_ca_bundle_reaches_every_sdk_and_helper() -> None:
+    """A configured bundle replaces what the daemon's environment names, and what an index names replaces both."""
+    whole = dict.fromkeys(CA_VARIABLES, "/corp.pem")
+    others = {"AWS_CA_BUNDLE": "/other", "SSL_CERT_DIR": "/certs", "SSL_CERT_FILE": "/ssl.pem"}
+    assert certificates(others, {}, "/corp.pem") == whole
+    assert certificates({}, {"AWS_CA_BUNDLE": "/own.pem"}, "/corp.pem") == {**whole, "AWS_CA_BUNDLE": "/own.pem"}
+    assert certificates(others, {"SSL_CERT_FILE": "/corp.pem"}, "/x.pem") == whole
+    assert certificates(others, {"SSL_CERT_DIR": "/own"}, "/corp.pem") == {"SSL_CERT_DIR": "/own"}
+
+
+def test_the_certificates_of_the_environment() -> None:
+    """SSL_CERT_FILE fills only what is not set; without it everything stays as it is."""
+    found = certificates({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_DIR": "/certs"}, {})
+    filled = dict.fromkeys(CA_VARIABLES, "/ssl.pem")
+    assert found == {**filled, "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_DIR": "/certs"}
+    assert certificates({"REQUESTS_CA_BUNDLE": "/r.pem"}, {}) == {"REQUESTS_CA_BUNDLE": "/r.pem"}
+    assert certificates({}, {}) == {}
+
+
+def test_our_netrc_stays_hidden() -> None:
+    """An index's own environment cannot bring our netrc back."""
+    own = Request("static", env=(("NETRC", "/home/me/.netrc"),))
+    assert worker_environment({}, own, Settings("c")) == FIXED
+
+
+def test_a_proxy_for_everything_is_one_for_https() -> None:
+    """botocore does not know ALL_PROXY; a SOCKS proxy is none that it could use, and HTTPS_PROXY wins."""
+    proxy = {"ALL_PROXY": "http://proxy.example:3128"}
+    assert worker_environment(proxy, MINE, BOTH)["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert worker_environment({"all_proxy": "https://p.example"}, MINE, BOTH)["HTTPS_PROXY"] == "https://p.example"
+    assert "HTTPS_PROXY" not in worker_environment({"ALL_PROXY": "socks5://proxy.example"}, MINE, BOTH)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        both = worker_environment({**proxy, name: "http://other.example"}, MINE, BOTH)
+        assert [text for key, text in both.items() if key.lower() == "https_proxy"] == ["http://other.example"]
 
 
 def test_what_starts_python_is_left_alone() -> None:

@@ -190,6 +190,24 @@ def test_the_socket_is_private(tmp_path: Path) -> None:
     serve(tmp_path, talk)
 
 
+def test_a_client_whose_task_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is disconnected too: the daemon may end just as a client comes."""
+    connected = ControlServer._connected
+
+    def canceled(server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected(server, reader, writer)
+        for task in server._clients:
+            task.cancel()
+
+    async def talk(path: str, _answers: Answers) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        assert await reader.read() == b""
+        writer.close()
+
+    monkeypatch.setattr(ControlServer, "_connected", canceled)
+    serve(tmp_path, talk)
+
+
 def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gets as far as the socket with another uid is hung up on."""
     monkeypatch.setattr(peers, "uid", lambda _: os.getuid() + 1)

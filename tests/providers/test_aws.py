@@ -620,13 +620,16 @@ def test_a_cloud_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("keys")
 def test_tls_that_cannot_be_trusted(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No TLS at the other end, and a CA bundle that is not there: transient, and the configuration key is named."""
+    """No TLS at the other end is transient, and a CA bundle that is missing is named; both fixes name ca-bundle."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", cloud.url.replace("http:", "https:"))
     found = failure(request())
     assert (found.kind, found.reason) == ("transient", "tls")
     assert "ca-bundle" in (found.hint or "")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "gone.pem"))
-    assert failure(request()).reason == "tls"
+    found = failure(request())
+    assert (found.kind, found.reason) == ("rejected", "ca-bundle")
+    assert found.message == f"The CA bundle {tmp_path / 'gone.pem'} does not exist."
+    assert found.hint == 'correct AWS_CA_BUNDLE, or write ca-bundle = "system" in [daemon]'
 
 
 @pytest.mark.usefixtures("keys")

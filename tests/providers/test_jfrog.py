@@ -832,7 +832,7 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "refresh: nobody listens": (then(refresh, nowhere), "transient", "unreachable", None),
     "refresh: certificate is not trusted": (then(refresh, distrusted), "transient", "untrusted-certificate", None),
     "refresh: proxy refuses": (then(refresh, unknown_to_the_proxy), "transient", "unreachable", None),
-    "refresh: bundle is missing": (then(refresh, no_bundle), "rejected", "ca-bundle", None),
+    "refresh: bundle is missing": (then(refresh, no_bundle), "rejected", "ca-bundle", "REQUESTS_CA_BUNDLE"),
     "refresh: URL hides the platform": (without_address, "rejected", "bad-url", "Set Me Up"),
     "refresh: seed is missing": (
         only(refresh_token=(("file", "/missing/seed"),)),

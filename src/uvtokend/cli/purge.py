@@ -186,7 +186,7 @@ def _remove_files(directory: Path, socket: Path) -> None:
     for name in _STATE_FILES:
         (directory / name).unlink(missing_ok=True)
     locks = [file for kind in ("netrc", "store", "config") for file in directory.glob(f"{kind}-*.lock")]
-    for file in [*backups.directory().glob("*.json*"), *locks]:
+    for file in [*backups.directory().glob("*.json*"), *directory.glob("certificates-*"), *locks]:
         file.unlink(missing_ok=True)
     for file in (socket, Path(f"{socket}.lock")):
         with contextlib.suppress(NotADirectoryError):

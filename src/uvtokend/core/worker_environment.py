@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from uvtokend.core.model import Env, Frozen, Request, Settings
 
@@ -11,13 +11,23 @@ from uvtokend.core.model import Env, Frozen, Request, Settings
 #: keyring must not end up at the daemon, which waits for this very worker: `uvtokend.ask` looks for the second one.
 FIXED = {"NETRC": "/dev/null", "UVTOKEND_IN_WORKER": "1"}
 _USER = re.compile(r"//[^/]*@")
-#: What botocore, requests (google-auth, azure-identity), OpenSSL and gcloud (its core/custom_ca_certs_file) read.
-CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE")
+#: What names one CA bundle: OpenSSL, Go and .NET, botocore and aws, requests (google-auth, azure-identity, az), curl,
+#: Node, and gcloud (its core/custom_ca_certs_file).
+CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "AWS_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+)
+#: What replaces the default certificates of OpenSSL, of Go and of uv.
+_WHOLE = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 #: Proxies and certificates: what decides whether a cloud can be reached.
 NETWORK = (
     *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
 )
 
 
@@ -41,15 +51,16 @@ class Environments:
 
     def __init__(self, base: Env, settings: Settings) -> None:
         self._base = base
-        self._certificates = _certificates(base, settings)
+        self._bundle = settings.ca_bundle
         everybody = (*settings.indexes, *settings.disabled)
         self._secrets = {name for index in everybody for name in secret_variables(index.request)}
 
     def of(self, request: Request) -> dict[str, str]:
         """Return the environment of the worker of one request."""
         hidden = self._secrets - secret_variables(request)
-        environment = {name: text for name, text in self._base.items() if name not in hidden}
-        return {**environment, **self._certificates, **dict(request.env), **FIXED}
+        base, own = {name: text for name, text in self._base.items() if name not in hidden}, dict(request.env)
+        rest = {name: text for name, text in {**base, **own}.items() if name not in (*CA_VARIABLES, *_WHOLE)}
+        return {**_proxied(rest), **_trust(base, self._bundle, own), **FIXED}
 
     def of_hook(self, names: Iterable[str], netrc: str) -> dict[str, str]:
         """Return the environment of the program of ``on-delivered``: no secret and no token is in it.
@@ -77,8 +88,24 @@ def _variables(value: Frozen) -> set[str]:
     return set()
 
 
-def _certificates(base: Env, settings: Settings) -> Mapping[str, str]:
-    if settings.ca_bundle is not None:
-        return dict.fromkeys(CA_VARIABLES, settings.ca_bundle)
-    default = base.get("SSL_CERT_FILE")
-    return {name: default for name in CA_VARIABLES if name not in base} if default else {}
+def _trust(base: Env, bundle: str | None, own: Env) -> dict[str, str]:
+    """Return the variables that name certificates: the daemon's, over them ``ca-bundle``, over that the index's own.
+
+    Whatever names a file or directory for OpenSSL replaces everything below it. A program with a variable of its own
+    gets that file too, unless the variable is set.
+    """
+    trusted: dict[str, str] = {}
+    for layer in (base, {"SSL_CERT_FILE": bundle} if bundle is not None else {}, own):
+        if not layer.keys().isdisjoint(_WHOLE):
+            trusted = {}
+        trusted |= {name: layer[name] for name in (*CA_VARIABLES, *_WHOLE) if name in layer}
+    if file := trusted.get("SSL_CERT_FILE"):
+        trusted = dict.fromkeys(CA_VARIABLES, file) | trusted
+    return trusted
+
+
+def _proxied(environment: Env) -> dict[str, str]:
+    """Name the proxy of ``ALL_PROXY`` for HTTPS too: botocore does not know the former."""
+    found = environment.get("all_proxy") or environment.get("ALL_PROXY") or ""
+    known = environment.get("https_proxy") or environment.get("HTTPS_PROXY")
+    return {**environment, **({"HTTPS_PROXY": found} if found.startswith("http") and not known else {})}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -86,8 +87,7 @@ class ControlServer:
         Raises:
             OSError: It cannot be bound.
         """
-        if self._server is not None:
-            self._server.close()
+        await self._stop_listening()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,7 +99,7 @@ class ControlServer:
             raise
         self._bound = paths.inode(self._path)
         self._server = await asyncio.start_unix_server(
-            self._serve, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS
+            self._connected, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS
         )
 
     def reachable(self) -> bool:
@@ -109,8 +109,7 @@ class ControlServer:
     async def close(self) -> None:
         """Disconnect all clients and remove the socket."""
         reachable = self.reachable()
-        if self._server is not None:
-            self._server.close()
+        await self._stop_listening()
         if reachable:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -119,32 +118,48 @@ class ControlServer:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for the type checker
+    async def _stop_listening(self) -> None:
+        """Accept no more, and let those that were accepted become clients.
+
+        A server of asyncio that is closed in between drops them with an open socket (``Server._attach``).
+        """
+        if self._server is None:
+            return
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _step in ("make the transport", "tell the protocol", "begin the task"):
+            await asyncio.sleep(0)
+        self._server.close()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a client in a task. The end of a task is seen even if it is canceled before its first step."""
         if len(self._clients) >= MAX_CLIENTS:
             idlest = min(self._clients, key=lambda client: self._clients[client])
             del self._clients[idlest]  # at once: of many that connect together, each takes another one's slot
             idlest.cancel()
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._heard(task)
-        try:
+        task.add_done_callback(functools.partial(self._disconnect, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # an error that is suppressed: the client is gone, slow, or was dropped
+        with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
             if peers.uid(writer.get_extra_info("socket")) == os.getuid():
-                await self._converse(reader, writer, task)
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the client is gone, slow, or was dropped
-        finally:
-            self._clients.pop(task, None)
-            if writer.transport.get_write_buffer_size():
-                writer.transport.abort()  # `close` would wait for a client that does not read
-            else:
-                writer.close()
+                await self._converse(reader, writer)
+
+    def _disconnect(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self._clients.pop(task, None)
+        if writer.transport.get_write_buffer_size():
+            writer.transport.abort()  # `close` would wait for a client that does not read
+        else:
+            writer.close()
 
     def _heard(self, task: asyncio.Task[None]) -> None:
         self._clients[task] = asyncio.get_running_loop().time()
 
-    async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
-    ) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
         while True:
             try:
                 line = await reader.readuntil(b"\n")

@@ -48,6 +48,10 @@ def fetch(request: Request) -> Credential | Failure:
     name = request.provider
     try:
         _know_all_options(request)
+        if "SSL_CERT_DIR" in os.environ:
+            from uvtokend.providers.kit import bundle  # noqa: PLC0415 - few workers need it, and it imports ssl
+
+            bundle.gather(os.environ)
         outcome = load(name)(request)
     except FetchFailed as error:
         return error.failure

@@ -13,6 +13,7 @@ from botocore.parsers import ResponseParserError
 
 from uvtokend.plugin import Failure, FailureKind, excerpt, parse_http_date, parse_retry_after, show_clock, too_much
 from uvtokend.providers.aws.sign_in import SignIn
+from uvtokend.providers.kit import trust
 
 RIGHTS = "ask for codeartifact:GetAuthorizationToken and sts:GetServiceBearerToken"
 _RIGHTS_OF = {
@@ -130,6 +131,10 @@ _BY_CODE: dict[str, tuple[FailureKind, str, str]] = {
     "ValidationException": ("rejected", "bad-option", "CodeArtifact does not allow one of the options."),
     "ServiceQuotaExceededException": ("rejected", "quota", "A quota of CodeArtifact is used up."),
 }
+#: What botocore reads for its CA bundle (its ``configprovider.py`` and ``endpoint.py``).
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+#: What botocore raises if TLS fails; an alert of the peer may come when the connection is already in use.
+_OF_TLS = (raised.SSLError, raised.HTTPClientError, FileNotFoundError)
 #: In place of ``{profile}``, where the failing keys are not a profile's.
 _ENVIRONMENT = "the environment that uvtokend was started from"
 
@@ -149,6 +154,9 @@ def classify(error: Exception, sign_in: SignIn, renewal: Mapping[str, Any] | Non
             return answered
     if isinstance(error, raised.ClientError):
         return _answered(error.response, error.operation_name, sign_in)
+    ours = trust.problem(error, "AWS", CA_VARIABLES) if isinstance(error, _OF_TLS) else None
+    if ours is not None:
+        return ours.failure
     if isinstance(error, raised.CredentialRetrievalError):
         kind, reason, message = _BY_SOURCE.get(error.kwargs.get("provider", ""), _NO_METADATA)
         hint = sign_in.command if reason == "no-credentials" else sign_in.whoami

@@ -28,6 +28,7 @@ from uvtokend.core.clouds.aws import AWS
 from uvtokend.plugin import Credential, FetchFailed, Request, Secret, SignInEnd, parse_http_date, quiet, skew, transient
 from uvtokend.providers.aws import failures
 from uvtokend.providers.aws.sign_in import SignIn, find_sign_in, sso_end
+from uvtokend.providers.kit import trust
 
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
 _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
@@ -72,8 +73,12 @@ class _Fetch:
         self.sign_in = SignIn(self._options.get("profile"))
         self.renewal: dict[str, Any] | None = None
         self._role: str | None = None
+        self._config = _CONFIG
 
     def run(self) -> Credential:
+        if (certificate := trust.client_certificate()) is not None:
+            proxies: Any = {"proxy_client_cert": certificate, "proxy_ca_bundle": trust.ca_bundle(failures.CA_VARIABLES)}
+            self._config = _CONFIG.merge(Config(client_cert=certificate, proxies_config=proxies))
         session = self._session()
         self._use_keys(session)
         if role := self._options.get("role-arn"):
@@ -102,7 +107,7 @@ class _Fetch:
 
     def _session(self) -> boto3.Session:
         core, profile = Session(), self._options.get("profile")
-        core.set_default_client_config(_CONFIG)
+        core.set_default_client_config(self._config)
         core.register("after-call.sts", self._see_role)
         core.register("after-call.sso-oidc", self._see_renewal)
         if profile is not None:
@@ -127,7 +132,7 @@ class _Fetch:
         """Take on a role on top of whoever the chain says that we are (STS API, AssumeRole)."""
         keys = _ask(session.client("sts").assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
         core = Session()
-        core.set_default_client_config(_CONFIG)
+        core.set_default_client_config(self._config)
         core.set_credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
         return boto3.Session(botocore_session=core, region_name=self._options["region"])
 

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import requests
 
 from uvtokend.errors import FetchFailed
-from uvtokend.providers.kit import limits
-from uvtokend.providers.kit.failures import parse_http_date, parse_retry_after, rejected, too_much, transient
+from uvtokend.providers.kit import limits, trust
+from uvtokend.providers.kit.failures import parse_http_date, parse_retry_after, too_much, transient
 from uvtokend.providers.kit.skew import skew
 
 _T = TypeVar("_T")
@@ -85,6 +85,8 @@ def unsent(url: str, error: BaseException | None) -> FetchFailed:
         error: The exception that requests raised; every error of requests is an OSError.
     """
     host = host_of(url)
+    if error is not None and (found := trust.problem(error, host)) is not None:
+        return found
     match error:
         case limits.TooMuchError():
             return too_much(host)
@@ -100,8 +102,8 @@ def unsent(url: str, error: BaseException | None) -> FetchFailed:
             return transient("untrusted-certificate", message)
         case requests.RequestException() | None:
             return transient("unreachable", f"{host} cannot be reached.")
-    # requests raises OSError if the CA bundle that the environment names is missing
-    return rejected("ca-bundle", "The file that holds the trusted certificates (ca-bundle) cannot be read.")
+    why = isinstance(error, OSError) and error.strerror
+    return transient("unreachable", f"{host} cannot be reached: {why or 'the system refused'}.")
 
 
 def unwell(exchange: Exchange) -> FetchFailed | None:

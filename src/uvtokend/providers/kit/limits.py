@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
+
+from uvtokend.providers.kit import trust
 
 #: The most bytes of a response, after decompression.
 LIMIT = 1 << 20
@@ -17,12 +18,15 @@ class TooMuchError(requests.RequestException):
 
 
 def mount(session: requests.Session) -> None:
-    """Make a session raise `TooMuchError` for a response longer than `LIMIT`."""
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, _Adapter())
+    """Make a session raise `TooMuchError` for a response longer than `LIMIT`, and present our client certificate.
+
+    Raises:
+        FetchFailed: The client certificate cannot be used.
+    """
+    trust.mount(session, _Adapter())
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(trust.Adapter):
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         answer = super().build_response(req, resp)
         answer.raw = _Body(answer.raw)

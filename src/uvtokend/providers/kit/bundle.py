@@ -1,0 +1,94 @@
+"""One CA bundle of everything that is trusted, for SDKs and helper programs that read no directory.
+
+uv trusts what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name together, and reads every file of the directories (uv's
+documentation, "TLS certificates").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import ssl
+import stat
+from collections.abc import Iterable, Iterator, MutableMapping
+from pathlib import Path
+
+from uvtokend import paths
+from uvtokend.core.worker_environment import CA_VARIABLES
+from uvtokend.errors import UvtokendError
+from uvtokend.providers.kit.failures import rejected
+
+#: The most bytes of one file with certificates, and the most files of a directory; a system's bundle has 250 KiB.
+_LIMIT = 4 << 20
+_FILES = 4096
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def gather(environ: MutableMapping[str, str]) -> None:
+    """Make one CA bundle of everything that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name, and name it to all programs.
+
+    Args:
+        environ: The environment of this worker. A variable that names another bundle keeps it.
+
+    Raises:
+        FetchFailed: The bundle cannot be written.
+    """
+    directories, file = environ.get("SSL_CERT_DIR"), environ.get("SSL_CERT_FILE")
+    if not directories:
+        return
+    sources = [*([Path(file)] if file else []), *(path for name in directories.split(":") for path in _files(name))]
+    found = _valid(dict.fromkeys(piece for source in sources for piece in _pieces(source)))
+    if not found:
+        return  # like uv, the SDKs then trust nothing that these directories do not contain
+    bundle = _kept(f"{file}\n{directories}", b"\n".join([*found, b""]))
+    for name in CA_VARIABLES:
+        if environ.get(name) in {None, "", file}:
+            environ[name] = bundle
+
+
+def _files(directory: str) -> list[Path]:
+    """Return the files of a directory, in a fixed order; a directory that cannot be read has none."""
+    try:
+        return sorted(Path(directory).iterdir())[:_FILES] if directory else []
+    except OSError:
+        return []
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield what looks like a certificate in a file; a file that cannot be read has none."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as file:
+                yield from _CERTIFICATE.findall(file.read(_LIMIT))
+    except OSError:
+        return
+
+
+def _valid(pieces: Iterable[bytes]) -> list[bytes]:
+    """Return the certificates that OpenSSL can read: it would refuse a whole bundle for one that it cannot."""
+    context, found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), []
+    for piece in pieces:
+        with contextlib.suppress(ssl.SSLError, ValueError):
+            context.load_verify_locations(cadata=piece.decode("ascii"))
+            found.append(piece)
+    return found
+
+
+def _kept(identity: str, text: bytes) -> str:
+    """Return a file with this content in the state directory, always the same one for the same variables."""
+    try:
+        directory = paths.state_directory()
+        paths.private_directory(directory)
+        path = Path(directory, f"certificates-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pem")
+        if not path.is_file() or path.read_bytes() != text:
+            new = path.with_suffix(f".{os.getpid()}")
+            new.write_bytes(text)
+            new.replace(path)
+    except UvtokendError as error:
+        raise rejected("state-directory", f"{error.message}.", error.hint) from None
+    except OSError as error:
+        message = f"The CA bundle of SSL_CERT_DIR cannot be written to {error.filename}: {error.strerror}."
+        raise rejected("state-directory", message, f"ls -ld {paths.quoted(paths.state_directory())}") from None
+    return str(path)

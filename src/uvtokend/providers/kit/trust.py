@@ -1,0 +1,137 @@
+"""The certificate that a fetch presents, and what is wrong with our own certificates when TLS fails.
+
+uv presents ``SSL_CLIENT_CERT`` to every server that asks for a client certificate (its documentation, "TLS
+certificates"). So does uvtokend; no SDK reads that variable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from uvtokend.core.worker_environment import CA_VARIABLES
+from uvtokend.errors import FetchFailed
+from uvtokend.providers.kit.failures import rejected, transient
+
+#: What requests reads, the first one first; botocore reads a variable of its own before it.
+VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+CLIENT = "SSL_CLIENT_CERT"
+#: What a server says that refuses the client's certificate, or misses one (RFC 8446 6; TLS 1.2 has no word for it).
+#: A server that closes at once may lose the alert, since TLS 1.3 lets the client write before (CPython's own text).
+_BROKEN_OFF = "EOF occurred in violation of protocol"
+_REFUSED = re.compile(r"ALERT_(HANDSHAKE_FAILURE|BAD_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|CERTIFICATE_\w+)")
+
+
+def client_certificate() -> str | None:
+    """Return the PEM file with the certificate and the key that this machine presents, or None.
+
+    Raises:
+        FetchFailed: The file that ``SSL_CLIENT_CERT`` names cannot be used.
+    """
+    path = os.environ.get(CLIENT)
+    if not path:
+        return None
+    try:
+        _own_context(path)
+    except OSError as error:
+        why = "does not contain a certificate and its unencrypted private key, in PEM"
+        if not isinstance(error, ssl.SSLError):
+            why = f"cannot be read: {error.strerror or 'the system refused'}"
+        raise rejected("client-certificate", f"{CLIENT} names {path}, which {why}.", _client_fix()) from None
+    return path
+
+
+def mount(session: requests.Session, adapter: HTTPAdapter | None = None) -> None:
+    """Let a session present our client certificate to servers and to proxies.
+
+    Raises:
+        FetchFailed: The file that ``SSL_CLIENT_CERT`` names cannot be used.
+    """
+    session.cert = client_certificate()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, adapter or Adapter())
+
+
+class Adapter(HTTPAdapter):
+    """Presents our client certificate to an HTTPS proxy too, which requests alone does not do."""
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        """Return urllib3's manager for a proxy."""
+        path = client_certificate()
+        if path is not None and proxy.lower().startswith("https:"):
+            more["proxy_ssl_context"] = context = _own_context(path)
+            bundle = ca_bundle()
+            context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
+        return super().proxy_manager_for(proxy, **more)
+
+
+def ca_bundle(variables: tuple[str, ...] = VARIABLES) -> str:
+    """Return the CA bundle that an SDK uses.
+
+    Args:
+        variables: As of `problem`.
+    """
+    return _named(variables) or DEFAULT_CA_BUNDLE_PATH
+
+
+def problem(error: BaseException, host: str, variables: tuple[str, ...] = VARIABLES) -> FetchFailed | None:
+    """Return what is wrong with our own certificates, if that explains why TLS failed; otherwise None.
+
+    Args:
+        error: What the SDK raised; its text contains OpenSSL's.
+        host: The host that was called.
+        variables: The variables that this SDK reads for its CA bundle, the first one first.
+    """
+    bundle = _named(variables)
+    if bundle is not None and (why := _unusable(bundle)) is not None:
+        fix = f'correct {" or ".join(dict.fromkeys(_names(bundle)))}, or write ca-bundle = "system" in [daemon]'
+        return rejected("ca-bundle", f"The CA bundle {bundle} {why}.", fix)
+    said = str(error)
+    if _BROKEN_OFF in said:
+        return transient("unreachable", f"{host} broke off the TLS connection.", _client_fix("if it asks for one: "))
+    if _REFUSED.search(said) is None:
+        return None
+    if path := os.environ.get(CLIENT):
+        message = f"{host} does not accept the client certificate that {CLIENT} names, {path}."
+    else:
+        message = f"{host} asks for a client certificate."
+    return rejected("client-certificate", message, _client_fix())
+
+
+def _client_fix(when: str = "") -> str:
+    return f'{when}set env = {{ {CLIENT} = "/path/to/certificate-and-key.pem" }} for this index'
+
+
+def _own_context(path: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(path, password="")  # an encrypted key fails; without a password, OpenSSL asks the terminal
+    return context
+
+
+def _named(variables: tuple[str, ...]) -> str | None:
+    return next((found for name in variables if (found := os.environ.get(name))), None)
+
+
+def _names(bundle: str) -> Iterator[str]:
+    """Yield what a person may have set: the variables with this path, or what stands for all of them."""
+    named = [name for name in CA_VARIABLES if os.environ.get(name) == bundle]
+    yield from ("ca-bundle", "SSL_CERT_FILE") if len(named) == len(CA_VARIABLES) else named
+
+
+def _unusable(bundle: str) -> str | None:
+    if os.path.isdir(bundle):
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+    except ssl.SSLError:
+        return "contains no certificate in PEM, or a damaged one"
+    except OSError as error:
+        return "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+    return None
