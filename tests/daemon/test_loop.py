@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -14,11 +15,14 @@ from plugin import install
 
 from uvtokend.core import delivery, events
 from uvtokend.core.model import Index, Request, Settings
+from uvtokend.daemon import deliveries, hook, outlook, worker
+from uvtokend.daemon import main as daemon_main
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
-from uvtokend.errors import DeliveryFailed
+from uvtokend.errors import DeliveryFailed, UvtokendError
+from uvtokend.providers.kit import once
 
 INDEX = Index("a", "https://a.example/", "a.example", "made-up", Request("made-up"))
 
@@ -161,6 +165,93 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch
 
     live(tmp_path, monkeypatch, story)
     disk.set()
+
+
+def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its time the start goes on without what a former daemon left; the status says why at once, and when the
+    file system answers the token is delivered."""
+    monkeypatch.setattr("uvtokend.daemon.deliveries.FIRST_LOOK", 0.1)
+    monkeypatch.setattr("uvtokend.daemon.loop.SOON", 0.05)
+    disk = threading.Event()
+    honest = NetrcSink.check_writable
+
+    def hang(sink: NetrcSink) -> None:
+        disk.wait(60)
+        honest(sink)
+
+    monkeypatch.setattr(NetrcSink, "check_writable", hang)
+    told: list[Any] = []
+
+    async def main() -> None:
+        monkeypatch.setenv("PYTHONPATH", install(tmp_path / "plugin")["PYTHONPATH"])
+        settings = Settings("config.toml", (INDEX,))
+        log = EventLog(str(tmp_path / "events.jsonl"), quiet=True)
+        sink = NetrcSink(str(tmp_path / "netrc"))
+        daemon = Daemon(lambda: settings, settings, sink, Store(str(tmp_path)), log, None)
+        try:
+            daemon.start()
+            told.append((await daemon.status(None))["delivery"])
+            disk.set()
+            await until_async(lambda: daemon._agent.snapshot(daemon._clock.now()).indexes[0].delivered)
+        finally:
+            disk.set()
+            await daemon.close()
+
+    asyncio.run(main())
+    assert told[0]["ok"] is False
+    assert "has not answered for 0.1 s" in told[0]["problem"]
+    assert "machine a.example" in (tmp_path / "netrc").read_text()
+
+
+def test_a_file_system_that_does_not_answer_keeps_nobody_waiting_for_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`once` and `run` end with a sentence; what else goes wrong at the first touch is said as it is."""
+    monkeypatch.setattr("uvtokend.daemon.main.FIRST_LOOK", 0.1)
+    disk = threading.Event()
+    monkeypatch.setattr(NetrcSink, "take_ownership", lambda _: disk.wait(60))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = Settings("config.toml", (INDEX,), netrc=str(tmp_path / "netrc"))
+    with pytest.raises(UvtokendError, match=r"has not answered for 0\.1 s") as hung, daemon_main._owned(settings):
+        pass
+    assert str(tmp_path / "netrc") in (hung.value.hint or "")
+    disk.set()
+
+    def owned(_: NetrcSink) -> None:
+        raise UvtokendError("Another daemon owns it.")
+
+    monkeypatch.setattr(NetrcSink, "take_ownership", owned)
+    with pytest.raises(UvtokendError, match="Another daemon"), daemon_main._owned(settings):
+        pass
+
+
+def test_the_end_takes_no_longer_than_the_contract_says() -> None:
+    """5 s, and 20 s while a worker spends a one-time secret, which is longer than its call may take."""
+    others = max(deliveries.LAST, 2 * outlook.LAST)
+    assert hook.KILLED + max(worker.KILLED, others) < 5
+    assert hook.KILLED + max(worker.SAVING + worker.KILLED, others) < 20
+    assert worker.SAVING > once.TIMEOUT
+
+
+def test_workers_that_the_kernel_does_not_end_are_told_when_the_daemon_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log names their process ids, and the command that shows what the kernel waits for."""
+
+    async def story(daemon: Daemon) -> None:
+        async def close() -> tuple[int, ...]:
+            await honest()
+            return 11, 12
+
+        honest = daemon._workers.close
+        monkeypatch.setattr(daemon._workers, "close", close)
+
+    live(tmp_path, monkeypatch, story)
+    last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["hint"]) == ("worker-hung", "ps -o pid,stat,wchan:32,args -p 11 -p 12")
+    assert last["message"].startswith("2 workers do not end although killed")
 
 
 def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

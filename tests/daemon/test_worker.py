@@ -239,6 +239,49 @@ def test_a_worker_that_never_finishes_is_killed_in_the_end(tmp_path: Path, monke
     asyncio.run(main())
 
 
+def test_a_worker_that_the_kernel_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits for a disk in the kernel outlives SIGKILL; it must not outlive the daemon's patience."""
+    monkeypatch.setattr("uvtokend.daemon.worker.KILLED", 0.2)
+    note = tmp_path / "note"
+
+    async def main() -> int:
+        fetches = Fetches(tmp_path / "p", timeout=600)
+        fetches.workers.start(request(how="hang", note=str(note)))
+        hung = living(note)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(subprocess.Popen, "poll", lambda _: None)
+            assert await asyncio.wait_for(fetches.workers.close(), 60) == (hung.pid,)
+        assert await fetches.workers.close() == ()
+        return hung.pid
+
+    assert not psutil.pid_exists(asyncio.run(main()))
+
+
+@pytest.mark.parametrize("spends", [True, False])
+def test_only_one_time_secrets_are_waited_for(spends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that ignores SIGTERM is killed at once if it is an ordinary one; then the end takes no `SAVING`."""
+    monkeypatch.setattr("uvtokend.daemon.worker.spends_one_time_secret", lambda _: spends)
+    signals: list[int] = []
+    monkeypatch.setattr("uvtokend.daemon.worker.SAVING", 0.3)
+    note = tmp_path / "note"
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", timeout=600)
+        fetches.workers.start(request(how="deaf", note=str(note)))
+        living(note)
+        kill = os.killpg
+
+        def killpg(pid: int, number: int) -> None:
+            signals.append(number)
+            kill(pid, number)
+
+        monkeypatch.setattr(os, "killpg", killpg)
+        assert await asyncio.wait_for(fetches.workers.close(), 60) == ()
+
+    asyncio.run(main())
+    assert signals == ([signal.SIGTERM, signal.SIGKILL] if spends else [signal.SIGKILL])
+
+
 def test_a_worker_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No process to be had is a transient failure."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "no-python"))

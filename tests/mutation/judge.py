@@ -28,10 +28,14 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+#: Examples of each property. A survivor is judged again with `--thorough`, with as many as usual.
+EXAMPLES = int(os.environ.get("MUTATION_EXAMPLES", "15"))
 JOB = "MUTATION_JOB"
 RESULTS = "MUTATION_RESULTS"
 TIMES = "MUTATION_TIMES"
+ONLY = "MUTATION_ONLY"
 #: How many times as long as without the mutant the tests may take, in CPU time, and the seconds on top.
 PATIENCE = 5.0
 GRACE = 10.0
@@ -43,19 +47,23 @@ _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, <linux/prctl.h>
 
 
 class Times:
-    """Record how long each test takes, in seconds, for the map."""
+    """Record how long each test that passes takes, in seconds, for the map."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._times: dict[str, float] = {}
+        self._failed: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add the time of one phase."""
         self._times[report.nodeid] = self._times.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self._failed.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
         """Write them down."""
-        self._file.write_text(json.dumps(self._times))
+        passed = {test: time for test, time in self._times.items() if test not in self._failed}
+        self._file.write_text(json.dumps(passed))
 
 
 class Judge:
@@ -142,27 +150,29 @@ class Judge:
     def _own_pytest(self, chosen: list[pytest.Item], limit: float, says: int) -> None:
         """Run the tests in a process that imports the changed module."""
         environment = {name: value for name, value in os.environ.items() if name not in {JOB, RESULTS, TIMES}}
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-n0",
-            "--no-header",
-            "--no-summary",
-        ]
-        command += [item.nodeid for item in chosen]
+        environment[ONLY] = json.dumps([item.nodeid for item in chosen])
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "mutation.judge", "-p", "no:cacheprovider"]
+        command += ["-o", "tmp_path_retention_policy=none", *dict.fromkeys(str(item.path) for item in chosen)]
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), resource.RLIM_INFINITY))
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        os.write(says, b"a pytest of its own")
-        os._exit({0: 0, 1: 1, 2: 1}.get(done.returncode, BROKEN if done.returncode > 0 else 1))
+        os.write(says, b"a pytest of its own: ")
+        if done.returncode in {4, 5}:  # wrong usage, or no test at all
+            os.write(says, done.stdout[-2000:])
+            os._exit(BROKEN)
+        os._exit(1 if done.returncode else 0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run only the tests that the environment names, in that order."""
+    if ONLY in os.environ:
+        place = {test: number for number, test in enumerate(json.loads(os.environ[ONLY]))}
+        items[:] = sorted((item for item in items if item.nodeid in place), key=lambda item: place[item.nodeid])
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Judge, or record times, as the environment says."""
+    """Judge, or record times, as the environment says; with few examples of Hypothesis, where a test does not say."""
+    settings.register_profile("mutation", settings.get_profile("uvtokend"), max_examples=EXAMPLES)
+    settings.load_profile("mutation")
     if JOB in os.environ:
         config.pluginmanager.register(Judge(Path(os.environ[JOB]), Path(os.environ[RESULTS])))
     if TIMES in os.environ:

@@ -107,6 +107,7 @@ def test_a_run_tells_killed_from_survived(
     (package / "sums.py").write_text(
         "ONE = 1\n\n\ndef tested(a):\n    return a + ONE\n\n\ndef loose(a):\n    return a\n"
     )
+    (tests / "conftest.py").write_text("from hypothesis import settings\nsettings.register_profile('uvtokend')\n")
     (tests / "test_sums.py").write_text(
         "from uvtokend.core import sums\n\n\ndef test_it():\n    assert sums.tested(1) == 2\n    sums.loose(1)\n"
     )
@@ -117,7 +118,7 @@ def test_a_run_tells_killed_from_survived(
     run.main()
     found = [json.loads(line) for line in results.read_text().splitlines()]
     verdicts = {(one["before"], one["text"]): one["verdict"] for one in found}
-    assert [one["by"].rpartition("::")[2] for one in found] == ["a pytest of its own", "test_it", "test_it", ""]
+    assert [one["by"].rpartition("::")[2] for one in found] == ["a pytest of its own: ", "test_it", "test_it", ""]
     assert verdicts == {
         ("1", "(2)"): "killed",
         ("a + ONE", "(None)"): "killed",

@@ -12,13 +12,13 @@ import contextlib
 import os
 import shlex
 import threading
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from uvtokend import clock, paths
-from uvtokend.core import state
+from uvtokend.core import delivery, state
 from uvtokend.core.events import Deliver, DeliveryEnded, Report
 from uvtokend.core.model import Entry, Failure, Index, Problem, Record, Sink
 from uvtokend.core.netrc.block import Ours, block_entries
@@ -30,6 +30,8 @@ from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: Seconds that a delivery in flight may take when the daemon ends.
 LAST = 3.0
+#: Seconds that the file systems may take to answer at the start.
+FIRST_LOOK = 5.0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +55,21 @@ class Order:
     indexes: tuple[Index, ...]
     roll: float
     config: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is at the start.
+
+    Args:
+        failure: Why a delivery could not write where it will write, or None.
+        records: The records of the state file.
+        standing: Our entries as they stand, by target.
+    """
+
+    failure: Failure | None
+    records: tuple[Record, ...] = ()
+    standing: Mapping[str, Entry] = field(default_factory=dict)
 
 
 class Deliveries:
@@ -80,26 +97,26 @@ class Deliveries:
         self._uv_store: UvStoreSink | None = None
         self._unsaved: tuple[Problem, ...] = ()
 
-    def check_writable(self) -> Failure | None:
-        """Return why a delivery to the netrc could not write where it will write, or None."""
-        try:
-            self.netrc.check_writable()
-        except DeliveryFailed as error:
-            return _failure(error)
-        return None
+    def look(self, indexes: tuple[Index, ...]) -> Found:
+        """Return what a former daemon left, and whether deliveries can write where they will write.
 
-    def recovered(self, indexes: tuple[Index, ...]) -> tuple[tuple[Record, ...], dict[str, Entry]]:
-        """Return the records of the state file, and our entries as they stand, by target.
+        A file system that does not answer within `FIRST_LOOK` seconds is told as the failure: then nothing is known of
+        the former daemon, every token is fetched anew, and it is delivered when the file system answers.
 
         Args:
             indexes: The configured indexes.
         """
-        standing: dict[str, Entry] = {}
-        with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery says what is wrong
-            standing |= block_entries(self.netrc.read(), self._state.ours(self.netrc.path))
-        with contextlib.suppress(OSError, DeliveryFailed):
-            standing |= self._store_sink().entries() if "uv-store" in self.sinks(indexes) else {}
-        return self._state.records, standing
+        found: SimpleQueue[Found] = SimpleQueue()
+        self._tasks.put(lambda: found.put(self._found(indexes)))
+        try:
+            return found.get(timeout=FIRST_LOOK)
+        except Empty:
+            message = (
+                f"The file system of the netrc has not answered for {FIRST_LOOK:g} s. Until it does, nothing is "
+                "delivered, and it is unknown what uv finds there."
+            )
+            hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
+            return Found(Failure("transient", delivery.DELIVERY_HUNG, message, hint))
 
     def sinks(self, indexes: tuple[Index, ...]) -> tuple[Sink, ...]:
         """Return the sinks that hold something of ours, or will.
@@ -150,6 +167,19 @@ class Deliveries:
         """Call a function in the loop, if that still runs."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
+
+    def _found(self, indexes: tuple[Index, ...]) -> Found:
+        failure = None
+        try:
+            self.netrc.check_writable()
+        except DeliveryFailed as error:
+            failure = _failure(error)
+        standing: dict[str, Entry] = {}
+        with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery says what is wrong
+            standing |= block_entries(self.netrc.read(), self._state.ours(self.netrc.path))
+        with contextlib.suppress(OSError, DeliveryFailed):
+            standing |= self._store_sink().entries() if "uv-store" in self.sinks(indexes) else {}
+        return Found(failure, self._state.records, standing)
 
     def _look(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
         return tuple(sink for sink in sinks if self._fingerprint(sink) != self._fingerprints.get(sink))

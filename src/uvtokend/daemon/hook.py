@@ -12,10 +12,14 @@ import os
 import random
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from uvtokend.core import hook
 from uvtokend.core.hook import Hook
+
+#: Seconds after which a program that was killed and has not ended is given up.
+KILLED = 0.5
 
 
 class Program:
@@ -68,7 +72,8 @@ class Program:
             self._timer.cancel()
         if self._process is not None:
             self._kill(self._process)
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel does not end it, and nobody else can
+                self._process.wait(KILLED)
             self._process = None
 
     def _run(self) -> None:
@@ -93,11 +98,16 @@ class Program:
             self._end(command[0], f"cannot be started: {error.strerror}")
             return
         self._process = process
-        waiting = self._loop.run_in_executor(None, self._wait, process)
-        waiting.add_done_callback(lambda done: self._reaped(command[0], process, done.result()))
+        threading.Thread(target=self._look_after, args=(command[0], process), name="hook", daemon=True).start()
+
+    def _look_after(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the program ends, in a thread that does not hold back the daemon's end."""
+        problem = self._wait(process)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._reaped, name, process, problem)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> str | None:
-        """Wait in a thread until the program ends; return why it failed."""
+        """Wait until the program ends; return why it failed."""
         try:
             status = process.wait(self._deadline)
         except subprocess.TimeoutExpired:

@@ -28,7 +28,7 @@ from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.control import UnknownNamesError
-from uvtokend.daemon.deliveries import Deliveries, Order
+from uvtokend.daemon.deliveries import Deliveries, Found, Order
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.hook import Program
 from uvtokend.daemon.installation import Installation
@@ -110,38 +110,45 @@ class Daemon:
     # ----------------------------------------------------------------------------------------------------- life
 
     def start(self) -> None:
-        """Take up what a former daemon left, and begin."""
+        """Take up what a former daemon left, and begin, at the latest after `deliveries.FIRST_LOOK` seconds."""
         self._log.level = self._settings.log_level
-        if (failure := self._deliveries.check_writable()) is not None:
-            self._feed(events.DeliveryEnded((), random.random(), failure))
-        self._feed(self._configured(self._recover()))
+        found = self._deliveries.look(self._settings.indexes)
+        if found.failure is not None:
+            self._feed(events.DeliveryEnded((), random.random(), found.failure))
+        self._feed(self._configured(self._recover(found)))
         self._notices()
 
     async def close(self) -> None:
-        """Stop everything; entries that have not expired stay where they are."""
+        """Stop everything, within 5 s, or 20 s if a worker spends a one-time secret.
+
+        Entries that have not expired stay where they are.
+        """
         self._closed = True
         for handle in (self._watch, self._sentence_due, self._looking):
             if handle is not None:
                 handle.cancel()
-        if self._outlook is not None:
-            await self._outlook.close()
         self._hook.close()
         self._timer.close()
         self._clocks.close()
         self._installation.close()
         self._network.close()
-        await self._workers.close()
-        await self._deliveries.close()
+        shown = _nothing() if self._outlook is None else self._outlook.close()
+        left, *_ = await asyncio.gather(self._workers.close(), self._deliveries.close(), shown)
+        if left:
+            message = (
+                f"{len(left)} {'worker does' if len(left) == 1 else 'workers do'} not end although killed, so the "
+                "kernel waits for something that does not answer, probably a file system."
+            )
+            self._log.emit(Report("warning", "worker-hung", (), message, f"ps -o pid,stat,wchan:32,args {_row(left)}"))
 
     def _configured(self, recovered: state.Recovered) -> events.Configured:
         said = clouds.notices(os.environ, dict.fromkeys(index.request for index in self._settings.indexes))
         return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
 
-    def _recover(self) -> state.Recovered:
-        known, standing = self._deliveries.recovered(self._settings.indexes)
+    def _recover(self, found: Found) -> state.Recovered:
         # A token that was in a file is not taken over into memory: a new one is fetched when the file is clean.
         requests = tuple(index.request for index in self._settings.indexes if index.sink != "memory")
-        return state.recover(known, standing, requests, self._clock.now())
+        return state.recover(found.records, found.standing, requests, self._clock.now())
 
     def _notices(self) -> None:
         for notice in self._settings.notices:
@@ -466,5 +473,9 @@ def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
         raise UnknownNamesError(unknown, known)
 
 
+def _row(pids: Iterable[int]) -> str:
+    return " ".join(f"-p {pid}" for pid in pids)
+
+
 async def _nothing() -> None:
-    """Do nothing: there is no control socket."""
+    """Do nothing: there is no control socket, so no tick and no end of it, either."""

@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 from uvtokend import __version__, paths, undumpable
+from uvtokend.core import fixes
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.config_files import Load
 from uvtokend.daemon.control import UnknownNamesError
+from uvtokend.daemon.deliveries import FIRST_LOOK
 from uvtokend.daemon.endpoint import Endpoint, Place
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
@@ -166,14 +170,48 @@ def _harden(executes: bool) -> None:
 def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
     """Own the netrc: its sink and the state directory."""
     directory = paths.state_directory()
-    paths.check_home(settings.netrc, directory)
-    paths.private_directory(directory)
     sink = NetrcSink(settings.netrc)
-    sink.take_ownership()
+
+    def own() -> None:
+        paths.check_home(settings.netrc, directory)
+        paths.private_directory(directory)
+        sink.take_ownership()
+
+    _answered(own, settings.netrc, directory)
     try:
         yield sink, directory
     finally:
         sink.release()
+
+
+def _answered(touch: Callable[[], None], *files: str) -> None:
+    """Touch files whose file system may not answer.
+
+    Args:
+        touch: What touches them. It runs in a thread, because nothing can end it.
+        files: The files.
+
+    Raises:
+        UvtokendError: A file system has not answered for `FIRST_LOOK` seconds, or `touch` raised it.
+    """
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            touch()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, name="first touch", daemon=True).start()
+    try:
+        error = ended.get(timeout=FIRST_LOOK)
+    except Empty:
+        message = f"The file system of {' or '.join(files)} has not answered for {FIRST_LOOK:g} s."
+        raise UvtokendError(message, fixes.file_system(files[0])) from None
+    if error is not None:
+        raise error
 
 
 @contextlib.contextmanager

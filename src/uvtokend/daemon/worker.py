@@ -7,6 +7,9 @@ reaped: until then its process id cannot belong to anybody else. A helper that l
 A worker that spends a one-time secret is asked to end (SIGTERM to its group), and killed only after `SAVING` seconds:
 while the secret is on the wire it finishes and saves the successor.
 
+A child that the kernel does not end, because it waits for a disk that does not answer, is given up: it must not hold
+back the daemon's own end.
+
 Which fetch runs when is decided in `uvtokend.core.slots`.
 """
 
@@ -26,8 +29,12 @@ from uvtokend.core.clouds import spends_one_time_secret
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.core.slots import Slots
 
-#: Seconds that a worker which spends a one-time secret may take to end after it was asked to.
-SAVING = 20.0
+#: Seconds that a worker which spends a one-time secret may take to end after it was asked to: its call takes at most
+#: `uvtokend.providers.kit.once.TIMEOUT`, and saving the answer a moment. With `KILLED` it makes less than the 20 s that
+#: the daemon's end may take.
+SAVING = 18.0
+#: Seconds after which a child that was killed and has not ended is given up.
+KILLED = 1.0
 _REAP_AGAIN = 0.1
 
 Outcome = Credential | Failure
@@ -57,7 +64,9 @@ class Workers:
         self._slots: Slots[Request] = Slots(limit)
         self._limits: dict[Request, float | None] = {}
         self._running: dict[Request, _Worker] = {}
-        self._dying: list[subprocess.Popen[bytes]] = []
+        self._ending: list[subprocess.Popen[bytes]] = []
+        self._saving: set[int] = set()  # process ids of those among them that spend a one-time secret
+        self._reaped: asyncio.Future[None] | None = None
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -97,20 +106,29 @@ class Workers:
             self._end(request)
         self._fill()
 
-    async def close(self) -> None:
-        """End all workers and forget all requests; wait for those that spend a one-time secret."""
+    async def close(self) -> tuple[int, ...]:
+        """End all workers and forget all requests; wait for those that spend a one-time secret.
+
+        Returns:
+            The process ids of workers that do not end although they were killed.
+        """
         for request in tuple(self._limits):
             self._slots.leave(request)
         self._limits.clear()
         if self._look is not None:
             self._look.cancel()
+        saving = bool(self._saving) or any(map(spends_one_time_secret, self._running))
         for request in tuple(self._running):
             self._end(request)
-        await self._loop.run_in_executor(None, self._wait)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAVING + KILLED if saving else KILLED):
+                await self._all_ended()
+        return tuple(process.pid for process in self._ending)
 
-    def _wait(self) -> None:
-        for process in self._dying:
-            process.wait()
+    async def _all_ended(self) -> None:
+        if self._ending:
+            self._reaped = self._loop.create_future()
+            await self._reaped
 
     # ------------------------------------------------------------------------------------------------------- slots
 
@@ -158,8 +176,9 @@ class Workers:
 
     def _end(self, request: Request) -> None:
         process = self._running.pop(request).end()
-        self._dying.append(process)
+        self._ending.append(process)
         if spends_one_time_secret(request):
+            self._saving.add(process.pid)
             _signal(process, signal.SIGTERM)
             self._loop.call_later(SAVING, self._kill, process)
         else:
@@ -171,10 +190,13 @@ class Workers:
             _signal(process, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Take the status of dead children; one that has not ended yet is looked at again."""
-        self._dying = [process for process in self._dying if process.poll() is None]
-        if self._dying:
+        """Take the status of children that were told to end; one that has not ended yet is looked at again."""
+        self._ending = [process for process in self._ending if process.poll() is None]
+        self._saving.intersection_update(process.pid for process in self._ending)
+        if self._ending:
             self._loop.call_later(_REAP_AGAIN, self._reap)
+        elif self._reaped is not None and not self._reaped.done():
+            self._reaped.set_result(None)
 
 
 class _Worker:
