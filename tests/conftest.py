@@ -29,7 +29,10 @@ TESTS = Path(__file__).parent
 #: Open files that the tests need: macOS allows 256, and one test has 129 clients and their daemon in one process.
 FILES = 4096
 #: Parts that run real daemons, clients and clouds; the fast loop leaves them out.
-SLOW = {"cli", "daemon", "disk", "doctor", "e2e", "mutation", "packaging", "providers", "sandbox", "service", "soak", "testing"}
+SLOW = {
+    *("cli", "daemon", "disk", "doctor", "e2e", "mutation", "packaging", "providers", "sandbox", "service", "soak"),
+    "testing",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
