@@ -2,7 +2,8 @@
 
 No core is dumped, and on Linux no other process of the same user may attach to it or read its memory (prctl(2),
 PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode checking"); root may. A program that is executed later starts with its
-own defaults again, except for the limit on core dumps. On macOS the limit is all.
+own defaults again, except for the limit on core dumps. On macOS the limit is all. Single pages are not marked
+(madvise(2), MADV_DONTDUMP): that would only leave them out of core dumps, of which there are none.
 """
 
 from __future__ import annotations

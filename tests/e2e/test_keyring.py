@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import psutil
 import pytest
 
 from support.issuing import CANARY, LOGIN, Issuing
+from support.waiting import PATIENCE, until
 from uvtokend import ask
 from uvtokend.core.worker_environment import FIXED
 from uvtokend.sandbox.index import wheel
@@ -148,6 +153,29 @@ def test_a_worker_never_asks_its_own_daemon(machine: Issuing, monkeypatch: pytes
     assert ask.credential(machine.index.url, None) is not None
     monkeypatch.setenv(ask.IN_WORKER, FIXED[ask.IN_WORKER])
     assert ask.credential(machine.index.url, None) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSTOP])
+def test_a_daemon_that_ends_while_it_is_asked(machine: Issuing, number: signal.Signals) -> None:
+    """It stops, or hangs, while a question waits for a fetch: one line on standard error, and keyring's status."""
+    assert machine.daemon is not None
+    os.mkfifo(machine.directory / "never")
+    url, fetch = "http://localhost:1/slow/simple/", f'["cat", "{machine.directory / "never"}"]'
+    with machine.config.open("a") as file:
+        file.write(f'[[index]]\nname = "slow"\nurl = "{url}"\nprovider = "command"\ncommand = {fetch}\n')
+    assert machine.uvtokend("reload").returncode == 0
+    command, path = [str(machine.home / "bin" / "keyring"), "get", url, LOGIN], {"PATH": str(machine.home / "bin")}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**machine.environment, **path}, **pipes) as asking:
+        try:
+            until(lambda: bool(psutil.Process(asking.pid).net_connections("unix")))
+            machine.daemon.send_signal(number)
+            out, err = asking.communicate(timeout=PATIENCE)
+        finally:
+            machine.daemon.send_signal(signal.SIGCONT)
+    assert (asking.returncode, out, err.count("\n")) == (1, "", 1), err
+    assert err.startswith("uvtokend: ")
+    assert "fix: uvtokend" in err
 
 
 def test_install_tells_whether_it_will_be_found(machine: Issuing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from support.waiting import until
@@ -9,8 +10,8 @@ from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine
 
 LOGIN = "me"
-#: What every token holds, so that a search finds it wherever it was left.
-CANARY = "canary-5ecret"
+#: What every token holds, so that a search finds it wherever it was left; no other run of the tests has it.
+CANARY = f"canary-{secrets.token_hex(8)}"
 
 
 class Issuing(Machine):
