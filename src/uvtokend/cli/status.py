@@ -118,6 +118,8 @@ def _of_shell(document: dict[str, Any]) -> list[tuple[str, str]]:
     read = paths.uv_netrc()
     if netrc is None or document["pid"] is None or not concerned or (read and _same(read, netrc)):
         return []
+    if not os.path.exists(netrc):
+        return []  # nothing is delivered yet: the index says why
     what = f"reads {read}" if read else "finds no netrc"
     named = os.environ.get("NETRC")
     why = f"NETRC={named}" if named else f"HOME={os.environ.get('HOME', '')}"

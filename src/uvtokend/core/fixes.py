@@ -15,6 +15,16 @@ def file_system(path: str, platform: str = sys.platform) -> str:
     return f"df {quote(path)} && mount" if platform == "darwin" else f"findmnt -T {quote(path)}"
 
 
+def make_writable(mount: str, platform: str = sys.platform) -> str:
+    """Return the command that lets a file system be written that is mounted read-only.
+
+    Args:
+        mount: Where it is mounted.
+        platform: As in ``sys.platform``.
+    """
+    return f"sudo mount -uw {quote(mount)}" if platform == "darwin" else f"sudo mount -o remount,rw {quote(mount)}"
+
+
 def show_clock(platform: str = sys.platform) -> str:
     """Return the command that shows whether this machine's clock is right."""
     return "sntp time.apple.com" if platform == "darwin" else "timedatectl status"

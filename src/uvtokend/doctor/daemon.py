@@ -8,6 +8,7 @@ from typing import Any
 
 from uvtokend import __version__, paths
 from uvtokend.core.worker_environment import NETWORK, shown
+from uvtokend.doctor import netrc
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 from uvtokend.service import manager, systemd
@@ -109,7 +110,7 @@ def two_daemons(facts: Facts) -> Iterator[Finding]:
         if facts.named_netrc not in {None, facts.netrc_path} and facts.status.get("config") == facts.config:
             message = f"The running daemon writes {facts.netrc_path}, but config.toml names {facts.named_netrc}."
             yield error("other-netrc", message, facts.named_netrc, "uvtokend restart")
-        elif facts.status.get("config") != facts.config:
+        elif facts.status.get("config") != facts.config and not any(netrc.another_home(facts)):
             message = f"The running daemon has read {facts.status.get('config')}, this command {facts.config}."
             yield error("other-configuration", message, facts.config, "uvtokend restart")
 

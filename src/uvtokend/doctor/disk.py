@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from uvtokend import paths
 from uvtokend.core import fixes
+from uvtokend.disk import files
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error
 
@@ -46,13 +47,20 @@ def directory(what: str, path: str) -> Iterator[Finding]:
         return
     if system.f_flag & os.ST_RDONLY:
         message = f"The {what} is in {path}, a read-only file system, so no new token can be written."
-        yield error("read-only", message, path, fixes.file_system(path))
+        yield error("read-only", message, path, fixes.make_writable(mount_point(path)))
     elif system.f_bavail * system.f_frsize < _ROOM:
         message = f"The file system of the {what}, {path}, is full, so no new token can be written."
-        yield error("disk-full", message, path, f"df -h {quoted}")
+        yield error("disk-full", message, path, f"delete what you do not need there: df -h {quoted}")
     elif not os.access(path, os.W_OK | os.X_OK):
         message = f"You may not write to {path}, the directory of the {what}, so no new token can be written."
         yield error("directory-closed", message, path, f"chmod u+wx {quoted}")
+
+
+def mount_point(path: str) -> str:
+    """Return where the file system of a directory is mounted."""
+    while not os.path.ismount(path) and not files.is_mounted(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
 
 
 def _existing(directory: str) -> str:

@@ -81,6 +81,11 @@ class Facts:
         """The indexes in config.toml that are switched on."""
         return self.settings.indexes if self.settings is not None else ()
 
+    @property
+    def served(self) -> str:
+        """The configuration file of the daemon; the one of this shell where none answers."""
+        return str(self.status["config"]) if self.status is not None else self.config
+
     def decision(self, url: str) -> Decision:
         """Return what uv would send to a URL.
 

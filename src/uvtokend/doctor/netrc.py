@@ -7,9 +7,11 @@ import shlex
 import stat
 from collections.abc import Iterator
 
+from uvtokend import paths
 from uvtokend.core.model import Index
 from uvtokend.core.netrc.grammar import scan
 from uvtokend.core.netrc.lint import problems
+from uvtokend.disk import files
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 
@@ -18,20 +20,31 @@ def _ours(facts: Facts) -> list[Index]:
     return [index for index in facts.indexes if index.sink == "netrc"]
 
 
+def another_home(facts: Facts) -> Iterator[Finding]:
+    """The daemon that answers has read the configuration of another home directory than this shell's."""
+    if facts.status is None or facts.status.get("config") in {None, facts.config}:
+        return
+    fix = paths.shell_fix(facts.netrc_path, facts.served)
+    if fix.startswith("export HOME="):
+        message = (
+            f"This shell has HOME={facts.environ.get('HOME', '')}, but the daemon that answers here has read "
+            f"{facts.served} and writes {facts.netrc_path}, which uv does not read here."
+        )
+        yield error("other-home", message, f"HOME={facts.environ.get('HOME', '')}", fix)
+
+
 def another_file(facts: Facts) -> Iterator[Finding]:
-    """``NETRC`` of this shell makes uv read another file than the one that uvtokend writes."""
+    """``NETRC`` or ``HOME`` of this shell makes uv read another file than the one that uvtokend writes."""
     named = facts.environ.get("NETRC", "")
     read = facts.uv_netrc.path if facts.uv_netrc is not None else None
     if not _ours(facts) or (read is not None and os.path.realpath(read) == facts.netrc_path):
         return
     if read is None and facts.netrc is None:
         return  # there is no token yet: another check says why
-    usual = os.path.realpath(os.path.expanduser("~/.netrc")) == facts.netrc_path
-    fix = "unset NETRC" if usual else f"export NETRC={shlex.quote(facts.netrc_path)}"
-    why = f"NETRC={named}" if named else "NETRC is not set"
+    why = f"NETRC={named}" if named else f"HOME={facts.environ.get('HOME', '')}"
     what = f"reads {read}" if read is not None else "finds no netrc"
     message = f"uv in this shell {what} ({why}), but uvtokend writes {facts.netrc_path}."
-    yield error("netrc-differs", message, f"NETRC={named}" if named else "NETRC", fix)
+    yield error("netrc-differs", message, why, paths.shell_fix(facts.netrc_path, facts.served))
 
 
 def missing_file(facts: Facts) -> Iterator[Finding]:
@@ -89,7 +102,7 @@ def mode(facts: Facts) -> Iterator[Finding]:
 
 def single_mount(facts: Facts) -> Iterator[Finding]:
     """A netrc that is mounted by itself cannot be replaced in one step."""
-    if facts.netrc is not None and _ours(facts) and _is_mounted(facts.netrc_path):
+    if facts.netrc is not None and _ours(facts) and files.is_mounted(facts.netrc_path):
         message = (
             f"{facts.netrc_path} is mounted as a single file. uvtokend must write it in place, so a uv that starts "
             "at that moment may read half of it."
@@ -102,17 +115,4 @@ def single_mount(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _is_mounted(path: str) -> bool:
-    """Tell whether something is mounted exactly there. `os.path.ismount` overlooks a bind mount of the same device."""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:  # proc(5); spaces and the like are octal
-            points = [line.split(b" ")[4] for line in file]
-    except OSError:
-        return os.path.ismount(path)
-    escaped = os.fsencode(path)
-    for char in b"\\ \t\n":
-        escaped = escaped.replace(bytes([char]), f"\\{char:03o}".encode())
-    return escaped in points
-
-
-CHECKS = (another_file, missing_file, syntax, unreadable, foreign_entry, mode, single_mount)
+CHECKS = (another_home, another_file, missing_file, syntax, unreadable, foreign_entry, mode, single_mount)

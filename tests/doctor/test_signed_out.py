@@ -1,0 +1,144 @@
+"""AWS profiles as users break them, end to end: `status` and `doctor` name the cause first, their fix repairs it, and
+the real uv judges."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from support.waiting import until
+from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact, error
+from uvtokend.sandbox.index import PackageIndex
+from uvtokend.sandbox.machine import Machine
+from uvtokend.sandbox.web import Answer, Call
+
+PROFILES = f"""\
+[profile dev]
+aws_access_key_id = AKIAEXAMPLE
+aws_secret_access_key = example
+[profile single]
+sso_session = corp
+sso_account_id = {ACCOUNT}
+sso_role_name = dev
+region = eu-central-1
+[sso-session corp]
+sso_start_url = https://corp.example/start
+sso_region = eu-central-1
+[profile ci]
+role_arn = arn:aws:iam::{ACCOUNT}:role/ci
+source_profile = dev
+"""
+#: What `aws sso login` leaves behind when the person has signed in (botocore, `SSOTokenProvider`).
+SIGNS_IN = f"""\
+#!/bin/sh
+mkdir -p "$HOME/.aws/sso/cache"
+echo "$*" > "$HOME/called"
+echo '{{"startUrl": "https://corp.example/start", "region": "eu-central-1", "accessToken": "example",
+"expiresAt": "2099-01-01T00:00:00Z"}}' > "$HOME/.aws/sso/cache/{hashlib.sha1(b"corp").hexdigest()}.json"
+"""
+DENIED = (
+    f"User: arn:aws:sts::{ACCOUNT}:assumed-role/ci/me is not authorized to perform: "
+    f"codeartifact:GetAuthorizationToken on resource: arn:aws:codeartifact:eu-central-1:{ACCOUNT}:domain/acme"
+)
+
+
+class Office:
+    """A machine with AWS profiles, a running daemon, and an index that accepts what CodeArtifact has issued."""
+
+    def __init__(self, machine: Machine, cloud: CodeArtifact, index: PackageIndex) -> None:
+        self.machine = machine
+        self.cloud = cloud
+        self.index = index
+        machine.environment |= {**cloud.environment(), "AWS_EC2_METADATA_DISABLED": "true"}
+        programs = machine.home / "bin"
+        programs.mkdir()
+        (programs / "aws").write_text(SIGNS_IN)
+        (programs / "aws").chmod(0o755)
+        machine.environment["PATH"] = f"{programs}:{machine.environment['PATH']}"
+        (machine.home / ".aws").mkdir()
+        (machine.home / ".aws" / "config").write_text(PROFILES)
+
+    def use(self, profile: str) -> None:
+        """Write config.toml with this profile and let the daemon load it."""
+        self.machine.write(
+            f'[[index]]\nname = "acme"\nurl = "{self.index.url}"\nprovider = "aws-codeartifact"\n'
+            f'profile = "{profile}"\ndomain = "acme"\ndomain-owner = "{ACCOUNT}"\nregion = "eu-central-1"\n'
+        )
+        self.machine.uvtokend("reload")
+
+    def problem(self) -> tuple[str, str]:
+        """Return the first problem and its fix; `start`, `status` and `doctor` must agree on both."""
+        started = self.machine.uvtokend("start")  # waits until the fetch has failed
+        assert started.returncode == 0, started.stderr
+        first, fix = started.stdout.splitlines()[1:3]
+        shown = self.machine.uvtokend("status")
+        assert (shown.returncode, shown.stdout.splitlines()[1:3]) == (1, [first, fix])
+        examined = self.machine.uvtokend("doctor", "--offline")
+        assert (examined.returncode, examined.stdout.splitlines()[:2]) == (1, [f"error: {first}", fix])
+        return first, fix.removeprefix("  fix: ")
+
+    def uv(self) -> bool:
+        """Install with the real uv; tell whether it succeeded."""
+        words = ("--reinstall", "--default-index", self.index.url, "--no-deps", "alpha")
+        return self.machine.install(self.machine.directory / "target", *words).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """One office for all tests of this file: a daemon and an emulator cost more than a test."""
+    with CodeArtifact() as cloud, PackageIndex(lambda _, token: cloud.valid(token)) as index:
+        office = Office(Machine(tmp_path_factory.mktemp("m")), cloud, index)
+        yield office
+        office.machine.uvtokend("stop")
+
+
+def test_a_profile_that_was_misspelled(office: Office) -> None:
+    """The profile that was meant is named; with it in config.toml uv installs."""
+    office.use("dve")
+    problem, fix = office.problem()
+    assert problem == "acme: The AWS profile 'dve' does not exist."
+    assert not office.uv()
+    found = re.fullmatch(r"write (.+) instead of (.+), then: uvtokend reload", fix)
+    assert found is not None
+    assert found[1] == 'profile = "dev"'
+    text = office.machine.config.read_text()
+    office.machine.config.write_text(text.replace(f"profile = {found[2]}", found[1]))
+    assert office.machine.uvtokend("reload").returncode == 0
+    assert office.machine.uvtokend("start").stdout.splitlines()[0] == "The index is ready."
+    assert office.uv()
+
+
+def test_an_sso_session_that_is_over(office: Office) -> None:
+    """The command of AWS that signs in is the fix; once it has run, the daemon notices by itself."""
+    office.use("single")
+    problem, fix = office.problem()
+    assert "SSO session" in problem
+    assert "'single'" in problem
+    assert fix == "aws sso login --profile single"
+    assert not office.uv()
+    assert office.machine.run(["sh", "-c", fix]).returncode == 0
+    assert (office.machine.home / "called").read_text() == "sso login --profile single\n"
+    until(lambda: office.machine.uvtokend("status").returncode == 0)
+    assert office.uv()
+
+
+def test_a_role_without_the_permission(office: Office) -> None:
+    """AWS's own words name the role and the permission, the fix is what to ask for; once it is granted uv installs."""
+
+    def denies(call: Call) -> Answer | None:
+        denied = call.path == "/v1/authorization-token"
+        return error(403, "AccessDeniedException", DENIED) if denied else None
+
+    office.cloud.fault = denies
+    office.use("ci")
+    problem, fix = office.problem()
+    assert "the AWS profile 'ci'" in problem
+    assert DENIED in problem
+    assert fix.startswith("ask for codeartifact:GetAuthorizationToken")
+    assert not office.uv()
+    office.cloud.fault = None  # the administrator has done so
+    assert office.machine.uvtokend("refresh").returncode == 0
+    assert office.uv()
