@@ -251,11 +251,13 @@ def unusable(error: OSError, path: str, what: str, closed: str | None = None) ->
 
 def _chosen_by(path: str) -> str:
     """Return the environment variable that determines a path."""
+    bases: dict[str, str] = {}
     for name in ("UVTOKEND_SOCKET", "UVTOKEND_CONFIG", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
-        value = os.environ.get(name)
-        if value and f"{path}/".startswith(f"{os.path.dirname(value) if name.startswith('UVT') else value}/"):
-            return name
-    return "HOME"
+        value = os.environ.get(name, "")
+        base = os.path.dirname(value) if name.startswith("UVT") else value
+        if base and f"{path}/".startswith(f"{base}/"):
+            bases[base] = name
+    return bases[max(bases, key=len)] if bases else "HOME"
 
 
 def check_private(path: str) -> None:

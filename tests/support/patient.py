@@ -7,7 +7,8 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,26 @@ dependencies = ["alpha"]
 """
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass
 class Patient:
     """A home with a delivered token, a project, a private index that wants the token, and an open public one.
 
     Attributes:
         env: What this shell has set beside the machine's own environment.
+        inside: What stands before each command, such as one that enters a mount namespace.
+        freed: Makes room on a full disk, as a person does who is told to.
     """
 
     machine: Machine
     index: PackageIndex
     public: PackageIndex
     env: dict[str, str] = field(default_factory=dict)
+    inside: list[str] = field(default_factory=list)
+    freed: Callable[[], None] = _nothing
 
     def __post_init__(self) -> None:
         self.said = ""
@@ -103,15 +112,19 @@ class Patient:
 
     # ------------------------------------------------------------------------------------------------- the shell
 
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project."""
+        return self.machine.run([*self.inside, *command], self.project, self.env)
+
     def uv(self, *arguments: str) -> bool:
         """Run the real uv in the project, with nothing cached; tell whether it succeeded."""
-        done = self.machine.run([find_uv(), *(arguments or ("lock", "--no-cache"))], self.project, self.env)
+        done = self.run([find_uv(), *(arguments or ("lock", "--no-cache"))])
         self.said = done.stdout + done.stderr
         return done.returncode == 0
 
     def ours(self, *arguments: str) -> tuple[int, str, str]:
         """Run a command of ours in the project."""
-        done = self.machine.run(self.machine.ourselves(*arguments), self.project, self.env)
+        done = self.run(self.machine.ourselves(*arguments))
         return done.returncode, done.stdout, done.stderr
 
     def doctor(self, *arguments: str) -> list[dict[str, Any]]:
@@ -128,10 +141,12 @@ class Patient:
         """Do what a fix says, as a person with this shell and an editor would."""
         if found := re.fullmatch(r"write (.+) in (\S+):(\d+)", fix):
             self._edit(found[2], int(found[3]), lambda _: [found[1]])
-        elif found := re.fullmatch(r"add (.+) below (\S+):(\d+)", fix):
+        elif found := re.fullmatch(r"add (.+) below (\S+):(\d+)(, and pin .*)?", fix):
             self._edit(found[2], int(found[3]), lambda line: [line, found[1]])
         elif found := re.fullmatch(r"delete the line (\S+):(\d+)", fix):
             self._edit(found[1], int(found[2]), lambda _: [])
+        elif fix.startswith("delete what you do not need there: "):
+            self.freed()
         elif found := re.fullmatch(r"add to (\S+):\n(.*)", fix, re.DOTALL):
             file = Path(found[1])
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +175,7 @@ class Patient:
             case ["uv", *arguments]:
                 assert self.uv(*arguments), (fix, self.said)
             case _:
-                done = self.machine.run(["sh", "-c", fix], self.project, self.env)
+                done = self.run(["sh", "-c", fix.removeprefix("sudo ")])
                 assert done.returncode == 0, (fix, done.stderr)
 
 

@@ -79,7 +79,5 @@ def _of_another_home(others: Sequence[Daemon]) -> tuple[str, str] | None:
     homes = [each.home for each in others if each.home is not None and os.path.realpath(each.home) != here]
     if not homes:
         return None
-    sentence = (
-        f"This shell has HOME={os.environ.get('HOME', '')}, but your daemon serves the home directory {homes[0]}."
-    )
+    sentence = f"This shell has HOME={os.environ.get('HOME', '')}, but your daemon serves {homes[0]}."
     return sentence, f"export HOME={paths.quoted(homes[0])}"
