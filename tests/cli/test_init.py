@@ -263,3 +263,70 @@ def test_a_fix_says_where_its_program_comes_from(tmp_path: Path) -> None:
     (tmp_path / "gcloud").chmod(0o755)
     assert [*init._fix(program.sign_in, here)] == [f"fix: {program.sign_in}"]
     assert [*init._fix(None, here)] == []
+
+
+def test_the_lines_that_uv_needs_are_printed(laptop: AwsMachine) -> None:
+    """Without authenticate and explicit uv fails open: each is named with the line to paste, until it is there."""
+    file = project(laptop) / "pyproject.toml"
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert f'  fix: add authenticate = "always" below {file}:6' in done.stderr
+    assert f"  fix: add explicit = true below {file}:6, and pin its packages under [tool.uv.sources]" in done.stderr
+    file.write_text(f'{PROJECT}authenticate = "always"\nexplicit = true\n')
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0
+    assert "every private index that uv knows here is configured already" in done.stderr
+    assert "fix:" not in done.stderr
+    file.write_text(PROJECT.replace("/prod/", "/other/"))
+    assert "have different URLs" in laptop.uvtokend("init", "--yes", str(project(laptop))).stderr
+
+
+def test_without_any_aws_profile_the_first_one_is_made(laptop: AwsMachine) -> None:
+    """A newcomer to AWS needs a profile before a sign-in; the index is added all the same."""
+    del laptop.environment["AWS_PROFILE"]
+    laptop.environment |= {"AWS_SHARED_CREDENTIALS_FILE": "/nowhere/c", "AWS_CONFIG_FILE": "/nowhere/f"}
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert "  fix: aws configure sso\n" in done.stdout
+
+
+GCLOUD = """#!/bin/sh
+echo '{"credential": {"access_token": "ya29.example", "token_expiry": "2099-01-01T00:00:00Z"},
+"configuration": {"properties": {"core": {"account": "me@example.com"}}}}'
+"""
+
+
+def test_the_sign_in_of_gcloud_is_used_where_there_is_no_other(laptop: AwsMachine) -> None:
+    """After only `gcloud auth login` there are no default credentials: what works is tried, said and written down."""
+    programs, kept = laptop.home / "bin", laptop.home / "gcloud"
+    programs.mkdir()
+    kept.mkdir()
+    (programs / "gcloud").write_text(GCLOUD)
+    (programs / "gcloud").chmod(0o755)
+    (kept / "credentials.db").touch()
+    laptop.environment |= {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(kept)}
+    laptop.environment["PATH"] = f"{programs}:{laptop.environment['PATH']}"
+    url = "https://europe-west3-python.pkg.dev/acme-ml/models/simple/"
+    (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, url))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert "acme: works, as me@example.com, with the sign-in of gcloud\n" in done.stdout
+    assert 'source = "gcloud"\n' in laptop.config.read_text()
+    (programs / "gcloud").write_text("#!/bin/sh\nexit 1\n")  # and where that one does not work, either, nothing is
+    laptop.config.unlink()
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert "works" not in done.stdout
+    assert "source" not in laptop.config.read_text()
+
+
+def test_the_sign_in_of_jf_is_used(laptop: AwsMachine) -> None:
+    """Who has signed in with jf needs to complete nothing."""
+    kept = laptop.home / ".jfrog" / "jfrog-cli.conf.v6"
+    kept.parent.mkdir()
+    server = {"serverId": "acme", "url": "https://acme.jfrog.io/", "accessToken": "cmVmdGtuOjAxOmV4YW1wbGU"}
+    kept.write_text(json.dumps({"servers": [server], "version": "6"}))
+    (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, JFROG.format("local")))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert "acme: works" in done.stdout
+    assert 'source = "jf"\n' in laptop.config.read_text()

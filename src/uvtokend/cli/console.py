@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
+#: Seconds between two pictures of a progress.
+_TICK = 0.5
 #: The size where there is no terminal: lines in a file are not wrapped.
 _ENDLESS = 10_000
 
@@ -79,6 +81,27 @@ class Progress:
         far = f": {detail}" if detail else ""
         sys.stderr.write(f"\r{clean(self._what + far)} ({seconds} s)\x1b[K")
         sys.stderr.flush()
+
+
+class Ticking(Progress):
+    """Progress of something that cannot call `Progress.show` itself: a thread does."""
+
+    def __enter__(self) -> Ticking:
+        from threading import Event, Thread  # noqa: PLC0415 - the hot path does without
+
+        self._ended = Event()
+        self._thread = Thread(target=self._tick, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        super().__exit__()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_TICK):
+            self.show()
 
 
 def colored(stream: TextIO) -> bool:

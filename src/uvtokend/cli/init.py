@@ -8,22 +8,26 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from uvtokend import paths
 from uvtokend.cli import console, reload
-from uvtokend.core import worker_environment
+from uvtokend.core import clouds, worker_environment
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import edit, init_plan
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
-from uvtokend.core.model import Credential, Failure, Index, Request, Settings
+from uvtokend.core.model import Credential, Failure, Request, Settings
 from uvtokend.core.report import clean
 from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.disk import config_editor, configuration, uv_files
+from uvtokend.doctor import uv
+from uvtokend.doctor.facts import gather
 from uvtokend.errors import FAILED, OK, UvtokendError
 
 EXAMPLES = ("uvtokend init", "uvtokend init --yes ~/code/project")
+#: What `doctor` knows of uv's own configuration that a newcomer should hear at once.
+_ADVICE = frozenset({"url-differs", "name-differs", "authenticate-missing", "authenticate-never", "public-fallback"})
 DETAILS = (
     "Reads uv's own configuration, asks, tries each index once, and adds what is missing. Never overwrites anything."
 )
@@ -60,11 +64,13 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     text = configuration.read(target) or b""
     settings = configuration.load(config_file, text)
     candidates = uv_files.candidates(places, os.environ, console.say)
-    plan = init_plan.plan(candidates, settings.indexes, settings.disabled, os.environ, text.decode())
+    stored = clouds.stored_sign_ins(os.environ, lambda path: os.path.exists(os.path.expanduser(path)))
+    plan = init_plan.plan(candidates, settings.indexes, settings.disabled, os.environ, text.decode(), stored)
     _show(plan)
     _warn_of_passwords(candidates)
     if not (plan.additions or plan.drafts):
         _say_nothing_to_add(candidates, plan)
+        _advise(places, config_file)
         return OK if settings.indexes and not plan.conflicts else FAILED
     tables = [addition.table for addition in plan.additions]
 
@@ -75,13 +81,13 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     if not yes and not _agreed(places, plan, target):
         console.say("Nothing was added.")
         return FAILED
-    names = {str(table["name"]) for table in tables}
-    if names:
-        _try([index for index in whole.indexes if index.name in names], whole)
+    if tables:
+        _try(tables, whole, stored, lambda: config_editor.preview(config_file, change))
     settings = config_editor.edit(config_file, change)
     _say_what_is_done(plan, target)
     if tables:
         reload.tell_daemon(settings)
+    _advise(places, config_file)
     return OK if tables else FAILED
 
 
@@ -152,20 +158,68 @@ def _agreed(places: Sequence[str], plan: Proposal, target: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _try(added: Sequence[Index], settings: Settings) -> None:
-    """Fetch each token once and say what works and what is missing; nothing is delivered."""
-    requests = list(dict.fromkeys(index.request for index in added))
-    outcomes = asyncio.run(_fetch_all(requests, settings))
-    for index in added:
-        outcome = outcomes[index.request]
-        if isinstance(outcome, Credential):
-            works = f"{index.name}: works{f', as {outcome.identity}' if outcome.identity else ''}"
-            console.out(clean(works) + "\n")
-        else:
-            assert isinstance(outcome, Failure)  # noqa: S101 - for the type checker
-            console.out(clean(f"{index.name}: {outcome.message}") + "\n")
-            for line in _fix(outcome.hint, os.environ):
-                console.out(clean(f"  {line}") + "\n")
+def _try(tables: list[edit.Table], whole: Settings, stored: Collection[str], changed: Callable[[], Settings]) -> None:
+    """Fetch each token once and say what works and what is missing; nothing is delivered.
+
+    Where no sign-in is found, but the cloud's program keeps one, that one is tried, and used if it works.
+
+    Args:
+        tables: The tables to add; those that need the program's sign-in are changed to ask for it.
+        whole: The configuration with them.
+        stored: The providers whose program keeps a sign-in.
+        changed: Returns the configuration with the tables as they are then.
+    """
+    providers = {index.name: index.provider for index in whole.indexes}
+    outcomes = _fetched([str(table["name"]) for table in tables], whole)
+    before = {number: dict(tables[number]) for number in range(len(tables))}
+    again: dict[str, str] = {}
+    for table in tables:
+        name = str(table["name"])
+        cloud = CLOUDS.get(providers[name])
+        strange = isinstance(outcome := outcomes[name], Failure) and outcome.reason == "no-credentials"
+        if strange and providers[name] in stored and cloud is not None and cloud.stored and cloud.program:
+            table.update(cloud.stored.options)
+            again[name] = cloud.program.name
+    second = _fetched([*again], changed()) if again else {}
+    for number, table in enumerate(tables):
+        name = str(table["name"])
+        if isinstance(second.get(name), Credential):
+            outcomes[name] = second[name]
+        elif name in again:
+            tables[number] = before[number]
+            del again[name]
+        _say_how_it_went(name, outcomes[name], again.get(name))
+
+
+def _fetched(names: Sequence[str], settings: Settings) -> dict[str, Outcome]:
+    """Fetch the tokens of indexes, each request once."""
+    chosen = {index.name: index.request for index in settings.indexes if index.name in names}
+    with console.Ticking("Trying to fetch the tokens"):
+        outcomes = asyncio.run(_fetch_all(list(dict.fromkeys(chosen.values())), settings))
+    return {name: outcomes[request] for name, request in chosen.items()}
+
+
+def _say_how_it_went(name: str, outcome: Outcome, program: str | None) -> None:
+    if isinstance(outcome, Credential):
+        who = f", as {outcome.identity}" if outcome.identity else ""
+        how = f", with the sign-in of {program}" if program is not None else ""
+        console.out(clean(f"{name}: works{who}{how}") + "\n")
+        return
+    assert isinstance(outcome, Failure)  # noqa: S101 - for the type checker
+    console.out(clean(f"{name}: {outcome.message}") + "\n")
+    for line in _fix(outcome.hint, os.environ):
+        console.out(clean(f"  {line}") + "\n")
+
+
+def _advise(places: Sequence[str], config_file: str | None) -> None:
+    """Say what is missing in uv's own configuration for the configured indexes, with the line to paste."""
+    told: dict[tuple[str, str | None], None] = {}
+    for place in places or (None,):
+        facts = gather(os.path.dirname(place) if place and os.path.isfile(place) else place, config_file, None)
+        found = (finding for check in uv.CHECKS for finding in check(facts) if finding.name in _ADVICE)
+        told |= dict.fromkeys((finding.message, finding.fix) for finding in found)
+    for message, fix in told:
+        console.say(message, fix)
 
 
 def _fix(hint: str | None, environ: Mapping[str, str]) -> Iterator[str]:

@@ -91,7 +91,8 @@ class _Fetch:
         from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
 
         disk.chosen(self._settings, names)
-        return once(self._settings, names)[0]
+        with console.Ticking("Fetching what is due"):
+            return once(self._settings, names)[0]
 
 
 def _is_named(index: dict[str, Any], names: list[str]) -> bool:

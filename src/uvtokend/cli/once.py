@@ -69,7 +69,11 @@ def _alone(names: list[str], config: str | None) -> dict[str, Any] | None:
     chosen = disk.chosen(settings, names)
     kept = [index.name for index in chosen if index.sink == "memory"]
     if not kept:
-        return fetch_once(settings, names)[0]
+        with console.Ticking("Fetching new tokens"):
+            return fetch_once(settings, names)[0]
     console.say(f"Skipped {', '.join(kept)}: only a running daemon can hold a token in memory. fix: uvtokend start")
     rest = [index.name for index in chosen if index.name not in kept]
-    return fetch_once(settings, rest)[0] if rest else None
+    if not rest:
+        return None
+    with console.Ticking("Fetching new tokens"):
+        return fetch_once(settings, rest)[0]

@@ -6,7 +6,7 @@ Hosts are matched whole, never by their ends: ``…amazonaws.com.evil.example`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 
 from uvtokend.core.clouds.catalog import Cloud
@@ -112,9 +112,7 @@ def sign_in_paths(request: Request, environ: Env) -> Iterator[str]:
     """
     cloud = CLOUDS.get(request.provider, STATIC)
     for place in cloud.watched:
-        named = environ.get(place.variable)
-        path = f"{named}{place.below}" if named else place.default
-        if path:
+        if path := place.path(environ):
             yield path
     for key, value in request.options:
         match value:
@@ -122,6 +120,17 @@ def sign_in_paths(request: Request, environ: Env) -> Iterator[str]:
                 yield path
             case (("file", str(path)),):  # a reference to a secret, as the settings freeze it
                 yield path
+
+
+def stored_sign_ins(environ: Env, exists: Callable[[str], bool]) -> frozenset[str]:
+    """Return the providers whose program keeps a sign-in here that a fetch uses only if it is told to.
+
+    Args:
+        environ: The environment of a person's shell.
+        exists: Tells whether a path exists; ``~`` is not expanded.
+    """
+    kept = {name: cloud.stored for name, cloud in CLOUDS.items() if cloud.stored is not None}
+    return frozenset(name for name, stored in kept.items() if exists(stored.file.path(environ)))
 
 
 def temporary_credentials(environ: Env, request: Request) -> Notice | None:

@@ -44,6 +44,11 @@ class Watched:
     variable: str = ""
     below: str = ""
 
+    def path(self, environ: Env) -> str:
+        """Return where it is in an environment, ``~`` not expanded; empty if it is nowhere."""
+        named = environ.get(self.variable)
+        return f"{named}{self.below}" if named else self.default
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -58,6 +63,19 @@ class Program:
     name: str
     sign_in: str
     page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A sign-in that a cloud's program keeps, and that has to be asked for.
+
+    Args:
+        options: What asks for it in config.toml.
+        file: What is there once a person has signed in with the program.
+    """
+
+    options: Mapping[str, Json]
+    file: Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +159,7 @@ class Cloud:
         defaults: Returns options for a new index, from the environment of a person's shell.
         spends: Returns whether a fetch spends a one-time secret, so that its worker must never be killed.
         program: Its command line program.
+        stored: The sign-in that the program keeps, where a fetch uses that only if it is told to.
         runs: Returns the programs that a fetch starts, by their names on PATH.
         service_variables: The environment variables that matter at a service's start; ``*`` at the end stands for any
             rest. Variables that may hold a secret are left out.
@@ -165,6 +184,7 @@ class Cloud:
     defaults: Callable[[Env], dict[str, Json]] = _nothing_more
     spends: Callable[[Request], bool] = _never
     program: Program | None = None
+    stored: Stored | None = None
     runs: Callable[[Request], tuple[str, ...]] = _no_programs
     service_variables: tuple[str, ...] = field(default=())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from uvtokend.core.clouds.catalog import Cloud, Program, SignIn, Watched
+from uvtokend.core.clouds.catalog import Cloud, Program, SignIn, Stored, Watched
 from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, Option
 from uvtokend.core.model import Request
 from uvtokend.core.urls import IndexUrl
@@ -16,6 +16,10 @@ from uvtokend.core.urls import IndexUrl
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+jfrog\.io")
 #: Where Artifactory's PyPI repositories stand below the platform.
 _REPOSITORIES = "/artifactory/api/pypi/"
+
+
+#: What `jf login` writes.
+_SIGN_IN = Watched("~/.jfrog/jfrog-cli.conf.v6", "JFROG_CLI_HOME_DIR", "/jfrog-cli.conf.v6")
 
 
 def _recognize(url: IndexUrl) -> dict[str, str] | None:
@@ -57,8 +61,9 @@ JFROG = Cloud(
         SignIn(("oidc-provider", "oidc-token"), ("username", "project-key", "identity-mapping")),
         SignIn(("source",), ("username",)),
     ),
-    watched=(Watched("~/.jfrog/jfrog-cli.conf.v6", "JFROG_CLI_HOME_DIR", "/jfrog-cli.conf.v6"),),
+    watched=(_SIGN_IN,),
     spends=_spends,
     program=Program("jf", "jf login", "https://jfrog.com/getcli/"),
+    stored=Stored({"source": "jf"}, _SIGN_IN),
     service_variables=("JFROG_CLI_HOME_DIR",),
 )

@@ -93,6 +93,7 @@ def plan(
     disabled: Collection[Index],
     environ: Env,
     text: str = "",
+    stored: Collection[str] = (),
 ) -> Proposal:
     """Return what is to be added, each URL once, in the order in which it was found.
 
@@ -102,12 +103,13 @@ def plan(
         disabled: The configured indexes that are switched off; they stay so.
         environ: The environment of the user's shell, which the daemon may not have.
         text: The configuration, to find the templates that are already in it.
+        stored: The providers whose program keeps a sign-in on this machine.
     """
     candidates = tuple(candidates)
     new = _new(candidates, [*known, *disabled])
     plain = [each for each in new if each.provider and each.url.scheme == "http" and not is_loopback(each.url.host)]
     users = {_tenant(each): each.user for each in reversed(new) if _cloud(each).takes_any_login and each.user}
-    choices = [_shared(each, known) or _fresh(each, environ, users) for each in new if each not in plain]
+    choices = [_shared(each, known) or _fresh(each, environ, users, stored) for each in new if each not in plain]
     there = {index.host: index for index in known}
     recognized = [each for each in choices if each.request.provider]
     conflicts = [each for each in recognized if _is_in_the_way(there.get(each.host), each)]
@@ -190,16 +192,19 @@ def _thawed(value: Frozen) -> Json:
     return {str(key): _thawed(inner) for key, inner in pairs} if pairs else [_thawed(item) for item in value]
 
 
-def _fresh(candidate: Candidate, environ: Env, users: Mapping[str, str]) -> _Choice:
+def _fresh(candidate: Candidate, environ: Env, users: Mapping[str, str], stored: Collection[str]) -> _Choice:
     """Return how an index is served that shares no token with a configured one; its provider may be unknown.
 
     Args:
         candidate: The index.
         environ: The environment of the person's shell.
         users: Tenant -> the user name in its URLs: uv accepts no other login then.
+        stored: The providers whose program keeps a sign-in, which serves where nothing else can be guessed.
     """
     provider, cloud = candidate.provider or "", _cloud(candidate)
     options = cloud.defaults(environ)
+    if provider in stored and cloud.stored is not None and cloud.is_undecided(options):
+        options = {**options, **cloud.stored.options}
     if cloud.takes_any_login and (user := users.get(_tenant(candidate), cloud.login)) != cloud.login:
         options = {**options, "username": user}
     in_url = clouds.options_in_url(provider, candidate.url)
