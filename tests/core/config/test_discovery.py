@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uvtokend.core import clouds
 from uvtokend.core.config import discovery, edit, init_plan
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
@@ -452,3 +453,26 @@ def test_no_user_name_of_a_url_is_shown() -> None:
     assert "mine" not in "".join(plan.project)
     assert "https://USER@pkgs.dev.azure.com/acme" in "".join(plan.project)
     assert "https://other@pkgs.dev.azure.com/other" in "".join(plan.project)
+
+
+def test_the_sign_in_that_a_program_keeps() -> None:
+    """JFrog's own tool is used where it is signed in; Google's is only tried, since the default may work as well."""
+    candidates = found(f'index-url = "{JFROG}"\nextra-index-url = ["{GOOGLE}"]\n')
+    plan = init_plan.plan(candidates, (), (), {}, "", clouds.stored_sign_ins({}, lambda path: path != ""))
+    tables = {str(addition.candidate.provider): addition.table for addition in plan.additions}
+    assert tables["jfrog-artifactory"]["source"] == "jf"
+    assert "source" not in tables["google-artifact-registry"]
+    assert plan.drafts == ()
+    assert init_plan.plan(candidates, (), (), {}).drafts
+
+
+def test_where_a_program_keeps_its_sign_in() -> None:
+    """Its own variable moves the file; where none is, nothing is stored."""
+    asked: list[str] = []
+
+    def exists(path: str) -> bool:
+        asked.append(path)
+        return False
+
+    assert clouds.stored_sign_ins({"JFROG_CLI_HOME_DIR": "/jf"}, exists) == frozenset()
+    assert sorted(asked) == ["/jf/jfrog-cli.conf.v6", "~/.config/gcloud/credentials.db"]

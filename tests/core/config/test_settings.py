@@ -272,6 +272,26 @@ def test_a_default_written_down_changes_nothing() -> None:
     assert read(f'{azure}credential = "default"').indexes[0].request.option("credential") == "default"
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[[index\n", "expected ']]' at the end of an array declaration (column 8)"),
+        ("a = 1\na = 2\n", "cannot overwrite a value (column 6)"),
+        ('name = "acme\n', "a string is not closed at the end of its line (column 13)"),
+        ("x = ", "invalid value"),
+        (f"x = {'[' * 5000}", "it is nested too deeply, or a number has too many digits"),
+        ('password = "hunter2', "unterminated string"),
+    ],
+)
+def test_what_is_not_toml_says_why(text: str, reason: str) -> None:
+    """The line and the reason, in words that hold no value of the file."""
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    (problem,) = caught.value.problems
+    assert problem.message == f"Invalid TOML: {reason}."
+    assert "hunter2" not in str(problem)
+
+
 BAD = [
     ("[daemon", "the end"),
     ("x = ", "the end"),

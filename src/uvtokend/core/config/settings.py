@@ -458,7 +458,8 @@ def _reason(error: Exception, told: bool) -> str:
     column = re.search(r"column \d+", place)
     if reason == r"Illegal character '\n'":
         reason = "a string is not closed at the end of its line"
-    return _printable(f": {reason[:1].lower()}{reason[1:]}{f' ({column[0]})' if column else ''}")
+    said = _printable(reason)  # it may repeat a key
+    return f": {said[:1].lower()}{said[1:]}{f' ({column[0]})' if column else ''}"
 
 
 def _unusable(document: Json) -> str | None:
