@@ -209,9 +209,16 @@ def _key(code: CodeType) -> tuple[str, int]:
     return code.co_qualname, code.co_firstlineno
 
 
+def _descriptor(pid: int) -> int:
+    """Return a file descriptor that is readable when a child has ended, which only Linux has."""
+    if sys.platform == "linux":
+        return os.pidfd_open(pid)
+    raise OSError
+
+
 def _waited(pid: int, seconds: float) -> int | None:
     """Wait for a child and return its exit status; end it, and return None, after so many seconds."""
-    descriptor = os.pidfd_open(pid)
+    descriptor = _descriptor(pid)
     try:
         late = not select.select([descriptor], [], [], seconds)[0]
     finally:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from support.namespace import missing_for_mounts
+from uvtokend.service import launchd
 
 _LINUX, _MAC = sys.platform == "linux", sys.platform == "darwin"
 
@@ -19,6 +20,12 @@ def _missing_for_linux() -> str | None:
 
 def _missing_for_macos() -> str | None:
     return None if _MAC else "this is not a Mac"
+
+
+def _missing_for_gui() -> str | None:
+    if not _MAC:
+        return "this is not a Mac"
+    return None if launchd.domain() is not None else "nobody is logged in on the screen of this Mac"
 
 
 def _missing_for_systemd() -> str | None:
@@ -37,6 +44,7 @@ def _missing_for_curl() -> str | None:
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "linux": _missing_for_linux,
     "macos": _missing_for_macos,
+    "gui": _missing_for_gui,
     "systemd": _missing_for_systemd,
     "mounts": missing_for_mounts,
     "curl": _missing_for_curl,

@@ -1,0 +1,57 @@
+"""Which tests a platform leaves out, as `support.needs` decides it; each run says so at its end."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support import needs
+from uvtokend.service import launchd
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("mac", "domain", "expected"),
+    [(False, None, {"macos", "gui"}), (True, "gui/501", {"linux"}), (True, None, {"linux", "gui"})],
+)
+def test_what_a_platform_leaves_out(
+    mac: bool, domain: str | None, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Mac runs what needs a Mac, and launchd only where somebody is on the screen; Linux runs the rest."""
+    monkeypatch.setattr(needs, "_MAC", mac)
+    monkeypatch.setattr(needs, "_LINUX", not mac)
+    monkeypatch.setattr(launchd, "domain", lambda: domain)
+    assert {name for name in ("linux", "macos", "gui") if needs.NEEDS[name]()} == expected
+    assert (needs.NEEDS["systemd"]() is not None) >= mac
+
+
+def test_nobody_asks_for_the_platform_by_himself() -> None:
+    """A test that returns early on another platform would pass without having run: the markers say it aloud."""
+    silent = [
+        f"{file.name}:{node.lineno}"
+        for file in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.If) and "sys.platform" in ast.unparse(node.test)
+        if any(isinstance(line, ast.Return) for line in node.body)
+    ]
+    assert silent == []
+    assert sys.platform in {"linux", "darwin"}
+
+
+def test_the_hosted_workflow_has_macs() -> None:
+    """Apple silicon and Intel, the oldest and the newest Python and Homebrew's; enough descriptors and short paths."""
+    job = yaml.safe_load((TESTS.parent / ".github" / "workflows" / "test.yml").read_text())["jobs"]["macos"]
+    assert job["strategy"]["matrix"] == {"os": ["macos-15", "macos-15-intel"], "python": ["3.11", "3.14", "homebrew"]}
+    scripts = [step["run"] for step in job["steps"] if "run" in step]
+    for script in scripts:
+        subprocess.run(["bash", "-euc", "-n", script], check=True)
+    assert scripts[-1].splitlines() == [
+        "ulimit -n 4096",
+        "python3 packaging/bootstrap.py test -n auto --basetemp /tmp/u",
+    ]
