@@ -1,4 +1,4 @@
-"""A loopback Google: token endpoint, security token service, IAM credentials and metadata server.
+"""A loopback Google: token endpoint, security token service, IAM credentials, projects and metadata server.
 
 Serve `sites` through `clouds.tls.TlsProxy` and `metadata` through a plain `uvtokend.sandbox.web.Server` (for
 ``GCE_METADATA_HOST``). Each answer names where it was seen or is documented; what rests on no evidence says so.
@@ -22,15 +22,19 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from clouds.issuer import Issuer, Token
 from uvtokend.sandbox.web import Answer, Call, Site
 
-Endpoint = Literal["token", "sts", "iam", "metadata"]
+Endpoint = Literal["token", "sts", "iam", "projects", "metadata"]
 
 OAUTH_HOST = "oauth2.googleapis.com"
 STS_HOST = "sts.googleapis.com"
 IAM_HOST = "iamcredentials.googleapis.com"
+PROJECTS_HOST = "cloudresourcemanager.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 PROJECT = "sandbox-project"
 MACHINE = f"machine@{PROJECT}.iam.gserviceaccount.com"
-POOL = "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/sandbox/providers/loopback"
+PROJECT_NUMBER = "123456789012"
+POOL = (
+    f"//iam.googleapis.com/projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/sandbox/providers/loopback"
+)
 WORKFORCE = "//iam.googleapis.com/locations/global/workforcePools/sandbox/providers/loopback"
 #: The metadata server hands out the same token until so many seconds before its end (Compute Engine documentation,
 #: "Authenticate workloads using service accounts").
@@ -38,6 +42,8 @@ METADATA_WINDOW = 300
 #: Google answered signed claims that were 8 minutes off with a refusal (several public logs).
 SKEW = 300
 
+#: A JSON Web Token as a subject token (RFC 8693 3).
+JWT = "urn:ietf:params:oauth:token-type:jwt"
 #: A signed call of AWS as a subject token (google-auth ``google/auth/_default.py``).
 AWS_REQUEST = "urn:ietf:params:aws:token-type:aws4_request"
 
@@ -98,6 +104,7 @@ class GoogleCloud(Issuer[Endpoint]):
             OAUTH_HOST: self.guarded("token", self._token),
             STS_HOST: self.guarded("sts", self._sts),
             IAM_HOST: self.guarded("iam", self._iam),
+            PROJECTS_HOST: self.guarded("projects", self._projects),
         }
 
     @property
@@ -148,20 +155,24 @@ class GoogleCloud(Issuer[Endpoint]):
             **{name: known[name] for name in ("client_id", "client_secret", "refresh_token")},
         }
 
-    def external_account(self, source: dict[str, Any], impersonate: str = "") -> dict[str, Any]:
-        """Return a workload identity configuration.
+    def external_account(self, source: dict[str, Any], impersonate: str = "", audience: str = POOL) -> dict[str, Any]:
+        """Return a workload identity configuration, or a workforce one.
 
         Args:
             source: Its ``credential_source``: where the subject token comes from.
-            impersonate: The service account whose token it shall end in.
+            impersonate: The service account whose token the exchange ends in.
+            audience: `POOL` or `WORKFORCE`.
         """
         found: dict[str, Any] = {
             "type": "external_account",
-            "audience": POOL,
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "audience": audience,
+            "subject_token_type": JWT,
             "token_url": f"https://{STS_HOST}/v1/token",
+            "token_info_url": f"https://{STS_HOST}/v1/introspect",
             "credential_source": source,
         }
+        if audience == WORKFORCE:
+            found["workforce_pool_user_project"] = PROJECT_NUMBER
         if impersonate:
             found["service_account_impersonation_url"] = impersonation_url(impersonate)
         return found
@@ -216,16 +227,38 @@ class GoogleCloud(Issuer[Endpoint]):
         if call.path == "/v1/oauthtoken" and form.get("grant_type") == "refresh_token":
             email = self._users.get(form.get("refresh_token", ""))
             return REVOKED if email is None else self._grant(email)
+        if call.path == "/v1/introspect":
+            return self._introspected(call)
         if call.path != "/v1/token" or form.get("grant_type") != _EXCHANGE:
             return Answer(404)
-        if form.get("audience") != POOL:
+        audience = form.get("audience", "")
+        if audience not in {POOL, WORKFORCE}:
             # RFC 8693 2.2.2; the text is that of the service's reference, "Troubleshoot Workload Identity Federation".
             return refusal("invalid_target", 'The target service indicated by the "audience" parameters is invalid.')
         signed = form.get("subject_token_type") == AWS_REQUEST and _is_signed_by_aws(form.get("subject_token", ""))
         if not signed and form.get("subject_token") not in self.subjects:
             return refusal("invalid_grant", "ID Token issued at 1700000000 is stale to sign-in.")
         issued = "urn:ietf:params:oauth:token-type:access_token"
-        return self._grant("principal:" + POOL, issued_token_type=issued)  # RFC 8693 2.2.1
+        return self._grant("principal:" + audience, issued_token_type=issued)  # RFC 8693 2.2.1
+
+    def _introspected(self, call: Call) -> Answer:
+        # RFC 7662 2; members: reference of the Security Token Service, v1.introspect. It takes gcloud's own client.
+        if not call.headers.get("Authorization", "").startswith("Basic "):
+            return refusal("invalid_client", "The OAuth client was not found.", status=401)
+        token = call.form().get("token", "")
+        if not self.valid(token):
+            return Answer.json({"active": False})
+        ends = int(self._tokens[token].ends)
+        about = {"active": True, "iss": f"https://{STS_HOST}/", "scope": SCOPE, "exp": ends, "iat": int(self.now())}
+        return Answer.json({**about, "username": self.holder(token), "sub": self.holder(token)})
+
+    def _projects(self, call: Call) -> Answer:
+        # projects.get of the Cloud Resource Manager API v1; google-auth asks with a project's number.
+        if not self.valid(call.headers.get("Authorization", "").removeprefix("Bearer ")):
+            return problem(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        if call.method != "GET" or call.path not in {f"/v1/projects/{name}" for name in (PROJECT, PROJECT_NUMBER)}:
+            return problem(403, "PERMISSION_DENIED", "The caller does not have permission")
+        return Answer.json({"projectNumber": PROJECT_NUMBER, "projectId": PROJECT, "lifecycleState": "ACTIVE"})
 
     def _iam(self, call: Call) -> Answer:
         # Method and both bodies: reference of projects.serviceAccounts.generateAccessToken. Texts: public logs.

@@ -65,6 +65,23 @@ class World:
         path.write_text(token)
         return str(path)
 
+    def executable(self, audience: str = fake.POOL) -> None:
+        """Use an external account whose subject token a program prints."""
+        said = {"version": 1, "success": True, "token_type": fake.JWT, "id_token": Path(self.subject()).read_text()}
+        path = self.program(f"echo '{json.dumps(said)}'\n", "subject-token")
+        source = {"executable": {"command": path, "timeout_millis": 5000}}
+        self.use(self.cloud.external_account(source, audience=audience))
+        self.patch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+
+    def aws(self) -> None:
+        """Use an external account whose subject token is a signed call of AWS."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            self.patch.setenv(name, CANARY)
+        self.patch.setenv("AWS_REGION", "eu-central-1")
+        verification = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"
+        source = {"environment_id": "aws1", "regional_cred_verification_url": verification}
+        self.use({**self.cloud.external_account(source), "subject_token_type": fake.AWS_REQUEST})
+
     def program(self, script: str, name: str = "gcloud") -> str:
         return program(self.home / "bin" / name, script)
 

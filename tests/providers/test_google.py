@@ -76,21 +76,15 @@ def federated(world: World) -> None:
 
 
 def federated_program(world: World) -> None:
-    subject = Path(world.subject()).read_text()
-    kind = "urn:ietf:params:oauth:token-type:jwt"
-    said = {"version": 1, "success": True, "token_type": kind, "id_token": subject}
-    program = world.program(f"echo '{json.dumps(said)}'\n", "subject-token")
-    world.use(world.cloud.external_account({"executable": {"command": program, "timeout_millis": 5000}}))
-    world.patch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    world.executable()
+
+
+def federated_workforce(world: World) -> None:
+    world.executable(fake.WORKFORCE)
 
 
 def federated_aws(world: World) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        world.patch.setenv(name, CANARY)
-    world.patch.setenv("AWS_REGION", "eu-central-1")
-    verification = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"
-    source = {"environment_id": "aws1", "regional_cred_verification_url": verification}
-    world.use({**world.cloud.external_account(source), "subject_token_type": fake.AWS_REQUEST})
+    world.aws()
 
 
 def federated_impersonating(world: World) -> None:
@@ -114,6 +108,7 @@ FORMS: dict[str, tuple[Setting, str, str | None]] = {
     "workforce user": (workforce, fake.WORKFORCE, "workforce@example.com"),
     "external account, file": (federated, fake.POOL, "principal:" + fake.POOL),
     "external account, program": (federated_program, fake.POOL, "principal:" + fake.POOL),
+    "external account, workforce": (federated_workforce, fake.WORKFORCE, "principal:" + fake.WORKFORCE),
     "external account, AWS": (federated_aws, fake.POOL, "principal:" + fake.POOL),
     "external account, impersonating": (federated_impersonating, TARGET, None),
     "impersonated service account": (impersonating, TARGET, None),

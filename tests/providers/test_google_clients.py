@@ -1,6 +1,7 @@
-"""A client that we did not write, keyrings.google-artifactregistry-auth, gets its token from our loopback Google.
+"""Clients that we did not write get their tokens from our loopback Google.
 
-It asks google-auth's own ``google.auth.default``, so it also checks that the emulator answers what that calls.
+keyrings.google-artifactregistry-auth asks google-auth's own ``google.auth.default``, which also looks for a project.
+gcloud signs in with a credential file, and asks whose token it got.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from pathlib import Path
 import pytest
 
 from clouds import google as fake
-from clouds.google_world import TARGET, World, loopback_world
+from clouds.google_world import TARGET, World, asked, loopback_world
+from uvtokend.providers.google import fetch as google
 from uvtokend.sandbox.web import Server
 
+#: Before a world replaces it.
+PATH = os.environ["PATH"]
 INDEX = "https://europe-west3-python.pkg.dev/sandbox-project/packages/simple/"
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with loopback_world(tmp_path, monkeypatch) as made:
-        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", fake.PROJECT)  # or it would ask a further API for one
         yield made
 
 
@@ -53,7 +56,33 @@ def federated(world: World) -> str:
     return TARGET
 
 
-@pytest.mark.parametrize("prepare", [service_account, user, federated], ids=lambda prepare: prepare.__name__)
+def program(world: World) -> str:
+    world.executable()
+    return "principal:" + fake.POOL
+
+
+def workforce(world: World) -> str:
+    world.executable(fake.WORKFORCE)
+    return "principal:" + fake.WORKFORCE
+
+
+def aws(world: World) -> str:
+    world.aws()
+    return "principal:" + fake.POOL
+
+
+#: How to prepare a world, and what google.auth.default asks for a project's id.
+CASES: dict[Callable[[World], str], int] = {
+    service_account: 0,
+    user: 0,
+    federated: 1,
+    program: 1,
+    workforce: 1,
+    aws: 1,
+}
+
+
+@pytest.mark.parametrize("prepare", CASES, ids=lambda prepare: prepare.__name__)
 def test_keyring(world: World, prepare: Callable[[World], str]) -> None:
     """Google's keyring backend gets a valid token of the right identity through the proxy."""
     holder = prepare(world)
@@ -61,6 +90,18 @@ def test_keyring(world: World, prepare: Callable[[World], str]) -> None:
     assert world.cloud.valid(token)
     assert world.cloud.holder(token) == holder
     assert world.proxy.refused == []
+    assert world.paths().count(f"{fake.PROJECTS_HOST}/v1/projects/{fake.PROJECT_NUMBER}") == CASES[prepare]
+
+
+@pytest.mark.parametrize("audience", [fake.POOL, fake.WORKFORCE])
+def test_the_project_of_an_external_account(world: World, audience: str) -> None:
+    """google-auth reads the project's id from the answer."""
+    world.executable(audience)
+    script = (
+        "import google.auth; print(google.auth.default(scopes=['https://www.googleapis.com/auth/cloud-platform'])[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == fake.PROJECT
 
 
 def test_keyring_on_a_machine(world: World) -> None:
@@ -70,3 +111,20 @@ def test_keyring_on_a_machine(world: World) -> None:
         token = keyring()
     assert world.cloud.valid(token)
     assert world.cloud.holder(token) == fake.MACHINE
+
+
+@pytest.mark.gcloud
+def test_gcloud(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real gcloud signs in with a credential file, is told whose token it got, and hands it to our provider."""
+    world.executable(fake.WORKFORCE)
+    file = os.environ["GOOGLE_APPLICATION_CREDENTIALS"]
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{PATH}")
+    monkeypatch.setenv("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", world.proxy.ca_file)
+    monkeypatch.setenv("CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK", "1")
+    sign_in = ["gcloud", "auth", "login", f"--cred-file={file}", "--quiet"]
+    subprocess.run(sign_in, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=100)
+    assert world.paths() == [f"{fake.STS_HOST}/v1/{call}" for call in ("token", "introspect")]
+    found = google.fetch(asked(source="gcloud"))
+    assert found.identity == world.cloud.holder(found.password.reveal()) == "principal:" + fake.WORKFORCE
+    assert world.cloud.valid(found.password.reveal())

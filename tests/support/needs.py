@@ -40,6 +40,10 @@ def _missing_for_curl() -> str | None:
     return None if shutil.which("curl") else "curl is not installed: apt-get install curl"
 
 
+def _missing_for_gcloud() -> str | None:
+    return None if shutil.which("gcloud") else "gcloud, which is part of the Google Cloud CLI, is not installed"
+
+
 #: A marker, and a function that returns why its tests cannot run here, or None.
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "linux": _missing_for_linux,
@@ -48,4 +52,5 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "systemd": _missing_for_systemd,
     "mounts": missing_for_mounts,
     "curl": _missing_for_curl,
+    "gcloud": _missing_for_gcloud,
 }
