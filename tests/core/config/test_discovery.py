@@ -227,6 +227,7 @@ def test_a_name_is_given_once() -> None:
     ("there", "url"),
     [
         (f'[[index]]\nurl = "{ACME}"\nprofile = "x"\nduration = 3600\n', ACME.replace("prod", "dev")),
+        (f'[[index]]\nurl = "{ACME}"\nprofile = "x"\nsink = "memory"\n', ACME.replace("prod", "dev")),
         (f'[[index]]\nurl = "{GOOGLE}"\nenv = {{ A_FILE = "/b" }}\n', GOOGLE.replace("models", "b")),
         (f'[[index]]\nurl = "{JFROG}"\naccess-token = {{ file = "~/t" }}\n', JFROG.replace("local", "remote")),
         (
@@ -277,6 +278,16 @@ def test_two_tenants_on_one_host_go_to_the_store() -> None:
     assert sentence.startswith("The indexes on vpce-1-a.d.codeartifact.eu-west-1.vpce.amazonaws.com need different")
     assert plan.project == ()
     assert len(configured(written(plan)).indexes) == 3
+
+
+def test_a_host_in_memory_stays_there() -> None:
+    """What is added on it goes to memory too, and what uv then needs is said once."""
+    there = f'[[index]]\nname = "a"\nurl = "{ACME}"\nsink = "memory"\n'
+    plan = planned([candidate(ACME.replace("prod", "dev")), candidate(ACME.replace("prod", "test"))], there)
+    assert [each.table["sink"] for each in plan.additions] == ["memory", "memory"]
+    (sentence,) = plan.cautions
+    assert "uvtokend keyring install" in sentence
+    assert 'keyring-provider = "subprocess"' in sentence
 
 
 def test_a_login_that_the_url_changes_is_not_shared() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from uvtokend.core import clouds
@@ -128,7 +128,10 @@ def plan(
             *map(_waiting, waiting),
             *map(_unencrypted, plain),
         ),
-        cautions=tuple(_cautions(each for each in good if sink_of[each.host] == "uv-store")),
+        cautions=(
+            *_cautions(each for each in good if sink_of[each.host] == "uv-store"),
+            *_in_memory(each for each in good if sink_of[each.host] == "memory"),
+        ),
         unknown=tuple(each.candidate for each in choices if not each.request.provider),
         project=tuple(_for_uv(additions, known, candidates)),
     )
@@ -169,6 +172,7 @@ def sharing(url: IndexUrl, provider: str | None, known: Iterable[Index]) -> tupl
         in_url = clouds.options_in_url(index.provider, url)
         env = dict(index.request.env)
         request = clouds.request(index.provider, url, {**dict(index.request.options), **in_url}, env)
+        request = replace(request, memory=index.request.memory)
         if index.host == url.host and request == index.request:
             options = {key: _thawed(value) for key, value in request.options if key not in in_url}
             named: Table = {} if index.provider == provider else {"provider": index.provider}
@@ -301,6 +305,15 @@ def _cautions(stored: Iterable[_Choice]) -> Iterator[str]:
         yield (
             f"The indexes on {host} need different credentials with the same user name. One uv run can use only one of "
             "them."
+        )
+
+
+def _in_memory(kept: Iterable[_Choice]) -> Iterator[str]:
+    """Yield a sentence for each host whose tokens are never on disk: uv gets them from the keyring command alone."""
+    for host in dict.fromkeys(each.host for each in kept):
+        yield (
+            f"The tokens for {host} are kept in memory, so uv has to ask for them: run uvtokend keyring install, "
+            'and write keyring-provider = "subprocess" and, for each index, authenticate = "always" for uv.'
         )
 
 
