@@ -44,6 +44,10 @@ def _missing_for_gcloud() -> str | None:
     return None if shutil.which("gcloud") else "gcloud, which is part of the Google Cloud CLI, is not installed"
 
 
+def _missing_for_kubectl() -> str | None:
+    return None if shutil.which("kubectl") else "kubectl is not installed: apt-get install kubernetes-client"
+
+
 #: A marker, and a function that returns why its tests cannot run here, or None.
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "linux": _missing_for_linux,
@@ -53,4 +57,5 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "mounts": missing_for_mounts,
     "curl": _missing_for_curl,
     "gcloud": _missing_for_gcloud,
+    "kubectl": _missing_for_kubectl,
 }
