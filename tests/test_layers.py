@@ -72,6 +72,7 @@ CLOCKS = {
     "disk/netrc_sink.py": {"time.sleep"},  # as disk/files.py
     "disk/uv_store_sink.py": {"time.monotonic", "time.sleep"},  # uv lets go of its lock, and tells nobody
     "daemon/timer.py": {"datetime.now"},  # APScheduler wants to be told a date
+    "service/launchd.py": {"time.sleep"},  # an agent ends, and launchd tells nobody
     "testing/": {"time.time"},  # what a provider said of a life is compared with now
     "sandbox/": {"time.time"},  # an issuer has a clock of its own
 }

@@ -163,8 +163,8 @@ def watch_memory(limit: int, exceeded: Callable[[], object], pause: float, kerne
 def forbid_keychain_dialogs(kernel: Kernel | None = None) -> bool:
     """Let the Keychain fail where it would ask the user; return whether it will.
 
-    Source: Security, OSX/libsecurity_keychain/lib/SecKeychain.h. It holds for the whole process. Items that need an
-    answer then fail with errSecInteractionNotAllowed.
+    Source: Security, OSX/libsecurity_keychain/lib, SecKeychain.h and Globals.cpp (itemCredentials). It holds for the
+    whole process. An entry that needs an answer then fails with errSecInteractionNotAllowed or errSecAuthFailed.
 
     Args:
         kernel: The system; None for the real one.

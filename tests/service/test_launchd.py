@@ -9,6 +9,7 @@ import os
 import plistlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_what_it_runs() -> None:
     assert agent["ProgramArguments"] == ["/p/uvtokend", "run", "--quiet"]
     assert agent["Umask"] == 0o077
     assert agent["KeepAlive"] == {"SuccessfulExit": False}
-    assert agent["EnvironmentVariables"] == {"PATH": "/mine", "NETRC": "/n"}
+    assert agent["EnvironmentVariables"] == {"PATH": f"/mine:{launchd.USUAL_PATH}", "NETRC": "/n"}
     assert agent["StandardErrorPath"] == "/log"
     assert "ProcessType" not in agent
 
@@ -129,6 +130,28 @@ def test_without_a_screen_the_service_is_not_used(mac: Mac) -> None:
     assert launchd.lines() == [
         f"launchd agent {mac.agent}: you are not logged in on the screen, so launchd does not run it."
     ]
+
+
+def test_the_usual_places_are_on_the_path(mac: Mac) -> None:
+    """Those of the shell come first; then gcloud's and uv's own below the home, Homebrew's, MacPorts', Nix's."""
+    launchd.install(["/p/uvtokend"], [("PATH", "/mine:/usr/bin")])
+    places = launchd.variables(mac.agent)["PATH"].split(":")
+    assert places[:2] == ["/mine", "/usr/bin"]
+    home = mac.agent.parent.parent.parent
+    assert {f"{home}/google-cloud-sdk/bin", "/opt/homebrew/bin", "/usr/local/bin", "/opt/local/bin"} <= set(places)
+    assert len(places) == len(set(places))
+
+
+def test_an_agent_that_ends_slowly_is_waited_for(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bootout answers EINPROGRESS while the process ends: nothing is loaded before launchd has forgotten it."""
+    monkeypatch.setattr(launchd, "_IN_PROGRESS", 5)
+    launchd.install(["/p/uvtokend"], [])
+    target = f"{DOMAIN}/{LAUNCHD_LABEL}"
+    mac.fail("bootout")
+    mac.orders()
+    monkeypatch.setattr(time, "sleep", lambda _: mac.fail("bootout", "print"))
+    launchd._unload(target)
+    assert mac.orders() == [f"bootout {target}", f"print {target}", f"print {target}"]
 
 
 def test_a_refusal_keeps_launchds_words(mac: Mac) -> None:
@@ -198,7 +221,9 @@ def test_what_is_shipped_is_what_is_installed() -> None:
     assert done.stdout == "[]\n", "run: python packaging/service_files.py"
 
 
-@pytest.mark.parametrize(("label", "expected"), [(LAUNCHD_LABEL, 0), ("application.com.apple.Terminal", 2)])
+@pytest.mark.parametrize(
+    ("label", "expected"), [(LAUNCHD_LABEL, 0), ("com.example.uvtokend", 0), ("application.com.apple.Terminal", 2)]
+)
 def test_a_bad_configuration_is_not_restarted(label: str, expected: int, tmp_path: Path) -> None:
     """launchd restarts after every status but 0: so a problem for a person ends with 0."""
     (tmp_path / "config.toml").write_text("nonsense = 1")
@@ -213,3 +238,23 @@ def test_a_bad_configuration_is_not_restarted(label: str, expected: int, tmp_pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == expected
     assert "nonsense" in done.stderr
+
+
+@pytest.mark.parametrize(("label", "kept"), [(LAUNCHD_LABEL, False), ("", True)])
+def test_the_file_of_launchd_does_not_grow(label: str, kept: bool, tmp_path: Path) -> None:
+    """launchd only appends to it: a start under launchd begins it anew when it is long."""
+    output = tmp_path / "uvtokend.log"
+    output.write_text("x" * (1 << 17))
+    (tmp_path / "config.toml").write_text("nonsense = 1")
+    (tmp_path / "config.toml").chmod(0o600)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HOME": str(tmp_path),
+        "UVTOKEND_CONFIG": str(tmp_path / "config.toml"),
+        "XPC_SERVICE_NAME": label,
+    }
+    with output.open("ab") as errors:
+        command = [sys.executable, "-m", "uvtokend", "run", "--quiet"]
+        subprocess.run(command, env=environment, stderr=errors, timeout=60, check=False)
+    assert ("x" in output.read_text()[:1]) is kept
+    assert "nonsense" in output.read_text()

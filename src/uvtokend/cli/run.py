@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import stat
 import sys
 
 from uvtokend.cli import console
 from uvtokend.errors import OK, USAGE, UvtokendError
-from uvtokend.service import LAUNCHD_LABEL
+from uvtokend.service import by_launchd
 
 EXAMPLES = ("uvtokend run", "uvtokend run --quiet")
+#: Bytes of the file of standard error that are kept from one start to the next.
+_OUTPUT_LIMIT = 64 * 1024
 DETAILS = "This is what systemd and launchd start. It ends with 0 after SIGTERM or SIGINT."
 
 
@@ -31,17 +35,26 @@ def run(args: argparse.Namespace) -> int:
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from uvtokend.daemon import control, main  # noqa: PLC0415 - they must come after that
 
+    if by_launchd(os.environ):
+        _shorten_output()
     report = _Report(args.report_to)
     try:
         return main.run(args.config, args.quiet, report.ready)
     except UvtokendError as error:
         code, message, data = control.explained(error)
         report.write({"code": code, "message": message, "data": data, "kind": type(error).__name__})
-        if error.exit_status != USAGE or os.environ.get("XPC_SERVICE_NAME") != LAUNCHD_LABEL:
+        if error.exit_status != USAGE or not by_launchd(os.environ):
             raise
         # launchd restarts after every other status, for ever, and here only a person can help (launchd.plist(5)).
         console.complain(error)
         return OK
+
+
+def _shorten_output() -> None:
+    """Begin the file anew to which launchd appends our standard error, if it has grown: launchd never does."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(os.fstat(2).st_mode) and os.fstat(2).st_size > _OUTPUT_LIMIT:
+            os.ftruncate(2, 0)
 
 
 class _Report:

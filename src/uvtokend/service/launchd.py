@@ -6,10 +6,12 @@ Facts, from launchd.plist(5) and launchctl(1):
 2. It restarts by ``KeepAlive`` alone and knows no exit status that it should not restart after; so `uvtokend run`
    ends with 0 under launchd where only a person can help.
 3. ``ProcessType`` stays away: ``Background`` would lower the CPU, disk and network priority of the daemon and of all
-   its children (xnu, bsd/kern/task_policy.c), against time limits of 20 to 60 s.
+   its children (xnu, osfmk/kern/task_policy.c), against time limits of 20 to 60 s. The default limits lightly.
 4. An agent lives in the domain ``gui/UID``, which exists only while that user is logged in on the screen. Over SSH
    there may be none; then the daemon is started directly.
 5. ``bootstrap`` of a loaded agent fails with 5 ("Input/output error"), as does that of a disabled one.
+6. ``bootout`` does not wait for the end of the process: its status is EINPROGRESS then, and ``bootstrap`` would fail.
+7. launchd appends to ``StandardErrorPath`` (launchd, src/core.c, job_setup_fd) and never shortens it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from __future__ import annotations
 import os
 import plistlib
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
@@ -30,11 +33,15 @@ from uvtokend.service import LAUNCHD_LABEL
 USUAL_PATH = (
     "/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 )
+#: The same, below the home directory: what the installers of gcloud, uv and Nix choose.
+OWN_PLACES = ("google-cloud-sdk/bin", ".local/bin", ".nix-profile/bin")
+#: EINPROGRESS of macOS (bsd/sys/errno.h); seconds between two looks at an agent that ends, and how many.
+_IN_PROGRESS, _LOOK, _LOOKS = 36, 0.1, 300
 #: Seconds that launchctl may take to answer.
 PATIENCE = 60.0
 
 
-def property_list(words: Sequence[str], variables: Iterable[tuple[str, str]] = (), log: str | None = None) -> bytes:
+def property_list(words: Sequence[str], variables: Sequence[tuple[str, str]] = (), log: str | None = None) -> bytes:
     """Return the text of the property list.
 
     Args:
@@ -45,7 +52,7 @@ def property_list(words: Sequence[str], variables: Iterable[tuple[str, str]] = (
     agent: dict[str, object] = {
         "Label": LAUNCHD_LABEL,
         "ProgramArguments": [*words, "run", "--quiet"],
-        "EnvironmentVariables": {"PATH": USUAL_PATH, **dict(variables)},
+        "EnvironmentVariables": {**dict(variables), "PATH": _search_path(variables)},
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 10,
@@ -55,6 +62,12 @@ def property_list(words: Sequence[str], variables: Iterable[tuple[str, str]] = (
     if log is not None:
         agent["StandardErrorPath"] = log
     return plistlib.dumps(agent, sort_keys=False)
+
+
+def _search_path(variables: Sequence[tuple[str, str]]) -> str:
+    """Return where helper programs are looked for: as in the shell that is recorded, then in the usual places."""
+    recorded = dict(variables).get("PATH", "").split(":")
+    return ":".join(dict.fromkeys(filter(None, [*recorded, *USUAL_PATH.split(":")])))
 
 
 def file_of() -> Path:
@@ -74,7 +87,7 @@ def domain() -> str | None:
     return name if done is not None and done.returncode == 0 else None
 
 
-def install(words: Sequence[str], variables: Iterable[tuple[str, str]]) -> Path:
+def install(words: Sequence[str], variables: Sequence[tuple[str, str]]) -> Path:
     """Write the agent, load it and start it.
 
     Args:
@@ -91,7 +104,9 @@ def install(words: Sequence[str], variables: Iterable[tuple[str, str]]) -> Path:
     try:
         for directory in (file.parent, log.parent):
             paths.make_directory(str(directory))
-        files.replace(str(file), property_list(words, variables, str(log)))
+        own = dict(variables).get("PATH", "").split(":") + [f"{Path.home()}/{place}" for place in OWN_PLACES]
+        recorded = [*((name, value) for name, value in variables if name != "PATH"), ("PATH", ":".join(own))]
+        files.replace(str(file), property_list(words, recorded, str(log)))
         file.chmod(0o644)
     except OSError as error:
         raise UvtokendError(f"Cannot write the agent {file}: {error.strerror}.", f"ls -ld {file.parent}") from error
@@ -101,7 +116,7 @@ def install(words: Sequence[str], variables: Iterable[tuple[str, str]]) -> Path:
             f"The agent {file} is written, but launchd has no gui domain for you: you are not logged in on the screen"
         )
         raise UvtokendError(f"{message}. It starts at your next login.", "uvtokend start")
-    _launchctl("bootout", f"{where}/{LAUNCHD_LABEL}")  # fails if it is not loaded
+    _unload(f"{where}/{LAUNCHD_LABEL}")
     start(file, where)
     return file
 
@@ -125,6 +140,18 @@ def start(file: Path, where: str) -> None:
         raise UvtokendError(message, f"launchctl enable {target} && uvtokend start")
 
 
+def _unload(target: str) -> None:
+    """Unload an agent, if it is loaded, and wait for its end."""
+    done = _launchctl("bootout", target)
+    if done is None or done.returncode != _IN_PROGRESS:
+        return
+    for _ in range(_LOOKS):
+        known = _launchctl("print", target)
+        if known is None or known.returncode != 0:
+            return
+        time.sleep(_LOOK)
+
+
 def uninstall() -> Path | None:
     """Stop and unload the agent and delete its files; return the property list, or None if there was none."""
     file = file_of()
@@ -132,7 +159,7 @@ def uninstall() -> Path | None:
         return None
     where = domain()
     if where is not None:
-        _launchctl("bootout", f"{where}/{label(file)}")
+        _unload(f"{where}/{label(file)}")
     file.unlink()
     log_file().unlink(missing_ok=True)
     return file
