@@ -97,6 +97,11 @@ def prompt_file() -> str:
     return os.path.join(state_directory(), "prompt")
 
 
+def reminders_file() -> str:
+    """Return the file that remembers which desktop notifications are shown; see `uvtokend.core.reminders`."""
+    return os.path.join(state_directory(), "reminders.json")
+
+
 def chains_directory() -> str:
     """Return the directory of refresh tokens that can be used once. They are secrets, so its mode is 0700."""
     return os.path.join(state_directory(), "chains")

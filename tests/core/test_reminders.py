@@ -62,6 +62,32 @@ def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "settled"),
+    [
+        ({}, True),
+        ({"failures": 1}, False),
+        ({"state": "fetching", "last_error": None}, False),
+        ({"state": "retrying", "last_error": None}, False),
+        ({"state": "waiting", "last_error": None}, True),
+        ({"failures": 1, "last_error": {**ERROR, "kind": "rejected"}}, True),
+        ({"state": "fetching", "enabled": False}, True),
+    ],
+)
+def test_when_it_is_known_who_needs_a_sign_in(changes: dict[str, Any], settled: bool) -> None:
+    """Not while a first fetch is under way, nor after one answer alone."""
+    assert reminders.settled(document({"enabled": True, **blocked("a", **changes)})) is settled
+
+
+def test_what_is_shown_is_remembered() -> None:
+    """Key and number; what is not a file of ours remembers nothing."""
+    shown = {"Sign-in needed: aws sso login": "42", "Sign-in ends soon: jf login": None}
+    assert reminders.decode(reminders.encode(shown)) == shown
+    for text in (b"", b"[", b"[1]", b"\xff", b"[" * 100_000):
+        assert reminders.decode(text) == {}
+    assert reminders.decode(b'{"a": 1, "b": "2"}') == {"b": "2"}
+
+
+@pytest.mark.parametrize(
     ("hours", "clock", "quiet"),
     [
         (None, "23:00", False),

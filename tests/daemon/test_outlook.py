@@ -208,6 +208,37 @@ def test_a_person_is_reminded_once_and_the_reminder_withdrawn(live: Live) -> Non
     live(story)
 
 
+def test_a_restart_reminds_nobody_twice(live: Live, tmp_path: Path) -> None:
+    """The next daemon remembers what is shown: it shows nothing again, and withdraws it when fetches say it is gone."""
+
+    async def first(scene: Scene) -> None:
+        scene.indexes = [BLOCKED]
+        await scene.update()
+        assert [call[0] for call in scene.calls] == ["notify-send"]
+
+    async def second(scene: Scene) -> None:
+        for moment in ({"state": "fetching", "last_error": None, "failures": 0}, {"failures": 1}, {}):
+            scene.indexes = [{**BLOCKED, **moment}]  # what a daemon goes through until it is sure again
+            await scene.update()
+        assert [call[0] for call in scene.calls] == ["notify-send"]
+        scene.indexes = [index()]
+        await scene.update()
+        assert [call[0] for call in scene.calls] == ["notify-send", "gdbus"]
+
+    live(first)
+    assert (tmp_path / "uvtokend" / "reminders.json").stat().st_mode & 0o777 == 0o600
+    live(second)
+    (tmp_path / "uvtokend" / "reminders.json").write_text("[")
+    live(first_again)
+
+
+async def first_again(scene: Scene) -> None:
+    """A file that is damaged remembers nothing."""
+    scene.indexes = [BLOCKED]
+    await scene.update()
+    assert [call[0] for call in scene.calls] == ["notify-send", "gdbus", "notify-send"]
+
+
 def test_nobody_is_reminded_at_night_just_after_waking_or_unasked(live: Live) -> None:
     """What is still needed in the morning is told then."""
 

@@ -32,6 +32,8 @@ _STATE_FILES = (
     "prompt",
     "prompt.new",
     "ca-bundle.pem",
+    "reminders.json",
+    "reminders.json.new",
 )
 _QUESTION = "Stop the daemon and remove every entry, record and file that uvtokend wrote? [y/N] "
 

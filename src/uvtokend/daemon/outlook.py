@@ -20,6 +20,7 @@ from uvtokend.core.metrics import exposition
 from uvtokend.core.model import Settings
 from uvtokend.core.status import Document
 from uvtokend.daemon import desktop
+from uvtokend.disk import files
 
 #: Seconds after an event before anything is written: what happens together is written once.
 _PAUSE = 0.1
@@ -52,7 +53,7 @@ class Outlook:
         self._written: dict[str, bytes] = {}
         self._broken: dict[str, str] = {}
         self._metrics_file: str | None = None
-        self._shown: dict[str, str | None] = {}
+        self._shown: dict[str, str | None] | None = None  # not read yet
         self._woke_at = -reminders.AFTER_WAKING
         self._cost = 0.0
 
@@ -73,7 +74,8 @@ class Outlook:
             await asyncio.wait({self._writing}, timeout=LAST)
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-        await asyncio.wait({self._apart(_remove, *self._written)}, timeout=LAST)
+        told = [path for path in self._written if path != paths.reminders_file()]  # which the next daemon needs
+        await asyncio.wait({self._apart(_remove, *told)}, timeout=LAST)
 
     def _apart(self, function: Callable[..., None], *args: object) -> asyncio.Future[None]:
         """Call a function in a thread that does not hold back our end, as those of the loop's own pool would."""
@@ -136,16 +138,28 @@ class Outlook:
 
     async def _remind(self, document: Document, settings: Settings, now: datetime) -> None:
         due = reminders.due(document) if settings.notify else {}
-        for key in [key for key in self._shown if key not in due]:
-            number = self._shown.pop(key)
-            if number is not None:
-                await desktop.withdraw(number)
+        shown = self._shown = _read_shown() if self._shown is None else self._shown
+        before = dict(shown)
+        if not settings.notify or reminders.settled(document):
+            for key in [key for key in shown if key not in due]:
+                number = shown.pop(key)
+                if number is not None:
+                    await desktop.withdraw(number)
         woke = self._loop.time() - self._woke_at < reminders.AFTER_WAKING
-        if woke or reminders.quiet(settings.quiet_hours, now.astimezone()):
-            return
-        for key, reminder in due.items():
-            if key not in self._shown:
-                self._shown[key] = await desktop.show(reminder.title, reminder.body)
+        if not woke and not reminders.quiet(settings.quiet_hours, now.astimezone()):
+            for key, reminder in due.items():
+                if key not in shown:
+                    shown[key] = await desktop.show(reminder.title, reminder.body)
+        if shown != before:
+            await self._write(paths.reminders_file(), reminders.encode(shown), 0o600)
+
+
+def _read_shown() -> dict[str, str | None]:
+    """Return what the previous daemon has shown."""
+    try:
+        return reminders.decode(files.read(paths.reminders_file()))
+    except OSError:
+        return {}
 
 
 def _replace(path: str, text: bytes, mode: int) -> None:
