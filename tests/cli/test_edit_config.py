@@ -449,7 +449,7 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
             "enabled": False,
         }
     ]
-    assert "no       aws-codeartifact" in run(machine, "list").stdout
+    assert "no  aws-codeartifact" in run(machine, "list").stdout
     secret = "password={ command = ['pass', 'x'] }"
     run(machine, "add", "https://b.example/", "--set", "provider=static", "--set", "username=7", "--set", secret)
     table = tomllib.loads(machine.config.read_text())["index"][1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from datetime import datetime, timedelta
 
 from support.desk import Desk, desk, on_terminal
 
@@ -189,3 +191,62 @@ def test_an_unknown_index_where_none_is_configured(desk: Desk) -> None:
     """The name is wrong usage, and the fix is to configure an index first."""
     said = desk.run("token", "a", status=2).stderr
     assert said == "uvtokend: Unknown index 'a'. No index is configured.\n  fix: uvtokend init\n"
+
+
+def test_list_fits_the_terminal(desk: Desk) -> None:
+    """On a narrow terminal nothing is lost or wrapped by it; on a pipe there is one unpadded line for each index."""
+    desk.configure(("a", "a.example"), ("bbbbbbbbbb", "b.example"))
+    text, status = on_terminal(desk, ["list"])
+    lines = text.replace("\r", "").splitlines()
+    assert status == 0
+    assert lines[:2] == ["INDEX       ENABLED  PROVIDER  SINK", "a           yes      command   netrc"]
+    assert lines[2:4] == ["  https://a.example/simple/", f"  {desk.config}"]
+    piped = desk.run("list").stdout.splitlines()
+    assert piped[1] == f"a  yes  command  netrc  https://a.example/simple/  {desk.config}"
+
+
+def test_watch_keeps_its_top_on_a_small_terminal(desk: Desk) -> None:
+    """A terminal of 24 lines would scroll the headline and the problems away; what does not fit is counted."""
+    desk.configure(*((f"i{number}", f"h{number}.example") for number in range(30)))
+    desk.run("start")
+    text, status = on_terminal(desk, ["status", "--watch"], until=lambda seen: "more lines" in seen)
+    assert status == 130
+    picture = text.split("\x1b[H")[1]
+    assert "All 30 indexes are ready." in picture.splitlines()[0]
+    assert picture.count("\n") < 24
+    assert re.search(r"… \d+ more lines", picture)
+
+
+def test_watch_on_a_terminal_survives_a_restart(desk: Desk) -> None:
+    """While nothing runs it says so, with the command that starts it; then it shows the new daemon."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    pids: list[str] = []
+
+    def enough(seen: str) -> bool:
+        running = re.findall(r"pid (\d+)", seen)
+        if running and not pids:
+            pids.append(running[-1])
+            desk.run("stop")
+        if pids and len(pids) == 1 and "fix: " in seen.rpartition("\x1b[H")[2] and "not running" in seen:
+            pids.append("")
+            desk.run("start")
+        return len(pids) == 2 and bool(running) and running[-1] != pids[0]
+
+    text, status = on_terminal(desk, ["status", "--watch"], until=enough)
+    assert status == 130
+    assert "uvtokend is not running" in text
+    assert "Traceback" not in text
+
+
+def test_the_log_is_local_for_people_and_utc_in_the_file(desk: Desk) -> None:
+    """A person reads their own time; a file that travels has one for everybody."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    desk.run("stop")
+    first = json.loads((desk.state / "events.jsonl").read_text().splitlines()[0])
+    assert first["at"].endswith("Z")
+    desk.extra["TZ"] = "Pacific/Kiritimati"  # 14 hours ahead, without summer time
+    shown = desk.run("log").stdout.splitlines()[0]
+    at = datetime.fromisoformat(first["at"]) + timedelta(hours=14)
+    assert shown.startswith(f"{at:%Y-%m-%d %H:%M:%S}  info ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -14,8 +15,10 @@ import pytest
 from plugin import install
 
 from uvtokend.core import delivery, events
+from uvtokend.core.events import Report
 from uvtokend.core.model import Index, Request, Settings
 from uvtokend.daemon import deliveries, hook, outlook, worker
+from uvtokend.daemon import events as log_file
 from uvtokend.daemon import main as daemon_main
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
@@ -81,6 +84,48 @@ def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytes
         assert "a.example" in (tmp_path / "netrc").read_text()
 
     live(tmp_path, monkeypatch, story)
+
+
+def told(folder: Path, kind: str) -> list[str]:
+    """Return what the log says of one kind of event."""
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [str(line["message"]) for line in lines if line["event"] == kind]
+
+
+def test_the_log_tells_of_sleep_and_of_clock_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks why tokens were fetched at an odd time reads it there: for how long it slept, how far it was set."""
+
+    async def story(daemon: Daemon) -> None:
+        daemon._tick()
+        moment, shift, slept = daemon._clocks._seen
+        daemon._clocks._seen = (moment - timedelta(hours=9), shift, slept)
+        daemon._tick()
+        monkeypatch.setattr(daemon._clock, "shift", lambda: shift + timedelta(minutes=3))
+        daemon._tick()
+        monkeypatch.setattr(daemon._clock, "shift", lambda: shift)
+        daemon._tick()
+        await daemon.settle(None)
+
+    live(tmp_path, monkeypatch, story)
+    (woke,) = told(tmp_path, "woke")
+    assert re.fullmatch(r"The machine or the daemon was suspended for about (8|9) h\.", woke)
+    forward, back = told(tmp_path, "clock")
+    assert re.fullmatch(r"The wall clock was set forward by [23] min, so all tokens are fetched anew\.", forward)
+    assert re.fullmatch(r"The wall clock was set back by [23] min, so all tokens are fetched anew\.", back)
+
+
+def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full file is kept once; what was told last is found over the rotation, and no line is lost in it."""
+    monkeypatch.setattr(log_file, "_LIMIT", 1000)
+    log = EventLog(str(tmp_path / "events.jsonl"), quiet=True)
+    log.emit(Report("info", "started", (), "first"))
+    for number in range(12):
+        log.emit(Report("info", "fetched", (), f"number {number}"))
+    older, newer = tmp_path / "events.jsonl.1", tmp_path / "events.jsonl"
+    assert older.stat().st_size <= 1200
+    lines = [json.loads(line)["message"] for file in (older, newer) for line in file.read_text().splitlines()]
+    assert lines == ["first", *(f"number {number}" for number in range(12))]
+    assert log.last_of({"started", "stopped"}) == "started"
 
 
 def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

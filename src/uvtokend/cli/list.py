@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator, Sequence
 
 from uvtokend.cli import console
 from uvtokend.core.model import Index
@@ -11,6 +13,8 @@ from uvtokend.disk import configuration
 from uvtokend.errors import OK
 
 _HEADER = ("INDEX", "ENABLED", "PROVIDER", "SINK", "URL", "FILE")
+#: How many of them are always columns.
+_ALWAYS = 4
 
 
 EXAMPLES = ("uvtokend list",)
@@ -31,10 +35,28 @@ def run(args: argparse.Namespace) -> int:
     if not rows:
         console.out(f"{INIT}\n")
         return OK
-    widths = [max(len(row[column]) for row in [_HEADER, *rows]) for column in range(len(_HEADER))]
-    for row in [_HEADER, *rows]:
-        console.out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    for line in _lines([_HEADER, *rows], console.width(sys.stdout) if sys.stdout.isatty() else None):
+        console.out(f"{line}\n")
     return OK
+
+
+def _lines(rows: Sequence[tuple[str, ...]], width: int | None) -> Iterator[str]:
+    """Yield the table: aligned on a terminal, URL and file below the line where it is too narrow.
+
+    Args:
+        rows: The header and the indexes.
+        width: Of the terminal; None where there is none: one line an index, and no padding.
+    """
+    if width is None:
+        yield from ("  ".join(row) for row in rows)
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    shown = len(_HEADER) if sum(widths) + 2 * (len(widths) - 1) <= width else _ALWAYS
+    for row in rows:
+        cells = zip(row[:shown], widths, strict=False)
+        yield "  ".join(cell.ljust(wide) for cell, wide in cells).rstrip()
+        if row is not rows[0]:
+            yield from (f"  {cell}" for cell in row[shown:])
 
 
 def _row(index: Index, enabled: str) -> tuple[str, ...]:
