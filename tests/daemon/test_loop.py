@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from plugin import install
 from uvtokend.core import delivery, events
 from uvtokend.core.events import Report
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.daemon import deliveries, hook, outlook, worker
+from uvtokend.daemon import deliveries, hook, memory, outlook, worker
 from uvtokend.daemon import events as log_file
 from uvtokend.daemon import main as daemon_main
 from uvtokend.daemon.events import EventLog
@@ -341,6 +343,46 @@ def test_what_the_kernel_tells_starts_the_fetch_again(tmp_path: Path, monkeypatc
         assert starts == ["again", "again"]
 
     live(tmp_path, monkeypatch, story)
+
+
+def test_memory_is_given_back_once_after_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first tick at rest frees what the work before it used; a tick of a daemon that did nothing costs nothing."""
+    freed: list[str] = []
+    monkeypatch.setattr("uvtokend.daemon.memory.give_back", lambda: freed.append("now"))
+
+    async def story(daemon: Daemon) -> None:
+        for _ in range(3):
+            daemon._tick()
+            assert daemon._looking is not None
+            await daemon._looking
+            assert freed == ["now"]
+        await daemon.status(None)
+        daemon._feed(events.RefreshAsked(("a",)))
+        daemon._tick()  # while a token is on its way there is something else to do
+        assert freed == ["now"]
+        await daemon.settle(None)
+        daemon._tick()
+        assert freed == ["now", "now"]
+
+    live(tmp_path, monkeypatch, story)
+
+
+def test_cycles_are_freed() -> None:
+    """What nobody can reach any more is gone afterwards, whatever refers to itself."""
+
+    class Loop:
+        me: object
+
+    loop = Loop()
+    loop.me = loop
+    gone = weakref.ref(loop)
+    gc.disable()
+    try:
+        del loop
+        memory.give_back()
+    finally:
+        gc.enable()
+    assert gone() is None
 
 
 async def until_async(condition: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import sys
+from importlib.util import find_spec
 
 from uvtokend.cli import console
 from uvtokend.errors import OK, USAGE, UvtokendError
@@ -31,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UvtokendError: It could not start.
     """
-    # asyncio would load OpenSSL if it could: a MiB for a process that uses unix sockets only.
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+    _without_openssl()
     from uvtokend.daemon import control, main  # noqa: PLC0415 - they must come after that
 
     if by_launchd(os.environ):
@@ -55,6 +55,18 @@ def _shorten_output() -> None:
     with contextlib.suppress(OSError):
         if stat.S_ISREG(os.fstat(2).st_mode) and os.fstat(2).st_size > _OUTPUT_LIMIT:
             os.ftruncate(2, 0)
+
+
+def _without_openssl() -> None:
+    """Keep OpenSSL out of a process that uses unix sockets only: asyncio and hashlib load it if they can, for 8 MiB.
+
+    Both are made to work without it (Lib/asyncio/base_events.py, Lib/hashlib.py). hashlib then needs Python's own
+    modules of all hashes, which some distributions leave out.
+    """
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+    sha2 = ("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")
+    if all(find_spec(name) is not None for name in ("_md5", "_sha1", "_sha3", "_blake2", *sha2)):
+        sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type]
 
 
 class _Report:

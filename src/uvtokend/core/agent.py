@@ -1,8 +1,8 @@
 """The agent: events come in with a time, actions go out. It decides everything that the daemon does.
 
 ``handle(event, now)`` is pure but for the agent's own memory: no clock, no dice, no file, no socket. Each lease and
-each delivery says with a `Plan` when it wants to be called again, with a `Due`. A `Tick` looks at all of them, may come
-at any time and does no harm. Any other event costs what it touches, however many leases there are.
+each delivery says with a `Plan` when it wants to be called again, with a `Due`. A `Tick` takes up what is overdue, may
+come at any time and does no harm. An event costs what it touches, however many leases there are.
 
 Getting and delivering are two loops that fail apart (see `lease` and `delivery`): a full disk never causes a new fetch,
 and a cloud that does not answer never touches the netrc, until a token expires: then its entry is removed.
@@ -120,6 +120,16 @@ class Agent:
         )
 
     @property
+    def fetching(self) -> bool:
+        """Whether a fetch is in flight."""
+        return any(lease.state == "fetching" for lease in self.leases.values())
+
+    @property
+    def delivering(self) -> bool:
+        """Whether a delivery is in flight."""
+        return any(delivery.in_flight for delivery in self.deliveries.values())
+
+    @property
     def stuck(self) -> bool:
         """Whether a delivery hangs, so that nothing but a restart may help."""
         return any(delivery.hung for delivery in self.deliveries.values())
@@ -136,7 +146,7 @@ class Agent:
                 self._planned.pop(job, None)
                 return (job,) if isinstance(job, Request) and job in self.leases else ()
             case Tick():
-                return self.leases
+                return [job for job, at in self._planned.items() if isinstance(job, Request) and at <= now]
             case Woke() | NetworkReturned():
                 return self._begin_anew(event, now)
             case FetchEnded(request):
@@ -249,7 +259,10 @@ class Agent:
         for notice in noticed:
             if notice.reason not in self._noticed.get(request, ()):
                 self._report("warning", notice.reason, request, notice.message, notice.hint)
-        self._noticed[request] = frozenset(notice.reason for notice in noticed)
+        if noticed:
+            self._noticed[request] = frozenset(notice.reason for notice in noticed)
+        else:
+            self._noticed.pop(request, None)
 
     def _delivery_ended(self, event: DeliveryEnded, now: datetime) -> Collection[Request]:
         before = self.deliveries.get(event.sink)

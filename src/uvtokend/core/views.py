@@ -13,6 +13,8 @@ from uvtokend.core.model import Entry, Index, LastError, Notice, Request, Sink, 
 
 Leases = Mapping[Request, Lease]
 Deliveries = Mapping[Sink, Delivery]
+#: Of a sink that is no file.
+_NONE = Delivery()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def foreign_error(index: Index, deliveries: Deliveries) -> LastError | None:
 
 def _delivery(index: Index, deliveries: Deliveries) -> Delivery:
     """Return what is known about an index's sink; memory is no file, so nothing is ever delivered there."""
-    return deliveries.get(index.sink, Delivery())
+    return deliveries.get(index.sink, _NONE)
 
 
 def _state(index: Index, lease: Lease, deliveries: Deliveries) -> State:

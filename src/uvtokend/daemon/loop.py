@@ -23,7 +23,7 @@ from uvtokend.core.model import Credential, Failure, Index, Json, Record, Reques
 from uvtokend.core.report import duration
 from uvtokend.core.status import Document
 from uvtokend.core.worker_environment import Environments, shown
-from uvtokend.daemon import login_watch
+from uvtokend.daemon import login_watch, memory
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
@@ -100,7 +100,8 @@ class Daemon:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._last_waiter = 0
         self._closed = False
-        self._looking: asyncio.Task[None] | None = None
+        self._worked = False
+        self._looking: asyncio.Task[bool] | None = None
         self._sentence_due: asyncio.TimerHandle | None = None
         self._logins = login_watch.Watch(self._environment)
         self._outlook = None if socket is None else Outlook(self._whole, lambda: self._settings, log.emit)
@@ -159,7 +160,9 @@ class Daemon:
     def _feed(self, event: events.Event) -> None:
         if self._closed:
             return
-        for action in self._agent.handle(event, self._clock.now()):
+        self._worked = self._worked or not isinstance(event, events.Tick)
+        actions = self._agent.handle(event, self._clock.now())
+        for action in actions:
             match action:
                 case events.StartFetch(request, limit, hung):
                     self._logins.begins(request)
@@ -177,7 +180,8 @@ class Daemon:
                 case Report():
                     self._log.emit(action)
         self._watch_if_needed()
-        self._changed()
+        if actions or not isinstance(event, events.Tick):
+            self._changed()
 
     def _changed(self) -> None:
         """Let everybody who shows the status show it anew."""
@@ -197,6 +201,11 @@ class Daemon:
                 self._feed(events.SinkDrifted(sink))
         self._installation.look()
         self._feed(events.Tick())
+        if self._outlook is not None:
+            self._outlook.ticked()
+        if self._worked and not self._agent.fetching:
+            self._worked = False
+            memory.give_back()
         self._at_tick = self._loop.create_task(self.at_tick())
 
     def _clock_moved(self) -> None:
@@ -219,15 +228,19 @@ class Daemon:
         if change.slept or change.stepped:
             self._feed(events.Woke(change.stepped))
 
-    async def _look_for_drift(self) -> None:
-        self._drift(await self._deliveries.drifted(tuple(self._agent.deliveries)))
+    async def _look_for_drift(self) -> bool:
+        """Look whether a sink is not as we left it, and return whether one is not."""
+        return self._drift(await self._deliveries.drifted(tuple(self._agent.deliveries)))
 
-    def _drift(self, sinks: tuple[Sink, ...]) -> None:
+    def _drift(self, sinks: tuple[Sink, ...]) -> bool:
+        found = False
         for sink in sinks:
             if sink in self._agent.deliveries and not self._agent.deliveries[sink].in_flight:
                 if (changed := self._deliveries.changed_file(sink)) is not None:
                     self._log.emit(Report("info", "changed", (), f"Another program changed {changed}."))
                 self._feed(events.SinkDrifted(sink))
+                found = True
+        return found
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         logged_in = False
@@ -314,11 +327,17 @@ class Daemon:
     # ------------------------------------------------------------------------------------------ the control's wishes
 
     async def status(self, names: list[str] | None) -> dict[str, Json]:
-        """Return the status document, of the netrc as it is now."""
+        """Return the status document, of the netrc as it is now.
+
+        While more tokens are on their way, it waits for no delivery but one that undoes somebody's change: another
+        delivery follows at once, and a thousand of them must hold up nobody who asks.
+        """
+        self._worked = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SOON):
-                await self._look_for_drift()
-                await self._settled(events.WaitAsked((), self._next_waiter()))
+                drifted = not self._agent.delivering and await self._look_for_drift()
+                if drifted or not self._agent.fetching:
+                    await self._settled(events.WaitAsked((), self._next_waiter()))
         return self._document(names, self._settings.disabled)
 
     def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:

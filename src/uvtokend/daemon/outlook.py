@@ -1,6 +1,7 @@
 """What others see of the daemon without asking it: the prompt file, the metrics file and desktop notifications.
 
-They follow the status document, a moment after something happened and with every guard tick. Files are written in a
+They follow the status document, a moment after something happened. With the guard tick they follow the clock, where
+somebody wants to know what changes by itself. Files are written in a
 thread, since a metrics file may lie on a network that hangs; a file that cannot be written is told once.
 """
 
@@ -26,6 +27,8 @@ from uvtokend.disk import files
 _PAUSE = 0.1
 #: The part of its time that the daemon spends on this at most: a document of a thousand indexes takes a while.
 _SHARE = 0.02
+#: Seconds after which the prompt file is looked at although nothing happened: one without an end holds for half a day.
+_RARELY = 3600.0
 #: A metrics file is for another user's collector.
 _READABLE = 0o644
 #: Seconds that a write in flight, and then the removal of the files, may take when the daemon ends.
@@ -56,11 +59,19 @@ class Outlook:
         self._shown: dict[str, str | None] | None = None  # not read yet
         self._woke_at = -reminders.AFTER_WAKING
         self._cost = 0.0
+        self._updated_at = self._loop.time()
 
     def changed(self) -> None:
         """Take note that something happened."""
         if self._planned is None:
             self._planned = self._loop.call_later(max(_PAUSE, self._cost / _SHARE), self._begin)
+
+    def ticked(self) -> None:
+        """Take note that time goes by: a sign-in ends soon, quiet hours end, a collector wants to see that we live."""
+        settings = self._settings()
+        watched = settings.notify or settings.metrics_file is not None
+        if watched or self._loop.time() - self._updated_at >= _RARELY:
+            self.changed()
 
     def woke(self) -> None:
         """Take note that the machine slept: nobody is reminded for a minute."""
@@ -112,7 +123,8 @@ class Outlook:
         began = self._loop.time()
         document, settings, now = self._document(), self._settings(), datetime.now(UTC)
         line = prompt.encode(document, now.timestamp())
-        self._cost = self._loop.time() - began
+        self._updated_at = self._loop.time()
+        self._cost = self._updated_at - began
         await self._write(paths.prompt_file(), line, 0o600)
         if settings.metrics_file != self._metrics_file and self._metrics_file is not None:
             await self._apart(_remove, self._metrics_file)

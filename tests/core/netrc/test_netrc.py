@@ -734,3 +734,22 @@ class TestLargeFiles:
 def test_names_are_the_same_everywhere() -> None:
     """The parts that other code imports from one place are the ones that the grammar defines."""
     assert block.scan is grammar.scan
+
+
+@given(
+    ENTRIES
+    | st.builds(
+        Entry,
+        st.sampled_from(HOSTS),
+        st.just("aws"),
+        st.from_regex(r"[A-Za-z0-9._~+/=:-]+", fullmatch=True).map(Secret),
+    )
+)
+@LAWS
+def test_a_line_of_ours_is_read_in_one_step_as_word_by_word(wanted: Entry) -> None:
+    """The short way to read a line of our block finds the entry that the general reader finds."""
+    line = block._line(wanted)
+    (found,) = scan(line + b"\n").entries
+    assert block._written(line, None) == block._entry(found) == wanted
+    assert block._written(line, {wanted.host}) == wanted
+    assert block._written(line, {"other.example"}) is None

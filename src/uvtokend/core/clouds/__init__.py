@@ -31,10 +31,14 @@ _CATALOGS = {
 class _Clouds(Mapping[str, Cloud]):
     """The catalogs. Each is imported when it is first asked for, since a worker needs one of them, not eight."""
 
+    def __init__(self) -> None:
+        self._loaded: dict[str, Cloud] = {}
+
     def __getitem__(self, provider: str) -> Cloud:
-        module, name = _CATALOGS[provider]
-        cloud: Cloud = getattr(import_module(f"{__name__}.{module}"), name)
-        return cloud
+        if provider not in self._loaded:
+            module, name = _CATALOGS[provider]
+            self._loaded[provider] = getattr(import_module(f"{__name__}.{module}"), name)
+        return self._loaded[provider]
 
     def __iter__(self) -> Iterator[str]:
         return iter(_CATALOGS)

@@ -36,6 +36,8 @@ __all__ = ["BEGIN", "END", "Edit", "Ours", "Scan", "block_entries", "check", "ed
 LIMIT = 16 * 1024
 
 _BARE = re.compile(r"[A-Za-z0-9._~+/=:-]+")
+#: A line as we write it if no value needs quotes. It is read in one step: the general reader is slow.
+_PLAIN_LINE = re.compile(rb"machine ([a-z0-9_.-]+) login ([A-Za-z0-9._~+/=:-]+) password ([A-Za-z0-9._~+/=:-]+)")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\]")
 
 #: host -> the digests (`uvtokend.core.model.digest`) of the entries that we delivered recently.
@@ -220,8 +222,11 @@ def _delivered(machine: grammar.MachineEntry, ours: Ours) -> bool:
 def _written(line: bytes, hosts: Collection[str] | None) -> Entry | None:
     """Return the entry of a line if it is written exactly as we write it, for one of these hosts."""
     line = line.strip(WHITE)
-    host = line.split(b" ", 2)[1].decode(errors="replace") if line.startswith(b"machine ") else None
-    machines = scan(line).entries if host is not None and (hosts is None or host in hosts) else ()
+    if (plain := _PLAIN_LINE.fullmatch(line)) is not None:
+        host, login, password = (word.decode() for word in plain.groups())
+        return Entry(host, login, Secret(password)) if hosts is None or host in hosts else None
+    named = line.split(b" ", 2)[1].decode(errors="replace") if line.startswith(b"machine ") else None
+    machines = scan(line).entries if named is not None and (hosts is None or named in hosts) else ()
     entry = _entry(machines[0]) if machines else None
     return entry if entry is not None and _line(entry) == line else None
 

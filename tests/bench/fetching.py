@@ -1,0 +1,98 @@
+"""Rows: one fetch of each cloud, five fetches after a sign-in, and what happens when the network returns."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.fleet import until_delivered
+from bench.processes import run
+from bench.stage import Stage, quietly
+from bench.table import Aim, Line, alone, compared, missing
+from bench.three_clouds import ThreeClouds
+from bench.turns import turns
+from uvtokend.core import wire
+from uvtokend.testing.contract import asked
+
+WORKER = (sys.executable, "-P", "-m", "uvtokend.providers.worker")
+#: Seconds until all tokens are there, at the latest.
+_PATIENCE = 120.0
+
+
+def cold(stage: Stage) -> list[Line]:
+    """Compare each worker with a bare script that makes the same call with the same SDK."""
+    lines = []
+    with ThreeClouds(stage.directory()) as world:
+        for provider, table in world.tables.items():
+            environment = dict(world.machine.environment)
+            request = {"UVTOKEND_REQUEST": wire.encode_request(asked(table)), "UVTOKEND_FETCH_TIMEOUT": "60"}
+            answer = run(WORKER, environment | request)
+            if not answer.startswith('{"credential"'):
+                raise SystemExit(f"{provider}: {answer}")
+            sides = {
+                "worker": quietly(WORKER, environment | request),
+                "script": quietly((sys.executable, "-P", "-c", world.scripts[provider]), environment),
+            }
+            seconds = turns(sides, stage.scale.rounds)
+            figures = {provider: seconds["worker"], "a script with the same SDK": seconds["script"]}
+            lines.append(compared("one fetch", figures, provider, "a script with the same SDK", Aim(1.1)))
+    return lines
+
+
+def signed_in(stage: Stage) -> list[Line]:
+    """Compare ``uvtokend start`` of five leases of three clouds with the peers' commands, one after the other."""
+    row = "sign-in until all are fresh, 5 leases"
+    names = ("codeartifact", "codeartifact", "google", "google", "artifacts-keyring")
+    asked_ = [stage.peer("keyring", name) for name in names]
+    with ThreeClouds(stage.directory()) as world:
+
+        def begin() -> None:
+            world.machine.uvtokend("start", "--wait", "60")
+            until_delivered(world.machine)
+
+        def others() -> None:
+            for peer in asked_:
+                assert peer is not None
+                peer.ask()
+
+        ours, theirs = [], []
+        for _ in range(stage.scale.few + 1):
+            ours.append(_timed(begin))
+            _forget(world)
+            if None not in asked_:
+                theirs.append(_timed(others))
+    if not theirs:
+        return [alone(row, "uvtokend start", ours, "s"), *missing(row, stage.peers.missing)]
+    figures = {"uvtokend start": ours, "the peers' commands": theirs}
+    return [compared(row, figures, "uvtokend start", "the peers' commands", Aim(0.5))]
+
+
+def network(stage: Stage) -> list[Line]:
+    """Take a machine's network away and give it back, in a network namespace of its own."""
+    row = "network back until all are fresh, 5 leases"
+    root = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-rn")
+    command = (*root, sys.executable, str(Path(__file__).parent / "offline.py"), str(stage.directory()))
+    try:
+        done = subprocess.run(
+            (*command, str(stage.scale.few)), capture_output=True, text=True, check=True, timeout=_PATIENCE * 10
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip().rpartition("\n")[2]
+        return missing(row, {"daemon": f"no network can be taken away here: {said}"})
+    return [alone(row, "daemon", [float(word) for word in done.stdout.split()], "s", 5.0)]
+
+
+def _timed(what: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    what()
+    return time.perf_counter() - began
+
+
+def _forget(world: ThreeClouds) -> None:
+    """Let the next start know nothing of this one."""
+    world.machine.uvtokend("stop")
+    world.machine.uvtokend("purge", "--yes")

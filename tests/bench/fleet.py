@@ -1,0 +1,118 @@
+"""A fleet: a machine whose daemon keeps many secrets, one lease each. And how to ask a control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.processes import run
+from uvtokend.sandbox.machine import Machine
+
+#: Seconds that a whole fleet may take to be delivered.
+PATIENCE = 900.0
+
+
+class Fleet(Machine):
+    """A machine with one secret for each index.
+
+    Args:
+        directory: An empty directory.
+        size: How many indexes.
+        more: Further tables of the configuration.
+    """
+
+    def __init__(self, directory: Path, size: int, more: str = "") -> None:
+        super().__init__(directory)
+        self.size = size
+        secrets = self.home / "secrets"
+        secrets.mkdir(mode=0o700)
+        tables = []
+        for number in range(size):
+            name = f"index-{number:04}"
+            (secrets / name).write_text(f"token-{number:04}-" + "x" * 900)  # as long as CodeArtifact's
+            tables.append(
+                f'[[index]]\nname = "{name}"\nurl = "https://{name}.example/simple/"\nprovider = "static"\n'
+                f'username = "me"\npassword = {{ file = "secrets/{name}" }}\n'
+            )
+        self.write(*tables, more)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        assert self.daemon is not None
+        return self.daemon.pid
+
+    @property
+    def socket(self) -> str:
+        """The path of the control socket."""
+        return self.environment["UVTOKEND_SOCKET"]
+
+    def start(self) -> None:  # type: ignore[override]  # its daemon has no environment of its own
+        """Start the daemon and wait until everything is delivered."""
+        self.begin()
+        self.until_delivered()
+
+    def begin(self) -> None:
+        """Start the daemon."""
+        super().start()
+
+    def until_delivered(self) -> None:
+        """Wait until every index has a valid token that uv can read."""
+        end = time.monotonic() + PATIENCE
+        while self.entries() < self.size and time.monotonic() < end:
+            time.sleep(0.05)  # a status of a thousand indexes costs the daemon more than it costs us to read the file
+        until_delivered(self)
+
+    def entries(self) -> int:
+        """Return how many entries the netrc has now."""
+        return self.netrc.read_bytes().count(b"machine ") if self.netrc.exists() else 0
+
+    def command(self, *arguments: str) -> str:
+        """Run a uvtokend command, which must succeed, and return its output."""
+        return run(self.ourselves(*arguments), self.environment)
+
+    def close(self) -> None:
+        """Stop the daemon."""
+        self.stop()
+
+
+def until_delivered(machine: Machine) -> None:
+    """Wait until every index of a machine's daemon has a valid token that uv can read.
+
+    Raises:
+        SystemExit: That does not happen.
+    """
+    end, document = time.monotonic() + PATIENCE, None
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):  # it has not begun yet
+            document = ask(machine.environment["UVTOKEND_SOCKET"], "status")
+            if all(index["delivered"] for index in document["indexes"]):
+                return
+        time.sleep(0.005)
+    raise SystemExit(f"Not everything was delivered: {document}\n{machine.output.read_text()[-2000:]}")
+
+
+def ask(path: str, method: str, **params: Any) -> Any:
+    """Ask a control socket for one thing, without any of uvtokend's own code; return the result.
+
+    Args:
+        path: Of the socket.
+        method: The method.
+        params: Its parameters.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(60)
+        connection.connect(path)
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        received = bytearray()
+        while not received.endswith(b"\n"):
+            chunk = connection.recv(1 << 20)
+            if not chunk:
+                raise ConnectionError("The daemon hung up.")
+            received += chunk
+    return json.loads(received)["result"]

@@ -1,0 +1,82 @@
+"""Rows: what a daemon with nothing to do weighs, and how often it wakes up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench.processes import Watch, cpu, memory, switches
+from bench.stage import Stage
+from bench.table import Aim, Line, alone, compared
+
+_DAY, _HOUR = 86400.0, 3600.0
+#: Seconds after which a daemon that was just started is at rest.
+_SETTLED = 3.0
+ASYNCIO = """
+import asyncio, os
+async def main():
+    os.write(1, b"ready\\n")
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+#: What a daemon would be that fetches by itself.
+SDKS = """
+import boto3, azure.identity, google.auth.transport.requests, google.oauth2.service_account
+keys = dict(region_name="eu-central-1", aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example")
+aws = boto3.client("codeartifact", **keys)
+azure_ = azure.identity.DefaultAzureCredential()
+google_ = google.auth.transport.requests.Request()
+"""
+
+
+def measure(stage: Stage) -> list[Line]:
+    """Watch idle daemons of all sizes at once, beside a process that holds the SDKs and a bare event loop."""
+    sizes = stage.scale.sizes
+    fleets = {size: stage.fleet(size) for size in sizes}
+    with ExitStack() as stack:
+        sdks = stack.enter_context(_python(SDKS + ASYNCIO))
+        bare = stack.enter_context(_python(ASYNCIO))
+        time.sleep(_SETTLED)
+        pids = [fleet.pid for fleet in fleets.values()]
+        began, used, slept = time.monotonic(), {pid: cpu(pid) for pid in pids}, {pid: switches(pid) for pid in pids}
+        watch = Watch(*pids)
+        try:
+            time.sleep(stage.scale.idle)
+        finally:
+            watch.close()
+        took = time.monotonic() - began
+        spent = {pid: (cpu(pid) - used[pid]) / took * _DAY for pid in pids}
+        slept = {pid: round((switches(pid) - slept[pid]) / took * _HOUR) for pid in pids}
+        resident = {str(size): [memory(fleet.pid)[0]] for size, fleet in fleets.items()}
+        resident |= {"the three SDKs in one process": [memory(sdks)[0]], "bare asyncio": [memory(bare)[0]]}
+        unique = {size: memory(fleet.pid)[1] for size, fleet in fleets.items()}
+    lines = []
+    for size, fleet in fleets.items():
+        name = "1 index" if size == 1 else f"{size:,} indexes"
+        limit = 28.0 if size <= 10 else None
+        lines.append(alone("idle: RSS", name, resident[str(size)], "MiB", limit))
+        if (private := unique[size]) is not None:
+            lines.append(alone("idle: USS", name, [private], "MiB"))
+        note = f"seen for {took:.0f} s; {slept[fleet.pid]:,} switches between threads and sleep per hour"
+        lines.append(alone("idle: wake-ups per hour", name, [watch.woke[fleet.pid] / took * _HOUR], "", 150.0, note))
+        lines.append(alone("idle: CPU seconds per day", name, [spent[fleet.pid]], "s", 5.0))
+    most, ten = str(sizes[-1]), "10"
+    lines.append(compared(f"idle: RSS at {sizes[-1]:,} indexes", resident, most, ten, Aim(1.25), "MiB"))
+    others = ("the three SDKs in one process", "bare asyncio")
+    return lines + [compared("idle: RSS at 10 indexes", resident, ten, other, None, "MiB") for other in others]
+
+
+@contextmanager
+def _python(code: str) -> Iterator[int]:
+    """Run some code in a Python of its own until the end, and give its process id once it is ready."""
+    with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline() != b"ready\n":
+                raise SystemExit("A process to compare with did not start.")
+            yield process.pid
+        finally:
+            process.kill()

@@ -1,0 +1,71 @@
+"""The part that runs in a network namespace of its own: print the seconds from the network's return until all is fresh.
+
+    unshare -n python tests/bench/offline.py DIRECTORY ROUNDS
+
+The three clouds are on loopback. While loopback is down nobody answers; then it is set up and gets one more address,
+as an interface does with every network that a laptop joins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from bench.fleet import ask, until_delivered
+from bench.three_clouds import ThreeClouds
+
+#: An address for documentation (RFC 5737).
+ADDRESS = "192.0.2.10/24"
+_PATIENCE = 120.0
+
+
+def main() -> int:
+    """Measure as often as asked."""
+    directory, rounds = Path(sys.argv[1]), int(sys.argv[2])
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=directory) as name:
+            print(_once(Path(name)), flush=True)
+    return 0
+
+
+def _once(directory: Path) -> float:
+    _ip("link", "set", "lo", "up")
+    with ThreeClouds(directory) as world:
+        _ip("link", "set", "lo", "down")
+        world.machine.start()
+        try:
+            _until_all_failed(world)
+            _ip("link", "set", "lo", "up")
+            _ip("addr", "add", ADDRESS, "dev", "lo")
+            began = time.monotonic()
+            until_delivered(world.machine)
+            return time.monotonic() - began
+        finally:
+            world.machine.stop()
+            _ip("addr", "del", ADDRESS, "dev", "lo")
+
+
+def _until_all_failed(world: ThreeClouds) -> None:
+    end, document = time.monotonic() + _PATIENCE, None
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):  # it has not begun yet
+            document = ask(world.machine.environment["UVTOKEND_SOCKET"], "status")
+            if all(index["last_error"] for index in document["indexes"]):
+                return
+        time.sleep(0.01)
+    raise SystemExit(f"The network is not away: {document}")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, stdin=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

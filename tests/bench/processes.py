@@ -1,0 +1,108 @@
+"""What the kernel knows of a process: memory, processor time and wake-ups. And how to run a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+MIB = 1 << 20
+#: A process that was at rest for this long, in seconds, wakes up; what its threads hand to each other meanwhile is not
+#: another wake-up.
+REST = 0.1
+#: How often a process is looked at, in seconds.
+_LOOK = 0.02
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], limit: float = 120.0) -> str:
+    """Run a command without a terminal and return its standard output.
+
+    Raises:
+        SystemExit: It failed; the benchmark cannot go on.
+    """
+    done = subprocess.run(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=limit,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def memory(pid: int) -> tuple[float, float | None]:
+    """Return RSS and USS in MiB; no USS where the system keeps it to itself."""
+    process = psutil.Process(pid)
+    try:
+        return process.memory_info().rss / MIB, process.memory_full_info().uss / MIB
+    except psutil.AccessDenied:
+        return process.memory_info().rss / MIB, None
+
+
+def cpu(pid: int) -> float:
+    """Return the processor seconds of all threads of a process so far, without its children's."""
+    if not sys.platform.startswith("linux"):
+        times = psutil.Process(pid).cpu_times()
+        return times.user + times.system
+    found = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):  # in nanoseconds; utime counts in hundredths
+        found += int(file.read_text().split()[0])
+    return found / 1e9
+
+
+def switches(pid: int) -> int:
+    """Return how often the threads of a process have gone to sleep by themselves."""
+    if not sys.platform.startswith("linux"):
+        return psutil.Process(pid).num_ctx_switches().voluntary
+    found = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/status"):
+        text = file.read_text()
+        found += int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
+
+
+class Watch:
+    """Counts how often processes wake up, until it is closed.
+
+    Args:
+        pids: The processes.
+
+    Attributes:
+        woke: How often each of them woke up.
+    """
+
+    def __init__(self, *pids: int) -> None:
+        self.woke = dict.fromkeys(pids, 0)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        before = {pid: switches(pid) for pid in self.woke}
+        moved = {pid: time.monotonic() for pid in self.woke}
+        while not self._ended.wait(_LOOK):
+            for pid in self.woke:
+                now, at = switches(pid), time.monotonic()
+                if now != before[pid]:
+                    self.woke[pid] += at - moved[pid] > REST
+                    before[pid], moved[pid] = now, at
+
+
+def load() -> str:
+    """Return what else this machine does, for the head of the table."""
+    return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"

@@ -1,0 +1,110 @@
+"""The stage: what several rows share, made when the first of them asks for it, and how much of everything there is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench import peers as rivals
+from bench.fleet import Fleet
+from bench.peers import Peer, Peers
+from bench.processes import run
+
+#: The least that this Python takes.
+FLOOR = (sys.executable, "-I", "-c", "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything.
+
+    Args:
+        rounds: Turns of what takes less than a second.
+        few: Turns of what takes seconds.
+        sizes: Numbers of indexes, in ascending order.
+        idle: Seconds for which an idle daemon is watched; more than one guard tick of 25 s.
+        questions: Requests to the control socket.
+        wheels: How many wheels the larger installation has.
+    """
+
+    rounds: int = 41
+    few: int = 9
+    sizes: tuple[int, ...] = (1, 10, 100, 1000)
+    idle: float = 301.0
+    questions: int = 10_000
+    wheels: int = 30
+
+
+QUICK = Scale(rounds=5, few=1, sizes=(1, 10, 100), idle=26.0, questions=1000)
+
+
+class Stage:
+    """What the rows share; a context manager.
+
+    Args:
+        scale: How much of everything.
+        cache: The directory in which the peers stay installed.
+        say: Is told what is being prepared.
+    """
+
+    def __init__(self, scale: Scale, cache: Path, say: Callable[[str], None]) -> None:
+        self.scale = scale
+        self._cache = cache
+        self._say = say
+        self._stack = ExitStack()
+        self._fleets: dict[int, Fleet] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def directory(self) -> Path:
+        """Return a new directory with a short path, since a socket lies in it."""
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="uvtokend-bench-")))
+
+    @cached_property
+    def peers(self) -> Peers:
+        """The peers, installed and asked once."""
+        self._say("installing the peers, or looking whether they are there")
+        return self._stack.enter_context(rivals.peers(self._cache))
+
+    def peer(self, *words: str) -> Peer | None:
+        """Return the peer whose name has all of these words, if it can be had here."""
+        return next((peer for peer in self.peers.available if all(word in peer.name for word in words)), None)
+
+    def fleet(self, size: int) -> Fleet:
+        """Return a machine whose daemon keeps so many secrets, all delivered."""
+        if size not in self._fleets:
+            self._say(f"starting a daemon with {size:,} {'index' if size == 1 else 'indexes'}")
+            fleet = Fleet(self.directory(), size)
+            self._stack.callback(fleet.close)
+            self._fleets[size] = fleet
+            fleet.start()
+        return self._fleets[size]
+
+
+def quietly(command: tuple[str, ...], environment: dict[str, str]) -> Callable[[], object]:
+    """Return a function that runs a command, which must succeed."""
+    return lambda: run(command, environment)
+
+
+def default_cache() -> Path:
+    """Return where the peers stay installed: in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    with contextlib.suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+    return root / "uvtokend-bench"
