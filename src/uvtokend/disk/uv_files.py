@@ -84,11 +84,9 @@ def _scripts(environ: Mapping[str, str], command: Sequence[str], say: Say) -> It
     run = command_line.script(command)
     if run is not None and (run == "-" or "://" in run or _is_pipe(Path(directory, run))):
         say(f"{run} is a script that is only read when it runs.")
-    for word in dict.fromkeys(command_line.words(command)):
-        path = Path(directory, word)
-        if word and path.is_file():
-            certain = word == run or path.suffix in {".py", ".pyw"}
-            yield from ((path, discovery.tool_uv(block) or {}) for block in _metadata(path, certain, say))
+    for path in (Path(directory, word) for word in command_line.scripts(command)):
+        if path.is_file():
+            yield from ((path, discovery.tool_uv(block) or {}) for block in _metadata(path, say))
             if run is not None:
                 yield path, {}  # uv run takes the project around it
 
@@ -97,14 +95,13 @@ def _is_pipe(path: Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
-def _metadata(path: Path, is_script: bool, say: Say) -> list[dict[str, Json]]:
-    """Return the inline metadata of a file; nobody is told of data that is too long, or cannot be read."""
+def _metadata(path: Path, say: Say) -> list[dict[str, Json]]:
+    """Return the inline metadata of a file."""
     try:
         with _within(PATIENCE):
             return [tomllib.loads(text) for text in command_line.metadata(_text(path).decode(errors="replace"))]
-    except (OSError, ValueError, RecursionError) as error:
-        if is_script or not isinstance(error, OSError):
-            say(f"The inline metadata of {path} cannot be read.")
+    except (OSError, ValueError, RecursionError):
+        say(f"The inline metadata of {path} cannot be read.")
     return []
 
 

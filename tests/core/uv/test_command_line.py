@@ -29,7 +29,7 @@ def test_other_commands_say_nothing(words: list[str]) -> None:
     """Only uv's own options are known."""
     assert command_line.environments(words, HOME) == [HOME]
     assert list(command_line.indexes([*words, "--index", "a=https://a.example/"])) == []
-    assert list(command_line.words(words)) == []
+    assert command_line.scripts(words) == []
     assert command_line.script(words) is None
 
 
@@ -67,9 +67,19 @@ def test_what_is_run(words: list[str], script: str | None) -> None:
     assert command_line.script(words) == script
 
 
-def test_every_word_may_be_a_file() -> None:
-    """So may the value of an option."""
-    assert list(command_line.words(["uv", "add", "--script=s.py", "-q", "x"])) == ["add", "s.py", "", "x"]
+@pytest.mark.parametrize(
+    ("words", "scripts"),
+    [
+        (["uv", "add", "--script", "s", "x"], ["s"]),
+        (["uv", "lock", "--script=s", "-q"], ["s"]),
+        (["uv", "run", "tool", "A.PY", "data", "--with-requirements=r.py", "tool"], ["A.PY", "r.py"]),
+        (["uv", "run", "-q", "-s", "tool", "data"], ["tool"]),
+        (["uv", "sync"], []),
+    ],
+)
+def test_what_may_be_a_script(words: list[str], scripts: list[str]) -> None:
+    """What is run, the values of ``--script``, and what is called like a script."""
+    assert command_line.scripts(words) == scripts
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from uvtokend.core.model import Env
 
@@ -29,6 +30,8 @@ _VALUED = """
     --python-preference --refresh-package --reinstall-package --resolution --upgrade-group --upgrade-package --with
     --with-editable --with-requirements -C -P -f -i -p -w
 """
+#: The options of ``uv run`` for a script whose name does not end in ``.py``.
+_SCRIPT = frozenset({"-s", "--script", "--gui-script"})
 #: uv's own marks (uv-scripts, ``lib.rs``); whatever uv takes for a block is one of these.
 _BLOCK = re.compile(r"^# /// script[^\S\n]*\r?\n((?:#.*(?:\n|\Z))*)", re.MULTILINE)
 _END = re.compile(r"^# ///[^\S\n]*\r?$", re.MULTILINE)
@@ -65,10 +68,21 @@ def indexes(command: Sequence[str]) -> Iterator[tuple[str, str, str]]:
                     yield name, url, option
 
 
-def words(command: Sequence[str]) -> Iterator[str]:
-    """Yield every argument of a command line of uv that may name a script or a file with requirements."""
-    for word in command[1:] if is_uv(command) else ():
-        yield word.partition("=")[2] if word.startswith("-") else word
+def scripts(command: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line of uv that may be scripts with inline metadata, each once.
+
+    Those are the values of ``--script``, what ``uv run`` with that option runs, and whatever is called like a script
+    of Python; uv takes nothing else for one.
+    """
+    if not is_uv(command):
+        return []
+    run = script(command)
+    paths = [run] if run is not None and not _SCRIPT.isdisjoint(command) else []
+    for before, word in pairwise(command):
+        value = word.partition("=")[2] if word.startswith("-") else word
+        if before == "--script" or word.startswith("--script=") or value.lower().endswith((".py", ".pyw")):
+            paths.append(value)
+    return list(dict.fromkeys(paths))
 
 
 def script(command: Sequence[str]) -> str | None:
