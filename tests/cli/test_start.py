@@ -116,3 +116,25 @@ def test_a_log_that_is_gone_is_not_a_daemon_that_never_ran(desk: Desk) -> None:
     desk.run("stop")
     (desk.state / "events.jsonl").unlink()
     assert "the file was deleted, or log-level hides what happened" in desk.run("log").stderr
+
+
+def test_a_daemon_without_an_index_takes_up_the_first(desk: Desk) -> None:
+    """Started before anything is configured, as on a new machine, it waits and says so; `add` is all that is needed."""
+    done = desk.run("start")
+    assert "uvtokend init" in done.stdout
+    pid = ask(desk.socket, "version")["pid"]
+    (desk.home / "secret").write_text(TOKEN)
+    (desk.home / "secret").chmod(0o600)
+    secret = f'password={{ file = "{desk.home}/secret" }}'
+    options = ("--set", "provider=static", "--set", "username=me", "--set", secret)
+    desk.run("add", "https://a.example/simple/", "--name", "a", *options)
+    until(lambda: f"machine a.example login me password {TOKEN}" in desk.netrc.read_text())
+    assert ask(desk.socket, "version")["pid"] == pid
+
+
+def test_a_daemon_without_an_index_takes_up_the_sites(desk: Desk) -> None:
+    """Nobody needs to tell it of a file that a device management puts in place later."""
+    desk.run("start")
+    desk.configure(("a", "a.example"))
+    until(lambda: TOKEN in desk.netrc.read_text())
+    assert ("reloaded", "Configuration reloaded (1 index).") in events(desk)
