@@ -291,7 +291,7 @@ def test_once_with_a_name_fetches_for_that_index_alone(desk: Desk) -> None:
 def test_two_starts_at_once_make_one_daemon(desk: Desk) -> None:
     """Whoever starts at the same instant gets the same daemon, and all succeed."""
     desk.configure(("a", "a.example"))
-    starts = [desk.popen("start") for _ in range(3)]
+    starts = [desk.popen("start", "--config", str(desk.config)) for _ in range(3)]
     texts = ["".join(start.communicate(timeout=60)) for start in starts]
     assert [start.returncode for start in starts] == [0, 0, 0], texts
     pid = ask(desk.socket, "version")["pid"]
@@ -301,9 +301,9 @@ def test_two_starts_at_once_make_one_daemon(desk: Desk) -> None:
 
 
 def daemon_of(desk: Desk, process: psutil.Process) -> bool:
-    """Tell whether a process is a daemon of this desk."""
+    """Tell whether a process is a daemon of this desk. A daemon shows its environment to root alone."""
     with contextlib.suppress(psutil.Error):
-        return process.environ().get("HOME") == str(desk.home) and "run" in process.cmdline()
+        return {"run", str(desk.config)} <= {*process.cmdline()}
     return False
 
 

@@ -25,6 +25,8 @@ from uvtokend.sandbox.web import Answer, Call, Site
 Endpoint = Literal["login", "packages", "session", "machine"]
 
 LOGIN_HOST = "login.microsoftonline.com"
+#: Its former name, which Azure DevOps still names.
+LOGIN_ALIAS = "login.windows.net"
 PACKAGES_HOST = "pkgs.dev.azure.com"
 SECURITY_HOST = "vssps.dev.azure.com"
 #: Azure DevOps in every tenant (its documentation, "Use Microsoft Entra tokens").
@@ -109,6 +111,8 @@ class AzureCloud(Issuer[Endpoint]):
         machine_clients: The client ids of this machine's identities. Empty: it has none.
         machine_default: The first of them is used if the request names none; otherwise it must name one.
         assertions: The federated tokens that Entra accepts for the workload.
+        interval: Seconds that a device waits between two questions.
+        approving: A person signs in on every device at once.
         personal: The organization belongs to a personal Microsoft account and to no tenant.
         identity_header: What ``X-IDENTITY-HEADER`` must be (``IDENTITY_HEADER``).
         feed: What the package host serves to a good credential; None for a feed without packages.
@@ -126,6 +130,8 @@ class AzureCloud(Issuer[Endpoint]):
         self.machine_default = True
         self.assertions: set[str] = set()
         self.personal = False
+        self.interval = 5
+        self.approving = False
         self.identity_header = secrets.token_urlsafe(24)
         self.feed: PackageIndex | None = None
         self.unsaved: set[str] = set()
@@ -140,6 +146,7 @@ class AzureCloud(Issuer[Endpoint]):
         packages, session = self.guarded("packages", self._packages), self.guarded("session", self._security)
         return {
             LOGIN_HOST: self.guarded("login", self._login),
+            LOGIN_ALIAS: self.guarded("login", self._login),
             PACKAGES_HOST: packages,
             f"{ORGANIZATION}.pkgs.visualstudio.com": packages,
             SECURITY_HOST: session,
@@ -218,9 +225,11 @@ class AzureCloud(Issuer[Endpoint]):
         tenant, _, rest = call.path.strip("/").partition("/")
         if call.path == "/common/discovery/instance":
             # msal asks after a refusal; members as it reads them (its ``authority.py`` and ``application.py``).
-            aliases = [LOGIN_HOST, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
-            named = {"preferred_network": LOGIN_HOST, "preferred_cache": "login.windows.net", "aliases": aliases}
-            return Answer.json({"api-version": "1.1", "metadata": [named]})
+            # MSAL.NET needs the address of the tenant's document too.
+            aliases = [LOGIN_HOST, LOGIN_ALIAS, "login.microsoft.com", "sts.windows.net"]
+            named = {"preferred_network": LOGIN_HOST, "preferred_cache": LOGIN_ALIAS, "aliases": aliases}
+            found = f"https://{LOGIN_HOST}/{self.tenant}/v2.0/.well-known/openid-configuration"
+            return Answer.json({"tenant_discovery_endpoint": found, "api-version": "1.1", "metadata": [named]})
         if rest == "v2.0/.well-known/openid-configuration":
             # OpenID Connect Discovery 1.0; the addresses are those of the real document.
             base = f"https://{LOGIN_HOST}/{tenant}"
@@ -238,18 +247,18 @@ class AzureCloud(Issuer[Endpoint]):
         form = call.form()
         if rest == "oauth2/v2.0/devicecode":
             return self._device()
-        if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:device_code":
+        if form.get("grant_type") in {"urn:ietf:params:oauth:grant-type:device_code", "device_code"}:  # MSAL.NET's word
             return self._device_granted(form)
         return self._granted(form)
 
     def _device(self) -> Answer:
         # Members and the life of 15 minutes: Entra documentation, "OAuth 2.0 device authorization grant flow".
         code, device = secrets.token_hex(4).upper(), secrets.token_urlsafe(60)
-        self._devices[device] = None
+        self._devices[device] = PERSON if self.approving else None
         page = "https://login.microsoft.com/device"
         message = f"To sign in, use a web browser to open the page {page} and enter the code {code} to authenticate."
         told = {"user_code": code, "device_code": device, "verification_uri": page, "message": message}
-        return Answer.json({**told, "expires_in": 900, "interval": 5})
+        return Answer.json({**told, "expires_in": 900, "interval": self.interval})
 
     def _device_granted(self, form: dict[str, str]) -> Answer:
         # Errors: RFC 8628 3.5, and the numbers on the same page.
@@ -318,7 +327,7 @@ class AzureCloud(Issuer[Endpoint]):
             return {"WWW-Authenticate": f"{basic}, Bearer", "X-VSS-ResourceTenant": _NOBODY}
         # Seen by four users, 2019 to 2022; that the package host names the token service too is read by
         # artifacts-keyring-nofuss and artifacts-credprovider.
-        uri = f"https://login.windows.net/{self.tenant}"
+        uri = f"https://{LOGIN_ALIAS}/{self.tenant}"
         return {
             "WWW-Authenticate": f"Bearer authorization_uri={uri}, {basic}, TFS-Federated",
             "X-VSS-AuthorizationEndpoint": f"https://{SECURITY_HOST}/{ORGANIZATION}/",
@@ -381,7 +390,7 @@ class AzureCloud(Issuer[Endpoint]):
     def _session(self, asked: dict[str, Any], holder: str) -> Answer:
         now = time.time()
         ends = now + self.session_life
-        if "validTo" in asked:
+        if asked.get("validTo") is not None:  # Microsoft's provider sends null in its second request
             ends = datetime.fromisoformat(asked["validTo"]).timestamp() - self.clock_ahead
             if ends > now + self.session_limit:
                 # artifacts-credprovider asks again without validTo after a 400; the body rests on no evidence.

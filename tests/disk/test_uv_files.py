@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -259,7 +260,8 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "it is not a regular file": lambda file: file.symlink_to("/dev/zero"),
     "a regular file.": lambda file: file.mkdir(),
     "larger than 1 MiB": lambda file: file.write_bytes(b"#" * (1 << 21)),
-    "too long to read": lambda file: file.write_text("a." * 400_000 + "a = 1"),
+    # Python's tomllib refuses such a key since 3.14.
+    "too long to read|not valid TOML": lambda file: file.write_text("a." * 400_000 + "a = 1"),
     "not valid TOML": lambda file: file.write_text("a = " + "[" * 100_000),
     "not valid TOML,": lambda file: file.write_bytes(b"a = '\xff'"),
     "symbolic links": lambda file: file.symlink_to(file),
@@ -278,7 +280,7 @@ def test_a_hostile_file_is_left_out_in_time(
     (line,) = capsys.readouterr().err.splitlines()
     assert "home/work/uv.toml" in line
     assert "so it is left out" in line
-    assert words in line
+    assert re.search(words, line)
 
 
 def test_very_many_indexes_are_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
-"""An independent client, artifacts-keyring-nofuss, gets its credentials from our loopback Azure.
+"""Clients that we did not write get their credentials from our loopback Azure.
 
-It discovers tenant and token service from the feed's response, so it also checks the package host.
+artifacts-keyring-nofuss and Microsoft's own provider discover tenant and token service from the feed's response, so
+they also check the package host.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield loopback_world(tmp_path, monkeypatch, proxy)
 
 
-def keyring(service: str = SERVICE) -> list[str]:
+def keyring(service: str = SERVICE, package: str = "artifacts_keyring_nofuss") -> list[str]:
     """Return the lines that keyring's own command prints: user name and password, or nothing."""
-    backend = {"PYTHON_KEYRING_BACKEND": "artifacts_keyring_nofuss.ArtifactsKeyringBackend"}
+    backend = {"PYTHON_KEYRING_BACKEND": f"{package}.ArtifactsKeyringBackend"}
     index = f"{service}/_packaging/packages/pypi/simple/"
     command = [sys.executable, "-m", "keyring", "--mode", "creds", "get", index]
     done = subprocess.run(
@@ -76,3 +77,24 @@ def test_a_person_who_never_signed_in(world: World) -> None:
     world.cloud.faults["session"] = lambda _: fake.FIRST_SIGN_IN
     world.set(ARTIFACTS_KEYRING_NOFUSS_PROVIDER="azure_cli")
     assert keyring() == []
+
+
+@pytest.mark.artifacts_keyring
+def test_microsofts_own_provider(world: World) -> None:
+    """A person signs in to Microsoft's provider with a device code, and its session token can install and publish.
+
+    It asks for 90 days, is refused, and takes the life that Azure DevOps gives.
+    """
+    world.cloud.interval, world.cloud.approving = 1, True
+    world.set(
+        SSL_CERT_FILE=world.proxy.ca_file,
+        DOTNET_SYSTEM_GLOBALIZATION_INVARIANT="1",  # its .NET would look for libicu
+        NUGET_CREDENTIALPROVIDER_MSAL_FILECACHE_ENABLED="false",
+    )
+    username, token = keyring(package="artifacts_keyring")
+    assert (username, world.cloud.kind(token), world.cloud.holder(token)) == ("VssSessionToken", "session", fake.PERSON)
+    assert world.cloud.scopes(token) == {"vso.packaging_write", "vso.drop_write"}
+    assert world.proxy.refused == []
+    asked = [call.path for call in world.calls(fake.LOGIN_HOST)]
+    assert asked == [f"/{world.cloud.tenant}/oauth2/v2.0/{kind}" for kind in ("devicecode", "token")]
+    assert len(world.calls(fake.SECURITY_HOST)) == 2

@@ -1,8 +1,9 @@
 """The flow of Microsoft's own credential provider, step by step with msal, against our loopback Azure.
 
-The provider itself needs .NET. Its steps are those of artifacts-credprovider 1.4.1: it asks the feed twice, the second
-time with an empty user and password, takes the authority and the token service from the second answer, signs a person
-in with a device code, and exchanges the Entra token for a session token that can write.
+The provider itself has 76 MB; where it is installed, ``test_azure_clients.py`` runs it. Its steps are those of
+artifacts-credprovider 1.4.1: it asks the feed twice, the second time with an empty user and password, takes the
+authority and the token service from the second answer, signs a person in with a device code, and exchanges the Entra
+token for a session token that can write.
 """
 
 from __future__ import annotations

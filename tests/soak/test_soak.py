@@ -149,6 +149,6 @@ def test_a_broken_daemon_is_caught(open_folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
     never = "import datetime\nfrom uvtokend.core import policy\npolicy.refresh_at = "
     never += "lambda credential, *_: credential.expires_at + datetime.timedelta(days=1)\n"
-    result = daemon.soak(3, 9, [], print, life=6, broken=never)
+    result = daemon.soak(3, 14, [], print, life=6, broken=never)
     assert any("an avoidable failure" in sentence for sentence in result.broken)
     assert [file.name for file in open_folder.glob("*/soak.jsonl")] == ["soak.jsonl"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -48,6 +49,13 @@ def _missing_for_kubectl() -> str | None:
     return None if shutil.which("kubectl") else "kubectl is not installed: apt-get install kubernetes-client"
 
 
+def _missing_for_artifacts_keyring() -> str | None:
+    if importlib.util.find_spec("artifacts_keyring") is not None:
+        return None
+    command = f"uv pip install --python {sys.executable} artifacts-keyring"
+    return f"Microsoft's artifacts-keyring (76 MB) is not installed: {command}"
+
+
 #: A marker, and a function that returns why its tests cannot run here, or None.
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "linux": _missing_for_linux,
@@ -56,6 +64,7 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "systemd": _missing_for_systemd,
     "mounts": missing_for_mounts,
     "curl": _missing_for_curl,
+    "artifacts_keyring": _missing_for_artifacts_keyring,
     "gcloud": _missing_for_gcloud,
     "kubectl": _missing_for_kubectl,
 }
