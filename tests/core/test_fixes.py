@@ -23,6 +23,7 @@ PATH = "/Users/me/My Files/.netrc"
         (fixes.set_clock("linux"), fixes.set_clock("darwin")),
         (fixes.users_of(PATH, "linux"), fixes.users_of(PATH, "darwin")),
         (fixes.daemons("linux"), fixes.daemons("darwin")),
+        (fixes.show_processes([1, 2], "linux"), fixes.show_processes([1, 2], "darwin")),
         (fixes.clear_attributes(PATH, "ia"), fixes.clear_flags(PATH, by_root=False)),
         (fixes.clear_attributes(PATH, "i"), fixes.clear_flags(PATH, by_root=True)),
     ],
@@ -38,7 +39,18 @@ def test_each_platform_has_its_own_command(linux: str, darwin: str) -> None:
 
 def test_one_table() -> None:
     """No other file names a program that only one platform has, or the device that `install` cannot read on a Mac."""
-    only = ("findmnt", "timedatectl", "fuser ", "pgrep ", "chattr ", "chflags ", "/dev/stdin", "lsof ", "sntp ")
+    only = (
+        "findmnt",
+        "timedatectl",
+        "fuser ",
+        "pgrep ",
+        "chattr ",
+        "chflags ",
+        "/dev/stdin",
+        "lsof ",
+        "sntp ",
+        "wchan",
+    )
     source = Path(fixes.__file__).parent.parent
     named = [
         f"{file.name}: {word}"

@@ -36,15 +36,16 @@ def test_it_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
 
     async def test() -> None:
         told = Told()
-        script = 'env > "$OUT"; cat >> "$OUT"; ps -o sid= -p $$ >> "$OUT"; echo $$ >> "$OUT"; echo said; echo said >&2'
-        program = shell(script, {"OUT": str(tmp_path / "out"), "PATH": os.environ["PATH"]}, told)
+        session = '"$PYTHON" -c "import os; print(os.getsid(os.getppid()))" >> "$OUT"'
+        script = f'env > "$OUT"; cat >> "$OUT"; {session}; echo $$ >> "$OUT"; echo said; echo said >&2'
+        program = shell(script, {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable}, told)
         program.changed()
         assert await told.next() is None
         program.close()
 
     asyncio.run(test())
     *environment, session, pid = (tmp_path / "out").read_text().splitlines()
-    assert {line.partition("=")[0] for line in environment} - {"PWD", "OLDPWD", "SHLVL", "_"} == {"OUT", "PATH"}
+    assert {line.partition("=")[0] for line in environment} - {"PWD", "OLDPWD", "SHLVL", "_"} == {"OUT", "PYTHON"}
     assert session.strip() == pid
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from plugin import install
 
-from uvtokend.core import delivery, events
+from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
 from uvtokend.core.model import Index, Request, Settings
 from uvtokend.daemon import deliveries, hook, memory, outlook, worker
@@ -297,7 +297,7 @@ def test_workers_that_the_kernel_does_not_end_are_told_when_the_daemon_ends(
 
     live(tmp_path, monkeypatch, story)
     last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["hint"]) == ("worker-hung", "ps -o pid,stat,wchan:32,args -p 11 -p 12")
+    assert (last["event"], last["hint"]) == ("worker-hung", fixes.show_processes([11, 12]))
     assert last["message"].startswith("2 workers do not end although killed")
 
 

@@ -67,7 +67,7 @@ def stop(config: str | None = None) -> int:
         _end(process.kill)
         if not _gone(process):
             message = f"The daemon (pid {process.pid}) does not end."
-            raise UvtokendError(message, f"ps -o pid,stat,wchan,args -p {process.pid}")
+            raise UvtokendError(message, fixes.show_processes([process.pid]))
     console.say("uvtokend is stopped.")
     return OK
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from shlex import quote
 
 
@@ -43,6 +44,12 @@ def users_of(path: str, platform: str = sys.platform) -> str:
 def daemons(platform: str = sys.platform) -> str:
     """Return the command that lists running daemons."""
     return f"pgrep {'-fl' if platform == 'darwin' else '-af'} uvtokend"
+
+
+def show_processes(pids: Iterable[int], platform: str = sys.platform) -> str:
+    """Return the command that shows what processes wait for in the kernel; ps(1) of macOS has no width of a column."""
+    wanted = " ".join(f"-p {pid}" for pid in pids)
+    return f"ps -o pid,stat,{'wchan' if platform == 'darwin' else 'wchan:32'},args {wanted}"
 
 
 def clear_attributes(path: str, letters: str) -> str:

@@ -108,22 +108,25 @@ class ClockWatch:
         self._told()
 
 
-def _create() -> int:
-    if sys.version_info >= (3, 13):
+if sys.platform == "linux" and sys.version_info >= (3, 13):
+
+    def _create() -> int:
         return os.timerfd_create(_CLOCK_REALTIME, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
-    return _call("timerfd_create", _CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def _arm(timer: int, expires: float) -> None:
+        os.timerfd_settime(timer, flags=_ABSTIME | _CANCEL_ON_SET, initial=expires)
 
-def _arm(timer: int, expires: float) -> None:
-    flags = _ABSTIME | _CANCEL_ON_SET
-    if sys.version_info >= (3, 13):
-        os.timerfd_settime(timer, flags=flags, initial=expires)
-        return
-    import ctypes  # noqa: PLC0415 - Python before 3.13 alone needs it
+else:
 
-    whole = int(expires)
-    times = (ctypes.c_long * 4)(0, 0, whole, int((expires - whole) * 1e9))  # struct itimerspec: interval, then time
-    _call("timerfd_settime", timer, flags, times, None)
+    def _create() -> int:
+        return _call("timerfd_create", _CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _arm(timer: int, expires: float) -> None:
+        import ctypes  # noqa: PLC0415 - Python before 3.13 alone needs it
+
+        whole = int(expires)
+        times = (ctypes.c_long * 4)(0, 0, whole, int((expires - whole) * 1e9))  # struct itimerspec: interval, then time
+        _call("timerfd_settime", timer, _ABSTIME | _CANCEL_ON_SET, times, None)
 
 
 def _call(name: str, *args: object) -> int:

@@ -16,7 +16,7 @@ from typing import cast
 
 from uvtokend import __version__
 from uvtokend.clock import Clock
-from uvtokend.core import clouds, events, state, status
+from uvtokend.core import clouds, events, fixes, state, status
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings, Sink
@@ -140,7 +140,7 @@ class Daemon:
                 f"{len(left)} {'worker does' if len(left) == 1 else 'workers do'} not end although killed, so the "
                 "kernel waits for something that does not answer, probably a file system."
             )
-            self._log.emit(Report("warning", "worker-hung", (), message, f"ps -o pid,stat,wchan:32,args {_row(left)}"))
+            self._log.emit(Report("warning", "worker-hung", (), message, fixes.show_processes(left)))
 
     def _configured(self, recovered: state.Recovered) -> events.Configured:
         said = clouds.notices(os.environ, dict.fromkeys(index.request for index in self._settings.indexes))
@@ -490,10 +490,6 @@ def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise UnknownNamesError(unknown, known)
-
-
-def _row(pids: Iterable[int]) -> str:
-    return " ".join(f"-p {pid}" for pid in pids)
 
 
 async def _nothing() -> None:
