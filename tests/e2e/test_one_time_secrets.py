@@ -14,6 +14,7 @@ from clouds.gitlab import GitLab
 from clouds.jfrog import JFrog
 from support.waiting import PATIENCE, until
 from uvtokend.sandbox.machine import Machine
+from uvtokend.sandbox.web import Answer
 
 
 @pytest.fixture
@@ -85,19 +86,57 @@ def test_stopping_loses_no_jfrog_chain(machine: Machine) -> None:
         assert "login person" in machine.netrc.read_text()
 
 
+def rotated(cloud: GitLab, reference: str) -> str:
+    """Return an index table whose token is rotated."""
+    return (
+        f'[[index]]\nname = "team"\nurl = "{cloud.url}/api/v4/projects/42/packages/pypi/simple"\n'
+        f'provider = "gitlab"\ntoken = {reference}\nrotate = true\n'
+    )
+
+
 def test_stopping_loses_no_gitlab_token(machine: Machine) -> None:
     """The new token is in the user's own file before the worker ends."""
     burning = Burning()
     with GitLab() as cloud:
         reference = keep(machine, "token", cloud.personal(days=90, age=85))
         cloud.stage = burning
-        machine.write(
-            f'[[index]]\nname = "team"\nurl = "{cloud.url}/api/v4/projects/42/packages/pypi/simple"\n'
-            f'provider = "gitlab"\ntoken = {reference}\nrotate = true\n'
-        )
+        machine.write(rotated(cloud, reference))
         stop_while(machine, burning)
         token = (machine.home / "token").read_text().strip()
         assert (cloud.rotated, cloud.active(token)) == (1, True)
         done = machine.uvtokend("once")
         assert done.returncode == 0, done.stderr
         assert token in machine.netrc.read_text()
+
+
+def test_a_refused_rotation_is_told_and_the_token_delivered(machine: Machine) -> None:
+    """GitLab refuses, but the old token is valid: uv gets it, and `status` says what to do, with exit status 0."""
+    with GitLab() as cloud:
+        token = cloud.personal(scopes=("read_api",), days=90, age=85)
+        machine.write(rotated(cloud, keep(machine, "token", token)))
+        machine.start()
+        until(lambda: machine.uvtokend("status").returncode == 0)
+        assert token in machine.netrc.read_text()
+        said = " ".join(machine.uvtokend("status").stdout.split())
+        assert "could not be rotated, and is used until it expires" in said
+        assert "self_rotate" in said
+        assert cloud.rotated == 0
+
+
+def test_purge_does_not_bring_a_lost_token_back(machine: Machine) -> None:
+    """After a lost response, a purge and another start, the old token is still not sent; a new one works."""
+    with GitLab() as cloud:
+        machine.write(rotated(cloud, keep(machine, "token", cloud.personal(days=90, age=85))))
+        cloud.fault = lambda call: Answer(502) if call.method == "POST" else None
+        assert machine.uvtokend("once").returncode == 1
+        cloud.fault = None
+        purged = machine.uvtokend("purge", "--yes")
+        assert (purged.returncode, "Kept " in purged.stderr) == (0, True)
+        asked = len(cloud.server.calls)
+        done = machine.uvtokend("once")
+        assert (done.returncode, "interrupted" in done.stderr + done.stdout) == (1, True), done.stderr
+        assert (cloud.rotated, len(cloud.server.calls)) == (0, asked)
+        keep(machine, "token", cloud.personal())
+        assert machine.uvtokend("once").returncode == 0
+        assert "Kept " not in machine.uvtokend("purge", "--yes").stderr
+        assert not machine.state.exists()
