@@ -38,7 +38,7 @@ def main(arguments):
 
 
 def missing():
-    """Say what this machine lacks and how to get it, or None."""
+    """Return what is missing on this machine and how to get it, or None."""
     if os.name != "posix":
         return "Linux or macOS is needed: the program uses unix sockets and process groups."
     if sys.version_info < (3, 11):
@@ -88,20 +88,33 @@ def demo(python, arguments):
 
 def check(python, arguments):
     """The one strict command: style, types, tests, and every branch of the core."""
-    tools = [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "--quiet", "."],
-        # Both, wherever this runs; each with a cache of its own, since another platform makes the other's useless. The
-        # second is checked for the newest Python, whose library has what the oldest lacks.
-        ["mypy", "--platform", "linux"],
-        ["mypy", "--platform", "darwin", "--python-version", "3.14", "--cache-dir", ".mypy_cache/darwin"],
-    ]
-    for tool in tools:
-        say(" ".join(tool))
-        run([python, "-m", *tool])
+    mypy_darwin = [python, "-m", "mypy", "--platform", "darwin", "--python-version", "3.14"]
+    together(
+        [
+            [python, "-m", "ruff", "check", "."],
+            [python, "-m", "ruff", "format", "--check", "--quiet", "."],
+            # Both, wherever this runs; each with a cache of its own, since another platform makes the other's useless.
+            # The second is checked for the newest Python, whose library has what the oldest is missing.
+            [python, "-m", "mypy", "--platform", "linux"],
+            [*mypy_darwin, "--cache-dir", ".mypy_cache/darwin"],
+        ]
+    )
     say("pytest")
-    run([python, "-m", "pytest", *(arguments or ["-n", "auto", "--cov"])])
+    run([python, "-m", "pytest", *(arguments or ["-n", "auto", "--dist", "worksteal", "--cov"])])
     return 0
+
+
+def together(commands):
+    """Run commands in the checkout side by side, and show what each says; raise if one fails."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    processes = [subprocess.Popen(command, cwd=ROOT, env=surroundings(), **pipes) for command in commands]
+    said = [process.communicate()[0].decode(errors="replace") for process in processes]
+    for command, text in zip(commands, said, strict=True):
+        say(" ".join(command[2:]))
+        print(text, end="", flush=True)
+    for command, process in zip(commands, processes, strict=True):
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def run(command):

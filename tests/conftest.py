@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import sys
@@ -13,11 +14,16 @@ import pytest
 from hypothesis import settings
 
 from support.needs import NEEDS
+from uvtokend.sandbox import machine
 from uvtokend.sandbox.codeartifact import CodeArtifact
 
-#: Another user than the checkout's owner could not write Hypothesis' examples there, and a warning is an error. A busy
+#: A machine's environment starts empty; packaging/covered.py measures its processes too.
+machine._KEPT = (*machine._KEPT, "COVERAGE_PROCESS_CONFIG")
+#: How many examples Hypothesis tries of each law: a few on each run, many with ``--hypothesis-profile thorough``.
+#: Another user than the checkout's owner could not write its database of examples, and a warning is an error. A busy
 #: machine is no failure: no example has a time limit of its own.
-settings.register_profile("uvtokend", database=None, deadline=None)
+for profile, examples in {"uvtokend": 50, "thorough": 2000}.items():
+    settings.register_profile(profile, max_examples=examples, database=None, deadline=None)
 settings.load_profile("uvtokend")
 #: A shell that starts a job in the background lets it ignore SIGINT, and nohup SIGHUP; what the tests start would too.
 for ignored in (signal.SIGINT, signal.SIGHUP):
@@ -47,12 +53,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = tempfile.mkdtemp(prefix="u", dir="/tmp")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Start half as many workers again as there are cores: tests of processes wait for a part of their time."""
+    return max(2, (os.cpu_count() or 2) * 3 // 2)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts processes, and the simulator, slow; leave out what this machine cannot run."""
+    """Mark the slow tests and those that are not measured; leave out what this machine cannot run.
+
+    `--cov` measures the core, and its own tests must execute every branch of it. The simulator and the tests of other
+    parts run untraced, because a tracer makes them three times as slow.
+    """
     for item in items:
         part = item.path.relative_to(TESTS).parts[0]
-        if part in SLOW or item.path.name == "test_simulation.py":
+        simulates = item.path.name == "test_simulation.py"
+        if part in SLOW or simulates:
             item.add_marker(pytest.mark.slow)
+        if part != "core" or simulates:
+            item.add_marker(pytest.mark.no_cover)
     needed = {name for name in NEEDS for item in items if item.get_closest_marker(name)}
     missing = {name for name in needed if NEEDS[name]()}
     chosen = [item for item in items if any(item.get_closest_marker(name) for name in missing)]

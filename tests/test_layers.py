@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,13 +90,20 @@ RULES = [
 ]  # fmt: skip
 
 
-def imports(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(file.read_text())))
+
+
+@cache
+def imports(file: Path) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in nodes(file):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            names += (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+            names += (node.module, *(f"{node.module}.{name.name}" for name in node.names))
+    return tuple(names)
 
 
 def breaches(part: str, forbidden: set[str]) -> list[str]:
@@ -210,7 +218,7 @@ WAYS |= {"asyncio.sleep", "loop.time", "get_running_loop.time"}
 def clocks(file: Path) -> Iterator[str]:
     """Yield what a file uses of clocks, dice and waiting."""
     modules = {"time", "random"} & set(imports(file))
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.ImportFrom) and node.module in modules:
             yield from (f"{node.module}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Attribute):
@@ -235,7 +243,7 @@ def test_the_core_reads_no_disk() -> None:
     effects = {"environ", "getenv", "urandom", "expanduser", "expandvars", "abspath", "realpath"}
     effects |= {"exists", "isfile", "isdir", "islink", "getmtime", "getsize", "samefile"}
     for file in (SRC / "uvtokend" / "core").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if isinstance(node, ast.Attribute):
                 assert node.attr not in effects, f"{file.name}: {node.attr}"
                 assert not (ast.unparse(node.value) == "os" and node.attr != "path"), f"{file.name}: os.{node.attr}"

@@ -322,7 +322,7 @@ def test_events_are_streamed(tmp_path: Path) -> None:
     serve(tmp_path, talk)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=80), min_size=20, max_size=60))
 def test_garbage_harms_nobody(tmp_path: Path, garbage: list[bytes]) -> None:
     """Whatever is sent, every line gets one answer, and the next client is served."""

@@ -19,7 +19,7 @@ from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact
 
 #: The variables of the user's environment, besides PATH, that commands inside get: languages and libraries. UV_*,
 #: AWS_*, NETRC, proxies and many more would change what uv and boto3 do.
-_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH")
+_KEPT: tuple[str, ...] = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH")
 #: Seconds that a daemon may take to stop.
 _PATIENCE = 10.0
 #: Seconds that a command may take.

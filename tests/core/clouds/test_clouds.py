@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import clouds
-from uvtokend.core.clouds import azure
+from uvtokend.core.clouds import CLOUDS, azure
 from uvtokend.core.clouds.catalog import Cloud
 from uvtokend.core.config import values
 from uvtokend.core.model import Frozen, Request
@@ -24,6 +24,11 @@ def recognize(url: str) -> tuple[str, dict[str, str]] | None:
 
 def request(provider: str, url: str, options: dict[str, Frozen], env: dict[str, str]) -> Request:
     return clouds.request(provider, IndexUrl.parse(url), options, env)
+
+
+def test_the_table_of_catalogs() -> None:
+    """It is a mapping: as many catalogs as names, and each name loads a catalog of its own."""
+    assert len(CLOUDS) == len([*CLOUDS]) == len({id(cloud) for cloud in CLOUDS.values()})
 
 
 @pytest.mark.parametrize(

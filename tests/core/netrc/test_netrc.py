@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uvtokend.core.model import Entry, Secret
@@ -19,8 +19,6 @@ from uvtokend.core.netrc.adopt import restore, take_over
 from uvtokend.core.netrc.block import BEGIN, END, Ours, block_entries, check, edit, problems, scan
 from uvtokend.core.netrc.merge import made_of, merge, mixture
 from uvtokend.errors import DeliveryFailed
-
-LAWS = settings(deadline=None, max_examples=150)
 
 HOSTS = ("a.example", "b.example", "index.example.com")
 PRINTABLE = st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=("C", "Z")) | st.just(" ")
@@ -114,7 +112,6 @@ def as_read(text: bytes) -> dict[str, tuple[str, str, str]]:
 
 
 class TestGrammar:
-    @LAWS
     @given(SOUP | GOOD)
     @example("\n# two words\n")
     @example("machine x login a password b\n\n# password old\n")
@@ -136,7 +133,6 @@ class TestGrammar:
             assert scan(text.encode()).readable
             assert as_read(text.encode()) == expected
 
-    @LAWS
     @given(st.binary(max_size=200))
     def test_reads_anything(self, text: bytes) -> None:
         """No bytes make the scan fail, and every word that it names stands in the file in order."""
@@ -182,14 +178,12 @@ class TestGrammar:
 
 
 class TestEdit:
-    @LAWS
     @given(FOREIGN, WANTED)
     def test_leaves_foreign_text_to_the_byte(self, foreign: bytes, wanted: list[Entry]) -> None:
         """Taking our entries out again gives the file of before, whatever stood in it."""
         text = edit(foreign, wanted, {}).text
         assert edit(text, [], delivered(wanted)).text == foreign
 
-    @LAWS
     @given(LINES | FOREIGN, WANTED, st.sampled_from(["", "t0", "t1"]))
     def test_is_idempotent(self, text: bytes, wanted: list[Entry], token: str) -> None:
         """A second edit changes nothing."""
@@ -197,7 +191,6 @@ class TestEdit:
         once = edit(text, wanted, ours)
         assert edit(once.text, wanted, ours) == once
 
-    @LAWS
     @given(LINES, WANTED)
     def test_loses_no_foreign_line(self, text: bytes, wanted: list[Entry]) -> None:
         """Where the marks stand, in whatever disorder: all lines but marks and our own entries stay, in their order."""
@@ -209,7 +202,6 @@ class TestEdit:
 
         assert foreign(edit(text, wanted, ours).text) == foreign(text)
 
-    @LAWS
     @given(GOOD, WANTED)
     def test_python_reads_what_was_wanted(self, foreign: str, wanted: list[Entry]) -> None:
         """Python's netrc reads our entries as they were given, and the foreign ones as before."""
@@ -223,7 +215,6 @@ class TestEdit:
         ours = {item.host: (item.login, "", item.password.reveal()) for item in wanted}
         assert after == {**before, **ours}
 
-    @LAWS
     @given(FOREIGN, WANTED)
     def test_without_a_fatal_problem_uv_reads_what_was_wanted(self, foreign: bytes, wanted: list[Entry]) -> None:
         """If nothing is reported as fatal, every written entry is read as it was given."""
@@ -233,7 +224,6 @@ class TestEdit:
             for item in wanted:
                 assert read[item.host.encode()] == (item.login.encode(), b"", item.password.reveal().encode())
 
-    @LAWS
     @given(WANTED)
     def test_block_is_sorted_and_marked(self, wanted: list[Entry]) -> None:
         """The block stands at the top between its marks, one line an entry, by host; without entries it is gone."""
@@ -244,13 +234,11 @@ class TestEdit:
             assert lines[1 : len(wanted) + 1] == sorted(lines[1 : len(wanted) + 1], key=lambda line: line.split()[1])
         assert lines[-2:] == [b"#mine", b""]
 
-    @LAWS
     @given(FOREIGN, WANTED)
     def test_entries_can_be_recovered(self, foreign: bytes, wanted: list[Entry]) -> None:
         """What stands in the block is read back as it was given, token and all."""
         assert block_entries(edit(foreign, wanted, {}).text) == {item.host: item for item in wanted}
 
-    @LAWS
     @given(st.lists(ENTRIES, unique_by=lambda item: item.host, min_size=1, max_size=3), GOOD)
     def test_bare_entries_are_taken_back(self, wanted: list[Entry], foreign: str) -> None:
         """A program that rewrites the file as Python's netrc does leaves our entries bare; they are still ours."""
@@ -407,7 +395,6 @@ class TestRefusals:
         """Names, addresses and the longest token pass."""
         check(entry(host, "x" * 16384, login=""))
 
-    @LAWS
     @given(TOKENS)
     def test_harmless_tokens_stand_bare(self, token: str) -> None:
         """A token is quoted only if it needs to be; curl before 7.84 knows no quotes."""
@@ -482,7 +469,6 @@ class TestProblems:
 
 
 class TestAdopt:
-    @LAWS
     @given(FOREIGN, st.sampled_from(["x.example", "y.example", "z.example"]), WANTED)
     def test_restore_undoes_take_over(self, foreign: bytes, host: str, wanted: list[Entry]) -> None:
         """With the rest unchanged the file is what it was, to the byte, also with our block come and gone."""
@@ -493,7 +479,6 @@ class TestAdopt:
         ours: Ours = {**delivered(wanted), host: ()}
         assert edit(restore(with_ours, taken.backup), [], ours).text == foreign
 
-    @LAWS
     @given(GOOD, st.sampled_from(["x.example", "y.example"]), GOOD, st.integers(0, 200))
     def test_restore_into_a_changed_file_loses_nothing(self, foreign: str, host: str, other: str, at: int) -> None:
         """Every entry that was taken is back, every other is still there; doing it twice does no more."""
@@ -570,7 +555,6 @@ class TestAdopt:
 
 
 class TestUnion:
-    @LAWS
     @given(st.binary(max_size=8), st.binary(max_size=8), st.integers(0, 8), st.binary(min_size=1, max_size=3))
     def test_a_write_in_place_that_is_cut_short(self, old: bytes, new: bytes, cut: int, more: bytes) -> None:
         """What is longer is written first, then the rest from the front; whenever it stops, both texts are known in
@@ -583,7 +567,6 @@ class TestUnion:
         shortest = min(old, new, key=len)
         assert not shortest or not mixture(shortest[:-1], old, new)
 
-    @LAWS
     @given(GOOD, GOOD)
     def test_without_a_base_no_line_is_lost(self, older: str, newer: str) -> None:
         """Every line of both is in the result, in the order of each."""
@@ -592,7 +575,6 @@ class TestUnion:
             lines = iter(merged)
             assert all(line in lines for line in text.encode().rstrip(b"\n").split(b"\n") if line)
 
-    @LAWS
     @given(GOOD, GOOD)
     def test_a_change_of_one_version_is_the_result(self, base: str, changed: str) -> None:
         """If only one version differs from the base, it is the result to the byte, deleted lines included."""
@@ -601,7 +583,6 @@ class TestUnion:
         assert merge(before, before, after) == ended
         assert merge(before, after, before) == ended
 
-    @LAWS
     @given(GOOD)
     def test_of_equal_texts_is_the_text(self, text: str) -> None:
         """To the byte, with and without a base."""
@@ -695,7 +676,6 @@ class TestLargeFiles:
     def test_a_plain_entry_is_read_as_word_by_word(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The short cut for plain entries changes nothing: the general reader gives the same scan."""
 
-        @LAWS
         @given(SOUP | GOOD, st.sampled_from(["", "#x\n", "machine x login a password b\n", "machine m\n", "\ufeff"]))
         @example("machine x login a password b\nlogin c\n\n# two words\n", "")
         @example("machine #x login #y password #z\nmachine y\tlogin a\r\npassword b\n", "")
@@ -745,7 +725,6 @@ def test_names_are_the_same_everywhere() -> None:
         st.from_regex(r"[A-Za-z0-9._~+/=:-]+", fullmatch=True).map(Secret),
     )
 )
-@LAWS
 def test_a_line_of_ours_is_read_in_one_step_as_word_by_word(wanted: Entry) -> None:
     """The short way to read a line of our block finds the entry that the general reader finds."""
     line = block._line(wanted)
