@@ -8,6 +8,8 @@ import sys
 import textwrap
 from collections.abc import Mapping
 
+import psutil
+
 #: The user that root becomes: any but root will do, and one without a passwd entry is met in containers too.
 ORDINARY = 12345
 
@@ -30,3 +32,12 @@ def as_user(
         start += f"os.setgroups([])\nos.setgid({uid})\nos.setuid({uid})\n"
     command = [sys.executable, "-c", start + textwrap.dedent(script), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def hidden(process: psutil.Process) -> bool:
+    """Tell whether a process hides its environment and its memory from us: undumpable ones show them to root alone."""
+    try:
+        process.environ()
+    except psutil.AccessDenied:
+        return os.geteuid() != 0
+    return False

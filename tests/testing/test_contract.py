@@ -73,8 +73,8 @@ FAILS, FAILURE = "test_a_failure_through_the_worker", "test_a_failure_under_obse
 
 #: What an author may do wrong: the line of the example, what stands there instead, the test that catches it, and how.
 DEFECTS: dict[str, tuple[str, str, str, str]] = {
-    "naive times, to the worker": (NOW, "    now = datetime.now()\n", WORKS, "a time has no zone"),
-    "naive times": (NOW, "    now = datetime.now()\n", SEEN, "a time has no zone"),
+    "naive times, to the worker": (NOW, "    now = datetime.now()\n", WORKS, "one of its times has no time zone"),
+    "naive times": (NOW, "    now = datetime.now()\n", SEEN, "one of its times has no time zone"),
     "local times": (
         NOW,
         "    from datetime import timezone\n    now = datetime.now(timezone(timedelta(hours=2)))\n",
@@ -91,7 +91,7 @@ DEFECTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "colon in the login": ('Credential("acme"', 'Credential("ac:me"', WORKS, "login-colon"),
     "line break in the token": (TOKEN, TOKEN + "    token += '\\nmachine'\n", WORKS, "control-character"),
-    "a bare password": ("Secret(token)", "token", SEEN, "the password is not a Secret"),
+    "a bare password": ("Secret(token)", "token", SEEN, "its password is not a Secret"),
     "token as identity": ('"me@acme.example"', "token", WORKS, "the token, or a part of it, shows in the identity"),
     "no credential": (LAST, "    return (", SEEN, "returned a tuple instead of a Credential"),
     "prints": (NOW, NOW + "    print('hello')\n", SEEN, "prints to standard output"),

@@ -275,7 +275,7 @@ def _said(seen: Mapping[str, Any]) -> str:
             return f"a {seen['type']} escaped; only FetchFailed may"
         case "nonsense":
             return f"it returned a {seen['type']} instead of a Credential"
-    return f"it returned a Credential of which {seen['wrong']}"
+    return f"it returned a Credential, but {seen['wrong']}"
 
 
 def _right_times(
