@@ -107,6 +107,42 @@ def test_another_target_is_refused(environ: dict[str, str]) -> None:
     assert caught.value.hint == f"unset {next(iter(environ))}"
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["uv", "publish", "--publish-url", "https://evil.example/"], "--publish-url"),
+        (["/bin/uv", "publish", "--publish-url=https://evil.example/", "dist/*"], "--publish-url"),
+        (["uv", "publish", "--index", "other"], "--index"),
+        (["twine", "upload", "-r", "other", "dist/*"], "-r"),
+        (["python3.12", "-m", "twine", "upload", "--repository-url", "https://evil.example/"], "--repository-url"),
+        (["uv", "publish", "--publish-url"], "--publish-url"),
+    ],
+)
+def test_another_target_on_the_command_line_is_refused(command: list[str], option: str) -> None:
+    """uv and twine would send the token there: what is on the command line comes before the variables."""
+    with pytest.raises(UsageError) as caught:
+        child_environment.check_publishing("a", "static", URL, command)
+    assert caught.value.hint == f"remove {option} from the command"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["uv", "publish", "--publish-url", UPLOAD.rstrip("/")],
+        ["uv", "publish", "--index", "a", "dist/*"],
+        ["twine", "upload", f"--repository-url={UPLOAD}"],
+        ["twine", "check", "-r", "other"],
+        ["uv", "sync", "--index", "other"],
+        ["python", "publish", "-r", "other"],
+        ["make", "upload", "-r", "other", ""],
+        [],
+    ],
+)
+def test_the_same_target_on_the_command_line_is_fine(command: list[str]) -> None:
+    """So is a command that publishes nothing."""
+    child_environment.check_publishing("a", "static", URL, command)
+
+
 def test_two_other_targets_are_named_at_once() -> None:
     """One command takes all of them away."""
     environ = {"UV_PUBLISH_URL": "https://e.example/", "TWINE_REPOSITORY": "other"}

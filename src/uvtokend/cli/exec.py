@@ -44,8 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
     def check(name: str, url: str, provider: str) -> None:
         child_environment.check_uv(name, url, known)
+        if len(names) > 1:
+            return  # no variable to publish is set
         child_environment.check_publishing(name, provider, url, args.command)
-        if len(names) == 1 and (upload := child_environment.upload_url(provider, url)) is not None:
+        if (upload := child_environment.upload_url(provider, url)) is not None:
             child_environment.check_targets(name, upload, os.environ)
 
     granted = access.accesses(names, args.config, check)

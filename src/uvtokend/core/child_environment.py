@@ -13,8 +13,9 @@ Sources: uv's reference of environment variables; twine's documentation, "Enviro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 from uvtokend.core import clouds, url_match
@@ -24,8 +25,11 @@ from uvtokend.errors import UsageError
 
 #: Variables that choose a target by a name that uv or twine looks up elsewhere.
 _BY_NAME = ("UV_PUBLISH_INDEX", "TWINE_REPOSITORY")
-#: The commands that publish, and their verbs.
-_PUBLISH = {"uv": "publish", "twine": "upload"}
+#: The commands that publish: their verbs, and their options that name a target.
+_PUBLISH = {
+    "uv": ("publish", ("--publish-url", "--index")),
+    "twine": ("upload", ("--repository-url", "--repository", "-r")),
+}
 _BY_URL = ("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL")
 
 
@@ -111,7 +115,7 @@ def check_targets(name: str, upload: str, environ: Env) -> None:
 
 
 def check_publishing(name: str, provider: str, url: str, command: Sequence[str]) -> None:
-    """Refuse to run ``uv publish`` or ``twine upload`` for an index that nothing can be published to.
+    """Refuse to run ``uv publish`` or ``twine upload`` with another target than the index, or without any.
 
     Args:
         name: The index.
@@ -120,13 +124,34 @@ def check_publishing(name: str, provider: str, url: str, command: Sequence[str])
         command: The command line.
 
     Raises:
-        UsageError: It would publish elsewhere, or ask for a password.
+        UsageError: The token would go elsewhere, or nothing can be published to the index.
     """
-    verb = _PUBLISH.get(command[0].rpartition("/")[2]) if command else None
-    if verb in command and upload_url(provider, url) is None:
+    verb, options = _PUBLISH.get(_program(command), ("", ()))
+    if not verb or verb not in command:
+        return
+    upload = upload_url(provider, url)
+    if upload is None:
         server = url.partition("/api/v4/")[0]
         message = f"The index {name!r} is a GitLab group, which takes no uploads: packages are published to a project."
         raise UsageError(message, f"uvtokend add {server}/api/v4/projects/ID/packages/pypi/simple")
+    for option, value in _values(command, options):
+        if value != name and value.rstrip("/") != upload.rstrip("/"):
+            message = f"{option} names another target than the index {name!r}, which publishes to {upload}."
+            raise UsageError(message, f"remove {option} from the command")
+
+
+def _program(command: Sequence[str]) -> str:
+    """Return what a command line runs; ``python -m twine`` is twine."""
+    program = command[0].rpartition("/")[2] if command else ""
+    modules = [word for before, word in pairwise(command) if before == "-m"]
+    return modules[0] if program.startswith("python") and modules else program
+
+
+def _values(command: Sequence[str], options: Collection[str]) -> Iterator[tuple[str, str]]:
+    for word, following in pairwise([*command, ""]):
+        option, equals, value = word.partition("=")
+        if option in options:
+            yield option, value if equals else following
 
 
 def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:
