@@ -62,6 +62,40 @@ def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
 
 
 @pytest.mark.parametrize(
+    ("end", "hours", "told"),
+    [
+        ("2026-01-31T17:40", "22:00-07:00", "2026-01-31T16:40"),
+        ("2026-01-31T17:40", None, "2026-01-31T16:40"),
+        ("2026-01-31T03:00", None, "2026-01-31T02:00"),
+        ("2026-01-31T03:00", "22:00-07:00", "2026-01-30T21:00"),
+        ("2026-01-31T23:30", "22:00-07:00", "2026-01-31T21:00"),
+        ("2026-01-31T22:30", "22:00-07:00", "2026-01-31T21:30"),
+        ("2026-01-31T13:30", "12:00-14:00", "2026-01-31T11:00"),
+    ],
+)
+def test_a_sign_in_is_spoken_of_at_a_sensible_hour(end: str, hours: str | None, told: str) -> None:
+    """An hour before it ends; where that is at night, in the evening before the quiet hours begin."""
+    assert reminders.warned_from(datetime.fromisoformat(end), hours) == datetime.fromisoformat(told)
+
+
+@pytest.mark.parametrize(
+    ("clock", "due"),
+    [("2026-01-30T20:59+01:00", False), ("2026-01-30T21:00+01:00", True), ("2026-01-31T03:00+01:00", False)],
+)
+def test_a_sign_in_that_ends_at_night_is_told_in_the_evening(clock: str, due: bool) -> None:
+    """With the time and the command; once its own notice stands, there is only that one."""
+    sign_in = {"name": "the AWS SSO session", "ends_at": "2026-01-31T02:00:00Z", "command": "aws sso login"}
+    quiet = {"name": "a", "state": "waiting", "failures": 0, "last_error": None, "sign_in": sign_in}
+    found = reminders.due(document(quiet), datetime.fromisoformat(clock), "22:00-07:00")
+    bodies = [reminder.body for reminder in found.values()]
+    assert bodies == (["a: The AWS SSO session ends at 03:00.\naws sso login"] if due else [])
+    notice = {"reason": "sign-in-ends", "message": "It ends in 50 min.", "hint": "aws sso login"}
+    both = reminders.due(document({**quiet, "notices": [notice]}), datetime.fromisoformat(clock), "22:00-07:00")
+    assert [reminder.body for reminder in both.values()] == ["a: It ends in 50 min.\naws sso login"]
+    assert reminders.due(document(quiet)) == {}
+
+
+@pytest.mark.parametrize(
     ("changes", "settled"),
     [
         ({}, True),

@@ -158,6 +158,30 @@ def test_a_daemon_that_does_not_answer_here(patient: Patient) -> None:
     assert shown(patient, "error") == []
 
 
+def test_what_only_this_shell_has_set(patient: Patient) -> None:
+    """A proxy that the daemon does not have is told with both values, and the fix gives it to the daemon as well."""
+    assert patient.ours("start")[0] == 0
+    patient.env["NO_PROXY"] = "127.0.0.1"
+    (found,) = [each for each in patient.doctor("--offline") if each["name"] == "environment-differs"]
+    assert "NO_PROXY: here '127.0.0.1', there not set" in found["message"]
+    patient.repair(found["fix"])
+    assert "environment-differs" not in str(patient.doctor("--offline"))
+
+
+def test_a_configuration_that_was_edited(patient: Patient) -> None:
+    """The daemon still has the old one: status and doctor say so first, with the command that loads the new one."""
+    assert patient.ours("start")[0] == 0
+    text = patient.machine.config.read_text()
+    patient.machine.config.write_text(text.replace('"acme"', '"second"').replace("/simple/", "/other/simple/") + text)
+    found = shown(patient, "error")[0]
+    assert (found["name"], found["fix"]) == ("configuration-stale", "uvtokend reload")
+    lines = patient.ours("status")[1].splitlines()
+    assert lines[1].startswith("config.toml changed ")
+    assert lines[2] == "  fix: uvtokend reload"
+    patient.repair(found["fix"])
+    assert "configuration-stale" not in str(patient.doctor("--offline"))
+
+
 def test_what_a_person_sees(patient: Patient) -> None:
     """One sentence, the culprit, the fix, and a last line that counts; nothing of a token."""
     patient.env.update(UV_INDEX_ACME_USERNAME="aws", UV_INDEX_ACME_PASSWORD=f"old-{TOKEN}")

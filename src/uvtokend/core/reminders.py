@@ -3,7 +3,7 @@
 A person is told once, and only when it is truly needed:
 
 * a sign-in that two fetches in a row have found missing, since one answer is no proof;
-* a sign-in that is known to end soon;
+* a sign-in that is known to end soon: an hour before its end, or before the quiet hours that this hour falls into;
 * neither in the first minute after the machine woke up, when the network is not there yet, nor in the quiet hours;
 * a reminder whose reason is gone is withdrawn, quiet hours or not;
 * a restart of the daemon changes nothing: what is shown is remembered, and is withdrawn only when fetches have shown
@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 
+from uvtokend.core.notices import SIGN_IN_ENDS_SOON
 from uvtokend.core.status import Document, IndexStatus
 
 #: How many fetches in a row must ask for a sign-in.
@@ -42,23 +43,50 @@ class Reminder:
     body: str
 
 
-def due(document: Document) -> dict[str, Reminder]:
-    """Return what is worth a notification right now, by key."""
+def due(document: Document, now: datetime | None = None, hours: str | None = None) -> dict[str, Reminder]:
+    """Return what is worth a notification right now, by key.
+
+    Args:
+        document: The status.
+        now: Local time, aware; None: no sign-in is spoken of earlier than its notice.
+        hours: The quiet hours, or None.
+    """
     names: dict[tuple[str, str, str | None], list[str]] = {}
     for index in document["indexes"]:
         error = index["last_error"]
         needs = error is not None and error["kind"] == "login-required" and index["state"] == "blocked"
         if error is not None and needs and index["failures"] >= CONFIRMED:
             names.setdefault(("Sign-in needed", error["message"], error["hint"]), []).append(index["name"])
-        for notice in index.get("notices", []):
-            if notice["reason"] in _NOTICES:
-                names.setdefault(("Sign-in ends soon", notice["message"], notice["hint"]), []).append(index["name"])
+        found_now = [notice for notice in index.get("notices", []) if notice["reason"] in _NOTICES]
+        for notice in found_now:
+            names.setdefault(("Sign-in ends soon", notice["message"], notice["hint"]), []).append(index["name"])
+        end = index.get("sign_in")
+        if end is not None and end["ends_at"] is not None and not found_now and now is not None:
+            ends_at = datetime.fromisoformat(end["ends_at"]).astimezone(now.tzinfo)
+            if warned_from(ends_at, hours) <= now < ends_at:
+                message = f"{end['name'][:1].upper()}{end['name'][1:]} ends at {ends_at:%H:%M}."
+                names.setdefault(("Sign-in ends soon", message, end["command"]), []).append(index["name"])
     reminders: dict[str, Reminder] = {}
     for (title, message, hint), told in names.items():
         body = f"{', '.join(told)}: {message}" + (f"\n{hint}" if hint is not None else "")
         reminder = Reminder(f"{title}: {hint or message}", title, body)
         reminders.setdefault(reminder.key, reminder)
     return reminders
+
+
+def warned_from(end: datetime, hours: str | None) -> datetime:
+    """Return from when on a person is told that a sign-in ends.
+
+    Args:
+        end: When it ends, local time.
+        hours: The quiet hours, in which nobody is told; None if there are none.
+    """
+    usual = end - SIGN_IN_ENDS_SOON
+    if hours is None or not quiet(hours, usual):
+        return usual
+    first = time.fromisoformat(hours.partition("-")[0])
+    begin = usual.replace(hour=first.hour, minute=first.minute, second=0, microsecond=0)
+    return begin - SIGN_IN_ENDS_SOON - (timedelta(days=1) if begin > usual else timedelta())
 
 
 def settled(document: Document) -> bool:

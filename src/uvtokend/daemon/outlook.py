@@ -149,7 +149,7 @@ class Outlook:
         self._written[path] = text
 
     async def _remind(self, document: Document, settings: Settings, now: datetime) -> None:
-        due = reminders.due(document) if settings.notify else {}
+        due = reminders.due(document, now.astimezone(), settings.quiet_hours) if settings.notify else {}
         shown = self._shown = _read_shown() if self._shown is None else self._shown
         before = dict(shown)
         if not settings.notify or reminders.settled(document):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from socket import gethostname
 from typing import Any
 
 from uvtokend import __version__, paths
@@ -93,8 +94,9 @@ def unreachable(facts: Facts) -> Iterator[Finding]:
         socket = facts.environ.get("UVTOKEND_SOCKET")
         where = f"UVTOKEND_SOCKET={socket}" if socket else paths.socket_file()
         message = f"A uvtokend that does not answer here ({facts.owner}) keeps the tokens in {facts.netrc_path} fresh."
-        stop = f"kill {facts.owner.split()[1]} && uvtokend start"
-        yield error("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else stop)
+        ours = facts.owner.endswith(f" on {gethostname()}")  # nobody here can stop the one of another container
+        restart = "uvtokend restart" if ours else None
+        yield error("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else restart)
 
 
 def version(facts: Facts) -> Iterator[Finding]:
