@@ -205,6 +205,14 @@ def test_list_fits_the_terminal(desk: Desk) -> None:
     assert piped[1] == f"a  yes  command  netrc  https://a.example/simple/  {desk.config}"
 
 
+def test_watch_without_a_daemon_waits_for_nobody(desk: Desk) -> None:
+    """In a script it says at once that nothing runs, and what starts it; a name that does not exist is wrong usage."""
+    desk.configure(("a", "a.example"))
+    done = desk.run("status", "--watch", "--json", status=3)
+    assert (done.stdout, done.stderr) == ("", "uvtokend: uvtokend is not running.\n  fix: uvtokend start\n")
+    desk.run("status", "--watch", "nobody", status=2)
+
+
 def test_watch_keeps_its_top_on_a_small_terminal(desk: Desk) -> None:
     """A terminal of 24 lines would scroll the headline and the problems away; what does not fit is counted."""
     desk.configure(*((f"i{number}", f"h{number}.example") for number in range(30)))

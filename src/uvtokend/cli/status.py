@@ -176,6 +176,7 @@ class _Watch:
         self._args = args
         self._live = sys.stdout.isatty() and not args.json
         self._gone_at: float | None = None
+        self._seen = False
 
     def run(self) -> int:
         """Show until interrupted.
@@ -189,7 +190,7 @@ class _Watch:
                     events.call("events")
                     while True:
                         document = client.call("status", client.names(self._args.names))
-                        self._gone_at = None
+                        self._gone_at, self._seen = None, True
                         self._draw(document)
                         self._await_event(events)
             except (NotRunning, client.HungUpError) as end:
@@ -228,7 +229,7 @@ class _Watch:
             document, absence = fetch(self._args.names, self._args.config)  # which may refuse a name
             if self._live:
                 self._draw(document, absence)
-        if not self._live and now - self._gone_at > _COMES_BACK:
-            message = "The daemon was stopped."
+        if not self._live and (not self._seen or now - self._gone_at > _COMES_BACK):
+            message = "The daemon was stopped." if self._seen else "uvtokend is not running."
             raise NotRunning(message, "uvtokend start") from end
         time.sleep(_AGAIN)
