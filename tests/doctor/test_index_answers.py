@@ -57,12 +57,18 @@ def test_one_401_proves_nothing(patient: Patient) -> None:
     assert (first(patient)["name"], first(patient)["fix"]) == ("index-401", "uvtokend refresh acme")
 
 
-def test_a_clock_that_is_five_hours_behind(patient: Patient) -> None:
-    """The index's own Date tells; the fix sets the clock."""
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_clock_that_is_five_hours_behind(patient: Patient, status: int) -> None:
+    """The index's own Date tells; the fix sets the clock. It is an error where the token is refused, as uv confirms."""
     date = format_datetime(datetime.now(UTC) + timedelta(hours=5), usegmt=True)
-    patient.answer(lambda answer: Answer(answer.status, answer.body, {**answer.headers, "Date": date}))
-    found = first(patient)
-    assert found["name"] == "clock"
+    patient.answer(
+        lambda answer: Answer(answer.status if status == 200 else 401, answer.body, {**answer.headers, "Date": date})
+    )
+    assert patient.uv() == (status == 200), patient.said
+    found = next(each for each in patient.doctor() if each["name"] == "clock")
+    assert found["severity"] == ("note" if status == 200 else "error")
+    if status == 401:
+        assert first(patient) == found
     assert "behind" in found["message"]
     assert found["fix"] == set_clock()
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from support.waiting import until
+from uvtokend.core import fixes
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact, error
 from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine
@@ -140,5 +143,26 @@ def test_a_role_without_the_permission(office: Office) -> None:
     assert fix.startswith("ask for codeartifact:GetAuthorizationToken")
     assert not office.uv()
     office.cloud.fault = None  # the administrator has done so
+    assert office.machine.uvtokend("refresh").returncode == 0
+    assert office.uv()
+
+
+def test_a_clock_that_is_wrong(office: Office) -> None:
+    """AWS refuses the signature of a machine whose clock is five hours behind: the clock is named, not the profile."""
+    late = "Signature expired: 20261121T130000Z is now earlier than 20261121T175500Z (20261121T180000Z - 5 min.)"
+
+    def refuses(call: Call) -> Answer | None:
+        away = {"Date": format_datetime(datetime.now(UTC) + timedelta(hours=5), usegmt=True)}
+        refused = call.path == "/v1/authorization-token"
+        return error(403, "InvalidSignatureException", late, **away) if refused else None
+
+    office.cloud.fault = refuses
+    office.cloud.tokens.clear()
+    office.use("dev")
+    problem, fix = office.problem()
+    assert "clock" in problem
+    assert fix in {fixes.set_clock(), fixes.show_clock()}
+    assert not office.uv()
+    office.cloud.fault = None  # the clock is right again
     assert office.machine.uvtokend("refresh").returncode == 0
     assert office.uv()

@@ -84,8 +84,8 @@ def index_answers(facts: Facts, index: Index) -> Iterator[Finding]:
             None,
         )
         return
+    yield from _of_clock(index, answer)
     yield from _of_status(facts, index, answer.status)
-    yield from _of_clock(index, answer.ahead)
     yield from _of_lock(facts, index, answer.names)
 
 
@@ -148,11 +148,13 @@ def _of_status(facts: Facts, index: Index, status: int) -> Iterator[Finding]:
         yield error("index-401", message, index.url, f"uvtokend refresh {index.name}")
 
 
-def _of_clock(index: Index, ahead: float | None) -> Iterator[Finding]:
-    if ahead is not None and abs(ahead) >= _SKEW:
-        minutes, way = int(abs(ahead) // 60), "ahead of" if ahead > 0 else "behind"
+def _of_clock(index: Index, answer: IndexResponse) -> Iterator[Finding]:
+    """Yield that the clock is wrong: the cause of a refusal, and otherwise of the next sign-in that will fail."""
+    if answer.ahead is not None and abs(answer.ahead) >= _SKEW:
+        minutes, way = int(abs(answer.ahead) // 60), "ahead of" if answer.ahead > 0 else "behind"
         message = f"This machine's clock is {minutes} min {way} that of {index.host}, so clouds refuse to sign you in."
-        yield error("clock", message, index.host, fixes.set_clock())
+        report = error if answer.status in {401, 403} else note
+        yield report("clock", message, index.host, fixes.set_clock())
 
 
 def _of_lock(facts: Facts, index: Index, names: frozenset[str]) -> Iterator[Finding]:
