@@ -330,3 +330,20 @@ def test_the_sign_in_of_jf_is_used(laptop: AwsMachine) -> None:
     assert done.returncode == 0, done.stderr
     assert "acme: works" in done.stdout
     assert 'source = "jf"\n' in laptop.config.read_text()
+
+
+def test_an_index_that_only_pip_knows(laptop: AwsMachine) -> None:
+    """uv reads nothing of pip's configuration: the lines to paste are printed, and with them init goes on."""
+    (project(laptop) / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\n')
+    laptop.environment["PIP_INDEX_URL"] = URL.replace("https://", "https://aws:hunter2@")
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert (done.returncode, "hunter2" in done.stdout + done.stderr) == (1, False)
+    assert f"pip's configuration (PIP_INDEX_URL) names {URL}, but uv does not read it." in done.stderr
+    file = laptop.home / ".config" / "uv" / "uv.toml"
+    assert f"  fix: add to {file}:\n    [[index]]\n" in done.stderr
+    lines = done.stderr.partition(f"{file}:\n")[2].splitlines()[:4]
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(f"{line.strip()}\n" for line in lines))
+    done = laptop.uvtokend("init", "--yes", str(project(laptop)))
+    assert done.returncode == 0, done.stderr
+    assert "prod: works, as arn:aws:sts::" in done.stdout

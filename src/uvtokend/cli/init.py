@@ -19,9 +19,10 @@ from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.model import Credential, Failure, Request, Settings
 from uvtokend.core.report import clean
+from uvtokend.core.urls import IndexUrl
 from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.disk import config_editor, configuration, uv_files
-from uvtokend.doctor import uv
+from uvtokend.doctor import project, uv
 from uvtokend.doctor.facts import gather
 from uvtokend.errors import FAILED, OK, UvtokendError
 
@@ -147,6 +148,19 @@ def _say_nothing_to_add(candidates: Sequence[Candidate], plan: Proposal) -> None
     else:
         console.say("There is nothing to add: uv's configuration names no index here.")
         console.say("Run it in a project that uses a private index, or add one: uvtokend add https://…/simple/")
+        _say_what_only_pip_knows()
+
+
+def _say_what_only_pip_knows() -> None:
+    """Name the private indexes in pip's configuration, which uv does not read, with the lines that uv needs."""
+    for url, place in {url: place for place, url in project.pip_indexes(os.environ)}.items():
+        parsed = IndexUrl.parse(url)
+        if clouds.recognize(parsed) is not None:
+            console.say(f"pip's configuration ({place}) names {url}, but uv does not read it.")
+            first, *lines = project.lines_for_uv(parsed.name, url, os.environ).splitlines()
+            console.say(f"  fix: {first}")
+            for line in [*lines, "and run uvtokend init again"]:
+                console.say(f"    {line}")
 
 
 def _agreed(places: Sequence[str], plan: Proposal, target: str) -> bool:

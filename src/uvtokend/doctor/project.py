@@ -23,16 +23,20 @@ def only_pip(facts: Facts) -> Iterator[Finding]:
     for index in facts.indexes:
         if facts.known_to_uv(index) is not None:
             continue
-        for place, url in _pips(facts.environ):
+        for place, url in pip_indexes(facts.environ):
             if same_index(url, index.url):
                 message = f"Only pip's configuration ({place}) names {index.name}; uv does not read it."
-                lines = f'[[index]]\nname = "{index.name}"\nurl = "{index.url}"\nauthenticate = "always"'
-                target = Path(facts.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "uv", "uv.toml")
-                yield error("only-pip", message, place, f"add to {target}:\n{lines}")
+                yield error("only-pip", message, place, lines_for_uv(index.name, index.url, facts.environ))
                 break
 
 
-def _pips(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def lines_for_uv(name: str, url: str, environ: Mapping[str, str]) -> str:
+    """Return the fix that lets uv know an index everywhere: what to add, and to which file."""
+    target = Path(environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "uv", "uv.toml")
+    return f'add to {target}:\n[[index]]\nname = "{name}"\nurl = "{url}"\nauthenticate = "always"'
+
+
+def pip_indexes(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the place and the URL of each index that pip knows (pip user guide, "Configuration")."""
     for variable in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         for word in environ.get(variable, "").split():
