@@ -13,8 +13,8 @@ from bench.stage import Stage
 from bench.table import Aim, Line, alone, compared
 
 _DAY, _HOUR = 86400.0, 3600.0
-#: Seconds after which a daemon that was just started is at rest.
-_SETTLED = 3.0
+#: Seconds after which a daemon that was just started is at rest: it tidies up at its first guard tick.
+_SETTLED = 27.0
 ASYNCIO = """
 import asyncio, os
 async def main():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from uvtokend.core.model import Credential, Index, Request, Secret, Settings
 from uvtokend.core.views import Snapshot
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
+from uvtokend.disk import exchange, files
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
 
@@ -111,6 +113,34 @@ def test_tokens_that_come_together_are_written_together(tmp_path: Path, monkeypa
     assert (tmp_path / "netrc").read_bytes().count(b"machine i") == THOUSAND
     assert writes[-1] == THOUSAND
     assert len(writes) <= 5
+
+
+def test_uv_waits_for_one_write_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a token and its entry the disk is waited for once, for the netrc; all else is made durable afterwards."""
+    steps: list[str] = []
+
+    def seen(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+        def take(*args: Any) -> Any:
+            steps.append(step)
+            return honest(*args)
+
+        return take
+
+    indexes = many(1)
+
+    async def story(daemon: Daemon) -> None:
+        daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
+        await daemon.settle(None)
+        monkeypatch.setattr(files, "fsync", seen("fsync", files.fsync))
+        monkeypatch.setattr(exchange, "swap", seen("visible", exchange.swap))
+        await daemon.refresh(None, wait=False)
+        daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
+        await daemon.settle(None)
+        assert steps[:2] == ["fsync", "visible"]
+        assert steps.count("visible") == 1
+        assert steps.count("fsync") >= 4  # then the directory of the netrc, and the state in its own
+
+    live(tmp_path, indexes, story)
 
 
 def test_a_status_waits_for_no_delivery_while_more_tokens_are_on_their_way(

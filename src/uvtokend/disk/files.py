@@ -243,8 +243,13 @@ def is_mounted(path: str) -> bool:
     return False
 
 
-def replace(path: str, text: bytes) -> None:
-    """Replace a file completely and durably by one with mode 0600. Its directory must be ours alone.
+def replace(path: str, text: bytes, durable: bool = True) -> None:
+    """Replace a file completely by one with mode 0600. Its directory must be ours alone.
+
+    Args:
+        path: The file.
+        text: Its new content.
+        durable: It must outlast a power cut; otherwise only our own end, which takes a fraction of the time.
 
     Raises:
         OSError: The old file stands.
@@ -253,17 +258,18 @@ def replace(path: str, text: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     try:
-        create(temporary, text)
+        create(temporary, text, durable=durable)
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_directory(os.path.dirname(path))
+    if durable:
+        sync_directory(os.path.dirname(path))
 
 
-def create(path: str, text: bytes, mode: int = 0o600) -> None:
-    """Create a file durably.
+def create(path: str, text: bytes, mode: int = 0o600, durable: bool = True) -> None:
+    """Create a file, durably unless that is not needed.
 
     Raises:
         OSError: FileExistsError if there is one, or it could not be written; then nothing is left of it.
@@ -272,7 +278,8 @@ def create(path: str, text: bytes, mode: int = 0o600) -> None:
     try:
         os.fchmod(file, mode)
         write_all(file, text)
-        fsync(file)
+        if durable:
+            fsync(file)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(path)

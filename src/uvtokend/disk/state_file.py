@@ -33,10 +33,14 @@ class Store:
         except OSError:
             return State()
 
-    def save(self, new: State) -> None:
+    def save(self, new: State, durable: bool = True) -> None:
         """Replace the file.
+
+        Args:
+            new: Its content.
+            durable: It must outlast a power cut.
 
         Raises:
             OSError: It could not be written; the old one is still there.
         """
-        files.replace(self._path, state.encode(new))
+        files.replace(self._path, state.encode(new), durable)

@@ -52,12 +52,19 @@ class Edit:
         text: The whole file.
         foreign: The wanted hosts that are not written because the file has a foreign entry for them. Also the hosts of
             `shadowing` that have a foreign entry, and ``default`` if it is one of them.
-        problems: What uv cannot read in this text, or reads instead of our entries.
+        hosts: The hosts of the entries that are written.
+        file: The name of the file in messages.
     """
 
     text: bytes
     foreign: frozenset[str]
-    problems: tuple[Problem, ...]
+    hosts: frozenset[str] = frozenset()
+    file: str = "the netrc"
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What uv cannot read in this text, or reads instead of our entries: found by reading all of it, each time."""
+        return problems(self.text, self.hosts, self.file)
 
 
 def check(entry: Entry) -> None:
@@ -120,7 +127,7 @@ def edit(
     written = [entry for entry in wanted if entry.host not in foreign]
     new = join(written, rest)
     shadows = frozenset(host for host in looked_for if host.encode() in names)
-    return Edit(new, foreign | shadows, problems(new, {entry.host for entry in written}, file))
+    return Edit(new, foreign | shadows, frozenset(entry.host for entry in written), file)
 
 
 def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
