@@ -107,9 +107,10 @@ def test_how_a_file_was_opened() -> None:
     assert (found.appends, found.position) == (True, 42)
 
 
-def test_this_process_is_no_writer() -> None:
-    """We have the file open ourselves while we look."""
-    assert darwin.writers(PATH, DEVICE, INODE, Recorded({os.getpid(): {3: opened(WRITE)}})) == ()
+def test_this_process_counts_if_it_writes() -> None:
+    """We only read the file while we look; a lease on Linux makes no difference between processes, either."""
+    assert darwin.writers(PATH, DEVICE, INODE, Recorded({os.getpid(): {3: opened(READ)}})) == ()
+    assert len(darwin.writers(PATH, DEVICE, INODE, Recorded({os.getpid(): {3: opened(READ), 4: opened(WRITE)}}))) == 1
 
 
 def test_many_processes_and_descriptors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,18 @@ def test_the_hosted_workflow_has_macs() -> None:
         "ulimit -n 4096",
         "python3 packaging/bootstrap.py test -n auto --basetemp /tmp/u",
     ]
+
+
+def test_types_are_checked_for_both_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one strict command runs mypy for Linux and macOS, wherever it runs."""
+    spec = importlib.util.spec_from_file_location("bootstrap", TESTS.parent / "packaging" / "bootstrap.py")
+    assert spec is not None
+    assert spec.loader is not None
+    bootstrap = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bootstrap)
+    ran: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "run", ran.append)
+    monkeypatch.setattr(bootstrap, "together", ran.extend)
+    assert bootstrap.check("python", ["-q"]) == 0
+    commands = [" ".join(command) for command in ran if "mypy" in command]
+    assert [command.split("--platform ")[1].split()[0] for command in commands] == ["linux", "darwin"]

@@ -90,7 +90,7 @@ class Writer:
 
 
 def writers(path: str, device: int, inode: int, kernel: Kernel | None = None) -> tuple[Writer, ...]:
-    """Return the other processes that have a file open for writing, as far as this user may see them.
+    """Return the processes that have a file open for writing, this one too, as far as this user may see them.
 
     Args:
         path: The file.
@@ -102,9 +102,8 @@ def writers(path: str, device: int, inode: int, kernel: Kernel | None = None) ->
         OSError: The system does not tell.
     """
     system = kernel or native()
-    others = (pid for pid in _pids(path, system) if pid != os.getpid())
-    perhaps = (_writer(pid, device, inode, system) for pid in others)
-    return tuple(writer for writer in perhaps if writer is not None)
+    each = (_writer(pid, device, inode, system) for pid in _pids(path, system))
+    return tuple(writer for writer in each if writer is not None)
 
 
 def boot_session(kernel: Kernel | None = None) -> str:

@@ -51,24 +51,23 @@ def memory(pid: int) -> tuple[float, float | None]:
 
 def cpu(pid: int) -> float:
     """Return the processor seconds of all threads of a process so far, without its children's."""
-    if not sys.platform.startswith("linux"):
+    if sys.platform == "linux":
+        files = Path(f"/proc/{pid}/task").glob("*/schedstat")  # in nanoseconds; utime counts in hundredths
+        seconds = sum(int(file.read_text().split()[0]) for file in files) / 1e9
+    else:
         times = psutil.Process(pid).cpu_times()
-        return times.user + times.system
-    found = 0
-    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):  # in nanoseconds; utime counts in hundredths
-        found += int(file.read_text().split()[0])
-    return found / 1e9
+        seconds = times.user + times.system
+    return seconds
 
 
 def switches(pid: int) -> int:
     """Return how often the threads of a process have gone to sleep by themselves."""
-    if not sys.platform.startswith("linux"):
-        return psutil.Process(pid).num_ctx_switches().voluntary
-    found = 0
-    for file in Path(f"/proc/{pid}/task").glob("*/status"):
-        text = file.read_text()
-        found += int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
-    return found
+    if sys.platform == "linux":
+        texts = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/status")]
+        count = sum(int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
+    else:
+        count = psutil.Process(pid).num_ctx_switches().voluntary
+    return count
 
 
 class Watch:
