@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
-from uvtokend.core.model import Index
+from uvtokend.core import clouds
+from uvtokend.core.clouds.azure import GLOBAL_PAT, GLOBAL_PATS_END
 from uvtokend.core.uv.settings import same_index
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
-
-#: Microsoft, "Retirement of global personal access tokens in Azure DevOps".
-_GLOBAL_PATS_END = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 def invalid(facts: Facts) -> Iterator[Finding]:
@@ -59,32 +54,11 @@ def trust_variables(facts: Facts) -> Iterator[Finding]:
 
 
 def global_pats(facts: Facts) -> Iterator[Finding]:
-    """One personal access token for several organizations: Azure DevOps ends those on 2026-12-01."""
-    organizations: dict[object, set[str]] = defaultdict(set)
-    for index in facts.indexes:
-        if index.provider == "azure-artifacts" and index.request.option("pat") is not None:
-            organizations[index.request.option("pat")].add(_organization(index))
-    for names in organizations.values():
-        if len(names) > 1:
-            ended = facts.now >= _GLOBAL_PATS_END
-            message = (
-                f"One personal access token serves several Azure DevOps organizations ({', '.join(sorted(names))}). "
-                f"Azure DevOps {'no longer accepts' if ended else 'stops accepting'} such global tokens "
-                f"{'since' if ended else 'on'} 2026-12-01."
-            )
-            report = error if ended else note
-            yield report(
-                "global-pat",
-                message,
-                "pat",
-                "create one token for each organization, or leave pat out to sign in",
-            )
-
-
-def _organization(index: Index) -> str:
-    parts = urlsplit(index.url)
-    host = parts.hostname or ""
-    return parts.path.strip("/").partition("/")[0] if host == "pkgs.dev.azure.com" else host.partition(".")[0]
+    """One personal access token for several organizations: Azure DevOps refuses it from a certain day on."""
+    notices = clouds.notices({}, [index.request for index in facts.indexes])
+    report = error if facts.now >= GLOBAL_PATS_END else note
+    for notice in dict.fromkeys(each for told in notices.values() for each in told if each.reason == GLOBAL_PAT):
+        yield report(notice.reason, notice.message, "pat", notice.hint)
 
 
 def _readable(path: str) -> bool:

@@ -8,6 +8,7 @@ from socket import gethostname
 from typing import Any
 
 from uvtokend import __version__, paths
+from uvtokend.core.clouds.azure import GLOBAL_PAT
 from uvtokend.core.worker_environment import NETWORK, shown
 from uvtokend.doctor import netrc
 from uvtokend.doctor.facts import Facts
@@ -82,7 +83,7 @@ def notices(facts: Facts) -> Iterator[Finding]:
     told: dict[tuple[str, str, str | None], None] = {}
     for index in facts.indexes:
         for each in facts.said(index).get("notices", ()):
-            if each["reason"] != "global-pat":  # there is a check of its own for it
+            if each["reason"] != GLOBAL_PAT:  # configuration.global_pats reports it, without a daemon too
                 told[each["reason"], each["message"], each["hint"]] = None
     for reason, message, hint in told:
         yield note(reason, message, None, hint)

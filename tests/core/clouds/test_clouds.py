@@ -418,6 +418,16 @@ def test_a_global_pat_is_named() -> None:
     assert clouds.notices({}, [organizations[0], alone, signed_in]) == {}
 
 
+def test_a_pat_for_two_urls_of_one_organization_is_not_global() -> None:
+    """An organization has URLs of two forms, and a server of one's own is known by its URL."""
+    pat: Frozen = (("env", "PAT"),)
+    both = [f"https://{host}" for host in ("pkgs.dev.azure.com/acme", "acme.pkgs.visualstudio.com")]
+    assert clouds.notices({}, [Request("azure-artifacts", url, (("pat", pat),)) for url in both]) == {}
+    own = [f"https://{host}/tfs/all" for host in ("one.example", "two.example")]
+    (told, _) = clouds.notices({}, [Request("azure-artifacts", url, (("pat", pat),)) for url in own]).values()
+    assert "https://one.example/tfs/all, https://two.example/tfs/all" in told[0].message
+
+
 def test_notices_of_a_request_come_together() -> None:
     """Temporary credentials in the daemon's environment are one of them."""
     request = Request("aws-codeartifact")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from uvtokend.core.clouds.catalog import Cloud, Conflict, Program, Watched
 from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, TIME, Option
@@ -19,6 +20,10 @@ _HOST = "pkgs.dev.azure.com"
 _LEGACY_HOST = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)\.pkgs\.visualstudio\.com")
 _NAME = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z%._-]*[0-9A-Za-z])?")
 _FEEDS = "/_packaging/"
+#: The notice of a personal access token for several organizations, and the moment from which Azure DevOps refuses it
+#: (Microsoft, "Retirement of global personal access tokens in Azure DevOps").
+GLOBAL_PAT = "global-pat"
+GLOBAL_PATS_END = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +105,26 @@ def _conflict(options: Mapping[str, Frozen]) -> Conflict | None:
 
 def _together(requests: Collection[Request]) -> dict[Request, Notice]:
     """Return a notice for each request whose personal access token serves another organization, too."""
+    names: dict[Frozen, set[str]] = {}
+    for request in requests:
+        names.setdefault(request.option("pat"), set()).add(_name(request.service))
+    hint = "create one token for each organization, or remove pat and sign in with az login"
     notices = {}
     for request in requests:
         pat = request.option("pat")
-        others = {other.service for other in requests if pat is not None and other.option("pat") == pat}
-        if len(others) > 1:
+        if pat is not None and len(names[pat]) > 1:
             message = (
-                f"One personal access token serves {len(others)} organizations. Azure DevOps stops accepting such "
-                "global tokens on 2026-12-01."
+                f"One personal access token serves {len(names[pat])} Azure DevOps organizations "
+                f"({', '.join(sorted(names[pat]))}). Azure DevOps accepts no such global token from 2026-12-01 on."
             )
-            hint = "create one token for each organization, or remove pat and sign in with az login"
-            notices[request] = Notice("global-pat", message, hint)
+            notices[request] = Notice(GLOBAL_PAT, message, hint)
     return notices
+
+
+def _name(service: str) -> str:
+    """Return the name of an organization, which has URLs of two forms; a server of one's own is its own name."""
+    known = organization(service)
+    return service if known is None else known.name
 
 
 AZURE = Cloud(
