@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 #: The tools that the tests of the core and of the providers import.
-TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "trustme", "twine", "uv")
+TOOLS = ("hypothesis", "pytest", "pytest-cov", "pytest-timeout", "pytest-xdist", "trustme", "twine", "uv")
 #: The clients that the other tests of providers hold against our emulators are not installed here.
 TESTS = ("tests/providers", "--ignore-glob=*_clients.py", "-n", "2")
 

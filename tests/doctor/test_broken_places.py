@@ -230,7 +230,7 @@ TOUCH = 'touch "$D/$AT/netrc"; chmod 600 "$D/$AT/netrc"\n'
 STATE = 'rm -rf "$D/.local/state/uvtokend"; mkdir -m 700 -p "$D/.local/state/uvtokend"\n'
 
 
-@pytest.mark.linux("mount namespaces")
+@pytest.mark.mounts
 @pytest.mark.parametrize(
     ("at", "what"), [("mnt", "netrc"), (".local/state", "state file")], ids=["the netrc's", "the state's"]
 )
@@ -254,7 +254,7 @@ def test_a_read_only_mount(patient: Patient, inside: list[str], at: str, what: s
     assert patient.uv(), patient.said
 
 
-@pytest.mark.linux("mount namespaces")
+@pytest.mark.mounts
 @pytest.mark.parametrize("at", ["full", ".local/state"], ids=["the netrc's", "everything's"])
 def test_a_full_disk(patient: Patient, inside: list[str], at: str) -> None:
     """The directory is named by its real path; when there is room again, uvtokend delivers and uv installs."""

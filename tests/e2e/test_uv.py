@@ -192,6 +192,7 @@ def test_a_foreign_netrc_is_kept(world: World) -> None:
     assert world.laptop.netrc.read_bytes() == foreign
 
 
+@pytest.mark.root
 def test_nothing_but_loopback_was_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Daemon and worker hold no connection to anything but this machine."""
     peers: list[str] = []

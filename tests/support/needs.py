@@ -37,6 +37,10 @@ def _missing_for_systemd() -> str | None:
     return missing_for_mounts()
 
 
+def _missing_for_root() -> str | None:
+    return "daemon and workers show their connections to root alone" if os.getuid() else None
+
+
 def _missing_for_curl() -> str | None:
     return None if shutil.which("curl") else "curl is not installed: apt-get install curl"
 
@@ -63,6 +67,7 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "gui": _missing_for_gui,
     "systemd": _missing_for_systemd,
     "mounts": missing_for_mounts,
+    "root": _missing_for_root,
     "curl": _missing_for_curl,
     "artifacts_keyring": _missing_for_artifacts_keyring,
     "gcloud": _missing_for_gcloud,
