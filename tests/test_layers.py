@@ -51,6 +51,7 @@ CLOCKS = {
     "cli/disk.py": {"datetime.now"},  # what is left of a life, for a person who asks now
     "cli/client.py": {"time.monotonic", "time.sleep"},  # a daemon that does not answer, or does not listen yet
     "cli/console.py": {"time.monotonic"},  # for how long a person has been waiting
+    "cli/elsewhere.py": {"time.monotonic"},  # other daemons may hang, and a person waits
     "cli/start.py": {"time.monotonic", "time.sleep"},  # another process begins, and tells nobody
     "cli/stop.py": {"time.monotonic", "time.sleep"},  # another process ends, and tells nobody
     "cli/remove.py": {"time.monotonic", "time.sleep"},  # the daemon delivers, and tells its log alone

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from uvtokend.errors import UvtokendError
 
 #: Seconds that another daemon gets to answer.
 _PATIENCE = 0.5
+#: Seconds after which no further one is asked: those that hang must not hold up an answer.
+_ALTOGETHER = 1.5
 #: /proc/net/unix: the flag of a socket that listens (__SO_ACCEPTCON), and the type of a stream.
 _LISTENS, _STREAM = "00010000", "0001"
 
@@ -54,7 +57,10 @@ class Daemon:
 def daemons() -> Iterator[Daemon]:
     """Yield the daemons of this user that answer on another socket than this shell's."""
     here = os.path.realpath(paths.socket_file())
+    deadline = time.monotonic() + _ALTOGETHER
     for path in sorted({os.path.realpath(path) for path in _sockets()} - {here}):
+        if time.monotonic() > deadline:
+            return
         found = _asked(path) if _is_ours(path) else None
         if found is not None:
             yield found
@@ -71,7 +77,7 @@ def _is_ours(path: str) -> bool:
 def _asked(path: str) -> Daemon | None:
     try:
         with client.Connection(_PATIENCE, path=path) as connection:
-            said = connection.call("status")
+            said = connection.call("version")  # `status` would make it look at its files
             return Daemon(int(said["pid"]), path, str(said["config"]), str(said["netrc"]))
     except (UvtokendError, KeyError, TypeError, ValueError):
         return None

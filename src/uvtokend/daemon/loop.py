@@ -428,12 +428,14 @@ class Daemon:
         return {"pid": os.getpid()}
 
     def version(self) -> dict[str, Json]:
-        """Return who answers, and with which PATH and network settings."""
+        """Return who answers, for which files, and with which PATH and network settings."""
         environment: dict[str, Json] = {**shown(os.environ)}
         return {
             "version": __version__,
             "pid": os.getpid(),
             "stopping": self.stopped.is_set(),
+            "config": self._settings.file,
+            "netrc": self._deliveries.netrc.path,
             "environment": environment,
         }
 
