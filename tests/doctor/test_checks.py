@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -116,6 +117,26 @@ def test_a_daemon_of_another_configuration_netrc_or_version() -> None:
     assert named(daemon.two_daemons(replace(base, named_netrc="/elsewhere"))) == [("other-netrc", "error")]
     old = replace(base, status={**base.status, "version": "0.1"})
     assert [each.fix for each in daemon.version(old)] == ["uvtokend restart"]
+
+
+def test_a_daemon_that_cannot_be_reached_is_an_error_without_a_token_only() -> None:
+    """uv works while a token is there; a daemon of another container cannot be restarted from here."""
+    elsewhere = replace(facts(), owner="pid 5 on another-container")
+    assert [(each.severity, each.fix) for each in daemon.unreachable(elsewhere)] == [("note", None)]
+    here = replace(facts(), owner=f"pid 5 on {gethostname()}", ours={})
+    assert [(each.severity, each.fix) for each in daemon.unreachable(here)] == [("error", "uvtokend restart")]
+
+
+def test_an_edited_configuration_is_an_error_where_an_index_is_not_served_yet() -> None:
+    """A remark that was edited stops no uv; an index that the daemon does not know has no token."""
+    stale = {"config_stale": "config.toml changed 3 min ago."}
+    served = running(facts())
+    assert served.status is not None
+    assert named(configuration.stale(replace(served, status={**served.status, **stale}))) == [
+        ("configuration-stale", "note")
+    ]
+    unknown = replace(served, status={**served.status, **stale, "indexes": []})
+    assert named(configuration.stale(unknown)) == [("configuration-stale", "error")]
 
 
 @pytest.mark.parametrize(("health", "severity"), [("fresh", "note"), ("expired", "error"), ("none", "error")])

@@ -23,7 +23,9 @@ def stale(facts: Facts) -> Iterator[Finding]:
     if facts.status is not None and facts.settings is not None:
         told = facts.status.get("config_stale")
         if told:
-            yield error("configuration-stale", str(told), facts.config, "uvtokend reload")
+            served = all(facts.said(index) and facts.has_token(index) for index in facts.indexes)
+            report = note if served else error
+            yield report("configuration-stale", str(told), facts.config, "uvtokend reload")
 
 
 def empty(facts: Facts) -> Iterator[Finding]:

@@ -97,7 +97,8 @@ def unreachable(facts: Facts) -> Iterator[Finding]:
         message = f"A uvtokend that does not answer here ({facts.owner}) keeps the tokens in {facts.netrc_path} fresh."
         ours = facts.owner.endswith(f" on {gethostname()}")  # nobody here can stop the one of another container
         restart = "uvtokend restart" if ours else None
-        yield error("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else restart)
+        report = note if all(map(facts.has_token, facts.indexes)) else error
+        yield report("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else restart)
 
 
 def version(facts: Facts) -> Iterator[Finding]:
