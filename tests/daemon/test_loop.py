@@ -302,7 +302,7 @@ def test_workers_that_the_kernel_does_not_end_are_told_when_the_daemon_ends(
 
 
 def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without NOTIFY_SOCKET no sentence is made; with it, many events make one."""
+    """Without NOTIFY_SOCKET no sentence is made; with it, many changes make one."""
     monkeypatch.setattr("uvtokend.daemon.loop.LATER", 0.0)
     sentences: list[str] = []
     honest = Daemon._sentence
@@ -315,11 +315,11 @@ def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, mo
 
     async def story(daemon: Daemon) -> None:
         for _ in range(9):
-            daemon._feed(events.Tick())
+            daemon._changed()
         assert daemon._sentence_due is None
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
         for _ in range(9):
-            daemon._feed(events.Tick())
+            daemon._changed()
         await until_async(lambda: daemon._sentence_due is None)
         assert sentences == ["x"]
 

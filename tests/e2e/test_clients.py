@@ -84,7 +84,7 @@ def project(folder: Path, name: str, build: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backend", ["pip", "uv"])
+@pytest.mark.parametrize("backend", [pytest.param("pip", marks=pytest.mark.ensurepip), "uv"])
 def test_pipx_installs_with_keyring(machine: Issuing, backend: str) -> None:
     """pipx turns pip's subprocess provider on by itself, and uv's where it is told to: an installed command runs."""
     machine.begin()

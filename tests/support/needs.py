@@ -41,6 +41,12 @@ def _missing_for_root() -> str | None:
     return "daemon and workers show their connections to root alone" if os.getuid() else None
 
 
+def _missing_for_ensurepip() -> str | None:
+    if importlib.util.find_spec("ensurepip") is not None:
+        return None
+    return "this Python has no ensurepip: apt-get install python3-venv"
+
+
 def _missing_for_curl() -> str | None:
     return None if shutil.which("curl") else "curl is not installed: apt-get install curl"
 
@@ -68,6 +74,7 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "systemd": _missing_for_systemd,
     "mounts": missing_for_mounts,
     "root": _missing_for_root,
+    "ensurepip": _missing_for_ensurepip,
     "curl": _missing_for_curl,
     "artifacts_keyring": _missing_for_artifacts_keyring,
     "gcloud": _missing_for_gcloud,
