@@ -1,4 +1,4 @@
-"""What every test shares: a cloud, a folder, settings, and which tests this machine cannot run, said aloud."""
+"""What every test shares: a cloud, a directory, settings, and which tests this machine cannot run, said aloud."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def cloud() -> Iterator[CodeArtifact]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, which pytest's own are not."""
+    """A directory that every user may enter, which pytest's own are not."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)

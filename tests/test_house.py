@@ -21,7 +21,7 @@ REGISTRIES = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmj
 
 
 def files() -> list[Path]:
-    """Return the files that git has or would take; without git, those outside of folders that tools make."""
+    """Return the files that git has or would take; without git, those outside of directories that tools make."""
     command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -63,7 +63,7 @@ def test_no_registry_is_named(registry: tuple[str, str]) -> None:
 
 
 def test_no_path_of_this_machine_is_named() -> None:
-    """A checkout works in any folder."""
+    """A checkout works in any directory."""
     assert lines_with(rf"(?<![\w.}}]){re.escape(str(ROOT))}/") == []
 
 

@@ -152,7 +152,7 @@ def test_keyring_is_known_to_its_backend_alone() -> None:
 
 
 def test_apscheduler_is_known_to_the_timer_alone() -> None:
-    """Its defaults lose jobs; one file mends them."""
+    """Its defaults lose jobs; one file repairs them."""
     users = {file.name for file in FILES if any(name.split(".")[0] == "apscheduler" for name in imports(file))}
     assert users == {"timer.py"}
 

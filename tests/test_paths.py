@@ -1,4 +1,4 @@
-"""Where things are: the same places as platformdirs names, and no folder that others could reach into."""
+"""Where things are: the same places as platformdirs names, and no directory that others could reach into."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def private(path: Path) -> Path:
-    """Make a folder that only we can enter."""
+    """Make a directory that only we can enter."""
     path.mkdir(0o700)
     path.chmod(0o700)
     return path
@@ -57,7 +57,7 @@ def test_the_state_folder_is_platformdirs_own(
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
 def test_without_a_home_its_places_are_refused(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
-    """Where nothing says an absolute home, what lies in it is refused with the mend; what was named is not."""
+    """Where nothing says an absolute home, what lies in it is refused with the fix; what was named is not."""
 
     def nobody(_: int) -> None:
         raise KeyError
@@ -105,7 +105,7 @@ def test_verbs_of_a_user_without_an_entry(
 
 
 def test_the_socket_is_in_platformdirs_runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A runtime folder as the XDG specification wants it is used just as platformdirs uses it."""
+    """A runtime directory as the XDG specification wants it is used just as platformdirs uses it."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(private(tmp_path / "run")))
     assert paths.socket_file() == os.path.join(platformdirs.user_runtime_dir("uvtokend", False), "control.sock")
 
@@ -114,7 +114,7 @@ def test_the_socket_is_in_platformdirs_runtime_folder(monkeypatch: pytest.Monkey
 def test_without_a_usable_runtime_folder_the_socket_is_in_the_state_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
-    """A runtime folder that is not there, not ours alone or no folder, as after `su`, counts as none."""
+    """A runtime directory that is not there, not ours alone or no directory, as after `su`, counts as none."""
     folder = tmp_path / "run"
     if kind == "open":
         private(folder).chmod(0o777)
@@ -143,7 +143,7 @@ def test_variables_name_other_files(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_a_path_too_long_for_a_socket_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest path works; one byte more names the variable that mends it, instead of a bare OSError."""
+    """The longest path works; one byte more names the variable that repairs it, instead of a bare OSError."""
     longest = "/" + "ä" * ((paths.SUN_PATH_MAX - 1) // 2)
     monkeypatch.setenv("UVTOKEND_SOCKET", longest)
     assert paths.socket_file() == longest
@@ -178,7 +178,7 @@ def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_private_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, message: str
 ) -> None:
-    """A folder that others may enter, or that leads elsewhere, is refused with the mend, and left as it is."""
+    """A directory that others may enter, or that leads elsewhere, is refused with the fix, and left as it is."""
     folder = tmp_path / "x"
     if kind == "symlink":
         folder.symlink_to(private(tmp_path / "real"))
@@ -197,7 +197,7 @@ def test_a_folder_that_is_not_private_is_refused(
 
 
 def test_a_hint_can_be_pasted(tmp_path: Path) -> None:
-    """The command that mends a folder works on a path with a space, as macOS has it."""
+    """The command that repairs a directory works on a path with a space, as macOS has it."""
     folder = private(tmp_path / "Application Support")
     folder.chmod(0o755)
     with pytest.raises(UvtokendError) as caught:
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
 
 
 def test_the_hot_path_imports_no_platformdirs() -> None:
-    """Socket and state folder are found without platformdirs, which would cost as much as Python's own start."""
+    """Socket and state directory are found without platformdirs, which would cost as much as Python's own start."""
     code = "import sys; from uvtokend import paths; paths.socket_file(); paths.state_file(); print(*sys.modules)"
     command, env = [sys.executable, "-c", code], {"HOME": "/home/me"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)

@@ -75,7 +75,7 @@ def test_without_a_configuration_status_says_how_to_go_on(desk: Desk) -> None:
 
 @pytest.mark.parametrize("verb", ["run", "start", "restart", "once", "adopt"])
 def test_a_wrong_configuration_is_2_with_all_its_problems(desk: Desk, verb: str) -> None:
-    """All problems come at once, each with its file, key and mend, whichever verb finds them."""
+    """All problems come at once, each with its file, key and fix, whichever verb finds them."""
     desk.configure()
     desk.config.write_text('[daemon]\nmax-wrkers = 1\n\n[[index]]\nurl = "ftp://x.example/"\nname = "x"\n')
     done = desk.run(verb, *(["x"] if verb == "adopt" else []), status=2)
@@ -155,7 +155,7 @@ def test_purge_ends_a_running_daemon_and_takes_a_netrc_of_our_own_away(desk: Des
 
 
 def test_purge_needs_no_state_and_leaves_a_strange_netrc_alone(desk: Desk) -> None:
-    """Our block goes also when the state folder is lost; a netrc that never held anything of ours is not touched."""
+    """Our block goes also when the state directory is lost; a netrc that never held anything of ours is not touched."""
     desk.netrc.chmod(0o644)
     before = desk.netrc.stat()
     desk.run("purge")
@@ -239,7 +239,7 @@ def test_reload_takes_a_good_configuration_and_refuses_a_bad_one(desk: Desk) -> 
 
 
 def test_a_failure_is_1_and_shows_its_mend_first(desk: Desk) -> None:
-    """Where a token cannot be had, `status`, `refresh` and `once` exit 1, and cause and mend stand on top."""
+    """Where a token cannot be had, `status`, `refresh` and `once` exit 1, and cause and fix stand on top."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     desk.answer("b", "garbage")
     desk.run("once", status=1)
@@ -320,7 +320,7 @@ def test_start_fails_with_the_reason(desk: Desk) -> None:
 
 @pytest.mark.parametrize("verb", ["start", "status", "run"])
 def test_a_socket_folder_that_others_may_enter_is_refused(desk: Desk, verb: str) -> None:
-    """Daemon and client refuse a control socket in a folder that is not private, and name the mend."""
+    """Daemon and client refuse a control socket in a directory that is not private, and name the fix."""
     desk.configure(("a", "a.example"))
     (desk.home / "run" / "uvtokend").mkdir()
     (desk.home / "run" / "uvtokend").chmod(0o755)
@@ -428,7 +428,7 @@ def test_a_killed_daemon_is_not_running(desk: Desk) -> None:
 
 
 def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
-    """A foreign entry blocks its index, `adopt` mends it, and `purge` restores the netrc to the byte."""
+    """A foreign entry blocks its index, `adopt` repairs it, and `purge` restores the netrc to the byte."""
     before = (
         FOREIGN + b"machine a.example\n  login old # why\n  password old-secret\nmachine z.example login z password z"
     )
@@ -596,7 +596,7 @@ def test_a_strange_answer_is_a_sentence(desk: Desk, answer: bytes, sentence: str
 
 
 def test_another_version_is_named(desk: Desk) -> None:
-    """A daemon that does not know a method is told apart by its version, with the mend."""
+    """A daemon that does not know a method is told apart by its version, with the fix."""
     refusal = b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "There is no method."}}\n'
     with impostor(desk, refusal, b'{"jsonrpc": "2.0", "id": 1, "result": {"version": "0.0.7", "pid": 1}}\n'):
         done = desk.run("reload", status=1)

@@ -188,7 +188,7 @@ def test_a_file_comes_back_as_it_was(machine: Machine, text: str) -> None:
 
 
 def test_a_symlink_stays_one(machine: Machine) -> None:
-    """The file that it leads to, in a folder of dotfiles say, is edited where it is."""
+    """The file that it leads to, in a directory of dotfiles say, is edited where it is."""
     real = machine.home / "dotfiles" / "uvtokend.toml"
     real.parent.mkdir()
     real.write_text(MINE)
@@ -203,7 +203,7 @@ def test_a_symlink_stays_one(machine: Machine) -> None:
 
 @pytest.mark.parametrize("text", ['[[index]]\nname = "x"\n', "[daemon\n", "colour = 1\n"])
 def test_a_file_that_is_wrong_is_told_and_not_touched(machine: Machine, text: str) -> None:
-    """Nothing is added to it; each problem is told with its mend."""
+    """Nothing is added to it; each problem is told with its fix."""
     configure(machine, text)
     said = run(machine, "add", "https://europe-west3-python.pkg.dev/a/b/simple/", status=2).stderr
     assert str(machine.config) in said
@@ -212,7 +212,7 @@ def test_a_file_that_is_wrong_is_told_and_not_touched(machine: Machine, text: st
 
 
 def test_an_index_that_is_wrong_can_be_taken_out(machine: Machine) -> None:
-    """Which mends the file; its entry, should there be one, goes too."""
+    """Which repairs the file; its entry, should there be one, goes too."""
     add(machine, "a")
     run(machine, "once")
     good = machine.config.read_text()

@@ -84,7 +84,7 @@ def test_it_never_overwrites(laptop: AwsMachine) -> None:
 
 
 def test_a_login_that_is_missing_is_named(laptop: AwsMachine) -> None:
-    """The index is added all the same, with the command that mends it."""
+    """The index is added all the same, with the command that repairs it."""
     (laptop.home / "aws").write_text("")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0
@@ -151,7 +151,7 @@ def test_what_is_wrong_already_is_told_first(laptop: AwsMachine) -> None:
 
 
 def test_control_characters_are_shown_as_such(laptop: AwsMachine) -> None:
-    """A checkout may be hostile: neither its folder's name nor its indexes' names reach the terminal raw."""
+    """A checkout may be hostile: neither its directory's name nor its indexes' names reach the terminal raw."""
     folder = laptop.directory / "p\x1b[2J"
     folder.mkdir()
     text = PROJECT.replace('"acme"', '"a\\u001b[2Jb"') + '[[tool.uv.index]]\nurl = "https://x.example/\\u001b[2J"\n'

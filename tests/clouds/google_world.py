@@ -31,7 +31,7 @@ FOREIGN = ("PROXY", "GOOGLE_", "CLOUDSDK_", "GCE_", "CA_BUNDLE", "SSL_CERT", "GC
 
 @dataclass
 class World:
-    """A loopback Google, the proxy in front of it, and a home folder with nothing in it."""
+    """A loopback Google, the proxy in front of it, and a home directory with nothing in it."""
 
     cloud: fake.GoogleCloud
     proxy: TlsProxy

@@ -32,7 +32,7 @@ class Issuer(Generic[Endpoint]):
     """A token service, whose endpoints have names.
 
     Attributes:
-        faults: For an endpoint, what answers instead; remove it to mend the fault.
+        faults: For an endpoint, what answers instead; remove it to fix the fault.
         clock_ahead: Seconds by which the service's clock is ahead of ours.
     """
 

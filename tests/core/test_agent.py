@@ -295,7 +295,7 @@ def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
 
 
 def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
-    """Who sees an index without delivery sees why, and the mend."""
+    """Who sees an index without delivery sees why, and the fix."""
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
     fatal = Problem(".netrc", "line 1", "An unknown word", "delete the word")
@@ -665,7 +665,7 @@ def test_a_rival_that_comes_back_later_is_undone_again() -> None:
 
 
 def test_a_person_who_asks_for_a_refresh_ends_the_waiting() -> None:
-    """The mend was made: the delivery is tried at once, not at its next try."""
+    """The fix was made: the delivery is tried at once, not at its next try."""
     agent = both()
     drift(agent, after(1))
     agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5, DISK_FULL), after(1))

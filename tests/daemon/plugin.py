@@ -57,7 +57,7 @@ def fetch(request):
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Install the plug-in into a folder and return the environment in which it is found as provider ``made-up``."""
+    """Install the plug-in into a directory and return the environment in which it is found as provider ``made-up``."""
     info = folder / "made_up-1.dist-info"
     info.mkdir(parents=True)
     (folder / "made_up.py").write_text(CODE)

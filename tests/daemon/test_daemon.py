@@ -369,7 +369,7 @@ def test_a_foreign_entry_blocks_and_adopt_takes_it_over(laptop: AwsMachine) -> N
 
 
 def test_a_netrc_that_cannot_be_written(laptop: AwsMachine) -> None:
-    """A folder in its place: the status says so with the mend, and it recovers by itself."""
+    """A directory in its place: the status says so with the fix, and it recovers by itself."""
     laptop.netrc.mkdir()
     laptop.start()
     until(lambda: status(laptop)["pid"] and index(laptop)["last_error"])

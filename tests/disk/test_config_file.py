@@ -23,7 +23,7 @@ INDEX = '[[index]]\nname = "{}"\nurl = "https://eu-python.pkg.dev/acme/models/si
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a home of its own, with a site folder beside it."""
+    """Give a home of its own, with a site directory beside it."""
     folder = tmp_path / "home"
     folder.mkdir()
     (tmp_path / "site").mkdir()
@@ -100,7 +100,7 @@ def test_netrc_is_the_one_uv_would_read(home: Path, tmp_path: Path, monkeypatch:
 
 
 def test_no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without a home, such as a number without a name in a container, is told what it lacks."""
+    """A process without a home, such as a number without a name in a container, is told what is missing."""
 
     def nowhere(_: int) -> None:
         raise KeyError
@@ -126,7 +126,7 @@ def test_the_platforms_bundle(home: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("mode", [0o602, 0o606, 0o622, 0o666, 0o777])
 def test_a_file_that_others_may_write_is_refused(home: Path, mode: int) -> None:
-    """It names programs that we run: whoever writes it is us. The mend makes it good."""
+    """It names programs that we run: whoever writes it is us. The fix makes it good."""
     path = user_file(home, INDEX.format("a"), mode)
     (problem,) = problems()
     assert problem.file == str(path)
@@ -243,7 +243,7 @@ def test_files_of_three_users(home: Path, open_folder: Path) -> None:
 
 
 def test_what_is_no_file_is_refused_at_once(home: Path, tmp_path: Path) -> None:
-    """A folder, a link to nothing, and a pipe that nobody writes into, which must not be waited for."""
+    """A directory, a link to nothing, and a pipe that nobody writes into, which must not be waited for."""
     path = Path(paths.config_file())
     path.symlink_to(tmp_path / "nothing")
     assert "link to nothing" in problems()[0].message

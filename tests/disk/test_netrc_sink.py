@@ -1,4 +1,4 @@
-"""Delivery into real files: links, folders, rights, full disks, mounts, rivals and sudden death."""
+"""Delivery into real files: links, directories, rights, full disks, mounts, rivals and sudden death."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def deliver(path: Path, *wanted: Entry, urgent: bool = True) -> DeliveryResult:
 
 class TestDeliver:
     def test_makes_the_file(self, path: Path) -> None:
-        """A netrc that does not exist is made, 0600, and nothing else stays in the folder."""
+        """A netrc that does not exist is made, 0600, and nothing else stays in the directory."""
         assert deliver(path, entry()) == DeliveryResult(frozenset(), (), None, changed=True)
         assert path.read_bytes() == block()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -192,7 +192,7 @@ class TestDeliver:
 class TestRefusals:
     @pytest.mark.parametrize("act", ["read", "check_writable", "deliver"])
     def test_what_is_no_file(self, path: Path, act: str) -> None:
-        """A folder, a pipe and a link to itself are named, and left alone."""
+        """A directory, a pipe and a link to itself are named, and left alone."""
 
         def run() -> object:
             sink = NetrcSink(str(path))
@@ -224,7 +224,7 @@ class TestRefusals:
         assert refused(lambda: deliver(path / "x", entry())).reason == "directory-missing"
 
     def test_a_folder_for_others_to_write(self, path: Path) -> None:
-        """It is refused before anything is written, and the hint mends it."""
+        """It is refused before anything is written, and the hint repairs it."""
         for mode in (0o770, 0o707, 0o1777):
             path.parent.chmod(mode)
             failure = refused(lambda: deliver(path, entry()))
@@ -302,7 +302,7 @@ class TestAsOrdinaryUser:
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
 
     def test_a_text_that_somebody_else_has_left(self, users_home: Path) -> None:
-        """It was put there while the folder was open to him: not a word of it comes into the netrc."""
+        """It was put there while the directory was open to him: not a word of it comes into the netrc."""
         if os.geteuid() != 0:
             return  # nobody else can be played
         path = users_home / ".netrc"
@@ -329,14 +329,14 @@ class TestAsOrdinaryUser:
         assert [stat.S_IMODE(one.stat().st_mode) for one in (path, second)] == [0o600, 0o600]
 
     def test_a_read_only_folder(self, users_home: Path) -> None:
-        """It is named with its mend, the preflight tells it, and nothing is changed."""
+        """It is named with its fix, the preflight tells it, and nothing is changed."""
         users_home.chmod(0o500)
         done = as_owner(self.SCRIPT, str(users_home / ".netrc"))
         assert done.stdout == f"no-permission|chmod u+rwx {users_home}\n"
         assert os.listdir(users_home) == []
 
     def test_a_file_that_may_not_be_read(self, users_home: Path) -> None:
-        """It is named with its mend."""
+        """It is named with its fix."""
         path = users_home / ".netrc"
         path.write_bytes(b"#x\n")
         path.chmod(0o000)

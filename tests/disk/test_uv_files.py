@@ -22,7 +22,7 @@ from uvtokend.sandbox.web import Answer, Server
 
 @dataclass
 class Place:
-    """A home, system folders, and a server that hears which indexes uv asks."""
+    """A home, system directories, and a server that hears which indexes uv asks."""
 
     root: Path
     server: Server
@@ -43,7 +43,7 @@ class Place:
         return f"{self.server.url}/{name}/simple"
 
     def found(self, *places: str, **environ: str) -> list[str]:
-        """Return the names of the indexes that we find, in a folder or in those that are given."""
+        """Return the names of the indexes that we find, in a directory or in those that are given."""
         here = [str(self.root / place) for place in places]
         return [
             one.url.text.split("/")[3]
@@ -115,7 +115,7 @@ def test_what_turns_uvs_files_off_does_so_for_us(place: Place) -> None:
 
 
 def test_a_workspace(place: Place) -> None:
-    """The root's indexes are its members'; a folder that is excluded, or a project of its own, has none of them."""
+    """The root's indexes are its members'; a directory that is excluded, or a project of its own, has none of them."""
     root = f'{PROJECT}[tool.uv.workspace]\nmembers = ["libs/*"]\nexclude = ["libs/b"]\n'
     place.write("home/work/pyproject.toml", "root", more=root)
     for name in ("a", "b"):

@@ -97,7 +97,7 @@ def test_uv_delivers_and_uv_reads_it_back(sink: UvStoreSink, file: Path) -> None
 
 
 def test_nothing_wanted_and_nothing_ours_touches_nothing(sink: UvStoreSink, file: Path) -> None:
-    """Who does not use the store finds no folder of it."""
+    """Who does not use the store finds no directory of it."""
     assert not sink.deliver([], {}).changed
     assert not file.parent.exists()
 
@@ -210,7 +210,7 @@ def test_a_foreign_record_is_never_overwritten(sink: UvStoreSink, file: Path, lo
 
 
 def test_a_bearer_token_of_somebody_is_told_too(sink: UvStoreSink, file: Path) -> None:
-    """uv's command knows none, so the mend names the file."""
+    """uv's command knows none, so the fix names the file."""
     file.parent.mkdir(mode=0o700)
     file.write_text(f'[[credential]]\nservice = "{ACME}"\nscheme = "bearer"\ntoken = "theirs"\n')
     delivery = sink.deliver([entry()], {})
@@ -252,7 +252,7 @@ def test_a_record_without_a_user_name_is_written_directly_and_used(sink: UvStore
 
 
 def test_a_store_that_uv_cannot_read_is_left_alone(sink: UvStoreSink, file: Path) -> None:
-    """Not a byte of it changes, and the mend is uv's own complaint."""
+    """Not a byte of it changes, and the fix is uv's own complaint."""
     file.parent.mkdir(mode=0o700)
     file.write_text("[[credential]]\nservice = 'https://x.example'\n")
     with pytest.raises(DeliveryFailed) as caught:

@@ -97,7 +97,7 @@ def test_another_user_on_the_socket(laptop: AwsMachine) -> None:
 
 
 def test_another_user_asks_the_daemon(laptop: AwsMachine) -> None:
-    """Even if folder and socket stand open, he is hung up on, and we are told of the open folder."""
+    """Even if directory and socket stand open, he is hung up on, and we are told of the open directory."""
     laptop.start()
     assert laptop.uvtokend("start").returncode == 0
     folder = os.path.dirname(listener(laptop))

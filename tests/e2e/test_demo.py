@@ -19,7 +19,7 @@ TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+\.[\w-]{100,}")
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where temporary folders are made, and a home beside it; the path is short, since a socket lies in it."""
+    """Where temporary directories are made, and a home beside it; the path is short, since a socket lies in it."""
     found = tmp_path_factory.mktemp("d")
     (found / "home").mkdir(0o700)
     (found / "tmp").mkdir()
@@ -49,7 +49,7 @@ def start(folder: Path, seconds: int, **environment: str) -> subprocess.Popen[st
 
 
 def left_behind(folder: Path) -> list[str]:
-    """Return what is still there of a demo: files, and processes that know its folder."""
+    """Return what is still there of a demo: files, and processes that know its directory."""
     files = [str(path) for path in (*folder.glob("tmp/*"), *folder.glob("home/*"))]
     return files + [str(process) for process in psutil.process_iter() if _knows(process, str(folder))]
 
@@ -99,7 +99,7 @@ def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, mo
 
 
 def test_a_kill_leaves_nothing_behind(folder: Path) -> None:
-    """Killed without a chance to clean up, its daemon and its folder go all the same, soon afterwards."""
+    """Killed without a chance to clean up, its daemon and its directory go all the same, soon afterwards."""
     process = start(folder, 600)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -125,7 +125,7 @@ def test_a_reader_that_goes_away_leaves_nothing_behind(folder: Path) -> None:
 
 
 def test_without_uv_it_says_what_to_do(folder: Path) -> None:
-    """Without a uv beside Python or on the PATH: a sentence and the mend, exit 1, nothing left behind."""
+    """Without a uv beside Python or on the PATH: a sentence and the fix, exit 1, nothing left behind."""
     (folder / "uv").mkdir()
     (folder / "uv" / "__init__.py").write_text("raise ImportError\n")
     process = start(folder, 600, PATH=str(folder), PYTHONPATH=str(folder))
@@ -137,7 +137,7 @@ def test_without_uv_it_says_what_to_do(folder: Path) -> None:
 
 
 def test_a_folder_too_deep_for_a_socket_is_named(folder: Path) -> None:
-    """A TMPDIR whose path no unix socket can have is refused with the mend, exit 1, nothing left behind."""
+    """A TMPDIR whose path no unix socket can have is refused with the fix, exit 1, nothing left behind."""
     deep = folder / "tmp" / ("x" * 100)
     deep.mkdir()
     process = start(folder, 600, TMPDIR=str(deep))

@@ -405,7 +405,7 @@ def test_what_sts_refuses(cloud: CodeArtifact, code: str, kind: str) -> None:
 
 @pytest.mark.usefixtures("keys")
 def test_keys_in_the_environment_that_died(cloud: CodeArtifact) -> None:
-    """They shadow every login: the mend takes them away, which no login would."""
+    """They shadow every login: the fix takes them away, which no login would."""
     cloud.fault = answers(codeartifact.error(403, "ExpiredTokenException", "The token is expired"))
     hint = failure(request()).hint
     assert hint == "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN && uvtokend restart"
@@ -414,7 +414,7 @@ def test_keys_in_the_environment_that_died(cloud: CodeArtifact) -> None:
 def test_a_hint_reads_the_indexs_own_files(
     cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index with its own AWS_CONFIG_FILE is mended there, not in ~/.aws."""
+    """An index with its own AWS_CONFIG_FILE is repaired there, not in ~/.aws."""
     file = tmp_path / "my work"
     file.write_text("[profile dev]\nregion = eu-central-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(file))

@@ -569,7 +569,7 @@ FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_failures(world: World, case: str) -> None:
-    """Every failure ends classified, with its mend, at the first answer, and shows no secret."""
+    """Every failure ends classified, with its fix, at the first answer, and shows no secret."""
     prepare, options, kind, reason, hint = FAILURES[case]
     world.program(": > gcloud-was-run\n")
     prepare(world)

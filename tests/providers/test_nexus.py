@@ -58,7 +58,7 @@ def test_a_user_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_failures(monkeypatch: pytest.MonkeyPatch, username: Frozen, password: Frozen, reason: str) -> None:
-    """What cannot be read blocks until a person mends it, and no secret is repeated."""
+    """What cannot be read blocks until a person repairs it, and no secret is repeated."""
     monkeypatch.setenv("CODE", CANARY)
     monkeypatch.setenv("CODE_WITH_COLON", f"{CANARY}:x")
     found = asked(username=username, password=password)

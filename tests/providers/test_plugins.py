@@ -1,4 +1,4 @@
-"""Plug-ins as they come: one that is broken harms nobody else, and is named with what mends it."""
+"""Plug-ins as they come: one that is broken harms nobody else, and is named with what repairs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FETCH = Callable[..., Credential | Failure]
 
 @pytest.fixture
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FETCH]:
-    """The worker's fetch, with plug-ins that are installed into the test's folder."""
+    """The worker's fetch, with plug-ins that are installed into the test's directory."""
 
     def run(provider: str = "acme", **options: Frozen) -> Credential | Failure:
         return worker.fetch(Request(provider, options=tuple(sorted(options.items()))))

@@ -24,7 +24,7 @@ from uvtokend.testing import ProviderContract
 
 
 class TestAws(ProviderContract):
-    """aws-codeartifact: keys of a profile, a credential_process that is loud, and a right that lacks."""
+    """aws-codeartifact: keys of a profile, a credential_process that is loud, and a permission that is missing."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"credential-process": "login-required", "denied": "rejected"}
 

@@ -65,7 +65,7 @@ def test_no_reference(reference: Frozen) -> None:
     ],
 )
 def test_what_cannot_stand_in_a_netrc(tmp_path: Path, text: bytes, reason: str) -> None:
-    """Empty, longer than a netrc entry may be, not text, or with control characters: refused with the mend."""
+    """Empty, longer than a netrc entry may be, not text, or with control characters: refused with the fix."""
     path = tmp_path / "my secret"
     path.write_bytes(text)
     found = failure(file(path))
@@ -102,7 +102,7 @@ def test_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    """A missing file, a folder, a pipe that nobody writes to: each is told at once, and with the mend."""
+    """A missing file, a directory, a pipe that nobody writes to: each is told at once, and with the fix."""
     missing = failure(file(tmp_path / "nothing"))
     assert (missing.kind, missing.reason) == ("rejected", "no-secret")
     assert missing.hint == f"(umask 077; cat > {tmp_path}/nothing)"

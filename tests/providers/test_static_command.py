@@ -75,7 +75,7 @@ def test_a_token_that_tells_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_password_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not delivered, and the mend is named."""
+    """It is not delivered, and the fix is named."""
     monkeypatch.setenv("MY_PASSWORD", CANARY)
     with pytest.raises(FetchFailed) as caught:
         configured(expires="2020-01-01T00:00:00Z")

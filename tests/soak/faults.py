@@ -194,7 +194,7 @@ def folder_open(world: World, _: Rival, fault: Fault) -> None:
 
 
 def folder_locked(world: World, _: Rival, fault: Fault) -> None:
-    """The folder of the netrc may not be written by its owner."""
+    """The directory of the netrc may not be written by its owner."""
     world.disk.chmod(0o500)
     try:
         time.sleep(fault.seconds)

@@ -39,14 +39,14 @@ class World:
     """Everything that a soak needs; a context manager.
 
     Args:
-        folder: An empty folder with a short path.
+        folder: An empty directory with a short path.
         life: Seconds that a token lives.
         broken: Python that the daemon runs before anything else: how a test breaks it.
         faketime: The daemon's wall clock can be set. On one busy core libfaketime lets two threads that ask for the
             time wait for each other for seconds, so that nobody should have it who does not need it.
 
     Attributes:
-        disk: The folder of netrc and state.
+        disk: The directory of netrc and state.
         small: `disk` is a file system of its own, of a megabyte, in a mount namespace that nobody else sees.
         clock: The file that says how far the daemon's wall clock is off; None where it cannot be set.
         writing: Held by whoever of this process writes the netrc in place, or reads it and wants it whole.
@@ -198,7 +198,7 @@ def mount(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Lay a read-only view of a folder over it. What has files open beneath may go on: it is another mount."""
+    """Lay a read-only view of a directory over it. What has files open beneath may go on: it is another mount."""
     mount("--bind", str(folder), str(folder))
     try:
         mount("-o", "remount,bind,ro", str(folder))

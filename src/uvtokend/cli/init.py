@@ -230,8 +230,8 @@ def _advise(places: Sequence[str], config_file: str | None) -> None:
     told: dict[tuple[str, str | None], None] = {}
     for place in places or (None,):
         facts = gather(os.path.dirname(place) if place and os.path.isfile(place) else place, config_file, None)
-        found = (finding for check in uv.CHECKS for finding in check(facts) if finding.name in _ADVICE)
-        told |= dict.fromkeys((finding.message, finding.fix) for finding in found)
+        findings = (finding for check in uv.CHECKS for finding in check(facts) if finding.name in _ADVICE)
+        told |= dict.fromkeys((finding.message, finding.fix) for finding in findings)
     for message, fix in told:
         console.say(message, fix)
 

@@ -108,10 +108,10 @@ def encode(shown: Mapping[str, str | None]) -> bytes:
 def decode(text: bytes) -> dict[str, str | None]:
     """Return which reminders a file remembers; none if it is not one of ours."""
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    known = found.items() if isinstance(found, dict) else ()
+    known = document.items() if isinstance(document, dict) else ()
     return {key: number for key, number in known if isinstance(number, str | None)}
 
 

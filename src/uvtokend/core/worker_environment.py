@@ -106,6 +106,6 @@ def _trust(base: Env, bundle: str | None, own: Env) -> dict[str, str]:
 
 def _proxied(environment: Env) -> dict[str, str]:
     """Name the proxy of ``ALL_PROXY`` for HTTPS too: botocore does not know the former."""
-    found = environment.get("all_proxy") or environment.get("ALL_PROXY") or ""
+    proxy = environment.get("all_proxy") or environment.get("ALL_PROXY") or ""
     known = environment.get("https_proxy") or environment.get("HTTPS_PROXY")
-    return {**environment, **({"HTTPS_PROXY": found} if found.startswith("http") and not known else {})}
+    return {**environment, **({"HTTPS_PROXY": proxy} if proxy.startswith("http") and not known else {})}

@@ -233,14 +233,14 @@ class Daemon:
         return self._drift(await self._deliveries.drifted(tuple(self._agent.deliveries)))
 
     def _drift(self, sinks: tuple[Sink, ...]) -> bool:
-        found = False
+        drifted = False
         for sink in sinks:
             if sink in self._agent.deliveries and not self._agent.deliveries[sink].in_flight:
                 if (changed := self._deliveries.changed_file(sink)) is not None:
                     self._log.emit(Report("info", "changed", (), f"Another program changed {changed}."))
                 self._feed(events.SinkDrifted(sink))
-                found = True
-        return found
+                drifted = True
+        return drifted
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         logged_in = False

@@ -110,12 +110,12 @@ def real_path(path: str) -> str:
 
     Most volumes of macOS take ``~/.NETRC`` and ``~/.netrc`` for the same file.
     """
-    found = os.path.realpath(path)
+    real = os.path.realpath(path)
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only
 
-        found = darwin.known_path(found)
-    return found
+        real = darwin.known_path(real)
+    return real
 
 
 def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:

@@ -101,7 +101,7 @@ def test_a_document() -> None:
     ],
 )
 def test_what_is_no_index_is_left_out(text: str) -> None:
-    """Wrong types, broken URLs, local folders and control characters are nobody's."""
+    """Wrong types, broken URLs, local directories and control characters are nobody's."""
     assert found(text) == []
 
 

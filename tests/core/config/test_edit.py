@@ -281,7 +281,7 @@ def comments(text: str) -> list[str]:
 
 @given(texts())
 def test_what_was_added_and_removed_leaves_the_bytes(made: tuple[str, list[str]]) -> None:
-    """But for the line end that the last line may lack."""
+    """But for the line end that the last line may not have."""
     text, _ = made
     added = edit.append(text, [NEW])
     assert added.startswith(text)

@@ -160,7 +160,7 @@ def test_one_way_to_log_in(options: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("options", NO_WAYS, ids=str)
 def test_two_ways_are_none(options: dict[str, str]) -> None:
-    """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the mend."""
+    """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the fix."""
     ((where, hint),) = problems(jfrog(**options))
     assert where == "index"
     ways = "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token, or source"
@@ -400,7 +400,7 @@ def test_a_key_of_thousands_of_parts() -> None:
 
 @pytest.mark.parametrize(("text", "where"), BAD, ids=[str(row[0])[:40] for row in BAD])
 def test_one_problem(text: str | bytes, where: str) -> None:
-    """Each mistake is named with its key and its mend, and no secret is repeated."""
+    """Each mistake is named with its key and its fix, and no secret is repeated."""
     found = problems(text)
     assert [place for place, _ in found] == [where]
     with pytest.raises(ConfigError) as caught:

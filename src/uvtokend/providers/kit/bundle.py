@@ -39,10 +39,10 @@ def gather(environ: MutableMapping[str, str]) -> None:
     if not directories:
         return
     sources = [*([Path(file)] if file else []), *(path for name in directories.split(":") for path in _files(name))]
-    found = _valid(dict.fromkeys(piece for source in sources for piece in _pieces(source)))
-    if not found:
+    certificates = _valid(dict.fromkeys(piece for source in sources for piece in _pieces(source)))
+    if not certificates:
         return  # like uv, the SDKs then trust nothing that these directories do not contain
-    bundle = _kept(f"{file}\n{directories}", b"\n".join([*found, b""]))
+    bundle = _kept(f"{file}\n{directories}", b"\n".join([*certificates, b""]))
     for name in CA_VARIABLES:
         if environ.get(name) in {None, "", file}:
             environ[name] = bundle
@@ -68,12 +68,12 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 def _valid(pieces: Iterable[bytes]) -> list[bytes]:
     """Return the certificates that OpenSSL can read: it would refuse a whole bundle for one that it cannot."""
-    context, found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), []
+    context, valid = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), []
     for piece in pieces:
         with contextlib.suppress(ssl.SSLError, ValueError):
             context.load_verify_locations(cadata=piece.decode("ascii"))
-            found.append(piece)
-    return found
+            valid.append(piece)
+    return valid
 
 
 def _kept(identity: str, text: bytes) -> str:

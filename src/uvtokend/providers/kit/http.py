@@ -85,8 +85,8 @@ def unsent(url: str, error: BaseException | None) -> FetchFailed:
         error: The exception that requests raised; every error of requests is an OSError.
     """
     host = host_of(url)
-    if error is not None and (found := trust.problem(error, host)) is not None:
-        return found
+    if error is not None and (failure := trust.problem(error, host)) is not None:
+        return failure
     match error:
         case limits.TooMuchError():
             return too_much(host)

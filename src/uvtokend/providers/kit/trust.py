@@ -116,7 +116,7 @@ def _own_context(path: str) -> ssl.SSLContext:
 
 
 def _named(variables: tuple[str, ...]) -> str | None:
-    return next((found for name in variables if (found := os.environ.get(name))), None)
+    return next((value for name in variables if (value := os.environ.get(name))), None)
 
 
 def _names(bundle: str) -> Iterator[str]:
