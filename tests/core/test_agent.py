@@ -787,3 +787,19 @@ def test_a_login_is_told_of_the_leases_that_it_is_for() -> None:
     assert agent.blocked == {ACME, CORP}
     assert agent.handle(LoginChanged((CORP, Request("gone"))), after(3)) == [StartFetch(CORP)]
     assert agent.blocked == {ACME}
+
+
+def test_a_token_that_expires_at_this_very_moment_has_expired() -> None:
+    """It is refused on arrival, and a good one is told as information."""
+    assert isinstance(admit(token("x", 0, 0), "acme.example", NOW), Failure)
+    agent = configured()
+    actions = agent.handle(FetchEnded(ACME, token("x"), 0.5), NOW)
+    assert [action.level for action in actions if isinstance(action, Report)] == ["info"]
+
+
+def test_a_netrc_that_hangs_is_called_a_netrc() -> None:
+    """The sentence names what is written: the netrc, or uv's credential store."""
+    for sink, place in (("netrc", "the netrc"), ("uv-store", "uv's credential store")):
+        failure = delivery.hung(delivery.Delivery(), sink, NOW).failure  # type: ignore[arg-type]
+        assert failure is not None
+        assert failure.message.startswith(f"Writing {place} has not ended for 20 s")

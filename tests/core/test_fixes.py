@@ -71,3 +71,9 @@ def test_a_secret_is_written_privately(tmp_path: Path) -> None:
     assert shell is not None
     subprocess.run([shell, "-c", fixes.write_secret(str(file))], input=b"s3cr3t", check=True)
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"s3cr3t", 0o600)
+
+
+def test_a_keychain_entry_is_read_by_the_systems_program() -> None:
+    """By its full path: another `security` on PATH would be handed to a reader of secrets."""
+    words = '["/usr/bin/security", "find-generic-password", "-s", "svc", "-a", "me", "-w"]'
+    assert f"{{ command = {words} }}" in fixes.read_keychain("svc", "me")

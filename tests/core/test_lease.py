@@ -172,3 +172,10 @@ def test_when_a_lease_wants_to_act() -> None:
     assert HOLDING.next_at(NOW) == HOLDING.refresh_at
     assert leases.ask(HOLDING, after(1700)).next_at(after(1700)) == after(3600)
     assert FETCHING.next_at(NOW) is None
+
+
+def test_a_fetch_in_flight_begins_anew_after_a_wake_up() -> None:
+    """Its back-off counts from then, and its failure is no verdict; so for the network's return."""
+    for again in (leases.woke(FETCHING, after(3)), leases.network_returned(FETCHING, after(3))):
+        assert (again.began_at, again.lenient, again.state) == (after(3), True, "fetching")
+    assert not FETCHING.lenient

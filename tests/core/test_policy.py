@@ -171,3 +171,10 @@ def test_a_refresh_after_beyond_reason_leaves_the_issuers_window() -> None:
 def test_a_fetch_gets_20_s_while_the_promise_is_at_stake(left: float | None, limit: float | None) -> None:
     """A try that hangs must end early enough for one that works, before less than the promised life is left."""
     assert policy.fetch_limit(left) == limit
+
+
+def test_ends_of_short_lives_differ_by_less_to_be_the_same() -> None:
+    """An eighth of the life: of a token of 16 s, an end that lies 3 s later is another one."""
+    first = Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=16))
+    assert not policy.is_same(Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=19)), first)
+    assert policy.is_same(Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=17)), first)

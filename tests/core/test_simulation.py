@@ -277,10 +277,6 @@ def waits_as_long_as_it_is_told(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(policy, "RETRY_AFTER_CAP", 1e9)
 
 
-def takes_a_hang_for_an_answer(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(policy, "NOBODY_ANSWERED", frozenset({"unreachable"}))
-
-
 def never_delivers_again(patch: pytest.MonkeyPatch) -> None:
     def begins(delivery: Delivery, now: datetime) -> bool:
         return delivery.failure is None and honest(delivery, now)
@@ -374,7 +370,6 @@ BROKEN = [
     (names_the_refresh_instead, "for how long the agent gives way", 0),
     (gives_way_at_once, "without a fight", 0),
     (gives_way_for_an_hour, "gives way for too long", 0),
-    (takes_a_hang_for_an_answer, "promised", 12),
     (never_delivers_again, "a hot loop", 0),
     (fetches_twice_at_once, "two fetches in flight for one lease", 1),
     (does_not_look_at_the_file, "not stand", 0),
@@ -434,6 +429,28 @@ def test_an_agent_that_does_not_try_after_a_wake_up_is_caught(told: bool, monkey
     if told:
         with pytest.raises(AssertionError):
             wakes_with_a_dead_connection(told)
+
+
+def the_network_returns_after_a_hang() -> None:
+    """A fetch hung in a dead connection until it was killed; then the kernel tells that the network is back."""
+    world = World(Random(1), [Issuer(3600.0)], network=False, told=True)
+    (request,) = world.laws.issuers
+    while (failure := world.agent.leases[request].last_failure) is None or failure.reason != "deadline":
+        world.live(0.1)
+    world.live(1.0)  # what failed is planned again by now
+    world.agent.leases[request] = replace(world.agent.leases[request], act_at=START + timedelta(seconds=world.now + 25))
+    world.plans[request] = world.now + 25.0
+    world.set_network(True)
+    world.live(5.8)
+    assert world.file
+
+
+def test_a_daemon_that_takes_a_hang_for_an_answer_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answered, so the network's return is worth a try at once, not after a back-off of up to 25 s."""
+    the_network_returns_after_a_hang()
+    monkeypatch.setattr(policy, "NOBODY_ANSWERED", frozenset({"unreachable", "timeout"}))
+    with pytest.raises(AssertionError):
+        the_network_returns_after_a_hang()
 
 
 def a_healthy_one_behind_hung_ones() -> World:

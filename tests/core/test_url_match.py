@@ -155,3 +155,9 @@ def test_no_text_leads_to_another_origin(text: str, tail: str) -> None:
         for name in names(url):
             found = next(each for each in INDEXES if each.name == name)
             assert urlsplit(url if "://" in url else f"https://{url}").hostname == urlsplit(found.url).hostname
+
+
+def test_the_root_of_an_index() -> None:
+    """Its path without slashes at the end and a final segment ``simple``; nothing else is cut."""
+    assert url_match.root("/pypi/aX/simple/") == ("pypi", "aX")
+    assert url_match.root("/pypi/aX//") == ("pypi", "aX")

@@ -238,3 +238,11 @@ def test_a_ledger_of_version_1_is_still_read() -> None:
     entries = [Entry("a.example", login, Secret("t0"), "https://a.example/") for login in ("me", "you")]
     assert uv_store.decode_ledger(text) == uv_store.ledger_of(entries)
     assert uv_store.decode_ledger(text.replace(b'"version": 1', b'"version": 9')) == {}
+
+
+def test_a_record_with_every_key_that_uv_knows_is_kept_by_uv() -> None:
+    """One more key, and a rewrite by uv would drop it."""
+    keys = ("service", "username", "scheme", "password", "token")
+    record = "[[credential]]\n" + "".join(f'{key} = "x"\n' for key in keys)
+    assert uv_store.kept_by_uv(record.encode())
+    assert not uv_store.kept_by_uv(f'{record}more = "x"\n'.encode())

@@ -175,7 +175,9 @@ def test_control_answers() -> None:
     assert json.loads(wire.encode_result(7, {"a": 1})) == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
     assert "data" not in json.loads(wire.encode_error(7, -1, "no"))["error"]
     assert json.loads(wire.encode_error(7, -1, "no", {"x": 1}))["error"]["data"] == {"x": 1}
-    assert json.loads(wire.encode_event({"at": "now"}))["method"] == "event"
+    event = {"jsonrpc": "2.0", "method": "event", "params": {"at": "now"}}
+    assert json.loads(wire.encode_event({"at": "now"})) == event
+    assert wire.CONTROL_LIMIT == 65536
 
 
 def test_a_secret_shows_itself_nowhere() -> None:

@@ -434,3 +434,92 @@ def test_notices_of_a_request_come_together() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_SESSION_TOKEN": "z"}
     ((told,),) = clouds.notices(keys, [request]).values()
     assert told == clouds.temporary_credentials(keys, request)
+
+
+#: The contract's table: the values of a choice with the default first; "!" where the file or the URL must contain it.
+OPTIONS: dict[str, dict[str, str]] = {
+    "aws-codeartifact": {
+        "profile": "text",
+        "role-arn": "text",
+        "domain": "text!",
+        "domain-owner": "AWS account ID!",
+        "region": "text!",
+        "duration": "duration 900-43200 or 0",
+    },
+    "google-artifact-registry": {
+        "source": "adc, gcloud = adc",
+        "credentials-file": "path",
+        "impersonate-service-account": "text",
+        "lifetime": "duration 60-43200",
+    },
+    "azure-artifacts": {
+        "credential": (
+            "default, cli, developer-cli, environment, managed-identity, workload-identity, pat = default unless pat"
+        ),
+        "tenant-id": "text",
+        "client-id": "text",
+        "token": "session, entra",
+        "access": "write, read = write",
+        "pat": "secret",
+        "username": "login",
+        "expires": "time",
+    },
+    "jfrog-artifactory": {
+        "username": "login",
+        "password": "secret",
+        "access-token": "secret",
+        "refresh-token": "secret",
+        "oidc-provider": "text",
+        "oidc-token": "secret",
+        "project-key": "text",
+        "identity-mapping": "text",
+        "source": "jf",
+    },
+    "gitlab": {
+        "token": "secret!",
+        "kind": "personal, deploy, job = personal",
+        "username": "login",
+        "rotate": "truth value",
+    },
+    "nexus": {"username": "login or secret!", "password": "secret!"},
+    "static": {"username": "login!", "password": "secret!", "expires": "time"},
+    "command": {"command": "command!"},
+}
+
+
+def described(option: values.Option) -> str:
+    words = ", ".join(option.choices) or option.kind.name
+    words += "!" if option.required else ""
+    words += f" {option.low}-{option.high}" if option.low else ""
+    words += " or 0" if option.zero else ""
+    words += f" = {option.default}" if option.default else ""
+    return f"{words} unless {option.unless}" if option.unless else words
+
+
+@pytest.mark.parametrize("provider", OPTIONS)
+def test_the_options_are_those_of_the_contract(provider: str) -> None:
+    """Names, kinds, choices, bounds and defaults, for every provider; a choice is a choice by its kind, too."""
+    options = CLOUDS[provider].options
+    assert {name: described(option) for name, option in options.items()} == OPTIONS[provider]
+    assert all((option.kind is values.CHOICE) == bool(option.choices) for option in options.values())
+    assert CLOUDS.keys() == OPTIONS.keys()
+
+
+def test_what_a_kind_of_value_allows() -> None:
+    """Numbers and truth values keep their look; text that looks like one does not; only secrets may be references."""
+    kinds = [kind for kind in vars(values).values() if isinstance(kind, values.Kind)]
+    assert {kind.name for kind in kinds if kind.may_be_secret} == {"secret", "login or secret"}
+    texts = {"text", "login", "AWS account ID", "choice", "hours of the day", "path"}
+    assert {kind.name for kind in kinds if kind.is_text} == texts
+
+
+def test_the_domains_options_may_stand_in_the_url() -> None:
+    """Of all options only those of a CodeArtifact domain do."""
+    found = {(name, key) for name, cloud in CLOUDS.items() for key, option in cloud.options.items() if option.from_url}
+    assert found == {("aws-codeartifact", key) for key in ("domain", "domain-owner", "region")}
+
+
+def test_an_organization_keeps_its_letters() -> None:
+    """Only slashes around its name are cut."""
+    url = IndexUrl.parse("https://pkgs.dev.azure.com/XbX/_packaging/feed/pypi/simple/")
+    assert CLOUDS["azure-artifacts"].service(url) == "https://pkgs.dev.azure.com/XbX"

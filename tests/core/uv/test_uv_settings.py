@@ -134,3 +134,17 @@ def test_the_line_of_a_text() -> None:
     """The first line that holds it; 0 if none does."""
     assert settings.line_of(b"a\nb c\n", "c") == 2
     assert settings.line_of(b"a\n", "x") == 0
+
+
+def test_two_urls_of_one_index() -> None:
+    """Slashes at the end and the case of the host do not count, letters of the path do."""
+    assert settings.same_index("https://H.example/a/", "https://h.example/a")
+    assert not settings.same_index("https://h.example/aX", "https://h.example/a")
+
+
+@pytest.mark.parametrize("name", ["UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL"])
+def test_which_variables_name_the_default_index(name: str) -> None:
+    """`UV_DEFAULT_INDEX` and its former name; without a policy uv decides by itself when to authenticate."""
+    (found,) = settings.read([], {name: "https://a.example/simple/"}).indexes
+    assert found.default == (name in {"UV_INDEX_URL", "UV_DEFAULT_INDEX"})
+    assert (found.authenticate, found.user, found.name) == ("auto", "", None)
