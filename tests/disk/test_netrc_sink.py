@@ -883,6 +883,24 @@ class TestRivals:
         assert path.read_bytes() in (block() + b"#old\n#1\n#2\n", block() + b"#old\n#2\n#1\n")
         assert os.listdir(path.parent) == [".netrc"]
 
+    def test_an_edit_that_the_next_program_did_not_see(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What came out of the exchange is kept, though a program that had read the older text writes over it."""
+        path.write_bytes(b"#old\n")
+        real = exchange.swap
+        swaps: list[str] = []
+
+        def swap(one: str, other: str) -> None:
+            swaps.append(one)
+            if len(swaps) == 1:
+                path.write_bytes(b"#old\n#1\n")
+            real(one, other)
+            if len(swaps) == 2:
+                path.write_bytes(b"#old\n#2\n")
+
+        monkeypatch.setattr(exchange, "swap", swap)
+        deliver(path, entry())
+        assert path.read_bytes() in (block() + b"#old\n#1\n#2\n", block() + b"#old\n#2\n#1\n")
+
     def test_twice_in_both_instants(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Four edits in a row, two of them on top of ours: all are kept."""
         path.write_bytes(b"")

@@ -226,6 +226,7 @@ def tasks(tree: Path, name: str, found: Map, budget: float) -> Iterator[dict[str
         reached = found.of_lines(name, range(first_line(source, mutant), mutant.line + 1))
         if function is None:
             reached |= found.of_module(name)
+        reached = reached or {*found.times}  # a table that is read once, at import: the quickest tests of the package
         tests, seconds = found.chosen(name, reached, budget)
         before = source[mutant.start : mutant.end].decode()
         task = Task(name, str(file), **asdict(mutant), before=before, function=function, tests=tests, seconds=seconds)
