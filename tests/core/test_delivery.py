@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uvtokend.core import events
+from uvtokend.core import delivery, events
 from uvtokend.core.agent import Agent
-from uvtokend.core.delivery import DELIVERY_HUNG, HELD_OPEN, REST
+from uvtokend.core.delivery import DELIVERY_HUNG, HELD_OPEN, REST, Delivery
 from uvtokend.core.events import Action, Configured, Deliver, DeliveryEnded, Due, FetchEnded, Plan, Report, Settled
-from uvtokend.core.model import Credential, Failure, Index, Request, Secret, Settings
+from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Secret, Settings
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 HELD = Failure("transient", HELD_OPEN, "gpg (pid 7) holds it open.")
@@ -182,3 +182,16 @@ def test_drift_of_a_sink_that_is_not_in_use_is_nothing() -> None:
     """Its last look may come in after the configuration that no longer names it."""
     agent, _ = configured()
     assert agent.handle(events.SinkDrifted("uv-store"), after(1)) == []
+
+
+def test_a_failure_is_forgotten_when_the_sink_stands_as_wanted() -> None:
+    """What could not be written is no longer wanted: nothing is written, and nothing of the failure remains."""
+    wanted = {"h0.example": Entry("h0.example", "me", Secret("t"))}
+    failing = Delivery(
+        pending=True, standing=wanted, failures=3, failure=HELD, failed_at=NOW, retry_at=after(9), begun=4, ended=4
+    )
+    settled, action = delivery.begin(failing, "netrc", wanted, {}, after(9))
+    assert action is None
+    assert (settled.pending, settled.failure, settled.failures, settled.retry_at) == (False, None, 0, None)
+    assert settled.ok
+    assert settled.settles_at is None
