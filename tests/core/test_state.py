@@ -287,3 +287,8 @@ def test_no_json_raises(value: object, key: str, version: int) -> None:
     known = state.decode(json.dumps(document).encode())
     moved = state.on_clock(known, Boot("b", NOW + 100 * HOUR))
     assert isinstance(state.recover(moved.records, STANDING, (REQUEST,), NOW), dict)
+
+
+def test_a_netrc_that_nothing_is_known_of_is_not_ours() -> None:
+    """So it is never deleted because it is empty."""
+    assert not State().netrc("/home/me/.netrc").created

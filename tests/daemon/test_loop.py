@@ -301,6 +301,20 @@ def test_workers_that_the_kernel_does_not_end_are_told_when_the_daemon_ends(
     assert last["message"].startswith("2 workers do not end although killed")
 
 
+@pytest.mark.parametrize("existed", [True, False])
+def test_who_created_the_netrc_is_remembered(existed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a file that the daemon created may be deleted once it is empty."""
+    if existed:
+        (tmp_path / "netrc").write_text("# mine\n")
+        (tmp_path / "netrc").chmod(0o600)
+
+    async def story(daemon: Daemon) -> None:
+        known = daemon._deliveries._state.netrc(str(tmp_path / "netrc"))
+        assert known.created is not existed
+
+    live(tmp_path, monkeypatch, story)
+
+
 def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without NOTIFY_SOCKET no sentence is made; with it, many changes make one."""
     monkeypatch.setattr("uvtokend.daemon.loop.LATER", 0.0)
