@@ -116,6 +116,9 @@ def test_another_target_is_refused(environ: dict[str, str]) -> None:
         (["twine", "upload", "-r", "other", "dist/*"], "-r"),
         (["python3.12", "-m", "twine", "upload", "--repository-url", "https://evil.example/"], "--repository-url"),
         (["uv", "publish", "--publish-url"], "--publish-url"),
+        (["uvx", "twine@6", "upload", "--repository-url", "https://e.example/"], "--repository-url"),
+        (["uv", "run", "twine", "upload", "--repository-u", "https://e.example/"], "--repository-u"),
+        (["env", "A=b", "/bin/uv", "publish", "--publish-url=https://e.example/"], "--publish-url"),
     ],
 )
 def test_another_target_on_the_command_line_is_refused(command: list[str], option: str) -> None:

@@ -169,6 +169,17 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("run", "--default-index", "option=URL", "--with", "theta", "--no-project", "true"): "option",
     ("lock", "--directory", "space"): "member",
     ("lock", "--directory", "path"): "library",
+    ("lock", "--directory", "url"): "library",
+    ("lock", "--directory", "link"): "above",
+    ("lock", "--directory", "link/.."): "above",
+    ("--directory", "plain", "--config-file", "../link/../uv.toml", "lock"): "above",
+    ("pip", "compile", "library/pyproject.toml"): "library",
+    ("pip", "compile", "requirements.txt"): "library",
+    ("pip", "compile", "more.txt"): "library",
+    ("tool", "install", "--index-url=URL", "library @ ./library"): "library",
+    ("run", "path.py"): "library",
+    ("run", "url.py"): "library",
+    ("tool", "uvx", "--config-file", "plain/own.toml", "theta", "--config-file", "none.toml"): "own",
 }
 
 
@@ -191,6 +202,19 @@ def arrange(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     source = 'dependencies = ["library"]\n[tool.uv.sources]\nlibrary = { path = "../library" }\n'
     Path("path").mkdir()
     Path("path/pyproject.toml").write_text(f"{PROJECT}{source}")
+    Path("url").mkdir()
+    Path("url/pyproject.toml").write_text(
+        f'{PROJECT}dependencies = ["library @ file://${{PROJECT_ROOT}}/../library"]\n'
+    )
+    place.write("home/work/linked/uv.toml", "above")
+    Path("linked/project").mkdir()
+    for folder in ("linked", "linked/project"):
+        Path(folder, "pyproject.toml").write_text(needs)
+    Path("link").symlink_to("linked/project")
+    Path("requirements.txt").write_text("-e ./library\n")
+    Path("more.txt").write_text("--requirement=requirements.txt\n")
+    Path("path.py").write_text(inline(source.replace("../", "")))
+    Path("url.py").write_text(inline(f'dependencies = ["library @ {Path("library").absolute().as_uri()}"]'))
     library = (pinned % "library").replace('"p"', '"library"')
     place.write("home/work/library/pyproject.toml", "library", more=library)
 

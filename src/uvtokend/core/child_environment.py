@@ -126,8 +126,9 @@ def check_publishing(name: str, provider: str, url: str, command: Sequence[str])
     Raises:
         UsageError: The token would go elsewhere, or nothing can be published to the index.
     """
-    verb, options = _PUBLISH.get(_program(command), ("", ()))
-    if not verb or verb not in command:
+    programs = {word.rpartition("/")[2].partition("@")[0] for word in command}  # also `uvx twine@6`, `env uv`
+    options = [option for program in programs & _PUBLISH.keys() for option in _options(program, command)]
+    if not options:
         return
     upload = upload_url(provider, url)
     if upload is None:
@@ -140,17 +141,17 @@ def check_publishing(name: str, provider: str, url: str, command: Sequence[str])
             raise UsageError(message, f"remove {option} from the command")
 
 
-def _program(command: Sequence[str]) -> str:
-    """Return what a command line runs; ``python -m twine`` is twine."""
-    program = command[0].rpartition("/")[2] if command else ""
-    modules = [word for before, word in pairwise(command) if before == "-m"]
-    return modules[0] if program.startswith("python") and modules else program
+def _options(program: str, command: Sequence[str]) -> Collection[str]:
+    """Return the options that name a target; none if a command line does not publish with this program."""
+    verb, options = _PUBLISH[program]
+    return options if verb in command else ()
 
 
 def _values(command: Sequence[str], options: Collection[str]) -> Iterator[tuple[str, str]]:
     for word, following in pairwise([*command, ""]):
         option, equals, value = word.partition("=")
-        if option in options:
+        # argparse, as in twine, takes the beginning of an option for the whole of it
+        if option in options or (len(option) > 3 and any(each.startswith(option) for each in options)):
             yield option, value if equals else following
 
 

@@ -35,6 +35,10 @@ LIMIT = 1 << 20
 LOCK_LIMIT = 1 << 25
 #: The most projects of a workspace that are read.
 MOST_PROJECTS = 1000
+#: A project's own files, which uv's arguments may name instead of its directory.
+_PROJECT_FILES = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
+#: How files of requirements are called; those must be readable.
+_REQUIREMENTS = frozenset({".txt", ".in"})
 #: Seconds that reading one file may take.
 PATIENCE = 2.0
 
@@ -68,27 +72,73 @@ def named(environ: Mapping[str, str], say: Say, command: Sequence[str] = ()) -> 
     reader = _Files(say)
     indexes = [*discovery.names_in_environment(environ), *command_line.indexes(command)]
     for each in command_line.environments(command, environ):
-        here = Path(os.path.abspath(os.path.expanduser(_here(each))))
+        here = Path(os.path.abspath(_here(each)))
         scripts = list(_scripts(each, command, say))
-        places = dict.fromkeys([here, *(path.parent for path, _ in scripts)])
+        named = _named(each, [*command_line.arguments(command), *_required(scripts)], say)
+        places = dict.fromkeys([here, *(path.parent for path, _ in scripts), *named])
         files = [file for place in places for file in reader.project(place, each)]
         tables = {file: reader.settings(file) for file in [*reader.beyond(files), *_beyond_projects(each)]}
-        for source, table in [*tables.items(), *scripts]:
+        inline = [(path, discovery.tool_uv(block)) for path, block in scripts]
+        for source, table in [*tables.items(), *inline]:
             indexes += [(name, url, str(source)) for name, url in discovery.names_in_document(table or {})]
     return list(dict.fromkeys(indexes))
 
 
 def _scripts(environ: Mapping[str, str], command: Sequence[str], say: Say) -> Iterator[tuple[Path, dict[str, Json]]]:
-    """Yield the scripts on a command line of uv, and uv's settings in them."""
-    directory = os.path.abspath(environ.get("UV_WORKING_DIR", ""))
+    """Yield the scripts on a command line of uv, and their inline metadata."""
+    directory = _working_directory(environ)
     run = command_line.script(command)
     if run is not None and (run == "-" or "://" in run or _is_pipe(Path(directory, run))):
         say(f"{run} is a script that is only read when it runs.")
     for path in (Path(directory, word) for word in command_line.scripts(command)):
         if path.is_file():
-            yield from ((path, discovery.tool_uv(block) or {}) for block in _metadata(path, say))
+            yield from ((path, block) for block in _metadata(path, say))
             if run is not None:
                 yield path, {}  # uv run takes the project around it
+
+
+def _required(scripts: Sequence[tuple[Path, Mapping[str, Json]]]) -> Iterator[str]:
+    """Yield the projects that inline metadata requires by their paths."""
+    for path, block in scripts:
+        yield from (str(path.parent / source) for source in discovery.path_sources(discovery.tool_uv(block) or {}))
+        yield from discovery.file_requirements(block)
+
+
+def _named(environ: Mapping[str, str], words: Sequence[str], say: Say) -> list[Path]:
+    """Return the directories of projects that uv's arguments name, also those in files of requirements.
+
+    uv reads the sources and the indexes of each of them (uv-distribution, ``lowering.rs``), as for ``uv pip compile
+    sub/pyproject.toml`` or ``uv add ./sub``.
+    """
+    directory = Path(_working_directory(environ))
+    waiting = [(word, directory) for word in words]
+    seen: dict[Path, bool] = {}
+    while waiting and len(seen) <= MOST_PROJECTS:
+        word, base = waiting.pop()
+        for text in command_line.paths(word.replace("${PROJECT_ROOT}", str(directory))):
+            path = base / text
+            if path in seen or not os.path.exists(path):
+                continue
+            seen[path] = path.is_dir()
+            seen |= {path.parent: True} if path.name in _PROJECT_FILES else {}
+            lines = [] if seen[path] else _requirements(path, say)
+            waiting += [(line, where) for line in lines for where in (directory, path.parent)]
+    if waiting:
+        say(f"The command line names more than {MOST_PROJECTS} files.")
+    return [Path(os.path.abspath(path)) for path, is_directory in seen.items() if is_directory]
+
+
+def _requirements(path: Path, say: Say) -> list[str]:
+    """Return the lines of a file that may require a project by its path; another kind of file has none."""
+    try:
+        lines = _text(path).decode().replace("\\\n", " ").splitlines()
+        return [line for line in lines if line.lstrip().startswith(("-", ".")) or "/" in line or "@" in line]
+    except UnicodeDecodeError:
+        return []
+    except OSError as error:
+        if path.suffix in _REQUIREMENTS:
+            say(f"Cannot read {path}: {error.strerror or error}.")
+        return []
 
 
 def _is_pipe(path: Path) -> bool:
@@ -201,7 +251,12 @@ def toml_file(path: Path, limit: int = LOCK_LIMIT) -> Mapping[str, Json] | None:
 
 
 def _here(environ: Mapping[str, str]) -> str:
-    return os.path.join(environ.get("UV_WORKING_DIR", ""), environ.get("UV_PROJECT", "")) or "."
+    return os.path.join(_working_directory(environ), environ.get("UV_PROJECT", ""))
+
+
+def _working_directory(environ: Mapping[str, str]) -> str:
+    """Return where uv works: it changes its directory, so the system resolves links and ``..`` in its path."""
+    return os.path.realpath(environ.get("UV_WORKING_DIR", ""))
 
 
 def _existing(place: str) -> Path:
@@ -214,7 +269,7 @@ def _existing(place: str) -> Path:
 
 def _beyond_projects(environ: Mapping[str, str]) -> Iterator[Path]:
     if environ.get("UV_CONFIG_FILE"):
-        yield Path(os.path.abspath(os.path.join(environ.get("UV_WORKING_DIR", ""), environ["UV_CONFIG_FILE"])))
+        yield Path(_working_directory(environ), environ["UV_CONFIG_FILE"])
     elif not _no_config(environ):
         yield Path(_absolute(environ, "XDG_CONFIG_HOME") or _home(environ, ".config"), "uv", "uv.toml")
         directories = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
@@ -281,7 +336,8 @@ class _Files:
         waiting = list(known)
         while waiting and len(known) <= MOST_PROJECTS:
             file = waiting.pop()
-            near = [path / "pyproject.toml" for path in self._near(file.parent, self.settings(file) or {})]
+            projects = [*self._near(file.parent, self.settings(file) or {}), *self._required(file)]
+            near = [path / "pyproject.toml" for path in projects]
             new = [path for path in dict.fromkeys(near) if path not in known and self.pyproject(path) is not None]
             known |= dict.fromkeys(new)
             waiting += new
@@ -300,6 +356,12 @@ class _Files:
             yield from members
         for path in discovery.path_sources(table):
             yield Path(os.path.normpath(directory / path))
+
+    def _required(self, file: Path) -> Iterator[Path]:
+        """Yield what may be the directories of the projects that one requires by ``file:`` URLs."""
+        for text in discovery.file_requirements(self.pyproject(file) or {}):
+            for path in command_line.paths(text.replace("${PROJECT_ROOT}", str(file.parent))):
+                yield Path(os.path.normpath(file.parent / path))
 
     def workspace_root(self, directory: Path) -> Path | None:
         """Return the directory in which a project's ``uv.lock`` is, or None outside of any project."""

@@ -137,6 +137,13 @@ def test_other_projects_that_uv_reads() -> None:
         assert [*discovery.workspace_members(odd), *discovery.path_sources(odd)] == []
 
 
+def test_requirements_by_a_file_url() -> None:
+    """Wherever in the document they stand; other texts and values are left out."""
+    groups: Json = {"dev": ["a @ file:///a", "b", {"include-group": "c"}], "c": ["c @ file:c"]}
+    document: dict[str, Json] = {"project": {"dependencies": ["d@file:///d"]}, "dependency-groups": groups, "x": 1}
+    assert sorted(discovery.file_requirements(document)) == ["a @ file:///a", "c @ file:c", "d@file:///d"]
+
+
 def test_nobody_has_so_many() -> None:
     """A file with very many is cut off."""
     document: dict[str, Json] = {"extra-index-url": [f"https://x.example/{number}" for number in range(500)]}

@@ -33,6 +33,34 @@ def test_other_commands_say_nothing(words: list[str]) -> None:
     assert command_line.script(words) is None
 
 
+@pytest.mark.parametrize("before", [["env", "A=b"], ["/usr/bin/python3", "-m"], ["nice", "-n", "5"]])
+def test_uv_may_be_run_by_another_program(before: list[str]) -> None:
+    """Its options count from its name on."""
+    words = [*before, "uv", "--project", "a", "lock", "--script", "s.py"]
+    assert command_line.environments(words, HOME) == [{**HOME, "UV_PROJECT": "a"}]
+    assert command_line.scripts(words) == ["s.py"]
+    assert command_line.arguments(words) == words[len(before) + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("./a[extra]", "./a"),
+        ("  --with-editable=./a  # why", "./a"),
+        ("-e ./a ; python_version > '3'", "./a"),
+        ("-rmore.txt", "more.txt"),
+        ("a @ file:///b%20c", "/b c"),
+        ("a@file://localhost/b", "/b"),
+        ("a @ file:b", "b"),
+        ('"./a"', "./a"),
+    ],
+)
+def test_paths_of_an_argument(text: str, path: str) -> None:
+    """Every spelling that uv takes; what cannot be a path is left out."""
+    assert path in command_line.paths(text)
+    assert command_line.paths("a\0") == command_line.paths("") == []
+
+
 def test_the_older_variable() -> None:
     """``UV_WORKING_DIRECTORY`` is read where ``UV_WORKING_DIR`` is not set."""
     older = {"UV_WORKING_DIRECTORY": "old"}

@@ -113,6 +113,19 @@ def path_sources(table: Mapping[str, Json]) -> Iterator[str]:
                 yield path
 
 
+def file_requirements(document: Mapping[str, Json]) -> Iterator[str]:
+    """Yield each text of a ``pyproject.toml`` that may require a project by its ``file:`` URL (PEP 508)."""
+    waiting: list[Json] = [dict(document)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and "file:" in value:
+            yield value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
 def is_member(workspace: Json, directory: str) -> bool:
     """Return whether a directory is a member of a workspace.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from urllib.parse import unquote
 
 from uvtokend.core.model import Env
 
@@ -35,11 +36,8 @@ _SCRIPT = frozenset({"-s", "--script", "--gui-script"})
 #: uv's own marks (uv-scripts, ``lib.rs``); whatever uv takes for a block is one of these.
 _BLOCK = re.compile(r"^# /// script[^\S\n]*\r?\n((?:#.*(?:\n|\Z))*)", re.MULTILINE)
 _END = re.compile(r"^# ///[^\S\n]*\r?$", re.MULTILINE)
-
-
-def is_uv(command: Sequence[str]) -> bool:
-    """Return whether a command line runs uv."""
-    return bool(command) and _program(command) in {"uv", "uvx"}
+#: What follows a requirement: its marker or a comment. The extras at its end. What makes a path a URL.
+_REST, _EXTRAS, _FILE = re.compile(r"\s[;#]"), re.compile(r"\[[^\[\]]*\]$"), re.compile(r"file:(//(localhost(?=/))?)?")
 
 
 def environments(command: Sequence[str], environ: Env) -> list[dict[str, str]]:
@@ -50,7 +48,7 @@ def environments(command: Sequence[str], environ: Env) -> list[dict[str, str]]:
         environ: The environment that it gets.
     """
     results = [_unaliased(environ)]
-    for name, value in _options(command) if is_uv(command) else ():
+    for name, value in _options(command):
         if name in _PLACES:
             results.append({**results[-1], _PLACES[name]: value})
         elif name == "--no-config":
@@ -60,7 +58,7 @@ def environments(command: Sequence[str], environ: Env) -> list[dict[str, str]]:
 
 def indexes(command: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield name, URL and option of every index with a name on a command line of uv."""
-    for option, value in _options(command) if is_uv(command) else ():
+    for option, value in _options(command):
         if option in _INDEXES:
             for word in value.split():
                 name, equals, url = word.partition("=")
@@ -74,8 +72,7 @@ def scripts(command: Sequence[str]) -> list[str]:
     Those are the values of ``--script``, what ``uv run`` with that option runs, and whatever is called like a script
     of Python; uv takes nothing else for one.
     """
-    if not is_uv(command):
-        return []
+    command = _own(command)
     run = script(command)
     paths = [run] if run is not None and not _SCRIPT.isdisjoint(command) else []
     for before, word in pairwise(command):
@@ -87,6 +84,7 @@ def scripts(command: Sequence[str]) -> list[str]:
 
 def script(command: Sequence[str]) -> str | None:
     """Return what ``uv run`` would take for its script or command; None if it runs nothing."""
+    command = _own(command)
     if not _runs(command):
         return None
     valued, before = _VALUED.split(), ""
@@ -95,6 +93,25 @@ def script(command: Sequence[str]) -> str | None:
             return word
         before = word
     return None
+
+
+def paths(text: str) -> list[str]:
+    """Return what an argument of uv, or a requirement, may name as a path; most of it is none.
+
+    Args:
+        text: Such as ``./a[extra]``, ``a @ file:///b``, ``--with-editable=./a`` or ``-r requirements.txt``.
+    """
+    text = _REST.split(text.strip(), maxsplit=1)[0]
+    glued = [text[2:]] if re.match(r"-[a-z]", text) else []
+    pieces = [text, *glued, *(text.partition(mark)[2] for mark in ("=", "@", " "))]
+    bare = (_EXTRAS.sub("", piece.strip().strip("\"'")) for piece in pieces)
+    found = (unquote(_FILE.sub("", piece)) if _FILE.match(piece) else piece for piece in bare)
+    return list(dict.fromkeys(path for path in found if path and "\0" not in path))
+
+
+def arguments(command: Sequence[str]) -> list[str]:
+    """Return the arguments of uv on a command line; none if it does not run uv."""
+    return list(_own(command)[1:])
 
 
 def metadata(text: str) -> list[str]:
@@ -110,16 +127,23 @@ def metadata(text: str) -> list[str]:
     return contents
 
 
-def _program(command: Sequence[str]) -> str:
-    return command[0].rpartition("/")[2]
+def _own(command: Sequence[str]) -> Sequence[str]:
+    """Return a command line from uv's name on, as in ``env A=b uv lock`` or ``python -m uv lock``."""
+    start = next((at for at, word in enumerate(command) if _name(word) in {"uv", "uvx"}), len(command))
+    return command[start:]
+
+
+def _name(word: str) -> str:
+    return word.rpartition("/")[2]
 
 
 def _runs(command: Sequence[str]) -> bool:
-    return is_uv(command) and ("run" in command[1:] or _program(command) == "uvx")
+    own = _own(command)
+    return bool(own) and (_name(own[0]) == "uvx" or not {"run", "uvx"}.isdisjoint(own[1:]))
 
 
 def _options(command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    rest = iter(command[1:])
+    rest = iter(_own(command)[1:])
     for word in rest:
         name, equals, value = word.partition("=")
         if name in _PLACES or name in _INDEXES:
