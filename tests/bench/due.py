@@ -19,7 +19,7 @@ _LOOK = 0.05
 def measure(stage: Stage) -> list[Line]:
     """Start a daemon whose leases are all due; ask its socket all the while, and count the writes of its netrc."""
     size = stage.scale.sizes[-1]
-    fleet = Fleet(stage.directory(), size)
+    fleet = stage.new_fleet(size)
     seen = _Seen(fleet)
     try:
         began = time.monotonic()
@@ -29,7 +29,6 @@ def measure(stage: Stage) -> list[Line]:
         took, used = time.monotonic() - began, cpu(fleet.pid)
     finally:
         seen.close()
-        fleet.close()
     row = f"{size:,} leases due at once"
     share = size / 1000  # what is allowed for a thousand
     return [

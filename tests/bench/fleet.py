@@ -75,10 +75,6 @@ class Fleet(Machine):
         """Run a uvtokend command, which must succeed, and return its output."""
         return run(self.ourselves(*arguments), self.environment)
 
-    def close(self) -> None:
-        """Stop the daemon."""
-        self.stop()
-
 
 def until_delivered(machine: Machine) -> None:
     """Wait until every index of a machine's daemon has a valid token that uv can read.

@@ -23,6 +23,7 @@ from bench.stage import QUICK, Scale, Stage, default_cache
 from bench.table import Line
 
 ROWS: Mapping[str, Callable[[Stage], list[Line]]] = {
+    "due": due.measure,
     "install": installs.measure,
     "keyring": installs.keyring,
     "status": asking.status,
@@ -30,7 +31,6 @@ ROWS: Mapping[str, Callable[[Stage], list[Line]]] = {
     "sign-in": fetching.signed_in,
     "network": fetching.network,
     "deliver": delivering.measure,
-    "due": due.measure,
     "requests": asking.requests,
     "idle": idle.measure,
 }

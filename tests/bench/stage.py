@@ -36,15 +36,15 @@ class Scale:
         wheels: How many wheels the larger installation has.
     """
 
-    rounds: int = 41
-    few: int = 9
+    rounds: int = 21
+    few: int = 5
     sizes: tuple[int, ...] = (1, 10, 100, 1000)
-    idle: float = 301.0
+    idle: float = 126.0
     questions: int = 10_000
     wheels: int = 30
 
 
-QUICK = Scale(rounds=5, few=1, sizes=(1, 10, 100), idle=26.0, questions=1000)
+QUICK = Scale(rounds=3, few=1, sizes=(1, 10, 50), idle=26.0, questions=1000, wheels=10)
 
 
 class Stage:
@@ -88,12 +88,15 @@ class Stage:
     def fleet(self, size: int) -> Fleet:
         """Return a machine whose daemon keeps so many secrets, all delivered."""
         if size not in self._fleets:
-            self._say(f"starting a daemon with {size:,} {'index' if size == 1 else 'indexes'}")
-            fleet = Fleet(self.directory(), size)
-            self._stack.callback(fleet.close)
-            self._fleets[size] = fleet
-            fleet.start()
+            self.new_fleet(size).start()
         return self._fleets[size]
+
+    def new_fleet(self, size: int) -> Fleet:
+        """Return a machine whose daemon has not begun; once it has, it is what `fleet` returns."""
+        self._say(f"a daemon with {size:,} {'index' if size == 1 else 'indexes'}")
+        fleet = self._fleets[size] = Fleet(self.directory(), size)
+        self._stack.callback(fleet.stop)
+        return fleet
 
 
 def quietly(command: tuple[str, ...], environment: dict[str, str]) -> Callable[[], object]:
