@@ -18,6 +18,7 @@ from uvtokend.core.model import Request
 
 OURS = {
     "uvtokend",
+    "uvtokend.ask",
     "uvtokend.cli",
     "uvtokend.cli.client",
     "uvtokend.cli.console",
@@ -32,7 +33,7 @@ OURS = {
     "uvtokend.peers",
 }
 #: What talking JSON over a socket and reading a time cost in themselves, on whatever Python this is.
-NEEDED = "import __future__, datetime, json, os, select, socket, stat, sys, time"
+NEEDED = "import __future__, _json, _socket, datetime, json, os, select, socket, stat, sys, time"
 TOO_DEAR = {
     "apscheduler",
     "argparse",
@@ -124,6 +125,13 @@ def test_a_hot_verb_imports_next_to_nothing(args: list[str], environment: dict[s
     modules = imported(f"from uvtokend.cli.main import main; assert main({args}) == 0", environment)
     assert "uvtokend.cli.client" in modules
     assert modules <= imported(NEEDED, environment) | OURS
+
+
+def test_a_status_for_a_person_needs_neither_json_nor_socket(environment: dict[str, str]) -> None:
+    """The two packages cost as much as Python's own start; CPython's own parts of them do the same for one line."""
+    modules = imported("from uvtokend.cli.main import main; assert main(['status']) == 0", environment)
+    assert "_socket" in modules
+    assert not modules & {"collections", "enum", "json", "re", "selectors", "socket"}
 
 
 #: What the keyring command may import: with -I, Python's own start has nearly all that it needs.

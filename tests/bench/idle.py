@@ -50,20 +50,20 @@ def measure(stage: Stage) -> list[Line]:
         took = time.monotonic() - began
         spent = {pid: (cpu(pid) - used[pid]) / took * _DAY for pid in pids}
         slept = {pid: round((switches(pid) - slept[pid]) / took * _HOUR) for pid in pids}
-        resident = {str(size): [memory(fleet.pid)[0]] for size, fleet in fleets.items()}
+        resident = {f"uvtokend with {size:,} indexes": [memory(fleet.pid)[0]] for size, fleet in fleets.items()}
         resident |= {"the three SDKs in one process": [memory(sdks)[0]], "bare asyncio": [memory(bare)[0]]}
         unique = {size: memory(fleet.pid)[1] for size, fleet in fleets.items()}
     lines = []
     for size, fleet in fleets.items():
         name = "1 index" if size == 1 else f"{size:,} indexes"
         limit = 28.0 if size <= 10 else None
-        lines.append(alone("idle: RSS", name, resident[str(size)], "MiB", limit))
+        lines.append(alone("idle: RSS", name, resident[f"uvtokend with {size:,} indexes"], "MiB", limit))
         if (private := unique[size]) is not None:
             lines.append(alone("idle: USS", name, [private], "MiB"))
         note = f"seen for {took:.0f} s; {slept[fleet.pid]:,} switches between threads and sleep per hour"
         lines.append(alone("idle: wake-ups per hour", name, [watch.woke[fleet.pid] / took * _HOUR], "", 150.0, note))
         lines.append(alone("idle: CPU seconds per day", name, [spent[fleet.pid]], "s", 5.0))
-    most, ten = str(sizes[-1]), "10"
+    ten, most = "uvtokend with 10 indexes", f"uvtokend with {sizes[-1]:,} indexes"
     lines.append(compared(f"idle: RSS at {sizes[-1]:,} indexes", resident, most, ten, Aim(1.25), "MiB"))
     others = ("the three SDKs in one process", "bare asyncio")
     return lines + [compared("idle: RSS at 10 indexes", resident, ten, other, None, "MiB") for other in others]

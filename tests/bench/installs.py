@@ -102,7 +102,16 @@ def _over_floor(row: str, seconds: Figures) -> Line:
     added = [ours - open_ for ours, open_ in zip(seconds[SHIM], seconds[OPEN], strict=True)]
     floor = seconds[FLOOR_NAME]
     name = f"{SHIM}, less {OPEN}"
-    return Line(row, name, spread(added).median, "s", FLOOR_NAME, spread(floor).median, ratio(added, floor), Aim(2.0))
+    return Line(
+        f"{row}: what is added",
+        name,
+        spread(added).median,
+        "s",
+        FLOOR_NAME,
+        spread(floor).median,
+        ratio(added, floor),
+        Aim(2.0),
+    )
 
 
 @contextmanager

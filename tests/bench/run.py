@@ -53,12 +53,13 @@ def main() -> int:
         for name in chosen:
             _say(f"measuring: {name}")
             lines += ROWS[name](stage)
-    print(f"Python {sys.version.split()[0]}, {load()}; medians; the spread of a ratio is that of its turns\n")
+    note = f"Medians of one run, in turns. Python {sys.version.split()[0]}, {load()}."
+    print(f"{note}\n")
     print(table.shown(lines))
     if args.json:
         args.json.write_text(json.dumps([line.as_json() for line in lines], indent=1) + "\n")
     if args.plot:
-        args.plot.write_text(plot.draw(lines))
+        args.plot.write_text(plot.draw(lines, note))
     return int(any(line.met is False for line in lines))
 
 

@@ -1,17 +1,17 @@
 """The client of the control socket: JSON-RPC 2.0, one object per line, with errors that explain themselves.
 
-``uvtokend status`` starts near Python's own floor, so this module imports next to nothing.
+``uvtokend status`` starts near Python's own floor, so this module imports next to nothing: `socket` and `json` would
+cost as much as Python's own start.
 """
 
 from __future__ import annotations
 
-import json
+import _socket
 import os
 import select
-import socket
 import time
 
-from uvtokend import __version__, paths, peers
+from uvtokend import __version__, ask, paths, peers
 from uvtokend.errors import NotRunning, UsageError, UvtokendError
 
 TYPE_CHECKING = False
@@ -103,9 +103,8 @@ class Connection:
             NoAnswerError: It did not answer in time.
             UvtokendError: The daemon refuses, has another version, or disconnected.
         """
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         try:
-            self.socket.sendall(json.dumps(request).encode() + b"\n")
+            self.socket.sendall(_request(method, params or {}))
         except TimeoutError:
             raise NoAnswerError(self.timeout) from None
         except OSError:
@@ -138,8 +137,8 @@ class Connection:
                 raise _stranger()
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            answer = json.loads(line)
-        except (ValueError, RecursionError):
+            answer = ask.scanned(line)
+        except ValueError:
             raise _stranger() from None
         if not isinstance(answer, dict):
             raise _stranger()
@@ -158,7 +157,17 @@ class Connection:
         return b"\n" in self._rest
 
 
-def _connected(path: str, timeout: float) -> socket.socket:
+def _request(method: str, params: dict[str, Any]) -> bytes:
+    """Return the line that calls a method."""
+    told = "{}"
+    if params:
+        import json  # noqa: PLC0415 - most calls have no parameters
+
+        told = json.dumps(params)
+    return f'{{"jsonrpc": "2.0", "id": 1, "method": {ask.quoted(method)}, "params": {told}}}\n'.encode()
+
+
+def _connected(path: str, timeout: float) -> _socket.socket:
     """Return a socket that is connected to the daemon.
 
     A daemon that holds the lock of its socket and refuses to be connected has not begun to listen, or accepts nobody
@@ -169,7 +178,7 @@ def _connected(path: str, timeout: float) -> socket.socket:
     """
     deadline = time.monotonic() + timeout
     while True:
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         client.settimeout(timeout)
         try:
             client.connect(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
@@ -93,6 +92,8 @@ def show(document: dict[str, Any], as_json: bool, absence: report.Absence | None
         alone: No daemon goes on afterwards, so only the tokens matter.
     """
     if as_json:
+        import json  # noqa: PLC0415 - people are shown no JSON
+
         console.out(json.dumps(document, indent=1) + "\n")
         if not document["indexes"] and document.get("config_stale") is None:
             console.say(report.INIT)
@@ -198,6 +199,8 @@ class _Watch:
 
     def _draw(self, document: dict[str, Any], absence: report.Absence | None = None) -> None:
         if self._args.json:
+            import json  # noqa: PLC0415 - as in `show`
+
             console.out(json.dumps(document) + "\n")
             return
         text = _text(document, absence)
