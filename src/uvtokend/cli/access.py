@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
+from uvtokend import paths
 from uvtokend.cli import client, disk
 from uvtokend.core.child_environment import Access
 from uvtokend.core.model import Failure, Secret
@@ -54,8 +55,8 @@ def become(command: list[str], environment: dict[str, str]) -> NoReturn:
     except OSError as error:
         message = f"The command {command[0]!r} cannot be executed: {error.strerror}."
     except ValueError:
-        message = "The command or its environment holds a NUL character."
-    raise UsageError(message, "uvtokend exec NAME -- COMMAND")
+        message = "The command or its environment contains a NUL character."
+    raise UsageError(message, f"command -v {paths.quoted(command[0])}")
 
 
 def _from_daemon(names: list[str], check: Check) -> list[Access]:
