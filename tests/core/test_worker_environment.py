@@ -82,6 +82,13 @@ def test_the_certificates_of_the_environment() -> None:
     assert certificates({}, {}) == {}
 
 
+def test_an_empty_variable_for_certificates_is_unset() -> None:
+    """An SDK may take it for the wish to verify no certificate."""
+    for name in (*CA_VARIABLES, "SSL_CERT_DIR"):
+        assert certificates({name: ""}, {}) == certificates({}, {name: ""}) == {}
+        assert certificates({name: ""}, {}, "/x.pem") == dict.fromkeys(CA_VARIABLES, "/x.pem")
+
+
 def test_our_netrc_stays_hidden() -> None:
     """An index's own environment cannot bring our netrc back."""
     own = Request("static", env=(("NETRC", "/home/me/.netrc"),))

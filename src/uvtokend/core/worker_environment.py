@@ -92,13 +92,15 @@ def _trust(base: Env, bundle: str | None, own: Env) -> dict[str, str]:
     """Return the variables that name certificates: the daemon's, over them ``ca-bundle``, over that the index's own.
 
     Whatever names a file or directory for OpenSSL replaces everything below it. A program with a variable of its own
-    gets that file too, unless the variable is set.
+    gets that file too, unless the variable is set. An empty one counts as unset: an older botocore takes an
+    empty AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE for the wish to verify nothing (``httpsession.py``), a newer one fails.
     """
     trusted: dict[str, str] = {}
     for layer in (base, {"SSL_CERT_FILE": bundle} if bundle is not None else {}, own):
         if not layer.keys().isdisjoint(_WHOLE):
             trusted = {}
         trusted |= {name: layer[name] for name in (*CA_VARIABLES, *_WHOLE) if name in layer}
+    trusted = {name: value for name, value in trusted.items() if value}
     if file := trusted.get("SSL_CERT_FILE"):
         trusted = dict.fromkeys(CA_VARIABLES, file) | trusted
     return trusted
