@@ -213,3 +213,18 @@ def test_start_after_an_upgrade_restarts_the_daemon(installed: Installed) -> Non
     assert ask(installed.desk.socket, "version")["version"] == "99.0"
     assert "is running already" in installed.run("start").stderr
     assert installed.daemon().pid == new
+
+
+def test_starts_at_once_after_an_upgrade_agree(installed: Installed) -> None:
+    """Each of them succeeds, and one daemon of the new version runs: none ends the daemon that another one started."""
+    installed.upgrade("99.0")
+    command = [str(installed.python), "-P", "-m", "uvtokend", "start"]
+    starts = [
+        subprocess.Popen(command, env=installed.desk.env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for _ in range(3)
+    ]
+    said = [(start.communicate(timeout=60)[1], start.returncode) for start in starts]
+    assert [status for _, status in said] == [0, 0, 0], said
+    assert ask(installed.desk.socket, "version")["version"] == "99.0"
+    pids = {word.rstrip(").") for text, _ in said for word in text.partition("(pid ")[2].split()[:1]}
+    assert pids == {str(installed.daemon().pid)}

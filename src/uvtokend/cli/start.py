@@ -64,7 +64,7 @@ def start(config_file: str | None, wait: float) -> int:
         configuration.load(config_file)  # a person reads every problem here, and not in a log
         if running is not None:
             console.say(f"The running daemon is version {running['version']}, this is {__version__}: it is restarted.")
-            stop.stop(config_file)
+            stop.stop(config_file, running["pid"])
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
     status.show(_first_tokens(deadline), as_json=False)

@@ -35,22 +35,27 @@ def run(args: argparse.Namespace) -> int:
     return stop(args.config)
 
 
-def stop(config: str | None = None) -> int:
+def stop(config: str | None = None, pid: int | None = None) -> int:
     """Stop the daemon, and return when it is gone.
 
     Args:
         config: Another configuration file. It names the netrc, whose lock names a daemon that cannot be reached.
+        pid: Stop only the daemon that calls itself so: somebody else may have stopped it, and started another one.
 
     Raises:
-        NotRunning: There is none.
+        NotRunning: There is none, and no pid was given.
         UvtokendError: It does not end.
     """
     process: psutil.Process | None = None
     try:
         with client.Connection() as connection:
+            if pid is not None and connection.call("version")["pid"] != pid:
+                return OK
             process = _process(connection.pid)
             connection.call("stop")
     except NotRunning:
+        if pid is not None:
+            return OK
         process = unreachable(config)
         if process is None:
             message = "uvtokend is not running, so there is nothing to stop."
