@@ -297,6 +297,16 @@ def test_the_bundle_of_directories(home: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.rmtree(Path(two.ca_file).parent)
 
 
+def test_a_certificate_that_is_cut_off(home: Path) -> None:
+    """It spoils none that follows, and many of them do not hold up the fetch."""
+    (home / "certificates").mkdir()
+    with TlsProxy({}) as proxy:
+        whole = Path(proxy.ca_file).read_text()
+    (home / "certificates" / "all.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n" * 20 + whole)
+    bundle.gather(environ := {"SSL_CERT_DIR": str(home / "certificates")})
+    assert Path(environ["SSL_CERT_FILE"]).read_text() == whole
+
+
 def test_directories_without_a_certificate(home: Path) -> None:
     """Nothing is written, and nothing is named."""
     (home / "empty").mkdir()

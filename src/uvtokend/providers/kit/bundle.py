@@ -23,7 +23,7 @@ from uvtokend.providers.kit.failures import rejected
 #: The most bytes of one file with certificates, and the most files of a directory; a system's bundle has 250 KiB.
 _LIMIT = 4 << 20
 _FILES = 4096
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 
 
 def gather(environ: MutableMapping[str, str]) -> None:
