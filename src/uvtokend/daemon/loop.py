@@ -203,6 +203,7 @@ class Daemon:
         self._feed(events.Tick())
         if self._outlook is not None:
             self._outlook.ticked()
+        self._say_later()
         if self._worked and not self._agent.fetching:
             self._worked = False
             memory.give_back()
