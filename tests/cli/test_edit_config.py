@@ -462,6 +462,7 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         (["https://u:hunter2@x.example/simple/"], "revoke it: it is in your shell's history"),
         (["https://x.example/simple/"], "so name one: aws-codeartifact, "),
         (["https://["], "This is not a URL."),
+        (["foo"], "This is not a URL."),
         ([GOOGLE, "--set", "hunter2"], "--set wants KEY=VALUE"),
         ([GOOGLE, "--set", "a b=hunter2"], "--set wants KEY=VALUE"),
         ([GOOGLE, "--set", "[x]\nb=hunter2"], "--set wants KEY=VALUE"),

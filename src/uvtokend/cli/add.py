@@ -7,6 +7,7 @@ import math
 import shlex
 import tomllib
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -101,11 +102,7 @@ def _table(
     for text in (url, name or "", *assignments):
         if not _is_text(text):
             raise UsageError("The arguments are not UTF-8 text.")
-    try:
-        parsed = IndexUrl.parse(url)
-    except ValueError:
-        message = "This is not a URL."
-        raise UsageError(message, "uvtokend add https://…/simple/") from None
+    parsed = _parsed(url)
     provider = _provider(parsed, assignments, shared is not None)
     table: edit.Table = {"name": name or parsed.name, "url": url}
     if shared is not None:
@@ -115,6 +112,15 @@ def _table(
         path, value = _setting(assignment, provider)
         _set(table, path, value)
     return table
+
+
+def _parsed(text: str) -> IndexUrl:
+    with suppress(ValueError):
+        url = IndexUrl.parse(text)
+        if url.scheme and url.host:
+            return url
+    message = "This is not a URL."  # it is not repeated: it may hold a password
+    raise UsageError(message, "uvtokend add https://…/simple/")
 
 
 def _provider(url: IndexUrl, assignments: Sequence[str], known: bool) -> str:

@@ -144,7 +144,7 @@ def _say_nothing_to_add(candidates: Sequence[Candidate], plan: Proposal) -> None
     if any(candidate.provider is not None for candidate in candidates):
         console.say("There is nothing to add: every private index that uv knows here is configured already.")
     elif candidates:
-        console.say("There is nothing to add: no provider is known for the indexes that uv knows here.")
+        console.say("Nothing was added: no provider is known for the indexes that uv knows here.")
     else:
         console.say("There is nothing to add: uv's configuration names no index here.")
         console.say("Run it in a project that uses a private index, or add one: uvtokend add https://…/simple/")

@@ -22,7 +22,7 @@ import uvtokend
 from uvtokend.core.events import Report
 
 #: Seconds after which files that an installer replaces must be there again.
-REPLACED_WITHIN = 10.0
+REPLACED_WITHIN = 30.0
 #: The line of our ``__init__.py`` that names the version.
 _VERSION = re.compile(r'^__version__ = "([^"\n]+)"$', re.MULTILINE)
 
