@@ -155,6 +155,16 @@ def test_deliveries_follow_one_another() -> None:
     assert actions == [Deliver((entry("acme.example", "a"), entry("corp.example", "c")))]
 
 
+def test_it_says_what_is_in_flight() -> None:
+    """A status need not wait for a delivery while more tokens are on their way: the agent says which it is."""
+    agent = configured()
+    assert (agent.fetching, agent.delivering) == (True, False)
+    agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+    agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW)
+    assert (agent.fetching, agent.delivering) == (False, True)
+    assert (holding().fetching, holding().delivering) == (False, False)
+
+
 def test_it_refreshes_when_due_and_keeps_the_old_token_meanwhile() -> None:
     """At its time a fetch starts; until it ends the entry stays as it is."""
     agent = holding()
