@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> int:
     chosen = args.rows.split(",")
     if unknown := [name for name in chosen if name not in ROWS]:
         parser.error(f"unknown rows: {', '.join(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended, too
     lines: list[Line] = []
     with Stage(QUICK if args.quick else Scale(), args.cache, _say) as stage:
         for name in chosen:
