@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_every_test_says_its_law() -> None:
         if not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+def test_a_name_has_one_meaning_and_tells_it() -> None:
+    """No two classes of the package share a name, and nothing is just called ``found``."""
+    modules = [file for file in FILES if file.is_relative_to(ROOT / "src") and file.suffix == ".py"]
+    nodes = [(file, node) for file in modules for node in ast.walk(ast.parse(file.read_text()))]
+    classes = Counter(node.name for _, node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, times in classes.items() if times > 1] == []
+    names = [(file.name, getattr(node, key, None)) for file, node in nodes for key in ("id", "arg", "name", "attr")]
+    assert [file for file, name in names if isinstance(name, str) and name.strip("_") == "found"] == []
 
 
 @pytest.mark.parametrize(

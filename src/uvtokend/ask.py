@@ -37,7 +37,7 @@ class NoTokenError(UvtokendError):
     """The URL belongs to an index of ours, which has no valid token; the message says why."""
 
 
-class Found:
+class ServedCredential:
     """A credential.
 
     Attributes:
@@ -52,7 +52,7 @@ class Found:
         self.expires_at = expires_at
 
 
-def credential(url: str, username: str | None, shim: bool = False) -> Found | None:
+def credential(url: str, username: str | None, shim: bool = False) -> ServedCredential | None:
     """Return the credential for a URL; None if it belongs to no index, or its login is another one.
 
     Args:
@@ -66,7 +66,7 @@ def credential(url: str, username: str | None, shim: bool = False) -> Found | No
         UvtokendError: The daemon does not answer, or cannot be trusted.
     """
     if len(url) > _LONGEST or not (url.isascii() and url.isprintable()):
-        return None  # as `url_match.question` would say
+        return None  # as `url_match.asked_url` would say
     if username is not None and len(username) > _LONGEST:
         return None  # nobody's login; the daemon would refuse the line
     if IN_WORKER in os.environ:
@@ -82,7 +82,7 @@ def credential(url: str, username: str | None, shim: bool = False) -> Found | No
     result = response.get("result")
     if not isinstance(result, dict) or not all(isinstance(result.get(key), str) for key in ("login", "token")):
         raise _stranger()
-    return Found(result["login"], result["token"], result.get("expires_at"))
+    return ServedCredential(result["login"], result["token"], result.get("expires_at"))
 
 
 def _call(method: str, params: str, rounds: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class UvtokendKeyring(KeyringBackend):
         raise NotImplementedError
 
 
-def _ask(service: str, username: str | None) -> ask.Found | None:
+def _ask(service: str, username: str | None) -> ask.ServedCredential | None:
     try:
         return ask.credential(service, username)
     except UvtokendError as error:

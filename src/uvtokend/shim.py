@@ -31,7 +31,7 @@ FOUND, NOTHING, USAGE = 0, 1, 2
 _INTERRUPTED = 130
 
 
-class Question:
+class KeyringQuestion:
     """What ``keyring get`` is asked for.
 
     Attributes:
@@ -74,7 +74,7 @@ def _answer(arguments: list[str]) -> int:
     return _print(question, credential)
 
 
-def parse(arguments: list[str]) -> Question | None:
+def parse(arguments: list[str]) -> KeyringQuestion | None:
     """Return what is asked for; None for anything but a complete ``get`` with options that we know."""
     options = {"--mode": "password", "--output": "plain"}
     words: list[str] = []
@@ -94,7 +94,7 @@ def parse(arguments: list[str]) -> Question | None:
         return None
     if len(words) not in ((3,) if mode == "password" else (2, 3)) or words[0] != "get":
         return None
-    return Question(words[1], words[2] if len(words) == 3 else None, mode == "creds", output == "json")
+    return KeyringQuestion(words[1], words[2] if len(words) == 3 else None, mode == "creds", output == "json")
 
 
 def following(path: str, skipped: list[str]) -> str | None:
@@ -139,7 +139,7 @@ def _hand_over(arguments: list[str], otherwise: int) -> int:
     return otherwise
 
 
-def _print(question: Question, credential: ask.Found) -> int:
+def _print(question: KeyringQuestion, credential: ask.ServedCredential) -> int:
     pairs = {"username": credential.login, "password": credential.token}
     if not question.creds:
         del pairs["username"]

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from uvtokend.core import metrics, prompt
-from uvtokend.core.status import Document
+from uvtokend.core.status import StatusDocument
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 
@@ -30,7 +30,7 @@ def index(name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def document(*indexes: dict[str, Any]) -> Document:
+def document(*indexes: dict[str, Any]) -> StatusDocument:
     """Return the document of a running daemon."""
     shown = {
         "version": "1.0.0",
@@ -40,7 +40,7 @@ def document(*indexes: dict[str, Any]) -> Document:
         "delivery": {"ok": True, "problem": None},
         "indexes": list(indexes),
     }
-    return cast("Document", shown)
+    return cast("StatusDocument", shown)
 
 
 OFF = index("off", enabled=False, delivered=False, state=None, health="none", expires_at=None, host=None, provider=None)

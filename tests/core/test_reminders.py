@@ -8,14 +8,14 @@ from typing import Any, cast
 import pytest
 
 from uvtokend.core import reminders
-from uvtokend.core.status import Document
+from uvtokend.core.status import StatusDocument
 
 ERROR = {"kind": "login-required", "message": "The SSO session has expired.", "hint": "aws sso login --profile dev"}
 
 
-def document(*indexes: dict[str, Any]) -> Document:
+def document(*indexes: dict[str, Any]) -> StatusDocument:
     """Return a document with these indexes."""
-    return cast("Document", {"indexes": list(indexes)})
+    return cast("StatusDocument", {"indexes": list(indexes)})
 
 
 def blocked(name: str, **changes: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ INDEXES = (
 
 
 def names(url: str) -> list[str]:
-    asked = url_match.question(url)
+    asked = url_match.asked_url(url)
     return [] if asked is None else [found.name for found in url_match.matching(asked, INDEXES)]
 
 
@@ -135,14 +135,14 @@ def test_a_bare_host_needs_one_credential(host: str, expected: list[str]) -> Non
 def test_two_credentials_on_a_loopback_host() -> None:
     """Where they differ, a loopback URL without a path is read as any other URL."""
     indexes = (index("r", "http://localhost:1/simple/"), index("s", "http://localhost:1/s/simple/"))
-    asked = url_match.question("http://localhost:1/")
+    asked = url_match.asked_url("http://localhost:1/")
     assert asked is not None
     assert url_match.matching(asked, indexes) == indexes[:1]
 
 
 def test_the_user_in_a_url_is_read() -> None:
     """What stands before the @ must be the login, so it is handed on, decoded; a password is nobody's business."""
-    asked = url_match.question("https://a%40b:pw@h.example/acme/")
+    asked = url_match.asked_url("https://a%40b:pw@h.example/acme/")
     assert asked is not None
     assert asked.user == "a@b"
     assert "pw" not in repr(asked)

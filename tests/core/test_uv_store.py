@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core import uv_store
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.uv_store import Changes, Stored
+from uvtokend.core.uv_store import Changes, StoredRecord
 
 ACME, BETA = "https://pkgs.dev.azure.com/acme", "https://pkgs.dev.azure.com/beta"
 URL = f"{ACME}/_packaging/platform/pypi/simple/"
@@ -24,8 +24,8 @@ def entry(service: str = ACME, token: str = "t", login: str = "VssSessionToken")
     return Entry("pkgs.dev.azure.com", login, Secret(token), service)
 
 
-def stored(service: str = ACME, token: str = "t", username: str = "VssSessionToken") -> Stored:
-    return Stored(service, username, Secret(token))
+def stored(service: str = ACME, token: str = "t", username: str = "VssSessionToken") -> StoredRecord:
+    return StoredRecord(service, username, Secret(token))
 
 
 ENTRIES = st.lists(
@@ -95,7 +95,7 @@ def test_a_new_token_replaces_the_old_one_without_a_gap() -> None:
         (stored(BETA, username="me"), False),
     ],
 )
-def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: Stored, hinders: bool) -> None:
+def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: StoredRecord, hinders: bool) -> None:
     """As long a path makes uv take none, a longer one theirs; ours is not written then, and what stood is dropped."""
     changes = uv_store.changes([rival, stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {ACME: [URL]})
     assert changes.rivals == ({ACME: rival} if hinders else {})

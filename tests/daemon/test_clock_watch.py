@@ -11,7 +11,7 @@ import pytest
 
 from uvtokend.clock import Clock
 from uvtokend.daemon import clock_watch
-from uvtokend.daemon.clock_watch import Change, ClockWatch
+from uvtokend.daemon.clock_watch import ClockChange, ClockWatch
 
 
 @pytest.mark.linux("only Linux has timers that tell of a clock step")
@@ -56,7 +56,7 @@ def test_without_such_a_timer_a_look_finds_out(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(clock_watch, "_create", refused)
 
-    async def main() -> Change:
+    async def main() -> ClockChange:
         watch = ClockWatch(Clock(), lambda: None)
         try:
             return watch.look()
@@ -89,7 +89,7 @@ def test_what_a_look_makes_of_the_clocks(
 ) -> None:
     """A late guard tick or time slept is a wake-up; a wall clock that moved by half a minute was set."""
 
-    async def main() -> Change:
+    async def main() -> ClockChange:
         watch = ClockWatch(Clock(), lambda: None)
         try:
             now, before, idle = watch._seen

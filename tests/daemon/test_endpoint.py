@@ -12,7 +12,7 @@ import pytest
 from test_control import Answers, ask, command
 
 from uvtokend.core.events import Report
-from uvtokend.daemon.endpoint import Endpoint, Place
+from uvtokend.daemon.endpoint import Endpoint, SocketLock
 from uvtokend.disk.locks import Lock
 from uvtokend.errors import UvtokendError
 
@@ -22,14 +22,14 @@ def live(socket: Path, story: Callable[[Endpoint, list[Report]], Awaitable[None]
 
     async def main() -> None:
         reports: list[Report] = []
-        place = Place(str(socket))
-        endpoint = Endpoint(place, Answers(), reports.append)
+        lock = SocketLock(str(socket))
+        endpoint = Endpoint(lock, Answers(), reports.append)
         await endpoint.server.open()
         try:
             await asyncio.wait_for(story(endpoint, reports), 60)
         finally:
             await endpoint.server.close()
-            place.release()
+            lock.release()
 
     asyncio.run(main())
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from support.waiting import until
-from uvtokend.daemon.hook import Program
+from uvtokend.daemon.hook import HookProgram
 from uvtokend.sandbox.machine import Machine
 
 
@@ -26,9 +26,9 @@ class Told:
         return await asyncio.wait_for(self.queue.get(), 30)
 
 
-def shell(script: str, environment: dict[str, str], told: Told, deadline: float = 30.0) -> Program:
+def shell(script: str, environment: dict[str, str], told: Told, deadline: float = 30.0) -> HookProgram:
     """Return a program that runs a script."""
-    return Program(lambda: ["/bin/sh", "-c", script], lambda: environment, deadline, told.queue.put_nowait)
+    return HookProgram(lambda: ["/bin/sh", "-c", script], lambda: environment, deadline, told.queue.put_nowait)
 
 
 def test_it_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_program_that_is_missing() -> None:
 
     async def test() -> None:
         told = Told()
-        program = Program(lambda: ["/nonexistent/program"], dict, 30.0, told.queue.put_nowait)
+        program = HookProgram(lambda: ["/nonexistent/program"], dict, 30.0, told.queue.put_nowait)
         program.changed()
         problem = "cannot be started: No such file or directory"
         assert await told.next() == f"The program of on-delivered, '/nonexistent/program', {problem}."
@@ -119,7 +119,7 @@ def test_closing_ends_a_run() -> None:
 
     async def test() -> None:
         told, hang = Told(), [sys.executable, "-c", "import time; time.sleep(600)"]
-        program = Program(lambda: hang, dict, 600.0, told.queue.put_nowait)
+        program = HookProgram(lambda: hang, dict, 600.0, told.queue.put_nowait)
         program.changed()
         program.close()
         await asyncio.get_running_loop().shutdown_default_executor()

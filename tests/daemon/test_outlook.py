@@ -16,7 +16,7 @@ import pytest
 from uvtokend.core.events import Report
 from uvtokend.core.model import Settings
 from uvtokend.core.reminders import AFTER_WAKING
-from uvtokend.core.status import Document
+from uvtokend.core.status import StatusDocument
 from uvtokend.daemon import outlook
 
 ERROR = {"kind": "login-required", "message": "Expired <b> & gone.", "hint": "aws sso login"}
@@ -56,7 +56,7 @@ class Scene:
         self.told: list[Report] = []
         self.outlook = outlook.Outlook(self.document, lambda: self.settings, self.told.append)
 
-    def document(self) -> Document:
+    def document(self) -> StatusDocument:
         """Return the document of the moment."""
         shown = {
             "version": "1.0.0",
@@ -66,7 +66,7 @@ class Scene:
             "delivery": {"ok": True, "problem": None},
             "indexes": self.indexes,
         }
-        return cast("Document", shown)
+        return cast("StatusDocument", shown)
 
     async def update(self) -> None:
         """Let the outlook follow, and wait for it."""

@@ -21,7 +21,7 @@ from uvtokend.core.config.settings import Source, parse
 from uvtokend.core.model import Entry, Secret, Settings
 from uvtokend.core.uv import settings as uv_settings
 from uvtokend.core.uv.order import TextFile
-from uvtokend.core.uv.settings import Document
+from uvtokend.core.uv.settings import UvFile
 from uvtokend.disk.uv_files import Project
 from uvtokend.doctor import checks, configuration, daemon, network, permissions, programs, uv
 from uvtokend.doctor.facts import Facts
@@ -42,8 +42,8 @@ def settings(text: str) -> Settings:
 
 def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **environ: str) -> Facts:
     """Return the facts of a machine on which all is well."""
-    documents = (Document("uv.toml", uv_toml.encode(), tomllib.loads(uv_toml)),)
-    project = Project(Path("/nowhere"), Path("/nowhere"), {}, documents, ())
+    uv_files = (UvFile("uv.toml", uv_toml.encode(), tomllib.loads(uv_toml)),)
+    project = Project(Path("/nowhere"), Path("/nowhere"), {}, uv_files, ())
     text = b"machine pkgs.example.com login me password token\n" if netrc is None else netrc
     found = settings(config)
     return Facts(
@@ -53,7 +53,7 @@ def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **e
         settings=found,
         problems=(),
         project=project,
-        uv=uv_settings.read(documents, environ),
+        uv=uv_settings.read(uv_files, environ),
         uv_path="/usr/bin/uv",
         uv_version=(0, 13, 8),
         netrc_path="/home/me/.netrc",

@@ -79,7 +79,7 @@ def test_the_request_and_the_response(machine: Issuing) -> None:
 @pytest.mark.parametrize("ends", ["2026-01-31T08:00:00Z", "2026-01-31T08:00:00.123Z", None])
 def test_an_end_of_life_that_bazel_reads(ends: str | None) -> None:
     """A fraction of a second would make Bazel refuse the whole response; an unknown end is left out."""
-    _, read = read_as_bazel(json.dumps(credential_helper.response(ask.Found("me", "t", ends))))
+    _, read = read_as_bazel(json.dumps(credential_helper.response(ask.ServedCredential("me", "t", ends))))
     assert read == (None if ends is None else datetime.fromisoformat("2026-01-31T08:00:00Z"))
 
 

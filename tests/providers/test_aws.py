@@ -27,7 +27,7 @@ from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.aws import failures
 from uvtokend.providers.aws import fetch as aws
-from uvtokend.providers.aws.sign_in import SignIn, sso_end
+from uvtokend.providers.aws.sign_in import ProfileSignIn, sso_end
 from uvtokend.sandbox import codeartifact
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call
@@ -442,7 +442,7 @@ def test_a_hint_reads_the_indexs_own_files(
 )
 def test_what_no_emulator_can_provoke(error: Exception, kind: str, reason: str, hint: str | None) -> None:
     """``aws login`` needs awscrt, which is not installed; an exception of no known class is still classified."""
-    found = failures.classify(error, SignIn("dev", "dev", "aws login --profile dev", "login"))
+    found = failures.classify(error, ProfileSignIn("dev", "dev", "aws login --profile dev", "login"))
     assert (found.kind, found.reason) == (kind, reason)
     assert found.hint == hint if hint else "canary" not in found.message
 

@@ -22,7 +22,7 @@ from support.waiting import until
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Notice
 from uvtokend.disk import one_time_secrets
-from uvtokend.disk.one_time_secrets import Kept, Removal
+from uvtokend.disk.one_time_secrets import KeptMark, RemovedSecrets
 from uvtokend.providers.gitlab import rotation
 from uvtokend.sandbox.web import Answer, Call, Server
 
@@ -286,12 +286,12 @@ def test_a_lost_response_outlives_purge(world: World) -> None:
     world.cloud.fault = None
     (mark,) = world.marks()
     removal = one_time_secrets.remove(mark.parent)
-    assert removal == Removal(False, (Kept(mark, str(world.file), is_copy=False),))
+    assert removal == RemovedSecrets(False, (KeptMark(mark, str(world.file), is_copy=False),))
     assert sorted(mark.parent.iterdir()) == [mark]
     assert world.failure().reason == "rotation-lost"
     assert world.cloud.rotated == 0
     world.keep(world.cloud.personal())
-    assert one_time_secrets.remove(mark.parent) == Removal(False)
+    assert one_time_secrets.remove(mark.parent) == RemovedSecrets(False)
     assert not mark.parent.exists()
 
 
@@ -396,7 +396,7 @@ def test_a_disk_that_takes_nothing(world: World) -> None:
         assert world.cloud.rotated == 1
     (mark,) = world.marks()
     assert stat.S_IMODE(mark.stat().st_mode) == 0o600
-    assert one_time_secrets.remove(mark.parent).kept == (Kept(mark, str(world.file), is_copy=True),)
+    assert one_time_secrets.remove(mark.parent).kept == (KeptMark(mark, str(world.file), is_copy=True),)
     world.patch.setattr(rotation.TokenFile, "_write", write)
     assert world.cloud.active(world.fetch().password.reveal())
     assert (world.cloud.active(world.kept()), world.marks()) == (True, [])

@@ -206,7 +206,7 @@ class _Handler:
     async def credential(
         self, url: str, username: str | None, _min_life: float | None, _asker: Process, _name: str | None = None
     ) -> dict[str, Json]:
-        if url_match.question(url) is None:
+        if url_match.asked_url(url) is None:
             raise NoMatchError
         return {"login": username, "token": "t", "expires_at": None}
 

@@ -13,7 +13,7 @@ CARELESS = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from soak import victim
-from uvtokend.disk.netrc_sink import Change, NetrcSink
+from uvtokend.disk.netrc_sink import NetrcChange, NetrcSink
 
 def change(self, edit):
     with open(self.path, "rb") as file:
@@ -22,7 +22,7 @@ def change(self, edit):
         file.write(new[: len(new) // 2])
         time.sleep(0.001)
         file.write(new[len(new) // 2 :])
-    return Change(True, True)
+    return NetrcChange(True, True)
 
 NetrcSink.change = change
 victim.main(sys.argv[1:])

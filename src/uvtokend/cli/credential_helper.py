@@ -49,7 +49,7 @@ def run(_args: argparse.Namespace) -> int:
     return OK
 
 
-def response(credential: ask.Found) -> dict[str, object]:
+def response(credential: ask.ServedCredential) -> dict[str, object]:
     """Return the response for a credential: Basic authentication (RFC 7617), and when to ask again (RFC 3339).
 
     Bazel refuses a whole response whose time has a fraction of a second (``GetCredentialsResponse.java``,

@@ -10,7 +10,7 @@ from uvtokend.cli.client import unknown
 from uvtokend.core import state, status
 from uvtokend.core.model import Entry, Index, Settings
 from uvtokend.core.netrc import block
-from uvtokend.core.status import Document, Frame, Standing
+from uvtokend.core.status import Frame, Standing, StatusDocument
 from uvtokend.disk import cleanup
 from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
@@ -19,7 +19,7 @@ from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import ConfigError, DeliveryFailed, UvtokendError
 
 
-def document(names: list[str], config: str | None) -> tuple[Document, ConfigError | None]:
+def document(names: list[str], config: str | None) -> tuple[StatusDocument, ConfigError | None]:
     """Return the status document as it is without a daemon, and what is wrong with the configuration.
 
     Args:

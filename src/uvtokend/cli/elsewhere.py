@@ -28,7 +28,7 @@ _LISTENS, _STREAM = "00010000", "0001"
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
+class OtherDaemon:
     """A daemon that answers elsewhere.
 
     Args:
@@ -54,16 +54,16 @@ class Daemon:
         return f"Another daemon of yours (pid {self.pid}) listens on {self.socket}; it {what}."
 
 
-def daemons() -> Iterator[Daemon]:
+def daemons() -> Iterator[OtherDaemon]:
     """Yield the daemons of this user that answer on another socket than this shell's."""
     here = os.path.realpath(paths.socket_file())
     deadline = time.monotonic() + _ALTOGETHER
     for path in sorted({os.path.realpath(path) for path in _sockets()} - {here}):
         if time.monotonic() > deadline:
             return
-        found = _asked(path) if _is_ours(path) else None
-        if found is not None:
-            yield found
+        daemon = _asked(path) if _is_ours(path) else None
+        if daemon is not None:
+            yield daemon
 
 
 def _is_ours(path: str) -> bool:
@@ -74,11 +74,11 @@ def _is_ours(path: str) -> bool:
         return False
 
 
-def _asked(path: str) -> Daemon | None:
+def _asked(path: str) -> OtherDaemon | None:
     try:
         with client.Connection(_PATIENCE, path=path) as connection:
             said = connection.call("version")  # `status` would make it look at its files
-            return Daemon(int(said["pid"]), path, str(said["config"]), str(said["netrc"]))
+            return OtherDaemon(int(said["pid"]), path, str(said["config"]), str(said["netrc"]))
     except (UvtokendError, KeyError, TypeError, ValueError):
         return None
 

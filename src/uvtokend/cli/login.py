@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: The configuration is invalid.
     """
     settings = configuration.load(args.config)
-    fetch = _Fetch(settings)
+    fetch = _Fetcher(settings)
     document = fetch.known(args.names)
     waiting = _needed(document)
     if not waiting:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if left else OK
 
 
-class _Fetch:
+class _Fetcher:
     """Fetches tokens through the daemon, or without one.
 
     Args:

@@ -60,7 +60,7 @@ def remove(name: str, config_file: str | None) -> int:
         UvtokendError: Its entry could not be removed.
     """
     target = paths.config_file(config_file)
-    removals: list[edit.Removal] = []
+    removals: list[edit.RemovedIndex] = []
 
     def change(text: str) -> str:
         removal = edit.remove(text, name)

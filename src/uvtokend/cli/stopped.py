@@ -9,7 +9,7 @@ from typing import Any
 
 from uvtokend import paths
 from uvtokend.cli import console, disk, elsewhere
-from uvtokend.cli.elsewhere import Daemon
+from uvtokend.cli.elsewhere import OtherDaemon
 from uvtokend.cli.stop import daemon_of_netrc
 from uvtokend.core.report import STOPPED, Absence
 from uvtokend.disk.locks import Owner
@@ -48,16 +48,16 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absenc
     return {**document}, absence
 
 
-def _owned(owner: Owner, netrc: str, others: Sequence[Daemon]) -> Absence:
+def _owned(owner: Owner, netrc: str, others: Sequence[OtherDaemon]) -> Absence:
     """Return what there is to say of a daemon that keeps this very netrc fresh, but does not answer here."""
     here = paths.socket_file()
     same_host = owner.is_here
-    found = next((each for each in others if each.pid == owner.pid), None) if same_host else None
+    listening = next((each for each in others if each.pid == owner.pid), None) if same_host else None
     who = f"pid {owner.pid}" if same_host else str(owner)
-    where = f"listens on {found.socket}, not on {here}" if found is not None else f"does not listen on {here}"
+    where = f"listens on {listening.socket}, not on {here}" if listening is not None else f"does not listen on {here}"
     sentence = f"A daemon ({who}) keeps {netrc} fresh, but it {where}."
-    if found is not None:
-        return Absence(sentence, _move_to(found.socket))
+    if listening is not None:
+        return Absence(sentence, _move_to(listening.socket))
     return Absence(sentence, "uvtokend restart" if same_host else None)
 
 
@@ -73,7 +73,7 @@ def _move_to(path: str) -> str:
     return "unset UVTOKEND_SOCKET" if named is not None and same else f"export UVTOKEND_SOCKET={paths.quoted(path)}"
 
 
-def _of_another_home(others: Sequence[Daemon]) -> tuple[str, str] | None:
+def _of_another_home(others: Sequence[OtherDaemon]) -> tuple[str, str] | None:
     """Return what there is to say where nothing is configured, but a daemon serves another home directory."""
     here = os.path.realpath(os.path.expanduser("~"))
     homes = [each.home for each in others if each.home is not None and os.path.realpath(each.home) != here]

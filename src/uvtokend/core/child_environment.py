@@ -191,12 +191,12 @@ def upload_url(provider: str, url: str) -> str | None:
 
 
 def _same_origin(one: str, other: str) -> bool:
-    ours, theirs = url_match.question(one), url_match.question(other)
+    ours, theirs = url_match.asked_url(one), url_match.asked_url(other)
     return ours is not None and theirs is not None and ours.origin == theirs.origin
 
 
 def _host(url: str) -> str:
-    asked = url_match.question(url)
+    asked = url_match.asked_url(url)
     if asked is None or "://" not in url:
         return "a host that cannot be told for certain"
     return urlsplit(url).netloc.rpartition("@")[2]

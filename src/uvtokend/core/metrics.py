@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from uvtokend.core import report
-from uvtokend.core.status import Document, IndexStatus
+from uvtokend.core.status import IndexStatus, StatusDocument
 
 #: Labels and a value; and a metric: its name, its help text, and its samples.
 _Sample: TypeAlias = tuple[dict[str, str], float]
@@ -18,7 +18,7 @@ _Metric: TypeAlias = tuple[str, str, list[_Sample]]
 _STATES = ("waiting", "fetching", "retrying", "blocked")
 
 
-def exposition(document: Document, now: datetime) -> str:
+def exposition(document: StatusDocument, now: datetime) -> str:
     """Return all metrics.
 
     Args:

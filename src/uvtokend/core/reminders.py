@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
 from uvtokend.core.notices import SIGN_IN_ENDS_SOON
-from uvtokend.core.status import Document, IndexStatus
+from uvtokend.core.status import IndexStatus, StatusDocument
 
 #: How many fetches in a row must ask for a sign-in.
 CONFIRMED = 2
@@ -43,7 +43,7 @@ class Reminder:
     body: str
 
 
-def due(document: Document, now: datetime | None = None, hours: str | None = None) -> dict[str, Reminder]:
+def due(document: StatusDocument, now: datetime | None = None, hours: str | None = None) -> dict[str, Reminder]:
     """Return what is worth a notification right now, by key.
 
     Args:
@@ -89,7 +89,7 @@ def warned_from(end: datetime, hours: str | None) -> datetime:
     return begin - SIGN_IN_ENDS_SOON - (timedelta(days=1) if begin > usual else timedelta())
 
 
-def settled(document: Document) -> bool:
+def settled(document: StatusDocument) -> bool:
     """Tell whether the document says of each index whether it needs a sign-in, which takes `CONFIRMED` fetches."""
     return not any(_is_open(index) for index in document["indexes"] if index["enabled"])
 

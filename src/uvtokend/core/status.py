@@ -76,7 +76,7 @@ class DeliveryStatus(TypedDict):
     problem: str | None
 
 
-class Document(TypedDict):
+class StatusDocument(TypedDict):
     """The whole status."""
 
     version: str
@@ -128,7 +128,7 @@ class Standing:
 
 def of_daemon(
     frame: Frame, snapshot: Snapshot, disabled: Iterable[Index], now: datetime, shift: timedelta = timedelta()
-) -> Document:
+) -> StatusDocument:
     """Return the document of a running daemon.
 
     Args:
@@ -150,7 +150,7 @@ def of_disk(
     standing: Mapping[str, Standing],
     problem: str | None,
     now: datetime,
-) -> Document:
+) -> StatusDocument:
     """Return the document as far as it is known while no daemon runs.
 
     Args:
@@ -166,7 +166,7 @@ def of_disk(
     return _document(frame, delivery, [*known, *map(_of_disabled, disabled)])
 
 
-def chosen(document: Document, names: Sequence[str]) -> Document:
+def chosen(document: StatusDocument, names: Sequence[str]) -> StatusDocument:
     """Return a document with these indexes only; no names means all. The caller has checked that they exist."""
     if not names:
         return document
@@ -174,7 +174,7 @@ def chosen(document: Document, names: Sequence[str]) -> Document:
     return {**document, "indexes": [by_name[name] for name in dict.fromkeys(names)]}
 
 
-def _document(frame: Frame, delivery: DeliveryStatus, indexes: list[IndexStatus]) -> Document:
+def _document(frame: Frame, delivery: DeliveryStatus, indexes: list[IndexStatus]) -> StatusDocument:
     return {
         "version": frame.version,
         "pid": frame.pid,

@@ -7,7 +7,7 @@
    or not, WHATWG URL standard, "path state"), backslashes, spaces and control characters, a host that is not ASCII.
 5. A bare ``host`` or ``host:port`` means https. uv asks for it after the URL itself (uv crates/uv-auth/src/keyring.rs,
    `fetch`), and so does pip. It names no path, so it matches only where all indexes there share one request, and so one
-   credential. ``http://host:port`` without a path is the same question, for loopback hosts only.
+   credential. ``http://host:port`` without a path means the same, for loopback hosts only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AskedUrl:
     """What a program asks for.
 
     Args:
@@ -46,7 +46,7 @@ class Question:
     only_host: bool = False
 
 
-def question(text: str) -> Question | None:
+def asked_url(text: str) -> AskedUrl | None:
     """Return what a URL, ``host`` or ``host:port`` asks for; None if no index can be meant.
 
     Args:
@@ -65,16 +65,16 @@ def question(text: str) -> Question | None:
         return None
     user = unquote(parts.username) if parts.username else None
     if not named:
-        return Question(origin, None, user)
+        return AskedUrl(origin, None, user)
     only_host = parts.scheme == "http" and parts.path in {"", "/"} and is_loopback(origin[1])
-    return Question(origin, _segments(parts.path), user, only_host)
+    return AskedUrl(origin, _segments(parts.path), user, only_host)
 
 
-def matching(asked: Question, indexes: Sequence[Index]) -> tuple[Index, ...]:
-    """Return the indexes that a question may mean, the one with the longest path first.
+def matching(asked: AskedUrl, indexes: Sequence[Index]) -> tuple[Index, ...]:
+    """Return the indexes that a URL may mean, the one with the longest path first.
 
     Args:
-        asked: The question.
+        asked: The URL, parsed by `asked_url`.
         indexes: All that are configured and enabled.
     """
     there = [(index, parts) for index in indexes if (parts := urlsplit(index.url)) and _origin(parts) == asked.origin]

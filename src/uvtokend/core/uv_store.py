@@ -30,7 +30,7 @@ _KEYS = {"service", "username", "scheme", "password", "token"}
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRecord:
     """One record of the store.
 
     Args:
@@ -66,7 +66,7 @@ class Changes:
 
     put: tuple[Entry, ...]
     drop: tuple[Key, ...]
-    rivals: Mapping[str, Stored]
+    rivals: Mapping[str, StoredRecord]
 
 
 def normal(service: str) -> str:
@@ -87,7 +87,7 @@ def covers(service: str, url: str) -> bool:
     return prefix == path or prefix.endswith("/") or path[len(prefix)] == "/"
 
 
-def parse(text: bytes) -> tuple[Stored, ...]:
+def parse(text: bytes) -> tuple[StoredRecord, ...]:
     """Return the records of a store.
 
     Raises:
@@ -99,17 +99,17 @@ def parse(text: bytes) -> tuple[Stored, ...]:
     return tuple(_stored(raw) for raw in records)
 
 
-def _stored(raw: Json) -> Stored:
+def _stored(raw: Json) -> StoredRecord:
     match raw:
         case {"service": str(service), "scheme": "bearer", "token": str(token)}:
-            return Stored(normal(service), "", Secret(token))
+            return StoredRecord(normal(service), "", Secret(token))
         case {"service": str(service), "username": str(username), **rest} if rest.get("scheme", "basic") == "basic":
-            return Stored(normal(service), username, Secret(str(rest.get("password") or "")))
+            return StoredRecord(normal(service), username, Secret(str(rest.get("password") or "")))
     raise ValueError
 
 
 def changes(
-    stored: Iterable[Stored], wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
+    stored: Iterable[StoredRecord], wanted: Sequence[Entry], ledger: Ledger, urls: Mapping[str, Iterable[str]]
 ) -> Changes:
     """Return the changes after which the store has the wanted records and no other records of ours.
 
@@ -133,7 +133,7 @@ def changes(
     return Changes(put, tuple(dict.fromkeys(record.key for record in mine if record.key not in keys)), rivals)
 
 
-def _rival(service: str, foreign: Iterable[Stored], urls: Iterable[str]) -> Stored | None:
+def _rival(service: str, foreign: Iterable[StoredRecord], urls: Iterable[str]) -> StoredRecord | None:
     for record in foreign:
         if record.service == service:
             return record

@@ -80,7 +80,7 @@ class Answers:
             NoMatchError: The URL belongs to no index, or to one with another login.
             UvtokendError: There is no valid token for it, and why.
         """
-        asked = url_match.question(url)
+        asked = url_match.asked_url(url)
         users = {user for user in (username, asked.user if asked else None) if user is not None}
         if name is not None:
             meant = tuple(index for index in self._agent.indexes if (index.name, index.url) == (name, url))

@@ -31,8 +31,8 @@ _CLOCK_REALTIME = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What happened since the last look.
+class ClockChange:
+    """What happened to the clocks since the last look.
 
     Args:
         away: How long the machine slept, or the process was stopped.
@@ -44,7 +44,7 @@ class Change:
 
     @property
     def slept(self) -> bool:
-        """Whether timers may be late and connections dead."""
+        """Whether timers may be late and connections broken."""
         return self.away > NAP
 
     @property
@@ -77,7 +77,7 @@ class ClockWatch:
                 return  # the guard tick looks anyway
             self._loop.add_reader(self._timer, self._fired)
 
-    def look(self, planned: timedelta | None = None) -> Change:
+    def look(self, planned: timedelta | None = None) -> ClockChange:
         """Return what happened to the clocks since the last look.
 
         Args:
@@ -85,7 +85,9 @@ class ClockWatch:
         """
         before, self._seen = self._seen, self._read()
         late = timedelta() if planned is None else self._seen[0] - before[0] - planned
-        return Change(max(late if late > LATE else timedelta(), self._seen[2] - before[2]), self._seen[1] - before[1])
+        return ClockChange(
+            max(late if late > LATE else timedelta(), self._seen[2] - before[2]), self._seen[1] - before[1]
+        )
 
     def close(self) -> None:
         """Give the timer back."""

@@ -42,7 +42,7 @@ class UnknownNamesError(Exception):
         self.known = known
 
 
-class Handler(Protocol):
+class ControlHandler(Protocol):
     """What clients can ask the daemon for."""
 
     async def status(self, names: list[str] | None) -> dict[str, Json]:
@@ -72,7 +72,7 @@ class Handler(Protocol):
 class ControlServer:
     """Serves the socket until closed."""
 
-    def __init__(self, path: str, handler: Handler) -> None:
+    def __init__(self, path: str, handler: ControlHandler) -> None:
         self._path = path
         self._handler = handler
         self._clients: dict[asyncio.Task[None], float] = {}
@@ -248,18 +248,18 @@ async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
     return call()
 
 
-async def _status(handler: Handler, params: dict[str, Json]) -> Json:
+async def _status(handler: ControlHandler, params: dict[str, Json]) -> Json:
     return await handler.status(_names(params))
 
 
-async def _refresh(handler: Handler, params: dict[str, Json]) -> Json:
+async def _refresh(handler: ControlHandler, params: dict[str, Json]) -> Json:
     wait = params.get("wait", True)
     if not isinstance(wait, bool):
         raise ValueError("wait must be true or false.")
     return await handler.refresh(_names(params), wait)
 
 
-async def _credential(handler: Handler, params: dict[str, Json], peer: socket.socket) -> Json:
+async def _credential(handler: ControlHandler, params: dict[str, Json], peer: socket.socket) -> Json:
     """Answer a question for a credential; with ``shim``, the client says that it only asks for its parent process."""
     url, username, min_life = params.get("url"), params.get("username"), params.get("min_life")
     if not isinstance(url, str):

@@ -58,8 +58,8 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What there is at the start.
+class FirstLook:
+    """What the daemon finds on disk when it starts.
 
     Args:
         failure: Why a delivery could not write where it will write, or None.
@@ -97,7 +97,7 @@ class Deliveries:
         self._uv_store: UvStoreSink | None = None
         self._unsaved: tuple[Problem, ...] = ()
 
-    def look(self, indexes: tuple[Index, ...]) -> Found:
+    def look(self, indexes: tuple[Index, ...]) -> FirstLook:
         """Return what a former daemon left, and whether deliveries can write where they will write.
 
         A file system that does not answer within `FIRST_LOOK` seconds is told as the failure: then nothing is known of
@@ -106,17 +106,17 @@ class Deliveries:
         Args:
             indexes: The configured indexes.
         """
-        found: SimpleQueue[Found] = SimpleQueue()
-        self._tasks.put(lambda: found.put(self._found(indexes)))
+        answer: SimpleQueue[FirstLook] = SimpleQueue()
+        self._tasks.put(lambda: answer.put(self._first_look(indexes)))
         try:
-            return found.get(timeout=FIRST_LOOK)
+            return answer.get(timeout=FIRST_LOOK)
         except Empty:
             message = (
                 f"The file system of the netrc has not answered for {FIRST_LOOK:g} s. Until it does, nothing is "
                 "delivered, and it is unknown what uv finds there."
             )
             hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
-            return Found(Failure("transient", delivery.DELIVERY_HUNG, message, hint))
+            return FirstLook(Failure("transient", delivery.DELIVERY_HUNG, message, hint))
 
     def sinks(self, indexes: tuple[Index, ...]) -> tuple[Sink, ...]:
         """Return the sinks that hold something of ours, or will.
@@ -168,7 +168,7 @@ class Deliveries:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
-    def _found(self, indexes: tuple[Index, ...]) -> Found:
+    def _first_look(self, indexes: tuple[Index, ...]) -> FirstLook:
         failure = None
         try:
             self.netrc.check_writable()
@@ -179,7 +179,7 @@ class Deliveries:
             standing |= block_entries(self.netrc.read(), self._state.ours(self.netrc.path))
         with contextlib.suppress(OSError, DeliveryFailed):
             standing |= self._store_sink().entries() if "uv-store" in self.sinks(indexes) else {}
-        return Found(failure, self._state.records, standing)
+        return FirstLook(failure, self._state.records, standing)
 
     def _look(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
         return tuple(sink for sink in sinks if self._fingerprint(sink) != self._fingerprints.get(sink))

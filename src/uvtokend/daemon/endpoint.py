@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from uvtokend import paths
 from uvtokend.core.events import Report
-from uvtokend.daemon.control import ControlServer, Handler
+from uvtokend.daemon.control import ControlHandler, ControlServer
 from uvtokend.disk.locks import Lock
 from uvtokend.errors import UvtokendError
 
 
-class Place:
+class SocketLock:
     """Holds the lock of the control socket's path.
 
     Args:
@@ -56,24 +56,24 @@ class Endpoint:
     """Serves the control socket, and keeps it reachable.
 
     Args:
-        place: The path, which is ours.
+        lock: The lock of the socket's path, which the daemon holds.
         handler: Answers the clients.
         report: Called with what the event log should say.
     """
 
-    def __init__(self, place: Place, handler: Handler, report: Callable[[Report], None]) -> None:
-        self._place = place
+    def __init__(self, lock: SocketLock, handler: ControlHandler, report: Callable[[Report], None]) -> None:
+        self._path_lock = lock
         self._report = report
-        self.server = ControlServer(place.socket, handler)
+        self.server = ControlServer(lock.socket, handler)
 
     async def keep(self) -> None:
         """Bind the socket again if it is gone. What fails now is tried again at the next guard tick."""
         if self.server.reachable():
             return
         try:
-            self._place.renew()
+            self._path_lock.renew()
             await self.server.open()
         except (UvtokendError, OSError):
             return
-        message = f"The control socket {self._place.socket} was removed by another program and is bound again."
+        message = f"The control socket {self._path_lock.socket} was removed by another program and is bound again."
         self._report(Report("warning", "socket", (), message))

@@ -22,7 +22,7 @@ from uvtokend.core.hook import Hook
 KILLED = 0.5
 
 
-class Program:
+class HookProgram:
     """Runs one command, never twice at the same time.
 
     Args:

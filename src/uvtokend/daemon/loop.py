@@ -21,16 +21,16 @@ from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings, Sink
 from uvtokend.core.report import duration
-from uvtokend.core.status import Document
+from uvtokend.core.status import StatusDocument
 from uvtokend.core.worker_environment import Environments, shown
 from uvtokend.daemon import login_watch, memory
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.control import UnknownNamesError
-from uvtokend.daemon.deliveries import Deliveries, Found, Order
+from uvtokend.daemon.deliveries import Deliveries, FirstLook, Order
 from uvtokend.daemon.events import EventLog
-from uvtokend.daemon.hook import Program
+from uvtokend.daemon.hook import HookProgram
 from uvtokend.daemon.installation import Installation
 from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import notify
@@ -90,7 +90,7 @@ class Daemon:
         self._clock = Clock()
         self._loop = asyncio.get_running_loop()
         self._deliveries = Deliveries(sink, store, self._delivery_ended, self._log.emit)
-        self._hook = Program(lambda: self._settings.on_delivered, self._of_hook, HOOK_LIMIT, self._hook_ended)
+        self._hook = HookProgram(lambda: self._settings.on_delivered, self._of_hook, HOOK_LIMIT, self._hook_ended)
         self._environments = Environments(os.environ, settings)
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
         self._timer = Timer(self._clock.now, lambda job: self._feed(events.Due(job)), self._tick)
@@ -113,10 +113,10 @@ class Daemon:
     def start(self) -> None:
         """Take up what a former daemon left, and begin, at the latest after `deliveries.FIRST_LOOK` seconds."""
         self._log.level = self._settings.log_level
-        found = self._deliveries.look(self._settings.indexes)
-        if found.failure is not None:
-            self._feed(events.DeliveryEnded((), random.random(), found.failure))
-        self._feed(self._configured(self._recover(found)))
+        first_look = self._deliveries.look(self._settings.indexes)
+        if first_look.failure is not None:
+            self._feed(events.DeliveryEnded((), random.random(), first_look.failure))
+        self._feed(self._configured(self._recover(first_look)))
         self._notices()
 
     async def close(self) -> None:
@@ -146,10 +146,10 @@ class Daemon:
         said = clouds.notices(os.environ, dict.fromkeys(index.request for index in self._settings.indexes))
         return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
 
-    def _recover(self, found: Found) -> state.Recovered:
+    def _recover(self, first_look: FirstLook) -> state.Recovered:
         # A token that was in a file is not taken over into memory: a new one is fetched when the file is clean.
         requests = tuple(index.request for index in self._settings.indexes if index.sink != "memory")
-        return state.recover(found.records, found.standing, requests, self._clock.now())
+        return state.recover(first_look.records, first_look.standing, requests, self._clock.now())
 
     def _notices(self) -> None:
         for notice in self._settings.notices:
@@ -345,7 +345,7 @@ class Daemon:
         _check_names(names, (*self._agent.indexes, *disabled))
         return cast("dict[str, Json]", status.chosen(self._whole(disabled), names or ()))
 
-    def _whole(self, disabled: tuple[Index, ...] = ()) -> Document:
+    def _whole(self, disabled: tuple[Index, ...] = ()) -> StatusDocument:
         now, shift = self._clock.now(), self._clock.shift()
         frame = status.Frame(
             __version__,

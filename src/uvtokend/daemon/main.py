@@ -18,7 +18,7 @@ from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.config_files import Load
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import FIRST_LOOK
-from uvtokend.daemon.endpoint import Endpoint, Place
+from uvtokend.daemon.endpoint import Endpoint, SocketLock
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import notify
@@ -51,12 +51,12 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
     settings = configuration.load(config_file)
     socket = paths.socket_file()
     with _owned(settings) as (sink, state_directory):
-        place = Place(socket)
+        socket_lock = SocketLock(socket)
         log = EventLog(os.path.join(state_directory, "events.jsonl"), quiet)
         store = Store(state_directory, len(settings.indexes))
         _tell_start(log)
-        with _released(place):
-            asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, store, log, place, ready))
+        with _released(socket_lock):
+            asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, store, log, socket_lock, ready))
     return OK
 
 
@@ -66,11 +66,11 @@ async def _serve(
     sink: NetrcSink,
     store: Store,
     log: EventLog,
-    place: Place,
+    socket_lock: SocketLock,
     ready: Callable[[], None],
 ) -> None:
-    daemon = Daemon(load, settings, sink, store, log, place.socket)
-    endpoint = Endpoint(place, daemon, log.emit)
+    daemon = Daemon(load, settings, sink, store, log, socket_lock.socket)
+    endpoint = Endpoint(socket_lock, daemon, log.emit)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.end, number.name)
@@ -215,7 +215,7 @@ def _answered(touch: Callable[[], None], *files: str) -> None:
 
 
 @contextlib.contextmanager
-def _released(lock: Lock | Place) -> Iterator[None]:
+def _released(lock: Lock | SocketLock) -> Iterator[None]:
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from uvtokend.core import prompt, reminders
 from uvtokend.core.events import Report
 from uvtokend.core.metrics import exposition
 from uvtokend.core.model import Settings
-from uvtokend.core.status import Document
+from uvtokend.core.status import StatusDocument
 from uvtokend.daemon import desktop
 from uvtokend.disk import files
 
@@ -45,7 +45,7 @@ class Outlook:
     """
 
     def __init__(
-        self, document: Callable[[], Document], settings: Callable[[], Settings], emit: Callable[[Report], None]
+        self, document: Callable[[], StatusDocument], settings: Callable[[], Settings], emit: Callable[[Report], None]
     ) -> None:
         self._document = document
         self._settings = settings
@@ -148,7 +148,7 @@ class Outlook:
         self._broken.pop(path, None)
         self._written[path] = text
 
-    async def _remind(self, document: Document, settings: Settings, now: datetime) -> None:
+    async def _remind(self, document: StatusDocument, settings: Settings, now: datetime) -> None:
         due = reminders.due(document, now.astimezone(), settings.quiet_hours) if settings.notify else {}
         shown = self._shown = _read_shown() if self._shown is None else self._shown
         before = dict(shown)

@@ -30,7 +30,7 @@ TRIES = 20
 PATIENCE = 10.0
 
 
-class _OvertakenError(Exception):
+class _EditOvertakenError(Exception):
     """Another program has changed the file since it was read."""
 
 
@@ -68,7 +68,7 @@ def _edit(explicit: str | None, target: str, change: Callable[[str], str]) -> Se
         text, settings = _edited(explicit, target, before, change)
         try:
             _put(os.path.realpath(target), before, text)
-        except (_OvertakenError, FileExistsError):
+        except (_EditOvertakenError, FileExistsError):
             continue
         except OSError as error:
             show = f"ls -ld {shlex.quote(os.path.dirname(target))}"
@@ -129,7 +129,7 @@ def _written(directory: str, path: str, before: bytes | None, text: bytes) -> st
 
 def _exchange(temporary: str, path: str, before: bytes, text: bytes) -> None:
     if _text(path) != before:
-        raise _OvertakenError
+        raise _EditOvertakenError
     try:
         exchange.swap(temporary, path)
     except OSError as error:
@@ -138,11 +138,11 @@ def _exchange(temporary: str, path: str, before: bytes, text: bytes) -> None:
         elif error.errno != errno.EBUSY:  # a file that is mounted by itself cannot be replaced
             raise
         elif not files.overwrite(path, before, text):
-            raise _OvertakenError from None
+            raise _EditOvertakenError from None
         return
     if _text(temporary) != before:
         exchange.swap(temporary, path)
-        raise _OvertakenError
+        raise _EditOvertakenError
 
 
 def _text(path: str) -> bytes | None:

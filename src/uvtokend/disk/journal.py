@@ -35,7 +35,7 @@ _NOT_OURS = frozenset({errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENXI
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptText:
     """A text whose changes may not be lost, whether they stand in the netrc or not.
 
     Args:
@@ -83,7 +83,7 @@ class Journal:
         self.base = f"{self.text}.base"
         self.old = f"{self.text}.old"
 
-    def leftover(self) -> Kept | None:
+    def leftover(self) -> KeptText | None:
         """Return what a crash has left and may stand nowhere else.
 
         Raises:
@@ -95,7 +95,7 @@ class Journal:
             return None
         base, old = self._read(self.base), self._read(self.old)
         before = old or base
-        return Kept(left.text, before.text if before else None, in_place=old is not None)
+        return KeptText(left.text, before.text if before else None, in_place=old is not None)
 
     def clear(self) -> None:
         """Delete whatever stands beside the netrc.

@@ -29,7 +29,7 @@ from uvtokend.core.netrc import block
 from uvtokend.disk import exchange, files, locks, netrc_failures
 from uvtokend.disk.files import Content, Fingerprint
 from uvtokend.disk.holders import holders
-from uvtokend.disk.journal import Journal, Kept
+from uvtokend.disk.journal import Journal, KeptText
 from uvtokend.disk.locks import Lock
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
@@ -69,7 +69,7 @@ class DeliveryResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class NetrcChange:
     """What `NetrcSink.change` did; see `DeliveryResult`."""
 
     note: str | None
@@ -80,7 +80,7 @@ class Change:
 class _OvertakenError(Exception):
     """Another program was faster. What it wrote, or had read, is in `kept`."""
 
-    def __init__(self, *kept: Kept) -> None:
+    def __init__(self, *kept: KeptText) -> None:
         super().__init__()
         self.kept = kept
 
@@ -223,7 +223,7 @@ class NetrcSink:
 
     def change(
         self, edit: Callable[[bytes], bytes], urgent: bool = True, before_write: Callable[[], None] = lambda: None
-    ) -> Change:
+    ) -> NetrcChange:
         """Replace the text by a function of it. The function is called again when another program is faster.
 
         A missing file counts as an empty one, and is not created only to be empty.
@@ -244,7 +244,7 @@ class NetrcSink:
             directory = os.path.dirname(path)
             if not os.path.lexists(directory):
                 if not edit(b""):
-                    return Change(None, changed=False, fingerprint=())
+                    return NetrcChange(None, changed=False, fingerprint=())
                 paths.make_directory(directory)
         with _changing(path):
             kept = Journal(path).leftover()
@@ -268,10 +268,10 @@ class NetrcSink:
         self,
         path: str,
         edit: Callable[[bytes], bytes],
-        kept: Kept | None,
+        kept: KeptText | None,
         urgent: bool,
         before_write: Callable[[], None],
-    ) -> Change:
+    ) -> NetrcChange:
         old = files.read_settled(path)
         before = old.text if old else b""
         new = edit(kept.merged(before) if kept else before)
@@ -293,7 +293,7 @@ class NetrcSink:
         if old is None or not old.held or new != before:
             self._seen = path, len(new)
         fingerprint = write.fingerprint if new != before else files.fingerprint_with(path, new)
-        return Change(note if old else None, new != before, fingerprint)
+        return NetrcChange(note if old else None, new != before, fingerprint)
 
     def _wait_for(self, path: str, old: Content, urgent: bool) -> None:
         """Refuse to write a file while the program that holds it has not written its own text.
@@ -475,10 +475,10 @@ class _Write:
         if out is not None and out.text == self._old.text and not out.held:
             return
         exchange.swap(beside, self._path)
-        theirs = [Kept(out.text, self._old.text)] if out else []
+        theirs = [KeptText(out.text, self._old.text)] if out else []
         back = files.read_settled(beside)
         if back and back.text != self._new:  # an edit that another program made to our text
-            theirs.append(Kept(back.text, self._old.text, newer=True))
+            theirs.append(KeptText(back.text, self._old.text, newer=True))
         else:
             self._withdraw()
         raise _OvertakenError(*theirs)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptMark:
     """A mark that stays.
 
     Args:
@@ -30,7 +30,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class RemovedSecrets:
     """What was done.
 
     Args:
@@ -39,17 +39,17 @@ class Removal:
     """
 
     chains: bool
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptMark, ...] = ()
 
 
-def remove(directory: Path) -> Removal:
+def remove(directory: Path) -> RemovedSecrets:
     """Remove the files of one-time secrets; a symlink is somebody else's directory.
 
     Raises:
         OSError: One cannot be removed.
     """
     if directory.is_symlink() or not directory.is_dir():
-        return Removal(False)
+        return RemovedSecrets(False)
     marks = {file: mark for file in directory.glob("*.json") if (mark := _mark(file)) is not None}
     kept = {file: mark for file, mark in marks.items() if _still_needed(mark)}
     chains = any(file not in marks for file in directory.glob("*.json"))
@@ -58,12 +58,12 @@ def remove(directory: Path) -> Removal:
             file.unlink()
     with contextlib.suppress(OSError):
         directory.rmdir()
-    return Removal(chains, tuple(_kept(file, mark) for file, mark in sorted(kept.items())))
+    return RemovedSecrets(chains, tuple(_kept(file, mark) for file, mark in sorted(kept.items())))
 
 
-def _kept(path: Path, mark: dict[str, object]) -> Kept:
+def _kept(path: Path, mark: dict[str, object]) -> KeptMark:
     file = mark.get("file")
-    return Kept(path, file if isinstance(file, str) else None, mark.get("successor") is not None)
+    return KeptMark(path, file if isinstance(file, str) else None, mark.get("successor") is not None)
 
 
 def _mark(file: Path) -> dict[str, object] | None:

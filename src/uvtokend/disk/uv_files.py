@@ -26,7 +26,7 @@ from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.model import Json
 from uvtokend.core.uv import command_line, settings
 from uvtokend.core.uv.order import TextFile
-from uvtokend.core.uv.settings import Document, UvConfiguration
+from uvtokend.core.uv.settings import UvConfiguration, UvFile
 from uvtokend.errors import UsageError
 
 #: The longest file that is read, in bytes: people write such files by hand.
@@ -170,19 +170,19 @@ class Project:
         directory: Its directory.
         root: The directory of its workspace's root, where ``uv.lock`` is; None outside of any project.
         pyprojects: The ``pyproject.toml`` of the project and of its root: path -> content.
-        documents: uv's own configuration files, the strongest first.
+        uv_files: uv's own configuration files, the strongest first.
         problems: A sentence for each file that cannot be read.
     """
 
     directory: Path
     root: Path | None
     pyprojects: Mapping[Path, Mapping[str, Json]]
-    documents: tuple[Document, ...]
+    uv_files: tuple[UvFile, ...]
     problems: tuple[str, ...]
 
     def configuration(self, environ: Mapping[str, str]) -> UvConfiguration:
         """Return what uv makes of it."""
-        return settings.read(self.documents, environ)
+        return settings.read(self.uv_files, environ)
 
 
 def project(place: str | None, environ: Mapping[str, str]) -> Project:
@@ -203,9 +203,9 @@ def project(place: str | None, environ: Mapping[str, str]) -> Project:
     root = reader.workspace_root(directory)
     nearest = [file for file in files if file.name == "uv.toml"] or files[-1:]
     strongest = [*nearest, *_beyond_projects(environ), *files]
-    documents = [_document(reader, file, file in nearest or file not in files) for file in dict.fromkeys(strongest)]
+    uv_files = [_uv_file(reader, file, file in nearest or file not in files) for file in dict.fromkeys(strongest)]
     pyprojects = {file: document for file in files if (document := reader.pyproject(file)) is not None}
-    return Project(directory, root, pyprojects, tuple(each for each in documents if each), tuple(problems))
+    return Project(directory, root, pyprojects, tuple(each for each in uv_files if each), tuple(problems))
 
 
 def netrc(environ: Mapping[str, str]) -> str | None:
@@ -293,12 +293,12 @@ def _absolute(environ: Mapping[str, str], variable: str) -> str | None:
     return path if os.path.isabs(path) else None
 
 
-def _document(reader: _Files, file: Path, strong: bool) -> Document | None:
+def _uv_file(reader: _Files, file: Path, strong: bool) -> UvFile | None:
     table = reader.settings(file)
     if table is None:
         return None
     try:
-        return Document(str(file), _text(file), table, indexes_only=not strong)
+        return UvFile(str(file), _text(file), table, indexes_only=not strong)
     except OSError:
         return None
 

@@ -31,7 +31,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from uvtokend import paths
 from uvtokend.core import fixes, uv_store
 from uvtokend.core.model import Entry, Problem
-from uvtokend.core.uv_store import Changes, Ledger, Stored
+from uvtokend.core.uv_store import Changes, Ledger, StoredRecord
 from uvtokend.disk import files
 from uvtokend.disk.locks import Lock, store_lock
 from uvtokend.disk.netrc_sink import DeliveryResult
@@ -217,19 +217,19 @@ class UvStoreSink:
             except UvtokendError as error:
                 raise DeliveryFailed("not-owner", error.message, error.hint) from None
 
-    def _records(self) -> tuple[Stored, ...]:
+    def _records(self) -> tuple[StoredRecord, ...]:
         with _explained(self._path):
             store = files.read_settled(self.path)
         return self._parsed(store.text if store else b"")
 
-    def _parsed(self, text: bytes) -> tuple[Stored, ...]:
+    def _parsed(self, text: bytes) -> tuple[StoredRecord, ...]:
         try:
             return uv_store.parse(text)
         except ValueError:
             message = f"uv cannot read its credential store {self.path}, and so ignores the whole of it."
             raise DeliveryFailed("store-unreadable", message, "uv auth token https://example.com") from None
 
-    def _rival(self, service: str, record: Stored) -> Problem:
+    def _rival(self, service: str, record: StoredRecord) -> Problem:
         message = f"uv's credential store already holds a record of {record.service} that is not ours."
         return Problem(self.path, service, message, self._fix(*record.key), fatal=False)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from uvtokend.core.uv.settings import Place, UvIndex
+from uvtokend.core.uv.settings import Location, UvIndex
 from uvtokend.doctor.facts import Facts
 
 _USER = re.compile(r"(?<=://)[^/@\s\"']*@")
@@ -16,7 +16,7 @@ _POLICY = re.compile(r"""authenticate\s*=\s*(["'])\w+\1""")
 _ALWAYS = 'authenticate = "always"'
 
 
-def without_user(facts: Facts, place: Place) -> str:
+def without_user(facts: Facts, place: Location) -> str:
     """Return the fix that takes the user name and the password out of the URLs in one place."""
     return _written(facts, place, "")
 
@@ -32,12 +32,12 @@ def with_url(facts: Facts, known: UvIndex, url: str) -> str:
     return _written(facts, known.place, url, known.url)
 
 
-def set_line(place: Place, line: str) -> str:
+def set_line(place: Location, line: str) -> str:
     """Return the fix that replaces a line, or unsets a variable."""
     return f"write {line} in {place}" if place.line else f"unset {place.name}"
 
 
-def delete_line(place: Place) -> str:
+def delete_line(place: Location) -> str:
     """Return the fix that deletes a line, or unsets a variable."""
     return f"delete the line {place}" if place.line else f"unset {place.name}"
 
@@ -58,7 +58,7 @@ def _with_key(facts: Facts, known: UvIndex, key: re.Pattern[str], value: str) ->
         return f"name the index in pyproject.toml or uv.toml, as [[index]] with its name, its url and {value}"
     for number in _table(lines, known.place.line):
         if key.search(lines[number - 1]):
-            return f"write {key.sub(value, lines[number - 1]).strip()} in {Place(known.place.name, number)}"
+            return f"write {key.sub(value, lines[number - 1]).strip()} in {Location(known.place.name, number)}"
     line = _USER.sub("", lines[known.place.line - 1].strip())
     if "{" in line and "}" in line:
         before, _, after = line.rpartition("}")
@@ -74,7 +74,7 @@ def _table(lines: list[str], line: int) -> range:
     return range(first, last)
 
 
-def _written(facts: Facts, place: Place, url: str, before: str = "") -> str:
+def _written(facts: Facts, place: Location, url: str, before: str = "") -> str:
     lines = _lines(facts, place)
     text = lines[place.line - 1].strip() if lines else facts.environ.get(place.name, "")
     clean = _USER.sub("", text)
@@ -83,6 +83,6 @@ def _written(facts: Facts, place: Place, url: str, before: str = "") -> str:
     return f"write {clean} in {place}" if lines else f"export {place.name}={shlex.quote(clean)}"
 
 
-def _lines(facts: Facts, place: Place) -> list[str]:
-    text = next((each.text for each in facts.project.documents if each.file == place.name), b"")
+def _lines(facts: Facts, place: Location) -> list[str]:
+    text = next((each.text for each in facts.project.uv_files if each.file == place.name), b"")
     return text.decode(errors="replace").splitlines() if place.line else []

@@ -8,12 +8,12 @@ import pytest
 
 from uvtokend.core.model import Secret
 from uvtokend.core.uv import settings
-from uvtokend.core.uv.settings import Document, Place, UvConfiguration
+from uvtokend.core.uv.settings import Location, UvConfiguration, UvFile
 
 
-def document(text: str, file: str = "uv.toml", indexes_only: bool = False) -> Document:
+def document(text: str, file: str = "uv.toml", indexes_only: bool = False) -> UvFile:
     """Return one file of uv's."""
-    return Document(file, text.encode(), tomllib.loads(text), indexes_only)
+    return UvFile(file, text.encode(), tomllib.loads(text), indexes_only)
 
 
 PROJECT = """\
@@ -70,9 +70,9 @@ def test_settings_come_from_the_strongest_place() -> None:
     found = settings.read([masked, strong, document("offline = true\n", "user.toml")], {"UV_OFFLINE": ""})
     assert found.settings["index-strategy"].value == "unsafe-best-match"
     assert str(found.settings["keyring-provider"].place) == "uv.toml:1"
-    assert found.settings["offline"].place == Place("user.toml", 1)
+    assert found.settings["offline"].place == Location("user.toml", 1)
     by_variable = settings.read([strong], {"UV_KEYRING_PROVIDER": "disabled"})
-    assert by_variable.settings["keyring-provider"].place == Place("UV_KEYRING_PROVIDER")
+    assert by_variable.settings["keyring-provider"].place == Location("UV_KEYRING_PROVIDER")
     assert found.pins == {"our-lib": frozenset({"acme"}), "two": frozenset({"acme", "other"})}
 
 

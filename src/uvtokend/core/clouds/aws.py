@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from uvtokend.core.clouds.catalog import Cloud, Program, Watched
+from uvtokend.core.clouds.catalog import Cloud, CloudProgram, Watched
 from uvtokend.core.config.values import ACCOUNT, DURATION, TEXT, Option
 from uvtokend.core.model import Env, Json, Request
 from uvtokend.core.urls import IndexUrl
@@ -80,7 +80,7 @@ AWS = Cloud(
     ),
     temporary=_temporary,
     defaults=_defaults,
-    program=Program(
+    program=CloudProgram(
         "aws", "aws sso login", "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
     ),
     service_variables=("AWS_*",),

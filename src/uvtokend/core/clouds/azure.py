@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from uvtokend.core.clouds.catalog import Cloud, Conflict, Program, Watched
+from uvtokend.core.clouds.catalog import Cloud, CloudProgram, Conflict, Watched
 from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, TIME, Option
 from uvtokend.core.model import Frozen, Notice, Request
 from uvtokend.core.urls import IndexUrl
@@ -155,7 +155,7 @@ AZURE = Cloud(
     conflict=_conflict,
     together=_together,
     watched=(Watched("~/.azure", "AZURE_CONFIG_DIR"),),
-    program=Program("az", "az login", "https://learn.microsoft.com/cli/azure/install-azure-cli"),
+    program=CloudProgram("az", "az login", "https://learn.microsoft.com/cli/azure/install-azure-cli"),
     runs=_runs,
     service_variables=("AZURE_*", "AZD_CONFIG_DIR", "IDENTITY_ENDPOINT", "MSI_ENDPOINT", "IMDS_ENDPOINT"),
 )

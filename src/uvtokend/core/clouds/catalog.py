@@ -14,7 +14,7 @@ from uvtokend.core.urls import IndexUrl
 
 
 @dataclass(frozen=True, slots=True)
-class SignIn:
+class SignInOptions:
     """One of several sets of options that a person can sign in with.
 
     Args:
@@ -51,7 +51,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class CloudProgram:
     """The command line program of a cloud.
 
     Args:
@@ -66,7 +66,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredSignIn:
     """A sign-in that a cloud's program keeps, and that has to be asked for.
 
     Args:
@@ -176,15 +176,15 @@ class Cloud:
     path: str = ""
     login: str = ""
     takes_any_login: bool = False
-    sign_ins: tuple[SignIn, ...] = ()
+    sign_ins: tuple[SignInOptions, ...] = ()
     conflict: Callable[[Mapping[str, Frozen]], Conflict | None] = _no_conflict
     watched: tuple[Watched, ...] = ()
     temporary: Callable[[Env, Request], tuple[str, ...]] = _none_of_them
     together: Callable[[Collection[Request]], Mapping[Request, Notice]] = _nothing_to_say
     defaults: Callable[[Env], dict[str, Json]] = _nothing_more
     spends: Callable[[Request], bool] = _never
-    program: Program | None = None
-    stored: Stored | None = None
+    program: CloudProgram | None = None
+    stored: StoredSignIn | None = None
     runs: Callable[[Request], tuple[str, ...]] = _no_programs
     service_variables: tuple[str, ...] = field(default=())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from uvtokend.core.clouds.catalog import Cloud, Program, Stored, Watched
+from uvtokend.core.clouds.catalog import Cloud, CloudProgram, StoredSignIn, Watched
 from uvtokend.core.config.values import CHOICE, DURATION, PATH, TEXT, Option
 from uvtokend.core.model import Env, Request
 from uvtokend.core.urls import IndexUrl
@@ -50,8 +50,10 @@ GOOGLE = Cloud(
         Watched("~/.config/gcloud", "CLOUDSDK_CONFIG"),
     ),
     temporary=_temporary,
-    program=Program("gcloud", "gcloud auth application-default login", "https://cloud.google.com/sdk/docs/install"),
-    stored=Stored(
+    program=CloudProgram(
+        "gcloud", "gcloud auth application-default login", "https://cloud.google.com/sdk/docs/install"
+    ),
+    stored=StoredSignIn(
         {"source": "gcloud"}, Watched("~/.config/gcloud/credentials.db", "CLOUDSDK_CONFIG", "/credentials.db")
     ),
     runs=_runs,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from uvtokend.core.clouds.catalog import Cloud, Program, SignIn, Stored, Watched
+from uvtokend.core.clouds.catalog import Cloud, CloudProgram, SignInOptions, StoredSignIn, Watched
 from uvtokend.core.config.values import CHOICE, LOGIN, SECRET, TEXT, Option
 from uvtokend.core.model import Request
 from uvtokend.core.urls import IndexUrl
@@ -55,15 +55,15 @@ JFROG = Cloud(
     service=_platform,
     path=_REPOSITORIES,
     sign_ins=(
-        SignIn(("username", "password")),
-        SignIn(("access-token",), ("username",)),
-        SignIn(("refresh-token",), ("username", "access-token")),
-        SignIn(("oidc-provider", "oidc-token"), ("username", "project-key", "identity-mapping")),
-        SignIn(("source",), ("username",)),
+        SignInOptions(("username", "password")),
+        SignInOptions(("access-token",), ("username",)),
+        SignInOptions(("refresh-token",), ("username", "access-token")),
+        SignInOptions(("oidc-provider", "oidc-token"), ("username", "project-key", "identity-mapping")),
+        SignInOptions(("source",), ("username",)),
     ),
     watched=(_SIGN_IN,),
     spends=_spends,
-    program=Program("jf", "jf login", "https://jfrog.com/getcli/"),
-    stored=Stored({"source": "jf"}, _SIGN_IN),
+    program=CloudProgram("jf", "jf login", "https://jfrog.com/getcli/"),
+    stored=StoredSignIn({"source": "jf"}, _SIGN_IN),
     service_variables=("JFROG_CLI_HOME_DIR",),
 )

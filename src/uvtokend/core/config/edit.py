@@ -32,7 +32,7 @@ class NotEditableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class RemovedIndex:
     """A text without an index.
 
     Args:
@@ -120,7 +120,7 @@ def append(text: str, tables: Sequence[Table], remarks: Sequence[str] = ()) -> s
     return _checked(text + added, wanted)
 
 
-def remove(text: str, name: str) -> Removal | None:
+def remove(text: str, name: str) -> RemovedIndex | None:
     """Return a text without one index, or None if no index has that name.
 
     Raises:
@@ -138,7 +138,7 @@ def remove(text: str, name: str) -> Removal | None:
     _checked(new, {**rest, "index": left}, *([] if left else [rest]))
     table = listed[number]
     assert isinstance(table, dict)  # noqa: S101 - for the type checker: it has a name
-    return Removal(new, removed, table)
+    return RemovedIndex(new, removed, table)
 
 
 # -------------------------------------------------------------------------------------------------- tables of lines

@@ -105,8 +105,8 @@ def paths(text: str) -> list[str]:
     glued = [text[2:]] if re.match(r"-[a-z]", text) else []
     pieces = [text, *glued, *(text.partition(mark)[2] for mark in ("=", "@", " "))]
     bare = (_EXTRAS.sub("", piece.strip().strip("\"'")) for piece in pieces)
-    found = (unquote(_FILE.sub("", piece)) if _FILE.match(piece) else piece for piece in bare)
-    return list(dict.fromkeys(path for path in found if path and "\0" not in path))
+    unquoted = (unquote(_FILE.sub("", piece)) if _FILE.match(piece) else piece for piece in bare)
+    return list(dict.fromkeys(path for path in unquoted if path and "\0" not in path))
 
 
 def arguments(command: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from typing import Literal
 from uvtokend.core.model import Env, Secret
 from uvtokend.core.netrc.grammar import scan
 from uvtokend.core.uv.settings import (
-    Place,
+    Location,
     Policy,
     UvConfiguration,
     UvIndex,
@@ -93,7 +93,7 @@ class UvCredential:
     """
 
     source: Source
-    place: Place
+    place: Location
     login: str
     secret: Secret | None
     bearer: bool = False
@@ -142,7 +142,7 @@ def decide(sources: Sources, url: str) -> Decision:
     bare, user, password = split
     index = sources.uv.covering(bare)
     policy = sources.policy(index)
-    own = UvCredential("url", Place("the given URL"), user, password) if user or password else _in_url(index)
+    own = UvCredential("url", Location("the given URL"), user, password) if user or password else _in_url(index)
     known = _known(sources)
     if policy == "never":
         sent = own
@@ -242,7 +242,7 @@ def _in_environment(index: UvIndex, environ: Env) -> UvCredential | None:
     login, password = environ.get(f"{name}_USERNAME"), environ.get(f"{name}_PASSWORD")
     if login is None and password is None:
         return None
-    place = Place(f"{name}_USERNAME" if password is None else f"{name}_PASSWORD")
+    place = Location(f"{name}_USERNAME" if password is None else f"{name}_PASSWORD")
     return UvCredential("environment", place, login or "", None if password is None else Secret(password))
 
 
@@ -265,7 +265,7 @@ def _in_netrc(sources: Sources, url: str) -> UvCredential | None:
     for name in (host, b"default"):
         entry = next((entry for entry in reversed(result.entries) if entry.name == name), None)
         if entry is not None and result.readable:
-            place = Place(netrc.path, netrc.text.count(b"\n", 0, entry.start) + 1)
+            place = Location(netrc.path, netrc.text.count(b"\n", 0, entry.start) + 1)
             login, password = (text.decode(errors="replace") for text in (entry.login, entry.password))
             return UvCredential("netrc", place, login, Secret(password))
     return None
@@ -293,7 +293,7 @@ def _records(store: TextFile) -> Iterator[tuple[str, UvCredential]]:
     except (ValueError, RecursionError):
         return
     for record in records:
-        place = Place(store.path, line_of(store.text, record.service))
+        place = Location(store.path, line_of(store.text, record.service))
         yield record.service, UvCredential("store", place, record.username, record.secret, bearer=not record.username)
 
 
@@ -329,7 +329,7 @@ def _duplicates(sources: Sources, taken: UvCredential, url: str) -> Iterator[UvC
     assert sources.netrc is not None  # noqa: S101 - an entry was found in it
     text = sources.netrc.text
     for entry in scan(text).entries:
-        place = Place(sources.netrc.path, text.count(b"\n", 0, entry.start) + 1)
+        place = Location(sources.netrc.path, text.count(b"\n", 0, entry.start) + 1)
         if entry.name in (_host(url), b"default") and place != taken.place:
             login, password = (part.decode(errors="replace") for part in (entry.login, entry.password))
             yield UvCredential("netrc", place, login, Secret(password))

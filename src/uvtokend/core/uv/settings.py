@@ -36,7 +36,7 @@ SETTINGS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where something is written: a line of a file (0: the line is not known), or an environment variable."""
 
     name: str
@@ -47,8 +47,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """One of uv's files.
+class UvFile:
+    """One of uv's configuration files.
 
     Args:
         file: Its path.
@@ -79,7 +79,7 @@ class UvIndex:
 
     name: str | None
     url: str
-    place: Place
+    place: Location
     user: str = ""
     password: Secret | None = None
     authenticate: Policy = "auto"
@@ -98,7 +98,7 @@ class Setting:
     """One value of uv's configuration."""
 
     value: Json
-    place: Place
+    place: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +121,19 @@ class UvConfiguration:
         return max(above, key=lambda index: len(root(index.url)), default=None)
 
 
-def read(documents: Sequence[Document], environ: Env) -> UvConfiguration:
+def read(files: Sequence[UvFile], environ: Env) -> UvConfiguration:
     """Return uv's configuration.
 
     Args:
-        documents: The files that uv reads, the strongest first.
+        files: The files that uv reads, the strongest first.
         environ: uv's variables.
     """
-    indexes = (*_from_environment(environ), *(index for each in documents for index in _from_document(each)))
+    indexes = (*_from_environment(environ), *(index for each in files for index in _from_file(each)))
     pins: dict[str, frozenset[str]] = {}
-    for each in documents:
+    for each in files:
         for package, names in _pins(each.table):
             pins[package] = pins.get(package, frozenset()) | names
-    return UvConfiguration(tuple(dict.fromkeys(indexes)), dict(_settings(documents, environ)), pins)
+    return UvConfiguration(tuple(dict.fromkeys(indexes)), dict(_settings(files, environ)), pins)
 
 
 def variable(name: str) -> str:
@@ -204,12 +204,12 @@ def _from_environment(environ: Env) -> Iterator[UvIndex]:
             named = bool(equals) and re.fullmatch(r"[A-Za-z0-9._-]+", label) is not None
             default = name in {"UV_DEFAULT_INDEX", "UV_INDEX_URL"}
             table: dict[str, Json] = {"name": label if named else None, "url": url if named else word}
-            yield from _index({**table, "default": default}, Place(name))
+            yield from _index({**table, "default": default}, Location(name))
 
 
-def _from_document(document: Document) -> Iterator[UvIndex]:
-    pip = document.table.get("pip")
-    for table in (document.table, pip if isinstance(pip, dict) else {}):
+def _from_file(uv_file: UvFile) -> Iterator[UvIndex]:
+    pip = uv_file.table.get("pip")
+    for table in (uv_file.table, pip if isinstance(pip, dict) else {}):
         listed = table.get("index")
         tables: list[Json] = [*listed] if isinstance(listed, list) else []
         extra = table.get("extra-index-url")
@@ -218,10 +218,10 @@ def _from_document(document: Document) -> Iterator[UvIndex]:
         for each in tables:
             url = each.get("url") if isinstance(each, dict) else None
             if isinstance(each, dict) and isinstance(url, str):
-                yield from _index(each, Place(document.file, line_of(document.text, url)))
+                yield from _index(each, Location(uv_file.file, line_of(uv_file.text, url)))
 
 
-def _index(table: Mapping[str, Json], place: Place) -> Iterator[UvIndex]:
+def _index(table: Mapping[str, Json], place: Location) -> Iterator[UvIndex]:
     url, name, publish = table.get("url"), table.get("name"), table.get("publish-url")
     split = split_url(url) if isinstance(url, str) else None
     if split is not None:
@@ -242,16 +242,16 @@ def _text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _settings(documents: Sequence[Document], environ: Env) -> Iterator[tuple[str, Setting]]:
+def _settings(files: Sequence[UvFile], environ: Env) -> Iterator[tuple[str, Setting]]:
     for key, name in SETTINGS.items():
         if environ.get(name):
-            yield key, Setting(environ[name], Place(name))
+            yield key, Setting(environ[name], Location(name))
             continue
-        for each in (each for each in documents if not each.indexes_only):
+        for each in (each for each in files if not each.indexes_only):
             pip = each.table.get("pip")
             value = each.table.get(key, pip.get(key) if isinstance(pip, dict) else None)
             if value is not None:
-                yield key, Setting(value, Place(each.file, line_of(each.text, key)))
+                yield key, Setting(value, Location(each.file, line_of(each.text, key)))
                 break
 
 

@@ -12,7 +12,7 @@ from botocore import exceptions as raised
 from botocore.parsers import ResponseParserError
 
 from uvtokend.plugin import Failure, FailureKind, excerpt, parse_http_date, parse_retry_after, show_clock, too_much
-from uvtokend.providers.aws.sign_in import SignIn
+from uvtokend.providers.aws.sign_in import ProfileSignIn
 from uvtokend.providers.kit import trust
 
 RIGHTS = "ask for codeartifact:GetAuthorizationToken and sts:GetServiceBearerToken"
@@ -139,7 +139,7 @@ _OF_TLS = (raised.SSLError, raised.HTTPClientError, FileNotFoundError)
 _ENVIRONMENT = "the environment that uvtokend was started from"
 
 
-def classify(error: Exception, sign_in: SignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
+def classify(error: Exception, sign_in: ProfileSignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
     """Return what an exception of boto3 or botocore means.
 
     Args:
@@ -172,7 +172,7 @@ def classify(error: Exception, sign_in: SignIn, renewal: Mapping[str, Any] | Non
     return Failure("transient", "unexpected", f"The AWS library failed with an unexpected error ({name}).")
 
 
-def garbled(sign_in: SignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
+def garbled(sign_in: ProfileSignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
     """Return what it means that botocore stumbled over the answer or file from which it wanted to read keys.
 
     Args:
@@ -191,7 +191,7 @@ def garbled(sign_in: SignIn, renewal: Mapping[str, Any] | None = None) -> Failur
     return Failure(kind, reason, message, sign_in.whoami)
 
 
-def _answered(response: Mapping[str, Any], operation: str, sign_in: SignIn) -> Failure:
+def _answered(response: Mapping[str, Any], operation: str, sign_in: ProfileSignIn) -> Failure:
     """Classify what AWS answered: by its code, else by the status."""
     details: Mapping[str, Any] = response.get("Error", {})
     http: Mapping[str, Any] = response.get("ResponseMetadata", {})
@@ -221,12 +221,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return parse_retry_after(headers.get("retry-after") or seconds, parse_http_date(headers.get("date")))
 
 
-def _sentence(message: str, sign_in: SignIn) -> str:
+def _sentence(message: str, sign_in: ProfileSignIn) -> str:
     whole = message.format(profile=_ENVIRONMENT if sign_in.kind == "environment" else sign_in.name)
     return whole[:1].upper() + whole[1:]
 
 
-def _hint(reason: str, sign_in: SignIn) -> str | None:
+def _hint(reason: str, sign_in: ProfileSignIn) -> str | None:
     return {
         "no-credentials": sign_in.command,
         "sso-expired": sign_in.command,

@@ -27,7 +27,7 @@ from botocore.utils import JSONFileCache
 from uvtokend.core.clouds.aws import AWS
 from uvtokend.plugin import Credential, FetchFailed, Request, Secret, SignInEnd, parse_http_date, quiet, skew, transient
 from uvtokend.providers.aws import failures
-from uvtokend.providers.aws.sign_in import SignIn, find_sign_in, sso_end
+from uvtokend.providers.aws.sign_in import ProfileSignIn, find_sign_in, sso_end
 from uvtokend.providers.kit import trust
 
 #: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
@@ -50,7 +50,7 @@ def fetch(request: Request) -> Credential:
     Raises:
         FetchFailed: With the fix.
     """
-    one = _Fetch(request)
+    one = _AwsFetch(request)
     try:
         return one.run()
     except FetchFailed:
@@ -59,7 +59,7 @@ def fetch(request: Request) -> Credential:
         raise FetchFailed(failures.classify(error, one.sign_in, one.renewal)) from None
 
 
-class _Fetch:
+class _AwsFetch:
     """One fetch, and what it learns on the way.
 
     Attributes:
@@ -70,7 +70,7 @@ class _Fetch:
     def __init__(self, request: Request) -> None:
         self._options = {key: str(value) for key, value in request.options if value is not None}
         self._env = dict(request.env)
-        self.sign_in = SignIn(self._options.get("profile"))
+        self.sign_in = ProfileSignIn(self._options.get("profile"))
         self.renewal: dict[str, Any] | None = None
         self._role: str | None = None
         self._config = _CONFIG

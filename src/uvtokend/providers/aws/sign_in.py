@@ -24,7 +24,7 @@ _ANY_PROGRAM = "sign in again with the program that wrote the temporary keys"
 
 
 @dataclass(frozen=True, slots=True)
-class SignIn:
+class ProfileSignIn:
     """How a person signs in to the profile in use.
 
     Args:
@@ -57,7 +57,7 @@ class SignIn:
         return f"{self.prefix}aws sts get-caller-identity{_option(self.profile)}"
 
 
-def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env: Mapping[str, str]) -> SignIn:
+def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env: Mapping[str, str]) -> ProfileSignIn:
     """Read from the configuration files how a person signs in to a profile.
 
     Args:
@@ -71,13 +71,15 @@ def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env
     prefix = "".join(f"{name}={shlex.quote(env[name])} " for name in _FILES if name in env)
     source = None if name == "default" else name
     if profile is not None and profile not in profiles:
-        return SignIn(profile, source, _instead_of(profile, profiles, prefix), prefix=prefix)
+        return ProfileSignIn(profile, source, _instead_of(profile, profiles, prefix), prefix=prefix)
     if keys:
-        return SignIn(profile, source, f"unset {_KEYS} && uvtokend restart", "environment", prefix=prefix)
+        return ProfileSignIn(profile, source, f"unset {_KEYS} && uvtokend restart", "environment", prefix=prefix)
     kind, command = _way(chain, name, source)
     whole = command if command.startswith(_ANY_PROGRAM) else f"{prefix}{command}"
     session = str(chain[-1].get("sso_session") or chain[-1].get("sso_start_url") or "")
-    sign_in = SignIn(profile, source, whole, kind, _end(chain[-1]) if kind == "temporary" else None, prefix, session)
+    sign_in = ProfileSignIn(
+        profile, source, whole, kind, _end(chain[-1]) if kind == "temporary" else None, prefix, session
+    )
     return replace(sign_in, command=sign_in.whoami) if kind == "process" else sign_in
 
 

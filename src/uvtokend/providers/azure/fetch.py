@@ -96,11 +96,11 @@ def fetch(request: Request) -> Credential:
 
 def _fetch(request: Request) -> Credential:
     with Line() as line:
-        credential = _Fetch(request, line).run()
+        credential = _AzureFetch(request, line).run()
     return dataclasses.replace(credential, login=str(request.option("username") or credential.login))
 
 
-class _Fetch:
+class _AzureFetch:
     def __init__(self, request: Request, line: Line) -> None:
         self._line = line
         self._pat = request.option("pat")

@@ -53,12 +53,12 @@ def fetch(request: Request) -> Credential:
 def _fetch(request: Request) -> Credential:
     transport = Transport()
     try:
-        return _Fetch(request, transport).run()
+        return _GoogleFetch(request, transport).run()
     finally:
         transport.close()
 
 
-class _Fetch:
+class _GoogleFetch:
     def __init__(self, request: Request, transport: Transport) -> None:
         self._transport = transport
         self._source = str(request.option("source") or "adc")

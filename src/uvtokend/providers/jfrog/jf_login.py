@@ -23,7 +23,7 @@ LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class JfServer:
     """A server that ``jf`` is signed in to.
 
     Args:
@@ -46,7 +46,7 @@ class Server:
         return shlex.join(verb)
 
 
-def server_of(platform: str) -> Server:
+def server_of(platform: str) -> JfServer:
     """Return the server of ``jf`` for a platform, chosen by host and port.
 
     Args:
@@ -73,11 +73,11 @@ def server_of(platform: str) -> Server:
     return _server(chosen[0], host_of(platform))
 
 
-def _server(server: Mapping[str, Any], host: str) -> Server:
+def _server(server: Mapping[str, Any], host: str) -> JfServer:
     token, password = _text(server, "accessToken"), _text(server, "password")
     if not token and not password:
         raise login_required("not-logged-in", f"jf has neither an access token nor a password for {host}.", "jf login")
-    return Server(
+    return JfServer(
         name=_text(server, "serverId"),
         user=_text(server, "user"),
         secret=Secret(token or password),

@@ -29,11 +29,11 @@ def mount(session: requests.Session) -> None:
 class _Adapter(trust.Adapter):
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         answer = super().build_response(req, resp)
-        answer.raw = _Body(answer.raw)
+        answer.raw = _LimitedBody(answer.raw)
         return answer
 
 
-class _Body:
+class _LimitedBody:
     """The body of a response, as requests reads it: through ``stream``."""
 
     def __init__(self, raw: Any) -> None:

@@ -34,7 +34,7 @@ class _GivenUp(OSError):
     """The caller no longer waits for this call."""
 
 
-class _Body(io.BytesIO):
+class _RequestBody(io.BytesIO):
     """A request's body that knows whether sending it has begun; sending the headers does not count.
 
     Attributes:
@@ -71,7 +71,7 @@ def post(url: str, content: Mapping[str, object], headers: Mapping[str, str], mo
     if left < LEAST:
         raise too_late(url, left)
     seconds = min(TIMEOUT if most is None else most, left / 2)
-    body = _Body(json.dumps(content).encode())
+    body = _RequestBody(json.dumps(content).encode())
     known = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uvtokend", **headers}
     late = transient("timeout", f"{host_of(url)} did not answer within {seconds:g} s.")
     try:
@@ -89,7 +89,7 @@ def too_late(url: str, left: float) -> NotSent:
     return NotSent(transient("deadline", message, 'set fetch-timeout = "60s" in [daemon]').failure)
 
 
-def _post(url: str, body: _Body, headers: Mapping[str, str], seconds: float) -> Exchange:
+def _post(url: str, body: _RequestBody, headers: Mapping[str, str], seconds: float) -> Exchange:
     with requests.Session() as session:
         session.auth = no_netrc
         trust.mount(session)
