@@ -94,6 +94,7 @@ class Deliveries:
         threading.Thread(target=self._work, name="delivery", daemon=True).start()
         self._state = store.load()
         self._fingerprints: dict[Sink, object] = {}
+        self._noticed: dict[Sink, object] = {}
         self._uv_store: UvStoreSink | None = None
         self._unsaved: tuple[Problem, ...] = ()
 
@@ -141,12 +142,6 @@ class Deliveries:
         self._tasks.put(lambda: self._tell(_resolve, answer, self._look(sinks)))
         return await answer
 
-    def changed_file(self, sink: Sink) -> str | None:
-        """Return the file of a sink that has drifted, for the log; None before the first delivery to it."""
-        if sink not in self._fingerprints:
-            return None
-        return self.netrc.path if sink == "netrc" else paths.uv_credentials_file()
-
     async def close(self) -> None:
         """Wait a moment for the delivery in flight; entries stay where they are."""
         done: asyncio.Future[None] = self._loop.create_future()
@@ -182,7 +177,20 @@ class Deliveries:
         return FirstLook(failure, self._state.records, standing)
 
     def _look(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
-        return tuple(sink for sink in sinks if self._fingerprint(sink) != self._fingerprints.get(sink))
+        return tuple(sink for sink in sinks if self._drifted(sink))
+
+    def _drifted(self, sink: Sink) -> bool:
+        """Return whether a sink is not as the last delivery left it; the log tells once of each edit that is found."""
+        found = self._fingerprint(sink)
+        drifted = found != self._fingerprints.get(sink)
+        if drifted and sink in self._fingerprints and found != self._noticed.get(sink):
+            self._noticed[sink] = found
+            self._tell_of_edit(sink)
+        return drifted
+
+    def _tell_of_edit(self, sink: Sink) -> None:
+        path = self.netrc.path if sink == "netrc" else paths.uv_credentials_file()
+        self._tell(self._report, Report("info", "changed", (), f"Another program changed {path}."))
 
     def _deliver(self, order: Order) -> DeliveryEnded:
         """Write a sink, between two writes of the state file.
@@ -197,6 +205,7 @@ class Deliveries:
         boot = clock.boot()
         self._state = replace(state.on_clock(self._state, boot), boot=boot)
         self._unsaved = ()
+        self._drifted(action.sink)  # what this delivery takes up would otherwise never be told
         try:
             result = self._write_store(order) if action.sink == "uv-store" else self._write_netrc(order)
             written = [known for known in order.records if not result.foreign.issuperset(known.targets)]
@@ -208,6 +217,8 @@ class Deliveries:
             self._fingerprints[action.sink] = self._fingerprint(action.sink)
             message = f"The {action.sink} could not be written ({type(error).__name__})."
             return ended(Failure("transient", "unexpected", message))
+        if result.overtaken:
+            self._tell_of_edit(action.sink)
         own = result.fingerprint if action.sink == "netrc" else self._fingerprint(action.sink)
         self._fingerprints[action.sink] = own  # of what was written: a change since then is another program's
         return ended(

@@ -237,8 +237,6 @@ class Daemon:
         drifted = False
         for sink in sinks:
             if sink in self._agent.deliveries and not self._agent.deliveries[sink].in_flight:
-                if (changed := self._deliveries.changed_file(sink)) is not None:
-                    self._log.emit(Report("info", "changed", (), f"Another program changed {changed}."))
                 self._feed(events.SinkDrifted(sink))
                 drifted = True
         return drifted

@@ -56,6 +56,7 @@ class DeliveryResult:
         note: What else a person should know about the file.
         changed: The file was written.
         rival: Another program changed what we had left there.
+        overtaken: Another program changed the file between the first time it was read and the time it was written.
         fingerprint: Of the file with exactly the text that was delivered; empty if another program has already
             changed it again, so it is worth another look.
     """
@@ -65,6 +66,7 @@ class DeliveryResult:
     note: str | None
     changed: bool
     rival: bool = False
+    overtaken: bool = False
     fingerprint: Fingerprint = field(default=(), compare=False)
 
 
@@ -198,7 +200,8 @@ class NetrcSink:
             DeliveryFailed: It could not be written; it is as it was.
         """
         edits: list[block.Edit] = []
-        rival = False
+        first: bytes | None = None
+        rival = overtaken = False
 
         def before_write() -> None:
             nonlocal ours
@@ -206,7 +209,9 @@ class NetrcSink:
                 ours = begin(edits[0].foreign)
 
         def edit(text: bytes) -> bytes:
-            nonlocal rival
+            nonlocal first, rival, overtaken
+            first = text if first is None else first
+            overtaken = overtaken or text != first
             rival = left is not None and block.block_entries(text, ours) != {entry.host: entry for entry in left}
             if rival and yielding:
                 raise self._contested()
@@ -214,7 +219,7 @@ class NetrcSink:
             return edits[0].text
 
         change = self.change(edit, urgent, before_write)
-        done = DeliveryResult(edits[0].foreign, edits[0].problems, change.note, change.changed, rival)
+        done = DeliveryResult(edits[0].foreign, edits[0].problems, change.note, change.changed, rival, overtaken)
         return replace(done, fingerprint=change.fingerprint)
 
     def _contested(self) -> DeliveryFailed:
