@@ -488,6 +488,8 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ([GOOGLE, "--name", "-x"], "expected one argument"),
         ([GOOGLE, "--name", "a b"], "the new index: name: This cannot be the name of an index."),
         ([f"{GOOGLE}\udcff"], "not UTF-8 text"),
+        (["https://acme-ACCOUNT.d.codeartifact.eu-central-1.amazonaws.com/pypi/r/simple/"], "placeholder 'ACCOUNT'"),
+        (["https://pypi.corp.example/simple/"], "--set provider=static --set username=YOU --set 'password = {file"),
     ],
 )
 def test_what_cannot_be_added_is_told(

@@ -440,7 +440,7 @@ def test_once_shows_tokens_and_no_daemon() -> None:
     assert text.startswith("The index is ready.\n")
     assert "refresh" not in text
     assert "4711" not in text
-    assert report.once(document(), NOW) == f"{report.INIT}\n"
+    assert report.once(document(), NOW) == f"{report.INIT}\n{report.BY_HAND}\n  {report.EXAMPLE}\n"
 
 
 def test_the_document_is_left_alone() -> None:

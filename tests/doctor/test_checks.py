@@ -351,3 +351,14 @@ def test_certificate_variables_that_name_nothing(tmp_path: Path) -> None:
     assert [(each.severity, each.fix) for each in configuration.trust_variables(shell)] == [
         ("note", "unset SSL_CERT_FILE")
     ]
+
+
+def test_an_index_whose_provider_nobody_knows() -> None:
+    """`init` cannot set it up, so the fix is the command that names a provider; where it can, the fix is `init`."""
+    (found,) = configuration.empty(facts("", UV))
+    assert (found.fix or "").startswith(
+        "uvtokend add https://pkgs.example.com/acme/simple/ --name acme --set provider="
+    )
+    known = UV.replace("pkgs.example.com/acme", "europe-python.pkg.dev/p/r")
+    assert [each.fix for each in configuration.empty(facts("", UV + known))] == ["uvtokend init"]
+    assert [each.fix for each in configuration.empty(facts("", "offline = true"))] == ["uvtokend init"]

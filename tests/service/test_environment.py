@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from uvtokend.cli import service
 from uvtokend.errors import UvtokendError
-from uvtokend.service import autostart, environment, systemd
+from uvtokend.service import autostart, environment, manager, systemd
 
 
 def test_what_is_recorded() -> None:
@@ -108,3 +110,32 @@ def test_another_daemon_is_no_service(name: str, tmp_path: Path, monkeypatch: py
         service.install(hardened=False, config_file=None)
     assert caught.value.hint == f"unset {name} && uvtokend service install"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_that_does_not_run_is_shown_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without any manager it is `service install`, which uses the autostart then; with a unit there, it is `start`.
+
+    In a shell of `su`, it is the variable that leads to the manager. What is installed already needs nothing.
+    """
+
+    def shown() -> list[str]:
+        service.status()
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(manager, "installed", lambda: None)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no systemctl
+    assert shown() == ["The systemd user manager does not answer.", "  fix: uvtokend service install"]
+    unit = tmp_path / "systemd" / "user" / systemd.UNIT
+    unit.parent.mkdir(parents=True)
+    unit.write_text(systemd.unit())
+    assert shown()[-1] == "  fix: uvtokend start"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(os.path, "isdir", lambda path: path == f"/run/user/{os.getuid()}/systemd")
+    assert shown()[-1] == f"  fix: export XDG_RUNTIME_DIR=/run/user/{os.getuid()}"
+    autostart.install(["uvtokend"])
+    assert shown()[-1] == f"autostart entry {autostart.file_of()}"

@@ -103,6 +103,7 @@ def _table(
         if not _is_text(text):
             raise UsageError("The arguments are not UTF-8 text.")
     parsed = _parsed(url)
+    _check_complete(parsed)
     provider = _provider(parsed, assignments, shared is not None)
     table: edit.Table = {"name": name or parsed.name, "url": url}
     if shared is not None:
@@ -120,7 +121,18 @@ def _parsed(text: str) -> IndexUrl:
         if url.scheme and url.host:
             return url
     message = "This is not a URL."  # it is not repeated: it may hold a password
-    raise UsageError(message, "uvtokend add https://…/simple/")
+    raise UsageError(message, "uvtokend add --help")
+
+
+def _check_complete(url: IndexUrl) -> None:
+    """Refuse a URL that was copied from an example.
+
+    Raises:
+        UsageError: It has a placeholder.
+    """
+    if (blank := url.placeholder) is not None:
+        message = f"The URL has the placeholder {blank!r}. Write the index URL as your administrator or uv has it."
+        raise UsageError(message, "uvtokend add --help")
 
 
 def _provider(url: IndexUrl, assignments: Sequence[str], known: bool) -> str:
@@ -132,7 +144,7 @@ def _provider(url: IndexUrl, assignments: Sequence[str], known: bool) -> str:
     named = [text.partition("=")[2] for text in assignments if text.partition("=")[0].strip() == "provider"]
     if not recognized and not named and not known:
         message = f"No provider is known for this URL, so name one: {', '.join(CLOUDS)}."
-        raise UsageError(message, f"uvtokend add {shlex.quote(url.text)} --set provider=…")
+        raise UsageError(message, init_plan.by_hand(url, None))
     return named[0].strip(" \"'") if named else recognized[0] if recognized else ""
 
 

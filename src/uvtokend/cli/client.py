@@ -240,7 +240,11 @@ def unknown(missing: list[str], known: list[str]) -> UsageError:
     message = f"Unknown index {', '.join(map(repr, missing))}. " + (
         f"Configured: {', '.join(known)}." if known else "No index is configured."
     )
-    return UsageError(message, None if known else "uvtokend init")
+    if known:
+        return UsageError(message)
+    from uvtokend.core import report  # noqa: PLC0415 - the hot path needs no usage errors
+
+    return UsageError(message, f"uvtokend init; if it recognizes no provider: {report.EXAMPLE}")
 
 
 def _stranger() -> UvtokendError:

@@ -105,11 +105,12 @@ def _show(plan: Proposal) -> None:
     for sentence in (*plan.conflicts, *plan.cautions):
         console.say(sentence)
     if plan.unknown:
-        console.say("No provider is known for these. A public index needs none; a private one can be added so:")
+        console.say(
+            "No provider is known for these. A public index needs none; a private one can be added so, with your"
+        )
+        console.say("own user name and file. The other providers: uvtokend help provider-other")
         for candidate in plan.unknown:
-            name = f" --name {shlex.quote(candidate.name)}" if candidate.name else ""
-            options = "".join(f" --set {shlex.quote(each)}" for each in init_plan.suggested(candidate))
-            console.say(f"    uvtokend add {shlex.quote(candidate.url.text)}{name}{options}")
+            console.say(f"    {init_plan.by_hand(candidate.url, candidate.name)}")
 
 
 def _show_one(name: str, candidate: Candidate, what: str) -> None:
@@ -147,7 +148,7 @@ def _say_nothing_to_add(candidates: Sequence[Candidate], plan: Proposal) -> None
         console.say("Nothing was added: no provider is known for the indexes that uv knows here.")
     else:
         console.say("There is nothing to add: uv's configuration names no index here.")
-        console.say("Run it in a project that uses a private index, or add one: uvtokend add https://…/simple/")
+        console.say("Run it in a project that uses a private index, or see: uvtokend add --help")
         _say_what_only_pip_knows()
 
 

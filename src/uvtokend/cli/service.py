@@ -95,12 +95,28 @@ def uninstall() -> int:
 
 
 def status() -> int:
-    """Show what the service manager says."""
+    """Show what the service manager says, and the command after which the service runs."""
     console.out("".join(f"{line}\n" for line in manager.lines()))
     entry = autostart.file_of()
-    if sys.platform != "darwin" and entry.is_file():
+    by_desktop = sys.platform != "darwin" and entry.is_file()
+    if by_desktop:
         console.out(f"autostart entry {entry}\n")
+    fix = None if by_desktop else _fix_of_absence()
+    if fix is not None:
+        console.out(f"  fix: {fix}\n")
     return OK
+
+
+def _fix_of_absence() -> str | None:
+    """Return the command that helps where no service is installed, or where its manager does not answer."""
+    if manager.installed() is not None:
+        return None
+    unit = launchd.file_of() if sys.platform == "darwin" else systemd.directory() / systemd.UNIT
+    # A shell of su or sudo has no XDG_RUNTIME_DIR, and systemctl needs it to find the manager.
+    runtime = f"/run/user/{os.getuid()}"
+    if not os.environ.get("XDG_RUNTIME_DIR") and os.path.isdir(f"{runtime}/systemd") and not systemd.available():
+        return f"export XDG_RUNTIME_DIR={runtime}"
+    return "uvtokend start" if unit.is_file() else "uvtokend service install"
 
 
 def _put(words: list[str], recorded: environment.Recorded, hardened: bool, config_file: str | None) -> Path:

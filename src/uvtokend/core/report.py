@@ -22,6 +22,12 @@ GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 _LEVELS = {"warning": YELLOW, "error": RED}
 #: What to do where nothing is configured yet.
 INIT = "No index is configured yet. Set one up with: uvtokend init"
+#: What to do where `init` recognizes no provider, so that running it again cannot help.
+BY_HAND = "If it recognizes no provider for your index, name one, for example:"
+EXAMPLE = (
+    "uvtokend add https://packages.example.com/simple/ --name corp --set provider=static --set username=me "
+    "--set 'password={ file = \"~/token\" }'"
+)
 #: What the document says of the delivery while no daemon runs.
 STOPPED = "uvtokend is not running, so no tokens are being refreshed."
 #: How the document begins what it says of an invalid configuration.
@@ -175,7 +181,7 @@ def headline(document: Mapping[str, Any], clock: _Clock, width: int, color: bool
         lines += [_fix(fix, color)] if fix is not None else []
         return lines + ([_on_disk(indexes, clock)] if indexes else [])
     if not document["indexes"]:
-        return [INIT]
+        return [INIT] if absence.elsewhere else [INIT, BY_HAND, f"  {EXAMPLE}"]
     good = [index for index in indexes if healthy(index)]
     rest = [index for index in indexes if not healthy(index)]
     off = len(document["indexes"]) - len(indexes)

@@ -14,6 +14,12 @@ from urllib.parse import unquote, urlsplit
 
 #: Words of a path that do not tell one index from another.
 _DULL = {"simple", "pypi", "_packaging", "packages", "-", "d", "repository", "api", "artifactory", ""}
+#: What examples have in the place of what only their reader knows.
+_BLANK = re.compile(r"…|\.\.\.|<[^<>]*>|\{[^{}]*\}")
+_BLANKS = {
+    *("ACCOUNT", "ACCOUNT_ID", "DOMAIN", "FEED", "HOST", "ID", "LOCATION", "NAME", "ORG", "ORGANIZATION", "OWNER"),
+    *("PROJECT", "REGION", "REPO", "REPOSITORY", "YOUR"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,20 @@ class IndexUrl:
     def root(self) -> str:
         """The URL without its final ``/simple/``, as uv has it (uv-distribution-types, `IndexUrl::root`)."""
         return f"{self.scheme}://{self.netloc}{self.path.rstrip('/').removesuffix('/simple')}"
+
+    @property
+    def placeholder(self) -> str | None:
+        """What stands here for something that the reader of an example has to fill in; None if nothing does.
+
+        Words in capitals count in the host, where nobody writes them, and in the path only if there are several: a feed
+        may be called FEED.
+        """
+        if (blank := _BLANK.search(self.text)) is not None:
+            return blank[0]
+        parts = urlsplit(self.text)
+        in_host = [word for word in re.split(r"[^A-Z_]+", parts.netloc) if word in _BLANKS]
+        in_path = [word for word in parts.path.split("/") if word in _BLANKS]
+        return next(iter(in_host), in_path[0] if len(in_path) > 1 else None)
 
     @property
     def name(self) -> str:

@@ -181,10 +181,10 @@ class Deliveries:
 
     def _drifted(self, sink: Sink) -> bool:
         """Return whether a sink is not as the last delivery left it; the log tells once of each edit that is found."""
-        found = self._fingerprint(sink)
-        drifted = found != self._fingerprints.get(sink)
-        if drifted and sink in self._fingerprints and found != self._noticed.get(sink):
-            self._noticed[sink] = found
+        fingerprint = self._fingerprint(sink)
+        drifted = fingerprint != self._fingerprints.get(sink)
+        if drifted and sink in self._fingerprints and fingerprint != self._noticed.get(sink):
+            self._noticed[sink] = fingerprint
             self._tell_of_edit(sink)
         return drifted
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from uvtokend.core import clouds
 from uvtokend.core.clouds.azure import GLOBAL_PAT, GLOBAL_PATS_END
+from uvtokend.core.config import init_plan
+from uvtokend.core.urls import IndexUrl
 from uvtokend.core.uv.settings import same_index
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
@@ -30,8 +32,15 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 def empty(facts: Facts) -> Iterator[Finding]:
     """No index is configured."""
-    if facts.settings is not None and not facts.settings.indexes:
-        yield note("no-index", "No index is configured, so uvtokend delivers no token.", facts.config, "uvtokend init")
+    if facts.settings is None or facts.settings.indexes:
+        return
+    message, fix = "No index is configured, so uvtokend delivers no token.", "uvtokend init"
+    unknown = [index for index in facts.uv.indexes if clouds.recognize(IndexUrl.parse(index.url)) is None]
+    if unknown and unknown == list(facts.uv.indexes):
+        first = unknown[0]
+        message += f" No provider is known for {first.url} ({first.place}), so name one if it is a private index."
+        fix = init_plan.by_hand(IndexUrl.parse(first.url), first.name)
+    yield note("no-index", message, facts.config, fix)
 
 
 def disabled(facts: Facts) -> Iterator[Finding]:

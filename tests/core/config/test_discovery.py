@@ -396,7 +396,7 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
 @pytest.mark.parametrize(
     ("url", "settings"),
     [
-        ("https://x.example/simple/", ["provider=…"]),
+        ("https://x.example/simple/", ["provider=static", "username=YOU", 'password = {file = "~/FILE"}']),
         (NEXUS, ["provider=nexus", "username=YOU", 'password = {file = "~/FILE"}']),
         (
             JFROG.replace("jfrog.io", "example"),
@@ -407,7 +407,7 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
 def test_a_server_of_ones_own_is_guessed_by_its_paths(url: str, settings: list[str]) -> None:
     """It is only said, and never taken for sure; what is said makes a table that the settings take."""
     (unknown,) = planned([candidate(url)]).unknown
-    assert init_plan.suggested(unknown) == settings
+    assert init_plan.suggested(unknown.url) == settings
     if settings[1:]:
         lines = [line if " = " in line else line.replace("=", ' = "') + '"' for line in settings]
         configured("\n".join(["[[index]]", f'url = "{url}"', *lines]))
@@ -494,3 +494,23 @@ def test_where_a_program_keeps_its_sign_in() -> None:
 
     assert clouds.stored_sign_ins({"JFROG_CLI_HOME_DIR": "/jf"}, exists) == frozenset()
     assert sorted(asked) == ["/jf/jfrog-cli.conf.v6", "~/.config/gcloud/credentials.db"]
+
+
+@pytest.mark.parametrize(
+    ("url", "placeholder"),
+    [
+        ("https://…/simple/", "…"),
+        ("https://acme.d.codeartifact.<region>.amazonaws.com/pypi/r/simple/", "<region>"),
+        ("https://{host}/simple/", "{host}"),
+        ("https://pypi.example/.../simple/", "..."),
+        ("https://acme-ACCOUNT.d.codeartifact.eu-central-1.amazonaws.com/pypi/r/simple/", "ACCOUNT"),
+        ("https://HOST/api/v4/projects/ID/packages/pypi/simple", "HOST"),
+        ("https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/", "ORG"),
+        ("https://pkgs.dev.azure.com/acme/_packaging/FEED/pypi/simple/", None),
+        ("https://PyPI.Example/simple/", None),
+        (NEXUS, None),
+    ],
+)
+def test_a_url_that_was_copied_from_an_example(url: str, placeholder: str | None) -> None:
+    """What only its reader can fill in is found; a feed may have a name in capitals, and a host any case."""
+    assert IndexUrl.parse(url).placeholder == placeholder

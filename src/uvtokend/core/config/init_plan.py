@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -252,11 +253,23 @@ def _ways(provider: str) -> list[Table]:
     return [{name: cloud.options[name].example for name in names} for names in ways]
 
 
-def suggested(candidate: Candidate) -> list[str]:
-    """Return the settings with which ``uvtokend add`` might accept an index whose provider was not recognized."""
-    provider = next((name for name, each in CLOUDS.items() if each.path and each.path in candidate.url.path), None)
-    if provider is None:
-        return ["provider=…"]
+def by_hand(url: IndexUrl, name: str | None) -> str:
+    """Return the command that adds an index whose provider was not recognized, with examples for what it cannot know.
+
+    Args:
+        url: The index.
+        name: As uv knows it; None if it has none.
+    """
+    settings = [word for each in suggested(url) for word in ("--set", each)]
+    return shlex.join(["uvtokend", "add", url.text, *(["--name", name] if name else []), *settings])
+
+
+def suggested(url: IndexUrl) -> list[str]:
+    """Return the settings with which ``uvtokend add`` accepts an index whose provider was not recognized.
+
+    It is guessed by the path of the URL; `static` serves every index that takes a user name and a password or token.
+    """
+    provider = next((name for name, each in CLOUDS.items() if each.path and each.path in url.path), "static")
     options = [
         f"{key}={value}" if isinstance(value, str) else edit.inline({key: value})
         for key, value in _ways(provider)[0].items()
