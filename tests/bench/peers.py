@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from bench.front import Front, responder
 from clouds.azure import FEED, PACKAGES_HOST, AzureCloud
 from clouds.google import PROJECT, GoogleCloud
-from clouds.tls import TlsProxy
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact
-from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import find_uv
 from uvtokend.sandbox.registries import ARTIFACT_REGISTRY, CODEARTIFACT, Registry
 
@@ -98,20 +97,15 @@ class Peers:
     """All peers, and the clouds that they ask.
 
     Args:
-        proxy: Stands for every host. uv reaches it with ``HTTPS_PROXY`` and ``SSL_CERT_FILE``, which are in the
+        front: Stands for every host. uv reaches it with ``HTTPS_PROXY`` and ``SSL_CERT_FILE``, which are in the
             environment of every peer.
         available: Each was asked, and answered with a valid token.
         missing: Name of a peer that cannot be had here -> why.
     """
 
-    proxy: TlsProxy
+    front: Front
     available: tuple[Peer, ...]
     missing: Mapping[str, str]
-
-    def serve(self, host: str, index: PackageIndex) -> None:
-        """Let an index answer for a host from now on."""
-        index.base = f"https://{host}"
-        self.proxy.sites = {**self.proxy.sites, host: index.answer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +158,16 @@ def peers(cache: Path) -> Iterator[Peers]:
     with (
         tempfile.TemporaryDirectory(prefix="uvtokend-peers-") as name,
         CodeArtifact() as aws,
-        TlsProxy({}) as proxy,
+        Front() as front,
     ):
         clouds = _Clouds(aws, GoogleCloud(), AzureCloud())
-        proxy.sites = {**clouds.google.sites, **clouds.azure.sites}
+        sites = {**clouds.google.sites, **clouds.azure.sites}
+        front.hosts |= {host: responder(site) for host, site in sites.items()}
         common = {
-            "HTTPS_PROXY": proxy.url,
+            "HTTPS_PROXY": front.url,
             "NO_PROXY": "127.0.0.1",
-            "REQUESTS_CA_BUNDLE": proxy.ca_file,
-            "SSL_CERT_FILE": proxy.ca_file,
+            "REQUESTS_CA_BUNDLE": front.ca_file,
+            "SSL_CERT_FILE": front.ca_file,
             "NETRC": os.devnull,
         }
         available, missing = [], {}
@@ -187,7 +182,7 @@ def peers(cache: Path) -> Iterator[Peers]:
                 missing[each] = str(error).splitlines()[-1]
             else:
                 available.append(peer)
-        yield Peers(proxy, tuple(available), missing)
+        yield Peers(front, tuple(available), missing)
 
 
 def _installed(directory: Path, requirements: tuple[str, ...]) -> tuple[Path, str]:

@@ -23,11 +23,6 @@ class Aim:
     at_least: bool = False
     of: str = "ratio"
 
-    @property
-    def told(self) -> bool:
-        """Whether there is something to reach: "at least 0 times faster" only says which way to divide."""
-        return not (self.at_least and self.limit == 0)
-
     def met(self, value: float) -> bool:
         """Tell whether a value reaches it."""
         return value >= self.limit if self.at_least else value <= self.limit
@@ -62,7 +57,7 @@ class Line:
     @property
     def met(self) -> bool | None:
         """Whether the aim is reached; None without an aim or a figure."""
-        if self.aim is None or not self.aim.told:
+        if self.aim is None:
             return None
         share = None if self.ratio is None else self.ratio.median
         found = self.value if self.aim.of == "value" else share
@@ -124,7 +119,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         line.against,
         "" if line.other is None else figure(line.other, line.unit),
         "" if found is None else f"{_short(found.median)} [{_short(found.low)} to {_short(found.high)}]",
-        "" if line.aim is None or not line.aim.told else _aim(line.aim, line.unit),
+        "" if line.aim is None else _aim(line.aim, line.unit),
         {True: "yes", False: "NO", None: ""}[line.met],
     )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.front import Front, responder
 from clouds.azure import ORGANIZATION, RESOURCE, AzureCloud
 from clouds.google import PROJECT, SCOPE, GoogleCloud
-from clouds.tls import TlsProxy
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact
 from uvtokend.sandbox.machine import Machine
 
@@ -46,7 +46,9 @@ class ThreeClouds:
 
     def __init__(self, directory: Path) -> None:
         self.aws, self.google, self.azure = CodeArtifact(), GoogleCloud(), AzureCloud()
-        self.proxy = TlsProxy({**self.google.sites, **self.azure.sites})
+        self.front = Front()
+        sites = {**self.google.sites, **self.azure.sites}
+        self.front.hosts |= {host: responder(site) for host, site in sites.items()}
         self.machine = machine = Machine(directory)
         keys = [self._key(f"builder-{number}") for number in (1, 2)]
         client, secret = self.azure.application()
@@ -61,9 +63,9 @@ class ThreeClouds:
             "AZURE_CLIENT_ID": client,
             "AZURE_TENANT_ID": self.azure.tenant,
             "AZURE_CLIENT_SECRET": secret,
-            "HTTPS_PROXY": self.proxy.url,
+            "HTTPS_PROXY": self.front.url,
             "NO_PROXY": "127.0.0.1",
-            "REQUESTS_CA_BUNDLE": self.proxy.ca_file,
+            "REQUESTS_CA_BUNDLE": self.front.ca_file,
         }
         feed = f"https://pkgs.dev.azure.com/{ORGANIZATION}/_packaging/platform/pypi/simple/"
         self.tables = {
@@ -90,7 +92,7 @@ class ThreeClouds:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.proxy.close()
+        self.front.close()
         self.aws.close()
 
 
