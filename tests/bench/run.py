@@ -20,8 +20,9 @@ if __name__ == "__main__":
 
 from bench import asking, delivering, due, fetching, idle, installs, plot, table
 from bench.processes import load
-from bench.stage import QUICK, Scale, Stage, default_cache
+from bench.stage import QUICK, Scale, Stage
 from bench.table import Line
+from support.places import benchmark_cache
 
 ROWS: Mapping[str, Callable[[Stage], list[Line]]] = {
     "due": due.measure,
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument("--rows", metavar="NAME,…", default=",".join(ROWS), help=f"some of: {', '.join(ROWS)}")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the figures into an SVG file")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures for machines")
-    parser.add_argument("--cache", metavar="DIR", type=Path, default=default_cache(), help="where the peers are kept")
+    parser.add_argument("--cache", metavar="DIR", type=Path, default=benchmark_cache(), help="where the peers are kept")
     args = parser.parse_args()
     chosen = args.rows.split(",")
     if unknown := [name for name in chosen if name not in ROWS]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -102,12 +100,3 @@ class Stage:
 def quietly(command: tuple[str, ...], environment: dict[str, str]) -> Callable[[], object]:
     """Return a function that runs a command, which must succeed."""
     return lambda: run(command, environment)
-
-
-def default_cache() -> Path:
-    """Return where the peers stay installed: in the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    with contextlib.suppress(OSError):
-        root.mkdir(parents=True, exist_ok=True)
-    return root / "uvtokend-bench"

@@ -5,37 +5,20 @@ An ordinary user's manager, with a journal, in namespaces of its own: ``systemd_
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-import uvtokend
-from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact
+from support.person import ANSWER, AWS, Person, person
+from uvtokend.sandbox.codeartifact import CodeArtifact
 
-TESTS = Path(__file__).parent
-PACKAGE = Path(uvtokend.__file__).parent
-UNIT = TESTS.parent.parent / "systemd" / "uvtokend.service"
-README = TESTS.parent.parent / "README.md"
-ANSWER = '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}'
+__all__ = ["person"]
 
-START = "https://corp.awsapps.com/start"
-
-#: What every script begins with.
-HEAD = """
-set -eu
-show() { systemctl --user show uvtokend --property="$1" --value; }
-# Wait until a command succeeds.
-await() { for _ in $(seq 300); do ! eval "$1" >/dev/null 2>&1 || return 0; sleep 0.1; done; echo "in vain: $1"; }
-"""
+ROOT = Path(__file__).parent.parent.parent
+UNIT = ROOT / "systemd" / "uvtokend.service"
+README = ROOT / "README.md"
 
 STEPS = """
 echo "user $(id -u)"
@@ -100,64 +83,6 @@ uvtokend service uninstall 2>&1 | sed "s/^/uninstall /"
 echo "left $(find .config -type f | sort | tr "\\n" " ")"
 uvtokend service status | sed "s/^/status /"
 """
-
-
-#: A program like that of `uv tool install`, from a copy of the package. A guard tick takes 25 s, and an installer gets
-#: 10 s; tests have less time.
-PROGRAM = """\
-#!{python} -P
-import sys
-sys.path.insert(0, "/home/tester/lib")
-if "run" in sys.argv:
-    from uvtokend.daemon import installation, timer
-    timer.GUARD_TICK, installation.REPLACED_WITHIN = 0.5, 0.5
-from uvtokend.cli.main import main
-sys.exit(main())
-"""
-
-
-@dataclass(frozen=True)
-class Person:
-    """An ordinary user.
-
-    Args:
-        home: The home directory, which is /home/tester inside.
-    """
-
-    home: Path
-
-    def __call__(self, *scripts: str) -> list[str]:
-        """Run scripts beside a real user manager, each in a login session of its own; return what they printed."""
-        code = [sys.base_prefix, sys.prefix, str(PACKAGE.parent)]
-        command = [str(TESTS / "systemd_user.sh"), str(self.home), *code, "--", *(HEAD + script for script in scripts)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.splitlines()
-
-    def write(self, name: str, text: str, mode: int = 0o600) -> None:
-        """Write a file below the home directory."""
-        file = self.home / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        file.chmod(mode)
-
-    def configure(self, *commands: str) -> None:
-        """Configure an index for each command, which answers with a credential."""
-        tables = (
-            f'[[index]]\nname = "{Path(command).name}"\nurl = "https://{Path(command).name}.example/simple/"\n'
-            f'provider = "command"\ncommand = ["/bin/bash", "{command}"]\n'
-            for command in commands
-        )
-        self.write(".config/uvtokend/config.toml", "".join(tables))
-
-
-@pytest.fixture
-def person(tmp_path: Path) -> Person:
-    """A user who has installed the program."""
-    someone = Person(tmp_path)
-    shutil.copytree(PACKAGE, tmp_path / "lib" / "uvtokend", ignore=shutil.ignore_patterns("__pycache__"))
-    someone.write(".local/bin/uvtokend", PROGRAM.format(python=sys.executable), 0o755)
-    return someone
 
 
 @pytest.fixture
@@ -291,38 +216,6 @@ version = "1"
 name = "acme"
 url = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
 """
-#: botocore, "Configuration: services": endpoints of single services.
-AWS = """\
-[default]
-region = eu-central-1
-services = local
-aws_access_key_id = AKIAEXAMPLE
-aws_secret_access_key = example
-[profile sso]
-region = eu-central-1
-services = local
-sso_session = corp
-sso_account_id = 123456789012
-sso_role_name = dev
-[sso-session corp]
-sso_start_url = https://corp.awsapps.com/start
-sso_region = eu-central-1
-sso_registration_scopes = sso:account:access
-[profile process]
-region = eu-central-1
-services = local
-credential_process = /bin/bash /home/tester/process
-[services local]
-codeartifact =
-  endpoint_url = {url}
-sts =
-  endpoint_url = {url}
-sso =
-  endpoint_url = {url}
-sso_oidc =
-  endpoint_url = {url}
-"""
-
 NEWCOMER = """
 cd project
 uvtokend init --yes 2>&1 | sed "s/^/init /"
@@ -367,103 +260,3 @@ def test_a_new_user_logs_in_again(person: Person) -> None:
     assert left - before == {".", *SHARED}
     assert {name for name in before - left if "/lib" not in name} == {"./.local/bin/uvtokend"}
     assert (person.home / ".netrc").read_text() == "# mine\nmachine mine.example login me password mine\n"
-
-
-#: What each helper program must print under both layers. Those of other makers take part where they are installed.
-HELPERS = {
-    # What a just-in-time compiler does: node, Java and .NET write machine code into memory that they then execute.
-    "jit": f"{sys.executable} -c 'import mmap; mmap.mmap(-1, 4096, prot=7); print(4950)'",
-    "node": "node -e 'let s = 0; for (let i = 0; i < 1e7; i++) s += i % 100; console.log(s / 1e5)'",
-    "java": "java -Xmx64m -Xshare:auto /home/tester/Sum.java",
-    # With a token file, gcloud asks no server; it writes its log and its databases all the same.
-    "gcloud": "gcloud auth print-access-token",
-    "az": "az config set core.output=json 2>/dev/null; az config get core.output --query value --output tsv",
-    "ssh-add": "ssh-add -l | grep -c ED25519",
-    "busctl": "busctl --user call org.freedesktop.DBus / org.freedesktop.DBus NameHasOwner s org.freedesktop.systemd1",
-}
-EXPECTED = {
-    "jit": "4950",
-    "node": "4950",
-    "java": "4950",
-    "gcloud": "gcloud-token",
-    "az": "json",
-    "ssh-add": "1",
-    "busctl": "b true",
-}
-SUM = """
-class Sum {
-    public static void main(String[] args) {
-        long sum = 0;
-        for (int i = 0; i < 10_000_000; i++) sum += i % 100;
-        System.out.println(sum / 100_000);
-    }
-}
-"""
-LAYERS = """
-export CLOUDSDK_AUTH_ACCESS_TOKEN_FILE=/home/tester/gcloud-token
-if command -v ssh-agent >/dev/null; then
-  eval "$(ssh-agent)" >/dev/null
-  ssh-keygen -q -t ed25519 -N "" -f key
-  ssh-add -q key 2>/dev/null
-fi
-for layer in "" --hardened; do
-  rm -rf seen .config/gcloud .azure
-  mkdir seen
-  cp rotating .aws/sso/cache/*.json
-  uvtokend service install $layer >installed 2>&1 || sed "s/^/refused /" installed
-  uvtokend refresh >/dev/null 2>&1 || uvtokend status
-  uvtokend status --json | tr -d '\\n' | grep -o '"health": "[a-z]*"' | sed "s/^/layer$layer /"
-  echo "layer$layer privileges $(show NoNewPrivileges)"
-  cat seen/* | sed "s/^/layer$layer /"
-  echo "layer$layer sso $(grep -c sso-fresh .aws/sso/cache/*.json)"
-  [ ! -d .config/gcloud ] || echo "layer$layer wrote gcloud"
-  [ ! -d .azure ] || echo "layer$layer wrote az"
-done
-kill "${SSH_AGENT_PID-}" 2>/dev/null || true
-journalctl --user 2>&1 | sed "s/^/journal /"
-"""
-
-
-@pytest.mark.systemd
-def test_helpers_work_under_both_layers(person: Person) -> None:
-    """Compilers at run time, cloud tools that write their files, agents behind sockets, and botocore's SSO cache.
-
-    The hardened layer is a real one: new privileges are off. Programs of other makers that are not installed here are
-    left out; what they need of the system is asked for by a program that always is.
-    """
-    present = [name for name in HELPERS if name == "jit" or shutil.which(name)]
-    for name in present:
-        script = f"echo \"{name} $({HELPERS[name]} 2>&1 | tail -n 1)\" >~/seen/{name}\necho '{ANSWER}'\n"
-        person.write(name, script)
-    person.write("gcloud-token", "gcloud-token\n")
-    person.write("Sum.java", SUM)
-    answer = {"Version": 1, "AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": "example"}
-    person.write("process", f"{HELPERS['jit']} >/dev/null && echo '{json.dumps(answer)}'")
-    ended = datetime.fromtimestamp(time.time() - 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    later = datetime.fromtimestamp(time.time() + 86400, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    session = {"accessToken": "sso-old", "startUrl": START, "region": "eu-central-1", "expiresAt": ended}
-    session |= {"refreshToken": "r", "clientId": "c", "clientSecret": "s", "registrationExpiresAt": later}
-    person.write("rotating", json.dumps(session))
-    person.write(f".aws/sso/cache/{hashlib.sha1(b'corp').hexdigest()}.json", "{}")
-    tables = "".join(
-        f'[[index]]\nname = "{profile}"\nurl = "https://{profile}.example/simple/"\nprovider = "aws-codeartifact"\n'
-        f'domain = "acme"\ndomain-owner = "{ACCOUNT}"\nregion = "eu-central-1"\nprofile = "{profile}"\n'
-        for profile in ("sso", "process")
-    )
-    with CodeArtifact() as cloud:
-        person.write(".aws/config", AWS.format(url=cloud.url))
-        person.configure(*(f"/home/tester/{name}" for name in present))
-        config = person.home / ".config/uvtokend/config.toml"
-        config.write_text(config.read_text() + tables)
-        said = person(LAYERS)
-    for layer, privileges in (("layer", "no"), ("layer--hardened", "yes")):
-        told = [line.removeprefix(f"{layer} ") for line in said if line.startswith(f"{layer} ")]
-        assert f"privileges {privileges}" in told, said
-        assert told.count('"health": "fresh"') == len(present) + 2, said
-        assert {f"{name} {EXPECTED[name]}" for name in present} <= set(told), said
-        assert "sso 1" in told, said
-        assert [line for line in told if line.startswith("wrote ")] == [
-            f"wrote {name}" for name in ("gcloud", "az") if name in present
-        ]
-    journal = " ".join(line for line in said if line.startswith("journal "))
-    assert [secret for secret in ("s3cr3t", "sso-fresh", "gcloud-token") if secret in journal] == []

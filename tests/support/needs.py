@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from support.namespace import missing_for_mounts
+from support.places import benchmark_cache
 from uvtokend.service import launchd
 
 _LINUX, _MAC = sys.platform == "linux", sys.platform == "darwin"
@@ -57,6 +58,19 @@ def _missing_for_gcloud() -> str | None:
 
 def _missing_for_kubectl() -> str | None:
     return None if shutil.which("kubectl") else "kubectl is not installed: apt-get install kubernetes-client"
+
+
+def dotnet_program() -> Path | None:
+    """Return Microsoft's credential provider, a self-contained .NET program; None if it is not installed.
+
+    It is a part of artifacts-keyring, in this environment or in the one that the benchmark keeps.
+    """
+    found = importlib.util.find_spec("artifacts_keyring")
+    places = [Path(found.origin).parent] if found is not None and found.origin is not None else []
+    places += benchmark_cache().glob("artifacts-keyring/lib/python*/site-packages/artifacts_keyring")
+    name = "CredentialProvider.Microsoft"
+    programs = (place / "plugins" / "plugins" / "netcore" / name / name for place in places)
+    return next((program for program in programs if os.access(program, os.X_OK)), None)
 
 
 def _missing_for_artifacts_keyring() -> str | None:

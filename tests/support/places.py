@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -16,3 +18,12 @@ def config_file(home: Path, platform: str = sys.platform) -> Path:
 def state_directory(home: Path, platform: str = sys.platform) -> Path:
     """Return the state directory."""
     return home / (_MAC if platform == "darwin" else ".local/state") / "uvtokend"
+
+
+def benchmark_cache() -> Path:
+    """Return where the programs that the benchmark compares with stay installed: in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    with contextlib.suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+    return root / "uvtokend-bench"

@@ -62,6 +62,7 @@ WantedBy=default.target
 """
 
 #: The opt-in layer. Without PrivateUsers=, systemd 252 accepts the mount options in a user manager and ignores them.
+#: The runtime of .NET ends at once (HRESULT 0x8007054F) where it must not set the processors of a thread.
 HARDENED = """\
 # Written by: uvtokend service install --hardened
 # No helper program that needs new privileges (snap, sudo) works under it. /tmp stays: agents have their sockets there.
@@ -69,6 +70,7 @@ HARDENED = """\
 NoNewPrivileges=yes
 PrivateUsers=yes
 PrivateDevices=yes
+PrivateMounts=yes
 DevicePolicy=closed
 ProtectSystem=strict
 ReadWritePaths=%h /tmp /var/tmp -%t
@@ -88,7 +90,7 @@ AmbientCapabilities=
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
-SystemCallFilter=@chown
+SystemCallFilter=@chown sched_setaffinity
 SystemCallErrorNumber=EPERM
 """
 

@@ -1,0 +1,116 @@
+"""An ordinary user who has installed the program, beside a real ``systemd --user``: ``systemd_user.sh`` says how."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import uvtokend
+
+PACKAGE = Path(uvtokend.__file__).parent
+SCRIPT = Path(__file__).parent / "systemd_user.sh"
+#: What a command of an index prints.
+ANSWER = '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}'
+#: botocore, "Configuration: services": endpoints of single services.
+AWS = """\
+[default]
+region = eu-central-1
+services = local
+aws_access_key_id = AKIAEXAMPLE
+aws_secret_access_key = example
+[profile sso]
+region = eu-central-1
+services = local
+sso_session = corp
+sso_account_id = 123456789012
+sso_role_name = dev
+[sso-session corp]
+sso_start_url = https://corp.awsapps.com/start
+sso_region = eu-central-1
+sso_registration_scopes = sso:account:access
+[profile process]
+region = eu-central-1
+services = local
+credential_process = /bin/bash /home/tester/process
+[services local]
+codeartifact =
+  endpoint_url = {url}
+sts =
+  endpoint_url = {url}
+sso =
+  endpoint_url = {url}
+sso_oidc =
+  endpoint_url = {url}
+"""
+
+#: What every script begins with.
+HEAD = """
+set -eu
+show() { systemctl --user show uvtokend --property="$1" --value; }
+# Wait until a command succeeds.
+await() { for _ in $(seq 300); do ! eval "$1" >/dev/null 2>&1 || return 0; sleep 0.1; done; echo "in vain: $1"; }
+"""
+
+#: A program like that of `uv tool install`, from a copy of the package. A guard tick takes 25 s, and an installer gets
+#: 10 s; tests have less time.
+PROGRAM = """\
+#!{python} -P
+import sys
+sys.path.insert(0, "/home/tester/lib")
+if "run" in sys.argv:
+    from uvtokend.daemon import installation, timer
+    timer.GUARD_TICK, installation.REPLACED_WITHIN = 0.5, 0.5
+from uvtokend.cli.main import main
+sys.exit(main())
+"""
+
+
+@dataclass(frozen=True)
+class Person:
+    """An ordinary user.
+
+    Args:
+        home: The home directory, which is /home/tester inside.
+        reaches: Directories that this user can reach even if they lie in a closed one.
+    """
+
+    home: Path
+    reaches: tuple[Path, ...] = ()
+
+    def __call__(self, *scripts: str) -> list[str]:
+        """Run scripts beside a real user manager, each in a login session of its own; return what they printed."""
+        code = [sys.base_prefix, sys.prefix, *map(str, (PACKAGE.parent, *self.reaches))]
+        command = [str(SCRIPT), str(self.home), *code, "--", *(HEAD + script for script in scripts)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    def write(self, name: str, text: str, mode: int = 0o600) -> None:
+        """Write a file below the home directory."""
+        file = self.home / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def configure(self, *commands: str) -> None:
+        """Configure an index for each command, which answers with a credential."""
+        tables = (
+            f'[[index]]\nname = "{Path(command).name}"\nurl = "https://{Path(command).name}.example/simple/"\n'
+            f'provider = "command"\ncommand = ["/bin/bash", "{command}"]\n'
+            for command in commands
+        )
+        self.write(".config/uvtokend/config.toml", "".join(tables))
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    """A user who has installed the program."""
+    someone = Person(tmp_path)
+    shutil.copytree(PACKAGE, tmp_path / "lib" / "uvtokend", ignore=shutil.ignore_patterns("__pycache__"))
+    someone.write(".local/bin/uvtokend", PROGRAM.format(python=sys.executable), 0o755)
+    return someone
