@@ -1,7 +1,9 @@
 """The daemon's clock: UTC that continues while the machine sleeps and ignores changes of the wall clock.
 
 1. The validity of a token is counted from its receipt on the boot-time clock, so a wall clock that is wrong or is set
-   while the daemon runs never invalidates a good token.
+   while the daemon runs never invalidates a good token. But a machine that is paused from outside stops that clock:
+   where the wall clock then says that a token has expired, none could be fetched, and a time service keeps the wall
+   clock, it is right.
 2. The wall clock is read only once, at startup, to name that moment.
 3. The state file records the time of the boot, so that the daemon also notices when the wall clock was set between two
    runs.
@@ -24,6 +26,8 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW
 _AWAKE: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
 #: Linux, proc(5).
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+#: More bytes than any struct timex has; all 0 asks, and changes nothing. The state TIME_ERROR: <sys/timex.h>.
+_TIMEX, _TIME_ERROR = 1024, 5
 
 
 def boot() -> Boot:
@@ -44,6 +48,20 @@ def _boot_id() -> str:
             return file.read().strip()
     except (OSError, ValueError):
         return ""
+
+
+def synchronized() -> bool:
+    """Return whether a time service keeps the wall clock, as the kernel says: ntp_adjtime(3).
+
+    Whoever sets the clock by hand ends that, until the service has looked again.
+    """
+    import ctypes  # noqa: PLC0415 - only after the clock was set
+
+    try:
+        state: int = ctypes.CDLL(None).ntp_adjtime(ctypes.create_string_buffer(_TIMEX))
+    except (OSError, AttributeError):
+        return False
+    return 0 <= state < _TIME_ERROR
 
 
 class Clock:

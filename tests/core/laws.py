@@ -16,7 +16,8 @@ promise:
 * **A rival** that changes our block again within `FIGHT` seconds of our last repair gets its way, and nobody else. The
   status names the time of the next look, at most 5 minutes later; the delivery begins at that very time or earlier. So
   after the last change of a rival our entry stands within a guard tick, 5 minutes and `SETTLE`.
-* **Nothing dead.** An entry never outlives its token, unless the disk does not let anybody remove it.
+* **Nothing dead.** An entry never outlives its token, unless the disk does not let anybody remove it. If the wall
+  clock says that a token has expired, because the machine was paused, its entry stands only until one fetch has failed.
 * **Nothing lost.** A valid token that came in stands in the file, unless the disk or a foreign entry is in the way.
 * **Moderation.** Requests and tokens of each lease are bounded by the hour, deliveries by the second.
 * **Nobody waits for ever**, neither for a slot nor for an answer.
@@ -34,7 +35,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from uvtokend.core.model import Failure, Index, Request
 
@@ -67,6 +68,8 @@ PROBE = 300.0
 #: The longest time for which an issuer may suspend the promise, and the jitter on top.
 OBEYED = 3600.0
 SPREAD = 5.0
+#: How far a wall clock moves that was set.
+STEP = 30.0
 #: How exactly a time that the status names is kept, in seconds.
 EXACT = 0.01
 REQUESTS_PER_HOUR = 335
@@ -150,6 +153,7 @@ class Laws:
     free_at: float = 0.0  # from when on nothing has kept the file from being written for long enough
     yielding_until: float = 0.0
     overwrote: float = -math.inf
+    wall_ends: dict[str, float] = field(default_factory=dict)  # on the wall clock as it was when the token came
     drifting: set[str] = field(default_factory=set)
     rotations: dict[Request, float] = field(default_factory=dict)
     waiters: dict[int, float] = field(default_factory=dict)
@@ -247,8 +251,10 @@ class Laws:
     def ended(self, request: Request) -> None:
         self.lines.pop(request, None)
 
-    def fetched(self, request: Request, now: float, token: Token) -> None:
+    def fetched(self, request: Request, now: float, token: Token, shift: float) -> None:
         self.tokens[token.name] = self.received[request] = token
+        if token.end is not None:
+            self.wall_ends[token.name] = token.end + shift
         self.came_at[request] = now
         if token.skewed:
             self.skewed[request] = now
@@ -281,6 +287,22 @@ class Laws:
             if token.real_end is not None:
                 self.tokens[name] = _earlier(token, seconds)
         self.received = {request: self.tokens[token.name] for request, token in self.received.items()}
+
+    def judged(self, now: float, requests: Iterable[Request], shift: float) -> None:
+        """A time service keeps the wall clock, and no fetch is under way for these requests.
+
+        Args:
+            now: The moment, on the daemon's clock.
+            requests: The requests.
+            shift: How far the wall clock is ahead.
+        """
+        for request in requests:
+            token = self.received.get(request)
+            if token is None or token.end is None or token.end <= now:
+                continue
+            end = self.wall_ends[token.name] - shift
+            if end < token.end - STEP:
+                self.received[request] = self.tokens[token.name] = replace(token, end=max(now, end))
 
     def login_seen(self, now: float, requests: Iterable[Request]) -> None:
         """A person signed in for these requests."""

@@ -262,11 +262,12 @@ class World:
         outcome = self._credential(request, answer) if isinstance(answer, Token) else answer
         admitted = admit(outcome, "h.example", self.at())
         if not isinstance(admitted, Failure) and isinstance(answer, Token):
-            self.laws.fetched(request, self.now, answer)
+            self.laws.fetched(request, self.now, answer, self.skew + self.paused)
         self._fill()
         self.feed(events.FetchEnded(request, outcome, self.dice.random()))
         if isinstance(admitted, Failure):
             self.laws.failed(request, self.now, admitted, self._named(request))
+            self._judge()
         if fate is LOGIN_ENDED and self.login and self.watch:
             self._logged_in_meanwhile(request)
 
@@ -310,7 +311,8 @@ class World:
         after = self.laws.issuers[request].refresh_after
         end = None if token.end is None else _time(token.end)
         refresh = None if after is None else _time(issued + after)
-        return Credential("u", Secret(token.name), _time(issued), end, refresh)
+        wall_end = None if end is None else end + self._shift()
+        return Credential("u", Secret(token.name), _time(issued), end, refresh, wall_end=wall_end)
 
     # ------------------------------------------------------------------------------------- the disk and what is on it
 
@@ -455,6 +457,14 @@ class World:
             self.laws.woke(self.now)
             self.feed(events.Woke())
 
+    def _judge(self) -> None:
+        """As the loop does: a time service keeps the wall clock, unless somebody has set it wrong."""
+        if not self.skew and not self.pausing:
+            idle = [request for request in self.laws.issuers if request not in self.line]
+            self.laws.judged(self.now, idle, self.paused)
+            if self.agent.doubts(self._shift()):
+                self.feed(events.ClockTrusted(self._shift()))
+
     def step_clock(self, skew: float) -> None:
         """Somebody sets the wall clock."""
         self.skew = skew
@@ -480,6 +490,7 @@ class World:
             return
         self.laws.woke(self.now)
         self.feed(events.Woke(stepped=True))
+        self._judge()
 
     def ask(self, names: tuple[str, ...] | None, only_waits: bool = False) -> None:
         """Somebody wants fresh tokens, or only waits for what is under way."""
@@ -560,6 +571,7 @@ class World:
         recovered = state.recover(records, standing, requests, self.at())
         self.laws.restarted(self.now, indexes, recovered)
         self.feed(events.Configured(Settings("config.toml", indexes), recovered))
+        self._judge()
 
     def look(self) -> None:
         """Somebody asks for the status: what it calls delivered is."""

@@ -14,6 +14,7 @@ from uvtokend.core.agent import Agent, admit
 from uvtokend.core.events import (
     Action,
     CancelFetch,
+    ClockTrusted,
     Configured,
     Deliver,
     DeliveryEnded,
@@ -765,8 +766,28 @@ def test_a_wake_up_starts_the_fetch_in_flight_again() -> None:
     agent = holding()
     agent.handle(RefreshAsked(("prod",)), after(10))
     actions = agent.handle(Woke(stepped=True), after(20))
-    assert [action for action in actions if isinstance(action, RestartFetch)] == [RestartFetch(ACME, 1770.0)]
+    assert [action for action in actions if isinstance(action, RestartFetch)] == [RestartFetch(ACME, 20.0)]
     assert StartFetch(CORP) in actions
+
+
+def test_a_paused_machine_keeps_no_expired_token_that_cannot_be_replaced() -> None:
+    """The wall clock says that the token has expired, our own that it is valid. It stands while it is fetched anew, for
+    which there is little time, and goes when no new one came, if a time service keeps the wall clock."""
+    agent, shift = configured(), timedelta(hours=2)
+    for request in (ACME, CORP):
+        agent.handle(FetchEnded(request, replace(token("old"), wall_end=after(3600)), 0.5), NOW)
+    agent.handle(DeliveryEnded((entry("acme.example", "old"), entry("corp.example", "old")), 0.5), NOW)
+    assert [agent.doubts(timedelta(seconds=seconds)) for seconds in (0, 30, 31, 7200)] == [False, False, True, True]
+    agent.handle(RefreshAsked(("prod",)), after(5))
+    actions = agent.handle(Woke(stepped=True), after(10))
+    assert [action for action in actions if isinstance(action, RestartFetch)] == [RestartFetch(ACME, 20.0)]
+    assert StartFetch(CORP) in actions
+    assert agent.handle(ClockTrusted(shift), after(11)) == []  # the fetches are under way
+    for request in (ACME, CORP):
+        agent.handle(FetchEnded(request, Failure("transient", "unreachable", "Nobody answers."), 0.5), after(12))
+    assert all(view.delivered for view in agent.snapshot(after(12)).indexes)
+    assert Deliver(()) in agent.handle(ClockTrusted(shift), after(13))
+    assert not agent.doubts(shift)
 
 
 def test_a_wall_clock_that_was_set_is_no_reason_to_ask_sooner_than_told() -> None:

@@ -31,6 +31,20 @@ FETCHING = leases.ask(Lease(REQUEST, act_at=NOW), NOW)
 HOLDING = leases.fetched(FETCHING, token(), NOW, 0.5)
 
 
+def test_a_wall_clock_that_is_right_ends_a_token_earlier_and_never_later() -> None:
+    """Only an end that differs by more than 30 s counts, none is judged while a fetch is under way, and a secret
+    without a known end has none on the wall clock either."""
+    lease = leases.fetched(FETCHING, replace(token(), wall_end=after(3600)), NOW, 0.5)
+    for shift, end in ((0, 3600), (-7200, 3600), (30, 3600), (31, 3569), (1800, 1800), (7200, -3600)):
+        judged = leases.judged(lease, timedelta(seconds=shift))
+        assert judged.credential is not None
+        assert judged.credential.expires_at == after(end)
+        assert leases.judged(judged, timedelta(seconds=shift)) == judged
+    endless = leases.fetched(FETCHING, token(None), NOW, 0.5)
+    for stays in (endless, FETCHING, HOLDING, leases.ask(lease, NOW)):
+        assert leases.judged(stays, timedelta(hours=1)) == stays
+
+
 def test_every_state_can_be_asked() -> None:
     """From every state there is a way into a fetch, so no lease is ever wedged."""
     assert {state for state, step in TABLE if step == "ask"} == set(get_args(State))

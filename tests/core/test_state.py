@@ -20,7 +20,7 @@ from uvtokend.core.state import Boot, Netrc, State
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 REQUEST = Request("static", options=(("username", "me"),))
-TOKEN = Credential("me", Secret("hunter2"), NOW, NOW + HOUR, NOW + HOUR / 3, "me@example.com")
+TOKEN = Credential("me", Secret("hunter2"), NOW, NOW + HOUR, NOW + HOUR / 3, "me@example.com", wall_end=NOW + HOUR)
 RECORD = state.record(REQUEST, TOKEN, NOW + HOUR / 2, ("a.example", "b.example"))
 ENTRY = Entry("b.example", "me", Secret("hunter2"))
 STANDING = {"b.example": ENTRY}
@@ -181,7 +181,17 @@ def test_after_a_clock_step_every_token_is_due_at_once() -> None:
         assert known.boot == Boot("b", NOW + step)
         assert known.records == (replace(state.shifted(RECORD, step), refresh_at=NOW + step),)
         ((credential, due),) = state.recover(known.records, STANDING, (REQUEST,), NOW + step + HOUR / 4).values()
-        assert (credential.expires_at, due) == (NOW + HOUR + step, NOW + step)
+        assert (credential.expires_at, credential.wall_end, due) == (NOW + HOUR + step, NOW + HOUR, NOW + step)
+
+
+def test_the_end_on_the_wall_clock_stays() -> None:
+    """It is the one that the issuer named, however often the clock is set. A file of a former version does not name it,
+    and there it is the end that was written."""
+    (known,) = state.on_clock(state.on_clock(STATE, Boot("b", NOW + HOUR)), Boot("b", NOW + 3 * HOUR)).records
+    assert (known.expires_at, known.wall_end) == (NOW + 4 * HOUR, NOW + HOUR)
+    document = json.loads(state.encode(STATE))
+    del document["tokens"][0]["wall_end"]
+    assert state.decode(json.dumps(document).encode()).records[0].wall_end == NOW + HOUR
 
 
 def test_without_a_clock_step_nothing_moves() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from uvtokend import clock
 from uvtokend.clock import Clock
 from uvtokend.daemon import clock_watch
 from uvtokend.daemon.clock_watch import ClockChange, ClockWatch
@@ -117,3 +119,20 @@ def test_a_look_forgets_what_it_has_seen() -> None:
             watch.close()
 
     assert not asyncio.run(main())
+
+
+@pytest.mark.parametrize(("state", "kept"), [(0, True), (4, True), (5, False), (-1, False), (None, False)])
+def test_only_a_clock_that_is_in_step_is_trusted(
+    state: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ntp_adjtime(3) returns 5 (TIME_ERROR) when nobody keeps the clock, and -1 where it is forbidden."""
+
+    class Libc:
+        if state is not None:
+
+            @staticmethod
+            def ntp_adjtime(_: object) -> int | None:
+                return state
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Libc)
+    assert clock.synchronized() is kept

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from plugin import install
 
+from uvtokend import clock
 from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
 from uvtokend.core.model import Index, Request, Settings
@@ -66,6 +67,25 @@ def test_a_wall_clock_that_is_set_costs_a_fetch_and_no_token(tmp_path: Path, mon
         assert (tmp_path / "netrc").read_text() == before
         await daemon.settle(None)
         assert (tmp_path / "netrc").read_text() != before
+
+    live(tmp_path, monkeypatch, story)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_machine_that_was_paused_keeps_no_expired_token(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own clock stood still, the wall clock has moved beyond the token's end, and no new one can be had: the entry
+    is removed if a time service keeps the wall clock, and stays if the clock may only have been set."""
+    monkeypatch.setattr(clock, "synchronized", lambda: kept)
+
+    async def story(daemon: Daemon) -> None:
+        monkeypatch.setattr(daemon._clock, "shift", lambda: timedelta(days=2))
+        (tmp_path / "plugin/made_up.py").write_text("raise RuntimeError\n")
+        daemon._tick()
+        await daemon.settle(None)
+        await daemon.settle(None)
+        assert ("a.example" in (tmp_path / "netrc").read_text()) != kept
 
     live(tmp_path, monkeypatch, story)
 

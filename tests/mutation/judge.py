@@ -1,8 +1,9 @@
 """A pytest plugin that judges mutants: one forked child for each, which runs the tests that reach the changed line.
 
 pytest collects once. In the child the changed function gets its new code in place, which takes no import; the changed
-module also stands on disk, for the processes that tests start. A change outside of functions (a constant, a default)
-is judged by a pytest of its own.
+module also stands on disk, for the processes that tests start. For a change outside of functions (a constant, a
+default) the child forgets every module of the checkout and runs a pytest of its own, which imports them again; what
+others wrote (pytest, Hypothesis, SDKs) stays imported. Tests that have killed mutants of the same module run first.
 
 A mutant is *killed* when a test fails, *timed out* when the tests take many times as long as they do without it, and
 otherwise it *survived*. What a killed test leaves running becomes a child of ours and is ended.
@@ -18,10 +19,10 @@ import os
 import resource
 import select
 import signal
-import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -66,6 +67,22 @@ class Times:
         self._file.write_text(json.dumps(passed))
 
 
+class First:
+    """Remember the first test, or file of tests, that failed."""
+
+    def __init__(self) -> None:
+        self.failed = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Look at a test."""
+        self.pytest_collectreport(report)
+
+    def pytest_collectreport(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        """Look at a file of tests, which the mutant may keep from being imported."""
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
 class Judge:
     """Run mutants instead of the tests.
 
@@ -78,6 +95,7 @@ class Judge:
         self._tasks: list[dict[str, Any]] = json.loads(job.read_text())
         self._results = results
         self._failed = False
+        self._kills: Counter[tuple[str, str]] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take note of a failure, in a child."""
@@ -90,9 +108,12 @@ class Judge:
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # one for all children
         for task in self._tasks:
             began = time.monotonic()
-            chosen = [items[test] for test in task["tests"] if test in items]
-            verdict, test = self._judged(task, chosen)
-            result = {**task, "tests": len(chosen), "verdict": verdict, "by": test, "took": time.monotonic() - began}
+            module = task["module"]
+            tests = sorted(task["tests"], key=lambda test: -self._kills[module, test])
+            verdict, test = self._judged(task, [items[test] for test in tests if test in items])
+            if verdict == "killed":
+                self._kills[module, test] += 1
+            result = {**task, "tests": len(tests), "verdict": verdict, "by": test, "took": time.monotonic() - began}
             with self._results.open("a") as file:
                 file.write(json.dumps(result) + "\n")
         return True
@@ -135,7 +156,7 @@ class Judge:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
             if task["function"] is None or not _in_place(task["file"], task["function"], changed):
-                self._own_pytest(chosen, limit + GRACE, says)
+                self._own_pytest(chosen, says)
             for number, item in enumerate(chosen):
                 following = chosen[number + 1] if number + 1 < len(chosen) else None
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -147,19 +168,23 @@ class Judge:
             os._exit(BROKEN)
         os._exit(0)
 
-    def _own_pytest(self, chosen: list[pytest.Item], limit: float, says: int) -> None:
-        """Run the tests in a process that imports the changed module."""
-        environment = {name: value for name, value in os.environ.items() if name not in {JOB, RESULTS, TIMES}}
-        environment[ONLY] = json.dumps([item.nodeid for item in chosen])
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "mutation.judge", "-p", "no:cacheprovider"]
-        command += ["-o", "tmp_path_retention_policy=none", *dict.fromkeys(str(item.path) for item in chosen)]
-        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), resource.RLIM_INFINITY))
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        os.write(says, b"a pytest of its own: ")
-        if done.returncode in {4, 5}:  # wrong usage, or no test at all
-            os.write(says, done.stdout[-2000:])
+    def _own_pytest(self, chosen: list[pytest.Item], says: int) -> None:
+        """Run the tests with a pytest that imports the changed module, and leave this process."""
+        for name, value in [*sys.modules.items()]:
+            if (getattr(value, "__file__", None) or "").startswith(f"{Path.cwd()}/"):
+                del sys.modules[name]
+        for name in (JOB, RESULTS, TIMES):
+            os.environ.pop(name, None)
+        os.environ[ONLY] = json.dumps([item.nodeid for item in chosen])
+        first = First()
+        options = ["-q", "-x", "-n0", "-p", "mutation.judge", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+        files = dict.fromkeys(str(item.path) for item in chosen)
+        status = pytest.main([*options, "-o", "tmp_path_retention_policy=none", *files], plugins=[first])
+        os.write(says, first.failed.encode())
+        if status == pytest.ExitCode.USAGE_ERROR or (status == pytest.ExitCode.NO_TESTS_COLLECTED and not first.failed):
+            os.write(says, f"pytest ended with {status}".encode())
             os._exit(BROKEN)
-        os._exit(1 if done.returncode else 0)
+        os._exit(1 if status else 0)
 
 
 @pytest.hookimpl(trylast=True)

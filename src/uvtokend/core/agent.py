@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from uvtokend.core import delivery as deliveries
 from uvtokend.core import fixes, policy, views
@@ -21,6 +21,7 @@ from uvtokend.core.delivery import Delivery
 from uvtokend.core.events import (
     Action,
     CancelFetch,
+    ClockTrusted,
     Configured,
     DeliveryEnded,
     Due,
@@ -124,6 +125,14 @@ class Agent:
         """Whether a fetch is in flight."""
         return any(lease.state == "fetching" for lease in self.leases.values())
 
+    def doubts(self, shift: timedelta) -> bool:
+        """Return whether the wall clock says of a token that it expires earlier.
+
+        Args:
+            shift: The difference between the wall clock and the daemon's own.
+        """
+        return any(policy.doubt(lease.credential, shift) for lease in self.leases.values())
+
     @property
     def delivering(self) -> bool:
         """Whether a delivery is in flight."""
@@ -149,6 +158,9 @@ class Agent:
                 return [job for job, at in self._planned.items() if isinstance(job, Request) and at <= now]
             case Woke() | NetworkReturned():
                 return self._begin_anew(event, now)
+            case ClockTrusted(shift):
+                self._change({request: leases.judged(lease, shift) for request, lease in self.leases.items()})
+                return self.leases
             case FetchEnded(request):
                 return (request,) if self._fetch_ended(event, now) else ()
             case DeliveryEnded():
@@ -167,8 +179,6 @@ class Agent:
                 return known
             case SinkDrifted(sink) if sink in self.deliveries:
                 self.deliveries[sink] = deliveries.drifted(self.deliveries[sink])
-            case _:
-                pass
         return ()
 
     def _configure(self, event: Configured, now: datetime) -> None:
@@ -224,17 +234,18 @@ class Agent:
     def _begin_anew(self, event: Woke | NetworkReturned, now: datetime) -> Collection[Request]:
         """Start the fetches in flight again, and try at once what failed."""
         take = leases.woke if isinstance(event, Woke) else leases.network_returned
+        stepped = isinstance(event, Woke) and event.stepped
         before = self.leases.copy()
         self._change({request: take(lease, now) for request, lease in before.items()})
         for request, lease in self.leases.items():
             if lease.state == "fetching" and lease != before[request]:
-                self._actions.append(RestartFetch(request, policy.fetch_limit(lease.promise_left(now))))
+                self._actions.append(RestartFetch(request, self._limit(lease, now, stepped)))
         if isinstance(event, Woke):
             self._urge_deliveries()
-        if isinstance(event, Woke) and event.stepped:
+        if stepped:
             for request, lease in self.leases.items():
                 if not lease.obeys:
-                    self._start(request, now)
+                    self._start(request, now, doubtful=True)
         return self.leases
 
     def _fetch_ended(self, event: FetchEnded, now: datetime) -> bool:
@@ -313,14 +324,18 @@ class Agent:
         if act_at is not None and now >= act_at:
             self._start(request, now)
 
-    def _start(self, request: Request, now: datetime) -> None:
+    def _start(self, request: Request, now: datetime, doubtful: bool = False) -> None:
         lease = self.leases[request]
         if not self._may_fetch(request):
             return  # it is due as soon as it may be fetched
         if lease.state != "fetching":
             hung = lease.last_failure is not None and lease.last_failure.reason == "deadline"
-            self._actions.append(StartFetch(request, policy.fetch_limit(lease.promise_left(now)), hung))
+            self._actions.append(StartFetch(request, self._limit(lease, now, doubtful), hung))
         self._change({request: leases.ask(lease, now)})
+
+    def _limit(self, lease: Lease, now: datetime, doubtful: bool) -> float | None:
+        """Return the seconds that a fetch may take; few if the token that stands may have expired."""
+        return policy.FETCH_URGENT if doubtful else policy.fetch_limit(lease.promise_left(now))
 
     def _may_fetch(self, request: Request) -> bool:
         return request not in self._kept_back and (self._only is None or request in self._only)

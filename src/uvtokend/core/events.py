@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from uvtokend.core.model import Credential, Entry, Failure, Notice, Problem, Request, Settings, Sink
@@ -50,10 +50,21 @@ class Woke:
 
     Args:
         stepped: The wall clock was set as well, or the machine was paused from outside, so that its own clocks stood
-            still: no token is judged by that, but all are fetched anew.
+            still: no token is judged by that alone, but all are fetched anew.
     """
 
     stepped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTrusted:
+    """A time service keeps the wall clock, so a token that has expired according to it has expired.
+
+    Args:
+        shift: The difference between the wall clock and the daemon's own.
+    """
+
+    shift: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +170,7 @@ Event: TypeAlias = (
     | Due
     | Tick
     | Woke
+    | ClockTrusted
     | NetworkReturned
     | FetchEnded
     | DeliveryEnded

@@ -185,6 +185,20 @@ def woke(lease: Lease, now: datetime) -> Lease:
     return replace(lease, lenient=True)
 
 
+def judged(lease: Lease, shift: timedelta) -> Lease:
+    """Take the end that the wall clock says, if no fetch is under way that may bring a new token.
+
+    Args:
+        lease: The lease before.
+        shift: As in `policy.doubt`.
+    """
+    credential = lease.credential
+    doubt = policy.doubt(credential, shift)
+    if not doubt or lease.state == "fetching" or credential is None or credential.expires_at is None:
+        return lease
+    return replace(lease, credential=replace(credential, expires_at=credential.expires_at - doubt))
+
+
 def network_returned(lease: Lease, now: datetime) -> Lease:
     """Take note that the network returned: what nobody answered may be answered now."""
     if lease.state == "fetching" and not lease.restarted:

@@ -127,6 +127,7 @@ class Credential:
         skew: Seconds by which this machine's clock is ahead of the issuer's ``Date``; None if unknown.
         sign_in_end: The end of the sign-in; None if unknown. The token itself may be valid longer.
         notice: What else the user should know although the token is valid; None if there is nothing.
+        wall_end: The end on a wall clock that is right, whatever is done to this machine's; None without a known end.
     """
 
     login: str
@@ -139,6 +140,7 @@ class Credential:
     skew: float | None = None
     sign_in_end: SignInEnd | None = None
     notice: Notice | None = None
+    wall_end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +279,7 @@ class Record:
         refresh_at: The time of the next fetch, UTC.
         refresh_after: The time at which the issuer wants the next request, UTC.
         identity: Who the token is for, as far as the provider can tell.
+        wall_end: As in `Credential`.
     """
 
     request_key: str
@@ -287,6 +290,7 @@ class Record:
     refresh_at: datetime
     refresh_after: datetime | None = None
     identity: str | None = None
+    wall_end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

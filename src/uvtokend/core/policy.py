@@ -36,6 +36,8 @@ LONG_LIFE = 2 * 3600.0
 MIN_INTERVAL = 30.0
 HARD_INTERVAL = 1.0
 ISSUER_WINDOW = 270.0
+#: A wall clock that differs by less from what was expected was not set.
+DOUBT = timedelta(seconds=30)
 #: Two ends of life count as the same if they differ by no more than this, or an eighth of the life if that is less.
 SAME_END = 10.0
 REREAD = 30 * 60.0
@@ -108,6 +110,22 @@ def min_life(credential: Credential, planned: datetime, cached: bool = False) ->
     left = (credential.expires_at - planned).total_seconds()
     at_fetch = min(left, ISSUER_WINDOW) if cached else left
     return max(0.0, min(life * (1 - _fraction(life)), at_fetch - min(MARGIN, life / 40)))
+
+
+def doubt(credential: Credential | None, shift: timedelta) -> timedelta:
+    """Return how much earlier a credential expires according to the wall clock than we believe.
+
+    If the machine was paused from outside, our clock stood still, and the wall clock is right. If a person or a time
+    service has set the clock, ours is. So this counts only where the wall clock is known to be right.
+
+    Args:
+        credential: The credential; None for none.
+        shift: The difference between the wall clock and the daemon's own.
+    """
+    if credential is None or credential.expires_at is None or credential.wall_end is None:
+        return timedelta()
+    doubt = credential.expires_at - (credential.wall_end - shift)
+    return doubt if doubt > DOUBT else timedelta()
 
 
 def fetch_limit(left: float | None) -> float | None:

@@ -103,6 +103,7 @@ def record(request: Request, credential: Credential, refresh_at: datetime, targe
         refresh_at=refresh_at,
         refresh_after=credential.refresh_after,
         identity=credential.identity,
+        wall_end=credential.wall_end,
     )
 
 
@@ -195,7 +196,10 @@ def _kept(records: Iterable[Record], keeps: Callable[[str], bool]) -> tuple[Reco
 
 
 def shifted(known: Record, shift: timedelta) -> Record:
-    """Return a record with its times moved, for example from the daemon's clock to the wall clock."""
+    """Return a record with its times moved, for example from the daemon's clock to the wall clock.
+
+    `Record.wall_end` is on the wall clock already, and stays.
+    """
     return replace(
         known,
         issued_at=known.issued_at + shift,
@@ -210,7 +214,7 @@ def on_clock(state: State, boot: Boot) -> State:
 
     If the wall clock moved while the machine stayed up, either somebody set it, and the tokens are as good as before,
     or the machine was paused or restored from a snapshot, and they may have expired. Nobody can tell which, so the
-    entries stay and every token is due at once.
+    entries stay, every token is due at once, and `Record.wall_end` stays.
 
     Args:
         state: As it was written.
@@ -252,7 +256,13 @@ def recover(
         if request is None or entry is None or (known.expires_at is not None and known.expires_at <= now):
             continue
         credential = Credential(
-            entry.login, entry.password, known.issued_at, known.expires_at, known.refresh_after, known.identity
+            entry.login,
+            entry.password,
+            known.issued_at,
+            known.expires_at,
+            known.refresh_after,
+            known.identity,
+            wall_end=known.wall_end,
         )
         # A record from the future (the clock was wrong) must not put the refresh off.
         due = now if known.issued_at > now else min(known.refresh_at, now + LONGEST)
@@ -286,6 +296,7 @@ def encode(state: State) -> bytes:
             "refresh_at": zulu(known.refresh_at),
             "refresh_after": zulu(known.refresh_after),
             "identity": known.identity,
+            "wall_end": zulu(known.wall_end),
         }
         for known in state.records
     ]
@@ -377,6 +388,7 @@ def _record(raw: dict[str, Any]) -> Record:
         refresh_at=_time(raw["refresh_at"]),
         refresh_after=_time_or_none(raw["refresh_after"]),
         identity=None if raw["identity"] is None else _text(raw["identity"]),
+        wall_end=_time_or_none(raw.get("wall_end", raw["expires_at"])),
     )
 
 

@@ -118,7 +118,8 @@ class Answers:
         now = self._clock.now()
         lease = self._agent.leases[index.request]
         valid = lease.valid(now)
-        if valid is not None and _life(valid, now) >= (_promised(valid, lease) if min_life is None else min_life):
+        wanted = _promised(valid, lease) if valid is not None and min_life is None else min_life or 0.0
+        if valid is not None and _life(valid, now, self._clock.shift()) >= wanted:
             return
         start = lease.state != "fetching"
         if start and not self._may_start(lease, now):
@@ -137,8 +138,11 @@ class Answers:
         return before is None or now - before >= timedelta(seconds=policy.MIN_INTERVAL)
 
 
-def _life(credential: Credential, now: datetime) -> float:
-    return float("inf") if credential.expires_at is None else (credential.expires_at - now).total_seconds()
+def _life(credential: Credential, now: datetime, shift: timedelta) -> float:
+    """Return the seconds of life that a credential surely has left."""
+    if credential.expires_at is None:
+        return float("inf")
+    return (credential.expires_at - policy.doubt(credential, shift) - now).total_seconds()
 
 
 def _promised(credential: Credential, lease: Lease) -> float:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
-from uvtokend import __version__
+from uvtokend import __version__, clock
 from uvtokend.clock import Clock
 from uvtokend.core import clouds, events, fixes, state, status
 from uvtokend.core.agent import Agent
@@ -117,6 +117,7 @@ class Daemon:
         if first_look.failure is not None:
             self._feed(events.DeliveryEnded((), random.random(), first_look.failure))
         self._feed(self._configured(self._recover(first_look)))
+        self._judge()
         self._notices()
 
     async def close(self) -> None:
@@ -201,6 +202,7 @@ class Daemon:
                 self._feed(events.SinkDrifted(sink))
         self._installation.look()
         self._feed(events.Tick())
+        self._judge()
         if self._outlook is not None:
             self._outlook.ticked()
         self._say_later()
@@ -251,14 +253,23 @@ class Daemon:
         self._feed(events.FetchEnded(request, outcome, random.random()))
         if logged_in:
             self._feed(events.LoginChanged((request,)))
+        if isinstance(outcome, Failure):
+            self._judge()
+
+    def _judge(self) -> None:
+        """Remove what has expired on a wall clock that is right, if no fetch has brought a new token."""
+        shift = self._clock.shift()
+        if self._agent.doubts(shift) and clock.synchronized():
+            self._feed(events.ClockTrusted(shift))
 
     def _on_our_clock(self, credential: Credential) -> Credential:
         """Move the issuer's times from the wall clock, on which they came in, to ours."""
-        shift = self._clock.shift()
+        shift, end, behind = self._clock.shift(), credential.expires_at, min(0.0, credential.skew or 0.0)
         return replace(
             credential,
+            wall_end=None if end is None else end - timedelta(seconds=behind),
             issued_at=min(credential.issued_at - shift, self._clock.now()),
-            expires_at=None if credential.expires_at is None else credential.expires_at - shift,
+            expires_at=None if end is None else end - shift,
             refresh_after=None if credential.refresh_after is None else credential.refresh_after - shift,
         )
 
