@@ -7,7 +7,7 @@ import os
 
 import psutil
 
-from support.desk import TOKEN, Desk, ask, desk, gone, on_terminal
+from support.desk import TOKEN, Desk, ask, desk, gone
 from support.waiting import until
 
 __all__ = ["desk"]
@@ -37,15 +37,6 @@ def test_start_waits_no_longer_than_it_is_told(desk: Desk) -> None:
     done = desk.run("start", "--wait", "3")
     assert done.stdout.splitlines()[0] == "The index is not ready; it is fetching its token."
     assert "fetching…" in done.stdout
-
-
-def test_a_wait_shows_progress_on_a_terminal(desk: Desk) -> None:
-    """Whoever looks at a terminal sees for what and for how long; the line is gone when the wait is over."""
-    slow(desk)
-    text, status = on_terminal(desk, ["start", "--wait", "3"])
-    assert status == 0
-    assert "\rWaiting for the first tokens: 0 of 1 (" in text
-    assert "\r\x1b[K" in text
 
 
 def test_start_shows_a_failed_token_and_still_succeeds(desk: Desk) -> None:

@@ -130,8 +130,13 @@ def gone(process: psutil.Process) -> None:
             time.sleep(0.01)
 
 
-def on_terminal(desk: Desk, args: list[str], until: Callable[[str], bool] | None = None) -> tuple[str, int]:
-    """Run a command on a terminal of 60 columns; interrupt it once enough is seen."""
+def on_terminal(
+    desk: Desk,
+    args: list[str],
+    until: Callable[[str], bool] | None = None,
+    act: Callable[[], object] | None = None,
+) -> tuple[str, int]:
+    """Run a command on a terminal of 60 columns; once enough is seen, act, or else interrupt it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
     process = desk.popen(*args, stdout=theirs, stderr=theirs)
@@ -140,8 +145,8 @@ def on_terminal(desk: Desk, args: list[str], until: Callable[[str], bool] | None
     with contextlib.suppress(OSError):  # EIO: the last process on the terminal has ended
         while chunk := os.read(ours, 65536):
             seen += chunk
-            if until is not None and until(seen.decode()):
-                process.send_signal(signal.SIGINT)
+            if until is not None and until(seen.decode(errors="replace")):
                 until = None
+                process.send_signal(signal.SIGINT) if act is None else act()
     os.close(ours)
     return seen.decode(), process.wait(timeout=20)

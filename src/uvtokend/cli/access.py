@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from uvtokend import paths
-from uvtokend.cli import client, disk
+from uvtokend.cli import client, disk, fetches
 from uvtokend.core.child_environment import Access
 from uvtokend.core.model import Failure, Secret
 from uvtokend.disk.configuration import load
@@ -75,13 +75,11 @@ def _from_daemon(names: list[str], check: Check) -> list[Access]:
 
 
 def _fetched(names: list[str], config: str | None, check: Check) -> list[Access]:
-    from uvtokend.daemon import alone  # noqa: PLC0415 - the daemon's imports are not small
-
     settings = load(config)
     indexes = disk.chosen(settings, names)
     for index in indexes:
         check(index.name, index.url, index.provider)
-    outcomes = alone.fetch(settings, indexes)
+    outcomes = fetches.alone(settings, indexes)
     accesses = []
     for index in indexes:
         outcome = outcomes[index.request]

@@ -16,15 +16,16 @@ from uvtokend.errors import NotRunning, UsageError, UvtokendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 #: Seconds to wait for what a daemon answers at once.
 SOON = 5.0
 #: Seconds to wait for fetches, whose own deadlines are what really ends them.
 FETCHES = 1800.0
-#: Seconds between two calls of `waiting`.
+#: Seconds between two pictures of the progress.
 _LOOK = 0.5
+#: What a person waits for, by method.
+_DOING = {"refresh": "Fetching new tokens", "credential": "Fetching a token"}
 #: Seconds between two attempts to connect to a daemon that has not begun to listen.
 _AGAIN = 0.02
 #: The longest response in bytes; the daemon's own are shorter.
@@ -48,11 +49,10 @@ class HungUpError(UvtokendError):
 
 
 class Connection:
-    """One connection to the daemon.
+    """One connection to the daemon. On a terminal, it shows that an answer takes longer than a second.
 
     Args:
         timeout: Seconds to wait for each answer.
-        waiting: Called again and again while there is no answer yet, to show progress.
         path: The control socket; by default that of this shell.
 
     Raises:
@@ -64,13 +64,11 @@ class Connection:
         pid: Of the daemon; 0 if it runs in a pid namespace that is invisible from here.
     """
 
-    def __init__(
-        self, timeout: float = SOON, waiting: Callable[[], None] | None = None, path: str | None = None
-    ) -> None:
+    def __init__(self, timeout: float = SOON, path: str | None = None) -> None:
         path = path or paths.socket_file()
         paths.check_private(os.path.dirname(path))
         self.timeout = timeout
-        self._waiting = waiting
+        self._doing = "Waiting for the daemon"
         self._rest = b""
         try:
             self.socket = _connected(path, timeout)
@@ -103,6 +101,7 @@ class Connection:
             NoAnswerError: It did not answer in time.
             UvtokendError: The daemon refuses, has another version, or disconnected.
         """
+        self._doing = _DOING.get(method, self._doing)
         try:
             self.socket.sendall(_request(method, params or {}))
         except TimeoutError:
@@ -124,7 +123,7 @@ class Connection:
         """
         while b"\n" not in self._rest:
             try:
-                self._show_progress()
+                self._await_chunk()
                 chunk = self.socket.recv(65536)
             except TimeoutError:
                 raise NoAnswerError(self.timeout) from None
@@ -144,13 +143,27 @@ class Connection:
             raise _stranger()
         return answer
 
-    def _show_progress(self) -> None:
-        """Call `waiting` until there is something to read, or for as long as an answer may take."""
-        if self._waiting is None:
-            return
+    def _await_chunk(self) -> None:
+        """Wait until there is something to read.
+
+        Raises:
+            TimeoutError: An answer may not take that long.
+        """
         deadline = time.monotonic() + self.timeout
-        while time.monotonic() < deadline and not select.select([self.socket], [], [], _LOOK)[0]:
-            self._waiting()
+        if self._may_read(deadline):
+            return
+        from uvtokend.cli.console import Progress  # noqa: PLC0415 - most answers come at once
+
+        with Progress(self._doing, waited=_LOOK) as progress:
+            while not self._may_read(deadline):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                progress.show()
+
+    def _may_read(self, deadline: float) -> bool:
+        """Return whether there is something to read before the next look."""
+        left = max(0.0, deadline - time.monotonic())
+        return bool(select.select([self.socket], [], [], min(left, _LOOK))[0])
 
     def pending(self) -> bool:
         """Return whether a whole line has arrived already."""
@@ -212,21 +225,15 @@ def _is_held(lock: str) -> bool:
     return False
 
 
-def call(
-    method: str,
-    params: dict[str, Any] | None = None,
-    timeout: float = SOON,
-    waiting: Callable[[], None] | None = None,
-) -> Any:
+def call(method: str, params: dict[str, Any] | None = None, timeout: float = SOON) -> Any:
     """Ask the daemon for one thing; see `Connection` and its `call`.
 
     Args:
         method: Of the control socket.
         params: By name.
         timeout: Seconds to wait for the answer.
-        waiting: Called again and again while there is no answer yet.
     """
-    with Connection(timeout, waiting) as connection:
+    with Connection(timeout) as connection:
         return connection.call(method, params)
 
 

@@ -53,11 +53,12 @@ class Progress:
 
     Args:
         what: What is being done, as a sentence without its period.
+        waited: For how long already, in seconds.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, waited: float = 0.0) -> None:
         self._what = what
-        self._started = time.monotonic()
+        self._started = time.monotonic() - waited
         self._shown = False
 
     def __enter__(self) -> Progress:

@@ -54,7 +54,8 @@ def examine(facts: Facts, offline: bool) -> list[Finding]:
         return checks.run(facts, checks.OFFLINE, checks.LIMIT)
     from uvtokend.doctor import network  # noqa: PLC0415 - it brings TLS, which --offline does without
 
-    return checks.run(facts, (*checks.OFFLINE, *network.checks(facts)), checks.ONLINE_LIMIT)
+    with console.Ticking("Asking the indexes"):
+        return checks.run(facts, (*checks.OFFLINE, *network.checks(facts)), checks.ONLINE_LIMIT)
 
 
 def daemon_status() -> Mapping[str, Any] | None:

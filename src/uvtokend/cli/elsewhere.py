@@ -76,7 +76,7 @@ def _is_ours(path: str) -> bool:
 
 def _asked(path: str) -> OtherDaemon | None:
     try:
-        with client.Connection(_PATIENCE, path=path) as connection:
+        with client.Connection(_PATIENCE, path) as connection:
             said = connection.call("version")  # `status` would make it look at its files
             return OtherDaemon(int(said["pid"]), path, str(said["config"]), str(said["netrc"]))
     except (UvtokendError, KeyError, TypeError, ValueError):

@@ -7,7 +7,7 @@ import os
 import resource
 from typing import Any
 
-from uvtokend.cli import access, client, disk
+from uvtokend.cli import access, client, disk, fetches
 from uvtokend.core import report
 from uvtokend.core.config.values import seconds
 from uvtokend.disk.configuration import load
@@ -78,8 +78,6 @@ def _through_daemon(names: list[str], minimum: int | None) -> list[dict[str, Any
 
 
 def _alone(names: list[str], minimum: int | None, config: str | None) -> list[dict[str, Any]]:
-    from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
-
     settings = load(config)
     kept = [index.name for index in disk.chosen(settings, names) if index.sink == "memory"]
     if kept:
@@ -88,7 +86,7 @@ def _alone(names: list[str], minimum: int | None, config: str | None) -> list[di
     # What protects our own memory and files is no business of the command that follows.
     mask, core = os.umask(0o077), resource.getrlimit(resource.RLIMIT_CORE)
     try:
-        document, _ = once(settings, names, lambda index: is_enough(index, minimum))
+        document = fetches.once(settings, names, lambda index: is_enough(index, minimum))
     finally:
         os.umask(mask)
         resource.setrlimit(resource.RLIMIT_CORE, core)

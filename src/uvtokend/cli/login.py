@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from uvtokend.cli import client, console, disk, parser
+from uvtokend.cli import client, console, disk, fetches, parser
 from uvtokend.core import clouds, report
 from uvtokend.core.model import Settings
 from uvtokend.disk import configuration
@@ -81,18 +81,14 @@ class _Fetcher:
 
     def again(self, names: list[str]) -> None:
         """Fetch for these indexes."""
-        with console.Progress("Fetching new tokens") as progress:
-            try:
-                client.call("refresh", client.names(names), client.FETCHES, progress.show)
-            except NotRunning:
-                self._document = self._alone(names)
+        try:
+            client.call("refresh", client.names(names), client.FETCHES)
+        except NotRunning:
+            self._document = self._alone(names)
 
     def _alone(self, names: list[str]) -> dict[str, Any]:
-        from uvtokend.daemon.main import once  # noqa: PLC0415 - the daemon's imports are not small
-
         disk.chosen(self._settings, names)
-        with console.Ticking("Fetching what is due"):
-            return once(self._settings, names)[0]
+        return fetches.once(self._settings, names)
 
 
 def _is_named(index: dict[str, Any], names: list[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from uvtokend.cli import client, console, disk, parser, status
+from uvtokend.cli import client, console, disk, fetches, parser, status
 from uvtokend.core import report
 from uvtokend.disk.configuration import load
 from uvtokend.errors import FAILED, OK, NotRunning
@@ -51,8 +51,7 @@ def _through_daemon(names: list[str]) -> dict[str, Any]:
         raise disk.disabled(off[0])
     due = [index["name"] for index in document["indexes"] if report.enabled(index) and not _fresh(index)]
     if due:
-        with console.Progress("Fetching new tokens") as progress:
-            client.call("refresh", client.names(due), client.FETCHES, progress.show)
+        client.call("refresh", client.names(due), client.FETCHES)
         document = client.call("status", client.names(names))
     return document
 
@@ -63,17 +62,11 @@ def _fresh(index: dict[str, Any]) -> bool:
 
 def _alone(names: list[str], config: str | None) -> dict[str, Any] | None:
     """Return the status document after fetching without a daemon; None if every index is kept in memory only."""
-    from uvtokend.daemon.main import once as fetch_once  # noqa: PLC0415 - the daemon's imports are not small
-
     settings = load(config)
     chosen = disk.chosen(settings, names)
     kept = [index.name for index in chosen if index.sink == "memory"]
     if not kept:
-        with console.Ticking("Fetching new tokens"):
-            return fetch_once(settings, names)[0]
+        return fetches.once(settings, names)
     console.say(f"Skipped {', '.join(kept)}: only a running daemon can hold a token in memory. fix: uvtokend start")
     rest = [index.name for index in chosen if index.name not in kept]
-    if not rest:
-        return None
-    with console.Ticking("Fetching new tokens"):
-        return fetch_once(settings, rest)[0]
+    return fetches.once(settings, rest) if rest else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uvtokend.cli import client, console, status
+from uvtokend.cli import client, status
 from uvtokend.core import report
 from uvtokend.errors import FAILED, OK, NotRunning
 
@@ -42,8 +42,7 @@ def refresh(names: list[str], as_json: bool, config: str | None = None) -> int:
         UsageError: No index has one of those names.
     """
     try:
-        with console.Progress("Fetching new tokens") as progress:
-            document = client.call("refresh", client.names(names), client.FETCHES, progress.show)
+        document = client.call("refresh", client.names(names), client.FETCHES)
     except NotRunning:
         if names:
             from uvtokend.cli import disk  # noqa: PLC0415 - it reads the configuration, which costs

@@ -82,7 +82,8 @@ def uninstall() -> int:
     Raises:
         UvtokendError: The service manager refuses to stop it.
     """
-    removed = [launchd.uninstall()] if sys.platform == "darwin" else [systemd.uninstall(), autostart.uninstall()]
+    with console.Ticking("Stopping the service"):
+        removed = [launchd.uninstall()] if sys.platform == "darwin" else [systemd.uninstall(), autostart.uninstall()]
     recorded = Path(environment.file_of(paths.config_file()))
     if recorded.is_file():
         recorded.unlink()
@@ -123,7 +124,8 @@ def _put(words: list[str], recorded: environment.Recorded, hardened: bool, confi
     """Write the service of this machine's manager and let it start."""
     if sys.platform == "darwin":
         _make_way()
-        file = launchd.install(words, recorded.variables)
+        with console.Ticking("Starting the service"):
+            file = launchd.install(words, recorded.variables)
     else:
         file = _put_on_linux(words, recorded, hardened, config_file)
     return file
@@ -134,7 +136,8 @@ def _put_on_linux(words: list[str], recorded: environment.Recorded, hardened: bo
         console.say("The systemd user manager does not answer, so the desktop's autostart is used.")
         return autostart.install(words)
     if hardened:
-        systemd.probe(words)
+        with console.Ticking("Trying the hardened settings"):
+            systemd.probe(words)
     file = environment.file_of(paths.config_file(config_file))
     try:
         paths.make_directory(os.path.dirname(file))
@@ -142,7 +145,8 @@ def _put_on_linux(words: list[str], recorded: environment.Recorded, hardened: bo
     except OSError as error:
         raise UvtokendError(f"Cannot write {file}: {error.strerror}.", f"ls -ld {os.path.dirname(file)}") from error
     _make_way()
-    return systemd.install(words, file, hardened)
+    with console.Ticking("Starting the service"):
+        return systemd.install(words, file, hardened)
 
 
 def _make_way() -> None:

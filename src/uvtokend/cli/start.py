@@ -80,7 +80,8 @@ def _start(config_file: str | None, deadline: float, wait: float) -> Any:
         if service is None:
             running = _start_child(config_file, deadline, progress)
         else:
-            service.start()
+            with console.Ticking("Starting the service"):
+                service.start()
             running = _await_answer(deadline, progress)
     if running is None:
         message = f"The daemon was started, but did not answer within {wait:g} s."

@@ -1,0 +1,120 @@
+"""Every wait of more than a second shows on a terminal what for and for how long; the line is gone when it is over.
+
+What each command waits for ends when its progress was seen, never sooner or later: no test depends on a speed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from support.desk import TOKEN, Desk, ask, desk, on_terminal
+from uvtokend.sandbox.codeartifact import CodeArtifact
+from uvtokend.sandbox.web import Answer, Call, Server
+
+__all__ = ["desk"]
+
+ANSWER = f'{{"username": "me", "password": "{TOKEN}", "expires_in": 3600}}'
+#: A service manager whose `restart` waits for a word, and then lets the daemon run.
+SYSTEMCTL = """\
+#!/bin/sh
+case "$*" in *restart*) read -r word <{pipe}; {python} -P -m uvtokend run --quiet >/dev/null 2>&1 & ;; esac
+"""
+
+
+@pytest.fixture
+def held(desk: Desk) -> Callable[[], None]:
+    """Let the token of an index wait until this is called."""
+    desk.configure(("a", "a.example"))
+    (desk.home / "answer-a").unlink()
+    os.mkfifo(desk.home / "answer-a")
+    return lambda: said(desk, ANSWER)
+
+
+def said(desk: Desk, text: str) -> None:
+    """Write to whoever reads the pipe, now or soon."""
+    with (desk.home / "answer-a").open("w") as pipe:
+        pipe.write(text)
+
+
+def shown(desk: Desk, what: str, act: Callable[[], object], *words: str) -> int:
+    """Run a command on a terminal, act when its progress shows, and return its exit status; the line must be gone."""
+    sign = f"\r{what} ("
+    text, status = on_terminal(desk, [*words], lambda seen: sign in seen, act)
+    assert sign in text
+    assert "\r\x1b[K" in text[text.rindex(sign) :]
+    return status
+
+
+@pytest.mark.parametrize("words", ["once", "login", "ensure -- true", "exec a -- true"])
+def test_a_fetch_without_a_daemon(desk: Desk, held: Callable[[], None], words: str) -> None:
+    """Whatever the command, the wait for its tokens is shown."""
+    assert shown(desk, "Fetching new tokens", held, *words.split()) == 0
+
+
+def test_a_wait_for_the_daemon(desk: Desk, held: Callable[[], None]) -> None:
+    """For its first tokens, for new ones, and for its end, which comes late because it is suspended."""
+    assert shown(desk, "Waiting for the first tokens: 0 of 1", held, "start", "--wait", "60") == 0
+    assert shown(desk, "Fetching new tokens", held, "refresh") == 0
+    assert shown(desk, "Fetching new tokens", held, "ensure", "--min", "1h") == 1
+    pid = ask(desk.socket, "version")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert shown(desk, "Waiting for the daemon", lambda: os.kill(pid, signal.SIGCONT), "purge", "--yes") == 0
+
+
+def test_init_tries_each_index(desk: Desk) -> None:
+    """The cloud answers only when the progress was seen."""
+    answers = threading.Event()
+
+    def late(_: Call) -> None:
+        answers.wait(60)
+
+    with CodeArtifact(fault=late) as cloud:
+        desk.extra |= {**cloud.environment(), "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example"}
+        url = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
+        (desk.home / "uv.toml").write_text(f'[[index]]\nname = "acme"\nurl = "{url}"\n')
+        words = ("init", "--yes", str(desk.home / "uv.toml"))
+        assert shown(desk, "Trying to fetch the tokens", answers.set, *words) == 0
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, threading.Event]]:
+    """Give the URL of an index that answers when the event is set."""
+    answers = threading.Event()
+
+    def site(_: Call) -> Answer:
+        answers.wait(60)
+        return Answer(200, b"<html></html>", {"Content-Type": "text/html"})
+
+    with Server(site) as server:
+        yield f"{server.url}/simple/", answers
+        answers.set()
+
+
+def test_doctor_asks_the_indexes(desk: Desk, silent: tuple[str, threading.Event]) -> None:
+    """The index answers only when the progress was seen."""
+    url, answers = silent
+    desk.configure(("a", "a.example"))
+    desk.config.write_text(desk.config.read_text().replace("https://a.example/simple/", url))
+    desk.run("once")
+    shown(desk, "Asking the indexes", answers.set, "doctor")
+
+
+@pytest.mark.linux("the service manager of this test is systemd's")
+def test_the_service_manager_takes_its_time(desk: Desk) -> None:
+    """`service install` waits for systemctl, which waits for the daemon."""
+    desk.configure(("a", "a.example"))
+    words = ("service", "install")
+    programs = desk.home / "bin"
+    programs.mkdir()
+    os.mkfifo(desk.home / "word")
+    (programs / "systemctl").write_text(SYSTEMCTL.format(pipe=desk.home / "word", python=sys.executable))
+    (programs / "systemctl").chmod(0o755)
+    desk.extra["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    assert shown(desk, "Starting the service", partial((desk.home / "word").write_text, "go\n"), *words) == 0
