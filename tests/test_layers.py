@@ -72,6 +72,7 @@ CLOCKS = {
     "daemon/loop.py": {"random.random"},  # the dice, rolled for core
     "daemon/main.py": {"asyncio.sleep"},  # 0: a turn for the others
     "disk/netrc_sink.py": {"time.sleep"},  # as disk/files.py
+    "disk/netrc_write.py": {"time.sleep"},  # as disk/files.py
     "disk/uv_store_sink.py": {"time.monotonic", "time.sleep"},  # uv lets go of its lock, and tells nobody
     "daemon/timer.py": {"datetime.now"},  # APScheduler wants to be told a date
     "service/launchd.py": {"time.sleep"},  # an agent ends, and launchd tells nobody

@@ -37,6 +37,7 @@ from uvtokend.core.events import (
     Woke,
 )
 from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings, Sink
+from uvtokend.core.views import one_line
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 ACME, CORP = Request("aws-codeartifact", options=(("domain", "acme"),)), Request("static")
@@ -45,7 +46,7 @@ DEV = Index("dev", "https://acme.example/dev/simple/", "acme.example", "aws-code
 CORPORATE = Index("corp", "https://corp.example/simple/", "corp.example", "static", CORP)
 SETTINGS = Settings("config.toml", (PROD, DEV, CORPORATE))
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.", "free some room")
-DENIED = Failure("rejected", "denied", "No.", "ask for the right")
+DENIED = Failure("rejected", "denied", "No.", "ask for the permission")
 
 
 def after(seconds: float) -> datetime:
@@ -125,6 +126,19 @@ def last_error(agent: Agent, name: str, at: datetime = NOW) -> tuple[str, str, s
     error = next(view.last_error for view in agent.snapshot(at).indexes if view.index.name == name)
     assert error is not None
     return error.kind, error.reason, error.hint
+
+
+def test_the_state_in_one_line() -> None:
+    """It counts the delivered tokens and names the first error with its fix, if there is a fix."""
+    assert one_line(()) == "waiting for a configuration: uvtokend init"
+    agent = holding()
+    assert one_line(agent.snapshot(NOW).indexes) == "3 of 3 indexes have a valid token"
+    agent.handle(RefreshAsked(("corp",)), NOW)
+    agent.handle(FetchEnded(CORP, DENIED, 0.5), NOW)
+    assert one_line(agent.snapshot(NOW).indexes) == ("3 of 3 indexes have a valid token; No. -> ask for the permission")
+    agent.handle(RefreshAsked(("corp",)), NOW)
+    agent.handle(FetchEnded(CORP, replace(DENIED, hint=None), 0.5), NOW)
+    assert one_line(agent.snapshot(NOW).indexes) == "3 of 3 indexes have a valid token; No."
 
 
 def test_one_fetch_serves_all_the_indexes_of_its_token() -> None:

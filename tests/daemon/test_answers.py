@@ -52,7 +52,7 @@ class World:
         self.reports: list[Report] = []
         self.fetches: list[bool] = []
         self.meanwhile: Callable[[], None] = lambda: None
-        self.answers = Answers(self.agent, self.clock, self.fetched, self.reports.append)
+        self.answers = Answers(self.agent, self.clock, self.settled, self.reports.append)
         self.configure(*indexes)
 
     def configure(self, *indexes: Index) -> None:
@@ -64,14 +64,14 @@ class World:
     def end(self, outcome: Credential | Failure, request: Request = ACME) -> None:
         self.feed(events.FetchEnded(request, outcome, 0.5))
 
-    async def fetched(self, name: str, start: bool) -> None:
+    async def settled(self, names: tuple[str, ...], start: bool) -> None:
         """Do as the daemon does: start a fetch or join it, and return when it ended."""
         self.fetches.append(start)
         if start:
-            self.feed(events.RefreshAsked((name,)))
+            self.feed(events.RefreshAsked(names))
         if not self.outcomes:
             await asyncio.Event().wait()
-        request = next(index.request for index in self.agent.indexes if index.name == name)
+        request = next(index.request for index in self.agent.indexes if index.name in names)
         self.end(self.outcomes.pop(0), request)
         self.meanwhile()
 

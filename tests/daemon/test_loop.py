@@ -203,7 +203,7 @@ def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(
         assert "has not ended" in str(told["problem"])
         for _ in range(50):
             await daemon.status(None)
-        assert daemon._waiters == {}
+        assert len(daemon._waiters) == 0
         assert daemon._agent._waiters == {}
         fed.clear()
         daemon._tick()
@@ -336,26 +336,26 @@ def test_who_created_the_netrc_is_remembered(existed: bool, tmp_path: Path, monk
 
 
 def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without NOTIFY_SOCKET no sentence is made; with it, many changes make one."""
-    monkeypatch.setattr("uvtokend.daemon.loop.LATER", 0.0)
-    sentences: list[str] = []
-    honest = Daemon._sentence
-
-    def sentence(daemon: Daemon) -> str:
-        sentences.append("x")
-        return honest(daemon)
-
-    monkeypatch.setattr(Daemon, "_sentence", sentence)
+    """Without NOTIFY_SOCKET no status line is composed; with it, many changes make one."""
+    monkeypatch.setattr("uvtokend.daemon.notify.LATER", 0.0)
+    lines: list[str] = []
 
     async def story(daemon: Daemon) -> None:
+        honest = daemon._status_line._compose
+
+        def compose() -> str:
+            lines.append(honest())
+            return lines[-1]
+
+        monkeypatch.setattr(daemon._status_line, "_compose", compose)
         for _ in range(9):
             daemon._changed()
-        assert daemon._sentence_due is None
+        assert daemon._status_line._due is None
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
         for _ in range(9):
             daemon._changed()
-        await until_async(lambda: daemon._sentence_due is None)
-        assert sentences == ["x"]
+        await until_async(lambda: daemon._status_line._due is None)
+        assert lines == ["1 of 1 indexes have a valid token"]
 
     live(tmp_path, monkeypatch, story)
 

@@ -26,7 +26,7 @@ from uvtokend.core import state
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.block import Ours, split
 from uvtokend.core.state import State
-from uvtokend.disk import cleanup, files, locks, netrc_sink
+from uvtokend.disk import cleanup, files, locks, netrc_write
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import UvtokendError
@@ -103,7 +103,7 @@ def _quick() -> Iterator[None]:
             (files, "PATIENCE", 0.0),
             (files, "TICK", 0.0),
             (locks, "PATIENCE", 0.0),
-            (netrc_sink, "GRACE", 0.0),
+            (netrc_write, "GRACE", 0.0),
             (console, "say", lambda *_: None),
         ):
             stack.enter_context(mock.patch.object(module, name, value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -84,6 +84,16 @@ def snapshot(
         views.append(IndexView(index, lease, _state(index, lease, deliveries), good, error, said, again))
     problem = "; ".join(delivery.problem for delivery in deliveries.values() if delivery.problem is not None)
     return Snapshot(tuple(views), all(delivery.ok for delivery in deliveries.values()), problem or None)
+
+
+def one_line(indexes: Sequence[IndexView]) -> str:
+    """Return how the indexes are, in the one line that ``systemctl status`` shows."""
+    if not indexes:
+        return "waiting for a configuration: uvtokend init"
+    good = sum(view.delivered for view in indexes)
+    error = next((view.last_error for view in indexes if view.last_error is not None), None)
+    problem = f"; {error.message}{f' -> {error.hint}' if error.hint else ''}" if error else ""
+    return f"{good} of {len(indexes)} indexes have a valid token{problem}"
 
 
 def entry(index: Index, lease: Lease, now: datetime) -> Entry | None:

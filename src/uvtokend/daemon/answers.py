@@ -42,8 +42,7 @@ class Answers:
     Args:
         agent: Whose leases hold the credentials.
         clock: The daemon's clock.
-        fetched: Starts a fetch for the named index, or with False only waits for the one in flight, and returns when it
-            is delivered or has failed.
+        settled: Waits until the named indexes are settled; with True it starts a fetch first (`Waiters.settled`).
         emit: Takes a report for the log.
 
     Attributes:
@@ -54,13 +53,13 @@ class Answers:
         self,
         agent: Agent,
         clock: Clock,
-        fetched: Callable[[str, bool], Awaitable[None]],
+        settled: Callable[[tuple[str, ...], bool], Awaitable[None]],
         emit: Callable[[Report], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._agent = agent
         self._clock = clock
-        self._fetched = fetched
+        self._settled = settled
         self._emit = emit
         self._started: dict[Request, datetime] = {}
 
@@ -128,7 +127,7 @@ class Answers:
             self._started[index.request] = now
         patience = PATIENCE if valid is None or min_life is not None else SOON
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._fetched(index.name, start), patience)
+            await asyncio.wait_for(self._settled((index.name,), start), patience)
 
     def _may_start(self, lease: Lease, now: datetime) -> bool:
         told = lease.last_failure.retry_after if lease.last_failure is not None else None

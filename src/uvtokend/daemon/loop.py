@@ -16,7 +16,7 @@ from typing import cast
 
 from uvtokend import __version__, clock
 from uvtokend.clock import Clock
-from uvtokend.core import clouds, events, fixes, state, status
+from uvtokend.core import clouds, events, fixes, state, status, views
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings, Sink
@@ -33,10 +33,11 @@ from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.hook import HookProgram
 from uvtokend.daemon.installation import Installation
 from uvtokend.daemon.network_watch import NetworkWatch
-from uvtokend.daemon.notify import notify
+from uvtokend.daemon.notify import StatusLine, notify
 from uvtokend.daemon.outlook import Outlook
 from uvtokend.daemon.processes import Process
 from uvtokend.daemon.timer import GUARD_TICK, Timer
+from uvtokend.daemon.waiters import Waiters
 from uvtokend.daemon.worker import Workers
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -48,8 +49,6 @@ WATCH = 2.0
 SOON = 2.0
 #: Seconds that the program of ``on-delivered`` may run.
 HOOK_LIMIT = 60.0
-#: How long the sentence for systemd may be out of date, in seconds.
-LATER = 1.0
 
 
 class Daemon:
@@ -97,15 +96,14 @@ class Daemon:
         self._clocks = ClockWatch(self._clock, self._clock_moved)
         self._installation = Installation(self.end, log.emit)
         self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
-        self._waiters: dict[int, asyncio.Future[None]] = {}
-        self._last_waiter = 0
+        self._waiters = Waiters(self._feed)
         self._closed = False
         self._worked = False
         self._looking: asyncio.Task[bool] | None = None
-        self._sentence_due: asyncio.TimerHandle | None = None
+        self._status_line = StatusLine(lambda: views.one_line(self._agent.snapshot(self._clock.now()).indexes))
         self._logins = login_watch.Watch(self._environment)
         self._outlook = None if socket is None else Outlook(self._whole, lambda: self._settings, log.emit)
-        self._answers = Answers(self._agent, self._clock, self._fetched, log.emit)
+        self._answers = Answers(self._agent, self._clock, self._waiters.settled, log.emit)
         self._watch: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------------------------------------- life
@@ -126,9 +124,10 @@ class Daemon:
         Entries that have not expired stay where they are.
         """
         self._closed = True
-        for handle in (self._watch, self._sentence_due, self._looking):
+        for handle in (self._watch, self._looking):
             if handle is not None:
                 handle.cancel()
+        self._status_line.close()
         self._hook.close()
         self._timer.close()
         self._clocks.close()
@@ -177,7 +176,7 @@ class Daemon:
                 case events.Plan():
                     self._timer.plan(action)
                 case events.Settled(waiter):
-                    self._waiters.pop(waiter).set_result(None)
+                    self._waiters.end(waiter)
                 case Report():
                     self._log.emit(action)
         self._watch_if_needed()
@@ -188,7 +187,7 @@ class Daemon:
         """Let everybody who shows the status show it anew."""
         if self._outlook is not None:
             self._outlook.changed()
-        self._say_later()
+        self._status_line.changed()
 
     def _tick(self) -> None:
         """Take the guard tick: look at everything that nobody may have told of."""
@@ -205,7 +204,7 @@ class Daemon:
         self._judge()
         if self._outlook is not None:
             self._outlook.ticked()
-        self._say_later()
+        self._status_line.changed()
         if self._worked and not self._agent.fetching:
             self._worked = False
             memory.give_back()
@@ -347,7 +346,7 @@ class Daemon:
             async with asyncio.timeout(SOON):
                 drifted = not self._agent.delivering and await self._look_for_drift()
                 if drifted or not self._agent.fetching:
-                    await self._settled(events.WaitAsked((), self._next_waiter()))
+                    await self._waiters.settled((), fetch=False)
         return self._document(names, self._settings.disabled)
 
     def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:
@@ -378,7 +377,7 @@ class Daemon:
             return self._document(names)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._look_for_drift(), SOON)
-        await self._settled(events.RefreshAsked(chosen, self._next_waiter()))
+        await self._waiters.settled(chosen, fetch=True)
         return self._document(names)
 
     async def credential(
@@ -390,32 +389,12 @@ class Daemon:
     async def settle(self, names: list[str] | None) -> dict[str, Json]:
         """Wait until what is due is delivered or has failed, and return the status document."""
         chosen = tuple(index.name for index in self._chosen(names))
-        await self._settled(events.WaitAsked(chosen, self._next_waiter()))
+        await self._waiters.settled(chosen, fetch=False)
         return self._document(names)
 
     async def finished(self) -> None:
         """Wait until the program of ``on-delivered`` does not run."""
         await self._hook.finished()
-
-    async def _fetched(self, name: str, start: bool) -> None:
-        waiter = self._next_waiter()
-        event = events.RefreshAsked((name,), waiter) if start else events.WaitAsked((name,), waiter)
-        await self._settled(event)
-
-    def _next_waiter(self) -> int:
-        self._last_waiter += 1
-        self._waiters[self._last_waiter] = self._loop.create_future()
-        return self._last_waiter
-
-    async def _settled(self, event: events.RefreshAsked | events.WaitAsked) -> None:
-        assert event.waiter is not None  # noqa: S101 - for the type checker
-        settled = self._waiters[event.waiter]
-        try:
-            self._feed(event)
-            await settled
-        finally:
-            if self._waiters.pop(event.waiter, None) is not None:  # the client is gone, or was told something already
-                self._feed(events.WaiterLeft(event.waiter))
 
     def reload(self) -> dict[str, Json]:
         """Read the configuration again; a bad one is refused whole and the old one stays in force."""
@@ -475,26 +454,6 @@ class Daemon:
         _check_names(names, self._agent.indexes)
         known = {index.name: index for index in self._agent.indexes}
         return tuple(known.values()) if not names else tuple(known[name] for name in dict.fromkeys(names))
-
-    def _say_later(self) -> None:
-        """Say something new to systemd soon, if it asked for that; many events are one sentence."""
-        if "NOTIFY_SOCKET" in os.environ and self._sentence_due is None:
-            self._sentence_due = self._loop.call_later(LATER, self._say)
-
-    def _say(self) -> None:
-        self._sentence_due = None
-        notify(f"STATUS={self._sentence()}")
-
-    def _sentence(self) -> str:
-        """Return the one line that ``systemctl status`` shows."""
-        now = self._clock.now()
-        views = self._agent.snapshot(now).indexes
-        if not views:
-            return "waiting for a configuration: uvtokend init"
-        good = sum(view.delivered for view in views)
-        broken = next((view.last_error for view in views if view.last_error is not None), None)
-        trouble = f"; {broken.message}{f' -> {broken.hint}' if broken.hint else ''}" if broken else ""
-        return f"{good} of {len(views)} indexes have a valid token{trouble}"
 
 
 def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:

@@ -1,17 +1,53 @@
-"""What systemd wants to hear: READY, STATUS, WATCHDOG, STOPPING (sd_notify(3)). Nothing where it did not ask."""
+"""Notifications for systemd: READY, STATUS, WATCHDOG, STOPPING (sd_notify(3)); without NOTIFY_SOCKET there are none."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
+
+#: Seconds that the status line may be out of date.
+LATER = 1.0
 
 
 def notify(message: str) -> None:
-    """Send one notification, several lines in one if need be."""
+    """Send one notification.
+
+    Args:
+        message: One assignment per line.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         sender.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+
+class StatusLine:
+    """Keeps the line up to date that ``systemctl status`` shows. Many changes within `LATER` seconds send one line.
+
+    Args:
+        compose: Returns the line. Without NOTIFY_SOCKET it is never called.
+    """
+
+    def __init__(self, compose: Callable[[], str]) -> None:
+        self._compose = compose
+        self._loop = asyncio.get_running_loop()
+        self._due: asyncio.TimerHandle | None = None
+
+    def changed(self) -> None:
+        """Send a new line soon, if systemd asked for notifications."""
+        if "NOTIFY_SOCKET" in os.environ and self._due is None:
+            self._due = self._loop.call_later(LATER, self._send)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        if self._due is not None:
+            self._due.cancel()
+
+    def _send(self) -> None:
+        self._due = None
+        notify(f"STATUS={self._compose()}")

@@ -1,12 +1,8 @@
 """Delivery into a netrc: completely or not at all, and without losing what other programs write at the same time.
 
-The new text is written to a file beside the netrc, and the two are exchanged in one step. What comes out of the
-exchange is compared with what was read. If another program wrote in between, the exchange is undone and everything
-begins again. A program that read our text before it was taken back, and later writes it with an edit of its own, would
-undo the edit that we gave way to. So that edit is remembered, and looked for once more after `GRACE`.
-
-Some files can only be written in place: a single-file mount, a file with several names, a file in a directory that is
-read-only. The file beside it then lets the next delivery repair what a crash leaves; see `uvtokend.disk.journal`.
+Each try replaces the text as a whole (`uvtokend.disk.netrc_write`). If another program wrote in between, everything
+begins again with its text. A program that read our text before it was taken back, and later writes it with an edit of
+its own, would undo the edit that we gave way to. So that edit is remembered, and looked for once more after `GRACE`.
 
 Paths are handled with os.path, because pathlib would cost the daemon memory for nothing.
 """
@@ -14,10 +10,7 @@ Paths are handled with os.path, because pathlib would cost the daemon memory for
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,24 +19,21 @@ from uvtokend import paths
 from uvtokend.core import fixes
 from uvtokend.core.model import Entry, Problem
 from uvtokend.core.netrc import block
-from uvtokend.disk import exchange, files, locks, netrc_failures
+from uvtokend.disk import files, locks, netrc_failures, netrc_write
 from uvtokend.disk.files import Content, Fingerprint
 from uvtokend.disk.holders import holders
 from uvtokend.disk.journal import Journal, KeptText
 from uvtokend.disk.locks import Lock
+from uvtokend.disk.netrc_write import NetrcWrite, OvertakenError, tighten
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: How often a delivery begins again because another program was faster.
 TRIES = 200
-#: How long a program may take from reading the file to writing it, in seconds, after we were in its way.
-GRACE = 0.02
 
 #: What `status` says where a reader may see half of the file, and why.
 IN_PLACE = "The netrc is a single-file mount, so it is written in place."
 LINKED = "The netrc has several names (hard links), so it is written in place to keep them."
 READ_ONLY = "The directory of the netrc is read-only, so the netrc is written in place."
-
-_ACL = "system.posix_acl_access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +67,6 @@ class NetrcChange:
     note: str | None
     changed: bool
     fingerprint: Fingerprint
-
-
-class _OvertakenError(Exception):
-    """Another program was faster. What it wrote, or had read, is in `kept`."""
-
-    def __init__(self, *kept: KeptText) -> None:
-        super().__init__()
-        self.kept = kept
 
 
 class NetrcSink:
@@ -257,7 +239,7 @@ class NetrcSink:
             for _ in range(TRIES):
                 try:
                     change = self._change(path, edit, kept, urgent, before_write)
-                except _OvertakenError as error:
+                except OvertakenError as error:
                     for each in error.kept:
                         kept = each if kept is None else replace(each, text=kept.merged(each.text))
                         overtaken = True
@@ -265,7 +247,7 @@ class NetrcSink:
                 changed = changed or change.changed
                 if not (overtaken and change.changed):
                     return replace(change, changed=changed)
-                time.sleep(GRACE)
+                time.sleep(netrc_write.GRACE)
         message = f"Another program changes {path} all the time, so it cannot be written safely."
         raise DeliveryFailed("busy", message, fixes.users_of(path))
 
@@ -281,7 +263,7 @@ class NetrcSink:
         before = old.text if old else b""
         new = edit(kept.merged(before) if kept else before)
         note = self._in_place_because(path, old)
-        write = _Write(path, old, new, Journal(path))
+        write = NetrcWrite(path, old, new, Journal(path))
         if old is not None and old.held and new != before:
             self._wait_for(path, old, urgent)
         if new != before:
@@ -289,7 +271,7 @@ class NetrcSink:
         if new == before:
             write.journal.clear()
             if old and block.BEGIN in new:
-                _tighten(path, old.status)
+                tighten(path, old.status)
         elif old is not None and (old.held or note is not None):
             write.in_place(beside=_may_create(path))
         elif not write.exchanged():
@@ -342,243 +324,3 @@ def _changing(path: str) -> Iterator[None]:
         netrc_failures.check_directory(os.path.dirname(path))
         with locks.changing(path):
             yield
-
-
-class _Write:
-    """One try to replace the text of a netrc.
-
-    Args:
-        path: The netrc, resolved.
-        old: What was read; None if it is missing.
-        new: What it is to hold.
-        journal: The files beside it.
-    """
-
-    def __init__(self, path: str, old: Content | None, new: bytes, journal: Journal) -> None:
-        self.fingerprint: Fingerprint = ()
-        self.journal = journal
-        self._path = path
-        self._old = old
-        self._new = new
-        #: No text that a crash left stands there, so what we put there may be deleted again.
-        self._fresh = not os.path.lexists(journal.text)
-
-    # ------------------------------------------------------------------------------------------------- by exchange
-
-    def exchanged(self) -> bool:
-        """Bring the new text to its place in one step; False if the file is mounted by itself.
-
-        Raises:
-            _OvertakenError: Another program was faster; nothing of its text is lost.
-        """
-        try:
-            self._prepare()
-            self.journal.note(self.journal.base, self._old.text if self._old else b"", durable=False)
-            # A file that is open for writing would look like one that another program holds.
-            file = os.open(self.journal.text, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except (OSError, DeliveryFailed):
-            self._withdraw()
-            raise
-        try:
-            if not self._put():
-                return False
-            self.journal.clear()
-            files.sync_directory(os.path.dirname(self._path))
-            self.fingerprint = files.fingerprint_of(file, self._new)
-        finally:
-            os.close(file)
-        return True
-
-    def _withdraw(self) -> None:
-        """Take back what was prepared, unless it replaced a text that a crash had left."""
-        if self._fresh:
-            self.journal.tidy()
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(self.journal.draft)
-
-    def _prepare(self) -> None:
-        """Write the new text beside the netrc, with the mode, owner and attributes of the netrc."""
-        draft = self.journal.draft
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            mode = 0o600
-            if self._old:
-                attributes = _copy_attributes(self._path, file)
-                mode = self._old.status.st_mode & (0o670 if _ACL in attributes else 0o600) | stat.S_IRUSR
-                _keep_owner(file, self._path, self._old.status)
-            os.fchmod(file, mode)
-            files.write_all(file, self._new)
-            files.fsync(file)
-        finally:
-            os.close(file)
-        os.rename(draft, self.journal.text)
-
-    def _put(self) -> bool:
-        try:
-            if self._old is None:
-                exchange.appear(self.journal.text, self._path)
-                return True
-            self._check_unchanged()
-            exchange.swap(self.journal.text, self._path)
-        except FileExistsError:
-            raise self._overtaken() from None
-        except _OvertakenError:
-            self._withdraw()
-            raise
-        except OSError as error:
-            if error.errno in (errno.EBUSY, errno.ENOENT) or error.errno in exchange.UNSUPPORTED:
-                return self._without_exchange(error)
-            self._withdraw()
-            raise
-        self._compare()
-        return True
-
-    def _without_exchange(self, error: OSError) -> bool:
-        """Rename over the file where there is no exchange; return False if it is mounted by itself."""
-        if error.errno == errno.ENOENT:
-            raise self._overtaken() from None
-        if error.errno != errno.EBUSY:
-            try:
-                self._check_unchanged()
-                os.replace(self.journal.text, self._path)
-            except FileNotFoundError:
-                raise self._overtaken() from None
-            except _OvertakenError:
-                self._withdraw()
-                raise
-            except OSError as refused:
-                if refused.errno != errno.EBUSY:
-                    self._withdraw()
-                    raise
-            else:
-                return True
-        return False
-
-    def _overtaken(self) -> _OvertakenError:
-        self._withdraw()
-        return _OvertakenError()
-
-    def _check_unchanged(self) -> None:
-        """Raise if the netrc no longer holds what was read: nobody need see a text that is outdated already."""
-        now = files.read_settled(self._path)
-        if now is None or self._old is None or now.text != self._old.text:
-            raise _OvertakenError
-
-    def _compare(self) -> None:
-        """Look at what came out of the exchange, and undo it if that is not what was read."""
-        assert self._old is not None  # noqa: S101 - for the type checker
-        beside = self.journal.text
-        try:
-            out = self._swapped_out(beside)
-        except OSError:  # another program has put something there that is not a file
-            exchange.swap(beside, self._path)
-            self._withdraw()
-            raise
-        if out is not None and out.text == self._old.text and not out.held:
-            return
-        exchange.swap(beside, self._path)
-        theirs = [KeptText(out.text, self._old.text)] if out else []
-        back = files.read_settled(beside)
-        if back and back.text != self._new:  # an edit that another program made to our text
-            theirs.append(KeptText(back.text, self._old.text, newer=True))
-        else:
-            self._withdraw()
-        raise _OvertakenError(*theirs)
-
-    def _swapped_out(self, beside: str) -> Content | None:
-        """Read what came out of the exchange. A program that the system does not show gets `GRACE` to write it."""
-        out = files.read_settled(beside)
-        assert self._old is not None  # noqa: S101 - for the type checker
-        if out is None or out.held or out.sure or out.text != self._old.text:
-            return out
-        time.sleep(GRACE)
-        return files.read_settled(beside)
-
-    # ---------------------------------------------------------------------------------------------------- in place
-
-    def in_place(self, beside: bool) -> None:
-        """Write into the file itself. Both texts stand beside it meanwhile, so a crash can be repaired.
-
-        Args:
-            beside: A file can be created beside it.
-
-        Raises:
-            _OvertakenError: The file has changed since it was read.
-        """
-        assert self._old is not None  # noqa: S101 - for the type checker
-        try:
-            if beside:
-                self._note_both()
-            done = files.overwrite(self._path, self._old.text, self._new)
-        except files.TornError:
-            raise  # the next delivery repairs it with what stands beside it
-        except (OSError, DeliveryFailed):
-            self._withdraw()
-            raise
-        if done is None:
-            raise self._overtaken()
-        self.journal.clear()
-        self.fingerprint = done
-        _tighten(self._path, self._old.status)
-
-    def _note_both(self) -> None:
-        assert self._old is not None  # noqa: S101 - for the type checker
-        journal = self.journal
-        for name in (journal.draft, journal.base):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-        journal.note(journal.text, self._new, durable=True)
-        journal.note(journal.old, self._old.text, durable=True)
-        files.sync_directory(os.path.dirname(self._path))
-
-
-def _tighten(path: str, status: os.stat_result) -> None:
-    """Let nobody else read a file that holds tokens, if it is ours."""
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & ~0o600 and status.st_uid == os.geteuid() and _ACL not in _attributes(path):
-        os.chmod(path, mode & 0o600)
-
-
-def _attributes(path: str) -> Sequence[str]:
-    """Return the names of the extended attributes, which Python can only read on Linux."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            return os.listxattr(path)
-    return ()
-
-
-def _copy_attributes(path: str, file: int) -> Sequence[str]:
-    """Copy extended attributes, access lists among them, and return their names. What may not be copied is left out."""
-    names = _attributes(path)
-    if sys.platform == "linux":
-        for name in names:
-            with contextlib.suppress(OSError):
-                os.setxattr(file, name, os.getxattr(path, name))
-    elif sys.platform == "darwin":
-        _copy_on_macos(path, file)
-    return names
-
-
-def _copy_on_macos(path: str, file: int) -> None:
-    from uvtokend import darwin  # noqa: PLC0415 - macOS only
-
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        darwin.copy_attributes(source, file)
-    finally:
-        os.close(source)
-
-
-def _keep_owner(file: int, path: str, status: os.stat_result) -> None:
-    now = os.fstat(file)
-    if (now.st_uid, now.st_gid) == (status.st_uid, status.st_gid):
-        return
-    try:
-        os.fchown(file, status.st_uid, status.st_gid)
-    except PermissionError:
-        # Another group does no harm, since it gets no permissions.
-        if now.st_uid != status.st_uid:
-            raise netrc_failures.not_ours(path, now.st_uid) from None
