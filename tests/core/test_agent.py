@@ -458,7 +458,7 @@ def test_the_status_document() -> None:
             "kind": "rejected",
             "reason": "denied",
             "message": "No.",
-            "hint": "ask for the right",
+            "hint": "ask for the permission",
             "at": "2026-01-31T09:30:01Z",
         },
         "sign_in": None,

@@ -1,11 +1,11 @@
 """The agent: events come in with a time, actions go out. It decides everything that the daemon does.
 
 ``handle(event, now)`` is pure but for the agent's own memory: no clock, no dice, no file, no socket. Each lease and
-each delivery says with a `Plan` when it wants to be called again, with a `Due`. A `Tick` takes up what is overdue, may
-come at any time and does no harm. An event costs what it touches, however many leases there are.
+each delivery says with a `Plan` when it wants to be called again, with a `Due`. A `Tick` handles everything that is
+overdue; it may come at any time and does no harm. An event costs what it touches, however many leases there are.
 
-Getting and delivering are two loops that fail apart (see `lease` and `delivery`): a full disk never causes a new fetch,
-and a cloud that does not answer never touches the netrc, until a token expires: then its entry is removed.
+Fetching and delivering are two loops that fail independently (see `lease` and `delivery`). A full disk never causes a
+new fetch. A cloud that does not answer never changes the netrc, until a token expires and its entry is removed.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from uvtokend.errors import DeliveryFailed
 
 @dataclass(slots=True)
 class _Waiter:
-    """Somebody who waits.
+    """A client that waits.
 
     Args:
-        requests: The fetches that have not ended yet.
-        deliveries: Then: how many deliveries of each sink must have ended.
+        requests: The requests whose fetches have not ended yet.
+        deliveries: Once they have: how many deliveries of each sink must have ended.
     """
 
     requests: set[Request]
@@ -67,14 +67,14 @@ class Agent:
     """Hold the leases and deliveries, and decide.
 
     Args:
-        only: Fetch for these requests alone; None for all.
+        only: The only requests to fetch; None for all.
     """
 
     def __init__(self, only: Collection[Request] | None = None) -> None:
         self.indexes: tuple[Index, ...] = ()
         self.leases: dict[Request, Lease] = {}
         self.deliveries: dict[Sink, Delivery] = {"netrc": Delivery()}
-        #: Leases that only a person can help.
+        #: Leases that need a person.
         self.blocked: set[Request] = set()
         self._named: dict[str, Index] = {}
         self._served: dict[Request, tuple[Index, ...]] = {}
@@ -82,7 +82,7 @@ class Agent:
         self._planned: dict[Job, datetime] = {}
         self._told: Mapping[Request, tuple[Notice, ...]] = {}
         self._noticed: dict[Request, frozenset[str]] = {}
-        #: Leases of indexes that move to memory: nothing is fetched for them while a sink is in `_unclean`.
+        #: Leases of indexes that move to memory; they fetch nothing while a sink is in `_unclean`.
         self._kept_back: set[Request] = set()
         self._only = only
         self._unclean: set[Sink] = set()
@@ -90,11 +90,11 @@ class Agent:
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now: datetime) -> list[Action]:
-        """Take one event and return what is to be done, in order.
+        """Handle one event and return the actions, in order.
 
         Args:
             event: What happened.
-            now: When, in aware UTC, on a clock that neither stops in sleep nor is ever set.
+            now: The time of the event, aware UTC, on a clock that neither stops during sleep nor is ever set.
         """
         self._actions = []
         touched = self._take(event, now)
@@ -110,7 +110,7 @@ class Agent:
         return self._actions
 
     def snapshot(self, now: datetime, indexes: Iterable[Index] | None = None) -> Snapshot:
-        """Return everything as it is at this moment.
+        """Return the state of everything at one moment.
 
         Args:
             now: Aware UTC.
@@ -140,13 +140,13 @@ class Agent:
 
     @property
     def stuck(self) -> bool:
-        """Whether a delivery hangs, so that nothing but a restart may help."""
+        """Whether a delivery hangs, so that only a restart may help."""
         return any(delivery.hung for delivery in self.deliveries.values())
 
     # ------------------------------------------------------------------------------------------------ event by event
 
     def _take(self, event: Event, now: datetime) -> Collection[Request]:
-        """Take an event and return the requests that it touches."""
+        """Apply an event to leases and deliveries, and return the requests that it touches."""
         match event:
             case Configured():
                 self._configure(event, now)
@@ -190,7 +190,7 @@ class Agent:
         for index in self.indexes:
             served.setdefault(index.request, []).append(index)
         self._served = {request: tuple(indexes) for request, indexes in served.items()}
-        self._wanted = {sink: {} for sink in event.sinks}  # nothing for memory, which is no file
+        self._wanted = {sink: {} for sink in event.sinks}  # memory is not a file and has no delivery
         for request in [request for request in self.leases if request not in served]:
             self._forget(request)
         self._planned.clear()  # a lease may have another name now
@@ -207,7 +207,7 @@ class Agent:
         self._unclean = set(sinks) if new else self._unclean
 
     def _cleaned(self, event: DeliveryEnded) -> Collection[Request]:
-        """Take note that a sink is clean, and return the requests that may be fetched now."""
+        """Note that a sink is clean, and return the requests that may be fetched now."""
         hosts = {index.host for request in self._kept_back for index in self._served[request]}
         if any(entry.host in hosts for entry in event.wanted):
             return ()  # it began before the change
@@ -232,7 +232,7 @@ class Agent:
         return Lease(request, act_at=now)
 
     def _begin_anew(self, event: Woke | NetworkReturned, now: datetime) -> Collection[Request]:
-        """Start the fetches in flight again, and try at once what failed."""
+        """Restart the fetches in flight, and retry everything that failed at once."""
         take = leases.woke if isinstance(event, Woke) else leases.network_returned
         stepped = isinstance(event, Woke) and event.stepped
         before = self.leases.copy()
@@ -265,7 +265,7 @@ class Agent:
         return True
 
     def _notice(self, request: Request, now: datetime) -> None:
-        """Tell the event log what is newly noticed."""
+        """Report new notices to the event log."""
         noticed = views.lease_notices(self.leases[request], self._told, now)
         for notice in noticed:
             if notice.reason not in self._noticed.get(request, ()):
@@ -291,7 +291,7 @@ class Agent:
         removed = {entry.target for entry in before.left or ()} - {entry.target for entry in after.left or ()}
         removed -= event.foreign
         names = tuple(index.name for index in self.indexes if index.target in removed) if removed else ()
-        if names:  # entries of removed indexes go without a word
+        if names:  # entries of removed indexes are removed without a report
             self._actions.append(Report("warning", "removed", names, "The entry was removed: its token has expired."))
         if event.foreign:
             self._report_foreign()
@@ -341,7 +341,7 @@ class Agent:
         return request not in self._kept_back and (self._only is None or request in self._only)
 
     def _plan(self, job: Job, name: str, at: datetime | None) -> None:
-        """Say when a lease or a delivery wants to act, if that is not known yet."""
+        """Plan when a lease or a delivery wants to act, if that plan is new."""
         if self._planned.get(job) == at:
             return
         if at is None:
@@ -353,7 +353,7 @@ class Agent:
     # ----------------------------------------------------------------------------------------------- each delivery
 
     def _refresh_wanted(self, request: Request, now: datetime) -> None:
-        """Bring what the sinks should hold for one lease up to date."""
+        """Update what the sinks should hold for one lease."""
         for index in self._served[request]:
             if index.sink == "memory":
                 continue
@@ -391,12 +391,12 @@ class Agent:
 
     @property
     def _stopped(self) -> set[Request]:
-        """Leases that are kept back by a sink that cannot be cleaned now."""
+        """Return the leases that wait for a sink that cannot be cleaned now."""
         failing = any(self.deliveries[sink].failure is not None for sink in self._unclean & self.deliveries.keys())
         return self._kept_back if failing else set()
 
     def _settle(self) -> None:
-        """Answer everybody whose fetches have ended, once a delivery that began after that has ended."""
+        """Answer each waiter whose fetches have ended, once a delivery that began afterwards has ended."""
         for number, waiter in tuple(self._waiters.items()):
             if waiter.requests - self._stopped:
                 continue
@@ -419,7 +419,7 @@ class Agent:
         self._actions.append(Report(level, event, names, message, hint))
 
     def _report_failure(self, sink: Sink, before: Delivery, after: Delivery) -> None:
-        """Tell the event log why a delivery failed, once."""
+        """Report once to the event log why a delivery failed."""
         if after.failure is not None and after.failure != before.failure:
             self._report_sink(sink, "error", after.failure.reason, after.failure.message, after.failure.hint)
 
@@ -437,11 +437,11 @@ class Agent:
 
 
 def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential | Failure:
-    """Refuse a credential that has expired on arrival, or that no netrc can hold: it would only harm the others.
+    """Refuse a credential that expired on arrival, or that a netrc cannot hold: it would harm the other entries.
 
     Args:
-        outcome: What the worker answered.
-        host: A host that it is for.
+        outcome: The worker's outcome.
+        host: A host that the credential is for.
         now: Aware UTC.
     """
     if isinstance(outcome, Failure):

@@ -1,12 +1,12 @@
-"""The environment of a command that `uvtokend exec` runs: which variables carry which credential, and when to refuse.
+"""The environment of a command that `uvtokend exec` runs: which variable carries which credential, and when to refuse.
 
-uv and twine bind some of these variables to nothing but a name, or to nothing at all, so each is set only where it can
-lead to the index's own host:
+uv and twine bind some of these variables only to a name, or to nothing. So each variable is set only if uv or twine can
+send it to no host but the index's own:
 
-* ``UV_INDEX_<NAME>_USERNAME`` and ``_PASSWORD`` are bound to the index *name*: uv sends them wherever its configuration
-  says that this name lies. So that place must be ours.
+* ``UV_INDEX_<NAME>_USERNAME`` and ``_PASSWORD`` are bound to the index *name*: uv sends them to the host that its
+  configuration gives for the name. So that host must be the index's own.
 * ``UV_PUBLISH_USERNAME``, ``UV_PUBLISH_PASSWORD``, ``TWINE_USERNAME`` and ``TWINE_PASSWORD`` are bound to nothing. They
-  are set for one index only, together with the variables that name its upload URL.
+  are set for only one index, together with the variables that name its upload URL.
 
 Sources: uv's reference of environment variables; twine's documentation, "Environment Variables".
 """
@@ -38,9 +38,9 @@ class Access:
     """One index and its credential.
 
     Args:
-        name: As uv knows it.
+        name: The name of the index in uv's configuration.
         url: The index URL.
-        provider: Whose it is.
+        provider: The provider of the index.
         login: The user name.
         token: The token.
     """
@@ -53,7 +53,7 @@ class Access:
 
 
 def env_name(name: str) -> str:
-    """Return an index name as it stands in uv's variables.
+    """Return an index name as uv writes it in its variables.
 
     uv crates/uv-distribution-types/src/index_name.rs, `to_env_var`: ASCII letters in upper case, digits, else ``_``.
     """
@@ -61,10 +61,10 @@ def env_name(name: str) -> str:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names of which two need the same variable.
+    """Refuse index names if two of them need the same variable.
 
     Raises:
-        UsageError: There are two.
+        UsageError: Two names need the same variable.
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -75,16 +75,16 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_uv(name: str, url: str, known: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse an index that uv's own configuration knows by the same name at another host.
+    """Refuse an index if uv's own configuration has the same name for another host.
 
     Args:
-        name: The index.
+        name: The name of the index.
         url: Its URL in config.toml.
-        known: Name, URL and source of each index with a name in uv's configuration here, as written: uv takes URLs
-            with backslashes, missing slashes or other letters, of which Python reads another host or none.
+        known: Name, URL and source of each named index in uv's configuration here, as written: uv accepts URLs with
+            backslashes, missing slashes or other letters, in which Python reads another host or none.
 
     Raises:
-        UsageError: uv would send the token there.
+        UsageError: uv would send the token to that host.
     """
     for theirs, elsewhere, source in known:
         if env_name(theirs) == env_name(name) and not _same_origin(url, elsewhere):
@@ -96,7 +96,7 @@ def check_uv(name: str, url: str, known: Iterable[tuple[str, str, str]]) -> None
 
 
 def check_targets(name: str, upload: str, environ: Env) -> None:
-    """Refuse an environment that already names another place to publish to.
+    """Refuse an environment that already names another upload URL.
 
     Args:
         name: The index.
@@ -104,7 +104,7 @@ def check_targets(name: str, upload: str, environ: Env) -> None:
         environ: The environment that the command would inherit.
 
     Raises:
-        UsageError: A plain ``uv publish`` or ``twine upload`` would take that place, or neither.
+        UsageError: A plain ``uv publish`` or ``twine upload`` would use that URL, or fail.
     """
     others = [key for key in _BY_NAME if environ.get(key, name) not in {"", name}]
     others += [key for key in _BY_URL if environ.get(key, "").rstrip("/") not in {"", upload.rstrip("/")}]
@@ -115,7 +115,7 @@ def check_targets(name: str, upload: str, environ: Env) -> None:
 
 
 def check_publishing(name: str, provider: str, url: str, command: Sequence[str]) -> None:
-    """Refuse to run ``uv publish`` or ``twine upload`` with another target than the index, or without any.
+    """Refuse to run ``uv publish`` or ``twine upload`` with a target other than the index, or without a target.
 
     Args:
         name: The index.
@@ -124,7 +124,7 @@ def check_publishing(name: str, provider: str, url: str, command: Sequence[str])
         command: The command line.
 
     Raises:
-        UsageError: The token would go elsewhere, or nothing can be published to the index.
+        UsageError: The token would be sent to another host, or nothing can be published to the index.
     """
     programs = {word.rpartition("/")[2].partition("@")[0] for word in command}  # also `uvx twine@6`, `env uv`
     options = [option for program in programs & _PUBLISH.keys() for option in _options(program, command)]
@@ -150,17 +150,17 @@ def _options(program: str, command: Sequence[str]) -> Collection[str]:
 def _values(command: Sequence[str], options: Collection[str]) -> Iterator[tuple[str, str]]:
     for word, following in pairwise([*command, ""]):
         option, equals, value = word.partition("=")
-        # argparse, as in twine, takes the beginning of an option for the whole of it
+        # argparse, which twine uses, accepts the beginning of an option's name
         if option in options or (len(option) > 3 and any(each.startswith(option) for each in options)):
             yield option, value if equals else following
 
 
 def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:
-    """Return the environment of the command: the secrets are in it, so nothing else may get it.
+    """Return the environment of the command. It contains the secrets, so only the command may receive it.
 
     Args:
-        accesses: The indexes with their credentials. For a single one, the variables to publish are set, too.
-        environ: What the command would inherit.
+        accesses: The indexes with their credentials. For a single index, the variables for publishing are set, too.
+        environ: The environment that the command would inherit.
     """
     chosen = tuple(accesses)
     result = dict(environ)
@@ -169,16 +169,16 @@ def environment(accesses: Iterable[Access], environ: Env) -> dict[str, str]:
         result[f"{key}_USERNAME"], result[f"{key}_PASSWORD"] = access.login, access.token.reveal()
     if len(chosen) == 1 and (upload := upload_url(chosen[0].provider, chosen[0].url)) is not None:
         login, token = chosen[0].login, chosen[0].token.reveal()
-        for key in _BY_NAME:  # `check_targets` saw that they name this very index; the URL says it for good
+        for key in _BY_NAME:  # `check_targets` saw that they name this index; the URL names it without doubt
             result.pop(key, None)
-        result.pop("UV_PUBLISH_TOKEN", None)  # another credential, which uv refuses beside a user name
+        result.pop("UV_PUBLISH_TOKEN", None)  # another credential, which uv refuses together with a user name
         result |= {"UV_PUBLISH_URL": upload, "UV_PUBLISH_USERNAME": login, "UV_PUBLISH_PASSWORD": token}
         result |= {"TWINE_REPOSITORY_URL": upload, "TWINE_USERNAME": login, "TWINE_PASSWORD": token}
     return result
 
 
 def upload_url(provider: str, url: str) -> str | None:
-    """Return where to publish to an index, or None where nothing can be published.
+    """Return the upload URL of an index, or None if nothing can be published to it.
 
     Args:
         provider: Its provider.

@@ -2,18 +2,18 @@
 
 The rules, in prose:
 
-* A delivery is *pending* while the sink may hold something else than we want: after a token came or expired, after
-  drift, a new configuration, a wake-up. At most one delivery per sink is in flight.
+* A delivery is *pending* while the sink may hold something else than we want: after a token was fetched or expired,
+  after drift, a new configuration or a wake-up. At most one delivery per sink is in flight.
 * Deliveries of one sink begin at least `REST` apart, and so far apart that they take a tenth of the time, but never
-  more than `LONGEST_REST`: many tokens that come together are written together, however large the file is.
+  more than `LONGEST_REST`: many tokens that are fetched together are written together, however large the file is.
 * A delivery that succeeds forgets all failures. One that fails is retried with a back-off, and never causes a fetch.
-* If what failed to be written is no longer wanted, the failure is forgotten.
+* If the entries that failed to be written are no longer wanted, the failure is forgotten.
 * A rival that changed our block is undone once. If it changes the block again within `FIGHT`, the next delivery yields:
-  it writes nothing, the failure is *contested*, and a slow probe looks whether the rival is gone. A refresh that a
+  it writes nothing, the failure is *contested*, and a slow probe checks whether the rival has stopped. A refresh that a
   person asks for, or a wake-up, ends the yielding.
 * A netrc that another program holds open for writing is tried again at every guard tick, without a back-off.
-* A delivery that has not ended after `HUNG` has failed as far as anybody who waits is concerned, and nothing is known
-  of the sink; it stays in flight, because nothing can end it but the disk.
+* A delivery that has not ended after `HUNG` counts as failed for the clients that wait, and the content of the sink is
+  unknown. It stays in flight, because only the disk can end it.
 * Targets that foreign entries occupy are left alone and reported.
 """
 
@@ -34,9 +34,9 @@ FIGHT = timedelta(seconds=60)
 REST = timedelta(seconds=0.5)
 #: The longest time that a token waits because deliveries take long.
 LONGEST_REST = timedelta(seconds=5)
-#: A delivery in flight that has not ended after this time is told as hung.
+#: A delivery in flight that has not ended after this time is reported as hung.
 HUNG = timedelta(seconds=20)
-#: How often a netrc that another program holds open is tried again: as often as the guard tick looks.
+#: How often a netrc that another program holds open is tried again: at each guard tick.
 HELD = timedelta(seconds=25)
 #: The reasons of deliveries that yielded to a rival, met a netrc held open by another program, or hung.
 CONTESTED = "contested"
@@ -46,26 +46,26 @@ DELIVERY_HUNG = "delivery-hung"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What we know about a sink.
+    """What we know about one sink, and what to do about it.
 
     Args:
-        pending: The sink may hold something else than we want.
+        pending: The sink may hold entries other than those we want.
         standing: What we wanted it to hold, by target, as far as we know that it does; None if nothing is known.
-        lives: The lives of what stands, by target.
-        offered: What is being written, with its lives, while a delivery is in flight.
-        left: The entries that we wrote there last; None before the first delivery.
+        lives: The lives of the tokens in `standing`, by target.
+        offered: The entries being written, with their lives, while a delivery is in flight.
+        left: The entries that we wrote last; None before the first delivery.
         in_flight: A delivery is under way.
         began_at: When the last delivery began.
-        took: How long the last one took that has ended.
+        took: How long the last delivery that ended took.
         begun: How many deliveries have begun, and `ended` how many of them have ended.
-        failures: Failures in a row.
+        failures: The number of failures in a row.
         failure: Why the last delivery failed, and `failed_at` when.
         retry_at: When to try again.
         foreign: Targets that foreign entries occupy.
         problems: What uv could not read in the file, or would read instead of our entries.
         note: What else a person should know about the file.
         seen_at: When foreign targets and problems were seen.
-        rival_at: When another program last changed what we had left.
+        rival_at: When another program last changed the entries that we wrote.
     """
 
     pending: bool = True
@@ -90,7 +90,7 @@ class Delivery:
 
     @property
     def voided(self) -> bool:
-        """Whether uv cannot use anything in the sink."""
+        """Whether uv can use nothing in the sink."""
         return any(problem.fatal for problem in self.problems)
 
     @property
@@ -110,7 +110,7 @@ class Delivery:
 
     @property
     def ok(self) -> bool:
-        """Whether the sink holds what it should."""
+        """Whether the sink holds the wanted entries."""
         return self.failure is None and not self.voided
 
     @property
@@ -123,13 +123,13 @@ class Delivery:
 
     @property
     def settles_at(self) -> int | None:
-        """How many deliveries must have ended until what we want now is written or has failed; None: it has."""
+        """How many deliveries must end until the wanted entries are written or have failed; None if that is done."""
         if self.hung or (self.pending and not self.in_flight and self.retry_at is not None):
             return None
         return self.begun + self.pending if self.pending or self.in_flight else None
 
     def next_at(self, now: datetime) -> datetime | None:
-        """Return when the delivery wants to act next: to begin, to be tried again, or to be told as hung."""
+        """Return when the delivery wants to act next: to begin, to be tried again, or to be reported as hung."""
         if self.in_flight:
             return None if self.hung or self.began_at is None else self.began_at + HUNG
         if not self.pending:
@@ -139,7 +139,7 @@ class Delivery:
         return rested if self.retry_at is None else max(self.retry_at, rested)
 
     def valid(self, target: str, now: datetime) -> bool:
-        """Return whether something of ours that has not expired stands for a target, as far as we know."""
+        """Return whether the sink has an entry of ours for a target that has not expired, as far as we know."""
         if target not in self.lives:
             return False
         end = self.lives[target][1]
@@ -147,40 +147,40 @@ class Delivery:
 
 
 def touched(delivery: Delivery) -> Delivery:
-    """Take note that we want the sink to hold something else."""
+    """Note that the wanted entries have changed."""
     return delivery if delivery.pending else replace(delivery, pending=True)
 
 
 def drifted(delivery: Delivery) -> Delivery:
-    """Take note that the sink may have changed: nothing is known of it, so deliver again at once."""
+    """Note that the sink may have changed. Its content is unknown, so deliver again at once."""
     return replace(delivery, pending=True, standing=None, retry_at=None)
 
 
 def urged(delivery: Delivery) -> Delivery:
-    """Wait no longer for the next try, and yield to no earlier rival."""
+    """Retry at once, and forget earlier rivals."""
     return replace(delivery, retry_at=None, rival_at=None)
 
 
 def begins(delivery: Delivery, now: datetime) -> bool:
-    """Return whether a delivery is to begin now, if the sink does not stand as wanted."""
+    """Return whether a delivery should begin now, if the sink differs from the wanted entries."""
     return not delivery.in_flight and _due(delivery, now)
 
 
 def hangs(delivery: Delivery, now: datetime) -> bool:
-    """Return whether the delivery in flight is to be told as hung now."""
+    """Return whether the delivery in flight should be reported as hung now."""
     return delivery.in_flight and _due(delivery, now)
 
 
 def begin(
     delivery: Delivery, sink: Sink, wanted: Mapping[str, Entry], lives: Mapping[str, Life], now: datetime
 ) -> tuple[Delivery, Deliver | None]:
-    """Return the next state, and the delivery to begin; none if the sink stands as wanted.
+    """Return the next state and the delivery to begin; None if the sink holds the wanted entries.
 
     Args:
         delivery: The state before; `begins` said yes.
         sink: The sink.
-        wanted: What it should hold now, by target.
-        lives: The lives of what it should hold, by target.
+        wanted: The entries that the sink should hold now, by target.
+        lives: The lives of the wanted tokens, by target.
         now: Aware UTC.
     """
     if delivery.standing == wanted:
@@ -201,7 +201,7 @@ def begin(
 
 
 def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
-    """Take note that the delivery in flight does not end."""
+    """Note that the delivery in flight does not end."""
     place = "netrc" if sink == "netrc" else "uv's credential store"
     seconds = int(HUNG.total_seconds())
     message = (
@@ -214,7 +214,7 @@ def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
 
 
 def succeeded(delivery: Delivery, event: DeliveryEnded, now: datetime) -> Delivery:
-    """Take the end of a delivery that wrote the sink, or found it as it should be."""
+    """Note the end of a delivery that wrote the sink, or found the wanted entries in it."""
     return replace(
         delivery,
         standing={entry.target: entry for entry in event.wanted},
@@ -235,7 +235,7 @@ def succeeded(delivery: Delivery, event: DeliveryEnded, now: datetime) -> Delive
 
 
 def failed(delivery: Delivery, failure: Failure, now: datetime, roll: float) -> Delivery:
-    """Take a failure: back off, or look again slowly whether a rival is gone.
+    """Note a failure: back off, or probe slowly whether a rival has stopped.
 
     Args:
         delivery: The state before.
@@ -245,7 +245,7 @@ def failed(delivery: Delivery, failure: Failure, now: datetime, roll: float) -> 
     """
     delivery = replace(delivery, pending=True, in_flight=False, ended=delivery.begun)
     if failure.reason == CONTESTED and delivery.rival_at is None:
-        return delivery  # it yielded, but a person has asked for a refresh meanwhile
+        return delivery  # the delivery yielded, but a person has asked for a refresh meanwhile
     failures = delivery.failures + 1
     if failure.reason == HELD_OPEN:
         retry_at = now + HELD

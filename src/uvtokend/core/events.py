@@ -1,4 +1,4 @@
-"""What the agent is told (events) and what it wants done (actions). All are frozen and compare by value."""
+"""Events, which the agent handles, and actions, which it returns. All are frozen and compare by value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from uvtokend.core.model import Credential, Entry, Failure, Notice, Problem, Request, Settings, Sink
 
-#: What has a time at which it wants to act: a lease, named by its request, or a delivery, named by its sink.
+#: Anything that wants to act at a planned time: a lease, named by its request, or a delivery, named by its sink.
 Job: TypeAlias = Request | Sink
 
 # ---------------------------------------------------------------------------------------------------------- events
@@ -22,7 +22,7 @@ class Configured:
     Args:
         settings: The new settings.
         recovered: Credentials that a previous daemon delivered and that are still valid, with their refresh times.
-        notices: What to tell about a request for as long as the daemon's own environment stays the same.
+        notices: The notices about each request that follow from the daemon's own environment.
         sinks: The sinks that hold something of ours, or will.
     """
 
@@ -34,14 +34,14 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The time that was planned for a lease or a delivery has come."""
+    """The planned time of a lease or a delivery has come."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: the guard tick, which looks at everything and always does no harm."""
+    """Time has passed: the guard tick, which checks everything and never does harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Woke:
 
     Args:
         stepped: The wall clock was set as well, or the machine was paused from outside, so that its own clocks stood
-            still: no token is judged by that alone, but all are fetched anew.
+            still. No token is dropped for that alone, but all are fetched again.
     """
 
     stepped: bool = False
@@ -78,7 +78,7 @@ class FetchEnded:
 
     Args:
         request: The request that it fetched.
-        outcome: The credential, or why there is none.
+        outcome: The credential, or the failure.
         roll: A dice roll in [0, 1), for jitter.
     """
 
@@ -92,15 +92,15 @@ class DeliveryEnded:
     """A delivery to a sink has ended.
 
     Args:
-        wanted: What the sink was to hold.
+        wanted: The entries that the sink should hold.
         roll: A dice roll in [0, 1), for the back-off.
         failure: Set if nothing was written.
-        foreign: Targets that foreign entries occupy; in a netrc also hosts of uv's store, which they shadow.
+        foreign: Targets that foreign entries occupy; in a netrc also the hosts of uv's store that they shadow.
         problems: What uv could not read in the file, or would read instead of our entries.
         note: What else a person should know about the file.
-        rival: Another program changed what we had left there.
+        rival: Another program changed the entries that we wrote.
         sink: The sink.
-        changed: The sink's text is another one now.
+        changed: Whether the sink's text has changed.
     """
 
     wanted: tuple[Entry, ...]
@@ -120,7 +120,8 @@ class RefreshAsked:
 
     Args:
         names: The indexes.
-        waiter: Who waits until they are delivered or have failed; None if nobody does.
+        waiter: The number of the client that waits until the tokens are delivered or have failed; None if no client
+            waits.
     """
 
     names: tuple[str, ...]
@@ -129,10 +130,10 @@ class RefreshAsked:
 
 @dataclass(frozen=True, slots=True)
 class WaitAsked:
-    """Somebody waits for the fetches and deliveries that are under way; nothing new is started for them.
+    """A client waits for the fetches and deliveries under way; nothing new is started for it.
 
     Args:
-        names: The indexes whose fetches matter; deliveries always do.
+        names: The indexes whose fetches the client waits for; it always waits for deliveries.
         waiter: Who waits.
     """
 
@@ -142,7 +143,7 @@ class WaitAsked:
 
 @dataclass(frozen=True, slots=True)
 class WaiterLeft:
-    """Somebody waits no longer."""
+    """A client no longer waits."""
 
     waiter: int
 
@@ -186,12 +187,12 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class StartFetch:
-    """Start a worker for this request as soon as there is a slot.
+    """Start a worker for this request as soon as a slot is free.
 
     Args:
         request: The request.
         limit: Seconds that the worker may take at most; None for as long as the configuration allows.
-        hung: The last try hung, so others go first.
+        hung: Whether the last try hung, so that other requests go first.
     """
 
     request: Request
@@ -201,7 +202,7 @@ class StartFetch:
 
 @dataclass(frozen=True, slots=True)
 class RestartFetch:
-    """Start the worker of this request again: the connection that it uses may be dead.
+    """Restart the worker of this request: the connection that it uses may be broken.
 
     Args:
         request: The request.
@@ -226,9 +227,10 @@ class Deliver:
     Args:
         wanted: The entries.
         sink: The sink.
-        left: What we left there last; None if unknown.
-        yielding: Write nothing if another program changed what we left: it did so a moment ago, too.
-        urgent: What stands there cannot wait: something is missing, has expired or has less than the promised life.
+        left: The entries that we wrote last; None if unknown.
+        yielding: Write nothing if another program changed the entries that we wrote, because it did so a moment ago,
+            too.
+        urgent: The delivery cannot wait: an entry is missing, has expired or has less than the promised life.
     """
 
     wanted: tuple[Entry, ...]
@@ -243,9 +245,9 @@ class Plan:
     """A lease or a delivery wants to act at this time.
 
     Args:
-        job: Which one.
+        job: The lease or delivery.
         label: Its name for people.
-        at: When, aware UTC; None: not at all. It replaces what was planned before.
+        at: The time, aware UTC; None for never. It replaces the earlier plan.
     """
 
     job: Job
@@ -255,14 +257,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a waiter waits for is delivered or has failed."""
+    """Everything that a client waits for is delivered or has failed."""
 
     waiter: int
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the event log.
+    """Write to the event log.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.

@@ -12,15 +12,15 @@ from shlex import quote
 
 
 def file_system(path: str, platform: str = sys.platform) -> str:
-    """Return the command that shows which file system a path lies in, and whether that is read-only."""
+    """Return the command that shows the file system of a path, and whether it is read-only."""
     return f"df {quote(path)} && mount" if platform == "darwin" else f"findmnt -T {quote(path)}"
 
 
 def make_writable(mount: str, platform: str = sys.platform) -> str:
-    """Return the command that lets a file system be written that is mounted read-only.
+    """Return the command that makes a read-only file system writable.
 
     Args:
-        mount: Where it is mounted.
+        mount: Its mount point.
         platform: As in ``sys.platform``.
     """
     return f"sudo mount -uw {quote(mount)}" if platform == "darwin" else f"sudo mount -o remount,rw {quote(mount)}"
@@ -53,7 +53,7 @@ def show_processes(pids: Iterable[int], platform: str = sys.platform) -> str:
 
 
 def clear_attributes(path: str, letters: str) -> str:
-    """Return the command for Linux that lets a file be changed; chattr(1).
+    """Return the Linux command after which a file can be changed; chattr(1).
 
     Args:
         path: The file.
@@ -63,21 +63,21 @@ def clear_attributes(path: str, letters: str) -> str:
 
 
 def clear_flags(path: str, by_root: bool) -> str:
-    """Return the command for macOS that lets a file be changed; chflags(1).
+    """Return the macOS command after which a file can be changed; chflags(1).
 
     Args:
         path: The file, which is immutable or append-only.
-        by_root: Its flags are the system's, not the user's.
+        by_root: Whether the flags are the system's, not the user's.
     """
     return f"sudo chflags noschg,nosappnd {quote(path)}" if by_root else f"chflags nouchg,nouappnd {quote(path)}"
 
 
 def read_keychain(service: str, username: str) -> str:
-    """Return the edit of config.toml that reads a Keychain entry by the system's own program; security(1)."""
+    """Return the edit of config.toml that reads a Keychain entry with macOS's own program; security(1)."""
     words = ("/usr/bin/security", "find-generic-password", "-s", service, "-a", username, "-w")
     return f"in config.toml, read it by the system's program: {{ command = {json.dumps(words)} }}"
 
 
 def write_secret(path: str) -> str:
-    """Return the command that writes a secret from the terminal into a private file: no argument holds it."""
+    """Return the command that writes a secret from the terminal to a private file, without an argument."""
     return f"(umask 077; cat > {quote(path)})"

@@ -18,10 +18,10 @@ BASE, MOST = 5.0, 300.0
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where we are.
+    """The state of the hook.
 
     Args:
-        state: Whether a run is under way, or a repetition is planned.
+        state: Whether a run is under way or a repetition is planned.
         again: A change happened during the run.
         failures: Failed runs in a row.
     """
@@ -32,7 +32,7 @@ class Hook:
 
 
 def changed(hook: Hook) -> tuple[Hook, bool]:
-    """Take note of a change of a sink; return whether to run now."""
+    """Note a change of a sink, and return whether to run now."""
     if hook.state == "running":
         return replace(hook, again=True), False
     if hook.state == "waiting":
@@ -46,10 +46,10 @@ def due(hook: Hook) -> Hook:
 
 
 def ended(hook: Hook, success: bool, roll: float) -> tuple[Hook, float | None]:
-    """Take the end of a run; return in how many seconds to run again, or None.
+    """Note the end of a run. Return the seconds until the next run, or None.
 
     Args:
-        hook: Where we were.
+        hook: The state before.
         success: Whether the program exited with 0 in time.
         roll: A dice roll in [0, 1).
     """

@@ -2,24 +2,23 @@
 
 The rules, in prose; the table below is the same in code:
 
-* A lease *waits* until its token is due, then it *fetches*. At most one fetch is in flight: whoever asks meanwhile
-  joins it.
+* A lease *waits* until its token is due, then it *fetches*. At most one fetch is in flight; requests meanwhile join it.
 * A fetch that succeeds leads back to waiting, with a new token and all failures forgotten.
 * A transient failure leads to *retrying* with a back-off. A failure that only a person can repair (login required,
   rejected) leads to *blocked*, where a slow probe goes on.
-* The next try is never later than half a minute before less than the promised life is left, and from then on never
-  more than 25 s after the beginning of the last one, which gets at most 20 s. Only a ``Retry-After`` of the issuer wins
-  over that, and over everything but a person who asks for a refresh.
-* A new sign-in lets a blocked or retrying lease fetch at once. One that comes while a fetch is in flight counts when
-  that fetch has failed: the daemon compares the files with what they were when it began.
-* After a wake-up, the fetch in flight is started again, and what failed before is tried at once. The network and the
-  sign-in's helpers may need a moment: one failure then is no verdict, and even one that asks for a person is first
-  retried.
-* When the network returns, leases that nobody answered try at once, and a fetch in flight is started again, but only
-  once: a network that comes and goes must not keep a fetch from ending.
+* The next try is never later than half a minute before less than the promised life is left, and from then on never more
+  than 25 s after the beginning of the last one, which gets at most 20 s. Only a ``Retry-After`` of the issuer overrides
+  that; only a person who asks for a refresh overrides a ``Retry-After``.
+* After a new sign-in, a blocked or retrying lease fetches at once. A sign-in during a fetch counts if that fetch fails:
+  the daemon compares the sign-in files with their state when the fetch began.
+* After a wake-up, the fetch in flight is restarted, and leases that failed before try again at once. The network and
+  the sign-in's helpers may need a moment, so the first failure after a wake-up is always retried, even one that asks
+  for a person.
+* When the network returns, leases whose issuer did not answer try again at once, and a fetch in flight is restarted,
+  but only once: an unstable network must not keep a fetch from ending.
 * No failure ever drops a valid credential.
 
-What a token is worth (`Health`) is derived from the credential and the time, never stored.
+The `Health` of a token is derived from the credential and the time, never stored.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from typing import Literal
 from uvtokend.core import policy
 from uvtokend.core.model import Credential, Failure, Health, Request, State
 
-#: Until when a token keeps its promised life, and when it expires; None for no known end.
+#: Until when a token keeps its promised life, and when it expires; None if the end is unknown.
 Life = tuple[datetime | None, datetime | None]
 Step = Literal["ask", "fetched", "try-again", "needs-person"]
 
@@ -48,20 +47,21 @@ TABLE: dict[tuple[State, Step], State] = {
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What we know and do about one request's token.
+    """What we know about one request's token, and what we do about it.
 
     Args:
         request: The request.
-        state: What we are doing.
-        credential: The last token that we got; it may have expired.
-        refresh_at: When the credential is to be refreshed.
-        act_at: When to fetch next: the refresh, the retry or the probe. None: not planned, a fetch is in flight.
-        failures: Failures in a row.
-        last_failure: The last of them, and `failed_at` when.
+        state: The state of the lease.
+        credential: The last credential that was fetched; it may have expired.
+        refresh_at: When to refresh the credential.
+        act_at: When to fetch next: the refresh, the retry or the probe. None while a fetch is in flight.
+        failures: The number of failures in a row.
+        last_failure: The last failure, and `failed_at` when it happened.
         began_at: When the last fetch began.
-        cached: The issuer was seen to hand out one token twice.
-        lenient: The machine woke up or the network returned since the last verdict, so the next failure is none.
-        restarted: The fetch in flight was started again when the network returned.
+        cached: The issuer has returned the same token twice.
+        lenient: The machine woke up or the network returned since the last verdict, so the next failure is only
+            retried.
+        restarted: The fetch in flight was restarted when the network returned.
     """
 
     request: Request
@@ -78,7 +78,7 @@ class Lease:
     restarted: bool = False
 
     def health(self, now: datetime) -> Health:
-        """Return what the token is worth at this moment."""
+        """Return the health of the token at one moment."""
         if self.credential is None:
             return "none"
         if self.credential.expires_at is not None and now >= self.credential.expires_at:
@@ -91,21 +91,21 @@ class Lease:
 
     @property
     def min_life(self) -> float | None:
-        """The life in seconds promised to any uv that starts; None without a token or a known end."""
+        """The seconds of life promised to every uv that starts; None without a token or a known end."""
         if self.credential is None or self.refresh_at is None:
             return None
         return policy.min_life(self.credential, self.refresh_at, self.cached)
 
     @property
     def promised_until(self) -> datetime | None:
-        """The moment from which on less than the promised life is left; None if there is none."""
+        """The moment after which less than the promised life is left; None if there is no such moment."""
         promised = self.min_life
         if promised is None or self.credential is None or self.credential.expires_at is None:
             return None
         return self.credential.expires_at - timedelta(seconds=promised)
 
     def promise_left(self, now: datetime) -> float | None:
-        """Return the seconds until less than the promised life is left: 0 if that is so, None if it never is."""
+        """Return the seconds until less than the promised life is left: 0 if it is so, None if it never is."""
         if self.valid(now) is None:
             return 0.0
         until = self.promised_until
@@ -118,7 +118,7 @@ class Lease:
 
     @property
     def obeys(self) -> bool:
-        """Return whether the issuer asked us to wait, and we do."""
+        """Return whether the lease waits because the issuer asked us to."""
         told = self.last_failure is not None and self.last_failure.retry_after is not None
         return told and self.state == "retrying"
 
@@ -137,7 +137,7 @@ def ask(lease: Lease, now: datetime) -> Lease:
 
 
 def fetched(lease: Lease, credential: Credential, now: datetime, roll: float) -> Lease:
-    """Take a new credential. `roll` is rolled once and lives in `refresh_at` from then on."""
+    """Note a new credential. The jitter from `roll` is fixed in `refresh_at` from then on."""
     due = policy.refresh_at(credential, now, lease.credential, roll)
     cached = lease.cached or policy.is_same(credential, lease.credential)
     state = TABLE[lease.state, "fetched"]
@@ -145,7 +145,7 @@ def fetched(lease: Lease, credential: Credential, now: datetime, roll: float) ->
 
 
 def failed(lease: Lease, failure: Failure, now: datetime, roll: float) -> Lease:
-    """Take a failure: back off, or wait for a person."""
+    """Note a failure: back off, or wait for a person."""
     failures = lease.failures + 1
     left = lease.promise_left(now)
     urgent = left is not None and left <= policy.MARGIN
@@ -171,13 +171,13 @@ def failed(lease: Lease, failure: Failure, now: datetime, roll: float) -> Lease:
 
 
 def login_changed(lease: Lease, now: datetime) -> Lease:
-    """Take note that a person may have signed in."""
+    """Note that a person may have signed in."""
     tries = lease.state in {"blocked", "retrying"} and not lease.obeys
     return replace(lease, act_at=now) if tries else lease
 
 
 def woke(lease: Lease, now: datetime) -> Lease:
-    """Take note that the machine slept: nothing that failed before says anything about now."""
+    """Note that the machine slept: earlier failures no longer count."""
     if lease.state == "fetching":
         return replace(lease, began_at=now, lenient=True)
     if lease.state in {"blocked", "retrying"} and not lease.obeys:
@@ -200,7 +200,7 @@ def judged(lease: Lease, shift: timedelta) -> Lease:
 
 
 def network_returned(lease: Lease, now: datetime) -> Lease:
-    """Take note that the network returned: what nobody answered may be answered now."""
+    """Note that the network returned: an issuer that did not answer may answer now."""
     if lease.state == "fetching" and not lease.restarted:
         return replace(lease, began_at=now, lenient=True, restarted=True)
     unanswered = lease.last_failure is not None and lease.last_failure.reason in policy.NOBODY_ANSWERED
@@ -210,7 +210,7 @@ def network_returned(lease: Lease, now: datetime) -> Lease:
 
 
 def _marks(lease: Lease, now: datetime) -> list[datetime]:
-    """Return the moments that make a try urgent and still lie ahead: shortly before the promise ends, and the end."""
+    """Return the future moments that make a try urgent: shortly before the promised life ends, and the token's end."""
     until, end = lease.life
     soon = None if until is None else until - timedelta(seconds=policy.MARGIN)
     return [time for time in (soon, end) if time is not None and time > now]

@@ -1,4 +1,4 @@
-"""The status document -> Prometheus text, for the textfile collector of node_exporter.
+"""Write the status document as Prometheus text, for the textfile collector of node_exporter.
 
 The format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -22,7 +22,7 @@ def exposition(document: StatusDocument, now: datetime) -> str:
     """Return all metrics.
 
     Args:
-        document: Of the running daemon.
+        document: The status document of the running daemon.
         now: The wall clock, aware UTC.
     """
     metrics: tuple[_Metric, ...] = (

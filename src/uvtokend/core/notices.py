@@ -1,4 +1,4 @@
-"""What a person should know in time, although the token is good."""
+"""Notices that a person should see in time, although the token is valid."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from datetime import datetime, timedelta
 from uvtokend.core import fixes
 from uvtokend.core.model import Credential, Notice
 
-#: How long before its end a secret that only a person can renew is spoken of: a week has a working day in it.
+#: How long before its end a notice announces that only a person can renew a secret: a week contains a working day.
 ENDS_SOON = timedelta(days=7)
-#: How long before its end a sign-in is spoken of: most last a working day or less.
+#: How long before its end a notice announces the end of a sign-in: most last a working day or less.
 SIGN_IN_ENDS_SOON = timedelta(hours=1)
 #: Seconds by which clocks may differ. AWS refuses requests that are off by more than 5 minutes, Google by 10.
 SKEW = 120.0
 
 
 def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
-    """Return what there is to say of a valid credential.
+    """Return the notices about a valid credential.
 
     Args:
-        credential: As it stands; None where there is no valid one.
+        credential: The credential; None if there is no valid one.
         now: Aware UTC, on the clock of the credential's times.
     """
     if credential is None:
@@ -30,15 +30,15 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
 
 
 def alike(login: str, theirs: str, other: str) -> Notice:
-    """Return what there is to say of two credentials on one host that uv cannot use in one run.
+    """Return the notices about two credentials on one host that uv cannot use in one run.
 
     Within one run uv keeps a credential by host and user name, and asks its store by path only where it has none
-    (uv-auth, `AuthMiddleware::handle`). Seen with uv 0.13.8: the first one that came is sent for both, unless both URLs
-    carry a user name, which an empty one cannot.
+    (uv-auth, `AuthMiddleware::handle`). Seen with uv 0.13.8: uv sends the first credential for both, unless both URLs
+    contain a user name. An empty user name cannot be in a URL.
 
     Args:
         login: The user name; may be empty.
-        theirs: That of the other index; the same, or one of them is empty.
+        theirs: The user name of the other index: the same, or one of the two is empty.
         other: The other index.
     """
     why = f"both have {login}" if login and theirs else "a URL cannot carry an empty one"

@@ -2,26 +2,26 @@
 
 The rules, in prose:
 
-* A token is refreshed at 1/2 of a life of up to two hours and at 2/3 of a longer one, a little earlier by jitter
-  (1/40 to 1/20 of its life), so that a uv that starts at any moment finds at least 30 minutes of a one-hour token and
-  4 hours of a twelve-hour one. The issuer's own `refresh_after` wins, but not where it would leave less than the
-  issuer window (270 s) of a token that has more to give.
+* A token is refreshed at 1/2 of a life of up to two hours and at 2/3 of a longer one, a little earlier by jitter (1/40
+  to 1/20 of its life), so that a uv that starts at any moment finds at least 30 minutes of a one-hour token and 4 hours
+  of a twelve-hour one. The issuer's own `refresh_after` wins, unless it would leave less than the issuer window (270 s)
+  of a longer life.
 * An issuer that hands out cached tokens (metadata servers, ``az``, ``gcloud``) answers with the same end of life, or
-  nearly so if it gives the seconds that are left. That is success: we ask again halfway, and at the latest just inside
-  the window in which such issuers renew (Google's metadata server and MSAL: 5 minutes before the end; we take 4.5). The
-  same holds for a token that arrives when its refresh is already past, because it was cached or a clock is wrong. A
-  different token that ends later is a new one, even if a person asked for it seconds after the last.
-* Nothing is asked again sooner than 30 s, or a quarter of the token's life if that is less.
-* A secret without a known end, or one that only a person renews, is read again every 30 minutes: it may have been
+  nearly the same if it returns the seconds that are left. That is success: we ask again halfway, and at the latest just
+  inside the window in which such issuers renew (Google's metadata server and MSAL: 5 minutes before the end; we take
+  4.5). The same holds for a token that arrives when its refresh is already past, because it was cached or a clock is
+  wrong. A different token that expires later is a new one, even if a person asked for it seconds after the last one.
+* An issuer is never asked again within 30 s, or a quarter of the token's life if that is less.
+* A secret without a known end, or one that only a person renews, is read again every 30 minutes, in case it was
   replaced.
-* The promised life is what the next refresh leaves, less the time that a fetch may take (1/40 of the life, at most
-  30 s): 1/2 or 1/3 of the life, or less if the issuer allows less.
+* The promised life is the life that the next refresh leaves, less the time that a fetch may take (1/40 of the life, at
+  most 30 s): 1/2 or 1/3 of the life, or less if the issuer allows less.
 * Back-off is 5 s doubling with full jitter, capped at 25 s from the beginning of one try to the next while less than
-  the promised life is left or nobody answers at all, else at 5 minutes. 25 s, so that a try, and the fetch that works,
-  fit into 30 s. The issuer's ``Retry-After`` wins, up to an hour.
+  the promised life is left or the issuer does not answer at all, else at 5 minutes. It is 25 s so that a failed try and
+  the next fetch fit into 30 s. The issuer's ``Retry-After`` wins, up to an hour.
 * While less than the promised life is left, or will be in half a minute, one fetch gets at most 20 s: a try that hangs
-  must not cost more than its share of the 30 s.
-* A blocked lease is probed every 5 minutes: a person may have repaired it without telling us.
+  must not use up the 30 s.
+* A blocked lease is probed every 5 minutes, because a person may have fixed the cause.
 
 All times are aware UTC datetimes, all durations seconds. `roll` is a dice roll in [0, 1), made once by the caller.
 """
@@ -48,20 +48,20 @@ RETRY_AFTER_CAP = 3600.0
 BLOCKED_PROBE = 300.0
 #: How long a fetch may take while less than the promised life is left.
 FETCH_URGENT = 20.0
-#: So long before less than the promised life is left, the next try becomes urgent: a try that hangs and one that works.
+#: How long before the promised life ends the next try becomes urgent: time for a try that hangs and one that works.
 MARGIN = 30.0
-#: Failures without any answer: the network is down, and may return at any moment. A worker that hung until its
-#: deadline got no answer, either.
+#: Failures without any answer: the network is down and may return at any moment. A worker that hung until its deadline
+#: got no answer, either.
 NOBODY_ANSWERED = frozenset({"unreachable", "timeout", "deadline"})
 
 
 def refresh_at(credential: Credential, received: datetime, previous: Credential | None, roll: float) -> datetime:
-    """Return when a credential is to be refreshed.
+    """Return when to refresh a credential.
 
     Args:
-        credential: What the issuer gave.
+        credential: The issuer's credential.
         received: When it was received.
-        previous: The credential that it replaces.
+        previous: The credential that the new one replaces.
         roll: The dice roll of this credential.
     """
     end = credential.expires_at
@@ -82,11 +82,11 @@ def refresh_at(credential: Credential, received: datetime, previous: Credential 
 
 
 def is_same(credential: Credential, previous: Credential | None) -> bool:
-    """Return whether an issuer answered with no more life than before: a cached token, or a session that is bounded.
+    """Return whether an issuer answered with no more life than before, as with a cached token or a bounded session.
 
     Args:
-        credential: What the issuer gave.
-        previous: What it gave before, if anything.
+        credential: The issuer's credential.
+        previous: The credential before it, if there was one.
     """
     end = credential.expires_at
     if end is None or previous is None or previous.expires_at is None:
@@ -97,12 +97,12 @@ def is_same(credential: Credential, previous: Credential | None) -> bool:
 
 
 def min_life(credential: Credential, planned: datetime, cached: bool = False) -> float | None:
-    """Return the life in seconds promised to any uv that starts, or None if the token has no known end.
+    """Return the seconds of life promised to every uv that starts, or None if the token has no known end.
 
     Args:
-        credential: The credential that stands.
-        planned: When it is to be refreshed.
-        cached: The issuer was seen to hand out one token twice, so the next refresh may bring no more life.
+        credential: The current credential.
+        planned: The time of the next refresh.
+        cached: The issuer has returned the same token twice, so the next refresh may bring no more life.
     """
     if credential.expires_at is None:
         return None
@@ -132,7 +132,7 @@ def fetch_limit(left: float | None) -> float | None:
     """Return the seconds that a fetch may take, or None for as long as the configuration allows.
 
     Args:
-        left: Seconds until less than the promised life is left; 0 if that is so now, None if it never is.
+        left: Seconds until less than the promised life is left; 0 if it is so now, None if it never is.
     """
     return None if left is None else max(FETCH_URGENT, left - MARGIN + FETCH_URGENT)
 
@@ -152,7 +152,7 @@ def backoff(failures: int, failure: Failure, urgent: bool, roll: float, spent: f
     ceiling = min(cap, BACKOFF_BASE * 2.0 ** min(failures - 1, 16))
     if failure.retry_after is not None:
         return min(max(failure.retry_after, HARD_INTERVAL), RETRY_AFTER_CAP) + roll * BACKOFF_BASE
-    return HARD_INTERVAL + (ceiling - HARD_INTERVAL) * roll  # many that fail together must not meet at the lower end
+    return HARD_INTERVAL + (ceiling - HARD_INTERVAL) * roll  # leases that fail together must not all retry at once
 
 
 def probe(roll: float) -> float:

@@ -1,9 +1,9 @@
 """The status document -> the small file that a shell prompt reads, and back.
 
-Three lines, so that a shell needs no more than three ``read``:
+The file has three lines, so that a shell needs only three ``read``:
 
 1. the text to show, such as ``5 ready`` or ``3/5 ready, sign-in needed``;
-2. until when that holds if the daemon should die: seconds since 1970, UTC. Then the first token expires;
+2. until when that holds without a daemon, in seconds since 1970, UTC: the time at which the first token expires;
 3. the exit status of ``uvtokend status``: 0 or 1.
 
 The file is missing while no daemon runs. `uvtokend status --prompt` reads it, so this module imports next to nothing.
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-#: Where no token has an end, a text holds until half a day has begun twice: a file that seldom changes.
+#: If no token has an end, a text holds until the end of the next half day, so that the file seldom changes.
 _HALF_DAY = 12 * 3600
 
 
 def encode(document: Mapping[str, Any], now: float) -> bytes:
-    """Return the file.
+    """Return the content of the file.
 
     Args:
-        document: Of the running daemon.
+        document: The status document of the running daemon.
         now: The wall clock, in seconds since 1970.
     """
     good = [index for index in document["indexes"] if report.enabled(index) and report.healthy(index)]

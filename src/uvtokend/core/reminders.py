@@ -1,13 +1,13 @@
-"""Which desktop notifications stand, from the status document.
+"""Decide from the status document which desktop notifications are shown.
 
-A person is told once, and only when it is truly needed:
+A person sees each notification once, and only if it is needed:
 
-* a sign-in that two fetches in a row have found missing, since one answer is no proof;
-* a sign-in that is known to end soon: an hour before its end, or before the quiet hours that this hour falls into;
-* neither in the first minute after the machine woke up, when the network is not there yet, nor in the quiet hours;
-* a reminder whose reason is gone is withdrawn, quiet hours or not;
-* a restart of the daemon changes nothing: what is shown is remembered, and is withdrawn only when fetches have shown
-  that its reason is gone.
+* if two fetches in a row need a sign-in, since one answer is no proof;
+* if a sign-in is known to end soon: an hour before its end, or before the quiet hours that contain this hour;
+* never in the first minute after the machine woke up, when the network may be missing, nor in the quiet hours;
+* a reminder whose reason is gone is withdrawn, even in the quiet hours;
+* a restart of the daemon changes nothing: the shown reminders are remembered, and each is withdrawn only when fetches
+  have shown that its reason is gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uvtokend.core.status import IndexStatus, StatusDocument
 
 #: How many fetches in a row must ask for a sign-in.
 CONFIRMED = 2
-#: Seconds after a wake-up in which nobody is reminded.
+#: Seconds after a wake-up without notifications.
 AFTER_WAKING = 60.0
 #: The notices that are worth a notification.
 _NOTICES = frozenset({"sign-in-ends", "ends-soon"})
@@ -33,9 +33,9 @@ class Reminder:
     """One notification.
 
     Args:
-        key: What it is about: one sign-in, however many indexes need it.
+        key: The sign-in that it is about, however many indexes need it.
         title: Its headline.
-        body: The sentence, and the command.
+        body: The sentence and the command.
     """
 
     key: str
@@ -44,11 +44,11 @@ class Reminder:
 
 
 def due(document: StatusDocument, now: datetime | None = None, hours: str | None = None) -> dict[str, Reminder]:
-    """Return what is worth a notification right now, by key.
+    """Return the notifications that should be shown now, by key.
 
     Args:
-        document: The status.
-        now: Local time, aware; None: no sign-in is spoken of earlier than its notice.
+        document: The status document.
+        now: Local time, aware; None to announce no sign-in earlier than its notice.
         hours: The quiet hours, or None.
     """
     names: dict[tuple[str, str, str | None], list[str]] = {}
@@ -75,11 +75,11 @@ def due(document: StatusDocument, now: datetime | None = None, hours: str | None
 
 
 def warned_from(end: datetime, hours: str | None) -> datetime:
-    """Return from when on a person is told that a sign-in ends.
+    """Return the time from which a notification announces the end of a sign-in.
 
     Args:
-        end: When it ends, local time.
-        hours: The quiet hours, in which nobody is told; None if there are none.
+        end: The end of the sign-in, local time.
+        hours: The quiet hours, without notifications; None if there are none.
     """
     usual = end - SIGN_IN_ENDS_SOON
     if hours is None or not quiet(hours, usual):
@@ -90,7 +90,7 @@ def warned_from(end: datetime, hours: str | None) -> datetime:
 
 
 def settled(document: StatusDocument) -> bool:
-    """Tell whether the document says of each index whether it needs a sign-in, which takes `CONFIRMED` fetches."""
+    """Return whether the document tells for each index whether it needs a sign-in, which takes `CONFIRMED` fetches."""
     return not any(_is_open(index) for index in document["indexes"] if index["enabled"])
 
 
@@ -106,7 +106,7 @@ def encode(shown: Mapping[str, str | None]) -> bytes:
 
 
 def decode(text: bytes) -> dict[str, str | None]:
-    """Return which reminders a file remembers; none if it is not one of ours."""
+    """Return the reminders in a file; none if the file is not one of ours."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -116,7 +116,7 @@ def decode(text: bytes) -> dict[str, str | None]:
 
 
 def quiet(hours: str | None, now: datetime) -> bool:
-    """Return whether a moment lies in the quiet hours.
+    """Return whether a time is within the quiet hours.
 
     Args:
         hours: ``22:00-07:00``, or None.

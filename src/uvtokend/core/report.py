@@ -1,8 +1,8 @@
-"""The status document and the event log -> what a person reads.
+"""Write the status document and the event log as text for people.
 
-First a headline, then what is broken, each problem with its cause and the exact command that fixes it; then a line for
-each index. Text from outside (an index's name, what a cloud answered) is shown with its control characters escaped,
-since a terminal would obey them. A command is never shortened or broken into lines: it is there to be copied.
+First comes a headline, then each problem with its cause and the exact command that fixes it, then a line for each
+index. Text from outside (an index's name, a cloud's response) is shown with its control characters escaped, since a
+terminal would obey them. A command is never shortened or wrapped, so that people can copy it.
 
 `uvtokend status` starts near Python's own floor, so this module imports next to nothing. Documents may come from a
 daemon of another version, so keys that are newer than 1.0 are read with a default.
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 _LEVELS = {"warning": YELLOW, "error": RED}
-#: What to do where nothing is configured yet.
+#: What to do if nothing is configured yet.
 INIT = "No index is configured yet. Set one up with: uvtokend init"
-#: What to do where `init` recognizes no provider, so that running it again cannot help.
+#: What to do if `init` recognizes no provider, so that running it again cannot help.
 BY_HAND = "If it recognizes no provider for your index, name one, for example:"
 EXAMPLE = (
     "uvtokend add https://packages.example.com/simple/ --name corp --set provider=static --set username=me "
     "--set 'password={ file = \"~/token\" }'"
 )
-#: What the document says of the delivery while no daemon runs.
+#: The delivery problem in the document while no daemon runs.
 STOPPED = "uvtokend is not running, so no tokens are being refreshed."
-#: How the document begins what it says of an invalid configuration.
+#: The beginning of the document's sentence about an invalid configuration.
 INVALID = "config.toml is invalid"
 _VALID = ("fresh", "stale")
-#: What is said of indexes that are not ready: of one, and of several.
+#: The words for an index that is not ready, and for several.
 _PHASES = {
     "sign-in": ("needs a sign-in", "need a sign-in"),
     "blocked": ("is blocked", "are blocked"),
@@ -46,13 +46,13 @@ _SINKS = {"netrc": "netrc, plain text", "uv-store": "uv's store, plain text", "m
 
 
 class Absence:
-    """Why no daemon answers here.
+    """The reason why no daemon answers here.
 
     Args:
         sentence: The headline.
         fix: The command that changes it; None if no command does.
-        more: Sentences that say more, such as what the service manager says.
-        elsewhere: A daemon that may be the one that is meant: a sentence and the command that leads to it.
+        more: More sentences, such as the service manager's.
+        elsewhere: Another daemon, which the user may have meant: a sentence and the command that reaches it.
     """
 
     def __init__(
@@ -69,28 +69,28 @@ class Absence:
 
 
 def enabled(index: Mapping[str, Any]) -> bool:
-    """Tell whether one index of the document is switched on."""
+    """Return whether one index of the document is enabled."""
     return bool(index.get("enabled", True))
 
 
 def healthy(index: Mapping[str, Any]) -> bool:
-    """Tell whether one index of the document has a valid delivered token."""
+    """Return whether one index of the document has a valid delivered token."""
     return bool(index["delivered"]) and index["health"] in _VALID
 
 
 def refreshed(index: Mapping[str, Any]) -> bool:
-    """Tell whether the last refresh of one index of the document was delivered."""
+    """Return whether the last refresh of one index of the document was delivered."""
     return healthy(index) and index["last_error"] is None
 
 
 def under_way(index: Mapping[str, Any]) -> bool:
-    """Tell whether one index of the document has no valid delivered token yet, and may have one in a moment."""
+    """Return whether one index of the document has no valid delivered token yet, but may have one in a moment."""
     waits = index["state"] == "fetching" or (index["state"] == "waiting" and index["last_error"] is None)
     return enabled(index) and not healthy(index) and waits
 
 
 def ready(document: Mapping[str, Any]) -> bool:
-    """Tell whether every enabled index of the document has a valid delivered token."""
+    """Return whether every enabled index of the document has a valid delivered token."""
     return all(healthy(index) for index in document["indexes"] if enabled(index))
 
 
@@ -103,15 +103,15 @@ def status(
     absence: Absence | None = None,
     shell: Iterable[tuple[str, str]] = (),
 ) -> str:
-    """Return what a person reads of the status document.
+    """Return the status document as text for people.
 
     Args:
         document: As ``status --json`` prints it.
         now: Aware UTC.
-        width: Of the terminal, in characters.
+        width: The width of the terminal, in characters.
         color: Whether the terminal shows colors.
         zone: The time zone of the person; None means that of the system.
-        absence: While no daemon runs: why.
+        absence: Why no daemon answers; None if one does.
         shell: Problems of this shell, which the daemon cannot know, each with its fix.
     """
     clock = _Clock(now, zone)
@@ -135,7 +135,7 @@ def status(
 def once(
     document: Mapping[str, Any], now: datetime, width: int = 80, color: bool = False, zone: tzinfo | None = None
 ) -> str:
-    """Return what a person reads after ``uvtokend once``: the tokens, and no daemon that goes on. See `status`."""
+    """Return the text that ``uvtokend once`` prints: the tokens, without a daemon. See `status`."""
     clock = _Clock(now, zone)
     absence = Absence()
     lines = headline(document, clock, width, color, absence) + problems(document, clock, width, color, absence)
@@ -146,7 +146,7 @@ def once(
 
 
 class _Clock:
-    """Times as a person reads them, at one moment in one place.
+    """Format times for people, at one moment in one time zone.
 
     Args:
         now: The moment, aware.
@@ -158,7 +158,7 @@ class _Clock:
         self.zone = zone
 
     def seconds_until(self, time: str) -> float:
-        """Return how far away a time of the document is; negative if it has passed."""
+        """Return the seconds until a time of the document; negative if it has passed."""
         return (datetime.fromisoformat(time) - self.now).total_seconds()
 
     def at(self, time: str) -> str:
@@ -200,7 +200,7 @@ def headline(document: Mapping[str, Any], clock: _Clock, width: int, color: bool
 
 
 def _on_disk(indexes: Sequence[Mapping[str, Any]], clock: _Clock) -> str:
-    """Return which tokens uv can still use although no daemon runs, and until when."""
+    """Return which tokens uv can still use without a daemon, and until when."""
     good = [index for index in indexes if healthy(index)]
     if not good:
         return "No valid token is on disk."
@@ -213,7 +213,7 @@ def _on_disk(indexes: Sequence[Mapping[str, Any]], clock: _Clock) -> str:
 
 
 def _phases(indexes: Iterable[Mapping[str, Any]], total: int) -> str:
-    """Return what several indexes are doing: ``1 needs a sign-in, 2 are retrying``; of the only index, without a 1."""
+    """Return the states of several indexes: ``1 needs a sign-in, 2 are retrying``. Of one index, without the 1."""
     counts: dict[str, int] = {}
     for index in indexes:
         counts[_phase(index)] = counts.get(_phase(index), 0) + 1
@@ -223,7 +223,7 @@ def _phases(indexes: Iterable[Mapping[str, Any]], total: int) -> str:
 
 
 def _phase(index: Mapping[str, Any]) -> str:
-    """Return which of `_PHASES` an index is in that is not ready, or is ready but in trouble."""
+    """Return the phase in `_PHASES` of an index that is not ready, or is ready but has a problem."""
     if index["state"] == "blocked":
         return "sign-in" if _kind(index) == "login-required" else "blocked"
     if index["state"] in {"retrying", "fetching"}:
@@ -244,7 +244,7 @@ def _count(number: int, one: str, several: str) -> str:
 
 
 def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool, absence: Absence) -> list[str]:
-    """Return what is broken, each with its fix, as lines. No lines: all is well."""
+    """Return the problems, each with its fix, as lines; no lines if there are none."""
     lines: list[str] = []
     stale = document.get("config_stale")
     if stale is not None:
@@ -258,13 +258,13 @@ def problems(document: Mapping[str, Any], clock: _Clock, width: int, color: bool
 
 
 def _stale_fix(stale: str, config: str, pid: int | None) -> str | None:
-    """Return the fix for a configuration that is not in force: the daemon would refuse to reload an invalid one."""
+    """Return the fix for a configuration that is not loaded. The daemon would refuse to reload an invalid one."""
     command = "uvtokend start" if pid is None else "uvtokend reload"
     return f"correct {config}, then run: {command}" if stale.startswith(INVALID) else command
 
 
 def notices(document: Mapping[str, Any], width: int, color: bool) -> list[str]:
-    """Return what a person should know although the tokens are good, each with its fix, as lines."""
+    """Return the notices about valid tokens, each with its fix, as lines."""
     grouped: dict[tuple[str, str | None], list[str]] = {}
     for index in document["indexes"]:
         for notice in index.get("notices", ()):
@@ -281,7 +281,7 @@ def _told_by_index(document: Mapping[str, Any], problem: str) -> bool:
 
 
 def _grouped(document: Mapping[str, Any], clock: _Clock) -> dict[tuple[str, str | None], list[str]]:
-    """Return (message, fix) -> the names of the indexes: ten indexes behind one sign-in have one problem."""
+    """Return (message, fix) -> the names of the indexes: ten indexes with one sign-in have one problem."""
     grouped: dict[tuple[str, str | None], list[str]] = {}
     for index in document["indexes"]:
         problem = _of_index(index, document["pid"] is not None, clock) if enabled(index) else None
@@ -312,7 +312,7 @@ def _fix(hint: str, color: bool) -> str:
 
 
 def _sign_ins(document: Mapping[str, Any], clock: _Clock, width: int) -> list[str]:
-    """Return when each sign-in ends, where that is known, as lines: nobody likes to be surprised by it."""
+    """Return the known ends of the sign-ins, as lines."""
     names: dict[tuple[str, str], list[str]] = {}
     for index in document["indexes"]:
         sign_in = index.get("sign_in")
@@ -337,9 +337,9 @@ def _table(
 ) -> list[str]:
     """Return the indexes as a table that grows with the terminal.
 
-    Index, token and state are always columns. Host, identity and the place of the token become columns, in this order,
-    where the terminal is wide enough, and stand below the line where not, so that nothing is lost. The provider is
-    shown where there is room for it.
+    Index, token and state are always columns. Host, identity and sink become columns, in this order, if the terminal is
+    wide enough; otherwise they are below the line, so that nothing is lost. The provider is shown if there is room for
+    it.
     """
     running = document["pid"] is not None
     cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -392,7 +392,7 @@ def _line(
 
 
 def _shades(index: Mapping[str, Any]) -> dict[str, str]:
-    """Return the color of the cells that have one: red where uv fails, yellow where something is under way."""
+    """Return the color of the cells that have one: red if uv fails, yellow if a fetch is under way."""
     if not enabled(index):
         return {"INDEX": DIM, "TOKEN": DIM, "STATE": DIM}
     busy = index["health"] == "none" and index["state"] == "fetching"
@@ -404,7 +404,7 @@ def _shades(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _token(index: Mapping[str, Any], clock: _Clock) -> str:
-    """Return what a token is worth, and until when."""
+    """Return the state of a token, and until when it is valid."""
     if not enabled(index):
         return "-"
     end = index.get("expires_at")
@@ -417,7 +417,7 @@ def _token(index: Mapping[str, Any], clock: _Clock) -> str:
 
 
 def _state(index: Mapping[str, Any], running: bool, clock: _Clock) -> str:
-    """Return what the daemon does about an index, and when."""
+    """Return what the daemon does for an index, and when."""
     if not enabled(index):
         return "disabled"
     if not running:
@@ -473,7 +473,7 @@ def event(record: Mapping[str, Any], color: bool = False, zone: tzinfo | None = 
     """Return one event of the log as a line in local time; a record that is not an event says so.
 
     Args:
-        record: As the log has it.
+        record: The record in the log.
         color: Whether the terminal shows colors.
         zone: The time zone of the person; None means that of the system.
     """
@@ -499,7 +499,7 @@ def clean(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people say it, rounded down: ``3 d``, ``7 h``, ``1 h 20 min``, ``12 s``."""
+    """Return a duration as people say it, rounded down: ``3 d``, ``7 h``, ``1 h 20 min``, ``12 s``."""
     whole = max(0, int(seconds))
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
     if days >= 2:
@@ -512,7 +512,7 @@ def duration(seconds: float) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return a text as lines of at most that width, broken at spaces where there are any; later ones are indented."""
+    """Return a text as lines of at most a width, broken at spaces if there are any; all but the first are indented."""
     lines = [""]
     for word in text.split(" "):
         if lines[-1].strip() and len(lines[-1]) + 1 + len(word) > width:

@@ -1,4 +1,4 @@
-"""Times as text: RFC 3339, in UTC."""
+"""Format and parse times: RFC 3339, in UTC."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Who gets a worker: at most `limit` fetches run at once, and those that hang must not starve the others.
+"""Decide which fetches run: at most `limit` at once, and those that hang must not starve the others.
 
 The rules, in prose:
 
-* There are two lines. Requests whose last try hung, and requests that had to give way, stand in the second line; all
-  others stand in the first. The first line goes first; each line is served in order of arrival.
-* The second line never takes the last slot, if there is more than one: that one is kept for the first line.
-* A fetch that has run for `SLICE` seconds gives way if somebody in the first line waits and no slot is free: its worker
-  is killed, and it goes to the second line. This happens at most once per fetch, and never to one that spends a
-  one-time secret.
+* There are two queues. Requests whose last try hung, and requests that had to give way, wait in the second queue; all
+  others wait in the first. The first queue is served first; each queue is served in order of arrival.
+* The second queue never takes the last slot, if there is more than one slot: it is reserved for the first queue.
+* A fetch that has run for `SLICE` seconds gives way if a request waits in the first queue and no slot is free: its
+  worker is killed, and it moves to the second queue. This happens at most once per fetch, and never to a fetch that
+  spends a one-time secret.
 
 Nothing here reads a clock: times are seconds on any clock that only goes forward.
 """
@@ -32,7 +32,7 @@ class _Running:
 
 
 class Slots(Generic[Key]):
-    """Hold the two lines and the running fetches.
+    """The two queues and the running fetches.
 
     Args:
         limit: How many fetches may run at once.
@@ -40,7 +40,7 @@ class Slots(Generic[Key]):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._first: dict[Key, bool] = {}  # in order of arrival; the value: it may give way
+        self._first: dict[Key, bool] = {}  # in order of arrival; the value tells whether the fetch may give way
         self._second: dict[Key, bool] = {}
         self._running: dict[Key, _Running] = {}
 
@@ -48,17 +48,17 @@ class Slots(Generic[Key]):
         return key in self._first or key in self._second or key in self._running
 
     def ask(self, key: Key, hung: bool, spends: bool) -> None:
-        """Stand in line.
+        """Add a fetch to its queue.
 
         Args:
             key: The fetch.
-            hung: Its last try hung.
-            spends: It spends a one-time secret, so it is never killed to give way.
+            hung: Whether its last try hung.
+            spends: Whether it spends a one-time secret, so that it is never killed to give way.
         """
         (self._second if hung else self._first)[key] = not spends
 
     def leave(self, key: Key) -> None:
-        """Take a fetch that ended, or that nobody needs any more, out of its slot or its line."""
+        """Remove a fetch that ended, or that is no longer needed, from its slot or its queue."""
         for holder in (self._first, self._second, self._running):
             holder.pop(key, None)
 
@@ -79,7 +79,7 @@ class Slots(Generic[Key]):
             yield key
 
     def gives_way(self, now: float) -> Key | None:
-        """Return a fetch whose worker must be killed so that another one starts, and send it to the second line.
+        """Return a fetch whose worker must be killed so that another one starts, and move it to the second queue.
 
         Args:
             now: The time in seconds.
@@ -94,7 +94,7 @@ class Slots(Generic[Key]):
         return None
 
     def look_at(self) -> float | None:
-        """Return when `gives_way` may have an answer, or None."""
+        """Return when `gives_way` may return a fetch, or None."""
         if not self._first or len(self._running) < self.limit:
             return None
         return min((one.began + SLICE for one in self._running.values() if one.may_yield), default=None)

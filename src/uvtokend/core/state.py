@@ -1,12 +1,11 @@
-"""The state file: what a restart needs to keep good tokens, and every file that may still hold something of ours.
+"""The state file: what a restart needs to keep valid tokens, and every file that may still contain our entries.
 
 1. It holds no token and no login, only digests (`uvtokend.core.model.digest`): a login may be a secret, too.
-2. A record describes a token as it was delivered. It is used again only while that very entry is in its sink.
+2. A record describes a token as it was delivered. It is used again only while exactly that entry is in its sink.
 3. A digest counts as delivered from the moment its delivery begins, provided that the text read had no foreign entry
    for the host. An entry that merely equals what we are about to deliver is foreign.
-4. A netrc or store is remembered until nothing of ours is left in it, whatever the configuration names meanwhile.
-5. The file is ours, but it is read as if anybody had written it. A damaged part is forgotten, which costs one fetch, no
-   more.
+4. A netrc or store is remembered until no entry of ours is left in it, even if the configuration no longer names it.
+5. The file is read as if any program could have written it. A damaged part is forgotten, which costs one fetch at most.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ VERSION = 2
 KEPT = 16
 #: A recovered token is refreshed within this time, whatever its record says.
 LONGEST = timedelta(days=1)
-#: Years in which a recorded time can lie; farther away, arithmetic with it would overflow.
+#: The valid years of a recorded time; outside of them, arithmetic would overflow.
 _YEARS = range(1971, 9000)
 
 Recovered = dict[Request, tuple[Credential, datetime]]

@@ -1,7 +1,7 @@
-"""The status document, the one that ``uvtokend status --json`` prints: this module is its only author.
+"""Compose the status document that ``uvtokend status --json`` prints. No other module composes it.
 
 Whether the daemon runs (`of_daemon`) or not (`of_disk`), the document has the same keys. Without a daemon, ``pid`` and
-each ``state`` are null and nothing is called delivered that is not seen on disk.
+each ``state`` are null, and a token counts as delivered only if it is seen on disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uvtokend.core.views import IndexView, Snapshot
 
 
 class ErrorStatus(TypedDict):
-    """What went wrong last with one index."""
+    """The last failure of one index."""
 
     kind: ErrorKind
     reason: str
@@ -28,7 +28,7 @@ class ErrorStatus(TypedDict):
 
 
 class NoticeStatus(TypedDict):
-    """What a person should know although the token is good."""
+    """A notice about an index although its token is valid."""
 
     reason: str
     message: str
@@ -70,7 +70,7 @@ class IndexStatus(TypedDict):
 
 
 class DeliveryStatus(TypedDict):
-    """Whether the sinks hold what they should."""
+    """Whether the sinks hold the wanted entries."""
 
     ok: bool
     problem: str | None
@@ -92,16 +92,16 @@ class StatusDocument(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the document says besides the indexes.
+    """Everything in the document besides the indexes.
 
     Args:
-        version: Of the program that answers.
+        version: The version of the program that answers.
         config: The user's configuration file.
         netrc: The netrc that is written; None where a broken configuration hides which one.
         socket: The control socket.
         config_stale: A sentence if the configuration changed since it was loaded, or is invalid.
-        pid: The daemon's, if it runs.
-        started_at: When it started, UTC.
+        pid: The daemon's process ID, if it runs.
+        started_at: The time at which the daemon started, UTC.
     """
 
     version: str
@@ -119,7 +119,7 @@ class Standing:
 
     Args:
         record: What the state file remembers about it.
-        login: Of its entry.
+        login: The login of its entry.
     """
 
     record: Record
@@ -132,11 +132,11 @@ def of_daemon(
     """Return the document of a running daemon.
 
     Args:
-        frame: What is known besides the indexes.
+        frame: Everything in the document besides the indexes.
         snapshot: The enabled indexes and the sinks at one moment.
         disabled: The indexes that are switched off.
-        now: That moment, on the daemon's clock.
-        shift: What to add to the daemon's clock to get the wall clock that people read.
+        now: The same moment, on the daemon's clock.
+        shift: The difference to add to the daemon's clock to get the wall clock.
     """
     indexes = [_of_view(view, now, shift) for view in snapshot.indexes]
     delivery = DeliveryStatus(ok=snapshot.delivery_ok, problem=snapshot.delivery_problem)
@@ -154,11 +154,11 @@ def of_disk(
     """Return the document as far as it is known while no daemon runs.
 
     Args:
-        frame: What is known besides the indexes.
+        frame: Everything in the document besides the indexes.
         indexes: The enabled indexes.
         disabled: The indexes that are switched off.
         standing: By index name: the token that its sink holds right now.
-        problem: What is wrong with a sink, if it is not just that nobody delivers.
+        problem: A problem with a sink, other than that no daemon delivers to it.
         now: The wall clock, aware UTC.
     """
     known = [_of_standing(index, standing.get(index.name), now) for index in indexes]
@@ -192,7 +192,7 @@ def _document(frame: Frame, delivery: DeliveryStatus, indexes: list[IndexStatus]
 
 
 def _of_disabled(index: Index) -> IndexStatus:
-    """Return an index that is switched off, as every other kind starts out: nothing is known of it but what it is."""
+    """Return the entry of a disabled index, and the base of every other entry: only its configuration is known."""
     return {
         "name": index.name,
         "url": index.url or None,
@@ -245,7 +245,7 @@ def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
 
 
 def _of_standing(index: Index, standing: Standing | None, now: datetime) -> IndexStatus:
-    """Return an index while no daemon runs.
+    """Return the entry of an index while no daemon runs.
 
     Args:
         index: The index.

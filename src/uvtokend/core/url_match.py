@@ -1,4 +1,4 @@
-"""Which index a program asks for when it names a URL. Pure, and strict: a token is never answered for another host.
+"""Decide which index a URL belongs to. Pure and strict: a token is never returned for another host.
 
 1. Scheme, host (whole, in lower case) and effective port of the URL and of the index are equal.
 2. The path of the URL begins with the whole path segments of the index URL, which first loses its final ``/simple``.
@@ -6,8 +6,8 @@
 4. A URL that servers and clients may read in different ways matches nothing: dot segments and encoded slashes (encoded
    or not, WHATWG URL standard, "path state"), backslashes, spaces and control characters, a host that is not ASCII.
 5. A bare ``host`` or ``host:port`` means https. uv asks for it after the URL itself (uv crates/uv-auth/src/keyring.rs,
-   `fetch`), and so does pip. It names no path, so it matches only where all indexes there share one request, and so one
-   credential. ``http://host:port`` without a path means the same, for loopback hosts only.
+   `fetch`), and so does pip. It names no path, so it matches only if all indexes on that host share one request, and so
+   one credential. ``http://host:port`` without a path means the same, for loopback hosts only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from uvtokend.core.model import Index
 from uvtokend.core.urls import is_loopback
 
-#: The longest URL that is looked at, in characters; RFC 9110, section 4.1, recommends 8000 at least.
+#: The longest URL that is accepted, in characters; RFC 9110, section 4.1, recommends at least 8000.
 LIMIT = 8192
 _PORTS = {"https": 443, "http": 80}
 #: A segment of one or two dots, each written as it is or as %2e.
@@ -31,13 +31,13 @@ _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 @dataclass(frozen=True, slots=True)
 class AskedUrl:
-    """What a program asks for.
+    """A URL for which a program asks for a credential.
 
     Args:
         origin: Scheme, host in lower case and effective port.
         path: The path's segments; None for a bare host.
         user: The user name in the URL, or None.
-        only_host: It is a URL, but may stand for a bare host.
+        only_host: Whether it is a URL that may mean a bare host.
     """
 
     origin: tuple[str, str, int]
@@ -47,10 +47,10 @@ class AskedUrl:
 
 
 def asked_url(text: str) -> AskedUrl | None:
-    """Return what a URL, ``host`` or ``host:port`` asks for; None if no index can be meant.
+    """Parse a URL, ``host`` or ``host:port`` that a program asks for; return None if it can mean no index.
 
     Args:
-        text: As the program wrote it; it may be hostile.
+        text: The text as the program wrote it; it may be hostile.
     """
     if len(text) > LIMIT or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
         return None
@@ -75,7 +75,7 @@ def matching(asked: AskedUrl, indexes: Sequence[Index]) -> tuple[Index, ...]:
 
     Args:
         asked: The URL, parsed by `asked_url`.
-        indexes: All that are configured and enabled.
+        indexes: All configured and enabled indexes.
     """
     there = [(index, parts) for index in indexes if (parts := urlsplit(index.url)) and _origin(parts) == asked.origin]
     if (asked.path is None or asked.only_host) and len({index.request for index, _ in there}) == 1:
@@ -88,7 +88,7 @@ def matching(asked: AskedUrl, indexes: Sequence[Index]) -> tuple[Index, ...]:
 
 
 def root(path: str) -> tuple[str, ...]:
-    """Return the segments of an index's path without its final ``/simple``, below which its pages and files stand."""
+    """Return the segments of an index's path without its final ``/simple``; its pages and files are below that path."""
     return _segments(path.rstrip("/").removesuffix("/simple"))
 
 

@@ -1,7 +1,7 @@
 """The URL of an index: parsed once, then passed on as a value.
 
-Python's and uv's URL parsers (WHATWG) disagree about a few texts. A host is only compared with a cloud's where both
-read the same one.
+Python's and uv's URL parsers (WHATWG) disagree about a few texts. A host is compared with a cloud's only if both
+parsers read the same host.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class IndexUrl:
 
     @property
     def name(self) -> str:
-        """A readable name for an index that has none: the last telling word of the path, or the host."""
+        """A readable name for an index without one: the last distinctive word of the path, or the host."""
         words = [word for word in self.path.split("/") if word not in _DULL]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", words[-1] if words else self.host)
         return name.strip("-.") or "index"

@@ -1,4 +1,4 @@
-"""What the leases and deliveries mean for each index at one moment: the status document is made from this."""
+"""The state of each index at one moment, from its lease and its delivery. The status document is made from it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class IndexView:
     Args:
         index: The index.
         lease: Its lease.
-        state: What we are doing, with its delivery taken into account.
-        delivered: Its valid credential is in its sink, and uv can read it there.
-        last_error: The last thing that went wrong.
-        notices: What a person should know although the token is good.
-        retry_at: When we try again what failed, the fetch or else the delivery; None if nothing waits for a time.
+        state: The state of its lease; its delivery is taken into account.
+        delivered: Whether its valid credential is in its sink, and uv can read it there.
+        last_error: The last failure.
+        notices: The notices about its valid token.
+        retry_at: When the failed fetch, or else the failed delivery, is retried; None if no retry is planned.
     """
 
     index: Index
@@ -46,8 +46,8 @@ class Snapshot:
 
     Args:
         indexes: The indexes, in the order of the configuration.
-        delivery_ok: All sinks hold what they should.
-        delivery_problem: What a person should know about the sinks.
+        delivery_ok: Whether all sinks hold the wanted entries.
+        delivery_problem: A sentence about a problem with the sinks, or None.
     """
 
     indexes: tuple[IndexView, ...]
@@ -62,13 +62,13 @@ def snapshot(
     told: Mapping[Request, tuple[Notice, ...]],
     now: datetime,
 ) -> Snapshot:
-    """Return everything as it is at this moment.
+    """Return the state of everything at one moment.
 
     Args:
         indexes: The indexes to show.
         leases: All leases.
         deliveries: All deliveries.
-        told: What there is to tell about a request for as long as the daemon's environment stays the same.
+        told: The notices about each request that follow from the daemon's environment.
         now: Aware UTC.
     """
     indexes = tuple(indexes)
@@ -87,7 +87,7 @@ def snapshot(
 
 
 def one_line(indexes: Sequence[IndexView]) -> str:
-    """Return how the indexes are, in the one line that ``systemctl status`` shows."""
+    """Return the state of the indexes in one line, for ``systemctl status``."""
     if not indexes:
         return "waiting for a configuration: uvtokend init"
     good = sum(view.delivered for view in indexes)
@@ -97,7 +97,7 @@ def one_line(indexes: Sequence[IndexView]) -> str:
 
 
 def entry(index: Index, lease: Lease, now: datetime) -> Entry | None:
-    """Return what an index's sink should hold for it: nothing while its lease has no valid credential."""
+    """Return the entry that an index's sink should hold; None while its lease has no valid credential."""
     credential = lease.valid(now)
     return None if credential is None else Entry(index.host, credential.login, credential.password, index.service)
 
@@ -115,12 +115,12 @@ def delivered(index: Index, lease: Lease, deliveries: Deliveries, now: datetime)
 
 
 def lease_notices(lease: Lease, told: Mapping[Request, tuple[Notice, ...]], now: datetime) -> tuple[Notice, ...]:
-    """Return what a person should know about a lease although its token is good."""
+    """Return the notices about a lease whose token is valid."""
     return told.get(lease.request, ()) + notices.of(lease.valid(now), now)
 
 
 def foreign_error(index: Index, deliveries: Deliveries) -> LastError | None:
-    """Return which foreign entry stands in the way of an index's own, if any."""
+    """Return the error if a foreign entry occupies the target of an index."""
     netrc, own = deliveries["netrc"], _delivery(index, deliveries)
     adopt = f"uvtokend adopt {index.name}"
     if index.sink == "netrc" and index.host in netrc.foreign:
@@ -141,7 +141,7 @@ def foreign_error(index: Index, deliveries: Deliveries) -> LastError | None:
 
 
 def _delivery(index: Index, deliveries: Deliveries) -> Delivery:
-    """Return what is known about an index's sink; memory is no file, so nothing is ever delivered there."""
+    """Return the delivery of an index's sink; for memory an empty one, because nothing is delivered there."""
     return deliveries.get(index.sink, _NONE)
 
 
@@ -169,7 +169,7 @@ def _last_error(index: Index, lease: Lease, deliveries: Deliveries) -> LastError
     if fatal is not None:
         message = f"{fatal.file}, {fatal.where}: {fatal.message}."
         return _delivery_error("netrc-unreadable", message, fatal.hint, delivery)
-    if index.sink == "memory" and lease.credential is None:  # it waits until its former sink is clean
+    if index.sink == "memory" and lease.credential is None:  # the lease waits until its former sink is clean
         delivery = next((each for each in deliveries.values() if each.failure is not None), delivery)
     if delivery.failure is not None and delivery.failed_at is not None:
         failure = delivery.failure
@@ -182,7 +182,7 @@ def _delivery_error(reason: str, message: str, hint: str, delivery: Delivery) ->
 
 
 def _alike(index: Index, neighbors: Iterable[Index], leases: Leases, now: datetime) -> tuple[Notice, ...]:
-    """Return the notice that uv cannot tell the index from another one on its host, by their user names."""
+    """Return a notice if uv cannot distinguish the index by its user name from another one on its host."""
     login = _login(index, leases, now)
     for other in neighbors if index.sink == "uv-store" and login is not None else ():
         theirs = _login(other, leases, now)

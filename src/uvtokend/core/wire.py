@@ -1,8 +1,8 @@
-"""Bytes <-> messages: the one line that a worker answers, and the lines of the control socket.
+"""Encode and decode messages: the one line that a worker answers, and the lines of the control socket.
 
-Both sides of both wires are read as if an enemy had written them: bounded, and never with an exception not our own.
+All input is treated as hostile: sizes are bounded, and no unexpected exception escapes.
 
-A worker answers ``{"credential": {…}}`` or ``{"failure": {…}}``, one line. The control socket speaks JSON-RPC 2.0
+A worker answers ``{"credential": {…}}`` or ``{"failure": {…}}``, one line. The control socket uses JSON-RPC 2.0
 (https://www.jsonrpc.org/specification), one object per line.
 """
 
@@ -17,11 +17,11 @@ from typing import Any, cast, get_args
 from uvtokend.core.model import Credential, Failure, FailureKind, Json, Notice, Request, Secret, SignInEnd
 from uvtokend.core.rfc3339 import parse_zulu, zulu
 
-#: A token of 16 KiB, quoted, with its identity and times fits well.
+#: Enough for a token of 16 KiB, quoted, with its identity and times.
 WORKER_LIMIT = 64 * 1024
 CONTROL_LIMIT = 64 * 1024
 
-#: What clocks count from, and a time with room after it for a clock that is set: who names a later end names none.
+#: The start of Unix time, and a time with room after it for clock changes: a later end counts as no end.
 _EPOCH, _NEVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 PARSE_ERROR = -32700
@@ -37,7 +37,7 @@ NO_MATCH = -32002
 
 
 def encode_request(request: Request) -> str:
-    """Return a request as the worker reads it; it holds references to secrets, never secrets."""
+    """Return a request as the worker reads it. It contains references to secrets, never secrets."""
     return json.dumps([request.provider, request.service, request.options, request.env])
 
 
@@ -79,7 +79,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
 
 
 def decode_answer(line: bytes) -> Credential | Failure:
-    """Return what a worker answered; garbage is a failure, and none of it is repeated."""
+    """Return a worker's answer. An invalid line is a failure whose message repeats nothing of it."""
     try:
         message = _load(line)
         if "failure" in message:
@@ -154,10 +154,10 @@ class Command:
     """One valid line of a control client.
 
     Args:
-        id: What the answer repeats.
-        method: What is asked for.
-        params: With which parameters, by name.
-        notification: The line has no id, so it gets no answer (JSON-RPC 2.0, section 4.1).
+        id: The ID that the answer repeats.
+        method: The name of the method.
+        params: The parameters, by name.
+        notification: Whether the line has no ID, so that it gets no answer (JSON-RPC 2.0, section 4.1).
     """
 
     id: Json
@@ -168,13 +168,13 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """One invalid line of a control client: what to answer.
+    """One invalid line of a control client, and its answer.
 
     Args:
-        id: What the answer repeats.
+        id: The ID that the answer repeats.
         code: The JSON-RPC code.
-        message: What is wrong.
-        notification: As in `Command`. A line that is no request at all is answered.
+        message: What is wrong with the line.
+        notification: As in `Command`. A line that is not a request at all is answered.
     """
 
     id: Json
@@ -184,7 +184,7 @@ class Invalid:
 
 
 def decode_command(line: bytes) -> Command | Invalid:
-    """Return what one control line asks for."""
+    """Return the command in one control line."""
     try:
         raw = _load(line)
     except (ValueError, RecursionError):
@@ -216,14 +216,14 @@ def encode_error(id_: Json, code: int, message: str, data: Json = None) -> bytes
 
 
 def encode_event(event: Json) -> bytes:
-    """Return the line that tells a listener of an event."""
+    """Return the line that reports an event to a listener."""
     return _dump({"jsonrpc": "2.0", "method": "event", "params": event})
 
 
 def _load(line: bytes) -> Any:
-    """Read JSON as RFC 8259 has it: Python's own reader also takes ``NaN``, which no arithmetic survives.
+    """Parse JSON strictly by RFC 8259. Python's own parser also accepts ``NaN``, which breaks arithmetic.
 
-    Nor is a number too large to be one let in as infinite: an id that comes back so is no JSON.
+    A number that is too large is refused, too: Python reads it as infinite, and an ID written back as that is not JSON.
     """
     return json.loads(line, parse_constant=_finite, parse_float=_finite)
 

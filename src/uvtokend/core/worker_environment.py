@@ -1,4 +1,4 @@
-"""What a worker gets as its environment."""
+"""The environment of a worker."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from uvtokend.core.model import Env, Frozen, Request, Settings
 
-#: `requests` would send our own netrc entry to the cloud, even over an explicit Bearer header. And a helper that asks
-#: keyring must not end up at the daemon, which waits for this very worker: `uvtokend.ask` looks for the second one.
+#: `requests` would send our own netrc entry to the cloud instead of an explicit Bearer header. And a helper that asks
+#: keyring must not reach the daemon, which waits for this worker: `uvtokend.ask` checks the second variable.
 FIXED = {"NETRC": "/dev/null", "UVTOKEND_IN_WORKER": "1"}
 _USER = re.compile(r"//[^/]*@")
-#: What names one CA bundle: OpenSSL, Go and .NET, botocore and aws, requests (google-auth, azure-identity, az), curl,
-#: Node, and gcloud (its core/custom_ca_certs_file).
+#: The variables that name a CA bundle: OpenSSL, Go and .NET, botocore and aws, requests (google-auth, azure-identity,
+#: az), curl, Node, and gcloud (its core/custom_ca_certs_file).
 CA_VARIABLES = (
     "SSL_CERT_FILE",
     "AWS_CA_BUNDLE",
@@ -21,10 +21,10 @@ CA_VARIABLES = (
     "NODE_EXTRA_CA_CERTS",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )
-#: What replaces the default certificates of OpenSSL, of Go and of uv.
+#: The variables that replace the default certificates of OpenSSL, of Go and of uv.
 _WHOLE = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
-#: Proxies and certificates: what decides whether a cloud can be reached.
+#: Proxies and certificates, which decide whether a cloud can be reached.
 NETWORK = (
     *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
@@ -32,7 +32,7 @@ NETWORK = (
 
 
 def shown(environ: Env) -> dict[str, str]:
-    """Return what the daemon tells of its environment, which nobody else can read: PATH, proxies without user names."""
+    """Return the part of its environment that the daemon shows: PATH, and proxies without user names."""
     return {name: _USER.sub("//***@", environ[name]) for name in (*NETWORK, "PATH") if name in environ}
 
 
@@ -46,7 +46,8 @@ class Environments:
 
     Args:
         base: The daemon's environment.
-        settings: All indexes, whose secrets are not for each other's workers, also of disabled ones; and the CA bundle.
+        settings: The settings with the CA bundle and all indexes, even disabled ones: no worker gets another index's
+            secret.
     """
 
     def __init__(self, base: Env, settings: Settings) -> None:
@@ -63,7 +64,7 @@ class Environments:
         return {**_proxied(rest), **_trust(base, self._bundle, own), **FIXED}
 
     def of_hook(self, names: Iterable[str], netrc: str) -> dict[str, str]:
-        """Return the environment of the program of ``on-delivered``: no secret and no token is in it.
+        """Return the environment of the ``on-delivered`` program; it contains no secret and no token.
 
         Args:
             names: The configured indexes.

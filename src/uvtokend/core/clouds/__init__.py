@@ -1,6 +1,6 @@
-"""The clouds that we know: one catalog file each, and the questions that are asked of all of them.
+"""The known clouds: one catalog file each, and the functions that ask all of them.
 
-Hosts are matched whole, never by their ends: ``…amazonaws.com.evil.example`` belongs to nobody.
+Hosts are matched as a whole, never by their ends: ``…amazonaws.com.evil.example`` belongs to no cloud.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class _Clouds(Mapping[str, Cloud]):
         return provider in _CATALOGS
 
 
-#: Provider name -> what we know about it. A name that is not here belongs to a plug-in.
+#: Provider name -> its catalog. A missing name belongs to a plug-in.
 CLOUDS: Mapping[str, Cloud] = _Clouds()
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|KEY|CREDENTIAL", re.IGNORECASE)
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR|DIRECTORY|URI|URL|HOST|CREDENTIALS)$", re.IGNORECASE)
 
 
 def recognize(url: IndexUrl) -> tuple[str, dict[str, str]] | None:
-    """Return the provider that an index URL belongs to, and the options in it; None for a URL of somebody else."""
+    """Return the provider that an index URL belongs to, and the options in the URL; None if no cloud knows it."""
     for name, cloud in CLOUDS.items():
         options = cloud.recognize(url)
         if options is not None:
@@ -66,18 +66,18 @@ def recognize(url: IndexUrl) -> tuple[str, dict[str, str]] | None:
 
 
 def options_in_url(provider: str, url: IndexUrl) -> dict[str, str]:
-    """Return the options that a URL contains for a named provider; none if it is not one of its own."""
+    """Return the options that a URL contains for a provider; none if the URL is not one of that provider's."""
     return (CLOUDS[provider].recognize(url) or {}) if provider in CLOUDS else {}
 
 
 def request(provider: str, url: IndexUrl, options: Mapping[str, Frozen], env: Mapping[str, str]) -> Request:
-    """Return what is to be fetched for an index. Equal requests share one lease.
+    """Return the request of an index. Equal requests share one lease.
 
     Args:
-        provider: Its name; a plug-in gets the whole URL as its service.
+        provider: The provider's name; a plug-in gets the whole URL as its service.
         url: The index URL.
-        options: Checked and frozen.
-        env: Extra environment of the worker.
+        options: The options, checked and frozen.
+        env: Extra environment variables of the worker.
     """
     cloud = CLOUDS.get(provider)
     service = url.text if cloud is None else cloud.service(url)
@@ -88,7 +88,7 @@ def store_service(provider: str, url: IndexUrl) -> str:
     """Return the URL prefix that a record of uv's store has for an index: for Azure that of the whole organization.
 
     Args:
-        provider: Its name; the indexes of plug-ins keep below their own root.
+        provider: The provider's name; a plug-in's record covers only the root of its index.
         url: The index URL.
     """
     from uvtokend.core.uv_store import normal  # noqa: PLC0415 - most daemons and no worker need the store
@@ -102,7 +102,7 @@ def upload_url(provider: str, url: IndexUrl) -> str:
 
 
 def spends_one_time_secret(request: Request) -> bool:
-    """Return whether a fetch spends a secret that works once: its worker must be let finish, or the sign-in is lost."""
+    """Return whether a fetch spends a one-time secret: if its worker is killed, the sign-in may be lost."""
     cloud = CLOUDS.get(request.provider)
     return cloud is not None and cloud.spends(request)
 
@@ -111,8 +111,8 @@ def sign_in_paths(request: Request, environ: Env) -> Iterator[str]:
     """Yield the files and directories that change when a person signs in; ``~`` is not expanded.
 
     Args:
-        request: What is fetched; its options may name files.
-        environ: Its worker's environment, which may name other places.
+        request: The request; its options may name files.
+        environ: The worker's environment, which may name other places.
     """
     cloud = CLOUDS.get(request.provider, STATIC)
     for place in cloud.watched:
@@ -127,26 +127,26 @@ def sign_in_paths(request: Request, environ: Env) -> Iterator[str]:
 
 
 def stored_sign_ins(environ: Env, exists: Callable[[str], bool]) -> frozenset[str]:
-    """Return the providers whose program keeps a sign-in here that a fetch uses only if it is told to.
+    """Return the providers whose program keeps a sign-in on this machine that a fetch uses only if an option says so.
 
     Args:
         environ: The environment of a person's shell.
-        exists: Tells whether a path exists; ``~`` is not expanded.
+        exists: Returns whether a path exists; ``~`` is not expanded.
     """
     kept = {name: cloud.stored for name, cloud in CLOUDS.items() if cloud.stored is not None}
     return frozenset(name for name, stored in kept.items() if exists(stored.file.path(environ)))
 
 
 def temporary_credentials(environ: Env, request: Request) -> Notice | None:
-    """Return a notice of the temporary credentials that a request's worker would take from the daemon's environment.
+    """Return a notice if a request's worker would use temporary credentials from the daemon's environment.
 
-    A shell that holds the keys of an assumed role, or an access token, passes them on to a daemon that is started from
-    it. The environment of a process never changes afterwards, so once they have expired every fetch fails, however
-    often a person signs in.
+    A shell with the keys of an assumed role, or with an access token, passes them on to a daemon that it starts. The
+    environment of a process never changes afterwards. So once they have expired, every fetch fails, however often a
+    person signs in.
 
     Args:
         environ: The daemon's environment.
-        request: What is fetched; a variable that its own ``env`` sets is no longer the daemon's.
+        request: The request; its own ``env`` overrides the daemon's variables.
     """
     cloud = CLOUDS.get(request.provider, STATIC)
     own = dict(request.env)
@@ -162,7 +162,7 @@ def temporary_credentials(environ: Env, request: Request) -> Notice | None:
 
 
 def notices(environ: Env, requests: Collection[Request]) -> dict[Request, tuple[Notice, ...]]:
-    """Return what a person should know about requests although their tokens are good.
+    """Return the notices about requests that follow from the environment and the configuration.
 
     Args:
         environ: The daemon's environment.
@@ -177,5 +177,5 @@ def notices(environ: Env, requests: Collection[Request]) -> dict[Request, tuple[
 
 
 def may_hold_secret(variable: str) -> bool:
-    """Return whether an environment variable may hold a secret, going by its name."""
+    """Return whether an environment variable may contain a secret, judged by its name."""
     return bool(_SECRET_VARIABLE.search(variable)) and not _NAMES_A_FILE.search(variable)

@@ -63,7 +63,7 @@ class Edit:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What uv cannot read in this text, or reads instead of our entries: found by reading all of it, each time."""
+        """The places that uv cannot read, or reads instead of our entries. Each call reads the whole text."""
         return problems(self.text, self.hosts, self.file)
 
 

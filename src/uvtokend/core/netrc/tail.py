@@ -1,17 +1,17 @@
-"""The tail of a block that another program has written over.
+"""Remove the tail of a block that another program has overwritten.
 
-A program that empties the netrc, and writes its text only after we wrote our block, writes over the start of the block:
-the end of it stays, with a part of a line above it. uv ignores such a file as a whole, and the part may be most of a
-token. So what is left of the block is ours and is cut::
+A program may empty the netrc, and write its text only after we wrote our block. Then it overwrites the start of the
+block; the end of the block stays, with a part of a line above it. uv ignores such a file as a whole, and the part may
+be most of a token. So the rest of the block is removed::
 
     machine ftp.example login me password mine
     J9.c2lnbmF0dXJl                                   <- the end of our line
     machine b.example login aws password eyJ...       <- a whole line of ours
     #uvtokend:end                                     <- and no begin above it
 
-The part is recognized if it is the end of a line that we wrote. Where only the digest of the token is known, a part of
-the token cannot be compared with it: then the part is ours if it stands right above our lines, on a line of its own,
-and uv cannot read it.
+The part is recognized if it is the end of a line that we wrote. If only the digest of the token is known, a part of the
+token cannot be compared with it. Then the part is ours if it is directly above our lines, on a line of its own, and uv
+cannot read it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dataclasses import dataclass
 from uvtokend.core.netrc.grammar import BOM, WHITE, scan
 from uvtokend.core.netrc.lint import BEGIN, END
 
-#: Less of a line than this, in bytes, may be a foreign word.
+#: A shorter part of a line, in bytes, may be a foreign word.
 _LEAST = 4
-#: How a part of a token looks, bare or quoted.
+#: A part of a token, bare or quoted.
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=:-]+|.*\"")
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What is known of the lines that we wrote, all without line ends.
+    """The known facts about the lines that we wrote, all without line ends.
 
     Args:
-        delivered: Says whether a whole line is one of them.
-        heads: How they begin, up to the token.
-        lines: Those that we wrote last, where they are known.
+        delivered: Returns whether a whole line is one of them.
+        heads: The beginnings of the lines, up to the token.
+        lines: The lines that we wrote last, if they are known.
     """
 
     delivered: Callable[[bytes], bool]
@@ -45,7 +45,7 @@ class Written:
 
 
 def without_tail(text: bytes, written: Written) -> bytes:
-    """Return a netrc without what is left of a block that was written over."""
+    """Return a netrc without the rest of an overwritten block."""
     at = _orphan(text)
     if at is None:
         return _without_half_mark(text)
@@ -63,7 +63,7 @@ def without_tail(text: bytes, written: Written) -> bytes:
 
 
 def _orphan(text: bytes) -> int | None:
-    """Return where the first end mark stands that has no begin above it, if there is one."""
+    """Return the offset of the first end mark without a begin mark above it, or None."""
     inside, at = False, 0
     while (at := text.find(b"#uvtokend:", at)) >= 0:
         start, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
@@ -77,12 +77,12 @@ def _orphan(text: bytes) -> int | None:
 
 
 def _line_above(text: bytes, start: int) -> int:
-    """Return where the line above a place begins; the place itself if there is none."""
+    """Return the offset of the line above an offset; the offset itself if there is no such line."""
     return text.rfind(b"\n", 0, max(start - 1, 0)) + 1 if start else 0
 
 
 def _is_part(text: bytes, start: int, part: bytes, written: Written) -> bool:
-    """Return whether a line that begins at some place is the end of one of our lines, with nothing else on it."""
+    """Return whether the line at an offset is exactly the end of one of our lines."""
     if any(line.endswith(part) for line in (*written.lines, BEGIN)):
         return True
     for head in written.heads:
@@ -96,7 +96,7 @@ def _is_part(text: bytes, start: int, part: bytes, written: Written) -> bool:
 
 
 def _ending(part: bytes, written: Written) -> bytes:
-    """Return the end of a line of ours that stands right behind foreign text without a line end; empty if none does."""
+    """Return the end of a line of ours that directly follows foreign text without a line end, or nothing."""
     endings = (line[cut:] for line in written.lines for cut in range(1, len(line) - _LEAST))
     return max((ending for ending in endings if part.endswith(ending)), key=len, default=b"")
 

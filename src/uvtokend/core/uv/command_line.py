@@ -1,8 +1,8 @@
-"""What a command line of uv says about where uv reads its configuration. Pure.
+"""Find out from a command line of uv where uv reads its configuration. Pure.
 
-uv's options stand for its variables, so a command line becomes an environment. ``uv run`` and ``uv tool run`` have
-another command's arguments at their end, and where those begin is only known to somebody who knows every option of uv.
-So the result is one environment for each place where they may begin; the real one is among them.
+uv's options correspond to its variables, so a command line becomes an environment. ``uv run`` and ``uv tool run`` end
+with the arguments of another command, and only the full list of uv's options would tell where those begin. So the
+result is one environment for each place where they may begin; the real one is among them.
 
 Seen with uv 0.13.8: ``--config-file`` and ``--project`` are relative to ``--directory``; ``UV_WORKING_DIRECTORY`` is
 another name of ``UV_WORKING_DIR``; a script's inline metadata (PEP 723) and the project around the script count.
@@ -33,10 +33,10 @@ _VALUED = """
 """
 #: The options of ``uv run`` for a script whose name does not end in ``.py``.
 _SCRIPT = frozenset({"-s", "--script", "--gui-script"})
-#: uv's own marks (uv-scripts, ``lib.rs``); whatever uv takes for a block is one of these.
+#: uv's own markers (uv-scripts, ``lib.rs``); everything that uv reads as a block matches them.
 _BLOCK = re.compile(r"^# /// script[^\S\n]*\r?\n((?:#.*(?:\n|\Z))*)", re.MULTILINE)
 _END = re.compile(r"^# ///[^\S\n]*\r?$", re.MULTILINE)
-#: What follows a requirement: its marker or a comment. The extras at its end. What makes a path a URL.
+#: A requirement's marker or comment; the extras at its end; the prefix that makes a path a URL.
 _REST, _EXTRAS, _FILE = re.compile(r"\s[;#]"), re.compile(r"\[[^\[\]]*\]$"), re.compile(r"file:(//(localhost(?=/))?)?")
 
 
@@ -44,8 +44,8 @@ def environments(command: Sequence[str], environ: Env) -> list[dict[str, str]]:
     """Return the environments in which uv may look for its configuration.
 
     Args:
-        command: A command line. If it is not one of uv, only its environment counts.
-        environ: The environment that it gets.
+        command: A command line. If it does not run uv, only its environment counts.
+        environ: The environment of the command.
     """
     results = [_unaliased(environ)]
     for name, value in _options(command):
@@ -69,8 +69,8 @@ def indexes(command: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 def scripts(command: Sequence[str]) -> list[str]:
     """Return the arguments of a command line of uv that may be scripts with inline metadata, each once.
 
-    Those are the values of ``--script``, what ``uv run`` with that option runs, and whatever is called like a script
-    of Python; uv takes nothing else for one.
+    These are the values of ``--script``, the command of ``uv run`` with that option, and every name that ends like a
+    Python script's; uv reads nothing else as a script.
     """
     command = _own(command)
     run = script(command)
@@ -83,7 +83,7 @@ def scripts(command: Sequence[str]) -> list[str]:
 
 
 def script(command: Sequence[str]) -> str | None:
-    """Return what ``uv run`` would take for its script or command; None if it runs nothing."""
+    """Return the script or command that ``uv run`` would run; None if it runs nothing."""
     command = _own(command)
     if not _runs(command):
         return None
@@ -96,7 +96,7 @@ def script(command: Sequence[str]) -> str | None:
 
 
 def paths(text: str) -> list[str]:
-    """Return what an argument of uv, or a requirement, may name as a path; most of it is none.
+    """Return the texts in an argument of uv, or a requirement, that may be paths; most of them are not.
 
     Args:
         text: Such as ``./a[extra]``, ``a @ file:///b``, ``--with-editable=./a`` or ``-r requirements.txt``.
@@ -117,7 +117,7 @@ def arguments(command: Sequence[str]) -> list[str]:
 def metadata(text: str) -> list[str]:
     """Return the TOML of each block of inline metadata in a script (PEP 723, "inline script metadata").
 
-    uv reads the first one; a text that may be read in two ways gives more of them, not fewer.
+    uv reads the first block. An ambiguous text gives more blocks, not fewer.
     """
     contents = []
     for block in _BLOCK.findall(text):

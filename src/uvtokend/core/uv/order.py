@@ -1,4 +1,4 @@
-"""Which credential uv sends to a URL: uv's own order of sources, followed step by step.
+"""Decide which credential uv sends to a URL, by uv's own order of sources.
 
 ::
 
@@ -9,10 +9,11 @@
     5  keyring           only with keyring-provider = "subprocess", and a user name or authenticate = "always"
 
 The first one that has a credential wins. A user name that is known already (steps 1 and 2) must be that of the
-credential in steps 3 to 5; otherwise uv passes over it and, in the end, sends the user name with an empty password.
+credential in steps 3 to 5; otherwise uv skips the credential and, in the end, sends the user name with an empty
+password.
 
 Source: uv crates/uv-auth/src/middleware.rs, cache.rs, credentials.rs and store.rs, and
-crates/uv-client/src/registry_client.rs (`cache_index_credentials`). A table of arrangements is run with the real uv.
+crates/uv-client/src/registry_client.rs (`cache_index_credentials`). A test compares a table of cases with the real uv.
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ class TextFile:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Everything that uv could take a credential from.
+    """Everything from which uv could take a credential.
 
     Args:
-        uv: Its configuration.
-        variables: Its environment variables.
-        netrc: The netrc that it reads; None where there is none.
-        store: Its own store; None where there is none.
-        version: Of uv; empty where it is not known, which counts as a new one.
+        uv: uv's configuration.
+        variables: uv's environment variables.
+        netrc: The netrc that uv reads, or None.
+        store: uv's own store, or None.
+        version: The version of uv; empty if it is unknown, which counts as a new version.
     """
 
     uv: UvConfiguration
@@ -75,7 +76,7 @@ class Sources:
         return "auto" if index is None or self._older(AUTHENTICATE_SINCE) else index.authenticate
 
     def stored(self) -> TextFile | None:
-        """Return uv's own store, if this uv reads it."""
+        """Return uv's own store if this version of uv reads it."""
         return None if self._older(STORE_SINCE) else self.store
 
     def _older(self, version: tuple[int, ...]) -> bool:
@@ -87,9 +88,9 @@ class UvCredential:
     """A credential in one of uv's sources.
 
     Args:
-        login: Empty where it has none.
-        secret: None where only a login is known, and for a keyring, which nobody may ask here.
-        bearer: The secret is sent as ``Authorization: Bearer``.
+        login: The user name; empty if there is none.
+        secret: The password or token; None if only a login is known, and for a keyring, which is not asked here.
+        bearer: Whether the secret is sent as ``Authorization: Bearer``.
     """
 
     source: Source
@@ -109,14 +110,14 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What uv does.
+    """The credential that uv sends to a URL, and the others that it could have sent.
 
     Args:
         index: The index of uv's configuration that the URL belongs to.
-        sent: The credential that uv sends, at once or after a refusal; None where it has none.
-        anonymous_first: uv sends a request without a credential first.
-        shadowed: What else it could have sent.
-        stops: uv sends no request at all: ``authenticate = "always"`` and no credential, or an incomplete one.
+        sent: The credential that uv sends, at once or after a refusal; None if it has none.
+        anonymous_first: Whether uv sends a request without a credential first.
+        shadowed: The credentials that it does not send.
+        stops: Whether uv sends no request at all: ``authenticate = "always"`` and no credential, or an incomplete one.
     """
 
     index: UvIndex | None
@@ -127,14 +128,14 @@ class Decision:
 
 
 def decide(sources: Sources, url: str) -> Decision:
-    """Return what uv sends to a URL.
+    """Return the credential that uv sends to a URL.
 
     Args:
-        sources: What uv reads.
-        url: An index, or a page or file below it; it may have a user name.
+        sources: The sources that uv reads.
+        url: The URL of an index, or of a page or file below it; it may contain a user name.
 
     Raises:
-        ValueError: It is not an HTTP URL.
+        ValueError: The text is not an HTTP URL.
     """
     split = split_url(url)
     if split is None:
@@ -162,7 +163,7 @@ def decide(sources: Sources, url: str) -> Decision:
 def _sent(
     sources: Sources, url: str, index: UvIndex | None, own: UvCredential | None, known: tuple[_Known, ...]
 ) -> tuple[UvCredential | None, bool]:
-    """Return what uv sends in the end, and whether its very first request has a user name or more."""
+    """Return the credential that uv sends in the end, and whether its first request has at least a user name."""
     if own is not None:
         return (own if own.secret is not None else _completed(sources, url, index, own, known)), True
     first = _by_url(known, url, "")
@@ -178,7 +179,7 @@ def _sent(
 def _completed(
     sources: Sources, url: str, index: UvIndex | None, own: UvCredential, known: tuple[_Known, ...]
 ) -> UvCredential:
-    """Return the credential for a user name that stands in the URL; the name alone if there is none."""
+    """Return the credential for a user name in the URL; only the name if there is no credential."""
     near = _by_url(known, index.url, own.login) if index is not None else _by_realm(known, url, own.login)
     complete = near or _by_url(known, url, own.login) or next(_fetched(sources, url, index, own.login), None)
     return complete or _by_realm(known, url, own.login) or own
@@ -206,7 +207,7 @@ class _Known:
 
 
 def _known(sources: Sources) -> tuple[_Known, ...]:
-    """Return what uv takes from its configuration, the weakest index first: a later one replaces an earlier one."""
+    """Return the credentials in uv's configuration, the weakest index first: a later one replaces an earlier one."""
     result: list[_Known] = []
     for index in reversed(sources.uv.indexes):
         credential = _in_environment(index, sources.variables) or _in_url(index)
@@ -216,7 +217,7 @@ def _known(sources: Sources) -> tuple[_Known, ...]:
 
 
 def _by_url(known: tuple[_Known, ...], url: str, user: str) -> UvCredential | None:
-    """Return what uv knows for the shortest prefix of a URL; for a user name only what has a password."""
+    """Return the credential that uv knows for the shortest prefix of a URL; for a user name, one with a password."""
     below = [each for each in known if is_below(url.rstrip("/"), each.url.rstrip("/"))]
     shortest = min((each.url.rstrip("/") for each in below), key=len, default=None)
     credential = next((each.credential for each in reversed(below) if each.url.rstrip("/") == shortest), None)
@@ -226,7 +227,7 @@ def _by_url(known: tuple[_Known, ...], url: str, user: str) -> UvCredential | No
 
 
 def _by_realm(known: tuple[_Known, ...], url: str, user: str) -> UvCredential | None:
-    """Return what uv knows for the same scheme, host and port: whatever index it belongs to."""
+    """Return the credential that uv knows for the same scheme, host and port, whichever index it belongs to."""
     best: UvCredential | None = None
     for each in known:
         fits = realm(each.url) == realm(url) and user in ("", each.credential.login)
@@ -277,7 +278,7 @@ def _host(url: str) -> bytes:
 
 
 def _in_store(sources: Sources, url: str, user: str) -> Iterator[UvCredential]:
-    """Yield the record for the longest prefix of a URL; two as long are none, as is a file that uv cannot read."""
+    """Yield the record for the longest prefix of a URL; none if two are equally long, or uv cannot read the file."""
     store = sources.stored()
     records = [record for record in _records(store) if is_below(url, record[0])] if store is not None else []
     fitting = [record for record in records if not user or record[1].login == user]
@@ -298,7 +299,7 @@ def _records(store: TextFile) -> Iterator[tuple[str, UvCredential]]:
 
 
 def _in_keyring(sources: Sources, index: UvIndex | None, user: str) -> UvCredential | None:
-    """Return that uv would run ``keyring``; what it answers is not known here."""
+    """Return a credential without a secret: uv would run ``keyring``, whose answer is not known here."""
     setting = sources.uv.settings.get("keyring-provider")
     if setting is None or setting.value != "subprocess":
         return None
@@ -325,7 +326,7 @@ def _everything(
 
 
 def _duplicates(sources: Sources, taken: UvCredential, url: str) -> Iterator[UvCredential]:
-    """Yield the netrc entries that an entry of the same name further down, or one for the host, shadows."""
+    """Yield the netrc entries that are shadowed by a later entry of the same name, or by an entry for the host."""
     assert sources.netrc is not None  # noqa: S101 - an entry was found in it
     text = sources.netrc.text
     for entry in scan(text).entries:

@@ -1,8 +1,8 @@
-"""uv's configuration: parsed TOML and variables in, the indexes and settings that uv uses out.
+"""Read uv's configuration: parsed TOML and variables in, the indexes and settings that uv uses out.
 
 Order (uv crates/uv-settings/src/combine.rs and crates/uv-distribution-types/src/index_url.rs): variables come first,
 then the project's file, the user's, the system's. Lists of indexes are joined in that order, other settings are taken
-from the first place that has one. User names and passwords are split off the URLs at once.
+from the first place that has one. User names and passwords are removed from the URLs at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SETTINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where something is written: a line of a file (0: the line is not known), or an environment variable."""
+    """The place of a setting: a line of a file (0 if the line is unknown), or an environment variable."""
 
     name: str
     line: int = 0
@@ -54,7 +54,7 @@ class UvFile:
         file: Its path.
         text: Its bytes, for line numbers.
         table: The whole of a ``uv.toml``, or the ``tool.uv`` of a ``pyproject.toml``.
-        indexes_only: Only its indexes and pins count: another file is the one that uv takes its settings from.
+        indexes_only: Whether only its indexes and pins count, because uv reads its settings from another file.
     """
 
     file: str
@@ -68,13 +68,13 @@ class UvIndex:
     """An index as uv's configuration names it.
 
     Args:
-        name: None where it has none.
-        url: Without user name and password.
-        user: The user name in its URL; empty where there is none.
-        password: The password in its URL; None where there is none.
-        explicit: Only packages that ``tool.uv.sources`` pins to it come from it.
-        default: It takes the place of the public index.
-        publish_url: Where ``uv publish --index NAME`` uploads to; empty where it is not named.
+        name: Its name, or None.
+        url: Its URL, without user name and password.
+        user: The user name in its URL; empty if there is none.
+        password: The password in its URL, or None.
+        explicit: Whether it serves only packages that ``tool.uv.sources`` pins to it.
+        default: Whether it replaces the public index.
+        publish_url: The URL to which ``uv publish --index NAME`` uploads; empty if it is not set.
     """
 
     name: str | None
@@ -89,7 +89,7 @@ class UvIndex:
 
     @property
     def label(self) -> str:
-        """What to call it: its name, or its URL."""
+        """Its name, or else its URL."""
         return self.name or self.url
 
 
@@ -106,8 +106,8 @@ class UvConfiguration:
     """All of uv's configuration that matters here.
 
     Args:
-        indexes: In uv's order of precedence.
-        settings: Those of `SETTINGS` that are set.
+        indexes: The indexes, in uv's order of precedence.
+        settings: The set values of `SETTINGS`.
         pins: Package name -> the names of the indexes that ``tool.uv.sources`` pins it to.
     """
 
@@ -116,7 +116,7 @@ class UvConfiguration:
     pins: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def covering(self, url: str) -> UvIndex | None:
-        """Return the index below whose root a URL lies, where its ``authenticate`` applies; the deepest of several."""
+        """Return the index whose root contains a URL, so that its ``authenticate`` applies; the deepest of several."""
         above = [index for index in self.indexes if is_below(url, root(index.url))]
         return max(above, key=lambda index: len(root(index.url)), default=None)
 
@@ -142,7 +142,7 @@ def variable(name: str) -> str:
 
 
 def split_url(text: str) -> tuple[str, str, Secret | None] | None:
-    """Return a URL without its user information, the user name, and the password; None if it is no HTTP URL."""
+    """Return a URL without its user information, the user name, and the password; None if it is not an HTTP URL."""
     try:
         parts = urlsplit(text)
         valid = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
@@ -150,7 +150,7 @@ def split_url(text: str) -> tuple[str, str, Secret | None] | None:
         return None
     if not valid:
         return None
-    # WHATWG, "URL serializing": an empty password is none.
+    # WHATWG, "URL serializing": an empty password counts as no password.
     password = Secret(unquote(parts.password)) if parts.password else None
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return bare, unquote(parts.username or ""), password
@@ -179,7 +179,7 @@ def effective_port(parts: SplitResult) -> int | None:
 
 
 def is_below(url: str, prefix: str) -> bool:
-    """Tell whether a URL lies at or below another one, by whole path segments (uv-auth, `is_path_prefix`)."""
+    """Return whether a URL is equal to or below another one, by whole path segments (uv-auth, `is_path_prefix`)."""
     if realm(url) != realm(prefix):
         return False
     path, start = urlsplit(url).path or "/", urlsplit(prefix).path or "/"
@@ -187,12 +187,12 @@ def is_below(url: str, prefix: str) -> bool:
 
 
 def same_index(one: str, other: str) -> bool:
-    """Tell whether two index URLs mean the same pages: a slash at the end and the case of the host do not count."""
+    """Return whether two index URLs are equal, except for a slash at the end and the case of the host."""
     return realm(one) == realm(other) and urlsplit(one).path.rstrip("/") == urlsplit(other).path.rstrip("/")
 
 
 def line_of(text: bytes, needle: str) -> int:
-    """Return the first line of a file that holds a text, or 0."""
+    """Return the number of the first line of a file that contains a text, or 0."""
     at = text.find(needle.encode())
     return text.count(b"\n", 0, at) + 1 if at >= 0 else 0
 
