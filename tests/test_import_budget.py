@@ -183,4 +183,4 @@ def test_a_worker_loads_its_own_provider_only(environment: dict[str, str]) -> No
     assert "uvtokend.providers.static" in modules
     assert not modules & (TOO_DEAR_FOR_A_WORKER | NOT_FOR_A_SECRET)
     catalogs = {name.rpartition(".")[2] for name in modules if name.startswith("uvtokend.core.clouds.")}
-    assert catalogs == {"catalog", "generic"}
+    assert catalogs == {"catalog", "static"}

@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from uvtokend import __version__
 from uvtokend.cli.verbs import VERBS
 from uvtokend.core.clouds import CLOUDS
-from uvtokend.providers.loading import OWN
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,10 +97,11 @@ def test_every_provider_resolves() -> None:
 
 
 def test_our_own_providers_are_found_without_a_search() -> None:
-    """A worker knows where our own providers are; the entry points, by which others list them, say the same."""
+    """A worker knows our own providers by their catalogs; the entry points, by which others list them, are the same."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["uvtokend.providers"] == {name: f"{module}:fetch" for name, module in OWN.items()}
-    assert set(OWN) == set(CLOUDS)
+    assert project["entry-points"]["uvtokend.providers"] == {
+        name: f"{cloud.module}:fetch" for name, cloud in CLOUDS.items()
+    }
     assert all(cloud.provider == name for name, cloud in CLOUDS.items())
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from uvtokend.core import clouds
-from uvtokend.core.clouds.azure import GLOBAL_PAT, GLOBAL_PATS_END
+from uvtokend.core.clouds.azure_artifacts import GLOBAL_PAT, GLOBAL_PATS_END
 from uvtokend.core.config import init_plan
 from uvtokend.core.urls import IndexUrl
 from uvtokend.core.uv.settings import same_index

@@ -8,7 +8,7 @@ from socket import gethostname
 from typing import Any
 
 from uvtokend import __version__, paths
-from uvtokend.core.clouds.azure import GLOBAL_PAT
+from uvtokend.core.clouds.azure_artifacts import GLOBAL_PAT
 from uvtokend.core.worker_environment import NETWORK, shown
 from uvtokend.doctor import netrc
 from uvtokend.doctor.facts import Facts

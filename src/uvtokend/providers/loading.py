@@ -7,21 +7,10 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Request
 from uvtokend.providers.kit.failures import rejected
 
-#: Our own providers: name -> module. The entry points in pyproject.toml say the same, for whoever lists all providers.
-#: They are not looked up by every fetch, and so no plug-in can take the place of one of them.
-OWN = {
-    "aws-codeartifact": "uvtokend.providers.aws.fetch",
-    "google-artifact-registry": "uvtokend.providers.google.fetch",
-    "azure-artifacts": "uvtokend.providers.azure.fetch",
-    "jfrog-artifactory": "uvtokend.providers.jfrog.fetch",
-    "gitlab": "uvtokend.providers.gitlab.fetch",
-    "nexus": "uvtokend.providers.nexus",
-    "static": "uvtokend.providers.static",
-    "command": "uvtokend.providers.command",
-}
 OWN_PACKAGE = "uvtokend"
 
 
@@ -34,8 +23,9 @@ def load(name: str) -> Callable[[Request], object]:
     Raises:
         FetchFailed: No package provides it, more than one does, or it cannot be imported.
     """
-    if name in OWN:
-        return _function(name, OWN_PACKAGE, lambda: import_module(OWN[name]).fetch)
+    cloud = CLOUDS.get(name)
+    if cloud is not None:  # not looked up by its entry point, which takes longer and which a plug-in could replace
+        return _function(name, OWN_PACKAGE, lambda: import_module(cloud.module).fetch)
     from uvtokend.providers import plugins  # noqa: PLC0415 - importlib.metadata costs more than our smallest providers
 
     point = plugins.one(name)

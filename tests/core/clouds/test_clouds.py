@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import clouds
-from uvtokend.core.clouds import CLOUDS, azure
+from uvtokend.core.clouds import CLOUDS, azure_artifacts
 from uvtokend.core.clouds.catalog import Cloud
 from uvtokend.core.config import values
 from uvtokend.core.model import Frozen, Request
@@ -361,7 +361,7 @@ def test_which_programs_a_fetch_starts(request_: Request, programs: tuple[str, .
 )
 def test_organizations_of_azure_devops(service: str, portal: str | None) -> None:
     """A token goes to the token service of a known organization, and nowhere else."""
-    found = azure.organization(service)
+    found = azure_artifacts.organization(service)
     assert (found.portal if found else None) == portal
 
 

@@ -8,46 +8,42 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
+from pkgutil import iter_modules
 
 from uvtokend.core.clouds.catalog import Cloud
-from uvtokend.core.clouds.generic import STATIC
+from uvtokend.core.clouds.static import CLOUD as STATIC
 from uvtokend.core.config.values import PATH
 from uvtokend.core.model import Env, Frozen, Notice, Request
 from uvtokend.core.urls import IndexUrl
 
-#: Provider name -> the module of its catalog and the name in it.
-_CATALOGS = {
-    "aws-codeartifact": ("aws", "AWS"),
-    "google-artifact-registry": ("google", "GOOGLE"),
-    "azure-artifacts": ("azure", "AZURE"),
-    "jfrog-artifactory": ("jfrog", "JFROG"),
-    "gitlab": ("gitlab", "GITLAB"),
-    "nexus": ("nexus", "NEXUS"),
-    "static": ("generic", "STATIC"),
-    "command": ("generic", "COMMAND_OUTPUT"),
-}
-
 
 class _Clouds(Mapping[str, Cloud]):
-    """The catalogs. Each is imported when it is first asked for, since a worker needs one of them, not eight."""
+    """The catalogs by provider name: the modules beside this one, each named after its provider.
+
+    Each is imported when it is first asked for, since a worker needs only one of them.
+    """
 
     def __init__(self) -> None:
+        self._modules = {
+            module.name.replace("_", "-"): f"{__name__}.{module.name}"
+            for module in iter_modules(__path__)
+            if module.name != "catalog"
+        }
         self._loaded: dict[str, Cloud] = {}
 
     def __getitem__(self, provider: str) -> Cloud:
         if provider not in self._loaded:
-            module, name = _CATALOGS[provider]
-            self._loaded[provider] = getattr(import_module(f"{__name__}.{module}"), name)
+            self._loaded[provider] = import_module(self._modules[provider]).CLOUD
         return self._loaded[provider]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_CATALOGS)
+        return iter(self._modules)
 
     def __len__(self) -> int:
-        return len(_CATALOGS)
+        return len(self._modules)
 
     def __contains__(self, provider: object) -> bool:
-        return provider in _CATALOGS
+        return provider in self._modules
 
 
 #: Provider name -> its catalog. A missing name belongs to a plug-in.

@@ -1,6 +1,6 @@
 """What a catalog file says of its cloud: plain values and pure functions, no SDK and no disk.
 
-Adding a cloud means one file beside this one, with a `Cloud` in it, and one line in the table of this package.
+Adding a cloud means one file beside this one. The file is named after the provider and contains one `Cloud`, ``CLOUD``.
 """
 
 from __future__ import annotations
@@ -140,6 +140,7 @@ class Cloud:
     Args:
         provider: Its name in config.toml.
         title: Its name for people.
+        module: The module of its `fetch` function. The entry point in pyproject.toml names the same function.
         options: What can be configured, by key.
         recognize: Returns the options that an index URL contains, or None for a URL of somebody else.
         service: Returns the part of an index URL that belongs to the request: the tenant, where tokens differ by
@@ -167,6 +168,7 @@ class Cloud:
 
     provider: str
     title: str
+    module: str
     options: Mapping[str, Option]
     recognize: Callable[[IndexUrl], dict[str, str] | None] = _nothing_in_url
     service: Callable[[IndexUrl], str] = _one_for_all

@@ -68,9 +68,10 @@ def _conflict(options: Mapping[str, Frozen]) -> Conflict | None:
     return None
 
 
-GITLAB = Cloud(
+CLOUD = Cloud(
     provider="gitlab",
     title="GitLab",
+    module="uvtokend.providers.gitlab.fetch",
     options={
         "token": Option(SECRET, required=True),
         "kind": Option(CHOICE, ("personal", "deploy", "job"), default="personal"),

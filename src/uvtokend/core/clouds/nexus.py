@@ -5,9 +5,10 @@ from __future__ import annotations
 from uvtokend.core.clouds.catalog import Cloud
 from uvtokend.core.config.values import LOGIN_OR_SECRET, SECRET, Option
 
-NEXUS = Cloud(
+CLOUD = Cloud(
     provider="nexus",
     title="Sonatype Nexus",
+    module="uvtokend.providers.nexus",
     options={
         "username": Option(LOGIN_OR_SECRET, required=True),
         "password": Option(SECRET, required=True),

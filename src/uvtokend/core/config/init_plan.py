@@ -11,7 +11,7 @@ from urllib.parse import quote
 from uvtokend.core import clouds
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.clouds.catalog import Cloud
-from uvtokend.core.clouds.generic import STATIC
+from uvtokend.core.clouds.static import CLOUD as STATIC
 from uvtokend.core.config import edit
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.edit import Table

@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.session import Session
 from botocore.utils import JSONFileCache
 
-from uvtokend.core.clouds.aws import AWS
+from uvtokend.core.clouds.aws_codeartifact import CLOUD
 from uvtokend.plugin import Credential, FetchFailed, Request, Secret, SignInEnd, parse_http_date, quiet, skew, transient
 from uvtokend.providers.aws import failures
 from uvtokend.providers.aws.sign_in import ProfileSignIn, find_sign_in, sso_end
@@ -198,7 +198,7 @@ def _read(answer: dict[str, Any]) -> Credential:
     if ends <= now:
         raise transient("expired-on-arrival", "CodeArtifact gave a token that has already expired.")
     issued = _issued(token)
-    return Credential(AWS.login, Secret(token), min(issued + ours, now) if issued else now, ends, skew=ahead)
+    return Credential(CLOUD.login, Secret(token), min(issued + ours, now) if issued else now, ends, skew=ahead)
 
 
 def _issued(token: str) -> datetime | None:

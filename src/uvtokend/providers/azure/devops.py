@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from uvtokend.core.clouds import azure
-from uvtokend.core.clouds.azure import Organization
+from uvtokend.core.clouds import azure_artifacts as catalog
+from uvtokend.core.clouds.azure_artifacts import Organization
 from uvtokend.plugin import Credential, FetchFailed, Secret, excerpt, login_required, rejected, skew, transient
 from uvtokend.providers.azure import responses
 from uvtokend.providers.azure.fixes import Who
@@ -21,7 +21,7 @@ from uvtokend.providers.azure.transport import Line
 from uvtokend.providers.kit import jwt
 from uvtokend.providers.kit.http import Exchange, on_our_clock
 
-USER_NAME = azure.AZURE.login
+USER_NAME = catalog.CLOUD.login
 Access = Literal["write", "read"]
 #: Azure DevOps documentation, "OAuth scopes". ``vso.packaging`` gives the permissions of a feed's Reader, who cannot
 #: install a package that the feed has not saved from upstream yet. Saving takes a Collaborator's permissions, and only
@@ -47,7 +47,7 @@ def organization(service: str) -> Organization:
     Raises:
         FetchFailed: It is neither. No token goes anywhere else.
     """
-    place = azure.organization(service)
+    place = catalog.organization(service)
     if place is None:
         message = (
             "The URL does not name an organization in Azure DevOps, as https://pkgs.dev.azure.com/ORGANIZATION/… does."

@@ -32,7 +32,7 @@ from azure.identity import (
     WorkloadIdentityCredential,
 )
 
-from uvtokend.core.clouds.azure import Organization
+from uvtokend.core.clouds.azure_artifacts import Organization
 from uvtokend.plugin import (
     Credential,
     FetchFailed,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import requests
 
-from uvtokend.core.clouds.gitlab import GITLAB, JOB_LOGIN
+from uvtokend.core.clouds.gitlab import CLOUD, JOB_LOGIN
 from uvtokend.plugin import Credential, FetchFailed, Notice, Request, Secret, quiet, read_secret, rejected, skew
 from uvtokend.providers.gitlab import responses, rotation
 from uvtokend.providers.gitlab.responses import About
@@ -36,10 +36,10 @@ def fetch(request: Request) -> Credential:
         FetchFailed: With the fix.
     """
     options = dict(request.options)
-    if (conflict := GITLAB.conflict(options)) is not None:
+    if (conflict := CLOUD.conflict(options)) is not None:
         raise rejected("bad-options", conflict.message, conflict.hint)
     kind, login = options.get("kind", "personal"), options.get("username")
-    if kind not in GITLAB.options["kind"].choices:
+    if kind not in CLOUD.options["kind"].choices:
         raise rejected("bad-options", "kind must be personal, deploy or job.")
     if not (login is None or (isinstance(login, str) and login and login.isprintable() and ":" not in login)):
         raise rejected("bad-options", "username must be one line of text without a colon.")

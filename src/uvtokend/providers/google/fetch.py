@@ -19,7 +19,7 @@ from google.auth import compute_engine, impersonated_credentials, jwt
 from google.auth.credentials import with_scopes_if_required
 from google.oauth2.credentials import Credentials as UserCredentials
 
-from uvtokend.core.clouds.google import GOOGLE
+from uvtokend.core.clouds.google_artifact_registry import CLOUD
 from uvtokend.plugin import Credential, FetchFailed, Request, Secret, login_required, quiet, rejected, skew, transient
 from uvtokend.providers.google import files, gcloud
 from uvtokend.providers.google.responses import LOGIN, refused
@@ -261,4 +261,4 @@ def _end(expiry: datetime | None, last: Exchange | None) -> datetime | None:
 def _credential(token: Any, ends: datetime | None, at: datetime, identity: str | None) -> Credential:
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
         raise transient("bad-answer", "The response did not contain a valid token.")
-    return Credential(GOOGLE.login, Secret(token), at, ends, identity=identity)
+    return Credential(CLOUD.login, Secret(token), at, ends, identity=identity)

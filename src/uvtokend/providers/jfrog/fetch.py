@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uvtokend.core.clouds.jfrog import JFROG
+from uvtokend.core.clouds.jfrog_artifactory import CLOUD
 from uvtokend.plugin import (
     Credential,
     FetchFailed,
@@ -52,7 +52,7 @@ def fetch(request: Request) -> Credential:
         FetchFailed: With the fix.
     """
     written = {name for name, _ in request.options}
-    if JFROG.is_undecided(written):
+    if CLOUD.is_undecided(written):
         raise rejected("bad-options", "The options must be exactly one way to sign in.")
     login = request.option("username")
     if login is not None and not (isinstance(login, str) and login.isprintable() and ":" not in login):

@@ -37,9 +37,10 @@ def _spends(request: Request) -> bool:
     return request.option("refresh-token") is not None
 
 
-JFROG = Cloud(
+CLOUD = Cloud(
     provider="jfrog-artifactory",
     title="JFrog Artifactory",
+    module="uvtokend.providers.jfrog.fetch",
     options={
         "username": Option(LOGIN),
         "password": Option(SECRET),

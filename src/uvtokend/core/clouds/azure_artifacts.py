@@ -127,9 +127,10 @@ def _name(service: str) -> str:
     return service if known is None else known.name
 
 
-AZURE = Cloud(
+CLOUD = Cloud(
     provider="azure-artifacts",
     title="Azure Artifacts",
+    module="uvtokend.providers.azure.fetch",
     options={
         "credential": Option(
             CHOICE,

@@ -57,9 +57,10 @@ def _defaults(environ: Env) -> dict[str, Json]:
     return {"profile": profile} if profile else {}
 
 
-AWS = Cloud(
+CLOUD = Cloud(
     provider="aws-codeartifact",
     title="AWS CodeArtifact",
+    module="uvtokend.providers.aws.fetch",
     options={
         "profile": Option(TEXT),
         "role-arn": Option(TEXT),

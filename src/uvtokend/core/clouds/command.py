@@ -1,9 +1,9 @@
-"""Any index: a user name and a secret from elsewhere, or the answer of a program."""
+"""Any index: the user's own program prints the credential."""
 
 from __future__ import annotations
 
 from uvtokend.core.clouds.catalog import Cloud
-from uvtokend.core.config.values import COMMAND, LOGIN, SECRET, TIME, Option
+from uvtokend.core.config.values import COMMAND, Option
 from uvtokend.core.model import Request
 
 
@@ -12,18 +12,10 @@ def _runs(request: Request) -> tuple[str, ...]:
     return (str(command[0]),) if isinstance(command, tuple) and command else ()
 
 
-STATIC = Cloud(
-    provider="static",
-    title="a user name and a secret",
-    options={
-        "username": Option(LOGIN, required=True),
-        "password": Option(SECRET, required=True),
-        "expires": Option(TIME),
-    },
-)
-COMMAND_OUTPUT = Cloud(
+CLOUD = Cloud(
     provider="command",
     title="the output of a program",
+    module="uvtokend.providers.command",
     options={"command": Option(COMMAND, required=True)},
     runs=_runs,
 )

@@ -34,9 +34,10 @@ def _runs(request: Request) -> tuple[str, ...]:
     return ("gcloud",) if _uses_gcloud(request) else ()
 
 
-GOOGLE = Cloud(
+CLOUD = Cloud(
     provider="google-artifact-registry",
     title="Google Artifact Registry",
+    module="uvtokend.providers.google.fetch",
     options={
         "source": Option(CHOICE, ("adc", "gcloud"), default="adc"),
         "credentials-file": Option(PATH),
