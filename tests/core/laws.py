@@ -54,7 +54,8 @@ GRACE_TOLD = 5.0 + SETTLE
 DEADLINE = 60.0
 #: The longest wait of somebody who waits for tokens: in line, for a fetch that hangs, and for the delivery.
 WAIT = 3 * DEADLINE
-#: The longest wait in line for the only slot: both other leases of a history may hang first, and one of them come back.
+#: The longest wait in line for one fetch, all in all, whatever happens to the disk meanwhile: both other leases of a
+#: history may hang first, and one of them come back.
 LINE = 3 * DEADLINE
 #: The ends that an issuer gives in seconds from now differ by so much for one token; the state file keeps one of them.
 RELATIVE = 1.0
@@ -139,9 +140,11 @@ class Laws:
 
     Args:
         issuers: The issuer of each lease.
+        slots: How many fetches may run at once.
     """
 
     issuers: Mapping[Request, Issuer]
+    slots: int = 4
     tokens: dict[str, Token] = field(default_factory=dict)
     indexes: tuple[Index, ...] = ()
     received: dict[Request, Token] = field(default_factory=dict)
@@ -157,7 +160,8 @@ class Laws:
     drifting: set[str] = field(default_factory=set)
     rotations: dict[Request, float] = field(default_factory=dict)
     waiters: dict[int, float] = field(default_factory=dict)
-    lines: dict[Request, float] = field(default_factory=dict)
+    lines: dict[Request, float] = field(default_factory=dict)  # since when, all waits for one fetch together
+    waited: dict[Request, float] = field(default_factory=dict)  # how long, until a fetch that is under way got its slot
     skewed: dict[Request, float] = field(default_factory=dict)
     requests: dict[Request, deque[float]] = field(default_factory=dict)
     successes: dict[Request, deque[float]] = field(default_factory=dict)
@@ -191,13 +195,14 @@ class Laws:
         for suspension in self.suspended.values():
             late = now - max(suspension.until, self.ran_at)
             assert late <= EXACT, "the fetch does not begin when the status says"
+        for since in self.lines.values():
+            longest = LINE if len(self.issuers) >= self.slots else 0.0  # nobody waits where there is a slot for each
+            assert now - max(since, self.ran_at) <= longest, "somebody waits in line for ever"
         if not writable:
             self.free_at = max(self.free_at, now + GRACE)
             return
         for since in self.waiters.values():
             assert now - max(since, self.free_at - GRACE) <= WAIT, "somebody waits for ever"
-        for since in self.lines.values():
-            assert now - max(since, self.ran_at) <= LINE, "somebody waits in line for ever"
         looks_late = self.yielding_until and now - max(self.yielding_until, self.ran_at) > EXACT
         assert not looks_late, "the delivery does not begin when the status says"
         free = now > max(self.free_at, self.yielding_until)
@@ -239,17 +244,19 @@ class Laws:
     # --------------------------------------------------------------------------------------- what the agent is told
 
     def lined_up(self, request: Request, now: float) -> None:
-        self.lines[request] = now
+        self.lines[request] = now - self.waited.pop(request, 0.0)
         if self.suspended.pop(request, None) is not None:
             self.good_at[request] = max(self.good_at.get(request, 0.0), now + GRACE)
 
     def began(self, request: Request, now: float) -> None:
-        self.lines.pop(request, None)
+        if request in self.lines:
+            self.waited[request] = now - self.lines.pop(request)
         allowed = REQUESTS_PER_HOUR + REQUESTS_PER_PROD * _within(self.prods, now)
         assert _count(self.requests, request, now) <= allowed, "a burst of requests"
 
     def ended(self, request: Request) -> None:
         self.lines.pop(request, None)
+        self.waited.pop(request, None)
 
     def fetched(self, request: Request, now: float, token: Token, shift: float) -> None:
         self.tokens[token.name] = self.received[request] = token
@@ -374,6 +381,7 @@ class Laws:
         self.yielding_until = 0.0
         self.waiters.clear()
         self.lines.clear()
+        self.waited.clear()
         self.suspended.clear()
         self._begin_anew(now, indexes, recovered)
 

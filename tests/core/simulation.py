@@ -117,7 +117,7 @@ class World:
         self.all_indexes = tuple(
             Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", request) for n, request in enumerate(owners)
         )
-        self.laws = Laws(issuers)
+        self.laws = Laws(issuers, self.slots)
         self.agent = Agent()
         self.line: Slots[Request] = Slots(self.slots)
         self.configure(self.all_indexes)

@@ -848,3 +848,21 @@ def test_a_netrc_that_hangs_is_called_a_netrc() -> None:
         failure = delivery.hung(delivery.Delivery(), sink, NOW).failure  # type: ignore[arg-type]
         assert failure is not None
         assert failure.message.startswith(f"Writing {place} has not ended for 20 s")
+
+
+def test_a_new_name_is_planned_anew() -> None:
+    """The plan is named after the index, so a lease whose index has another name now is planned again."""
+    agent = Agent()
+    agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
+    agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+    renamed = replace(PROD, name="renamed")
+    actions = agent.handle(Configured(Settings("config.toml", (renamed,))), after(1))
+    assert "refresh renamed" in [action.label for action in actions if isinstance(action, Plan)]
+
+
+def test_a_new_token_is_no_warning() -> None:
+    """The log tells of it for information."""
+    agent = Agent()
+    agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
+    actions = agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+    assert [(action.level, action.event) for action in actions if isinstance(action, Report)] == [("info", "refreshed")]

@@ -195,3 +195,17 @@ def test_a_gitlab_group_takes_no_uploads() -> None:
         child_environment.check_publishing("p", "gitlab", url.replace("groups/7/-", "projects/7"), command)
     for command in (["uv", "sync"], ["make", "publish"], []):
         child_environment.check_publishing("g", "gitlab", url, command)
+
+
+def test_each_variable_that_names_another_target_is_named() -> None:
+    """In the right number, and with the command that removes them all."""
+    for names, what in (
+        (("UV_PUBLISH_URL",), "UV_PUBLISH_URL is set"),
+        (("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL"), "UV_PUBLISH_URL and TWINE_REPOSITORY_URL are set"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            child_environment.check_targets(
+                "a", "https://a.example/upload/", dict.fromkeys(names, "https://b.example/")
+            )
+        assert f"{what} and names another target than the index 'a'" in caught.value.message
+        assert caught.value.hint == f"unset {' '.join(names)}"

@@ -195,3 +195,11 @@ def test_a_failure_is_forgotten_when_the_sink_stands_as_wanted() -> None:
     assert (settled.pending, settled.failure, settled.failures, settled.retry_at) == (False, None, 0, None)
     assert settled.ok
     assert settled.settles_at is None
+
+
+def test_a_delivery_that_hangs_plans_nothing() -> None:
+    """It was told once; only its end changes that. Before that, the time to tell is planned."""
+    flying = Delivery(in_flight=True, began_at=NOW)
+    assert flying.next_at(NOW) == NOW + delivery.HUNG
+    assert delivery.hung(flying, "netrc", NOW + delivery.HUNG).next_at(NOW) is None
+    assert (Delivery().begun, Delivery().ended, Delivery().failures) == (0, 0, 0)

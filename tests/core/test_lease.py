@@ -193,3 +193,10 @@ def test_a_fetch_in_flight_begins_anew_after_a_wake_up() -> None:
     for again in (leases.woke(FETCHING, after(3)), leases.network_returned(FETCHING, after(3))):
         assert (again.began_at, again.lenient, again.state) == (after(3), True, "fetching")
     assert not FETCHING.lenient
+
+
+def test_a_secret_shows_nothing_of_itself() -> None:
+    """Neither as text, nor in a format, nor in the repr of what holds it."""
+    secret = Secret("hunter2")
+    assert (str(secret), repr(secret), f"{secret}", f"{secret:>9}") == ("****",) * 4
+    assert secret.reveal() == "hunter2"

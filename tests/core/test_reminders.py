@@ -71,6 +71,7 @@ def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
         ("2026-01-31T23:30", "22:00-07:00", "2026-01-31T21:00"),
         ("2026-01-31T22:30", "22:00-07:00", "2026-01-31T21:30"),
         ("2026-01-31T13:30", "12:00-14:00", "2026-01-31T11:00"),
+        ("2026-01-31T13:30:45.5", "12:00-14:00", "2026-01-31T11:00"),
     ],
 )
 def test_a_sign_in_is_spoken_of_at_a_sensible_hour(end: str, hours: str | None, told: str) -> None:

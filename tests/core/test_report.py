@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -315,6 +316,9 @@ def test_the_state(changes: dict[str, Any], cell: str) -> None:
         ({"health": "expired", "expires_at": "2026-01-31T07:59:30Z"}, "expired 07:59, 30 s ago"),
         ({"health": "none", "expires_at": None}, "no token"),
         ({"enabled": False}, "-"),
+        ({"health": "none"}, "no token"),
+        ({"health": "expired", "expires_at": None}, "no token"),
+        ({"expires_at": None}, "no known end"),
     ],
 )
 def test_what_a_token_is_worth(changes: dict[str, Any], cell: str) -> None:
@@ -425,6 +429,10 @@ def test_healthy_refreshed_and_ready() -> None:
         (document(index("a"), blocked("b"), blocked("c", state="retrying")), "1/3 ready, sign-in needed"),
         (document(index("a"), index("b", state="blocked", last_error=ERROR)), "2 ready, sign-in needed"),
         (document(index("a"), blocked("b", state="fetching", last_error=None)), "1/2 ready, fetching"),
+        (document(index("a"), index("b", delivered=False)), "1/2 ready, not delivered"),
+        (document(index("a"), blocked("b", state="waiting", last_error=None)), "1/2 ready, no token"),
+        (document(index("a"), blocked("b", state="retrying", last_error=None)), "1/2 ready, retrying"),
+        (document(index("a"), blocked("b", last_error={**ERROR, "kind": "rejected"})), "1/2 ready, blocked"),
         (document(), "no index"),
         (stopped(index("a")), "not running"),
     ],
@@ -501,3 +509,53 @@ def test_what_start_waits_for(changes: dict[str, Any], expected: bool) -> None:
     """An index that is fetched, or is about to be, may have a token in a moment; others will not soon, or have one."""
     index = {"enabled": True, "delivered": False, "health": "none", "last_error": None, **changes}
     assert report.under_way(index) is expected
+
+
+@pytest.mark.parametrize(
+    ("indexes", "shade"),
+    [
+        ([FETCHING, blocked("b", state="retrying", last_error=None)], report.YELLOW),
+        ([FETCHING, blocked("b")], report.RED),
+        ([index("a"), LIVE], report.YELLOW),
+        ([index("a")], report.GREEN),
+    ],
+)
+def test_the_color_of_the_headline(indexes: list[dict[str, Any]], shade: str) -> None:
+    """Red as soon as one index needs a person, yellow while all that is missing is under way."""
+    painted = report.status(document(*indexes), NOW, color=True, zone=UTC)
+    assert painted.startswith(f"\x1b[{shade}m")
+
+
+@pytest.mark.parametrize(
+    ("changes", "cells"),
+    [
+        ({"state": "fetching"}, {"STATE": report.YELLOW, "TOKEN": report.GREEN}),
+        ({"state": "retrying"}, {"STATE": report.YELLOW, "TOKEN": report.GREEN}),
+        ({"state": "blocked"}, {"STATE": report.RED, "TOKEN": report.GREEN}),
+        ({"health": "stale"}, {"TOKEN": report.YELLOW}),
+        ({"delivered": False}, {"TOKEN": report.RED}),
+        ({"health": "none", "state": "fetching"}, {"STATE": report.YELLOW, "TOKEN": report.YELLOW}),
+        ({"enabled": False}, dict.fromkeys(("INDEX", "TOKEN", "STATE"), report.DIM)),
+    ],
+)
+def test_the_colors_of_a_row(changes: dict[str, Any], cells: dict[str, str]) -> None:
+    """Red where uv fails, yellow where something is under way, dim where an index is switched off."""
+    assert report._shades(index("a", **changes)) == cells
+
+
+def test_the_footer_names_what_is_known() -> None:
+    """Without the time of its start, the daemon is named without one; who a token is for may be unknown, too."""
+    assert lines(document(index()))[-1] == "uvtokend 1.0.0, pid 4711, running since 07:00, netrc /home/me/.netrc"
+    assert lines(document(index(), started_at=None))[-1] == "uvtokend 1.0.0, pid 4711, netrc /home/me/.netrc"
+    row = lines(document(index("a", identity=None, username=None)), 250)[-2]
+    assert re.split("  +", row)[3] == "-"
+    unknown = lines(document(index("a", sink="elsewhere")), 250)[-2]
+    assert unknown.endswith("-")
+
+
+def test_details_share_a_line_that_is_wide_enough_for_them() -> None:
+    """They are indented by two, and stand on one line as long as that fits to the character."""
+    doc = document(index("a", host="h" * 30, identity="i" * 30))
+    joined = f"  {'h' * 30}, for {'i' * 30}"
+    assert joined in lines(doc, len(joined))
+    assert joined not in lines(doc, len(joined) - 1)

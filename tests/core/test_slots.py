@@ -78,3 +78,13 @@ def test_a_fetch_that_spends_a_one_time_secret_never_gives_way() -> None:
     slots.ask("a", hung=False, spends=False)
     assert list(slots.starts(0)) == ["chain"]
     assert (slots.look_at(), slots.gives_way(1000)) == (None, None)
+
+
+def test_who_looks_again_and_when() -> None:
+    """Only while all slots are taken and somebody waits for a first try is there a time to look."""
+    full, waiting = line(1, "a"), line(1, "a", "b")
+    assert [*full.starts(0), *waiting.starts(0)] == ["a", "a"]
+    assert (full.look_at(), full.gives_way(100)) == (None, None)
+    assert waiting.look_at() == SLICE
+    free = line(2, "a", "b")
+    assert (free.look_at(), free.gives_way(100)) == (None, None)

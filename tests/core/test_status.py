@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -112,3 +113,16 @@ def test_the_end_of_a_sign_in_is_shown_on_the_wall_clock() -> None:
         "ends_at": "2026-01-31T11:00:00Z",
         "command": "aws sso login",
     }
+
+
+def test_the_document_says_how_the_delivery_went() -> None:
+    """In both directions, with the sentence; and no part of a login that is a secret is shown."""
+    for ok, problem in ((True, None), (False, "The disk is full.")):
+        document = status.of_daemon(FRAME, Snapshot((), ok, problem), (), NOW)
+        assert document["delivery"] == {"ok": ok, "problem": problem}
+    secret = replace(A, request=Request("nexus", options=(("username", (("env", "CODE"),)),)))
+    assert (status._username(secret, "code"), status._username(A, "me"), status._username(A, None)) == (
+        "****",
+        "me",
+        None,
+    )

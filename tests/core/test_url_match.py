@@ -157,6 +157,20 @@ def test_no_text_leads_to_another_origin(text: str, tail: str) -> None:
             assert urlsplit(url if "://" in url else f"https://{url}").hostname == urlsplit(found.url).hostname
 
 
+def test_a_host_that_is_none_has_no_origin() -> None:
+    """A known scheme alone makes no origin, nor does a host alone."""
+    for url in ("https:///x", "ftp://a.example/x", "https://", "https://a b.example/x"):
+        assert url_match._origin(urlsplit(url)) is None
+    assert url_match._origin(urlsplit("https://a.example/x")) == ("https", "a.example", 443)
+
+
+@pytest.mark.parametrize("name", ["Xa", "aX", "X"])
+def test_only_slashes_are_cut_from_a_path(name: str) -> None:
+    """A name may begin and end with any letter."""
+    assert url_match.root(f"/{name}/") == (name,)
+    assert url_match.root(f"/{name}/simple/") == (name,)
+
+
 def test_the_root_of_an_index() -> None:
     """Its path without slashes at the end and a final segment ``simple``; nothing else is cut."""
     assert url_match.root("/pypi/aX/simple/") == ("pypi", "aX")

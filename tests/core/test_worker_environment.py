@@ -137,3 +137,21 @@ def test_what_the_daemon_tells_of_its_environment() -> None:
     """PATH, proxies without user name and password, and certificates; nothing else."""
     environ = {"PATH": "/bin", "HTTPS_PROXY": "http://me:s3cr3t@proxy.example", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
     assert shown(environ) == {"PATH": "/bin", "HTTPS_PROXY": "http://***@proxy.example"}
+
+
+def test_what_decides_whether_a_cloud_can_be_reached() -> None:
+    """The daemon tells of the proxies, both spellings of each, of the certificates, and of PATH; of nothing else."""
+    proxies = [f"{kind}_proxy" for kind in ("https", "http", "all", "no")]
+    certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"]
+    names = [*proxies, *(name.upper() for name in proxies), *certificates, "PATH"]
+    assert shown({**dict.fromkeys(names, "x"), "HOME": "/h", "TOKEN": "t"}) == dict.fromkeys(names, "x")
+
+
+def test_every_tool_gets_the_bundle() -> None:
+    """OpenSSL, botocore, requests, curl, Node and gcloud each have a variable of their own for it."""
+    request = Request("static")
+    got = worker_environment({}, request, Settings("config.toml", ca_bundle="/ca.pem"))
+    assert {name for name, value in got.items() if value == "/ca.pem"} == {
+        *("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    }

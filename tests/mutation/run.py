@@ -10,7 +10,7 @@ already is not judged again, so a run may be interrupted and continued. `equival
 test can kill, each with its reason: they do not count. A full run takes hours. It needs Linux.
 
 No kept tool fits: mutmut 3 changes nothing outside of functions, where policy and catalogs stand, and cannot draw a
-sample; cosmic-ray starts pytest anew for each mutant, which takes twenty times as long as the tests that it needs.
+sample; cosmic-ray starts pytest anew, and imports everything again, for each mutant.
 """
 
 from __future__ import annotations
@@ -107,9 +107,13 @@ class Map:
         """Return the tests that reach any line of a module."""
         return self.of_lines(module, self._contexts.get(module, {}))
 
+    def beside(self, module: str) -> set[str]:
+        """Return the tests in the directory that mirrors a module's: a table is read by tests that reach no line."""
+        return {test for test in self.times if Path(test.partition("::")[0]).parent == Path("tests", module).parent}
+
     def chosen(self, module: str, tests: Iterable[str], budget: float) -> tuple[list[str], float]:
         """Return tests in the order in which they find out most, and their seconds, until the budget is spent."""
-        mirror = f"tests/{module.replace('.py', '').rpartition('/')[0]}/test_{Path(module).stem}.py"
+        mirror = f"tests/{Path(module).parent}/test_{Path(module).stem}.py"
         ordered = sorted(tests, key=lambda test: (not test.startswith(mirror), self.times[test], test))
         taken: list[str] = []
         seconds = 0.0
@@ -225,8 +229,8 @@ def tasks(tree: Path, name: str, found: Map, budget: float) -> Iterator[dict[str
         function = function_at(source, mutant.start)
         reached = found.of_lines(name, range(first_line(source, mutant), mutant.line + 1))
         if function is None:
-            reached |= found.of_module(name)
-        reached = reached or {*found.times}  # a table that is read once, at import: the quickest tests of the package
+            reached |= found.of_module(name) | found.beside(name)
+        reached = reached or {*found.times}
         tests, seconds = found.chosen(name, reached, budget)
         before = source[mutant.start : mutant.end].decode()
         task = Task(name, str(file), **asdict(mutant), before=before, function=function, tests=tests, seconds=seconds)
@@ -263,8 +267,8 @@ def report(results: Path) -> None:
         print(f"{killed / max(1, len(counted)):.1%} (95 % interval {low:.1%} to {high:.1%})")
         for result in sorted(counted, key=lambda one: (one["module"], one["line"])):
             if result["verdict"] == "survived":
-                change = f"{result['before']} -> {result['text'].strip()}"
-                print(f"  {result['module']}:{result['line']}: {result['source']}: {' '.join(change.split())}")
+                before, after = (" ".join(result[name].split())[-60:] for name in ("before", "text"))
+                print(f"  {result['module']}:{result['line']}: {result['source']}: {before} -> {after}")
 
 
 def main() -> None:

@@ -523,3 +523,63 @@ def test_an_organization_keeps_its_letters() -> None:
     """Only slashes around its name are cut."""
     url = IndexUrl.parse("https://pkgs.dev.azure.com/XbX/_packaging/feed/pypi/simple/")
     assert CLOUDS["azure-artifacts"].service(url) == "https://pkgs.dev.azure.com/XbX"
+
+
+#: What each cloud's own tools call things: the program, its sign-in command and its page; the files of a sign-in, each
+#: with the variable that moves it; the variables that a service takes over from a shell.
+TOOLS: dict[str, tuple[str, str, str]] = {
+    "aws-codeartifact": (
+        "aws: aws sso login: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
+        (
+            "~/.aws/config AWS_CONFIG_FILE, ~/.aws/credentials AWS_SHARED_CREDENTIALS_FILE, ~/.aws/sso/cache , "
+            "~/.aws/cli/cache , ~/.aws/login/cache AWS_LOGIN_CACHE_DIRECTORY"
+        ),
+        "AWS_*",
+    ),
+    "google-artifact-registry": (
+        "gcloud: gcloud auth application-default login: https://cloud.google.com/sdk/docs/install",
+        " GOOGLE_APPLICATION_CREDENTIALS, ~/.config/gcloud CLOUDSDK_CONFIG",
+        (
+            "CLOUDSDK_* GOOGLE_APPLICATION_CREDENTIALS GOOGLE_CLOUD_* GOOGLE_EXTERNAL_ACCOUNT_* GCE_METADATA_* "
+            "NO_GCE_CHECK"
+        ),
+    ),
+    "azure-artifacts": (
+        "az: az login: https://learn.microsoft.com/cli/azure/install-azure-cli",
+        "~/.azure AZURE_CONFIG_DIR",
+        "AZURE_* AZD_CONFIG_DIR IDENTITY_ENDPOINT MSI_ENDPOINT IMDS_ENDPOINT",
+    ),
+    "jfrog-artifactory": (
+        "jf: jf login: https://jfrog.com/getcli/",
+        "~/.jfrog/jfrog-cli.conf.v6 JFROG_CLI_HOME_DIR/jfrog-cli.conf.v6",
+        "JFROG_CLI_HOME_DIR",
+    ),
+}
+
+
+@pytest.mark.parametrize("provider", CLOUDS)
+def test_the_tools_of_each_cloud(provider: str) -> None:
+    """A wrong name here is a sign-in that is never noticed, a service without its variables, or a dead link."""
+    cloud = CLOUDS[provider]
+    program = "" if cloud.program is None else f"{cloud.program.name}: {cloud.program.sign_in}: {cloud.program.page}"
+    watched = ", ".join(f"{file.default} {file.variable}{file.below}" for file in cloud.watched)
+    assert (program, watched, " ".join(cloud.service_variables)) == TOOLS.get(provider, ("", "", ""))
+    assert cloud.provider == provider
+
+
+@pytest.mark.parametrize("name", ["Xa", "aX", "XX", "X-X"])
+def test_an_organization_is_found_by_any_name(name: str) -> None:
+    """Its name is what stands between the slashes, letter for letter, and without one there is none."""
+    found = azure_artifacts.organization(f"https://pkgs.dev.azure.com/{name}/")
+    assert found is not None
+    assert (found.name, found.portal) == (name, f"https://dev.azure.com/{name}")
+    assert azure_artifacts.organization("https://pkgs.dev.azure.com/") is None
+    assert recognize("https://pkgs.dev.azure.com/") is None
+    assert recognize(f"https://pkgs.dev.azure.com/{name}/_packaging/f/pypi/simple/") == ("azure-artifacts", {})
+
+
+def test_lasting_keys_are_not_temporary() -> None:
+    """Without a key, with a lasting one, or where a profile is named, there is nothing to tell."""
+    lasting = {"AWS_ACCESS_KEY_ID": "AKIAX", "AWS_SECRET_ACCESS_KEY": "x"}
+    temporary = CLOUDS["aws-codeartifact"].temporary
+    assert temporary(lasting, Request("aws-codeartifact")) == temporary({}, Request("aws-codeartifact")) == ()

@@ -464,6 +464,27 @@ def test_an_ordinary_user_name_is_kept(user: str) -> None:
     assert addition.table["username"] == user
 
 
+@pytest.mark.parametrize(("length", "token"), [(31, False), (32, True)])
+def test_a_user_name_of_32_characters_may_be_a_token(length: int, token: bool) -> None:
+    """Even if none of its words is long."""
+    user = "word-one.word-two.word-three.word-four"[:length]
+    assert candidate(AZURE.format("acme").replace("://", f"://{user}@")).secret == token
+
+
+@pytest.mark.parametrize("name", ["Xo", "oX"])
+def test_an_organization_keeps_its_letters_as_a_user_name(name: str) -> None:
+    """Only slashes around it are cut."""
+    assert init_plan._organization(f"https://pkgs.dev.azure.com/{name}/") == name
+
+
+def test_a_draft_asks_before_it_lists() -> None:
+    """Its first line is the question, and the table follows."""
+    (draft,) = planned([candidate(JFROG, "j")]).drafts
+    question, first = draft.remark.splitlines()[:2]
+    assert question.startswith("## How do you sign in to ")
+    assert first == "# [[index]]"
+
+
 def test_no_user_name_of_a_url_is_shown() -> None:
     """The lines to paste for two organizations on one host have a place for a name that was read from a URL."""
     one = candidate(AZURE.format("acme").replace("://", "://mine@"))
@@ -514,3 +535,11 @@ def test_where_a_program_keeps_its_sign_in() -> None:
 def test_a_url_that_was_copied_from_an_example(url: str, placeholder: str | None) -> None:
     """What only its reader can fill in is found; a feed may have a name in capitals, and a host any case."""
     assert IndexUrl.parse(url).placeholder == placeholder
+
+
+def test_a_name_leaves_out_what_every_url_has() -> None:
+    """A name is the last telling word, or the host; one that Python and uv read differently is not known."""
+    for word in ("simple", "pypi", "_packaging", "packages", "-", "d", "repository", "api", "artifactory"):
+        assert IndexUrl.parse(f"https://h.example/{word}/").name == "h.example"
+        assert IndexUrl.parse(f"https://h.example/{word}/mine/{word}/").name == "mine"
+    assert IndexUrl.parse("https://h.exämple/mine/").known_host == ""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from uvtokend.core import clouds
 from uvtokend.core.config import settings as module
+from uvtokend.core.config import values
 from uvtokend.core.config.settings import Source, parse
 from uvtokend.core.config.values import seconds
 from uvtokend.core.model import Settings
@@ -698,3 +699,38 @@ def test_two_credentials_in_memory() -> None:
 def test_a_hint_is_accepted_by_the_check_that_gives_it(text: str, hint: str) -> None:
     """Bounds are said as durations that may be written; the nearest value is named; examples are right."""
     assert problems(text)[0][1] == hint
+
+
+def test_what_is_in_force_where_nothing_is_written() -> None:
+    """The defaults of the contract, with and without a file."""
+    for settings in (parse([], "/home/me", {}), read(""), Settings("")):
+        assert (settings.fetch_timeout, settings.max_workers, settings.log_level) == (60.0, 4, "info")
+        assert (settings.ca_bundle, settings.notify, settings.on_delivered) == (None, False, ())
+    assert parse([], "/home/me", {}).file == ""
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 1 << 64, -(1 << 64)])
+def test_a_number_has_64_bits(number: int) -> None:
+    """TOML promises no more, at either end."""
+    assert module._unusable({"a": [number]}) is not None
+    assert module._unusable({"a": [(1 << 63) - 1, -(1 << 63), 0]}) is None
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(59, False), (60, True), (100, True), (101, False), (0, False)])
+def test_a_duration_may_be_at_either_bound(seconds: int, good: bool) -> None:
+    """Its bounds are part of its range; 0 is only where that means something."""
+    option = values.Option(values.DURATION, low=60, high=100)
+    base = values.Base("/home/me", "/home/me")
+    if good:
+        assert option.check(seconds, base) == seconds
+    else:
+        with pytest.raises(values.InvalidValueError):
+            option.check(seconds, base)
+    assert values.Option(values.DURATION, low=60, high=100, zero=True).check(0, base) == 0
+
+
+def test_a_file_may_be_a_mebibyte_long() -> None:
+    """And not a byte longer."""
+    assert read("#" * (1 << 20)).indexes == ()
+    with pytest.raises(ConfigError):
+        read("#" * ((1 << 20) + 1))

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc import block, grammar
+from uvtokend.core.netrc import adopt, block, grammar, tail
 from uvtokend.core.netrc.adopt import restore, take_over
 from uvtokend.core.netrc.block import BEGIN, END, Ours, block_entries, check, edit, problems, scan
 from uvtokend.core.netrc.merge import made_of, merge, mixture
@@ -163,6 +163,11 @@ class TestGrammar:
         else:
             assert {item.name.decode() for item in found.entries} == set(read)
 
+    def test_what_is_no_text_in_a_macro_is_skipped(self) -> None:
+        """A macro ends at a blank line, whatever bytes it has."""
+        (found,) = scan(b"macdef x\n\xff\xfe\n\nmachine a login b password c\n").entries
+        assert found.name == b"a"
+
     def test_goes_on_after_an_unknown_word(self) -> None:
         """All troubles are found at once, and so are the entries between them, although uv reads none of them."""
         found = scan(b"machine x port 21 login a\n\n# of old\nmachine y protocol https\n")
@@ -286,6 +291,14 @@ class TestEdit:
         text = BEGIN + b"\n" + line + END + b"\n"
         assert block_entries(text) == {}
         assert edit(text, [], {"a.example": ()}).text == line
+
+    def test_ours_below_a_foreign_line_inside_the_block_are_ours(self) -> None:
+        """The block has an end, so all of it is looked at."""
+        text = edit(b"", [entry("a.example"), entry("b.example")], {}).text
+        middle = text.index(b"machine b.example")
+        found, foreign = block.split(text[:middle] + b"#mine\n" + text[middle:], None)
+        assert [one.host for one in found] == ["a.example", "b.example"]
+        assert foreign == b"#mine\n"
 
     def test_two_blocks_are_merged(self) -> None:
         """A block that was copied, before and after foreign text, comes out as one at the top."""
@@ -458,6 +471,14 @@ class TestProblems:
         assert as_read(result.text)["a.example"] == ("me", "", "t0")
         assert [(problem.where, problem.fatal) for problem in result.problems] == [("line 5", True)]
 
+    @pytest.mark.parametrize("word", ["port", "protocol", "host", "username", "passwd", "url"])
+    def test_a_familiar_word_behind_a_password_is_quoted(self, word: str) -> None:
+        """It is a word of other programs' files, and no part of the password; any other may be one."""
+        (found,) = problems(f"machine a login b password c {word} x\n".encode(), [], "netrc")[:1]
+        assert word in found.message
+        (found,) = problems(b"machine a login b password c hunter2 x\n", [], "netrc")[:1]
+        assert "hunter2" not in found.message
+
     def test_there_is_an_end_to_problems(self) -> None:
         """A file that is no netrc at all is told in a screenful, and in no time."""
         assert len(problems(b"x y\n" * 20_000, (), "f")) == 20
@@ -523,6 +544,21 @@ class TestAdopt:
             b"machine w login 1\nmachine x login 2",
             b"machine x login 2\nmachine w login 1",
         )
+
+    def test_the_line_above_a_piece_is_what_counts(self) -> None:
+        """However the lines farther up have changed; an empty first line is a line, too."""
+        taken = take_over(b"#one\n#two\nmachine x login 2\nmachine z login 3\n", "x")
+        changed = taken.text.replace(b"#one", b"#another and longer")
+        assert restore(changed, taken.backup) == b"#another and longer\n#two\nmachine x login 2\nmachine z login 3\n"
+        taken = take_over(b"\nmachine x login 2\nmachine z login 3\n", "x")
+        assert restore(b"#new\n#more\n" + taken.text, taken.backup) == (
+            b"#new\nmachine x login 2\n#more\n\nmachine z login 3\n"
+        )
+
+    def test_a_piece_below_a_line_without_end(self) -> None:
+        """That line gets its end, and no other byte."""
+        assert adopt._joined(b"#a", b"machine x login 2\n", b"") == b"#a\nmachine x login 2\n"
+        assert adopt._joined(b"", b"machine x login 2\n", b"#a") == b"machine x login 2\n#a"
 
     def test_a_piece_that_uv_cannot_read_does_not_fall_into_a_macro(self) -> None:
         """No place makes such a file readable, but only some let every entry be seen as before."""
@@ -595,6 +631,18 @@ class TestUnion:
         assert merge(base, b"#a\n#c\n", b"#a\n#b\n#c\n#d\n") == b"#a\n#c\n#d\n"
         assert merge(base, b"#new\n#a\n#b\n#c\n", b"#a\n#b\n") == b"#new\n#a\n#b\n"
         assert merge(base, b"", b"#a\n#b\n#c\n") == b""
+
+    def test_what_both_end_with_is_there_once(self) -> None:
+        """As what both begin with; only what differs is taken from each."""
+        for older, newer in ((b"#a\n#z\n", b"#b\n#z\n"), (b"#z\n", b"#b\n#z\n"), (b"#a\n#z\n", b"#z\n")):
+            merged = merge(None, older, newer)
+            assert sorted(merged.split()) == sorted({*older.split(), *newer.split()})
+
+    def test_a_mixture_agrees_in_its_head_and_in_its_tail(self) -> None:
+        """A cut write leaves bytes of one or the other everywhere, and the end of the longer one."""
+        assert mixture(b"abZZ", b"ab", b"xyZZ")
+        assert not mixture(b"!bZZ", b"ab", b"xyZZ")
+        assert not mixture(b"abZ!", b"ab", b"xyZZ")
 
     def test_the_newer_value_wins(self) -> None:
         """A password that both changed is read as the newer version has it."""
@@ -734,3 +782,11 @@ def test_a_line_of_ours_is_read_in_one_step_as_word_by_word(wanted: Entry) -> No
     assert block._written(line, None) == block._entry(found) == wanted
     assert block._written(line, {wanted.host}) == wanted
     assert block._written(line, {"other.example"}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "above"), [(b"x", 0, 0), (b"\nx", 1, 0), (b"a\nx", 2, 0), (b"a\nb\nx", 4, 2)]
+)
+def test_where_the_line_above_begins(text: bytes, start: int, above: int) -> None:
+    """An empty line is a line; above the first one there is none."""
+    assert tail._line_above(text, start) == above

@@ -148,3 +148,14 @@ def test_which_variables_name_the_default_index(name: str) -> None:
     (found,) = settings.read([], {name: "https://a.example/simple/"}).indexes
     assert found.default == (name in {"UV_INDEX_URL", "UV_DEFAULT_INDEX"})
     assert (found.authenticate, found.user, found.name) == ("auto", "", None)
+
+
+def test_the_names_of_uvs_settings() -> None:
+    """As in uv's reference of settings and of environment variables; some have no variable of their own."""
+    assert {
+        **{name: f"UV_{name.upper().replace('-', '_')}" for name in ("keyring-provider", "index-strategy", "no-index")},
+        **{name: f"UV_{name.upper().replace('-', '_')}" for name in ("offline", "native-tls", "system-certs")},
+        "publish-url": "UV_PUBLISH_URL",
+        "check-url": "UV_PUBLISH_CHECK_URL",
+        **dict.fromkeys(("http-proxy", "https-proxy", "required-version"), ""),
+    } == settings.SETTINGS
