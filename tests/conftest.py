@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +14,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from support import commands
 from support.needs import NEEDS
 from uvtokend.sandbox import machine
 from uvtokend.sandbox.codeartifact import CodeArtifact
+from uvtokend.sandbox.machine import Machine
 
 #: A machine's environment starts empty; packaging/covered.py measures its processes too.
 machine._KEPT = (*machine._KEPT, "COVERAGE_PROCESS_CONFIG")
+
+
+def _command(self: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return commands.run(arguments, self.environment, self.directory)
+
+
+#: The commands on a machine are forked by `support.commands`; its daemon is started.
+Machine.uvtokend = _command  # type: ignore[method-assign]
 #: How many examples Hypothesis tries of each law: a few on each run, many with ``--hypothesis-profile thorough``.
 #: Another user than the checkout's owner could not write its database of examples, and a warning is an error. A busy
 #: machine is no failure: no example has a time limit of its own.

@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.desk import FOREIGN, TOKEN, Desk, ask, desk, gone, on_terminal
+from support.daemons import ask
+from support.desk import FOREIGN, TOKEN, Desk, desk, gone, on_terminal
 from uvtokend import __version__
 
 __all__ = ["desk"]

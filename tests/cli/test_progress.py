@@ -14,7 +14,8 @@ from functools import partial
 
 import pytest
 
-from support.desk import TOKEN, Desk, ask, desk, on_terminal
+from support.daemons import ask
+from support.desk import TOKEN, Desk, desk, on_terminal
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call, Server
 

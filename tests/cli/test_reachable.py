@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.daemons import await_ready
 from support.waiting import until
 from uvtokend import paths
 from uvtokend.cli import client
@@ -38,7 +39,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def unreachable(machine: Machine) -> int:
     """Start a daemon, take its runtime directory away, and return its pid."""
     machine.start()
-    until(lambda: machine.uvtokend("status").returncode == 0)
+    await_ready(machine)
     shutil.rmtree(machine.directory / "run")
     (machine.directory / "run").mkdir(mode=0o700)
     assert machine.uvtokend("status").returncode == 3

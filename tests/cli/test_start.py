@@ -7,7 +7,8 @@ import os
 
 import psutil
 
-from support.desk import TOKEN, Desk, ask, desk, gone
+from support.daemons import ask
+from support.desk import TOKEN, Desk, desk, gone
 from support.waiting import until
 
 __all__ = ["desk"]

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.daemons import is_ready, status
 from support.unprivileged import hidden
 from support.waiting import PATIENCE, until
 from uvtokend import clock
@@ -36,12 +37,6 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Ite
     machine.configure(a="https://a.example/simple/")
     yield machine
     machine.stop()
-
-
-def status(laptop: AwsMachine) -> dict[str, Any]:
-    done = laptop.uvtokend("status", "--json")
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
 
 
 def index(laptop: AwsMachine, name: str = "a") -> dict[str, Any]:
@@ -69,7 +64,7 @@ def test_one_request_serves_ten_indexes(laptop: AwsMachine, cloud: CodeArtifact)
     """All repositories of a domain share one token, on every host; a uv finds each of them."""
     laptop.configure(**{f"i{number}": f"https://h{number % 3}.example/r{number}/simple/" for number in range(10)})
     laptop.start()
-    until(lambda: len(status(laptop)["indexes"]) == 10 and laptop.uvtokend("status").returncode == 0)
+    until(lambda: len(status(laptop)["indexes"]) == 10 and is_ready(laptop))
     assert cloud.fetches == 1
     assert set(tokens(laptop)) == {"h0.example", "h1.example", "h2.example"}
     assert len(set(tokens(laptop).values())) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.daemons import status
 from support.waiting import until
 from uvtokend.daemon.hook import HookProgram
 from uvtokend.sandbox.machine import Machine
@@ -181,7 +182,7 @@ def test_the_status_tells_its_failure(tmp_path: Path) -> None:
     )
     machine.start()
     try:
-        until(lambda: "exited with status 7" in machine.uvtokend("status", "--json").stdout)
+        until(lambda: "exited with status 7" in str(status(machine)))
         assert machine.uvtokend("status").returncode == 0
     finally:
         machine.stop()

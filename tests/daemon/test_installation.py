@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 import uvtokend
-from support.desk import Desk, ask, desk, gone
+from support.daemons import ask
+from support.desk import Desk, desk, gone
 from support.waiting import until
 from uvtokend import __version__
 from uvtokend.core.events import Report

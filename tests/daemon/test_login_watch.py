@@ -19,6 +19,7 @@ import pytest
 from clouds.azure import ORGANIZATION, AzureCloud
 from clouds.google import GoogleCloud
 from clouds.tls import TlsProxy
+from support.daemons import status
 from support.waiting import until
 from uvtokend.core.model import Request
 from uvtokend.daemon.login_watch import Watch
@@ -172,8 +173,7 @@ def start_at_a_terminal(laptop: AwsMachine) -> int:
 
 
 def by_name(laptop: AwsMachine) -> dict[str, Any]:
-    document = json.loads(laptop.uvtokend("status", "--json").stdout)
-    return {index["name"]: index for index in document["indexes"]} if document["pid"] else {}
+    return {index["name"]: index for index in status(laptop)["indexes"]}
 
 
 def all_blocked(found: dict[str, Any]) -> dict[str, Any] | None:

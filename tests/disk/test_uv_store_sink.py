@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from support.daemons import status
 from uvtokend import paths
 from uvtokend.core import fixes, uv_store
 from uvtokend.core.model import Entry, Secret
@@ -361,13 +362,9 @@ class World:
         shutil.rmtree(self.project / ".venv", ignore_errors=True)
         return self.laptop.uv("sync", "--no-cache", cwd=self.project)
 
-    def status(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.laptop.uvtokend("status", "--json").stdout)
-        return document
-
     def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         deadline = time.monotonic() + 40
-        while not condition(found := self.status()):
+        while not condition(found := status(self.laptop)):
             assert time.monotonic() < deadline, json.dumps(found, indent=1)
             time.sleep(0.02)
         return found
@@ -458,7 +455,7 @@ def test_a_restart_keeps_what_stands_in_the_store(world: World) -> None:
     assert world.laptop.daemon is not None
     world.laptop.daemon.kill()
     world.laptop.daemon.wait()
-    document = world.status()
+    document = json.loads(world.laptop.uvtokend("status", "--json").stdout)
     assert document["pid"] is None
     assert [index["health"] for index in document["indexes"]] == ["fresh", "fresh"]
     before = world.store.stat()

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from support.waiting import until
+from support.daemons import await_ready
 from uvtokend.core import fixes
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact, error
 from uvtokend.sandbox.index import PackageIndex
@@ -124,7 +124,7 @@ def test_an_sso_session_that_is_over(office: Office) -> None:
     assert not office.uv()
     assert office.machine.run(["sh", "-c", fix]).returncode == 0
     assert (office.machine.home / "called").read_text() == "sso login --profile single\n"
-    until(lambda: office.machine.uvtokend("status").returncode == 0)
+    await_ready(office.machine)
     assert office.uv()
 
 

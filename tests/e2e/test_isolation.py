@@ -15,6 +15,7 @@ import pytest
 
 from clouds import google
 from clouds.tls import TlsProxy
+from support.daemons import status
 from support.example_plugin import install
 from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact
@@ -92,8 +93,7 @@ def delivered(laptop: AwsMachine) -> list[dict[str, Any]]:
     """Return the indexes of the status once all of them are delivered."""
 
     def look() -> list[dict[str, Any]]:
-        document = json.loads(laptop.uvtokend("status", "--json").stdout)
-        found: list[dict[str, Any]] = document["indexes"] if document["pid"] else []
+        found: list[dict[str, Any]] = status(laptop)["indexes"]
         return found if all(index["delivered"] for index in found) else []
 
     return list(until(look))

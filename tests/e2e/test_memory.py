@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.daemons import await_ready
 from support.issuing import CANARY, Issuing
 from support.unprivileged import as_user
 from support.waiting import PATIENCE, until
@@ -100,12 +101,12 @@ def test_moving_to_memory_and_back(machine: Issuing) -> None:
     machine.configure(MEMORY)
     assert machine.uvtokend("reload").returncode == 0
     until(lambda: len(machine.tokens) == 2)
-    until(lambda: machine.uvtokend("status").returncode == 0)
+    await_ready(machine)
     assert CANARY not in seen.read_text()
     assert holding(machine) == []
     machine.configure()
     assert machine.uvtokend("reload").returncode == 0
-    until(lambda: machine.uvtokend("status").returncode == 0)
+    await_ready(machine)
     assert holding(machine) == [machine.netrc]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from clouds.gitlab import GitLab
 from clouds.jfrog import JFrog
+from support.daemons import await_ready
 from support.waiting import PATIENCE, until
 from uvtokend.sandbox.machine import Machine
 from uvtokend.sandbox.web import Answer
@@ -115,7 +116,7 @@ def test_a_refused_rotation_is_told_and_the_token_delivered(machine: Machine) ->
         token = cloud.personal(scopes=("read_api",), days=90, age=85)
         machine.write(rotated(cloud, keep(machine, "token", token)))
         machine.start()
-        until(lambda: machine.uvtokend("status").returncode == 0)
+        await_ready(machine)
         assert token in machine.netrc.read_text()
         said = " ".join(machine.uvtokend("status").stdout.split())
         assert "could not be rotated, and is used until it expires" in said

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from clouds.jfrog import JFrog
-from support.waiting import until
+from support.daemons import await_ready
 from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine
 from uvtokend.sandbox.registries import ARTIFACTORY, NEXUS
@@ -134,7 +134,7 @@ def test_a_global_pat_is_told_in_the_status(machine: Machine) -> None:
         )
     )
     machine.start()
-    until(lambda: machine.uvtokend("status").returncode == 0)
+    await_ready(machine)
     shown = json.loads(machine.uvtokend("status", "--json").stdout)
     reasons = [[notice["reason"] for notice in index["notices"]] for index in shown["indexes"]]
     assert reasons == [["global-pat"], ["global-pat"]]

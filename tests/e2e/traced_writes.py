@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from support.daemons import await_ready
 from support.issuing import CANARY, LOGIN, Issuing
-from support.waiting import until
 
 #: Every call that can put bytes into a file; -yy names what a descriptor belongs to.
 CALLS = "write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendfile,splice,tee,vmsplice,copy_file_range,mmap"
@@ -55,7 +55,7 @@ def trace(sink: str, rotations: int) -> Counter[str]:
             machine.configure(f'sink = "{sink}"')
             machine.uvtokend("keyring", "install", str(machine.home / "bin"))
             machine.start()
-            until(lambda: machine.uvtokend("status").returncode == 0)
+            await_ready(machine)
             for _ in range(rotations):
                 assert machine.uvtokend("refresh").returncode == 0
                 shim = str(machine.home / "bin" / "keyring")

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support.desk import ask
+from support.daemons import ask
 from support.waiting import until
 from uvtokend import clock, darwin, paths, peers
 from uvtokend.cli import client

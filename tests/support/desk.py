@@ -1,4 +1,4 @@
-"""A desk: a home of its own, the commands run there by real processes, and the daemon that they start."""
+"""A desk: a home of its own, the commands run there by processes, and the daemon that they start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from typing import Any
 import psutil
 import pytest
 
-from support import places
+from support import commands, places
+from support.daemons import ask
 
 TOKEN = "tok-3b1f9a"
 FOREIGN = b"# mine\nmachine ftp.example login me password mine\n"
@@ -58,7 +58,7 @@ class Desk:
         return self.home / "run" / "uvtokend" / "control.sock"
 
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
-        """Start one command."""
+        """Start one command, with a Python of its own."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(
             [sys.executable, "-m", "uvtokend", *args], stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes
@@ -66,12 +66,12 @@ class Desk:
 
     def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one command to its end; its exit status must be this one, and it must never show a traceback."""
-        process = self.popen(*args)
-        out, err = process.communicate(timeout=60)
-        assert "Traceback" not in out + err
-        assert TOKEN not in out + err
-        assert process.returncode == status, (args, out, err)
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
+        done = commands.run(args, self.env)
+        said = done.stdout + done.stderr
+        assert "Traceback" not in said
+        assert TOKEN not in said
+        assert done.returncode == status, (args, said)
+        return done
 
     def document(self, *args: str, status: int = 0) -> dict[str, Any]:
         """Return the status document of one command."""
@@ -112,15 +112,6 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         process = psutil.Process(ask(desk.socket, "version")["pid"])
         process.terminate()
         gone(process)
-
-
-def ask(path: Path, method: str) -> Any:
-    """Ask a daemon one thing, without the client under test."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(20)
-        client.connect(str(path))
-        client.sendall(json.dumps({"jsonrpc": "2.0", "id": 7, "method": method}).encode() + b"\n")
-        return json.loads(client.makefile().readline())["result"]
 
 
 def gone(process: psutil.Process) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from support.waiting import until
+from support.daemons import await_ready
 from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine
 
@@ -70,7 +70,7 @@ class Issuing(Machine):
     def begin(self) -> None:
         """Start the daemon and wait until every index has a token."""
         self.start()
-        until(lambda: self.uvtokend("status").returncode == 0)
+        await_ready(self)
 
     def close(self) -> None:
         """Stop everything."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from support import commands
 from uvtokend.sandbox.index import PackageIndex, wheel
 from uvtokend.sandbox.machine import Machine, find_uv
 from uvtokend.sandbox.web import Answer
@@ -124,7 +125,10 @@ class Patient:
 
     def ours(self, *arguments: str) -> tuple[int, str, str]:
         """Run a command of ours in the project."""
-        done = self.run(self.machine.ourselves(*arguments))
+        if self.inside:
+            done = self.run(self.machine.ourselves(*arguments))
+        else:
+            done = commands.run(arguments, {**self.machine.environment, **self.env}, self.project)
         return done.returncode, done.stdout, done.stderr
 
     def doctor(self, *arguments: str) -> list[dict[str, Any]]:
