@@ -1,4 +1,4 @@
-"""Fetch tokens without a daemon and without a trace: for `token` and `exec`, whose result is in nobody's netrc."""
+"""Fetch tokens without a daemon, for `token` and `exec`. Nothing is delivered, and nothing is remembered."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The socket method `credential`: hands a credential to a program that asks for a URL, and remembers who asked.
+"""The socket method `credential`: return a credential to a program that asks for a URL, and log who asked.
 
-1. Only the credential of an index that the URL belongs to is answered; `uvtokend.core.url_match` decides.
-2. A token with less life than promised (or than `min_life`) is answered only after a fetch was waited for: the one in
-   flight, or one that is started now. The wait is bounded, and what is valid then is answered.
-3. Questions never drive an issuer: for one request, a question starts a fetch at most every 30 s, and none while the
-   lease is blocked or the issuer's ``Retry-After`` runs.
+1. A program gets only the credential of the index that its URL belongs to; `uvtokend.core.url_match` decides.
+2. A token with less life than promised (or than `min_life`) is returned only after a fetch: the fetch in flight, or one
+   that is started now. The wait is bounded; afterwards the current token is returned if it is valid.
+3. Programs cannot flood an issuer: for one request, they start a fetch at most every 30 s, and none while the lease is
+   blocked or the issuer's ``Retry-After`` runs.
 4. Every answer is counted and logged with the asking process, never with the token.
 """
 
@@ -26,24 +26,24 @@ from uvtokend.core.rfc3339 import zulu
 from uvtokend.daemon.processes import Process
 from uvtokend.errors import UvtokendError
 
-#: Seconds to wait for a token where none is valid, or where the program says how much life it needs.
+#: Seconds to wait for a token if none is valid, or if the program says how much life it needs.
 PATIENCE = 20.0
-#: Seconds to wait for a better token than the valid one that can be answered at once.
+#: Seconds to wait for a better token if a valid one is already there.
 SOON = 5.0
 
 
 class NoMatchError(Exception):
-    """No index is configured for a URL, or its login is another one."""
+    """No index is configured for a URL, or the index has another login."""
 
 
 class Answers:
-    """Answers questions from what the agent holds.
+    """Returns the agent's credentials to programs.
 
     Args:
-        agent: Whose leases hold the credentials.
+        agent: The agent whose leases hold the credentials.
         clock: The daemon's clock.
         settled: Waits until the named indexes are settled; with True it starts a fetch first (`Waiters.settled`).
-        emit: Takes a report for the log.
+        emit: Writes a report to the event log.
 
     Attributes:
         counts: How many answers each index gave since the daemon started.
@@ -69,15 +69,15 @@ class Answers:
         """Return login, token and end of life of the credential for a URL.
 
         Args:
-            url: What the program wants to open; or a bare host.
-            username: The login that it must have; None for any.
-            min_life: Seconds of life that it should have; None for what is promised.
-            asker: Who asks.
-            name: The index that is meant, whose URL is `url`: two may have the same URL. None for any.
+            url: The URL that the program wants to open, or a bare host.
+            username: The login that the credential must have; None for any.
+            min_life: Seconds of life that the token should have; None for the promised life.
+            asker: The process that asks.
+            name: The name of the index with this URL, since two may have the same URL; None for any.
 
         Raises:
             NoMatchError: The URL belongs to no index, or to one with another login.
-            UvtokendError: There is no valid token for it, and why.
+            UvtokendError: There is no valid token for the URL; the message says why.
         """
         asked = url_match.asked_url(url)
         users = {user for user in (username, asked.user if asked else None) if user is not None}
@@ -89,7 +89,7 @@ class Answers:
             if not self._fits(index, users):
                 continue
             await self._refreshed(index, min_life)
-            if self._fits(index, users):  # else the first token came with another login
+            if self._fits(index, users):  # otherwise the first token came with another login
                 return self._answer(index, asker)
         raise NoMatchError
 
@@ -113,7 +113,7 @@ class Answers:
         return {"login": credential.login, "token": credential.password.reveal(), "expires_at": zulu(ends)}
 
     async def _refreshed(self, index: Index, min_life: float | None) -> None:
-        """Wait for a fetch if the token has too little life left; give up after a while."""
+        """Wait for a fetch if the token has too little life left, for a bounded time."""
         now = self._clock.now()
         lease = self._agent.leases[index.request]
         valid = lease.valid(now)

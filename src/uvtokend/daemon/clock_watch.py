@@ -1,8 +1,8 @@
-"""What happened to the clocks: the machine slept, the wall clock was set, or the process was stopped.
+"""Notice that the machine slept, that the wall clock was set, or that the process was stopped.
 
-Linux tells at once: a timer on the wall clock that never fires is canceled when the clock is set, and when the machine
-wakes up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET; a QEMU guest was told 0.2 s after it resumed). Everywhere else,
-and where the kernel is silent, the guard tick looks at the clocks.
+Linux reports it at once: a timer on the wall clock that never fires is canceled when the clock is set, and when the
+machine wakes up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET; seen in a QEMU guest 0.2 s after it resumed). On other
+systems, and if the kernel reports nothing, the guard tick compares the clocks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from datetime import datetime, timedelta
 
 from uvtokend.clock import Clock
 
-#: A guard tick that comes this much late means that the process was stopped, or slept without a clock that tells.
+#: A guard tick that is this late means that the process was stopped, or that it slept and no clock shows it.
 LATE = timedelta(seconds=10)
 #: Sleep that is shorter than this changes nothing.
 NAP = timedelta(seconds=1)
-#: A wall clock that moved this much was set, or the machine was paused from outside while its own clocks stood still.
+#: If the wall clock moved this much, it was set, or the machine was paused from outside while its clocks stood still.
 STEPPED = timedelta(seconds=30)
 #: When the timer would fire: in the year 2100, in Unix seconds.
 NEVER = 4102444800
@@ -54,11 +54,11 @@ class ClockChange:
 
 
 class ClockWatch:
-    """Compare the clocks, and call back at once where the kernel tells of a change.
+    """Compare the clocks, and call back at once if the kernel reports a change.
 
     Args:
         clock: The daemon's clock.
-        told: Called in the loop when the kernel tells of a change.
+        told: Called in the loop when the kernel reports a change.
         expires: When the timer fires by itself, in Unix seconds.
     """
 
@@ -81,7 +81,7 @@ class ClockWatch:
         """Return what happened to the clocks since the last look.
 
         Args:
-            planned: How long ago the last look was, if all timers ran on time; None if that is not known.
+            planned: The planned time since the last look; None if it is unknown.
         """
         before, self._seen = self._seen, self._read()
         late = timedelta() if planned is None else self._seen[0] - before[0] - planned
@@ -90,7 +90,7 @@ class ClockWatch:
         )
 
     def close(self) -> None:
-        """Give the timer back."""
+        """Close the timer."""
         if self._timer is not None:
             self._loop.remove_reader(self._timer)
             os.close(self._timer)

@@ -1,6 +1,6 @@
-"""Whether the configuration files still say what the daemon has loaded.
+"""Notice that the configuration files differ from the loaded configuration.
 
-A status asks often and the files change rarely, so they are read again only when one of them looks different.
+`status` asks often and the files change rarely, so they are read again only if the metadata of one has changed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Load = Callable[[], Settings]
 
 
 class ConfigFiles:
-    """The configuration in force and the files behind it.
+    """The loaded configuration and its files.
 
     Args:
         load: Reads the files; raises ConfigError.
-        settings: What they said at the start.
+        settings: The settings that were loaded at the start.
     """
 
     def __init__(self, load: Load, settings: Settings) -> None:
@@ -30,20 +30,20 @@ class ConfigFiles:
         self._settings = settings
         self._compared = self._fingerprint()
         self._difference: Callable[[float], str] | None = None
-        self._compare()  # the files may have changed between the loading and now
+        self._compare()  # the files may have changed since they were loaded
 
     def load(self) -> Settings:
-        """Read the files and take what they say for loaded.
+        """Read the files and return their settings, which count as loaded from now on.
 
         Raises:
-            UvtokendError: They are invalid; what was loaded before stays in force.
+            UvtokendError: The files are invalid; the previous settings stay loaded.
         """
         self._settings = self._load()
         self._compared, self._difference = self._fingerprint(), None
         return self._settings
 
     def stale(self, now: float) -> str | None:
-        """Return a sentence if the files say something else than what is loaded, or are invalid; else None.
+        """Return a sentence if the files differ from the loaded settings, or are invalid; otherwise None.
 
         Args:
             now: The wall clock in seconds, for ``changed 3 min ago``.
@@ -76,13 +76,13 @@ class ConfigFiles:
         return tuple(_looks(path) for path in self._files())
 
     def _changed_at(self) -> float:
-        """Return when a file changed last, on the wall clock; 0 if none is there."""
+        """Return when one of the files last changed, on the wall clock; 0 if there are no files."""
         times = [looks[2] for path in self._files() if (looks := _looks(path)) is not None]
         return max(times, default=0) / 1e9
 
 
 def _looks(path: str) -> tuple[int, int, int, int, int] | None:
-    """Return what changes when a file is written, or its owner or mode: a file that others may write is refused."""
+    """Return the metadata that changes when a file is written, or when its owner or mode changes."""
     try:
         info = os.stat(path)
     except OSError:

@@ -1,7 +1,7 @@
 """The control socket: JSON-RPC 2.0, one object per line, for the same user only.
 
-The directory is 0700, the socket 0600, and the peer's uid is checked as well. A client that sends garbage gets an
-error. A notification, a request without an id, is carried out and gets no answer. Clients that send too much or stop
+The directory is 0700, the socket 0600, and the peer's uid is checked as well. A client that sends an invalid line gets
+an error. A notification, a request without an id, is carried out and gets no answer. Clients that send too much or stop
 reading are disconnected. When all slots are taken, the client that has been idle longest is dropped.
 """
 
@@ -24,11 +24,11 @@ from uvtokend.daemon.answers import NoMatchError
 from uvtokend.daemon.processes import Process
 from uvtokend.errors import ConfigError, UvtokendError
 
-#: Slots; a new client takes the slot of the one that has been idle longest when there is none left.
+#: The most clients. When no slot is left, a new client replaces the one that has been idle longest.
 MAX_CLIENTS = 128
 #: Seconds that a client may take to read a response.
 SLOW = 10.0
-#: Events that wait for a listener; those that it does not take in time are lost to it.
+#: The most events that wait for a listener; a slow listener loses events.
 _BACKLOG_OF_EVENTS = 100
 _TOO_LONG = f"The line is longer than {wire.CONTROL_LIMIT // 1024} KiB."
 
@@ -43,7 +43,7 @@ class UnknownNamesError(Exception):
 
 
 class ControlHandler(Protocol):
-    """What clients can ask the daemon for."""
+    """The methods that clients can call."""
 
     async def status(self, names: list[str] | None) -> dict[str, Json]:
         """Return the status document."""
@@ -54,7 +54,7 @@ class ControlHandler(Protocol):
     async def credential(
         self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
     ) -> dict[str, Json]:
-        """Return login, token and end of life of the credential for a URL."""
+        """Return the login, token and end of life of the credential for a URL."""
 
     def reload(self) -> dict[str, Json]:
         """Read the configuration again."""
@@ -63,7 +63,7 @@ class ControlHandler(Protocol):
         """End the daemon."""
 
     def version(self) -> dict[str, Json]:
-        """Return which daemon this is."""
+        """Return the version, process ID and files of this daemon."""
 
     def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
         """Call the listener with every event until the returned function is called."""
@@ -80,12 +80,12 @@ class ControlServer:
         self._bound: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """Bind the socket's path, which a killed daemon may have left behind, or bind it again.
+        """Bind the socket's path, or bind it again. A killed daemon may have left a file there.
 
         The caller holds the socket's lock: ``asyncio.start_unix_server`` would take over a running daemon's path too.
 
         Raises:
-            OSError: It cannot be bound.
+            OSError: The path cannot be bound.
         """
         await self._stop_listening()
         with contextlib.suppress(FileNotFoundError):
@@ -119,9 +119,9 @@ class ControlServer:
         await asyncio.gather(*clients, return_exceptions=True)
 
     async def _stop_listening(self) -> None:
-        """Accept no more, and let those that were accepted become clients.
+        """Accept no more connections, and let the accepted ones become clients.
 
-        A server of asyncio that is closed in between drops them with an open socket (``Server._attach``).
+        If the asyncio server is closed in between, it drops them with an open socket (``Server._attach``).
         """
         if self._server is None:
             return
@@ -132,17 +132,17 @@ class ControlServer:
         self._server.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a client in a task. The end of a task is seen even if it is canceled before its first step."""
+        """Serve a client in a task. The end of the task is noticed even if it is canceled before its first step."""
         if len(self._clients) >= MAX_CLIENTS:
             idlest = min(self._clients, key=lambda client: self._clients[client])
-            del self._clients[idlest]  # at once: of many that connect together, each takes another one's slot
+            del self._clients[idlest]  # at once: if many connect together, each must replace another client
             idlest.cancel()
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._heard(task)
         task.add_done_callback(functools.partial(self._disconnect, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # an error that is suppressed: the client is gone, slow, or was dropped
+        # a suppressed error: the client is gone, slow, or was dropped
         with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
             if peers.uid(writer.get_extra_info("socket")) == os.getuid():
                 await self._converse(reader, writer)
@@ -192,7 +192,7 @@ class ControlServer:
             return wire.encode_error(command.id, *explained(error))
 
     def _method(self, command: Command, peer: socket.socket) -> Awaitable[Json] | None:
-        """Return what will answer a command, or None for an unknown method."""
+        """Return the awaitable answer to a command, or None for an unknown method."""
         params, handler = command.params, self._handler
         match command.method:
             case "status":
@@ -210,7 +210,7 @@ class ControlServer:
         return None
 
     async def _stream(self, command: Command, writer: asyncio.StreamWriter) -> None:
-        """Send events until the client is gone; its further requests are ignored."""
+        """Send events until the client disconnects; its further requests are ignored."""
         events: asyncio.Queue[dict[str, Json]] = asyncio.Queue(_BACKLOG_OF_EVENTS)
 
         def listener(event: dict[str, Json]) -> None:
@@ -228,7 +228,7 @@ class ControlServer:
 
 
 def explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueError) -> tuple[int, str, Json]:
-    """Return code, message and data of a JSON-RPC error, from which `uvtokend.cli.client` makes the error again."""
+    """Return the code, message and data of a JSON-RPC error; `uvtokend.cli.client` makes an exception of them."""
     if isinstance(error, NoMatchError):
         return wire.NO_MATCH, "No index is configured for this URL and user name.", None
     if isinstance(error, UnknownNamesError):
@@ -244,7 +244,7 @@ def explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueErr
 
 
 async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
-    """Make an immediate answer awaitable, as the others are."""
+    """Make an immediate answer awaitable, like the others."""
     return call()
 
 
@@ -260,7 +260,7 @@ async def _refresh(handler: ControlHandler, params: dict[str, Json]) -> Json:
 
 
 async def _credential(handler: ControlHandler, params: dict[str, Json], peer: socket.socket) -> Json:
-    """Answer a question for a credential; with ``shim``, the client says that it only asks for its parent process."""
+    """Answer `credential`. With ``shim``, the client asks only on behalf of its parent process."""
     url, username, min_life = params.get("url"), params.get("username"), params.get("min_life")
     if not isinstance(url, str):
         raise ValueError("url is a text.")
@@ -285,6 +285,6 @@ def _names(params: dict[str, Json]) -> list[str] | None:
 
 
 async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
-    """Write a line; raise TimeoutError if the client does not take it in time."""
+    """Write a line. Raise TimeoutError if the client does not read it in time."""
     writer.write(line)
     await asyncio.wait_for(writer.drain(), SLOW)

@@ -1,8 +1,8 @@
-"""Deliveries: write the sinks and the state file, in a thread of their own, one after another.
+"""Write the sinks and the state file, in a thread of their own, one after another.
 
-The disk thread works on an `Order`, a frozen copy of all that it needs: a `reload` that comes meanwhile cannot change
-what is being written. What it remembers is decided in `uvtokend.core.state`. Whether a sink drifted is looked at in the
-same thread: a file system that does not answer may hold this thread for ever, but never the loop, nor the daemon's end.
+The disk thread works on an `Order`, a frozen copy of everything that it needs, so a `reload` meanwhile cannot change
+the delivery. `uvtokend.core.state` decides what it remembers. The same thread checks the sinks for drift. A file system
+that does not answer may block this thread forever, but never the loop or the end of the daemon.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
-#: Seconds that a delivery in flight may take when the daemon ends.
+#: Seconds that a delivery in flight gets when the daemon ends.
 LAST = 3.0
-#: Seconds that the file systems may take to answer at the start.
+#: Seconds that the file systems get to answer at the start.
 FIRST_LOOK = 5.0
 
 TYPE_CHECKING = False
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One delivery, with all that the disk thread needs for it.
+    """One delivery, with everything that the disk thread needs for it.
 
     Args:
-        deliver: What to deliver.
-        records: What to remember of the tokens in it, in wall-clock time.
+        deliver: The delivery.
+        records: The records of its tokens, in wall-clock time.
         indexes: The configured indexes.
         roll: A dice roll in [0, 1), for the back-off.
         config: The configuration file.
@@ -62,9 +62,9 @@ class FirstLook:
     """What the daemon finds on disk when it starts.
 
     Args:
-        failure: Why a delivery could not write where it will write, or None.
+        failure: Why a delivery could not be written, or None.
         records: The records of the state file.
-        standing: Our entries as they stand, by target.
+        standing: Our entries in the sinks, by target.
     """
 
     failure: Failure | None
@@ -79,7 +79,7 @@ class Deliveries:
         netrc: The netrc.
         store: The state file.
         ended: Called in the loop when a delivery has ended.
-        report: Called in the loop with what the event log should say.
+        report: Called in the loop with each report for the event log.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Deliveries:
         self._unsaved: tuple[Problem, ...] = ()
 
     def look(self, indexes: tuple[Index, ...]) -> FirstLook:
-        """Return what a former daemon left, and whether deliveries can write where they will write.
+        """Return the records and entries of the previous daemon, and whether a delivery can be written.
 
-        A file system that does not answer within `FIRST_LOOK` seconds is told as the failure: then nothing is known of
-        the former daemon, every token is fetched anew, and it is delivered when the file system answers.
+        If a file system does not answer within `FIRST_LOOK` seconds, that is the failure. Then nothing is known about
+        the previous daemon. Every token is fetched again, and is delivered when the file system answers.
 
         Args:
             indexes: The configured indexes.
@@ -120,7 +120,7 @@ class Deliveries:
             return FirstLook(Failure("transient", delivery.DELIVERY_HUNG, message, hint))
 
     def sinks(self, indexes: tuple[Index, ...]) -> tuple[Sink, ...]:
-        """Return the sinks that hold something of ours, or will.
+        """Return the sinks that contain our entries, or will.
 
         Args:
             indexes: The configured indexes.
@@ -133,17 +133,17 @@ class Deliveries:
         self._tasks.put(lambda: self._tell(self._ended, self._deliver(order)))
 
     async def drifted(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
-        """Return which sinks are not as the last delivery left them.
+        """Return the sinks that have changed since the last delivery.
 
         Args:
-            sinks: The sinks to look at.
+            sinks: The sinks to check.
         """
         answer: asyncio.Future[tuple[Sink, ...]] = self._loop.create_future()
         self._tasks.put(lambda: self._tell(_resolve, answer, self._look(sinks)))
         return await answer
 
     async def close(self) -> None:
-        """Wait a moment for the delivery in flight; entries stay where they are."""
+        """Wait a moment for the delivery in flight. Entries stay in their sinks."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._tasks.put(lambda: self._tell(_resolve, done, None))
         self._tasks.put(None)
@@ -159,7 +159,7 @@ class Deliveries:
             task()
 
     def _tell(self, function: Callable[..., None], *args: object) -> None:
-        """Call a function in the loop, if that still runs."""
+        """Call a function in the loop, if the loop still runs."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
@@ -170,7 +170,7 @@ class Deliveries:
         except DeliveryFailed as error:
             failure = _failure(error)
         standing: dict[str, Entry] = {}
-        with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery says what is wrong
+        with contextlib.suppress(OSError, DeliveryFailed):  # the first delivery reports the error
             standing |= block_entries(self.netrc.read(), self._state.ours(self.netrc.path))
         with contextlib.suppress(OSError, DeliveryFailed):
             standing |= self._store_sink().entries() if "uv-store" in self.sinks(indexes) else {}
@@ -180,7 +180,7 @@ class Deliveries:
         return tuple(sink for sink in sinks if self._drifted(sink))
 
     def _drifted(self, sink: Sink) -> bool:
-        """Return whether a sink is not as the last delivery left it; the log tells once of each edit that is found."""
+        """Return whether a sink has changed since the last delivery, and log each change once."""
         fingerprint = self._fingerprint(sink)
         drifted = fingerprint != self._fingerprints.get(sink)
         if drifted and sink in self._fingerprints and fingerprint != self._noticed.get(sink):
@@ -195,17 +195,18 @@ class Deliveries:
     def _deliver(self, order: Order) -> DeliveryEnded:
         """Write a sink, between two writes of the state file.
 
-        The first one names what is about to be written, the second what is in place. So whenever we are killed, and
-        whatever others write back, the entry that is in the sink is known. Before a netrc, the first one outlasts our
-        own end but maybe not a power cut, after which everything in our block is ours (`uvtokend.disk.cleanup`): no
-        program waits for the disk three times until it finds its token.
+        The first write names the entries that are about to be written, the second the entries in place. So our entries
+        stay known whenever the daemon is killed, and even if another program writes an older text back. Before a netrc,
+        the first write is not synced, because a program would have to wait for the disk three times until it finds its
+        token. It may be lost in a power cut, after which everything in our block counts as ours
+        (`uvtokend.disk.cleanup`).
         """
         action = order.deliver
         ended = partial(DeliveryEnded, action.wanted, order.roll, sink=action.sink)
         boot = clock.boot()
         self._state = replace(state.on_clock(self._state, boot), boot=boot)
         self._unsaved = ()
-        self._drifted(action.sink)  # what this delivery takes up would otherwise never be told
+        self._drifted(action.sink)  # otherwise an edit that this delivery reads would never be logged
         try:
             result = self._write_store(order) if action.sink == "uv-store" else self._write_netrc(order)
             written = [known for known in order.records if not result.foreign.issuperset(known.targets)]
@@ -220,7 +221,7 @@ class Deliveries:
         if result.overtaken:
             self._tell_of_edit(action.sink)
         own = result.fingerprint if action.sink == "netrc" else self._fingerprint(action.sink)
-        self._fingerprints[action.sink] = own  # of what was written: a change since then is another program's
+        self._fingerprints[action.sink] = own  # later changes are another program's
         return ended(
             None, result.foreign, (*result.problems, *self._unsaved), result.note, result.rival, changed=result.changed
         )
@@ -254,7 +255,7 @@ class Deliveries:
         return replace(result, problems=(*result.problems, *self._clean_former(path, order.config)))
 
     def _clean_former(self, current: str, config: str) -> list[Problem]:
-        """Clean the files that were used before, and return a problem for each that still holds something of ours."""
+        """Clean the files that were used before, and return a problem for each that still contains our entries."""
         problems = []
         directory = paths.state_directory()
         stores = [path for path in self._state.stores if path != paths.uv_credentials_file()]
@@ -270,12 +271,12 @@ class Deliveries:
         return problems
 
     def _fingerprint(self, sink: Sink) -> object:
-        with contextlib.suppress(OSError, DeliveryFailed):  # the next delivery says what is wrong
+        with contextlib.suppress(OSError, DeliveryFailed):  # the next delivery reports the error
             return self.netrc.fingerprint() if sink == "netrc" else self._store_sink().fingerprint()
         return None
 
     def _store_sink(self) -> UvStoreSink:
-        """Return uv's store, which most daemons never touch, nor load the code for it."""
+        """Return uv's store. Most daemons never use it, so its code is loaded only here."""
         if self._uv_store is None:
             from uvtokend.disk.uv_store_sink import UvStoreSink  # noqa: PLC0415
 
@@ -283,7 +284,7 @@ class Deliveries:
         return self._uv_store
 
     def _save(self, new: State, durable: bool = True) -> None:
-        """Write the state file. If that fails it costs a fetch after the next start, no more."""
+        """Write the state file. A failure only costs a fetch after the next start."""
         self._state = new
         try:
             self._store.save(new, durable)

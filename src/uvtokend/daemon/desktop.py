@@ -1,7 +1,7 @@
 """Desktop notifications by the system's own programs: notify-send (libnotify) on Linux, osascript on macOS.
 
-They are shown by the desktop's own service, so nothing of ours has to stay. ``notify-send --print-id`` and
-``--replace-id`` exist since libnotify 0.8 (2022). macOS (untested) has no way to withdraw a notification of a script.
+The desktop's own service shows them, so no process of ours has to keep running. ``notify-send --print-id`` and
+``--replace-id`` exist since libnotify 0.8 (2022). On macOS (untested), a script's notification cannot be withdrawn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import sys
 
-#: Seconds that the desktop gets to take a notification.
+#: Seconds that the desktop gets to accept a notification.
 _DEADLINE = 10.0
 _SCRIPT = ("on run argv", "display notification (item 2 of argv) with title (item 1 of argv)", "end run")
 _SERVICE = "org.freedesktop.Notifications"
@@ -27,7 +27,7 @@ async def show(title: str, body: str) -> str | None:
         body: Its text.
 
     Returns:
-        What `withdraw` needs; None if it could not be shown, or cannot be withdrawn.
+        The number for `withdraw`; None if the notification was not shown, or cannot be withdrawn.
     """
     if sys.platform == "darwin":
         script = [word for line in _SCRIPT for word in ("-e", line)]
@@ -40,21 +40,21 @@ async def show(title: str, body: str) -> str | None:
 
 
 async def withdraw(number: str) -> None:
-    """Take a notification away.
+    """Withdraw a notification.
 
     Args:
-        number: What `show` returned.
+        number: The number that `show` returned.
     """
     await _run(*_CLOSE, number)
 
 
 def _without_markup(text: str) -> str:
-    """Escape what the desktop would read as markup (Desktop Notifications Specification, "Markup")."""
+    """Escape text that the desktop would read as markup (Desktop Notifications Specification, "Markup")."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 async def _run(program: str, *args: str) -> str:
-    """Run a program and return what it prints; empty if it is missing, fails or takes too long."""
+    """Run a program and return its output; empty if it is missing, fails or takes too long."""
     path = shutil.which(program)
     if path is None:
         return ""

@@ -1,7 +1,7 @@
-"""Where the daemon is reached: the control socket with its lock.
+"""Keep the daemon reachable: its control socket and the lock beside it.
 
-The runtime directory may be removed while the daemon runs: logind removes it at the last logout, and makes it anew at
-the next login. A socket that is gone is bound again at the next guard tick.
+The runtime directory may be removed while the daemon runs: logind removes it at the last logout, and creates it again
+at the next login. A missing socket is bound again at the next guard tick.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SocketLock:
         """Take the lock again if its file is gone.
 
         Raises:
-            UvtokendError: As at the start.
+            UvtokendError: The directory is not private, or another daemon holds the lock.
             OSError: The lock file cannot be created.
         """
         if paths.inode(f"{self.socket}.lock") != self._inode:
@@ -48,7 +48,7 @@ class SocketLock:
             former.release()
 
     def release(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         self._lock.release()
 
 
@@ -58,7 +58,7 @@ class Endpoint:
     Args:
         lock: The lock of the socket's path, which the daemon holds.
         handler: Answers the clients.
-        report: Called with what the event log should say.
+        report: Called with each report for the event log.
     """
 
     def __init__(self, lock: SocketLock, handler: ControlHandler, report: Callable[[Report], None]) -> None:
@@ -67,7 +67,7 @@ class Endpoint:
         self.server = ControlServer(lock.socket, handler)
 
     async def keep(self) -> None:
-        """Bind the socket again if it is gone. What fails now is tried again at the next guard tick."""
+        """Bind the socket again if it is missing. A failure is retried at the next guard tick."""
         if self.server.reachable():
             return
         try:

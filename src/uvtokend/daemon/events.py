@@ -21,11 +21,12 @@ Listener = Callable[[dict[str, Json]], None]
 
 
 class EventLog:
-    """Appends events to a file of bounded size, tells listeners, and speaks on standard error unless quiet.
+    """Appends events to a file of bounded size, passes them to listeners, and prints them on standard error unless
+    quiet.
 
     Args:
-        path: The file; when it is full it is kept once as ``<path>.1``.
-        quiet: Say nothing on standard error.
+        path: The file. When it is full, it is kept once as ``<path>.1``.
+        quiet: Print nothing on standard error.
     """
 
     def __init__(self, path: str, quiet: bool) -> None:
@@ -35,7 +36,7 @@ class EventLog:
         self._listeners: set[Listener] = set()
 
     def emit(self, report: Report) -> None:
-        """Take one event. A full disk loses a line of the log, never a token."""
+        """Log one event. A full disk loses a line of the log, never a token."""
         if LEVELS[report.level] < LEVELS[self.level]:
             return
         event: dict[str, Json] = {
@@ -54,7 +55,7 @@ class EventLog:
             listener(event)
 
     def last_of(self, kinds: Set[str]) -> str | None:
-        """Return which of these kinds of events the log told last; None if none of them."""
+        """Return the kind of the latest event among these kinds; None if the log has none of them."""
         for path in (self._path, f"{self._path}.1"):
             with contextlib.suppress(OSError), open(path, "rb") as file:
                 for line in reversed(file.read(2 * _LIMIT).splitlines()):
@@ -63,7 +64,7 @@ class EventLog:
         return None
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Tell a listener of every event from now on; the returned function ends that."""
+        """Pass every event to a listener from now on. The returned function ends that."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
@@ -85,7 +86,7 @@ class EventLog:
 
 
 def _kind(line: bytes) -> str | None:
-    """Return what kind of event a line of the log tells; None for one that is not an event."""
+    """Return the kind of the event in a line of the log; None if the line is not an event."""
     try:
         return str(json.loads(line)["event"])
     except (ValueError, KeyError, TypeError):

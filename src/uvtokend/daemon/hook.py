@@ -1,7 +1,7 @@
-"""The user's program that runs after each change of a sink; `uvtokend.core.hook` decides when.
+"""Run the user's program after each change of a sink; `uvtokend.core.hook` decides when.
 
-It runs in its own session with a deadline, after which its whole process group is killed. Its output is thrown away: a
-program that prints the netrc would put a token into our log.
+It runs in its own session with a deadline, after which its whole process group is killed. Its output is discarded: a
+program that prints the netrc would otherwise write a token to our log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from uvtokend.core import hook
 from uvtokend.core.hook import Hook
 
-#: Seconds after which a program that was killed and has not ended is given up.
+#: Seconds that a killed program gets to end.
 KILLED = 0.5
 
 
@@ -26,13 +26,13 @@ class HookProgram:
     """Runs one command, never twice at the same time.
 
     Args:
-        command: Returns the program and its arguments, asked for at each run; empty for none.
-        environment: Returns its environment, asked for at each run.
+        command: Called at each run; returns the program and its arguments, or nothing.
+        environment: Called at each run; returns its environment.
         deadline: Seconds until it is killed.
         told: Called in the loop with a sentence when a run failed, and with None when one succeeded.
 
     Attributes:
-        problem: Why the last run failed; None if it succeeded, or if there was none.
+        problem: Why the last run failed; None if it succeeded, or if there was no run.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class HookProgram:
             self._run()
 
     async def finished(self) -> None:
-        """Wait until no run is under way; a planned repetition is not waited for."""
+        """Wait until no run is under way. A planned repetition does not count."""
         await self._ended.wait()
 
     def close(self) -> None:
@@ -72,14 +72,14 @@ class HookProgram:
             self._timer.cancel()
         if self._process is not None:
             self._kill(self._process)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel does not end it, and nobody else can
+            with contextlib.suppress(subprocess.TimeoutExpired):  # only the kernel could end it
                 self._process.wait(KILLED)
             self._process = None
 
     def _run(self) -> None:
         self._timer = None
         command = list(self._command())
-        if not command:  # it was taken out of the configuration meanwhile
+        if not command:  # the program was removed from the configuration meanwhile
             self._state, self.problem = Hook(), None
             return
         self._state = hook.due(self._state)
@@ -101,7 +101,7 @@ class HookProgram:
         threading.Thread(target=self._look_after, args=(command[0], process), name="hook", daemon=True).start()
 
     def _look_after(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the program ends, in a thread that does not hold back the daemon's end."""
+        """Wait until the program ends, in a thread that does not delay the end of the daemon."""
         problem = self._wait(process)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._reaped, name, process, problem)
@@ -135,5 +135,5 @@ class HookProgram:
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # EPERM: macOS, if the leader has ended
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,9 +1,8 @@
 """Notice that the installation of the running daemon was removed, or that an upgrade replaced it.
 
-A daemon whose program is gone cannot start a worker any more, so it ends. An installer may remove the old files a
-moment before it writes the new ones, so only an installation that is still missing some seconds later counts as
-removed. After an upgrade in place the daemon continues: it tells its log once, and `uvtokend start` or `uvtokend
-restart` replaces it.
+A daemon whose program was removed cannot start a worker, so it ends. An installer may remove the old files a moment
+before it writes the new ones, so only an installation that is still missing some seconds later counts as removed. After
+an upgrade in place the daemon continues and logs the upgrade once. `uvtokend start` or `uvtokend restart` replaces it.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _VERSION = re.compile(r'^__version__ = "([^"\n]+)"$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class OnDisk:
-    """What is on disk.
+    """The state of the installation on disk.
 
     Args:
         missing: The first file that does not exist, or None.
-        version: The version that the package has now; None if it could not be read.
+        version: The current version of the package; None if it could not be read.
     """
 
     missing: str | None
@@ -41,12 +40,12 @@ class OnDisk:
 
 
 def find(interpreter: str, package: str) -> OnDisk:
-    """Look at the files that the daemon and its workers run from.
+    """Check the files that the daemon and its workers run from.
 
-    A file that cannot be looked at, as on a network that hangs, is not missing.
+    A file that cannot be checked, as on a network that hangs, does not count as missing.
 
     Args:
-        interpreter: The path of the Python.
+        interpreter: The path of the Python interpreter.
         package: The path of the package's ``__init__.py``.
     """
     for file in (interpreter, package):
@@ -64,12 +63,12 @@ def find(interpreter: str, package: str) -> OnDisk:
 
 
 class Installation:
-    """Watches the installation, from a thread that does not hold back the loop or its end.
+    """Watches the installation, in a thread that delays neither the loop nor its end.
 
     Args:
         ended: Called in the loop with the reason when the installation is gone.
-        report: Called in the loop with what the event log should say.
-        look_at: Returns what is on disk.
+        report: Called in the loop with each report for the event log.
+        look_at: Returns the state on disk.
     """
 
     def __init__(
@@ -87,12 +86,12 @@ class Installation:
         self._version = uvtokend.__version__
 
     def look(self) -> None:
-        """Look at the files, unless a look is under way or will be; called at each guard tick."""
+        """Check the files, unless a check is under way or planned. Called at each guard tick."""
         if not self._looking and self._again is None:
             self._begin(last=False)
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop watching."""
         if self._again is not None:
             self._again.cancel()
 

@@ -1,7 +1,7 @@
-"""The files that a sign-in changes, watched cheaply while a lease waits for one.
+"""Watch the files that a sign-in changes, while a lease waits for a sign-in.
 
-A look is a few stat calls. What our own fetches write there (an SSO cache, a token database) is not a sign-in, but a
-person may sign in while a fetch runs. So a change during a fetch is worth one more fetch, and no third.
+Each check takes a few stat calls. Our own fetches also write such files (an SSO cache, a token database), but a person
+may sign in while a fetch runs. So a change during a fetch causes one more fetch, but never a third.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Picture = tuple[tuple[str, int, int], ...]
 
 
 class Watch:
-    """Remembers, for each request, what the files looked like when its last fetch began.
+    """Remembers, for each request, the state of the files when its last fetch began.
 
     Args:
-        environment: What a request's worker gets as its environment.
+        environment: Returns the environment of a request's worker.
     """
 
     def __init__(self, environment: Callable[[Request], Mapping[str, str]]) -> None:
@@ -28,15 +28,15 @@ class Watch:
         self._twice: set[Request] = set()
 
     def begins(self, request: Request) -> None:
-        """Remember the files as they are when a fetch begins."""
+        """Remember the state of the files when a fetch begins."""
         self._seen[request] = self._picture(request)
 
     def succeeds(self, request: Request) -> None:
-        """Forget an earlier failure: the fetch got a token."""
+        """Forget an earlier failure, because a fetch succeeded."""
         self._twice.discard(request)
 
     def fails(self, request: Request) -> bool:
-        """Return whether a person may have signed in while a fetch ran that needs a sign-in."""
+        """Return whether a person may have signed in while a fetch ran that failed for want of a sign-in."""
         moved = self.changed(request)
         self._seen[request] = self._picture(request)
         if moved and request not in self._twice:
@@ -54,11 +54,11 @@ class Watch:
 
 
 def picture(request: Request, environ: Mapping[str, str]) -> Picture:
-    """Return what the files of a request's sign-in look like now.
+    """Return the current state of the files of a request's sign-in.
 
     Args:
-        request: What is fetched; its options may name files.
-        environ: Its worker's environment, which may name other places.
+        request: The request; its options may name files.
+        environ: The worker's environment, which may name other places.
     """
     home = environ.get("HOME") or os.path.expanduser("~")
     places = clouds.sign_in_paths(request, environ)

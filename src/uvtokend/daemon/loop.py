@@ -1,4 +1,4 @@
-"""The loop: feeds events to the agent and carries out its actions. It decides nothing.
+"""Feed events to the agent and carry out its actions. The loop decides nothing.
 
 Everything slow happens elsewhere: fetches in child processes, deliveries in a thread of their own.
 """
@@ -43,25 +43,25 @@ from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import UvtokendError
 
-#: How often sign-in files and a missing configuration are looked at; only while somebody waits for them.
+#: Seconds between checks of sign-in files and of a missing configuration, while a lease or the daemon waits for them.
 WATCH = 2.0
-#: How long a status waits for a delivery that is under way.
+#: Seconds that a status waits for a delivery under way.
 SOON = 2.0
 #: Seconds that the program of ``on-delivered`` may run.
 HOOK_LIMIT = 60.0
 
 
 class Daemon:
-    """One running agent with its world.
+    """A running agent with everything around it.
 
     Args:
         load: Reads the configuration; raises ConfigError.
-        settings: The first one.
+        settings: The settings at the start.
         sink: The netrc.
         store: The state file.
         log: The event log.
-        socket: The control socket's path, for the status; None where there is none.
-        only: Fetch for these requests alone; None for all.
+        socket: The control socket's path, for the status; None if there is no socket.
+        only: The only requests to fetch; None for all.
 
     Attributes:
         stopped: Set when the daemon should end.
@@ -109,7 +109,7 @@ class Daemon:
     # ----------------------------------------------------------------------------------------------------- life
 
     def start(self) -> None:
-        """Take up what a former daemon left, and begin, at the latest after `deliveries.FIRST_LOOK` seconds."""
+        """Recover the previous daemon's tokens and begin, after at most `deliveries.FIRST_LOOK` seconds."""
         self._log.level = self._settings.log_level
         first_look = self._deliveries.look(self._settings.indexes)
         if first_look.failure is not None:
@@ -147,7 +147,7 @@ class Daemon:
         return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
 
     def _recover(self, first_look: FirstLook) -> state.Recovered:
-        # A token that was in a file is not taken over into memory: a new one is fetched when the file is clean.
+        # A token that was in a file is not kept in memory: a new one is fetched when the file is clean.
         requests = tuple(index.request for index in self._settings.indexes if index.sink != "memory")
         return state.recover(first_look.records, first_look.standing, requests, self._clock.now())
 
@@ -184,19 +184,19 @@ class Daemon:
             self._changed()
 
     def _changed(self) -> None:
-        """Let everybody who shows the status show it anew."""
+        """Update everything that shows the status."""
         if self._outlook is not None:
             self._outlook.changed()
         self._status_line.changed()
 
     def _tick(self) -> None:
-        """Take the guard tick: look at everything that nobody may have told of."""
+        """Handle the guard tick: check everything that may have changed without an event."""
         if not self._agent.stuck:
             notify("WATCHDOG=1")
         self._look_at_clocks(timedelta(seconds=GUARD_TICK))
         if self._looking is None or self._looking.done():
             self._looking = self._loop.create_task(self._look_for_drift())
-        else:  # the disk has not answered for a whole tick: a delivery ends, or hangs and is told
+        else:  # the disk has not answered for a whole tick: a delivery ends, or is reported as hung
             for sink in tuple(self._agent.deliveries):
                 self._feed(events.SinkDrifted(sink))
         self._installation.look()
@@ -211,7 +211,7 @@ class Daemon:
         self._at_tick = self._loop.create_task(self.at_tick())
 
     def _clock_moved(self) -> None:
-        """Take it from the kernel that the machine woke up, or that its clock was set."""
+        """Handle the kernel's report that the machine woke up, or that its clock was set."""
         self._look_at_clocks(None)
 
     def _look_at_clocks(self, planned: timedelta | None) -> None:
@@ -231,7 +231,7 @@ class Daemon:
             self._feed(events.Woke(change.stepped))
 
     async def _look_for_drift(self) -> bool:
-        """Look whether a sink is not as we left it, and return whether one is not."""
+        """Check the sinks for drift, and return whether one has drifted."""
         return self._drift(await self._deliveries.drifted(tuple(self._agent.deliveries)))
 
     def _drift(self, sinks: tuple[Sink, ...]) -> bool:
@@ -256,13 +256,13 @@ class Daemon:
             self._judge()
 
     def _judge(self) -> None:
-        """Remove what has expired on a wall clock that is right, if no fetch has brought a new token."""
+        """Remove tokens that have expired by a correct wall clock, if no fetch has replaced them."""
         shift = self._clock.shift()
         if self._agent.doubts(shift) and clock.synchronized():
             self._feed(events.ClockTrusted(shift))
 
     def _on_our_clock(self, credential: Credential) -> Credential:
-        """Move the issuer's times from the wall clock, on which they came in, to ours."""
+        """Convert the issuer's times from the wall clock to the daemon's clock."""
         shift, end, behind = self._clock.shift(), credential.expires_at, min(0.0, credential.skew or 0.0)
         return replace(
             credential,
@@ -329,17 +329,17 @@ class Daemon:
         try:
             settings = self._files.load()
         except UvtokendError:
-            return  # `reload` and the next start say what is wrong with it
+            return  # `reload` and the next start report the error
         if settings.indexes:
             self._take(settings)
 
     # ------------------------------------------------------------------------------------------ the control's wishes
 
     async def status(self, names: list[str] | None) -> dict[str, Json]:
-        """Return the status document, of the netrc as it is now.
+        """Return the status document for the current state of the netrc.
 
-        While more tokens are on their way, it waits for no delivery but one that undoes somebody's change: another
-        delivery follows at once, and a thousand of them must hold up nobody who asks.
+        While more tokens are being fetched, `status` waits only for a delivery that undoes another program's change.
+        Otherwise more deliveries would follow at once, and a thousand of them would delay every `status`.
         """
         self._worked = True
         with contextlib.suppress(TimeoutError):
@@ -383,21 +383,21 @@ class Daemon:
     async def credential(
         self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
     ) -> dict[str, Json]:
-        """Return the credential for a URL; see `Answers.credential`."""
+        """Return the credential for a URL. See `Answers.credential`."""
         return await self._answers.credential(url, username, min_life, asker, name)
 
     async def settle(self, names: list[str] | None) -> dict[str, Json]:
-        """Wait until what is due is delivered or has failed, and return the status document."""
+        """Wait until everything due is delivered or has failed, and return the status document."""
         chosen = tuple(index.name for index in self._chosen(names))
         await self._waiters.settled(chosen, fetch=False)
         return self._document(names)
 
     async def finished(self) -> None:
-        """Wait until the program of ``on-delivered`` does not run."""
+        """Wait until the ``on-delivered`` program has ended."""
         await self._hook.finished()
 
     def reload(self) -> dict[str, Json]:
-        """Read the configuration again; a bad one is refused whole and the old one stays in force."""
+        """Reload the configuration. An invalid one is refused as a whole, and the previous settings stay loaded."""
         self._take(self._files.load())
         settings = self._settings
         return {"config": settings.file, "indexes": len(settings.indexes), "notices": list(settings.notices)}
@@ -406,7 +406,7 @@ class Daemon:
         """End the daemon.
 
         Args:
-            reason: Why, for the log.
+            reason: The reason, for the log.
         """
         self.end_reason = self.end_reason or reason
         self.stopped.set()
@@ -417,7 +417,7 @@ class Daemon:
         return {"pid": os.getpid()}
 
     def version(self) -> dict[str, Json]:
-        """Return who answers, for which files, and with which PATH and network settings."""
+        """Return the version, process ID and files of this daemon, and its PATH and network settings."""
         environment: dict[str, Json] = {**shown(os.environ)}
         return {
             "version": __version__,
@@ -429,7 +429,7 @@ class Daemon:
         }
 
     def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
-        """Tell the listener of events until the returned function is called."""
+        """Pass events to the listener until the returned function is called."""
         return self._log.listen(listener)
 
     def _take(self, settings: Settings) -> None:
@@ -464,4 +464,4 @@ def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
 
 
 async def _nothing() -> None:
-    """Do nothing: there is no control socket, so no tick and no end of it, either."""
+    """Do nothing: without a control socket there is no work at a tick or at the end."""

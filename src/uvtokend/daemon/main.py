@@ -1,4 +1,4 @@
-"""The composition root: what the daemon is made of, and what must hold before it starts."""
+"""Compose the daemon from its parts, and check the conditions of its start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, UsageError, UvtokendError
 
-#: The events by which a start finds out whether the daemon before it was stopped.
+#: The events that show whether the previous daemon was stopped.
 STARTED, STOPPED = "started", "stopped"
 
 
@@ -41,11 +41,11 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
 
     Args:
         config_file: Another configuration file.
-        quiet: Say nothing on standard error.
+        quiet: Print nothing on standard error.
         ready: Called once the daemon answers on its socket.
 
     Raises:
-        UvtokendError: It could not start, and why.
+        UvtokendError: The daemon could not start; the message says why.
     """
     _harden(executes=False)
     settings = configuration.load(config_file)
@@ -82,14 +82,14 @@ async def _serve(
     ready()
     await daemon.stopped.wait()
     notify("STOPPING=1")
-    await asyncio.sleep(0)  # lets the answer to `stop` out
+    await asyncio.sleep(0)  # so that the answer to `stop` is sent
     await endpoint.server.close()
     await daemon.close()
     log.emit(Report("info", STOPPED, (), f"The daemon stopped: {daemon.end_reason}."))
 
 
 def _tell_start(log: EventLog) -> None:
-    """Tell the log that the daemon starts, and whether the one before it was stopped."""
+    """Log that the daemon starts, and whether the previous one was stopped."""
     if log.last_of({STARTED, STOPPED}) == STARTED:
         message = "The previous daemon was not stopped: it crashed or was killed, or the machine went down."
         log.emit(Report("warning", "crashed", (), message))
@@ -106,21 +106,22 @@ def _reload(daemon: Daemon, log: EventLog) -> None:
 def once(
     settings: Settings, names: Sequence[str], enough: Callable[[dict[str, Json]], bool] | None = None
 ) -> tuple[dict[str, Json], int]:
-    """Without a daemon: fetch what is due, deliver it, and end.
+    """Fetch what is due, deliver it, and end, without a daemon.
 
     Args:
         settings: The configuration.
-        names: The indexes; none means all. Those whose sink is memory are left out.
-        enough: Returns whether an index of the status document is good as it is; one that is not is fetched once more.
+        names: The names of the indexes; none means all. Indexes whose sink is memory are left out.
+        enough: Returns whether an index of the status document needs no other fetch; if it returns False, the index is
+            fetched again.
 
     Returns:
         The status document, and the exit status: 1 if some index has no valid delivered token.
 
     Raises:
-        UvtokendError: Somebody else owns the netrc.
+        UvtokendError: Another process owns the netrc.
     """
     _harden(executes=True)  # `ensure` executes a command afterwards
-    # A token that is only in memory would be gone with this process; but what an index left in a sink is removed.
+    # A token that is only in memory would be lost with this process; but an index's earlier entry in a sink is removed.
     settings = replace(settings, indexes=tuple(index for index in settings.indexes if index.sink != "memory"))
     with _owned(settings) as (sink, state_directory):
         log = EventLog(os.path.join(state_directory, "events.jsonl"), quiet=True)
@@ -168,7 +169,7 @@ def _harden(executes: bool) -> None:
 
 @contextlib.contextmanager
 def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
-    """Own the netrc: its sink and the state directory."""
+    """Take the ownership of the netrc, and yield its sink and the state directory."""
     directory = paths.state_directory()
     sink = NetrcSink(settings.netrc)
 
@@ -185,14 +186,14 @@ def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
 
 
 def _answered(touch: Callable[[], None], *files: str) -> None:
-    """Touch files whose file system may not answer.
+    """Run a function on files whose file system may not answer.
 
     Args:
-        touch: What touches them. It runs in a thread, because nothing can end it.
+        touch: The function. It runs in a thread, because it cannot be interrupted.
         files: The files.
 
     Raises:
-        UvtokendError: A file system has not answered for `FIRST_LOOK` seconds, or `touch` raised it.
+        UvtokendError: A file system has not answered for `FIRST_LOOK` seconds, or `touch` raised an error.
     """
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
 

@@ -1,7 +1,7 @@
-"""Give memory back to the system after work: a thousand tokens, or a client that asks a thousand times, leave holes.
+"""Return memory to the system after work: a thousand tokens, or a thousand requests of a client, leave gaps in it.
 
-Connections that have ended are cycles, which only the garbage collector frees. And glibc keeps what was freed for
-later, unless it is told otherwise (malloc_trim(3)); other C libraries have no such call, and mostly no such need.
+Closed connections are reference cycles, which only the garbage collector frees. And glibc keeps freed memory until
+malloc_trim(3) is called; other C libraries have no such call, and mostly do not need it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def give_back() -> None:
-    """Free what is no longer used. It takes some 10 ms, so call it when there is nothing else to do."""
+    """Free unused memory. This takes about 10 ms, so call it when the daemon is idle."""
     gc.collect()
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

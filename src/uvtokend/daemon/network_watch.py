@@ -1,8 +1,8 @@
-"""When the network returns: Linux tells at once, on a netlink route socket (rtnetlink(7)).
+"""Notice that the network returned. Linux reports it at once, on a netlink route socket (rtnetlink(7)).
 
-A new address of the machine's own, or a new default route, is news; links, neighbors and the addresses of containers
-are not. News is gathered for a moment, and spread: a network that comes and goes is told of every `SPACING` seconds.
-Elsewhere, and in a sandbox that allows no such socket, the back-off finds out within 25 s.
+A new address of the machine itself and a new default route count; links, neighbors and the addresses of containers do
+not. Messages are gathered for a moment, and an unstable network is reported at most every `SPACING` seconds. On other
+systems, and in a sandbox that forbids such a socket, the next retry notices within 25 s.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 
-#: Seconds until news is told: an address and its route come one after the other.
+#: Seconds for which messages are gathered: an address and its route arrive one after the other.
 GATHER = 0.25
-#: Seconds between two tellings at least.
+#: The least seconds between two reports.
 SPACING = 5.0
 #: linux/rtnetlink.h: RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE.
 GROUPS = 0x10 | 0x40 | 0x100 | 0x400
@@ -48,7 +48,7 @@ class NetworkWatch:
             self._loop.add_reader(self._socket, self._read)
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._pending is not None:
             self._pending.cancel()
         if self._socket is not None:
@@ -62,7 +62,7 @@ class NetworkWatch:
         except BlockingIOError:
             return
         except OSError as error:
-            news = error.errno == errno.ENOBUFS  # so much happened that the kernel lost count
+            news = error.errno == errno.ENOBUFS  # the kernel lost messages because there were too many
         if news and self._pending is None:
             at = max(self._loop.time() + GATHER, self._told_at + SPACING)
             self._pending = self._loop.call_at(at, self._tell)
@@ -74,7 +74,7 @@ class NetworkWatch:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and body of each netlink message in what the kernel sent; a message that is cut off ends it."""
+    """Yield the type and body of each netlink message in the kernel's data, up to one that is cut off."""
     while len(data) >= _HEADER.size:
         length, kind, *_ = _HEADER.unpack_from(data)
         if not _HEADER.size <= length <= len(data):
@@ -84,7 +84,7 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def is_news(kind: int, body: bytes) -> bool:
-    """Return whether a message tells of a new global address or a new default route."""
+    """Return whether a message reports a new global address or a new default route."""
     if kind == _NEW_ADDRESS and len(body) >= _ADDRESS.size:
         return bool(_ADDRESS.unpack_from(body)[3] == _SCOPE_UNIVERSE)
     if kind == _NEW_ROUTE and len(body) >= _ROUTE.size:
@@ -94,7 +94,7 @@ def is_news(kind: int, body: bytes) -> bool:
 
 
 def _open() -> socket.socket | None:
-    """Return the socket, or None where there is no netlink."""
+    """Return the socket, or None if there is no netlink."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError), contextlib.ExitStack() as unless_bound:
             opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)

@@ -1,8 +1,7 @@
-"""What others see of the daemon without asking it: the prompt file, the metrics file and desktop notifications.
+"""Keep the prompt file, the metrics file and the desktop notifications up to date.
 
-They follow the status document, a moment after something happened. With the guard tick they follow the clock, where
-somebody wants to know what changes by itself. Files are written in a
-thread, since a metrics file may lie on a network that hangs; a file that cannot be written is told once.
+They follow the status document a moment after each event, and the clock at each guard tick. Files are written in a
+thread, since a metrics file may be on a network that hangs. A file that cannot be written is reported once.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from uvtokend.core.status import StatusDocument
 from uvtokend.daemon import desktop
 from uvtokend.disk import files
 
-#: Seconds after an event before anything is written: what happens together is written once.
+#: Seconds after an event before anything is written, so that events that happen together cause one write.
 _PAUSE = 0.1
-#: The part of its time that the daemon spends on this at most: a document of a thousand indexes takes a while.
+#: The largest part of its time that the daemon spends on this: a document of a thousand indexes takes a while.
 _SHARE = 0.02
-#: Seconds after which the prompt file is looked at although nothing happened: one without an end holds for half a day.
+#: Seconds after which the prompt file is checked without an event: a text without an end holds for half a day.
 _RARELY = 3600.0
-#: A metrics file is for another user's collector.
+#: The mode of the metrics file, which another user's collector reads.
 _READABLE = 0o644
-#: Seconds that a write in flight, and then the removal of the files, may take when the daemon ends.
+#: Seconds that a write in flight, and then the removal of the files, get when the daemon ends.
 LAST = 0.5
 
 
 class Outlook:
-    """Keeps what others see up to date.
+    """Keeps these files and notifications up to date.
 
     Args:
         document: Returns the status document.
-        settings: Returns the settings in force.
-        emit: Tells the event log.
+        settings: Returns the loaded settings.
+        emit: Writes a report to the event log.
     """
 
     def __init__(
@@ -62,23 +61,23 @@ class Outlook:
         self._updated_at = self._loop.time()
 
     def changed(self) -> None:
-        """Take note that something happened."""
+        """Note that the status may have changed."""
         if self._planned is None:
             self._planned = self._loop.call_later(max(_PAUSE, self._cost / _SHARE), self._begin)
 
     def ticked(self) -> None:
-        """Take note that time goes by: a sign-in ends soon, quiet hours end, a collector wants to see that we live."""
+        """Note that time passes: a sign-in ends soon, quiet hours end, or a collector needs a recent file."""
         settings = self._settings()
         watched = settings.notify or settings.metrics_file is not None
         if watched or self._loop.time() - self._updated_at >= _RARELY:
             self.changed()
 
     def woke(self) -> None:
-        """Take note that the machine slept: nobody is reminded for a minute."""
+        """Note that the machine slept: no notification is shown for a minute."""
         self._woke_at = self._loop.time()
 
     async def close(self) -> None:
-        """Remove the files: they speak of a daemon that runs."""
+        """Remove the files, which describe a running daemon."""
         if self._planned is not None:
             self._planned.cancel()
         if self._writing is not None:
@@ -89,7 +88,7 @@ class Outlook:
         await asyncio.wait({self._apart(_remove, *told)}, timeout=LAST)
 
     def _apart(self, function: Callable[..., None], *args: object) -> asyncio.Future[None]:
-        """Call a function in a thread that does not hold back our end, as those of the loop's own pool would."""
+        """Call a function in a thread that, unlike those of the loop's pool, does not delay the end of the daemon."""
         done: asyncio.Future[None] = self._loop.create_future()
 
         def settle(error: OSError | None) -> None:
@@ -115,7 +114,7 @@ class Outlook:
     def _begin(self) -> None:
         self._planned = None
         if self._writing is not None and not self._writing.done():
-            self.changed()  # a disk that hangs, or a desktop: once more when it is back
+            self.changed()  # if a disk or the desktop hangs: try again when it answers
             return
         self._writing = self._loop.create_task(self._update())
 
@@ -167,7 +166,7 @@ class Outlook:
 
 
 def _read_shown() -> dict[str, str | None]:
-    """Return what the previous daemon has shown."""
+    """Return the reminders that the previous daemon has shown."""
     try:
         return reminders.decode(files.read(paths.reminders_file()))
     except OSError:
@@ -175,10 +174,10 @@ def _read_shown() -> dict[str, str | None]:
 
 
 def _replace(path: str, text: bytes, mode: int) -> None:
-    """Replace a file as a whole; nobody needs it after a power cut, so it is not synced.
+    """Replace a file as a whole. It is not needed after a power cut, so it is not synced.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The file could not be written.
     """
     temporary = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):

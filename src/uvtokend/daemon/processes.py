@@ -1,4 +1,4 @@
-"""What a process is called and who started it, for the log of answers.
+"""Find the name and the parent of a process, for the event log.
 
 Linux: proc(5), /proc/PID/stat. macOS, untested: ps(1), since there is no /proc.
 """
@@ -17,7 +17,7 @@ class Process:
     """A process at one moment.
 
     Args:
-        pid: Its id; 0 where it is in a pid namespace that we cannot see, or has ended.
+        pid: Its process ID; 0 if it is in another PID namespace, or has ended.
         name: Its command name, or "unknown".
     """
 
@@ -35,8 +35,8 @@ def describe(pid: int, above: bool = False) -> Process:
     """Return a process.
 
     Args:
-        pid: Its id, as the kernel gave it.
-        above: Return the process that started it instead, as for our `keyring` command, which only asks for another.
+        pid: Its process ID, from the kernel.
+        above: Return its parent process instead: our `keyring` command asks only on behalf of its parent.
     """
     name, parent = _look(pid)
     if above and parent:
@@ -45,7 +45,7 @@ def describe(pid: int, above: bool = False) -> Process:
 
 
 def _look(pid: int) -> tuple[str, int]:
-    """Return the name and the parent of a process; empty and 0 where it cannot be seen."""
+    """Return the name and the parent of a process; empty and 0 if it is not visible."""
     if pid <= 0:
         return "", 0
     try:
@@ -56,7 +56,7 @@ def _look(pid: int) -> tuple[str, int]:
 
 def _from_proc(pid: int) -> tuple[str, int]:
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-        before, _, after = file.read().rpartition(")")  # the name may hold parentheses
+        before, _, after = file.read().rpartition(")")  # the name may contain parentheses
     return clean(before.partition("(")[2]), int(after.split()[1])
 
 

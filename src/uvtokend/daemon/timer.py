@@ -1,12 +1,12 @@
-"""When to act: APScheduler holds the schedule, and a guard tick makes up for what no scheduler can know.
+"""Keep the schedule: APScheduler runs the jobs, and a guard tick notices what no scheduler can.
 
-There is one job per lease and one per delivery that has something to do, under a name that a person recognizes
-(``refresh private-registry``, ``deliver netrc``).
+There is one job for each lease and each delivery that wants to act, with a name that a person recognizes (``refresh
+private-registry``, ``deliver netrc``).
 
 APScheduler 3.11 drops jobs that are more than a second late (``misfire_grace_time``), runs late ones as often as they
-were missed (``coalesce``) and compares wall-clock times, while the event loop's timers stand still in sleep and do not
-notice when the clock is set. So its defaults are changed here, and after every step of a clock, and at every guard
-tick, all jobs are planned anew: a suspend or a step that nobody told us of costs one tick at the most.
+were missed (``coalesce``) and compares wall-clock times, while the event loop's timers stop during sleep and do not
+notice that the clock was set. So its defaults are changed here. After every clock step, and at every guard tick, all
+jobs are planned again: a suspend or a step that no event reported costs at most one tick.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from apscheduler.triggers.date import DateTrigger
 
 from uvtokend.core.events import Job, Plan
 
-#: 144 wake-ups an hour; and a tick, a fetch and its delivery fit into 30 s.
+#: 144 wake-ups per hour; a tick, a fetch and its delivery fit into 30 s.
 GUARD_TICK = 25.0
-#: A job that would fire this much too early or too late is planned anew.
+#: A job that would run this much too early or too late is planned again.
 OFF = timedelta(seconds=0.5)
 
 
@@ -33,8 +33,8 @@ class Timer:
 
     Args:
         now: The daemon's clock, on which plans are made: it is never set and does not stop in sleep.
-        due: Called with a job when its time has come.
-        tick: The guard tick.
+        due: Called with a job at its time.
+        tick: Called at each guard tick.
     """
 
     def __init__(self, now: Callable[[], datetime], due: Callable[[Job], None], tick: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class Timer:
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             event_loop=self._loop,
-            # A job that plans itself again at once is taken for another instance until its coroutine has ended, and
+            # A job that plans itself again at once counts as another instance until its coroutine has ended, and is
             # dropped if there are too many.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1000},
         )
@@ -56,11 +56,11 @@ class Timer:
 
     @property
     def jobs(self) -> dict[str, datetime]:
-        """What APScheduler holds: the time of each job, by its name."""
+        """The time of each job in APScheduler, by its name."""
         return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
 
     def plan(self, plan: Plan) -> None:
-        """Take a plan in the place of the job's earlier one."""
+        """Replace the earlier plan of a job."""
         before = self._plans.pop(plan.job, None)
         if before is not None and (plan.at is None or plan.label != before.label):
             with contextlib.suppress(JobLookupError):  # its time has just come
@@ -70,7 +70,7 @@ class Timer:
             self._schedule(plan)
 
     def again(self) -> None:
-        """Plan all jobs anew if the wall clock was set."""
+        """Plan all jobs again if the wall clock was set."""
         shift = datetime.now(UTC) - self._now()
         if abs(shift - self._shift) >= OFF:
             self._shift = shift
@@ -88,7 +88,7 @@ class Timer:
         self._scheduler.add_job(self._fire, DateTrigger(at), (plan,), id=plan.label, replace_existing=True)
 
     async def _fire(self, plan: Plan) -> None:
-        if self._plans.get(plan.job) is plan:  # else it was planned anew since
+        if self._plans.get(plan.job) is plan:  # otherwise it has been planned again
             del self._plans[plan.job]
             self._due(plan.job)
 

@@ -1,14 +1,14 @@
-"""The workers: one child process for each fetch, with a deadline, and nothing of it left behind.
+"""Run one child process for each fetch, with a deadline, and leave no process behind.
 
-A child runs in its own session with its standard input closed, so that no prompt can ever hang. What it writes is read
-up to a limit. When it has answered, ended or passed its deadline, its whole process group is killed before it is
-reaped: until then its process id cannot belong to anybody else. A helper that left the group on purpose lives on.
+A child runs in its own session with its standard input closed, so that no prompt can hang. Its output is read up to a
+limit. When it has answered, ended or passed its deadline, its whole process group is killed before it is reaped: until
+then no other process can have its process ID. A helper that left the group on purpose keeps running.
 
 A worker that spends a one-time secret is asked to end (SIGTERM to its group), and killed only after `SAVING` seconds:
-while the secret is on the wire it finishes and saves the successor.
+if the secret has been sent, it finishes and saves the successor.
 
-A child that the kernel does not end, because it waits for a disk that does not answer, is given up: it must not hold
-back the daemon's own end.
+The kernel does not end a child that waits for a disk that does not answer. The daemon gives up such a child, so that it
+can end itself.
 
 Which fetch runs when is decided in `uvtokend.core.slots`.
 """
@@ -29,11 +29,11 @@ from uvtokend.core.clouds import spends_one_time_secret
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.core.slots import Slots
 
-#: Seconds that a worker which spends a one-time secret may take to end after it was asked to: its call takes at most
-#: `uvtokend.providers.kit.once.TIMEOUT`, and saving the answer a moment. With `KILLED` it makes less than the 20 s that
+#: Seconds that a worker which spends a one-time secret gets to end after SIGTERM: its call takes at most
+#: `uvtokend.providers.kit.once.TIMEOUT`, and saving the answer a moment. With `KILLED` this is less than the 20 s that
 #: the daemon's end may take.
 SAVING = 18.0
-#: Seconds after which a child that was killed and has not ended is given up.
+#: Seconds that a killed child gets to end.
 KILLED = 1.0
 _REAP_AGAIN = 0.1
 
@@ -41,10 +41,10 @@ Outcome = Credential | Failure
 
 
 class Workers:
-    """Run at most `limit` fetches at once; the others wait in line.
+    """Run at most `limit` fetches at once; the others wait in a queue.
 
     Args:
-        limit: How many at once.
+        limit: The most fetches at once.
         timeout: Seconds until a worker is killed.
         environment: Returns the environment of a request's worker.
         ended: Called in the loop with each request and its outcome.
@@ -65,13 +65,13 @@ class Workers:
         self._limits: dict[Request, float | None] = {}
         self._running: dict[Request, _Worker] = {}
         self._ending: list[subprocess.Popen[bytes]] = []
-        self._saving: set[int] = set()  # process ids of those among them that spend a one-time secret
+        self._saving: set[int] = set()  # the process IDs of the children that spend a one-time secret
         self._reaped: asyncio.Future[None] | None = None
         self._look: asyncio.TimerHandle | None = None
 
     @property
     def limit(self) -> int:
-        """How many fetches run at once."""
+        """The most fetches at once."""
         return self._slots.limit
 
     @limit.setter
@@ -80,19 +80,19 @@ class Workers:
         self._fill()
 
     def start(self, request: Request, limit: float | None = None, hung: bool = False) -> None:
-        """Fetch as soon as there is a slot.
+        """Fetch as soon as a slot is free.
 
         Args:
             request: The request.
-            limit: Seconds that it may take; None for the configured timeout.
-            hung: Its last try hung, so others go first.
+            limit: Seconds that the fetch may take; None for the configured timeout.
+            hung: Whether its last try hung, so that other requests go first.
         """
         self._limits[request] = limit
         self._slots.ask(request, hung, spends_one_time_secret(request))
         self._fill()
 
     def restart(self, request: Request, limit: float | None = None) -> None:
-        """Kill the worker of a request and start it again in its slot; a request that waits goes on waiting."""
+        """Kill the worker of a request and start it again in its slot. A waiting request keeps waiting."""
         self._limits[request] = limit
         if request in self._running:
             self._end(request)
@@ -110,7 +110,7 @@ class Workers:
         """End all workers and forget all requests; wait for those that spend a one-time secret.
 
         Returns:
-            The process ids of workers that do not end although they were killed.
+            The process IDs of workers that do not end although they were killed.
         """
         for request in tuple(self._limits):
             self._slots.leave(request)
@@ -138,7 +138,7 @@ class Workers:
         self._look_later()
 
     def _look_later(self) -> None:
-        """Look again when a fetch may have to give way to another."""
+        """Plan a check for the time at which a fetch may have to give way to another."""
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -186,11 +186,11 @@ class Workers:
         self._reap()
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        if process.returncode is None:  # not reaped: the process id is still its own
+        if process.returncode is None:  # not reaped, so the process ID is still its own
             _signal(process, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Take the status of children that were told to end; one that has not ended yet is looked at again."""
+        """Reap the children that were told to end; a child that has not ended yet is checked again."""
         self._ending = [process for process in self._ending if process.poll() is None]
         self._saving.intersection_update(process.pid for process in self._ending)
         if self._ending:
@@ -227,7 +227,7 @@ class _Worker:
         self._deadline = self._loop.call_later(timeout, self._late)
 
     def end(self) -> subprocess.Popen[bytes]:
-        """Listen no longer, and return the child, which must be signaled and reaped."""
+        """Stop listening, and return the child, which must be signaled and reaped."""
         self._deadline.cancel()
         self._loop.remove_reader(self._pipe)
         if self._process.stdout is not None:
@@ -255,5 +255,5 @@ class _Worker:
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Signal a child's whole group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS returns EPERM if the leader has ended
         os.killpg(process.pid, number)

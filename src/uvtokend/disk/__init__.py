@@ -1,1 +1,1 @@
-"""What the daemon and the commands use of the file system."""
+"""The file system, for the daemon and the commands."""

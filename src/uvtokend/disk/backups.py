@@ -1,7 +1,7 @@
-"""What `adopt` took out of a netrc, kept in the state directory so that `purge` can put it back.
+"""Backups of the entries that `adopt` removed from a netrc, in the state directory, so that `purge` can restore them.
 
-A backup is written before its text is taken out, and nothing but `purge` deletes it: an edit that failed may have
-reached the disk all the same. `uvtokend.core.netrc.adopt.restore` puts nothing back twice.
+A backup is written before its entries are removed, and only `purge` deletes it: a failed edit may still have reached
+the disk. `uvtokend.core.netrc.adopt.restore` restores nothing twice.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _DIRECTORY = "adopted"
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """One backup. It holds passwords.
+    """One backup. It contains passwords.
 
     Args:
         file: The backup file, 0600.
-        netrc: The netrc that the text came from, resolved.
+        netrc: The netrc that the entries are from, resolved.
         text: The `backup` of `uvtokend.core.netrc.adopt.TakeOver`.
     """
 
@@ -35,24 +35,24 @@ class Backup:
 
 
 def directory() -> Path:
-    """Return the directory of the backups; it need not exist."""
+    """Return the directory of the backups; it may be missing."""
     return Path(paths.state_directory()) / _DIRECTORY
 
 
 def supersede(file: Path) -> None:
-    """Keep a backup, but do not restore it: a newer one of the same edit holds what was really taken out."""
+    """Keep a backup, but never restore it: a newer one of the same edit contains the entries that were removed."""
     file.rename(f"{file}.superseded")
 
 
 def keep(netrc: str, text: bytes) -> Path:
-    """Write a new backup durably, before anything is taken out of the netrc, and return its file.
+    """Write a new backup durably, before anything is removed from the netrc, and return its file.
 
     Args:
-        netrc: The netrc that the text comes from, resolved.
+        netrc: The netrc of the entries, resolved.
         text: See `Backup`.
 
     Raises:
-        UvtokendError: It could not be written.
+        UvtokendError: The backup could not be written.
     """
     paths.private_directory(paths.state_directory())
     paths.private_directory(str(directory()))
@@ -64,7 +64,7 @@ def keep(netrc: str, text: bytes) -> Path:
         try:
             draft.unlink(missing_ok=True)
             files.create(str(draft), content)
-            exchange.appear(str(draft), str(path))  # complete or not at all, whatever kills us
+            exchange.appear(str(draft), str(path))  # complete or not at all, even if we are killed
         except FileExistsError:
             continue
         except OSError as error:
@@ -76,15 +76,15 @@ def keep(netrc: str, text: bytes) -> Path:
 
 
 def set_aside(file: Path) -> str:
-    """Return the command that moves a damaged backup out of the way and purges without it."""
+    """Return the command that moves a damaged backup away and purges without it."""
     return f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.broken')} && uvtokend purge"
 
 
 def newest_first() -> list[Backup]:
-    """Return all backups in the order in which they must be put back.
+    """Return all backups in the order in which they must be restored.
 
     Raises:
-        UvtokendError: One cannot be read.
+        UvtokendError: A backup cannot be read.
     """
     backups = []
     for file in sorted(directory().glob("*.json"), reverse=True):

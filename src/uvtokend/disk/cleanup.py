@@ -1,6 +1,6 @@
-"""Takes everything of ours out of a file: for `purge`, and for a netrc or store that is no longer in use.
+"""Remove all our entries from a file: for `purge`, and for a netrc or store that is no longer in use.
 
-Which entries of a netrc are ours is decided in one place, `ours`.
+Only `ours` decides which entries of a netrc are ours.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from uvtokend.core.state import State, former
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.errors import DeliveryFailed
 
-#: The text of a netrc without our entries -> the text with what `adopt` took out.
+#: The text of a netrc without our entries -> the text with the entries that `adopt` removed.
 Restore = Callable[[bytes], bytes]
 
 
 def ours(sink: NetrcSink, known: State, hosts: Iterable[str]) -> Ours:
-    """Return what is ours in a netrc; see `uvtokend.core.netrc.block.edit`.
+    """Return which entries of a netrc are ours; see `uvtokend.core.netrc.block.edit`.
 
-    Inside our block the host decides: one that is configured, or that we remember. If nothing is remembered about the
-    file, because the state file is lost, everything in the block is ours that is written as we write it.
+    An entry in our block is ours if its host is configured or remembered. If nothing is remembered about the file,
+    because the state file is lost, each entry in the block is ours that is written as we write it.
 
     Args:
         sink: The netrc.
@@ -41,7 +41,7 @@ def ours(sink: NetrcSink, known: State, hosts: Iterable[str]) -> Ours:
 
 
 def holds(path: str, known: State) -> bool:
-    """Tell whether a netrc still holds an entry of ours, or our markers.
+    """Return whether a netrc still contains an entry of ours, or our markers.
 
     Raises:
         DeliveryFailed: The netrc cannot be read.
@@ -52,7 +52,7 @@ def holds(path: str, known: State) -> bool:
 
 
 def left_behind(known: State, current: str, config: str) -> list[Problem]:
-    """Return a problem for each netrc that was used before and still holds something of ours.
+    """Return a problem for each netrc that was used before and still contains our entries.
 
     Args:
         known: The state.
@@ -70,13 +70,13 @@ def left_behind(known: State, current: str, config: str) -> list[Problem]:
 
 
 def problem(path: str, why: str, hint: str | None) -> Problem:
-    """Return the problem that a file used before still holds something of ours."""
+    """Return the problem that a file used before still contains our entries."""
     message = f"It was used before and still holds tokens of uvtokend. {why}"
     return Problem(path, "the file", message, hint or "uvtokend purge", fatal=False)
 
 
 def clean_netrc(sink: NetrcSink, known: State, hosts: Iterable[str] = (), restore: Restore = lambda text: text) -> bool:
-    """Take our entries out of one netrc, and tell whether that changed it.
+    """Remove our entries from one netrc, and return whether that changed it.
 
     A file that we created is deleted once it is empty. The caller owns the netrc.
 
@@ -84,7 +84,7 @@ def clean_netrc(sink: NetrcSink, known: State, hosts: Iterable[str] = (), restor
         sink: The netrc.
         known: The state.
         hosts: The configured hosts.
-        restore: Puts foreign entries back.
+        restore: Restores foreign entries.
 
     Raises:
         DeliveryFailed: It could not be written.
@@ -98,14 +98,14 @@ def clean_netrc(sink: NetrcSink, known: State, hosts: Iterable[str] = (), restor
 
 
 def clean_former(path: str, known: State) -> None:
-    """Take our entries out of a netrc that is no longer in use, unless another daemon uses it.
+    """Remove our entries from a netrc that is no longer in use, unless another daemon uses it.
 
     Args:
         path: The netrc, resolved.
         known: The state.
 
     Raises:
-        UvtokendError: Another daemon owns it, or it could not be written.
+        UvtokendError: Another daemon owns the netrc, or it could not be written.
     """
     if not os.path.lexists(path):
         return
@@ -118,11 +118,11 @@ def clean_former(path: str, known: State) -> None:
 
 
 def clean_store(path: str, state_directory: str) -> bool:
-    """Take our records out of one credential store of uv's, and tell whether there were any.
+    """Remove our records from one credential store of uv's, and return whether there were any.
 
     Args:
         path: The store.
-        state_directory: Where the lock of its owner is.
+        state_directory: The directory of its owner's lock.
 
     Raises:
         DeliveryFailed: It could not be written.

@@ -1,8 +1,8 @@
-"""The user's ``config.toml``: read, edited, checked, and replaced as a whole.
+"""Edit the user's ``config.toml``: read it, check the result, and replace the file as a whole.
 
-An invalid configuration is never written. Another uvtokend waits. A program that edits the file at the same time loses
-nothing: the file that comes out of the exchange is compared with what was read, and if it is another text, the exchange
-is undone and the edit starts over.
+An invalid configuration is never written. A lock makes another uvtokend wait. Another program that edits the file at
+the same time loses nothing: the text that comes out of the exchange is compared with the text that was read, and if
+they differ, the exchange is undone and the edit starts over.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
 
     Args:
         explicit: Another configuration file.
-        change: May be called more than once; for a missing file it gets `HEADER`.
+        change: Returns the new text for a text. It may be called more than once; for a missing file it gets `HEADER`.
 
     Raises:
         ConfigError: The configuration would be invalid; nothing was written.
@@ -57,7 +57,7 @@ def edit(explicit: str | None, change: Callable[[str], str]) -> Settings:
 
 
 def preview(explicit: str | None, change: Callable[[str], str]) -> Settings:
-    """Return the configuration as it would be after an edit; nothing is written. See `edit`."""
+    """Return the configuration that an edit would result in, without writing it. See `edit`."""
     target = paths.config_file(explicit)
     return _edited(explicit, target, configuration.read(target), change)[1]
 
@@ -91,7 +91,7 @@ def _edited(
 
 
 def _put(path: str, before: bytes | None, text: bytes) -> None:
-    """Replace the text of a file, unless it no longer holds what was read."""
+    """Replace the text of a file, unless the file has changed since it was read."""
     if text == before:
         return
     directory = os.path.dirname(path)
@@ -109,14 +109,14 @@ def _put(path: str, before: bytes | None, text: bytes) -> None:
 
 
 def _discard(temporary: str, known: set[bytes | None]) -> None:
-    """Delete the file beside it, unless its text is nowhere else."""
+    """Delete the temporary file beside it, unless only that file has its text."""
     with contextlib.suppress(OSError):
         if _text(temporary) in known:
             os.unlink(temporary)
 
 
 def _written(directory: str, path: str, before: bytes | None, text: bytes) -> str:
-    """Return a file beside it with the new text, and with the mode of the old one."""
+    """Write the new text to a temporary file beside it, with the mode of the old file, and return its path."""
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.urandom(4).hex()}")
     try:
         files.create(temporary, text, 0o600 if before is None else stat.S_IMODE(os.stat(path).st_mode))
@@ -135,7 +135,7 @@ def _exchange(temporary: str, path: str, before: bytes, text: bytes) -> None:
     except OSError as error:
         if error.errno in exchange.UNSUPPORTED:
             os.replace(temporary, path)
-        elif error.errno != errno.EBUSY:  # a file that is mounted by itself cannot be replaced
+        elif error.errno != errno.EBUSY:  # a single-file mount cannot be replaced
             raise
         elif not files.overwrite(path, before, text):
             raise _EditOvertakenError from None

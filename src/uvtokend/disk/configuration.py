@@ -1,4 +1,4 @@
-"""The configuration on disk: which files there are, whom they belong to, and what they say."""
+"""Load the configuration from disk: find its files, check their owners, and parse them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from uvtokend.errors import ConfigError
 
 
 def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
-    """Read the site's file and the user's over it.
+    """Load the site's file, overridden by the user's.
 
     Args:
-        explicit: What ``--config`` names; then, and with ``UVTOKEND_CONFIG``, the file must be there.
-        instead: What the user's file is about to say; it is not looked at then.
+        explicit: The file that ``--config`` names; then, and with ``UVTOKEND_CONFIG``, the file must exist.
+        instead: The future text of the user's file, which is then not read.
 
     Raises:
-        ConfigError: With every problem in them.
+        ConfigError: The files are invalid; the error contains every problem.
         UsageError: The home directory is unknown.
     """
     home = paths.home_directory()
@@ -53,10 +53,10 @@ def defaults() -> Settings:
 
 
 def read(path: str) -> bytes | None:
-    """Return what a configuration file says, or None if it is not there.
+    """Return the content of a configuration file, or None if it is missing.
 
     Raises:
-        ConfigError: It cannot be read, or not be believed.
+        ConfigError: The file cannot be read, or cannot be trusted.
     """
     problems: list[Problem] = []
     source = _read(path, False, problems)
@@ -66,7 +66,7 @@ def read(path: str) -> bytes | None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment with ``NETRC`` as uv understands it: relative to the directory that it is started in."""
+    """Return the environment with ``NETRC`` as uv understands it: relative to the directory that uv is started in."""
     environ = dict(os.environ)
     if environ.get("NETRC"):
         environ["NETRC"] = os.path.abspath(os.path.expanduser(environ["NETRC"]))
@@ -74,7 +74,7 @@ def _environment() -> dict[str, str]:
 
 
 def _read(path: str, needed: bool, problems: list[Problem]) -> Source | None:
-    """Return a file, or None if it is not there or adds a problem; one that is needed must be there."""
+    """Return the content of a file, or None if it is missing or has a problem. A required file must exist."""
     try:
         with open(path, "rb", opener=_opener) as file:
             wrong = _untrusted(path, os.fstat(file.fileno()))
@@ -105,17 +105,17 @@ def _unreadable(path: str) -> str | None:
 
 
 def _opener(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe."""
+    """Open a file, without waiting for the other end of a pipe."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _untrusted(path: str, info: os.stat_result) -> Problem | None:
-    """Say why a file cannot be believed: it names the programs that we run."""
+    """Return why a file cannot be trusted, or None. It names programs that we run, so nobody else may write it."""
     if not stat.S_ISREG(info.st_mode):
         return Problem(path, "the file", "It is not a regular file.", "name a regular file")
     if info.st_uid not in {os.getuid(), 0, paths.NOBODY}:
         if os.geteuid() == 0:
-            paths.check_home(path)  # with sudo, the owner is not what is wrong
+            paths.check_home(path)  # with sudo, the owner is not the problem
         message = f"It belongs to uid {info.st_uid}, neither to you nor to root."
         return Problem(path, "the file", message, f"sudo chown {os.getuid()} {shlex.quote(path)}")
     if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and not _private_group(info.st_gid)):
@@ -124,7 +124,7 @@ def _untrusted(path: str, info: os.stat_result) -> Problem | None:
 
 
 def _private_group(gid: int) -> bool:
-    """Tell whether a group is the user's own, as Debian and Fedora make one for each user."""
+    """Return whether a group is the user's own: Debian and Fedora create one for each user."""
     try:
         user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
     except KeyError:

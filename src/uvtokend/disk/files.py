@@ -1,4 +1,4 @@
-"""Files that other programs change too: read one when nobody is writing it, and write one completely."""
+"""Files that other programs change, too: read one when no program is writing it, and write one completely."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Content:
     """A file as it was read.
 
     Args:
-        text: All of it.
-        status: Taken before the text was read, so a later change gives another fingerprint.
-        held: Another program still has the file open for writing.
-        sure: The system tells of every program that does. Otherwise `held` is what is known.
+        text: The whole text.
+        status: The status before the text was read, so that a later change gives another fingerprint.
+        held: Whether another program still has the file open for writing.
+        sure: Whether the system shows every such program. Otherwise `held` covers only the visible ones.
     """
 
     text: bytes
@@ -46,7 +46,7 @@ class Content:
 
 
 def read_settled(path: str) -> Content | None:
-    """Read a regular file when nobody is writing it, or after `PATIENCE` as it is; return None if it is missing.
+    """Read a regular file when no program is writing it, or after `PATIENCE` seconds; return None if it is missing.
 
     Raises:
         OSError: EISDIR for a directory, ENOTSUP for anything else that is not a regular file, EFBIG above `LIMIT`,
@@ -75,10 +75,10 @@ def read(path: str, limit: int = LIMIT) -> bytes:
 
     Args:
         path: The file; a symlink is not followed.
-        limit: In bytes.
+        limit: The most bytes.
 
     Raises:
-        OSError: It is missing or cannot be read; ENOTSUP for a file that is not regular, EFBIG above the limit.
+        OSError: The file is missing or cannot be read; ENOTSUP for a file that is not regular, EFBIG above the limit.
     """
     file = open_regular(path, os.O_RDONLY)
     try:
@@ -88,15 +88,15 @@ def read(path: str, limit: int = LIMIT) -> bytes:
 
 
 def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
-    """Open a regular file without ever waiting for the other end of a pipe, and return its descriptor.
+    """Open a regular file and return its descriptor. A pipe is never waited for.
 
     Args:
         path: The file; a symlink is not followed.
-        flags: As for `os.open`.
-        mode: Of a new file.
+        flags: The flags for `os.open`.
+        mode: The mode of a new file.
 
     Raises:
-        OSError: It cannot be opened; ENOTSUP, EOPNOTSUPP or ENXIO for a file that is not regular.
+        OSError: The file cannot be opened; ENOTSUP, EOPNOTSUPP or ENXIO for a file that is not regular.
     """
     file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -106,9 +106,9 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
 
 
 def real_path(path: str) -> str:
-    """Return the path of a file as its volume knows it: without symbolic links and, on macOS, in the volume's own case.
+    """Return the path of a file on its volume: without symbolic links and, on macOS, in the volume's own case.
 
-    Most volumes of macOS take ``~/.NETRC`` and ``~/.netrc`` for the same file.
+    On most volumes of macOS, ``~/.NETRC`` and ``~/.netrc`` are the same file.
     """
     real = os.path.realpath(path)
     if sys.platform == "darwin":
@@ -119,7 +119,7 @@ def real_path(path: str) -> str:
 
 
 def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:
-    """Read an open file from its start.
+    """Read an open file from the start.
 
     Raises:
         OSError: EFBIG above the limit, in bytes.
@@ -135,7 +135,7 @@ def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:
 
 
 def write_all(file: int, text: bytes, at: int = 0) -> None:
-    """Write all of a text: on a full disk, `write` writes less than it was given and fails only the next time.
+    """Write a whole text. On a full disk, `os.write` writes only a part, and fails only the next time.
 
     Raises:
         OSError: Part of the text may have been written.
@@ -149,7 +149,7 @@ def write_all(file: int, text: bytes, at: int = 0) -> None:
 
 
 def overwrite(path: str, old: bytes, new: bytes) -> Fingerprint | None:
-    """Write a file in place, where it cannot be replaced, and return its fingerprint.
+    """Write a file in place, for a file that cannot be replaced, and return its fingerprint.
 
     The part beyond the old end is written first, so a full disk is noticed before anything is lost. After any later
     error the old text is written back.
@@ -158,8 +158,8 @@ def overwrite(path: str, old: bytes, new: bytes) -> Fingerprint | None:
         None, with nothing written, if the file no longer holds the old text.
 
     Raises:
-        TornError: The old text could not be written back, so the file holds a mixture of both.
-        OSError: The file is as it was.
+        TornError: The old text could not be written back, so the file contains a mixture of both.
+        OSError: The file is unchanged.
     """
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -187,10 +187,10 @@ def _write_back(file: int, old: bytes, reason: OSError) -> None:
 
 
 def fingerprint_of(file: int, text: bytes) -> Fingerprint:
-    """Return the fingerprint of an open file that was just written, if it holds this text and nothing newer.
+    """Return the fingerprint of an open file that was just written, if it still contains this text.
 
     A program that writes the file right after us may get the same modification time as we did, because the kernel's
-    clock moves in ticks. So wait for the next tick, then compare.
+    clock moves in ticks. So this function waits for the next tick and then compares.
     """
     status = os.fstat(file)
     deadline = time.monotonic() + TICK
@@ -201,7 +201,7 @@ def fingerprint_of(file: int, text: bytes) -> Fingerprint:
 
 
 def fingerprint_with(path: str, text: bytes) -> Fingerprint:
-    """Return the fingerprint of a file that holds this text and nothing newer; empty if it is missing or does not."""
+    """Return the fingerprint of a file if it contains this text; empty if it does not, or is missing."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -223,7 +223,7 @@ def fingerprint_from(status: os.stat_result) -> Fingerprint:
 
 
 def fingerprint(path: str) -> Fingerprint:
-    """Return something cheap that changes whenever a file does; empty if it is missing."""
+    """Return a cheap fingerprint that changes whenever a file does; empty if the file is missing."""
     try:
         return fingerprint_from(os.stat(path))
     except OSError:
@@ -233,7 +233,7 @@ def fingerprint(path: str) -> Fingerprint:
 def is_mounted(path: str) -> bool:
     """Return whether a file is a mount point itself, as containers and systemd mount single files.
 
-    Linux only (proc(5), mountinfo): `os.path.ismount` answers for directories alone.
+    Linux only (proc(5), mountinfo): `os.path.ismount` works only for directories.
     """
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as table:
         wanted = os.fsencode(path).replace(b"\\", b"\\134")
@@ -244,15 +244,16 @@ def is_mounted(path: str) -> bool:
 
 
 def replace(path: str, text: bytes, durable: bool = True) -> None:
-    """Replace a file completely by one with mode 0600. Its directory must be ours alone.
+    """Replace a file as a whole, with mode 0600. Nobody else may write its directory.
 
     Args:
         path: The file.
         text: Its new content.
-        durable: It must outlast a power cut; otherwise only our own end, which takes a fraction of the time.
+        durable: Whether the file must survive a power cut. Otherwise it survives only the end of the process, which is
+            much faster.
 
     Raises:
-        OSError: The old file stands.
+        OSError: The file could not be written; the old one is still there.
     """
     temporary = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
@@ -269,10 +270,10 @@ def replace(path: str, text: bytes, durable: bool = True) -> None:
 
 
 def create(path: str, text: bytes, mode: int = 0o600, durable: bool = True) -> None:
-    """Create a file, durably unless that is not needed.
+    """Create a file; it survives a power cut if `durable` is set.
 
     Raises:
-        OSError: FileExistsError if there is one, or it could not be written; then nothing is left of it.
+        OSError: FileExistsError if the file exists; otherwise it could not be written, and nothing of it is left.
     """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -322,7 +323,7 @@ def fsync(file: int) -> None:
 
 
 def _may_be_filling(file: int, held: bool | None) -> bool:
-    """Return whether a program that the system does not show may have emptied a file to write it anew."""
+    """Return whether a program that the system does not show may have emptied a file to write it again."""
     status = os.fstat(file)
     age = time.clock_gettime_ns(time.CLOCK_REALTIME) - status.st_mtime_ns
     return held is None and status.st_size == 0 and 0 <= age < PATIENCE * 1e9
@@ -331,10 +332,11 @@ def _may_be_filling(file: int, held: bool | None) -> bool:
 def _has_writer(file: int, path: str) -> bool | None:
     """Return whether a program has an open file open for writing; None if the system does not show every program.
 
-    Linux grants a read lease on a file only if nobody has it open for writing (fcntl(2), F_SETLEASE). It is given back
-    at once. A program that opens the file in that instant is only delayed until then. The signal that reports such a
-    program to us is set to SIGURG, which is ignored: the default, SIGIO, would end this process. Where there are no
-    leases, or on a file of another user, it refuses otherwise. macOS lists the writers among this user's processes.
+    Linux grants a read lease on a file only if no program has it open for writing (fcntl(2), F_SETLEASE). The lease is
+    returned at once. A program that opens the file in that instant is only delayed until then. The signal that reports
+    such a program is set to SIGURG, which is ignored: the default, SIGIO, would end this process. If there are no
+    leases, or the file belongs to another user, Linux returns another error. macOS lists the writers among this user's
+    processes.
     """
     if sys.platform == "linux":
         held = _refuses_lease(file)

@@ -1,4 +1,4 @@
-"""Which programs have a file open for writing: looked up only after a read lease was refused (see `files`)."""
+"""Find the programs that have a file open for writing, after a read lease was refused (see `files`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Holder:
     """A process that has a file open for writing.
 
     Args:
-        pid: Its process id.
+        pid: Its process ID.
         program: Its short name, as ``ps`` shows it.
-        appends: It opened the file with ``O_APPEND``, so its next write lands at the end, wherever that is then.
-        position: Where its next write lands otherwise, in bytes from the start.
+        appends: Whether it opened the file with ``O_APPEND``, so that its next write goes to the current end.
+        position: The offset of its next write otherwise, in bytes.
     """
 
     pid: int
@@ -29,9 +29,9 @@ class Holder:
 
 
 def holders(path: str) -> list[Holder]:
-    """Return the processes that have a file open for writing, by pid, as far as this user may see them.
+    """Return the processes that have a file open for writing, sorted by process ID, as far as this user may see them.
 
-    On Linux from proc(5), ``/proc/PID/fd`` and ``/proc/PID/fdinfo``.
+    On Linux they are in proc(5), ``/proc/PID/fd`` and ``/proc/PID/fdinfo``.
     """
     return _on_macos(path) if sys.platform == "darwin" else _in_proc(path)
 

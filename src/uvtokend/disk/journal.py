@@ -1,21 +1,21 @@
-"""What stands beside the netrc while it is written, and what a crash leaves there.
+"""The files beside the netrc while it is written, and after a crash.
 
 Beside ``~/.netrc`` there may be, all with mode 0600:
 
 ======================== ============================================================================================
-``..netrc.uvtokend.new`` a text that is still being written; worth nothing after a crash
-``..netrc.uvtokend``     a complete text: the new one before the exchange, the former one after it
-``…uvtokend.base``       the text that the new one was made from, while the two are exchanged
-``…uvtokend.old``        the same, while the new text is written over it in place
+``..netrc.uvtokend.new`` a text that is still being written; useless after a crash ``..netrc.uvtokend``     a complete
+text: the new one before the exchange, the old one after it ``…uvtokend.base``       the text that the new one was made
+from, while the two are exchanged ``…uvtokend.old``        the same, while the new text is written over it in place
 ======================== ============================================================================================
 
 Numbered facts:
 
-1. ``..netrc.uvtokend`` may hold an edit that stands nowhere else: what another program wrote just before the exchange.
-   So it is never deleted unread; after a crash it is merged into the netrc.
-2. Its changes are those against the text beside it. Without one (a power failure may lose it) every line of it counts.
+1. ``..netrc.uvtokend`` may contain an edit that exists nowhere else: another program's, written just before the
+   exchange. So it is never deleted unread. After a crash it is merged into the netrc.
+2. Its changes are its differences from the old text beside it. Without that text (a power failure may lose it), every
+   line of it counts.
 3. A crash in a write in place leaves a mixture of the old and the new text in the netrc. The new text then replaces it.
-4. A text of another user is not merged: it was put there while the directory was open to others.
+4. Another user's file is not merged: that user created it while the directory was open to others.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from uvtokend.core.netrc.block import join, split
 from uvtokend.disk import files
 from uvtokend.errors import DeliveryFailed
 
-#: Another program has put something there: not a regular file, or one that no netrc is as large as.
+#: The errors if another program has put something there: not a regular file, or one that is too large for a netrc.
 _NOT_OURS = frozenset({errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENXIO, errno.ELOOP, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
 class KeptText:
-    """A text whose changes may not be lost, whether they stand in the netrc or not.
+    """A text whose changes must not be lost, whether they are in the netrc or not.
 
     Args:
         text: The text.
-        base: The text that it was made from; None if it is not known.
-        in_place: It was being written over `base` in place, so the netrc may hold a mixture.
-        newer: Where it and the netrc differ, it is newer.
+        base: The text that it was made from; None if it is unknown.
+        in_place: Whether it was being written over `base` in place, so that the netrc may contain a mixture.
+        newer: Whether it is newer where it differs from the netrc.
     """
 
     text: bytes
@@ -84,11 +84,11 @@ class Journal:
         self.old = f"{self.text}.old"
 
     def leftover(self) -> KeptText | None:
-        """Return what a crash has left and may stand nowhere else.
+        """Return the text that a crash has left, if it may exist nowhere else.
 
         Raises:
-            DeliveryFailed: Something that is not ours has one of the names.
-            OSError: It cannot be read.
+            DeliveryFailed: A file that is not ours has one of the names.
+            OSError: The text cannot be read.
         """
         left = self._read(self.text)
         if left is None or self._is_netrc(left.status):
@@ -98,17 +98,17 @@ class Journal:
         return KeptText(left.text, before.text if before else None, in_place=old is not None)
 
     def clear(self) -> None:
-        """Delete whatever stands beside the netrc.
+        """Delete the files beside the netrc.
 
         Raises:
-            OSError: It cannot be deleted.
+            OSError: One of them cannot be deleted.
         """
         for name in (self.draft, self.text, self.base, self.old):
-            if os.path.lexists(name):  # a read-only directory refuses to delete even what does not exist
+            if os.path.lexists(name):  # in a read-only directory, even the deletion of a missing file fails
                 os.unlink(name)
 
     def tidy(self) -> None:
-        """Delete what can be deleted; the next delivery tries again."""
+        """Delete the files that can be deleted; the next delivery tries again."""
         with contextlib.suppress(OSError):
             self.clear()
 
@@ -124,7 +124,7 @@ class Journal:
         os.rename(self.draft, name)
 
     def _is_netrc(self, status: os.stat_result) -> bool:
-        """Return whether a file is the netrc itself, which got its name just before a crash."""
+        """Return whether a file is the netrc itself, because a crash came just after it got that name."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(status, os.lstat(self._path))
         return False

@@ -1,19 +1,20 @@
-"""Locks: one owner of each netrc for life, and one change of it at a time.
+"""Locks: each netrc has at most one owner, and at most one change at a time.
 
 Numbered facts:
 
-1. ``flock`` goes with the process, even when it is killed. The text in a lock file is for people and for `owner`.
-2. The owner's lock lies beside the netrc, so two daemons meet there whatever their state directories are.
-3. Where no file can be created beside the netrc, or the netrc is a single-file mount (another container sees the same
-   file in another directory), the lock is taken on the netrc itself. It would be lost with the inode, so the netrc is
-   then written only in place.
-4. `purge` deletes lock files. A lock taken on a deleted file guards nothing, so its inode is compared after.
-5. A change is guarded by a lock on the netrc's directory, which needs no file. It is held for milliseconds. Where the
-   file system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized.
-6. A file system without any ``flock``, as some network homes are (ENOTSUP: flock(2) of macOS; ENOLCK: of Linux), has no
-   owner at all: a lock there is taken for granted.
-7. The owner is on this machine if it names this host. macOS gives a machine another name in each network, so there the
-   boot session counts.
+1. The kernel releases a ``flock`` when the process ends, even if it is killed. The text in a lock file is for people
+   and for `owner`.
+2. The owner's lock is beside the netrc, so two daemons use the same lock even with different state directories.
+3. If no file can be created beside the netrc, or the netrc is a single-file mount (another container sees the same file
+   in another directory), the lock is on the netrc itself. It would be lost with the inode, so the netrc is then written
+   only in place.
+4. `purge` deletes lock files. A lock on a deleted file guards nothing, so its inode is compared afterwards.
+5. A change is guarded by a lock on the netrc's directory, which needs no file. It is held for milliseconds. If the file
+   system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized.
+6. On a file system without ``flock``, such as some network homes (ENOTSUP on macOS, ENOLCK on Linux), a netrc has no
+   owner, and every lock succeeds.
+7. The owner is on this machine if its lock file names this host. macOS gives a machine another name in each network, so
+   the boot session counts there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from uvtokend.core import fixes
 from uvtokend.disk import files
 from uvtokend.errors import AlreadyOwned, DeliveryFailed, UvtokendError
 
-#: Seconds between two looks at a lock that is waited for.
+#: Seconds between two tries to take a lock.
 _LOOK = 0.01
 #: Seconds to wait for another uvtokend that is changing the netrc.
 PATIENCE = 10.0
@@ -50,8 +51,8 @@ class Owner:
     """The process that holds a lock.
 
     Args:
-        pid: Its process id, on its own host and in its own container.
-        host: The host's name, as the process itself saw it.
+        pid: Its process ID, on its own host and in its own container.
+        host: The host's name, as the process saw it.
         boot: The boot session of the machine, on macOS.
     """
 
@@ -72,15 +73,15 @@ class Lock:
     """Holds a lock from its creation until `release`, `remove` or the end of the process.
 
     Args:
-        path: The lock file; its directory must be ours. It is created if it is missing.
-        what: What it guards, as the sentence of the refusal names it.
+        path: The lock file, in a directory of ours. It is created if it is missing.
+        what: The name of the guarded file in the message of a refusal.
 
     Raises:
-        AlreadyOwned: Another process holds it.
+        AlreadyOwned: Another process holds the lock.
         OSError: The lock file cannot be created or opened.
     """
 
-    #: The lock is on the netrc itself, which must keep its inode.
+    #: Whether the lock is on the netrc itself, which must then keep its inode.
     in_place = False
 
     def __init__(self, path: str, what: str) -> None:
@@ -91,7 +92,7 @@ class Lock:
             if _same_file(self._file, path):
                 break
             os.close(self._file)
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+        with contextlib.suppress(OSError):  # the lock also holds on a full disk
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, _text(Owner(os.getpid(), socket.gethostname(), _boot_session())).encode(), 0)
 
@@ -113,11 +114,11 @@ class Lock:
         return _written(self._file)
 
     def release(self) -> None:
-        """Give the lock up. The file stays, because another process may already wait for it."""
+        """Release the lock. The file stays, because another process may already wait for it."""
         os.close(self._file)
 
     def remove(self) -> None:
-        """Delete the lock file and give the lock up."""
+        """Delete the lock file and release the lock."""
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -126,7 +127,7 @@ class Lock:
 
 
 class _NetrcItself(Lock):
-    """A lock on the netrc itself, which is neither written nor deleted by it."""
+    """A lock on the netrc itself, which this class neither writes nor deletes."""
 
     in_place = True
 
@@ -154,8 +155,8 @@ def netrc_lock(netrc: str) -> Lock:
         netrc: The resolved path.
 
     Raises:
-        AlreadyOwned: Another process owns it.
-        OSError: It cannot be owned, nor written: its directory is missing, for example.
+        AlreadyOwned: Another process owns the netrc.
+        OSError: The netrc can be neither owned nor written, for example because its directory is missing.
     """
     what = f"The netrc {netrc}"
     if files.is_mounted(netrc):
@@ -169,7 +170,7 @@ def netrc_lock(netrc: str) -> Lock:
 
 
 def netrc_owner(netrc: str) -> Owner | None:
-    """Return the process that owns a netrc, or None if none does or the system does not tell.
+    """Return the process that owns a netrc; None if there is no owner, or the system does not show it.
 
     Args:
         netrc: The resolved path.
@@ -188,13 +189,13 @@ def netrc_owner(netrc: str) -> Owner | None:
 
 @contextlib.contextmanager
 def changing(netrc: str) -> Iterator[None]:
-    """Keep every other uvtokend from changing a netrc meanwhile: daemon, ``adopt``, ``purge`` and ``once``.
+    """Keep every other uvtokend process from changing a netrc: the daemon, ``adopt``, ``purge`` and ``once``.
 
     Args:
         netrc: The resolved path; its directory exists.
 
     Raises:
-        DeliveryFailed: Another one did not finish within `PATIENCE`.
+        DeliveryFailed: Another process did not finish within `PATIENCE` seconds.
         OSError: The directory cannot be opened.
     """
     file = os.open(os.path.dirname(netrc), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -228,16 +229,16 @@ def store_lock(directory: str, path: str) -> Lock:
         path: The resolved path of the store.
 
     Raises:
-        AlreadyOwned: Another process owns them.
+        AlreadyOwned: Another process owns the records.
     """
     return _state_lock(directory, "store", path, f"The credential store {path}")
 
 
 def config_lock(directory: str, path: str, patience: float) -> Lock:
-    """Wait until no other uvtokend edits a configuration file; arguments as for `store_lock`.
+    """Wait until no other uvtokend process edits a configuration file. The arguments are those of `store_lock`.
 
     Args:
-        patience: Seconds.
+        patience: The most seconds to wait.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -271,7 +272,7 @@ def _same_file(file: int, path: str) -> bool:
 
 
 def named_owner(path: str) -> Owner | None:
-    """Return the owner that a lock file names, whether it holds the lock or not; None if it names none."""
+    """Return the owner that a lock file names, even if it no longer holds the lock; None if the file names no owner."""
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""What an error of the system means for the netrc: a sentence that names the culprit, and the command that fixes it."""
+"""Explain a system error for the netrc: a sentence that names the culprit, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GET_FLAGS, _IMMUTABLE, _APPEND_ONLY = 0x80086601, 0x10, 0x20
 
 @contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Turn an error of the system into a `DeliveryFailed` that says what it means for a netrc.
+    """Turn a system error into a `DeliveryFailed` that explains it for a netrc.
 
     Args:
         path: The netrc, resolved.
@@ -40,7 +40,7 @@ def held(path: str, holders: Sequence[Holder], *, emptied: bool) -> DeliveryFail
     Args:
         path: The netrc, resolved.
         holders: The programs that have it open for writing, as far as they are known.
-        emptied: They have emptied or shortened it, so their text is still to come.
+        emptied: Whether they have emptied or shortened it, so that their text is still to come.
     """
     who = ", ".join(map(str, holders)) or "Another program"
     verb = "have" if len(holders) > 1 else "has"
@@ -51,11 +51,11 @@ def held(path: str, holders: Sequence[Holder], *, emptied: bool) -> DeliveryFail
 
 
 def check_directory(directory: str) -> None:
-    """Refuse a directory in which others could replace our file by one of theirs.
+    """Refuse a directory in which other users could replace our file by one of theirs.
 
     Raises:
-        DeliveryFailed: They could, or it is not a directory.
-        OSError: It cannot be looked at.
+        DeliveryFailed: Other users could do so, or the path is not a directory.
+        OSError: The directory cannot be checked.
     """
     place = shlex.quote(directory)
     status = os.stat(directory)
@@ -72,7 +72,7 @@ def check_directory(directory: str) -> None:
 
 
 def not_ours(path: str, user: int) -> DeliveryFailed:
-    """Return the failure of a delivery into another user's file."""
+    """Return the failure of a delivery to another user's file."""
     return DeliveryFailed("not-ours", f"{path} belongs to another user.", f"sudo chown {user} {shlex.quote(path)}")
 
 
@@ -111,7 +111,7 @@ def _no_permission(path: str, by_policy: bool) -> DeliveryFailed:
 
     Args:
         path: The netrc, resolved.
-        by_policy: The system answered EPERM, which is not about the mode of a file.
+        by_policy: Whether the error is EPERM, which is not about the mode of a file.
     """
     directory = os.path.dirname(path)
     for name in (path, directory):
@@ -132,7 +132,7 @@ def _no_permission(path: str, by_policy: bool) -> DeliveryFailed:
 
 
 def _unlocked_by(path: str) -> str | None:
-    """Return the command that makes a file changeable that is immutable or may only be appended to, else None.
+    """Return the command that clears a file's immutable and append-only flags; None if it has none.
 
     Source: ioctl_iflags(2) and chattr(1); chflags(1) of macOS.
     """
@@ -159,7 +159,7 @@ def _linux_flags(path: str) -> str | None:
 
 
 def _private_place(path: str) -> str | None:
-    """Return the place that macOS protects from programs and that a file is in; None elsewhere."""
+    """Return the directory of a file if macOS protects it from programs; otherwise None."""
     place = None
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only

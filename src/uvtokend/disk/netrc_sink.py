@@ -1,10 +1,11 @@
-"""Delivery into a netrc: completely or not at all, and without losing what other programs write at the same time.
+"""Deliver to a netrc: completely or not at all, and without losing what other programs write at the same time.
 
 Each try replaces the text as a whole (`uvtokend.disk.netrc_write`). If another program wrote in between, everything
-begins again with its text. A program that read our text before it was taken back, and later writes it with an edit of
-its own, would undo the edit that we gave way to. So that edit is remembered, and looked for once more after `GRACE`.
+begins again with its text. A third program may have read our text before the exchange was undone. If it writes that
+text with an edit of its own, the first program's edit is lost. So that edit is remembered, and the file is checked once
+more after `GRACE` seconds.
 
-Paths are handled with os.path, because pathlib would cost the daemon memory for nothing.
+Paths are handled with os.path, because pathlib would cost the daemon memory.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from uvtokend.disk.locks import Lock
 from uvtokend.disk.netrc_write import NetrcWrite, OvertakenError, tighten
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
-#: How often a delivery begins again because another program was faster.
+#: How often a delivery starts over because another program was faster.
 TRIES = 200
 
-#: What `status` says where a reader may see half of the file, and why.
+#: The notes in `status` if a reader may see half of the file, and why.
 IN_PLACE = "The netrc is a single-file mount, so it is written in place."
 LINKED = "The netrc has several names (hard links), so it is written in place to keep them."
 READ_ONLY = "The directory of the netrc is read-only, so the netrc is written in place."
@@ -38,17 +39,17 @@ READ_ONLY = "The directory of the netrc is read-only, so the netrc is written in
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What a delivery did.
+    """The result of a delivery.
 
     Args:
-        foreign: Wanted hosts that were not written, because a foreign entry stands there.
-        problems: What uv could not read in the file as it is now.
-        note: What else a person should know about the file.
-        changed: The file was written.
-        rival: Another program changed what we had left there.
+        foreign: The wanted hosts that were not written, because they have a foreign entry.
+        problems: The places in the file that uv cannot read.
+        note: A sentence about the file for the status, or None.
+        changed: Whether the file was written.
+        rival: Whether another program changed the entries that we wrote.
         overtaken: Another program changed the file between the first time it was read and the time it was written.
-        fingerprint: Of the file with exactly the text that was delivered; empty if another program has already
-            changed it again, so it is worth another look.
+        fingerprint: The fingerprint of the file with exactly the delivered text; empty if another program has already
+            changed it again, so that it must be checked again.
     """
 
     foreign: frozenset[str]
@@ -62,7 +63,7 @@ class DeliveryResult:
 
 @dataclass(frozen=True, slots=True)
 class NetrcChange:
-    """What `NetrcSink.change` did; see `DeliveryResult`."""
+    """The result of `NetrcSink.change`; see `DeliveryResult`."""
 
     note: str | None
     changed: bool
@@ -73,7 +74,7 @@ class NetrcSink:
     """Delivers into one netrc.
 
     Args:
-        path: The netrc, absolute; symbolic links are followed anew at each delivery.
+        path: The netrc, absolute; symbolic links are resolved again at each delivery.
     """
 
     def __init__(self, path: str) -> None:
@@ -84,7 +85,7 @@ class NetrcSink:
 
     @property
     def path(self) -> str:
-        """The file that is really written."""
+        """The file that is written, with symbolic links resolved."""
         return files.real_path(self._path)
 
     # ------------------------------------------------------------------------------------------------------ owning
@@ -92,7 +93,7 @@ class NetrcSink:
     def take_ownership(self) -> None:
         """Become the only daemon that writes this netrc, until `release`.
 
-        A missing directory is created. Where no lock can be taken, because nothing can be written there, each delivery
+        A missing directory is created. If no lock can be taken, because nothing can be written there, each delivery
         tries again.
 
         Raises:
@@ -105,10 +106,10 @@ class NetrcSink:
                 self._owner = locks.netrc_lock(self.path)
 
     def release(self, remove: bool = False) -> None:
-        """Give the ownership up.
+        """Give up the ownership.
 
         Args:
-            remove: Delete the lock file, too.
+            remove: Whether to delete the lock file, too.
         """
         owner, self._owner, self._owned = self._owner, None, False
         if owner is not None:
@@ -135,14 +136,14 @@ class NetrcSink:
         return content.text if content else b""
 
     def fingerprint(self) -> Fingerprint:
-        """Return something cheap that changes whenever the file does; empty if it is missing."""
+        """Return a cheap fingerprint that changes whenever the file does; empty if the file is missing."""
         return files.fingerprint(self._path)
 
     def check_writable(self) -> None:
-        """Prove that a delivery could write where it will write.
+        """Prove that a delivery could be written.
 
         Raises:
-            DeliveryFailed: It could not, and why.
+            DeliveryFailed: A delivery could not be written; the error says why.
         """
         path = self.path
         journal = Journal(path)
@@ -166,20 +167,20 @@ class NetrcSink:
         begin: Callable[[frozenset[str]], block.Ours] | None = None,
         urgent: bool = True,
     ) -> DeliveryResult:
-        """Let the netrc hold these entries and no other of ours.
+        """Write these entries to the netrc, and remove all other entries of ours.
 
         Args:
-            wanted: What it is to hold.
-            ours: What we delivered lately; see `uvtokend.core.netrc.block.edit`.
-            left: What we left there; None where it is not known.
-            yielding: Write nothing if what we left was changed.
-            shadowing: Hosts of which any entry is reported as foreign: uv takes it before its own store.
+            wanted: The entries that the netrc should contain.
+            ours: Our recent deliveries; see `uvtokend.core.netrc.block.edit`.
+            left: The entries that we wrote last; None if they are unknown.
+            yielding: Write nothing if another program changed those entries.
+            shadowing: Hosts whose every entry is reported as foreign, because uv prefers it to its own store.
             begin: Called right before the file is written, with the wanted hosts that have a foreign entry in the text
-                that was read. It returns what is ours from now on: the other wanted entries are, too.
-            urgent: What stands there cannot stay: see `change`.
+                that was read. It returns our deliveries from now on, including the other wanted entries.
+            urgent: Whether the present entries must be replaced; see `change`.
 
         Raises:
-            DeliveryFailed: It could not be written; it is as it was.
+            DeliveryFailed: The netrc could not be written; it is unchanged.
         """
         edits: list[block.Edit] = []
         first: bytes | None = None
@@ -211,19 +212,20 @@ class NetrcSink:
     def change(
         self, edit: Callable[[bytes], bytes], urgent: bool = True, before_write: Callable[[], None] = lambda: None
     ) -> NetrcChange:
-        """Replace the text by a function of it. The function is called again when another program is faster.
+        """Replace the text by a function of it. The function is called again if another program is faster.
 
-        A missing file counts as an empty one, and is not created only to be empty.
+        A missing file counts as an empty one, and is not created to stay empty.
 
         Args:
-            edit: The function. The text that it returned last is the one that is written.
-            urgent: Write even a file that another program holds open for writing, unless it is empty or shorter than
-                last seen: then that program's text is still to come.
+            edit: The function. The text of its last call is written.
+            urgent: Whether to write a file even if another program has it open for writing. A file that is empty or
+                shorter than before is never written, because that program's text is still to come.
             before_write: Called when the result of the last `edit` is about to be written.
 
         Raises:
-            DeliveryFailed: It could not be written. With the reason ``held`` another program has it open for writing.
-                With any reason, `edit` may have been called, and its last text may be there if the disk failed late.
+            DeliveryFailed: The netrc could not be written. With the reason ``held``, another program has it open for
+                writing. With any reason, `edit` may have been called, and its last text may be in the file if the disk
+                failed late.
         """
         path = self.path
         self._own()
@@ -290,7 +292,7 @@ class NetrcSink:
         """
         others = holders(path)
         seen = self._seen[1] if self._seen is not None and self._seen[0] == path else None
-        if seen is None:  # a first look cannot tell a file that grew shorter; a program at its end is still writing it
+        if seen is None:  # whether the file was shortened is unknown; a program at its end is still writing it
             emptied = any(not holder.appends and holder.position == len(old.text) for holder in others)
         else:
             emptied = len(old.text) < seen
@@ -319,7 +321,7 @@ def _may_create(path: str) -> bool:
 
 @contextlib.contextmanager
 def _changing(path: str) -> Iterator[None]:
-    """Be alone in changing a netrc, in a directory where it is safe to."""
+    """Hold the lock for changes of a netrc, in a directory that is safe."""
     with netrc_failures.explained(path):
         netrc_failures.check_directory(os.path.dirname(path))
         with locks.changing(path):

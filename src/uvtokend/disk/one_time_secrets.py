@@ -1,8 +1,8 @@
-"""What purge removes of the files that one-time secrets need, and what has to outlive it.
+"""Remove the files of one-time secrets for `purge`, except those that must be kept.
 
-A rotation of a GitLab token leaves a mark while its response is not in the token's file (`providers.gitlab.rotation`).
-The mark keeps the old token from being sent again, which would revoke its whole family, or it holds the only copy of
-the new token. So it stays until the token's file contains another token.
+A rotation of a GitLab token keeps a mark until its response is in the token's file (`providers.gitlab.rotation`). The
+mark prevents a second use of the old token, which would revoke its whole family, or it contains the only copy of the
+new token. So it stays until the token's file contains another token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class KeptMark:
     Args:
         path: Its path.
         file: The token's file; None if an older version made the mark, which does not name it.
-        is_copy: It holds the only copy of the new token.
+        is_copy: Whether it contains the only copy of the new token.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class KeptMark:
 
 @dataclass(frozen=True, slots=True)
 class RemovedSecrets:
-    """What was done.
+    """The result of `remove`.
 
     Args:
         chains: Whether there were refresh tokens that had replaced the user's own.
@@ -43,10 +43,10 @@ class RemovedSecrets:
 
 
 def remove(directory: Path) -> RemovedSecrets:
-    """Remove the files of one-time secrets; a symlink is somebody else's directory.
+    """Remove the files of one-time secrets. A symlink instead of their directory is left alone.
 
     Raises:
-        OSError: One cannot be removed.
+        OSError: A file cannot be removed.
     """
     if directory.is_symlink() or not directory.is_dir():
         return RemovedSecrets(False)
@@ -80,7 +80,7 @@ def _text(content: bytes) -> bytes:
 
 
 def _still_needed(mark: dict[str, object]) -> bool:
-    """Return whether the old token may still be in its file; one that cannot be read may have it."""
+    """Return whether the old token may still be in its file, which is assumed if the file cannot be read."""
     name = mark.get("file")
     try:
         token = Path(name).read_bytes() if isinstance(name, str) else None

@@ -1,7 +1,7 @@
-"""The ``keyring`` commands that we put on PATH: made, listed and removed, and no file of somebody else's touched.
+"""Create, list and remove the ``keyring`` commands that we put on PATH. Foreign files are never changed.
 
-A file is ours if its head has the mark of `uvtokend.shim`. A ledger in the state directory lists where they are, so
-that `uvtokend purge` and `uvtokend keyring uninstall` find all of them.
+A file is ours if its head has the mark of `uvtokend.shim`. A ledger in the state directory lists their paths, so that
+`uvtokend purge` and `uvtokend keyring uninstall` find all of them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import uvtokend
 from uvtokend import paths, shim
 from uvtokend.errors import UvtokendError
 
-#: The longest first line that every Linux takes, in bytes: execve(2), "Interpreter scripts". The `#!` and ` -I` count.
+#: The longest first line that every Linux accepts, in bytes: execve(2), "Interpreter scripts". `#!` and ` -I` count.
 _FIRST_LINE = 127
 
 
 def install(directory: str) -> str:
-    """Put the command in a directory, which is created if it does not exist, and return its path.
+    """Create the command in a directory, which is created if it is missing, and return its path.
 
     Raises:
         UvtokendError: A file that is not ours is in the way, or nothing can be written there.
@@ -38,7 +38,7 @@ def install(directory: str) -> str:
             if shim.is_ours(path):
                 os.replace(temporary, path)
             else:
-                os.link(temporary, path)  # unlike a rename, it never replaces a file
+                os.link(temporary, path)  # unlike a rename, a link never replaces a file
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -52,7 +52,7 @@ def install(directory: str) -> str:
 
 
 def uninstall() -> list[str]:
-    """Remove every command that we made, and the ledger; return the paths of those that were there.
+    """Remove every command that we created, and the ledger. Return the paths of the removed commands.
 
     Raises:
         UvtokendError: One of them cannot be removed.
@@ -73,7 +73,7 @@ def uninstall() -> list[str]:
 
 
 def default_directory() -> str:
-    """Return where the command goes if nobody says otherwise: where uv and pipx put theirs.
+    """Return the default directory of the command, in which uv and pipx put theirs, too.
 
     Raises:
         UsageError: There is no home directory.
@@ -85,7 +85,7 @@ def _text(path: str) -> str:
     python, where = sys.executable, os.path.dirname(os.path.dirname(os.path.abspath(uvtokend.__file__)))
     first = f"#!{python} -I"
     if len(os.fsencode(first)) > _FIRST_LINE or any(each.isspace() for each in python):
-        # A shell runs the second line, and never sees the rest; for Python it is a text.
+        # A shell runs the second line and never reads the rest; for Python that line is a string.
         first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} -I \"$0\" \"$@\"\n' '''"
     gone = f"uvtokend: {path} asks uvtokend, which is no longer installed. fix: rm {shlex.quote(path)}"
     return (

@@ -1,4 +1,4 @@
-"""The state file on disk: read once at the start, replaced as a whole, 0600."""
+"""Read and write the state file: read once at the start, replaced as a whole, mode 0600."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvtokend.core import state
 from uvtokend.core.state import State
 from uvtokend.disk import files
 
-#: The longest state file, in bytes: this much, and more for each configured index.
+#: The longest state file, in bytes: a fixed part, and a part for each configured index.
 _LIMIT = files.LIMIT
 _LIMIT_PER_INDEX = 16 * 1024
 
@@ -19,7 +19,7 @@ class Store:
 
     Args:
         directory: The state directory.
-        indexes: How many indexes are configured: the file grows with them, and so does its limit.
+        indexes: The number of configured indexes. The limit of the file grows with it.
     """
 
     def __init__(self, directory: str, indexes: int = 0) -> None:
@@ -27,7 +27,7 @@ class Store:
         self._limit = _LIMIT + indexes * _LIMIT_PER_INDEX
 
     def load(self) -> State:
-        """Return what is known, on the wall clock as it is now; a missing or damaged file knows nothing."""
+        """Return the state, with times on the current wall clock. It is empty if the file is missing or damaged."""
         try:
             return state.on_clock(state.decode(files.read(self._path, self._limit)), clock.boot())
         except OSError:
@@ -37,10 +37,10 @@ class Store:
         """Replace the file.
 
         Args:
-            new: Its content.
-            durable: It must outlast a power cut.
+            new: The new content.
+            durable: Whether the file must survive a power cut.
 
         Raises:
-            OSError: It could not be written; the old one is still there.
+            OSError: The file could not be written; the old one is still there.
         """
         files.replace(self._path, state.encode(new), durable)

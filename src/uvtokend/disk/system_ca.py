@@ -1,8 +1,8 @@
-"""The platform's own certificates, as the one file that every SDK and helper can read.
+"""Provide the platform's own certificates as one file that every SDK and helper can read.
 
-Linux has such a file. macOS has Apple's roots in ``/etc/ssl/cert.pem``, and those that an administrator or a device
-management added in the system keychain, which only Apple's own programs read. So both are written into one file in the
-state directory, and written again when either has changed.
+Linux has such a file. macOS has Apple's roots in ``/etc/ssl/cert.pem``. The certificates that an administrator or a
+device management added are in the system keychain, which only Apple's own programs read. So both are written to one
+file in the state directory, and written again when one of them has changed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PLACES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-#: macOS: the roots that LibreSSL comes with, and the keychain of this machine's administrator.
+#: macOS: the roots of LibreSSL, and the keychain of this machine's administrator.
 ROOTS, KEYCHAIN = "/etc/ssl/cert.pem", "/Library/Keychains/System.keychain"
 #: security(1): all certificates of a keychain, in PEM.
 EXPORT = ("/usr/bin/security", "find-certificate", "-a", "-p")
-#: Seconds that it may take, and the most bytes that are believed.
+#: Seconds that the command gets, and the most bytes of its output.
 PATIENCE, LIMIT = 20.0, 8 << 20
 _PEM = b"-----BEGIN CERTIFICATE-----"
 
@@ -36,7 +36,7 @@ def bundle() -> str:
     """Return the path of the file.
 
     Raises:
-        UvtokendError: There is none, and why.
+        UvtokendError: There is no such file; the message says why.
     """
     if sys.platform == "darwin":
         path = merged(os.path.join(paths.state_directory(), "ca-bundle.pem"), ROOTS, KEYCHAIN, EXPORT)
@@ -53,13 +53,13 @@ def _known() -> str:
 
 
 def merged(path: str, roots: str, keychain: str, export: Sequence[str]) -> str:
-    """Return a file of all certificates of a Mac, which is written if it is missing or older than they are.
+    """Return a file with all certificates of a Mac. It is written if it is missing or older than its sources.
 
     Args:
         path: The file.
         roots: The file of Apple's roots.
         keychain: The keychain of the administrator.
-        export: The command that prints the certificates of a keychain, less its name.
+        export: The command that prints the certificates of a keychain, without the keychain's name.
 
     Raises:
         UvtokendError: The certificates cannot be read, or the file cannot be written.
@@ -87,7 +87,7 @@ def _is_older(path: str, *sources: str) -> bool:
 
 
 def _exported(command: Sequence[str]) -> bytes:
-    """Return what a program prints, if these are certificates or nothing."""
+    """Return the output of a program, if it is certificates or nothing."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:

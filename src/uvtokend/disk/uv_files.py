@@ -1,10 +1,10 @@
-"""The files that uv reads: its configuration, its netrc and its credential store.
+"""Read the files that uv reads: its configuration, its netrc and its credential store.
 
 A project may be hostile, so reading is bounded in size and time, and opens regular files only.
 
 Which configuration uv reads (uv crates/uv-settings/src/lib.rs, crates/uv-workspace/src/workspace.rs; seen with uv
 0.13.8): of a project, the nearest ``uv.toml`` or ``pyproject.toml`` with a ``tool.uv`` from the workspace's root up;
-the user's; the first of the system's. The indexes of a workspace member's own ``pyproject.toml`` count for its sources.
+the user's; the first of the system's. The indexes in a workspace member's own ``pyproject.toml`` count for its sources.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOCK_LIMIT = 1 << 25
 MOST_PROJECTS = 1000
 #: A project's own files, which uv's arguments may name instead of its directory.
 _PROJECT_FILES = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
-#: How files of requirements are called; those must be readable.
+#: The names of requirements files, which must be readable.
 _REQUIREMENTS = frozenset({".txt", ".in"})
 #: Seconds that reading one file may take.
 PATIENCE = 2.0
@@ -49,9 +49,9 @@ def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> l
     """Return the indexes that uv knows: from the projects', the user's and the system's files, and the environment.
 
     Args:
-        places: Project directories or files; if there is none, the directory in which uv would work.
+        places: Project directories or files; by default the directory in which uv would work.
         environ: uv's variables.
-        say: Is called with a sentence about each file that cannot be read.
+        say: Called with a sentence about each file that cannot be read.
 
     Raises:
         UsageError: One of the places does not exist.
@@ -62,12 +62,12 @@ def candidates(places: Sequence[str], environ: Mapping[str, str], say: Say) -> l
 
 
 def named(environ: Mapping[str, str], say: Say, command: Sequence[str] = ()) -> list[tuple[str, str, str]]:
-    """Return name, URL and source of every index with a name that uv knows here, as written, however strange.
+    """Return the name, URL and source of every named index that uv knows here, exactly as written.
 
     Args:
         environ: uv's variables.
-        say: Is called with a sentence about each file that cannot be read.
-        command: The command line that will run: of uv, its options and its script count, too.
+        say: Called with a sentence about each file that cannot be read.
+        command: The command line that will run. If it runs uv, its options and its script count, too.
     """
     reader = _Files(say)
     indexes = [*discovery.names_in_environment(environ), *command_line.indexes(command)]
@@ -94,18 +94,18 @@ def _scripts(environ: Mapping[str, str], command: Sequence[str], say: Say) -> It
         if path.is_file():
             yield from ((path, block) for block in _metadata(path, say))
             if run is not None:
-                yield path, {}  # uv run takes the project around it
+                yield path, {}  # uv run uses the project around the script
 
 
 def _required(scripts: Sequence[tuple[Path, Mapping[str, Json]]]) -> Iterator[str]:
-    """Yield the projects that inline metadata requires by their paths."""
+    """Yield the projects that inline metadata requires by path."""
     for path, block in scripts:
         yield from (str(path.parent / source) for source in discovery.path_sources(discovery.tool_uv(block) or {}))
         yield from discovery.file_requirements(block)
 
 
 def _named(environ: Mapping[str, str], words: Sequence[str], say: Say) -> list[Path]:
-    """Return the directories of projects that uv's arguments name, also those in files of requirements.
+    """Return the directories of projects that uv's arguments name, including those in requirements files.
 
     uv reads the sources and the indexes of each of them (uv-distribution, ``lowering.rs``), as for ``uv pip compile
     sub/pyproject.toml`` or ``uv add ./sub``.
@@ -129,7 +129,7 @@ def _named(environ: Mapping[str, str], words: Sequence[str], say: Say) -> list[P
 
 
 def _requirements(path: Path, say: Say) -> list[str]:
-    """Return the lines of a file that may require a project by its path; another kind of file has none."""
+    """Return the lines of a requirements file that may name a project by path; none for another kind of file."""
     try:
         lines = _text(path).decode().replace("\\\n", " ").splitlines()
         return [line for line in lines if line.lstrip().startswith(("-", ".")) or "/" in line or "@" in line]
@@ -164,11 +164,11 @@ def _files(reader: _Files, places: Sequence[str], environ: Mapping[str, str]) ->
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What uv reads for one project.
+    """The files that uv reads for one project.
 
     Args:
-        directory: Its directory.
-        root: The directory of its workspace's root, where ``uv.lock`` is; None outside of any project.
+        directory: The project's directory.
+        root: The directory of its workspace's root, where ``uv.lock`` is; None outside of a project.
         pyprojects: The ``pyproject.toml`` of the project and of its root: path -> content.
         uv_files: uv's own configuration files, the strongest first.
         problems: A sentence for each file that cannot be read.
@@ -181,15 +181,15 @@ class Project:
     problems: tuple[str, ...]
 
     def configuration(self, environ: Mapping[str, str]) -> UvConfiguration:
-        """Return what uv makes of it."""
+        """Return uv's configuration for the project."""
         return settings.read(self.uv_files, environ)
 
 
 def project(place: str | None, environ: Mapping[str, str]) -> Project:
-    """Return what uv reads for a project.
+    """Return the files that uv reads for a project.
 
     Args:
-        place: Its directory, or a file in it; None for the directory in which uv would work.
+        place: The project's directory, or a file in it; None for the directory in which uv would work.
         environ: uv's variables.
 
     Raises:
@@ -209,7 +209,7 @@ def project(place: str | None, environ: Mapping[str, str]) -> Project:
 
 
 def netrc(environ: Mapping[str, str]) -> str | None:
-    """Return the path of the netrc that uv reads: the first of ``$NETRC`` and ``~/.netrc`` that exists, or None.
+    """Return the path of the netrc that uv reads: ``$NETRC`` or ``~/.netrc``, whichever exists first; or None.
 
     Source: uv crates/uv-netrc/src/lib.rs, `get_file`.
     """
@@ -217,7 +217,7 @@ def netrc(environ: Mapping[str, str]) -> str | None:
 
 
 def netrc_candidates(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield where uv looks for a netrc. It expands ``~`` in ``$NETRC`` and no variable; an empty one does not exist."""
+    """Yield the paths of uv's netrc. uv expands ``~`` in ``$NETRC`` but no variables, and ignores an empty value."""
     home = environ.get("HOME", "")
     named = environ.get("NETRC", "")
     if named:
@@ -228,7 +228,7 @@ def netrc_candidates(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def text_file(path: str | None) -> TextFile | None:
-    """Return a file that uv reads, or None where it is missing, no regular file, or cannot be read."""
+    """Return a file that uv reads; None if it is missing, is not a regular file, or cannot be read."""
     if path is None:
         return None
     try:
@@ -255,7 +255,7 @@ def _here(environ: Mapping[str, str]) -> str:
 
 
 def _working_directory(environ: Mapping[str, str]) -> str:
-    """Return where uv works: it changes its directory, so the system resolves links and ``..`` in its path."""
+    """Return uv's working directory. uv changes to it, so the system resolves links and ``..`` in its path."""
     return os.path.realpath(environ.get("UV_WORKING_DIR", ""))
 
 
@@ -319,7 +319,7 @@ class _Files:
         yield from candidates
 
     def project(self, directory: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-        """Yield the files that count for a project, each once; the one with uv's settings last."""
+        """Yield the files that count for a project, each once; the file with uv's settings is the last."""
         member = self._member(directory)
         root = self._root(member) if member else None
         files = [each / "pyproject.toml" for each in (member, root) if each]
@@ -328,9 +328,9 @@ class _Files:
         yield from dict.fromkeys(files)
 
     def beyond(self, files: Sequence[Path]) -> list[Path]:
-        """Return files of projects, and those of the members and the path sources that uv resolves together with them.
+        """Return the files of projects, and of the members and path sources that uv resolves together with them.
 
-        uv reads the indexes of each of them for its own sources (uv-distribution, ``lowering.rs``).
+        uv reads the indexes of each project for its own sources (uv-distribution, ``lowering.rs``).
         """
         known = dict.fromkeys(files)
         waiting = list(known)
@@ -358,13 +358,13 @@ class _Files:
             yield Path(os.path.normpath(directory / path))
 
     def _required(self, file: Path) -> Iterator[Path]:
-        """Yield what may be the directories of the projects that one requires by ``file:`` URLs."""
+        """Yield the possible directories of the projects that a project requires by ``file:`` URLs."""
         for text in discovery.file_requirements(self.pyproject(file) or {}):
             for path in command_line.paths(text.replace("${PROJECT_ROOT}", str(file.parent))):
                 yield Path(os.path.normpath(file.parent / path))
 
     def workspace_root(self, directory: Path) -> Path | None:
-        """Return the directory in which a project's ``uv.lock`` is, or None outside of any project."""
+        """Return the directory of a project's ``uv.lock``, or None outside of a project."""
         member = self._member(directory)
         return None if member is None else self._root(member) or member
 
@@ -391,7 +391,7 @@ class _Files:
         return []
 
     def _root(self, member: Path) -> Path | None:
-        """Return the root of the workspace that a project belongs to, or None if it stands alone."""
+        """Return the root of a project's workspace, or None if the project is not in a workspace."""
         if self._workspace(member) is not None:
             return member
         for each in member.parents:
@@ -408,7 +408,7 @@ class _Files:
 
 
 def _read(file: Path, say: Say, limit: int) -> dict[str, Json] | None:
-    """Return what a file says, or None if it is missing or cannot be read."""
+    """Return the content of a file, or None if it is missing or cannot be read."""
     try:
         with _within(PATIENCE):
             document: dict[str, Json] = tomllib.loads(_text(file, limit).decode())
@@ -426,7 +426,7 @@ def _read(file: Path, say: Say, limit: int) -> dict[str, Json] | None:
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError after a time: tomllib takes hours for a key of some hundred thousand parts.
+    """Raise TimeoutError after some seconds: tomllib takes hours for a key of some hundred thousand parts.
 
     Only the main thread can be interrupted; a check of ``doctor`` has a time limit of its own.
     """
@@ -447,7 +447,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def _text(file: Path, limit: int = LIMIT) -> bytes:
-    """Return the text of a regular file of bounded size; a pipe or a device is not even opened."""
+    """Return the text of a regular file of bounded size. A pipe or a device is not opened."""
     if not stat.S_ISREG(os.stat(file).st_mode):
         raise OSError("it is not a regular file")
     with open(file, "rb", opener=_opener) as opened:

@@ -165,7 +165,7 @@ class UvStoreSink:
         try:
             process.communicate(f"{secret}\n".encode() if secret is not None else None, _LIMIT)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # EPERM: macOS, if the leader has ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 

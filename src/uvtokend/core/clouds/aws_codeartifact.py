@@ -24,10 +24,11 @@ _HOST = re.compile(
 _VPC_HOST = re.compile(rf"vpce-[a-z0-9-]+\.d\.codeartifact\.{_REGION}\.vpce\.amazonaws\.com(?:\.cn)?")
 _VPC_PATH = re.compile(rf"/pypi/d/{_DOMAIN}/.+")
 
-#: Before every profile except one that is chosen by name (botocore, `create_credential_resolver`, `EnvProvider`).
+#: These variables override every profile except one that is chosen by name (botocore, `create_credential_resolver`,
+#: `EnvProvider`).
 _TOKENS = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TOKENS, "AWS_CREDENTIAL_EXPIRATION")
-#: What the ID of a temporary key begins with.
+#: The beginning of the ID of a temporary key.
 _TEMPORARY_KEY = "ASIA"
 
 
@@ -52,7 +53,7 @@ def _temporary(environ: Env, request: Request) -> tuple[str, ...]:
 
 
 def _defaults(environ: Env) -> dict[str, Json]:
-    """Return the profile in force: the daemon may not see the variable. botocore asks for the two in this order."""
+    """Return the current profile, since the daemon may not see the variable. botocore reads the two in this order."""
     profile = environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE")
     return {"profile": profile} if profile else {}
 

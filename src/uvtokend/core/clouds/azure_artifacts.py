@@ -31,10 +31,10 @@ class Organization:
     """An organization of Azure DevOps.
 
     Args:
-        name: As it stands in its URLs.
+        name: Its name in its URLs.
         service: The prefix of its package URLs.
-        security: The prefix of its token service: the only place that our Entra token ever goes to.
-        portal: Where people sign in.
+        security: The prefix of its token service, the only service that gets our Entra token.
+        portal: The page on which people sign in.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Organization:
 
 
 def organization(service: str) -> Organization | None:
-    """Return the organization whose packages stand below `service`; None if no organization does.
+    """Return the organization with this package URL prefix; None if it is not an organization's.
 
     Args:
         service: ``https://pkgs.dev.azure.com/<organization>`` or ``https://<organization>.pkgs.visualstudio.com``.
@@ -67,13 +67,13 @@ def _recognize(url: IndexUrl) -> dict[str, str] | None:
 
 
 def _service(url: IndexUrl) -> str:
-    """Return the organization's prefix: file URLs stand outside the index's own root."""
+    """Return the organization's prefix, because file URLs are outside the index's own root."""
     name = url.path.strip("/").partition("/")[0]
     return f"https://{_HOST}/{name}" if url.known_host == _HOST else f"https://{url.known_host}"
 
 
 def _prefix(url: IndexUrl) -> str:
-    """Return the organization's prefix; on a server of one's own everything before the feed, its collection."""
+    """Return the organization's prefix; on a self-hosted server the collection, which is everything before the feed."""
     if url.known_host == _HOST or _LEGACY_HOST.fullmatch(url.known_host):
         return _service(url)
     return f"{url.scheme}://{url.netloc}{url.path.partition(_FEEDS)[0]}"
@@ -122,7 +122,7 @@ def _together(requests: Collection[Request]) -> dict[Request, Notice]:
 
 
 def _name(service: str) -> str:
-    """Return the name of an organization, which has URLs of two forms; a server of one's own is its own name."""
+    """Return the name of an organization, which has two forms of URLs; a self-hosted server is its own name."""
     known = organization(service)
     return service if known is None else known.name
 

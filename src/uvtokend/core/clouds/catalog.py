@@ -1,4 +1,4 @@
-"""What a catalog file says of its cloud: plain values and pure functions, no SDK and no disk.
+"""The type of a catalog: plain values and pure functions about one cloud, without an SDK and without the disk.
 
 Adding a cloud means one file beside this one. The file is named after the provider and contains one `Cloud`, ``CLOUD``.
 """
@@ -18,15 +18,15 @@ class SignInOptions:
     """One of several sets of options that a person can sign in with.
 
     Args:
-        needs: The options that it consists of.
-        takes: Options that may stand beside them.
+        needs: The options that the set consists of.
+        takes: Options that it may contain in addition.
     """
 
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
 
     def fits(self, written: set[str]) -> bool:
-        """Return whether options belong to this set and to no other."""
+        """Return whether options make exactly this set."""
         return {*self.needs} <= written <= {*self.needs, *self.takes}
 
 
@@ -35,9 +35,9 @@ class Watched:
     """A file or directory that changes when a person signs in.
 
     Args:
-        default: Where it is by default; ``~`` is the worker's home directory. Empty if it has no default.
-        variable: The environment variable that names another place, if there is one.
-        below: What follows the place that the variable names.
+        default: The default path; ``~`` is the worker's home directory. Empty if there is no default.
+        variable: The environment variable that names another path, or empty.
+        below: The text to add to the variable's value.
     """
 
     default: str
@@ -45,7 +45,7 @@ class Watched:
     below: str = ""
 
     def path(self, environ: Env) -> str:
-        """Return where it is in an environment, ``~`` not expanded; empty if it is nowhere."""
+        """Return the path in an environment, with ``~`` not expanded; empty if there is none."""
         named = environ.get(self.variable)
         return f"{named}{self.below}" if named else self.default
 
@@ -57,7 +57,7 @@ class CloudProgram:
     Args:
         name: Its name on PATH.
         sign_in: The plain sign-in command, for a person who has not signed in yet.
-        page: The page that says how to install it.
+        page: The URL of its installation page.
     """
 
     name: str
@@ -67,11 +67,11 @@ class CloudProgram:
 
 @dataclass(frozen=True, slots=True)
 class StoredSignIn:
-    """A sign-in that a cloud's program keeps, and that has to be asked for.
+    """A sign-in that a cloud's program keeps, and that a fetch uses only if an option says so.
 
     Args:
-        options: What asks for it in config.toml.
-        file: What is there once a person has signed in with the program.
+        options: The options in config.toml that choose it.
+        file: The file that exists once a person has signed in with the program.
     """
 
     options: Mapping[str, Json]
@@ -83,7 +83,7 @@ class Conflict:
     """Options that do not work together, although each value is valid by itself.
 
     Args:
-        key: The option to blame.
+        key: The option that is reported.
         message: What is wrong, in a sentence.
         hint: What to write instead.
     """
@@ -135,35 +135,34 @@ def _nothing_more(_: Env) -> dict[str, Json]:
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """Everything pure that we know about one kind of issuer.
+    """Everything pure that uvtokend knows about one kind of issuer.
 
     Args:
         provider: Its name in config.toml.
         title: Its name for people.
         module: The module of its `fetch` function. The entry point in pyproject.toml names the same function.
-        options: What can be configured, by key.
-        recognize: Returns the options that an index URL contains, or None for a URL of somebody else.
-        service: Returns the part of an index URL that belongs to the request: the tenant, where tokens differ by
-            tenant; else empty.
-        prefix: Returns the URL prefix below which the pages and files of an index stand.
+        options: The options, by key.
+        recognize: Returns the options that an index URL contains, or None if the URL is not one of this cloud's.
+        service: Returns the part of an index URL that belongs to the request: the tenant if tokens differ by tenant;
+            otherwise empty.
+        prefix: Returns the URL prefix of the pages and files of an index.
         upload: Returns the URL that packages are published to.
         covers: Returns whether a URL is not an index but only covers the files of a tenant.
-        path: A path that gives the provider away on a host that does not.
-        login: The user name of its credentials, where it is always the same or has a default.
-        takes_any_login: The service accepts any user name, so that a user name can tell two tenants apart.
-        sign_ins: The ways to sign in, of which the options must make exactly one; empty where they need not.
+        path: A part of the URL's path that identifies the provider on an unknown host.
+        login: The user name of its credentials, if it is always the same or has a default.
+        takes_any_login: Whether the service accepts any user name, so that a user name can distinguish two tenants.
+        sign_ins: The ways to sign in. The options must make exactly one of them, unless this is empty.
         conflict: Returns the first conflict between options whose values are all valid, or None.
-        watched: What changes when a person signs in. Files that an option names are watched anyway.
-        temporary: Returns the set variables of an environment that hold temporary credentials and come before the
-            sign-in.
-        together: Returns what a person should know about some requests because of the others.
+        watched: The files that change when a person signs in. Files that an option names are always watched.
+        temporary: Returns the names of set variables with temporary credentials that override the sign-in.
+        together: Returns notices about some requests that follow from the other requests.
         defaults: Returns options for a new index, from the environment of a person's shell.
         spends: Returns whether a fetch spends a one-time secret, so that its worker must never be killed.
         program: Its command line program.
-        stored: The sign-in that the program keeps, where a fetch uses that only if it is told to.
+        stored: The sign-in that the program keeps, if a fetch uses it only if an option says so.
         runs: Returns the programs that a fetch starts, by their names on PATH.
-        service_variables: The environment variables that matter at a service's start; ``*`` at the end stands for any
-            rest. Variables that may hold a secret are left out.
+        service_variables: The environment variables to record for a service; ``*`` at the end matches any rest.
+            Variables that may contain a secret are left out.
     """
 
     provider: str
@@ -191,11 +190,11 @@ class Cloud:
     service_variables: tuple[str, ...] = field(default=())
 
     def spelled(self, key: str) -> str:
-        """Return an option as a person would write it: with its value, if it has only one."""
+        """Return an option as a person would write it: with its value if only one is possible."""
         choices = self.options[key].choices
         return f'{key} = "{choices[0]}"' if len(choices) == 1 else key
 
     def is_undecided(self, written: Iterable[str]) -> bool:
-        """Return whether options make no way to sign in, or a mixture of two."""
+        """Return whether options make no complete way to sign in, or mix two ways."""
         known = {name for way in self.sign_ins for name in (*way.needs, *way.takes)}
         return bool(self.sign_ins) and not any(way.fits(known & {*written}) for way in self.sign_ins)

@@ -1,4 +1,4 @@
-"""JFrog Artifactory, in JFrog's cloud and on servers of one's own.
+"""JFrog Artifactory, in JFrog's cloud and on self-hosted servers.
 
 Sources: JFrog's documentation ("JFrog Cloud", "PyPI Repositories").
 """
@@ -14,7 +14,7 @@ from uvtokend.core.urls import IndexUrl
 
 #: A subscription's own host.
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+jfrog\.io")
-#: Where Artifactory's PyPI repositories stand below the platform.
+#: The path of Artifactory's PyPI repositories below the platform.
 _REPOSITORIES = "/artifactory/api/pypi/"
 
 
@@ -27,13 +27,13 @@ def _recognize(url: IndexUrl) -> dict[str, str] | None:
 
 
 def _platform(url: IndexUrl) -> str:
-    """Return the platform's base URL, below which its token service stands; empty where the URL does not show it."""
+    """Return the platform's base URL, which its token service is below; empty if the URL does not show it."""
     prefix, separator, _ = url.path.partition(_REPOSITORIES)
     return f"{url.scheme}://{url.netloc}{prefix}" if separator else ""
 
 
 def _spends(request: Request) -> bool:
-    """Return whether a fetch exchanges a refresh token, which works once."""
+    """Return whether a fetch exchanges a refresh token, which works only once."""
     return request.option("refresh-token") is not None
 
 

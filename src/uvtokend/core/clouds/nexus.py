@@ -1,4 +1,4 @@
-"""Sonatype Nexus Repository, on servers of one's own. Source: its documentation of PyPI repositories."""
+"""Sonatype Nexus Repository, on self-hosted servers. Source: its documentation of PyPI repositories."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from uvtokend.core.config import edit
 from uvtokend.core.model import Env, Json
 from uvtokend.core.urls import IndexUrl
 
-#: The most indexes that are read from one file. Nobody has more, and the user must read each one that is shown.
+#: The most indexes that are read from one file. Real projects have fewer, and the user must read each one.
 MOST = 100
 #: Index names as in the settings: what uv allows, except names that look like an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
@@ -68,9 +68,9 @@ def from_environment(environ: Env) -> Iterator[Candidate]:
 
 
 def names_in_document(document: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
-    """Yield name and URL, as written, of every index with a name in one ``uv.toml`` or ``tool.uv``.
+    """Yield the name and URL, as written, of every named index in one ``uv.toml`` or ``tool.uv``.
 
-    Nothing is left out: uv reads URLs that we do not take.
+    Every index counts, because uv accepts URLs that we do not.
     """
     pip = document.get("pip")
     for table in (document, pip if isinstance(pip, dict) else {}):
@@ -81,7 +81,7 @@ def names_in_document(document: Mapping[str, Json]) -> Iterator[tuple[str, str]]
 
 
 def names_in_environment(environ: Env) -> Iterator[tuple[str, str, str]]:
-    """Yield name, URL and variable of every index with a name in uv's environment variables."""
+    """Yield the name, URL and variable of every named index in uv's environment variables."""
     for variable in ("UV_INDEX", "UV_DEFAULT_INDEX"):
         for word in environ.get(variable, "").split():
             name, equals, url = word.partition("=")

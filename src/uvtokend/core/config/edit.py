@@ -54,8 +54,8 @@ class _Section:
         first: The first line.
         content: The line after the last key; only comments and blank lines follow.
         end: The line after the last line.
-        starts: Whether it is an ``[[index]]``.
-        belongs: Whether it is an ``[[index]]`` or a table below one.
+        starts: Whether the header is ``[[index]]``.
+        belongs: Whether the header is ``[[index]]`` or a table below it.
     """
 
     first: int
@@ -155,7 +155,7 @@ def _without(text: str, number: int) -> tuple[str, str]:
 
 
 def _blocks(lines: list[str], number: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of lines to cut out for one index; tables below it may stand apart from it."""
+    """Yield the ranges of lines to remove for one index. Tables below it may be elsewhere in the file."""
     sections = list(_sections(lines))
     before = 0
     count = -1
@@ -191,13 +191,13 @@ def _content(lines: list[str], first: int, end: int) -> int:
     content = end
     while content > first and (_is_blank(lines[content - 1]) or _is_comment(lines[content - 1])):
         content -= 1
-    while not _is_whole(lines[first:content]):  # what looked like a comment ends a text of several lines
+    while not _is_whole(lines[first:content]):  # the line is not a comment but the end of a string of several lines
         content += 1
     return content
 
 
 def _lead(lines: list[str], least: int, header: int) -> int:
-    """Return where the comment above a header begins, if there is one that clearly belongs to it."""
+    """Return the first line of the comment above a header, if it clearly belongs to the header."""
     first = header
     while first > least and _is_comment(lines[first - 1]):
         first -= 1
@@ -275,7 +275,7 @@ def _array(text: str) -> tuple[tomlkit.TOMLDocument, Any]:
 
 
 def _piece(longer: str, shorter: str) -> str | None:
-    """Return the one piece that a text has more than another; None if that is not all in which they differ."""
+    """Return the one piece that a text has in addition to another; None if they differ in more than that."""
     pairs = enumerate(zip(longer, shorter, strict=False))
     at = next((at for at, (one, other) in pairs if one != other), len(shorter))
     end = at + len(longer) - len(shorter)
@@ -290,7 +290,7 @@ def _pairs(table: Table) -> list[str]:
 
 
 def _item(value: Json) -> Item:
-    """Return a value as it stands on one line."""
+    """Return a value as TOML on one line."""
     if isinstance(value, dict):
         inline = tomlkit.inline_table()
         for key, inner in value.items():
@@ -320,7 +320,7 @@ def _listed(document: Mapping[str, Json]) -> list[Json]:
 
 
 def _checked(text: str, *wanted: Mapping[str, Json]) -> str:
-    """Return a text that says what it should."""
+    """Return an edited text if it has the intended content."""
     if _read(text) not in wanted:
         raise NotEditableError("It is written in a way that cannot be edited safely.")
     return text

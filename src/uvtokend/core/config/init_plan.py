@@ -18,7 +18,7 @@ from uvtokend.core.config.edit import Table
 from uvtokend.core.model import Env, Frozen, Index, Json, Request, Sink
 from uvtokend.core.urls import IndexUrl, is_loopback
 
-#: What stands in a line to paste for a user name that was read from a URL: it may be a secret.
+#: The placeholder for a user name that was read from a URL, because it may be a secret.
 _USER = "USER"
 
 
@@ -54,7 +54,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What to do about the indexes that were found.
+    """The plan for the indexes that were found.
 
     Args:
         additions: The indexes to add.
@@ -75,10 +75,10 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """How to serve an index.
+    """The way to serve an index.
 
     Args:
-        shared: With the token of one that is configured.
+        shared: Whether it uses the token of a configured index.
     """
 
     candidate: Candidate
@@ -96,12 +96,12 @@ def plan(
     text: str = "",
     stored: Collection[str] = (),
 ) -> Proposal:
-    """Return what is to be added, each URL once, in the order in which it was found.
+    """Return the plan, with each URL once, in the order of the candidates.
 
     Args:
         candidates: The indexes in uv's configuration.
         known: The configured indexes.
-        disabled: The configured indexes that are switched off; they stay so.
+        disabled: The disabled indexes in the configuration; they stay disabled.
         environ: The environment of the user's shell, which the daemon may not have.
         text: The configuration, to find the templates that are already in it.
         stored: The providers whose program keeps a sign-in on this machine.
@@ -139,10 +139,11 @@ def plan(
 
 
 def sinks(requests: Iterable[tuple[str, Request]]) -> dict[str, Sink]:
-    """Return the sink for the tokens of each host: a netrc knows hosts only, so two tenants on one need uv's store.
+    """Return the sink for the tokens of each host: a netrc knows only hosts, so two tenants on one host need uv's
+    store.
 
     Args:
-        requests: What is to be fetched for each index, with its host.
+        requests: The request of each index, with its host.
     """
     tenants: dict[str, set[Request]] = {}
     for host, request in requests:
@@ -155,19 +156,19 @@ def _new(candidates: Iterable[Candidate], there: Iterable[Index]) -> Sequence[Ca
     seen = {_bare(index.url) for index in there}
     new: dict[str, Candidate] = {}
     for candidate in candidates:
-        # One that covers a whole organization is for uv alone; see `_for_uv`.
+        # An index that covers a whole organization is only for uv; see `_for_uv`.
         if _bare(candidate.url.text) not in seen and not _cloud(candidate).covers(candidate.url):
             new.setdefault(_bare(candidate.url.text), candidate)
     return tuple(new.values())
 
 
 def sharing(url: IndexUrl, provider: str | None, known: Iterable[Index]) -> tuple[Index, Table] | None:
-    """Return a configured index whose token serves another one on its host, and what to write for that one.
+    """Return a configured index whose token serves a new index on its host, and the options for the new index.
 
     Args:
-        url: Of the other one.
-        provider: The one that is recognized from it, or None.
-        known: What is configured.
+        url: The URL of the new index.
+        provider: The provider recognized from the URL, or None.
+        known: The configured indexes.
     """
     for index in known:
         in_url = clouds.options_in_url(index.provider, url)
@@ -190,7 +191,7 @@ def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
 
 
 def _thawed(value: Frozen) -> Json:
-    """Return an option as it stands in the configuration."""
+    """Return an option as it is written in the configuration."""
     if not isinstance(value, tuple):
         return value
     pairs = [item for item in value if isinstance(item, tuple)]
@@ -198,13 +199,13 @@ def _thawed(value: Frozen) -> Json:
 
 
 def _fresh(candidate: Candidate, environ: Env, users: Mapping[str, str], stored: Collection[str]) -> _Choice:
-    """Return how an index is served that shares no token with a configured one; its provider may be unknown.
+    """Return the way to serve an index that shares no token with a configured one; its provider may be unknown.
 
     Args:
         candidate: The index.
         environ: The environment of the person's shell.
-        users: Tenant -> the user name in its URLs: uv accepts no other login then.
-        stored: The providers whose program keeps a sign-in, which serves where nothing else can be guessed.
+        users: Tenant -> the user name in its URLs, because uv then accepts no other login.
+        stored: The providers whose program keeps a sign-in, which is used if nothing else can be guessed.
     """
     provider, cloud = candidate.provider or "", _cloud(candidate)
     options = cloud.defaults(environ)
@@ -229,12 +230,12 @@ def _addition(choice: _Choice, names: _Names, sink: Sink) -> Addition:
     if sink != "netrc":
         table["sink"] = sink
         if _cloud(candidate).takes_any_login and not choice.shared:
-            table["username"] = _organization(_tenant(candidate))  # the one in its URL, if there is one, replaces it
+            table["username"] = _organization(_tenant(candidate))  # a user name in the URL replaces it
     return Addition(candidate, {**table, **choice.options}, note)
 
 
 def _draft(choice: _Choice, names: _Names) -> Draft:
-    """Return a table to be completed, as a comment: the lines that begin with one ``#`` are the table."""
+    """Return a table to complete, as a comment: the lines that begin with a single ``#`` are the table."""
     candidate = choice.candidate
     name, _ = names.take(candidate)
     ways = _ways(choice.request.provider)
@@ -246,7 +247,7 @@ def _draft(choice: _Choice, names: _Names) -> Draft:
 
 
 def _ways(provider: str) -> list[Table]:
-    """Return each way to sign in, with examples for what only the user knows."""
+    """Return each way to sign in, with examples for the values that only the user knows."""
     cloud = CLOUDS[provider]
     required = tuple(name for name, option in cloud.options.items() if option.required)
     ways = [way.needs for way in cloud.sign_ins] or [required]
@@ -283,13 +284,13 @@ def _line(candidate: Candidate) -> str:
 
 
 class _Names:
-    """Gives each index a name of its own."""
+    """Gives each index a unique name."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
 
     def take(self, candidate: Candidate) -> tuple[str, str | None]:
-        """Return a free name, and what to say where it is not the one that uv has."""
+        """Return a free name, and a note if it is not the name in uv's configuration."""
         first = candidate.name or candidate.url.name
         name, number = first, 1
         while name in self._taken:
@@ -308,10 +309,10 @@ class _Names:
 
 
 def _cautions(stored: Iterable[_Choice]) -> Iterator[str]:
-    """Yield a sentence for each host where uv cannot use in one run what its store can hold.
+    """Yield a sentence for each host with credentials that uv's store can hold, but uv cannot use in one run.
 
-    Within one run uv keeps a credential by host and user name (uv-auth, `AuthMiddleware::handle`). Only a service that
-    accepts any user name can be used for two tenants then.
+    Within one run uv keeps a credential by host and user name (uv-auth, `AuthMiddleware::handle`). So only a service
+    that accepts any user name can be used for two tenants.
     """
     alike = [each.host for each in stored if not _cloud(each.candidate).takes_any_login and not each.shared]
     for host in dict.fromkeys(alike):
@@ -322,7 +323,7 @@ def _cautions(stored: Iterable[_Choice]) -> Iterator[str]:
 
 
 def _in_memory(kept: Iterable[_Choice]) -> Iterator[str]:
-    """Yield a sentence for each host whose tokens are never on disk: uv gets them from the keyring command alone."""
+    """Yield a sentence for each host whose tokens are never on disk: uv gets them only from the keyring command."""
     for host in dict.fromkeys(each.host for each in kept):
         yield (
             f"The tokens for {host} are kept in memory, so uv has to ask for them: run uvtokend keyring install, "
@@ -331,9 +332,9 @@ def _in_memory(kept: Iterable[_Choice]) -> Iterator[str]:
 
 
 def _for_uv(additions: Iterable[Addition], known: Iterable[Index], candidates: Iterable[Candidate]) -> Iterator[str]:
-    """Yield the indexes of organizations on one host as uv has to know them: with a user name, to tell them apart.
+    """Yield the indexes of organizations on one host for uv's configuration: with a user name, to distinguish them.
 
-    One index more covers the organization, since its files stand outside the indexes' own roots.
+    One more index covers the organization, since its files are outside the roots of its indexes.
     """
     stored = [each for each in additions if each.table.get("sink") == "uv-store"]
     mine = [
@@ -369,13 +370,13 @@ def _tenant(candidate: Candidate) -> str:
 
 
 def _organization(tenant: str) -> str:
-    """Return a tenant's name, or its host's, as a user name."""
+    """Return the name of a tenant, or else of its host, as a user name."""
     url = IndexUrl.parse(tenant)
     return re.sub(r"[^A-Za-z0-9-]+", "-", url.path.strip("/") or url.netloc)
 
 
 def _is_in_the_way(there: Index | None, choice: _Choice) -> bool:
-    """Return whether a configured index keeps another one on its host out of the netrc."""
+    """Return whether a configured index prevents that another one on its host uses the netrc."""
     return there is not None and there.sink == "netrc" and there.request != choice.request
 
 

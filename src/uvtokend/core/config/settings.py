@@ -43,12 +43,12 @@ _SINK = Option(values.CHOICE, ("netrc", "uv-store", "memory"))
 _DEPTH = 32
 #: Index names as uv allows them (uv crates/uv-distribution-types/src/index_name.rs), but none that reads as an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
-#: Hosts that uv's URL parser (WHATWG) and Python's read alike: no IDN, percent sign, backslash or zone.
+#: Hosts that uv's URL parser (WHATWG) and Python's parse equally: no IDN, percent sign, backslash or zone.
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 #: uv crates/uv-auth/src/service.rs, `check_scheme`.
 _STORE_LOOPBACK = {"127.0.0.1", "localhost"}
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|KEY", re.IGNORECASE)
-#: Options whose token has to be kept on disk, so that it cannot be in memory only.
+#: Options whose token must be kept on disk, and so cannot be in memory only.
 _KEPT_ON_DISK = ("refresh-token", "rotate")
 
 
@@ -69,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value and its place.
+    """A value and its position.
 
     Args:
         value: The value in the TOML document.
@@ -136,7 +136,7 @@ class _Parser:
     problems: list[Problem] = field(default_factory=list)
 
     def lenient(self) -> _Parser:
-        """Return a parser of the same files whose problems nobody sees."""
+        """Return a parser of the same files that reports no problems."""
         return replace(self, problems=[])
 
     def wrong(self, source: Source, where: str, message: str, hint: str) -> None:
@@ -146,7 +146,7 @@ class _Parser:
         self.wrong(value.source, value.where, message, hint)
 
     def check(self, given: _Value | None, option: Option) -> Frozen:
-        """Return a checked value; None if there is none, or after naming what is wrong with it."""
+        """Return a checked value; None if it is missing or invalid, which is reported."""
         if given is None:
             return None
         try:
@@ -194,7 +194,7 @@ class _Parser:
             self.wrong(source, f"{prefix}{_printable(key)}", "Unknown key.", _did_you_mean(key, known))
 
     def merge(self, tables: dict[str, _Table], raw: Json, source: Source) -> None:
-        """Lay the indexes of a file over those of the files beneath it, by name."""
+        """Override the indexes of the earlier files with those of one file, by name."""
         if raw is None:
             return
         if not isinstance(raw, list):
@@ -218,7 +218,7 @@ class _Parser:
             tables[key] = {**tables.get(key, {}), **table}
 
     def name(self, table: Mapping[str, Json], source: Source, number: int) -> str | None:
-        """Return an index's name, or None for one without a good name; the rest of it is checked all the same."""
+        """Return an index's name, or None if it is invalid; the rest of the index is checked anyway."""
         name = table.get("name")
         if name is not None:
             if isinstance(name, str) and _NAME.fullmatch(name):
@@ -235,7 +235,7 @@ class _Parser:
         return self.check(table.get("enabled"), _ENABLED) is not False
 
     def index(self, name: str, table: _Table) -> Index | None:
-        """Return one index, or None if it is wrong."""
+        """Return one index, or None if it is invalid."""
         before = len(self.problems)
         url = self.url(name, table)
         provider = self.provider(table, url)
@@ -250,7 +250,7 @@ class _Parser:
         return Index(name, url.text, url.host, provider, request, sink, service, _files(table))
 
     def disabled(self, name: str, table: _Table) -> Index:
-        """Return an index that is switched off. If it is incomplete: what can be shown of it, and its secrets."""
+        """Return a disabled index. If it is incomplete, it has only the values that can be shown, and its secrets."""
         whole = self.index(name, table)
         if whole is not None:
             return whole
@@ -262,11 +262,11 @@ class _Parser:
         return Index(name, text, host, provider, request, files=_files(table))
 
     def url(self, name: str, table: _Table) -> IndexUrl | None:
-        """Return the URL, for whatever else can be checked with it; None if there is none that can be read."""
+        """Return the URL for further checks; None if it is missing or cannot be parsed."""
         given = table.get("url")
         if given is None:
             place = self.places[name]
-            if "name" not in table or _NAME.fullmatch(name):  # a wrong name may have been meant for the site's index
+            if "name" not in table or _NAME.fullmatch(name):  # an invalid name may have been meant for the site's index
                 self.bad(place, "It has no url.", f'add url = "https://…/simple/" to {place.where}')
             return None
         url = _url(given.value)
@@ -370,7 +370,7 @@ class _Parser:
         return {key: _frozen(value, base) for key, value in given.value.items()}
 
     def one_credential_a_host(self, indexes: Sequence[Index], tables: Mapping[str, _Table]) -> None:
-        """Find indexes that a sink cannot tell apart.
+        """Report indexes that a sink cannot distinguish.
 
         A netrc has one credential per host, uv's store one per URL prefix. uv reads the store only if no netrc has the
         host. A credential in memory conflicts with no other, but a netrc entry for its host would hide it.
@@ -444,13 +444,13 @@ def _did_you_mean(key: str, known: Collection[str], more: Collection[str] = ()) 
 
 
 def _reason(error: Exception, told: bool) -> str:
-    """Return why a text is not TOML: ``: expected '=' after a key in a key/value pair (column 8)``.
+    """Return why a text is not valid TOML: ``: expected '=' after a key in a key/value pair (column 8)``.
 
-    tomllib's own words hold keys and single characters of the file, but no value.
+    tomllib's messages contain keys and single characters of the file, but no values.
 
     Args:
-        error: What tomllib raised.
-        told: It speaks of the text, and not of Python's own limits.
+        error: The exception of tomllib.
+        told: Whether it is about the text, and not about Python's own limits.
     """
     if not told:
         return ": it is nested too deeply, or a number has too many digits"
@@ -463,7 +463,7 @@ def _reason(error: Exception, told: bool) -> str:
 
 
 def _unusable(document: Json) -> str | None:
-    """Say what tomllib reads although TOML has no such number, or JSON none, or no person would write it."""
+    """Report a number that tomllib reads although TOML or JSON does not allow it, or no person would write it."""
     todo: list[tuple[Json, int]] = [(document, 0)]
     while todo:
         value, depth = todo.pop()
