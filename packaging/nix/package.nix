@@ -12,7 +12,7 @@ python3Packages.buildPythonApplication {
     apscheduler
     azure-core
     azure-identity
-    boto3
+    botocore
     botocore
     google-auth
     platformdirs

@@ -140,7 +140,7 @@ _ENVIRONMENT = "the environment that uvtokend was started from"
 
 
 def classify(error: Exception, sign_in: ProfileSignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
-    """Return what an exception of boto3 or botocore means.
+    """Return what an exception of botocore means.
 
     Args:
         error: Whatever was raised. Its text is used only where AWS itself wrote it: a credential_process may have

@@ -11,11 +11,8 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
-
-from google.auth import aws, external_account_authorized_user, identity_pool, impersonated_credentials, pluggable
-from google.oauth2 import credentials as user
-from google.oauth2 import service_account
 
 from uvtokend.plugin import FetchFailed, login_required, rejected, transient
 from uvtokend.providers.google.responses import LOGIN
@@ -32,21 +29,27 @@ def credentials(info: Mapping[str, Any]) -> Any:
     Raises:
         Exception: Whatever google-auth raises for invalid content.
     """
+    module, load = _loader(info)
+    return getattr(import_module(module).Credentials, load)(info)
+
+
+def _loader(info: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the module of a type, and the method of its credentials that loads them; nobody needs all of them."""
     match info.get("type"):
         case "authorized_user":
-            return user.Credentials.from_authorized_user_info(info)  # type: ignore[no-untyped-call]
+            return "google.oauth2.credentials", "from_authorized_user_info"
         case "service_account":
-            return service_account.Credentials.from_service_account_info(info)  # type: ignore[no-untyped-call]
+            return "google.oauth2.service_account", "from_service_account_info"
         case "external_account_authorized_user":
-            return external_account_authorized_user.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+            return "google.auth.external_account_authorized_user", "from_info"
         case "impersonated_service_account":
-            return impersonated_credentials.Credentials.from_impersonated_service_account_info(info)  # type: ignore[no-untyped-call]
+            return "google.auth.impersonated_credentials", "from_impersonated_service_account_info"
         case "external_account" if info.get("subject_token_type") == _AWS:
-            return aws.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+            return "google.auth.aws", "from_info"
         case "external_account" if "executable" in _source(info):
-            return pluggable.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+            return "google.auth.pluggable", "from_info"
         case "external_account":
-            return identity_pool.Credentials.from_info(info)  # type: ignore[no-untyped-call]
+            return "google.auth.identity_pool", "from_info"
     raise ValueError("unknown type")
 
 

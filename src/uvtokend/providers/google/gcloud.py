@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,6 +75,8 @@ def accounts() -> list[str]:
     root = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")
     if shutil.which("gcloud") is None:
         return []
+    import sqlite3  # noqa: PLC0415 - only the fix of a failure needs it
+
     with contextlib.suppress(sqlite3.Error):
         uri = f"{Path(root, 'credentials.db').absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, timeout=1, uri=True)) as store:

@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from uvtokend.providers.kit import trust
+from uvtokend.providers.kit import adapter
 
 #: The most bytes of a response, after decompression.
 LIMIT = 1 << 20
@@ -23,10 +23,10 @@ def mount(session: requests.Session) -> None:
     Raises:
         FetchFailed: The client certificate cannot be used.
     """
-    trust.mount(session, _Adapter())
+    adapter.mount(session, _Adapter())
 
 
-class _Adapter(trust.Adapter):
+class _Adapter(adapter.Adapter):
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         answer = super().build_response(req, resp)
         answer.raw = _LimitedBody(answer.raw)

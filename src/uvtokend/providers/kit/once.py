@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import requests
 
 from uvtokend.errors import FetchFailed
-from uvtokend.providers.kit import deadline, trust
+from uvtokend.providers.kit import adapter, deadline
 from uvtokend.providers.kit.failures import transient
 from uvtokend.providers.kit.http import Exchange, bounded, host_of, no_netrc, remembered, unsent
 
@@ -92,7 +92,7 @@ def too_late(url: str, left: float) -> NotSent:
 def _post(url: str, body: _RequestBody, headers: Mapping[str, str], seconds: float) -> Exchange:
     with requests.Session() as session:
         session.auth = no_netrc
-        trust.mount(session)
+        adapter.mount(session)
         try:
             answer = session.post(url, data=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True)
             data = answer.raw.read(LIMIT + 1, decode_content=True)

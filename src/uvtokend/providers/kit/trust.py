@@ -10,11 +10,6 @@ import os
 import re
 import ssl
 from collections.abc import Iterator
-from typing import Any
-
-import requests
-from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from uvtokend.core.worker_environment import CA_VARIABLES
 from uvtokend.errors import FetchFailed
@@ -39,7 +34,7 @@ def client_certificate() -> str | None:
     if not path:
         return None
     try:
-        _own_context(path)
+        own_context(path)
     except OSError as error:
         why = "does not contain a certificate and its unencrypted private key, in PEM"
         if not isinstance(error, ssl.SSLError):
@@ -48,37 +43,17 @@ def client_certificate() -> str | None:
     return path
 
 
-def mount(session: requests.Session, adapter: HTTPAdapter | None = None) -> None:
-    """Let a session present our client certificate to servers and to proxies.
-
-    Raises:
-        FetchFailed: The file that ``SSL_CLIENT_CERT`` names cannot be used.
-    """
-    session.cert = client_certificate()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, adapter or Adapter())
-
-
-class Adapter(HTTPAdapter):
-    """Presents our client certificate to an HTTPS proxy too, which requests alone does not do."""
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        """Return urllib3's manager for a proxy."""
-        path = client_certificate()
-        if path is not None and proxy.lower().startswith("https:"):
-            more["proxy_ssl_context"] = context = _own_context(path)
-            bundle = ca_bundle()
-            context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
-        return super().proxy_manager_for(proxy, **more)
-
-
 def ca_bundle(variables: tuple[str, ...] = VARIABLES) -> str:
     """Return the CA bundle that an SDK uses.
 
     Args:
         variables: As of `problem`.
     """
-    return _named(variables) or DEFAULT_CA_BUNDLE_PATH
+    if (bundle := _named(variables)) is not None:
+        return bundle
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415 - botocore needs no requests, which costs 0.07 s
+
+    return DEFAULT_CA_BUNDLE_PATH
 
 
 def problem(error: BaseException, host: str, variables: tuple[str, ...] = VARIABLES) -> FetchFailed | None:
@@ -109,7 +84,15 @@ def _client_fix(when: str = "") -> str:
     return f'{when}set env = {{ {CLIENT} = "/path/to/certificate-and-key.pem" }} for this index'
 
 
-def _own_context(path: str) -> ssl.SSLContext:
+def own_context(path: str) -> ssl.SSLContext:
+    """Return a context that presents a certificate.
+
+    Args:
+        path: Of the PEM file with the certificate and its key.
+
+    Raises:
+        OSError: It cannot be used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_cert_chain(path, password="")  # an encrypted key fails; without a password, OpenSSL asks the terminal
     return context
