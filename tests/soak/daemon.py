@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from soak import verdict
-from soak.faults import FAULTS
+from soak.faults import FAULTS, PromiseBroken
 from soak.result import Result
 from soak.rivals import Rival
 from soak.schedule import Fault, schedule
@@ -146,7 +146,10 @@ class _Soak:
         """Do harm; then the daemon must be over it in time, and nothing foreign may be lost."""
         self._troubles.append(Trouble(name, hinders, time.time()))
         self._note("fault", name)
-        do()
+        try:
+            do()
+        except PromiseBroken as error:
+            self._break(f"{error}")
         end = time.time()
         trouble = self._troubles[-1] = replace(self._troubles[-1], end=end, since=end)
         self._note("fault is over", name)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from soak.rivals import Rival
 from soak.schedule import Fault
-from soak.verdict import Hinders
+from soak.verdict import PROMISE, Hinders
 from soak.world import FAKETIME, World, may_mount, read_only
+from uvtokend.disk import exchange
 from uvtokend.sandbox.codeartifact import error, jwe
 from uvtokend.sandbox.web import Answer, Call
 
 HTML = b"<!DOCTYPE html><html><body>Please log in to the hotel's network.</body></html>"
 DAY = 86400.0
+
+
+class PromiseBroken(Exception):
+    """A fault saw itself that a promise was broken, and says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +160,112 @@ def _step(dice: float) -> float:
     return size if dice < 0.5 else -size
 
 
+def paused(world: World, _: Rival, fault: Fault) -> None:
+    """The machine was paused from outside for minutes to days: its own clocks stood still, and all tokens expired."""
+    world.expire()
+    world.set_clock(abs(_step(fault.dice)))
+    try:
+        time.sleep(fault.seconds)
+    finally:
+        world.set_clock(0)
+
+
+def runtime_directory_removed(world: World, _: Rival, fault: Fault) -> None:
+    """The directory of the control socket goes, and comes back empty or not at all, as at a last logout.
+
+    Raises:
+        PromiseBroken: Nobody reaches the daemon any more.
+    """
+    folder = world.laptop.directory / "run"
+    shutil.rmtree(folder)
+    if fault.dice < 0.5:
+        folder.mkdir(mode=0o700)
+    end = time.monotonic() + PROMISE
+    while world.laptop.uvtokend("status").returncode == 3:
+        if time.monotonic() > end:
+            raise PromiseBroken(f"nobody reached the daemon within {PROMISE:g} s after its directory was removed")
+
+
+def hung_providers(world: World, _: Rival, fault: Fault) -> None:
+    """More indexes than there are workers, whose providers hang."""
+    before = world.laptop.config.read_text()
+    hung = [
+        f'[[index]]\nname = "hung{number}"\nurl = "https://hung{number}.example/simple/"\nprovider = "command"\n'
+        'command = ["sleep", "600"]\n'
+        for number in range(3)
+    ]
+    world.laptop.write("[daemon]\nmax-workers = 2\n", before, *hung)
+    world.signal(signal.SIGHUP)
+    try:
+        time.sleep(fault.seconds)
+    finally:
+        world.laptop.write(before)
+        world.signal(signal.SIGHUP)
+
+
 # -------------------------------------------------------------------------------------------------------- the netrc
+
+
+def disk_hung(world: World, _: Rival, fault: Fault) -> None:
+    """fsync does not return, as on a network file system whose server is gone."""
+    world.sign.touch()
+    try:
+        time.sleep(fault.seconds)
+    finally:
+        world.sign.unlink()
+
+
+def adopted(world: World, _: Rival, fault: Fault) -> None:
+    """Somebody writes entries for our host, and adopts each, while tokens are delivered as fast as that can be.
+
+    Raises:
+        PromiseBroken: An entry stands neither in the netrc nor in a backup; or none of ours stands in the end.
+    """
+    end, stop = time.monotonic() + fault.seconds, threading.Event()
+
+    def refresh() -> None:
+        while not stop.is_set():
+            world.laptop.uvtokend("refresh")
+
+    refreshing = threading.Thread(target=refresh)
+    refreshing.start()
+    secrets = []
+    try:
+        while time.monotonic() < end:
+            secrets.append(f"mine-{time.time_ns()}")
+            _append(world, f"machine 127.0.0.1 login me password {secrets[-1]}\n".encode())
+            world.laptop.uvtokend("adopt", "soak")
+    finally:
+        stop.set()
+        refreshing.join()
+    end = time.monotonic() + PROMISE
+    while (token := world.standing(world.read())) is None or token.end < time.time():
+        if world.laptop.uvtokend("adopt", "soak").returncode and time.monotonic() > end:
+            raise PromiseBroken(f"no entry of ours stood within {PROMISE:g} s after a foreign one was adopted")
+    whole = b"\n".join([*world.read(), *_taken(world.laptop.state / "adopted")])
+    if lost := [secret for secret in secrets if secret.encode() not in whole]:
+        raise PromiseBroken(f"{len(lost)} of {len(secrets)} foreign entries are neither in the netrc nor in a backup")
+
+
+def _taken(backups: Path) -> Iterator[bytes]:
+    """Yield each piece of text that was ever adopted."""
+    for file in backups.glob("*.json*"):
+        backup = json.loads(json.loads(file.read_text())["backup"])
+        yield from (base64.b64decode(segment["text"]) for segment in backup["segments"])
+
+
+def _append(world: World, line: bytes) -> None:
+    """Add a line to the netrc as a careful editor does: a new file, put in place only if nobody wrote the old one."""
+    new = world.netrc.with_name(".netrc.editor")
+    while True:
+        before = world.netrc.read_bytes()
+        new.write_bytes(before + (b"" if before.endswith(b"\n") or not before else b"\n") + line)
+        new.chmod(0o600)
+        exchange.swap(str(new), str(world.netrc))
+        if new.read_bytes() == before:
+            new.unlink()
+            return
+        exchange.swap(str(new), str(world.netrc))  # somebody wrote it meanwhile: theirs goes back
 
 
 def rivals(world: World, rival: Rival, fault: Fault) -> None:
@@ -224,6 +338,11 @@ FAULTS: Mapping[str, Kind] = {
     "clock set": Kind(clock_set, "fetch", _no_faketime),
     "daemon killed": Kind(killed, "delivery"),
     "killed, clock set": Kind(killed_and_clock_set, "delivery", _no_faketime),
+    "paused": Kind(paused, "fetch", _no_faketime),
+    "runtime directory removed": Kind(runtime_directory_removed, "fetch"),
+    "hung providers": Kind(hung_providers, "fetch"),
+    "disk hung": Kind(disk_hung, "delivery"),
+    "adopted": Kind(adopted, "reading", calm=True),
     "daemon stopped": Kind(stopped, "delivery"),
     "rivals": Kind(rivals, "fetch"),
     "disk full": Kind(disk_full, "delivery", _no_mounts, calm=True),

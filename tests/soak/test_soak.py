@@ -144,6 +144,13 @@ def test_a_small_soak() -> None:
     assert int(result.figures["rivals' edits"]) > 5
 
 
+def test_a_small_soak_of_the_file_itself() -> None:
+    """Entries of somebody else's are adopted between deliveries, and a disk does not answer for a while."""
+    faults = [Fault("adopted", 2, 0.5, 0), Fault("disk hung", 2, 0.5, 0)]
+    result = daemon.soak(150, 0, faults, print, life=10)
+    assert result.broken == ()
+
+
 def test_a_broken_daemon_is_caught(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that never refreshes is to blame for what fails, fault or no fault; what happened is kept."""
     monkeypatch.setattr(tempfile, "tempdir", str(open_folder))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,17 @@ if "run" in sys.orig_argv:
     from uvtokend.core import delivery
     delivery.FIGHT = datetime.timedelta(0)
 """
+#: While this file stands in the directory of the shim, the disk does not answer.
+HUNG = "hung"
+_HANGS = f"""\
+import os, select, sys
+def _hangs(file, _fsync=os.fsync, _sign=os.path.join(os.path.dirname(__file__), "{HUNG}")):
+    while os.path.exists(_sign):
+        select.select([], [], [], 0.05)
+    _fsync(file)
+if "run" in sys.orig_argv:
+    os.fsync = _hangs
+"""
 _ENTRY = re.compile(rb"^machine 127\.0\.0\.1 login aws password (\S+)\s*$")
 _NAMESPACE = "/proc/self/ns/mnt"
 _OUTSIDE = "UVTOKEND_SOAK_OUTSIDE"
@@ -47,6 +59,7 @@ class World:
 
     Attributes:
         disk: The directory of netrc and state.
+        sign: The file that hangs the daemon's disk.
         small: `disk` is a file system of its own, of a megabyte, in a mount namespace that nobody else sees.
         clock: The file that says how far the daemon's wall clock is off; None where it cannot be set.
         writing: Held by whoever of this process writes the netrc in place, or reads it and wants it whole.
@@ -63,6 +76,7 @@ class World:
         self.writing = threading.Lock()
         self.clock = folder / "clock" if faketime and FAKETIME else None
         self.small = may_mount()
+        self.sign = folder / "shim" / HUNG
         self._env = self._customize(broken)
 
     def __enter__(self) -> World:
@@ -122,7 +136,7 @@ class World:
         shim = self.laptop.directory / "shim"
         shim.mkdir()
         path = os.pathsep.join([str(shim), *filter(None, [self.laptop.environment.get("PYTHONPATH")])])
-        (shim / "sitecustomize.py").write_text((_SLEEP if self.clock else "") + _SCALED + broken)
+        (shim / "sitecustomize.py").write_text((_SLEEP if self.clock else "") + _SCALED + _HANGS + broken)
         if self.clock is None:
             return {"PYTHONPATH": path}
         self.set_clock(0)
@@ -142,6 +156,12 @@ class World:
                 Path(f"/dev/shm/{name}_{self.laptop.daemon.pid}").unlink(missing_ok=True)
 
     # ---------------------------------------------------------------------------------------------------- the netrc
+
+    def expire(self) -> None:
+        """Let all tokens expire now."""
+        now = time.time()
+        for token, end in tuple(self.cloud.tokens.items()):
+            self.cloud.tokens[token] = min(end, now)
 
     def tokens(self) -> tuple[Token, ...]:
         """Return all tokens that were ever issued."""
