@@ -202,7 +202,7 @@ def test_programs_that_a_token_or_a_fix_needs(monkeypatch: pytest.MonkeyPatch, t
     assert list(programs.missing(replace(base, status=None))) == []
     monkeypatch.setattr(programs, "environment_of", lambda _: {"PATH": "/nowhere"})
     (there,) = programs.missing(base)
-    assert there.fix == "uvtokend service install && uvtokend restart"
+    assert there.fix == daemon.restart()
 
 
 def test_temporary_credentials_of_this_shell() -> None:

@@ -49,5 +49,5 @@ def refresh(names: list[str], as_json: bool, config: str | None = None) -> int:
 
             disk.document(names, config)
         raise
-    status.show(document, as_json)
+    status.show(document, as_json, config=config)
     return OK if all(report.refreshed(index) for index in document["indexes"]) else FAILED

@@ -67,7 +67,7 @@ def start(config_file: str | None, wait: float) -> int:
             stop.stop(config_file, running["pid"])
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
-    status.show(_first_tokens(deadline), as_json=False)
+    status.show(_first_tokens(deadline), as_json=False, config=config_file)
     return OK
 
 

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         return _Watch(args).run()
     document, absence = fetch(args.names, args.config)
-    show(document, args.json, absence)
+    show(document, args.json, absence, config=args.config)
     return _exit_status(document)
 
 
@@ -82,7 +82,13 @@ def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], report.
         return stopped.status(names, config)
 
 
-def show(document: dict[str, Any], as_json: bool, absence: report.Absence | None = None, alone: bool = False) -> None:
+def show(
+    document: dict[str, Any],
+    as_json: bool,
+    absence: report.Absence | None = None,
+    alone: bool = False,
+    config: str | None = None,
+) -> None:
     """Print the status document: to standard output, for machines or for people.
 
     Args:
@@ -90,6 +96,7 @@ def show(document: dict[str, Any], as_json: bool, absence: report.Absence | None
         as_json: For machines.
         absence: Why no daemon runs.
         alone: No daemon goes on afterwards, so only the tokens matter.
+        config: Another configuration file of this shell.
     """
     if as_json:
         import json  # noqa: PLC0415 - people are shown no JSON
@@ -98,18 +105,40 @@ def show(document: dict[str, Any], as_json: bool, absence: report.Absence | None
         if not document["indexes"] and document.get("config_stale") is None:
             console.say(report.INIT)
     else:
-        console.out(_text(document, absence, alone))
+        console.out(_text(document, absence, alone, config))
     if document["version"] != __version__:
         skew = f"The running daemon is version {document['version']}, this is {__version__}."
         console.say(skew, "uvtokend restart")
 
 
-def _text(document: dict[str, Any], absence: report.Absence | None = None, alone: bool = False) -> str:
+def _text(
+    document: dict[str, Any], absence: report.Absence | None = None, alone: bool = False, config: str | None = None
+) -> str:
     now = datetime.now(UTC)
     width, color = console.width(sys.stdout), console.colored(sys.stdout)
     if alone:
         return report.once(document, now, width, color)
-    return report.status(document, now, width, color, None, absence, _of_shell(document))
+    return report.status(
+        document, now, width, color, None, absence, [*_of_config(document, config), *_of_shell(document)]
+    )
+
+
+def _of_config(document: dict[str, Any], config: str | None) -> list[tuple[str, str]]:
+    """Return what is wrong where the daemon has read another configuration than the one of this shell.
+
+    The usual place is not looked up where the daemon has read a usual one: that would cost, and `_of_shell` says more
+    where the two are of different home directories.
+    """
+    served = document.get("config")
+    named = config or os.environ.get("UVTOKEND_CONFIG")
+    usual = served is None or served.endswith(f"/{paths.APP}/config.toml")
+    if document["pid"] is None or served is None or (usual and not named):
+        return []
+    here = paths.config_file(config)
+    if _same(here, served) or not os.path.exists(here):
+        return []
+    message = f"The running daemon has read {served}, but the configuration of this shell is {here}."
+    return [(message, "uvtokend restart")]
 
 
 def _of_shell(document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -203,7 +232,7 @@ class _Watch:
 
             console.out(json.dumps(document) + "\n")
             return
-        text = _text(document, absence)
+        text = _text(document, absence, config=self._args.config)
         if not self._live:
             console.out(text)
             return

@@ -41,6 +41,14 @@ def users_of(path: str, platform: str = sys.platform) -> str:
     return f"{'lsof' if platform == 'darwin' else 'fuser -v'} {quote(path)}"
 
 
+def find_program(name: str) -> str:
+    """Return the command that lets the daemon find a program which the shell finds: a restart takes over its PATH.
+
+    It does nothing where the shell does not find the program either. A service has a PATH of its own; see `doctor`.
+    """
+    return f"command -v {quote(name)} && uvtokend restart"
+
+
 def daemons(platform: str = sys.platform) -> str:
     """Return the command that lists running daemons."""
     return f"pgrep {'-fl' if platform == 'darwin' else '-af'} uvtokend"

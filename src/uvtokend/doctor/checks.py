@@ -18,8 +18,8 @@ OFFLINE: tuple[Check, ...] = (
     *uv.CHECKS,
     *project.CHECKS,
     *disk.CHECKS,
-    *daemon.CHECKS,
     *programs.CHECKS,
+    *daemon.CHECKS,
 )
 #: Seconds that all checks together may take, and with the network.
 LIMIT = 2.0

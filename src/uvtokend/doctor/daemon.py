@@ -8,14 +8,17 @@ from socket import gethostname
 from typing import Any
 
 from uvtokend import __version__, paths
+from uvtokend.core import policy
 from uvtokend.core.clouds.azure_artifacts import GLOBAL_PAT
+from uvtokend.core.model import Index
 from uvtokend.core.worker_environment import NETWORK, shown
 from uvtokend.doctor import netrc
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 from uvtokend.service import manager, systemd
 
-#: What decides how programs reach the network; the daemon has the value of the moment at which it was started.
+#: Reasons of failed fetches that other network settings may explain.
+_OF_NETWORK = policy.NOBODY_ANSWERED | {"tls", "untrusted-certificate", "client-certificate", "captive-portal"}
 
 
 def not_running(facts: Facts) -> Iterator[Finding]:
@@ -53,6 +56,8 @@ def troubled(facts: Facts) -> Iterator[Finding]:
         trouble = said.get("last_error")
         if trouble is not None and trouble["hint"] == f"uvtokend adopt {index.name}":
             continue  # the netrc's own check tells it, with file and line
+        if not said and facts.status.get("config") != facts.config:
+            continue  # `two_daemons` tells it
         if not said:
             told = f"The daemon does not know {index.name} yet.", "uvtokend reload"
         elif trouble is not None:
@@ -74,8 +79,9 @@ def delivery(facts: Facts) -> Iterator[Finding]:
     """What the daemon says of the file that it writes."""
     told = facts.status["delivery"] if facts.status is not None else {}
     if told.get("problem") is not None:
-        report = note if told["ok"] else error
-        yield report("delivery", str(told["problem"]), facts.netrc_path, told.get("hint"))
+        report, problem = note if told["ok"] else error, str(told["problem"])
+        where = None if paths.uv_credentials_file() in problem else facts.netrc_path
+        yield report("delivery", problem, where, told.get("hint"))
 
 
 def notices(facts: Facts) -> Iterator[Finding]:
@@ -129,10 +135,19 @@ def environment(facts: Facts) -> Iterator[Finding]:
     if names:
         told = "; ".join(f"{name}: here {_said(ours, name)}, there {_said(theirs, name)}" for name in names)
         message = f"The daemon was started with other network settings than this shell has ({told})."
-        restart = (
-            "uvtokend service install && uvtokend restart" if manager.installed() is not None else "uvtokend restart"
-        )
-        yield note("environment-differs", message, names[0], restart)
+        cut_off = any(not facts.has_token(index) and _reason(facts, index) in _OF_NETWORK for index in facts.indexes)
+        report = error if cut_off else note
+        yield report("environment-differs", message, names[0], restart())
+
+
+def restart() -> str:
+    """Return the command after which the daemon has this shell's environment; a service has what was recorded."""
+    return "uvtokend service install && uvtokend restart" if manager.installed() is not None else "uvtokend restart"
+
+
+def _reason(facts: Facts, index: Index) -> str | None:
+    failure = facts.said(index).get("last_error")
+    return None if failure is None else str(failure["reason"])
 
 
 def _said(environ: Mapping[str, str], name: str) -> str:
@@ -162,4 +177,4 @@ def service(facts: Facts) -> Iterator[Finding]:
         yield note("no-lingering", message, None, "loginctl enable-linger")
 
 
-CHECKS = (not_running, troubled, delivery, notices, unreachable, two_daemons, version, environment, service)
+CHECKS = (not_running, two_daemons, environment, troubled, delivery, notices, unreachable, version, service)

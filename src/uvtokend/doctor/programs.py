@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 from uvtokend.core import clouds
-from uvtokend.doctor.daemon import environment_of
+from uvtokend.doctor.daemon import environment_of, restart
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 
@@ -26,8 +26,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
             yield report("program-missing", f"{program} is not on PATH in this shell; {what} it.", program, install)
         elif runs and theirs is not None and shutil.which(program, path=theirs.get("PATH", os.defpath)) is None:
             message = f"{program} is on PATH in this shell, but not in the daemon's environment; {what} it there."
-            fix = "uvtokend service install && uvtokend restart"
-            yield error("program-missing", message, f"PATH={theirs.get('PATH', '')}", fix)
+            yield error("program-missing", message, f"PATH={theirs.get('PATH', '')}", restart())
 
 
 def _needed(facts: Facts) -> dict[str, tuple[bool, list[str]]]:

@@ -59,6 +59,7 @@ from uvtokend.providers.azure.devops import (
 from uvtokend.providers.azure.fixes import SCOPE, Method, Who
 from uvtokend.providers.azure.transport import Line, is_machine
 from uvtokend.providers.kit import jwt
+from uvtokend.providers.kit.programs import find_fix
 
 #: Seconds that az, azd and PowerShell may take; az needs a few for a cold start.
 TOOL_TIMEOUT = 20
@@ -252,7 +253,7 @@ class _AzureFetch:
             if isinstance(cause, subprocess.TimeoutExpired):
                 return transient("timeout", f"{tool} did not answer within {TOOL_TIMEOUT} s.")
             if isinstance(cause, OSError):
-                return rejected(f"no-{tool}", f"{tool} could not be started.")
+                return rejected(f"no-{tool}", f"{tool} could not be started.", find_fix(tool))
             trouble = responses.unreachable(_said(error), tool)
             return trouble or login_required("not-logged-in", f"{tool} is not signed in.", who.hint("not-logged-in"))
         if who.method == "managed-identity":

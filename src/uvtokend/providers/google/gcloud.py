@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uvtokend.plugin import FetchFailed, Secret, login_required, rejected, set_clock, transient
+from uvtokend.providers.kit.programs import find_fix
 
 LOGIN = "gcloud auth login"
 #: Seconds that gcloud may take. It needs one or two, and retries failed calls itself.
@@ -97,7 +98,8 @@ def _run(command: list[str]) -> tuple[int, str, str]:
             errors="replace",
         )
     except OSError as error:
-        raise rejected("no-gcloud", f"gcloud cannot be started: {error.strerror or 'the system refused'}.") from None
+        message = f"gcloud cannot be started: {error.strerror or 'the system refused'}."
+        raise rejected("no-gcloud", message, find_fix("gcloud")) from None
     with process:
         try:
             said, complaint = process.communicate(timeout=TIMEOUT)

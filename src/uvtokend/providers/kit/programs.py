@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import threading
 from collections.abc import Sequence
 
+from uvtokend.core import fixes
 from uvtokend.providers.kit.failures import rejected, transient
 
 #: The most bytes of output; more than this is not a credential.
@@ -35,7 +37,7 @@ def answer(command: Sequence[str], timeout: float | None = None) -> bytes:
         )
     except (OSError, ValueError) as error:
         why = (isinstance(error, OSError) and error.strerror) or "its name or an argument contains an invalid character"
-        raise rejected("no-command", f"{name} cannot be started: {why}.") from None
+        raise rejected("no-command", f"{name} cannot be started: {why}.", find_fix(command[0])) from None
     said = bytearray()
     reader = threading.Thread(target=_drain, args=(process, said), daemon=True)
     reader.start()
@@ -48,6 +50,11 @@ def answer(command: Sequence[str], timeout: float | None = None) -> bytes:
     reader.join(_GRACE)
     _check(name, status, said)
     return bytes(said)
+
+
+def find_fix(program: str) -> str:
+    """Return the command that lets the daemon find a program, or shows why the path that is named cannot be started."""
+    return f"ls -l {shlex.quote(program)}" if "/" in program else fixes.find_program(program)
 
 
 def _drain(process: subprocess.Popen[bytes], said: bytearray) -> None:
