@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from support.patient import Patient, prepared
+from support.patient import Patient, patient, prepared_machine
 from uvtokend.sandbox.web import Answer
+
+__all__ = ["patient", "prepared_machine"]
 
 PUBLIC_TOO = """\
 [[tool.uv.index]]
@@ -23,20 +25,6 @@ name = "public"
 url = "{public}"
 default = true
 """
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of this file."""
-    with prepared(tmp_path_factory.mktemp("d")) as patient:
-        yield patient
-
-
-@pytest.fixture
-def patient(machine: Patient) -> Patient:
-    """The machine as it was when everything worked."""
-    machine.reset()
-    return machine
 
 
 @dataclass(frozen=True)

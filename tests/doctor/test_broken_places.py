@@ -14,24 +14,10 @@ import pytest
 
 from clouds.tls import TlsProxy
 from support.mounts import namespace, sh
-from support.patient import Patient, prepared
+from support.patient import Patient, patient, prepared_machine
 from uvtokend.sandbox.web import Answer, Call
 
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of this file."""
-    with prepared(tmp_path_factory.mktemp("d")) as patient:
-        yield patient
-
-
-@pytest.fixture
-def patient(machine: Patient) -> Iterator[Patient]:
-    """The machine as it was when everything worked."""
-    machine.reset()
-    yield machine
-    machine.inside.clear()
-    machine.machine.home.chmod(0o700)
+__all__ = ["patient", "prepared_machine"]
 
 
 def first(patient: Patient, *arguments: str) -> dict[str, str]:

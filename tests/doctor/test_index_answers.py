@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
-from support.patient import LOGIN, TOKEN, Patient, prepared
+from support.patient import LOGIN, TOKEN, Patient, patient, prepared_machine
 from uvtokend.core.fixes import set_clock
 from uvtokend.sandbox.web import Answer, Call, Server
 
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of this file."""
-    with prepared(tmp_path_factory.mktemp("d")) as patient:
-        yield patient
-
-
-@pytest.fixture
-def patient(machine: Patient) -> Patient:
-    """The machine as it was when everything worked."""
-    machine.reset()
-    return machine
+__all__ = ["patient", "prepared_machine"]
 
 
 def first(patient: Patient) -> dict[str, str]:

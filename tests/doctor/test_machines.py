@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.namespace import in_namespace
-from support.patient import TOKEN, Patient, prepared
+from support.patient import TOKEN, Patient, patient, prepared_machine
 from support.unprivileged import as_user
 
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of this file."""
-    with prepared(tmp_path_factory.mktemp("d")) as patient:
-        yield patient
-
-
-@pytest.fixture
-def patient(machine: Patient) -> Patient:
-    """The machine as it was when everything worked."""
-    machine.reset()
-    return machine
+__all__ = ["patient", "prepared_machine"]
 
 
 def shown(patient: Patient, severity: str, *arguments: str) -> list[dict[str, str]]:

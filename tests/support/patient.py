@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from support import commands
 from uvtokend.sandbox.index import PackageIndex, wheel
 from uvtokend.sandbox.machine import Machine, find_uv
@@ -105,6 +107,8 @@ class Patient:
     def reset(self) -> None:
         """Make the home what it was."""
         self.env.clear()
+        self.inside.clear()
+        self.machine.home.chmod(0o700)
         self.index.server.site, self.public.server.site = self.index.answer, self.public.answer
         if self.restarted():
             self.ours("stop")
@@ -209,4 +213,17 @@ def prepared(folder: Path) -> Iterator[Patient]:
         assert status == 0, (out, err)
         patient.save()
         yield patient
-        patient.reset()
+
+
+@pytest.fixture(scope="session")
+def prepared_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+    """One machine for all tests of a process."""
+    with prepared(tmp_path_factory.mktemp("d")) as patient:
+        yield patient
+
+
+@pytest.fixture
+def patient(prepared_machine: Patient) -> Iterator[Patient]:
+    """The machine as it was when everything worked."""
+    yield prepared_machine
+    prepared_machine.reset()
