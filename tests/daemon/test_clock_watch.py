@@ -73,6 +73,7 @@ def test_without_such_a_timer_a_look_finds_out(monkeypatch: pytest.MonkeyPatch) 
     ("passed", "shift", "slept", "planned", "seen"),
     [
         (25.2, 0.0, 0.0, 25.0, (False, False)),
+        (34.0, 0.0, 0.0, 25.0, (False, False)),  # a busy machine
         (36.0, 0.0, 0.0, 25.0, (True, False)),  # the process was stopped
         (36.0, 0.0, 0.0, None, (False, False)),  # the kernel told of something; nothing is late
         (7000.0, 0.0, 6990.0, None, (True, False)),  # a sleep

@@ -9,6 +9,7 @@ import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from plugin import install
 from uvtokend import clock
 from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
-from uvtokend.core.model import Index, Request, Settings
+from uvtokend.core.model import Credential, Index, Request, Secret, Settings
 from uvtokend.daemon import deliveries, hook, memory, outlook, worker
 from uvtokend.daemon import events as log_file
 from uvtokend.daemon import main as daemon_main
@@ -30,6 +31,7 @@ from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
 from uvtokend.providers.kit import once
 
+HOUR = timedelta(hours=1)
 INDEX = Index("a", "https://a.example/", "a.example", "made-up", Request("made-up"))
 
 
@@ -424,3 +426,47 @@ async def until_async(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def test_a_level_holds_back_what_is_below_it(tmp_path: Path) -> None:
+    """debug, info, warning, error, in this order."""
+    order = ("debug", "info", "warning", "error")
+    for least in order:
+        log = EventLog(str(tmp_path / f"{least}.jsonl"), quiet=True)
+        log.level = least
+        for level in order:
+            log.emit(Report(level, level, (), level))
+        kept = [json.loads(line)["level"] for line in (tmp_path / f"{least}.jsonl").read_text().splitlines()]
+        assert kept == list(order[order.index(least) :])
+
+
+def test_a_status_is_of_those_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, or of all."""
+    other = replace(INDEX, name="b", url="https://b.example/", host="b.example")
+
+    async def story(daemon: Daemon) -> None:
+        for names, shown in ((["b"], ["b"]), (None, ["a", "b"]), ([], ["a", "b"])):
+            document: Any = await daemon.status(names)
+            assert [index["name"] for index in document["indexes"]] == shown
+
+    live(tmp_path, monkeypatch, story, INDEX, other)
+
+
+def test_the_times_of_an_issuer_are_moved_to_our_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, by as much as the wall clock is ahead; the end on a wall clock that is right stays. A clock that was
+    behind by what the issuer's answer showed is right when it is set."""
+
+    async def story(daemon: Daemon) -> None:
+        ahead, now = timedelta(hours=5), daemon._clock.now()
+        monkeypatch.setattr(daemon._clock, "shift", lambda: ahead)
+        wall = now + ahead
+        given = Credential("me", Secret("t"), wall - HOUR, wall + HOUR, wall + HOUR / 2)
+        for skew, behind in ((None, 0), (60.0, 0), (-60.0, 60)):
+            found = daemon._on_our_clock(replace(given, skew=skew))
+            assert (found.issued_at, found.expires_at) == (now - HOUR, now + HOUR)
+            assert found.refresh_after == now + HOUR / 2
+            assert found.wall_end == wall + HOUR + timedelta(seconds=behind)
+        endless = daemon._on_our_clock(replace(given, expires_at=None, refresh_after=None))
+        assert (endless.expires_at, endless.refresh_after, endless.wall_end) == (None, None, None)
+
+    live(tmp_path, monkeypatch, story)

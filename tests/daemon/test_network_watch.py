@@ -145,3 +145,17 @@ def test_without_netlink_there_is_silence(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(socket, "socket", refused)
     assert network_watch._open() is None
+
+
+def test_a_message_may_have_no_body() -> None:
+    """A header alone is a message."""
+    assert list(messages(message(20, b""))) == [(20, b"")]
+
+
+@pytest.mark.linux("netlink")
+def test_addresses_and_routes_are_listened_to() -> None:
+    """Those of both families (linux/rtnetlink.h: RTNLGRP 5, 7, 9 and 11), and nothing else that wakes the daemon."""
+    opened = network_watch._open()
+    assert opened is not None
+    with opened:
+        assert opened.getsockname()[1] == sum(1 << (group - 1) for group in (5, 7, 9, 11))

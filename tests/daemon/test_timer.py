@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from uvtokend.core.events import Job, Plan
 from uvtokend.core.model import Request
+from uvtokend.daemon import timer
 from uvtokend.daemon.timer import Timer
 
 ACME, CORP = Request("a"), Request("b")
@@ -126,3 +127,8 @@ def test_all_jobs_are_planned_anew_when_the_clocks_part() -> None:
         assert {await stage.fired.get(), await stage.fired.get()} == {ACME, CORP}
 
     play(story)
+
+
+def test_a_guard_tick_leaves_time_for_what_it_finds() -> None:
+    """The promise is 30 s: a tick, the fetch that it starts, and the delivery."""
+    assert timer.GUARD_TICK + 5.0 <= 30.0
