@@ -21,9 +21,20 @@ def in_namespace(
         env: Its environment, instead of ours.
         cwd: Its directory, instead of ours.
     """
-    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
-    words += [f'{setup}\nexec "$@"', "sh", *command]
+    words = namespace(setup, command)
     return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=100)
+
+
+def namespace(setup: str, command: Sequence[str], *options: str) -> list[str]:
+    """Return what runs a command as root of namespaces of its own, after shell lines that mount something.
+
+    Args:
+        setup: The shell lines. ``$1``, ``$2`` ... are the words of the command.
+        command: The command.
+        options: Options of unshare(1) for more than a mount namespace.
+    """
+    words = ["unshare", "--mount", *options, *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-euc"]
+    return [*words, f'{setup}\nexec "$@"', "sh", *command]
 
 
 @functools.cache

@@ -34,6 +34,7 @@ from uvtokend.daemon.hook import HookProgram
 from uvtokend.daemon.installation import Installation
 from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import StatusLine, notify
+from uvtokend.daemon.orphans import Orphans
 from uvtokend.daemon.outlook import Outlook
 from uvtokend.daemon.processes import Process
 from uvtokend.daemon.timer import GUARD_TICK, Timer
@@ -95,6 +96,7 @@ class Daemon:
         self._timer = Timer(self._clock.now, lambda job: self._feed(events.Due(job)), self._tick)
         self._clocks = ClockWatch(self._clock, self._clock_moved)
         self._installation = Installation(self.end, log.emit)
+        self._orphans = Orphans()
         self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
         self._waiters = Waiters(self._feed)
         self._closed = False
@@ -200,6 +202,7 @@ class Daemon:
             for sink in tuple(self._agent.deliveries):
                 self._feed(events.SinkDrifted(sink))
         self._installation.look()
+        self._orphans.reap()
         self._feed(events.Tick())
         self._judge()
         if self._outlook is not None:

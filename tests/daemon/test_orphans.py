@@ -1,0 +1,56 @@
+"""As process 1 of a container, the daemon reaps what helper programs leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.desk import TOKEN, Desk, desk
+from support.namespace import namespace
+from support.waiting import until
+
+__all__ = ["desk"]
+
+#: A guard tick takes 25 s; tests have less time.
+QUICK = """\
+import sys
+from uvtokend.daemon import timer
+timer.GUARD_TICK = 0.2
+from uvtokend.cli.main import main
+sys.exit(main(["run"]))
+"""
+
+
+@pytest.mark.mounts
+def test_orphans_of_helpers_are_reaped(desk: Desk, tmp_path: Path) -> None:
+    """A helper's child that outlives it in a session of its own does not remain as a zombie of process 1.
+
+    The daemon's own children are not touched: the fetch, and each program of `on-delivered`, ends as it should.
+    """
+    left, hooked = tmp_path / "left", tmp_path / "hooked"
+    helper = tmp_path / "helper"
+    answer = f'{{"username": "me", "password": "{TOKEN}", "expires_in": 3600}}'
+    helper.write_text(f"(setsid sh -c 'echo >>{left}; exec sleep 0.3' >/dev/null &)\necho '{answer}'\n")
+    desk.configure(
+        daemon=f'[daemon]\non-delivered = ["sh", "-c", "echo >>{hooked}; exit 3"]\n[[index]]\n'
+        f'name = "a"\nurl = "https://a.example/simple/"\nprovider = "command"\ncommand = ["sh", "{helper}"]'
+    )
+    words = namespace("", [sys.executable, "-c", QUICK], "--pid", "--fork", "--kill-child", "--mount-proc")
+    container = subprocess.Popen(words, env=desk.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(desk.socket.exists)
+        (daemon,) = psutil.Process(container.pid).children()
+        desk.run("refresh")
+        until(lambda: left.exists() and not daemon.children(recursive=True))
+        assert desk.document("status")["pid"] == 1
+        until(hooked.exists)
+        until(lambda: "exited with status 3" in desk.run("status").stdout)
+        daemon.terminate()
+        assert container.wait(20) == 0
+    finally:
+        container.kill()
+        container.wait()
