@@ -1,134 +1,142 @@
 #!/usr/bin/env bash
-# Run the image as far as that goes without a container engine: packaging/container/check.sh [ROOTFS]
+# Build the image with podman and run it as engines do: packaging/container/check.sh [BASE.tar]
 #
-# ROOTFS is a directory with a minimal Debian and Python; without it, mmdebstrap makes one. As the Containerfile says,
-# uvtokend is installed to /opt/uvtokend, and the file system holds no shell afterwards. Then its USER, ENV, ENTRYPOINT, CMD
-# and HEALTHCHECK are run as process 1 of namespaces of its own, on a read-only root with no capability. Needs root, and the
-# environment that packaging/bootstrap.py test makes. Nothing is left behind.
+# BASE.tar holds the root file system of a minimal Debian with Python, pip and venv, which stands for the base image;
+# without it, mmdebstrap makes one. The index and the certificate that pip is configured with here count in the build.
+# Needs root, podman and the network. All happens in namespaces of its own and in memory: nothing is left behind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-file=packaging/container/Containerfile
-work=$(mktemp -d)
-clean_up() {
-  umount --recursive "$work/merged" 2>/dev/null || true
-  umount "$work" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap clean_up EXIT
+if [ "${1-}" != --inside ]; then
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  unshare --mount --pid --fork --kill-child --mount-proc "$0" --inside "$work" "$@"
+  exit
+fi
+work=$2
+shift 2
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'it does not hold: %s\n' "$*"; exit 1; }
-mount -t tmpfs tmpfs "$work"
 
-rootfs=${1-}
-if [ -z "$rootfs" ]; then
-  say "build a root file system"
-  rootfs=$work/rootfs
-  mmdebstrap --quiet --variant=minbase --include=python3,ca-certificates trixie "$rootfs"
+mount -t tmpfs -o mode=755 tmpfs "$work"
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+# crun refuses a mix of both versions of cgroups.
+[ ! -d /sys/fs/cgroup/unified ] || { umount --recursive /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup; }
+podman() {
+  DISABLE_HC_SYSTEMD=true command podman --root "$work/storage" --runroot "$work/run" --tmpdir "$work/tmp" --storage-driver overlay \
+    --cgroup-manager cgroupfs --events-backend none --log-level error "$@"
+}
+
+base=${1-}
+if [ -z "$base" ]; then
+  say "make a base image"
+  base=$work/base.tar
+  mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,python3-pip,python-is-python3,ca-certificates \
+    trixie "$base"
 fi
-mkdir "$work/upper" "$work/work" "$work/merged"
-mount -t overlay overlay -o "lowerdir=$rootfs,upperdir=$work/upper,workdir=$work/work" "$work/merged"
-root=$work/merged
+podman import --quiet "$base" localhost/base:1 >/dev/null
 
-say "install"
-abi=$(basename "$root"/usr/lib/python3.[0-9]*)
-lib=$root/opt/uvtokend/lib/$abi/site-packages
-mkdir -p "$lib" "$root/opt/uvtokend/bin" "$root/etc/xdg/uvtokend" "$root/home/uvtokend" "$root/run/uvtokend"
-.venv/bin/python -m hatchling build -t wheel -d "$work" >/dev/null
-.venv/bin/uv pip install --quiet --target "$lib" --python-version "${abi#python}" --only-binary :all: --link-mode copy \
-  --constraints packaging/requirements-demo.txt "$work"/*.whl
-ln -s /usr/bin/python3 "$root/opt/uvtokend/bin/python"
-printf 'home = /usr/bin\ninclude-system-site-packages = false\n' >"$root/opt/uvtokend/pyvenv.cfg"
-printf '#!/opt/uvtokend/bin/python\nimport sys\nfrom uvtokend.cli.main import main\nsys.exit(main())\n' \
-  >"$root/opt/uvtokend/bin/uvtokend"
-chmod 755 "$root/opt/uvtokend/bin/uvtokend"
-rm -f "$root"/usr/bin/{sh,dash,bash}
+say "build"
+mkdir "$work/etc" "$work/config"
+python3 -m pip config list |
+  sed -n "s/^\(global\|:env:\)\.\(index-url\|cert\|proxy\|timeout\)='\(.*\)'$/\2 = \3/p" |
+  { echo '[global]'; sort -u; } >"$work/etc/pip.conf"
+mounts=(--volume "$work/etc/pip.conf:/etc/pip.conf:ro")
+cert=$(sed -n 's/^cert = //p' "$work/etc/pip.conf")
+[ -z "$cert" ] || mounts+=(--volume "$cert:$cert:ro")
+podman build --quiet --format docker --network host --pull=never --build-arg BASE=localhost/base:1 "${mounts[@]}" \
+  --isolation chroot --tag localhost/uvtokend:1 -f packaging/container/Containerfile . >/dev/null
+say "take away the shell"
+podman build --quiet --format docker --isolation chroot --pull=never --tag localhost/shell-less:1 - >/dev/null <<'FILE'
+FROM localhost/uvtokend:1
+USER 0
+RUN ["/usr/bin/rm", "/usr/bin/sh", "/usr/bin/dash", "/usr/bin/bash"]
+USER 65532:65532
+FILE
 
-# What the Containerfile says.
-user=$(sed -n 's/^USER //p' "$file")
-words() { sed -n "s/^$1 .*\[\(.*\)\]$/\1/p; s/^$1 \[\(.*\)\]$/\1/p" "$file" | tail -n 1 | tr -d '",'; }
-read -ra entrypoint <<<"$(words ENTRYPOINT)"
-read -ra command <<<"$(words CMD)"
-read -ra health <<<"$(sed -n 's/^HEALTHCHECK .*CMD \[\(.*\)\]$/\1/p' "$file" | tr -d '",')"
-read -ra environment <<<"$(sed -n '/^ENV /,/[^\\]$/{s/^ENV//; s/\\$//; p}' "$file" | tr '\n' ' ')"
+image() { podman image inspect --format "$1" localhost/shell-less:1; }
+[ "$(image '{{.User}}')" = 65532:65532 ] || fail "another user"
+[ "$(image '{{.HealthCheck.Test}}')" = '[CMD uvtokend status]' ] || fail "another health check: $(image '{{.HealthCheck}}')"
 
-# contained USER MOUNT OPTIONS [NAME=VALUE...] -- COMMAND...: run a command as process 1. A tmpfs is mounted on MOUNT.
-contained() {
-  local who=$1 mount=$2 options=$3 own=()
-  shift 3
-  while [ "$1" != -- ]; do own+=("$1"); shift; done
+index() {
+  printf '[[index]]\nname = "%s"\nurl = "https://%s.example/simple/"\nprovider = "command"\ncommand = [%s]\n' "$1" "$1" "$2"
+}
+answer='{\"username\": \"me\", \"password\": \"t0ken\", \"expires_in\": 3600}'
+good() { index "${1-corp}" "\"/usr/bin/echo\", \"$answer\""; }
+configure() { cat >"$work/config/config.toml"; }
+# run [OPTIONS...] -- [ARGUMENTS...]: run the image on a read-only root, without a capability and a network.
+run() {
+  local options=()
+  while [ "$1" != -- ]; do options+=("$1"); shift; done
   shift
-  exec unshare --mount --pid --ipc --uts --fork --kill-child bash -c '
-    set -e
-    root=$1 who=$2 mount=$3 options=$4
-    shift 4
-    mount --bind "$root" "$root"
-    mount -t tmpfs -o "$options" tmpfs "$root$mount"
-    mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-    mount -t proc proc "$root/proc"
-    mount --bind /dev/null "$root/dev/null"
-    mount -o remount,ro,bind "$root"
-    exec chroot "$root" /usr/bin/setpriv --reuid "${who%:*}" --regid "${who#*:}" --clear-groups --bounding-set=-all \
-      --no-new-privs "$@"
-  ' contained "$root" "$who" "$mount" "$options" /usr/bin/env -i "${environment[@]}" "${own[@]}" "$@"
+  podman run --read-only --cap-drop all --security-opt no-new-privileges --network none --cgroups disabled --pull=never \
+    --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --volume "$work/config:/etc/xdg/uvtokend:ro" "${options[@]}" \
+    localhost/shell-less:1 "$@"
 }
-configure() {
-  cat >"$root/etc/xdg/uvtokend/config.toml" <<CONFIG
-$1
-[[index]]
-name = "corp"
-url = "https://corp.example/simple/"
-provider = "command"
-command = ["/usr/bin/echo", '{"username": "me", "password": "t0ken", "expires_in": 3600}']
-CONFIG
-}
-# A daemon and its probe share one process: the probe joins its namespaces, as an engine's does.
+# daemon NAME [OPTIONS...]: start one, and wait until the engine calls it healthy.
 daemon() {
-  contained "$@" -- "${entrypoint[@]}" "${command[@]}" >"$work/said" 2>&1 &
-  outer=$!
-  for _ in $(seq 300); do
-    inner=$(pgrep -P "$outer" || true)
-    [ -z "$inner" ] || ! probe "$@" >/dev/null 2>&1 || return 0
-    sleep 0.1
+  local name=$1
+  shift
+  run --detach --name "$name" "$@" -- >/dev/null
+  for _ in $(seq 200); do
+    ! podman healthcheck run "$name" >/dev/null 2>&1 || return 0
+    sleep 0.2
   done
-  cat "$work/said"
-  fail "it is never healthy: $(probe "$@" 2>&1)"
+  podman logs "$name"
+  fail "$name is never healthy"
 }
-probe() {
-  local who=$1
-  shift 3
-  nsenter --target "$inner" --mount --pid --ipc --uts --root -- \
-    /usr/bin/setpriv --reuid "${who%:*}" --regid "${who#*:}" --clear-groups --bounding-set=-all --no-new-privs \
-    /usr/bin/env -i "${environment[@]}" "$@" "${health[@]}"
-}
+# stop NAME: end it as engines do; it must take less than 5 s, and end with 0.
 stop() {
-  kill -TERM "$inner"
-  local result=0
-  wait "$outer" || result=$?
-  [ "$result" = 0 ] || fail "SIGTERM to process 1 ended it with $result: $(cat "$work/said")"
+  local began=$SECONDS
+  podman stop --time 20 "$1" >/dev/null
+  [ $((SECONDS - began)) -le 5 ] || fail "SIGTERM took $((SECONDS - began)) s"
+  [ "$(podman inspect --format '{{.State.ExitCode}}' "$1")" = 0 ] || { podman logs "$1"; fail "SIGTERM did not end it with 0"; }
+  podman rm --volumes "$1" >/dev/null
 }
+process() { podman inspect --format '{{.State.Pid}}' "$1"; }
 
-volume=/home/uvtokend
-say "once, as $user on a read-only root"
-configure ""
-(contained "$user" "$volume" "uid=${user%:*},gid=${user#*:},mode=0700" -- "${entrypoint[@]}" once) || fail "once"
-say "run, ${health[*]} and SIGTERM as process 1"
-daemon "$user" "$volume" "uid=${user%:*},gid=${user#*:},mode=0700"
-[ "$(cat "/proc/$inner/status" | sed -n 's/^NSpid:.*\t//p')" = 1 ] || fail "it is not process 1"
-grep -q '^CapEff:.*0000000000000000$' "/proc/$inner/status" || fail "it has capabilities"
-grep -q 'machine corp.example login me password t0ken' "/proc/$inner/root$volume/.netrc" || fail "no netrc"
-stop
-say "a uid that nobody knows, a home directory of root's that everybody may write, a memory volume: as in a pod"
-configure '[daemon]
-netrc = "/run/uvtokend/private/netrc"'
-for owner in 1000650000:0 65532:65532; do
-  daemon "$owner" /run/uvtokend mode=0777 HOME=/run/uvtokend/private
-  [ "$(stat -c '%a %u' "/proc/$inner/root/run/uvtokend/private")" = "700 ${owner%:*}" ] || fail "the netrc is open to others"
-  stop
-done
-say "a home directory of root's that this user cannot write"
-configure ""
+say "once, in a new volume of the image's own user"
+good | configure
+run --rm -- once
+say "run, uvtokend status as health check, and SIGTERM to process 1"
+daemon plain
+pid=$(process plain)
+[ "$(sed -n 's/^NSpid:.*\t//p' "/proc/$pid/status")" = 1 ] || fail "it is not process 1"
+grep -q '^CapEff:.*0000000000000000$' "/proc/$pid/status" || fail "it has capabilities"
+[ "$(stat -c '%a %u' "/proc/$pid/root/home/uvtokend/.netrc")" = '600 65532' ] || fail "the netrc is open to others"
+grep -q 'machine corp.example login me password t0ken' "/proc/$pid/root/home/uvtokend/.netrc" || fail "no netrc"
+stop plain
+say "a uid without a passwd entry, and a memory volume of root's that everybody may write, as in a pod"
+elsewhere='[daemon]\nnetrc = "/run/uvtokend/private/netrc"\n'
+{ printf "$elsewhere" && good; } | configure
+memory=(--tmpfs /run/uvtokend:mode=0777 --env HOME=/run/uvtokend/private)
+daemon pod "${memory[@]}" --user 1000650000:0
+private=/proc/$(process pod)/root/run/uvtokend/private
+[ "$(stat -c '%a %u' "$private")" = '700 1000650000' ] || fail "the netrc is open to others"
+say "unhealthy while a token is missing, and SIGTERM while a fetch is in flight"
+{ printf "$elsewhere" && good && index slow '"/usr/bin/sleep", "600"'; } | configure
+podman exec pod uvtokend reload
+fetching() { { podman exec pod uvtokend status slow --json || true; } | grep -q '"state": "fetching"'; }
+for _ in $(seq 100); do ! fetching || break; sleep 0.2; done
+fetching || fail "the slow fetch is not in flight"
 result=0
-(contained 1000650000:0 /run/uvtokend mode=0777 HOME=/home/uvtokend -- "${entrypoint[@]}" once) >"$work/said" 2>&1 || result=$?
+podman healthcheck run pod >/dev/null 2>&1 || result=$?
+[ "$result" = 1 ] || fail "the health check ended with $result"
+stop pod
+say "what helper programs leave behind is reaped"
+python='import os, sys, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1)\nelse:\n    print(sys.argv[1])'
+index leaving "\"/opt/uvtokend/bin/python\", \"-c\", \"$python\", \"$answer\"" | configure
+daemon reaping
+pid=$(process reaping)
+zombies() { ps -o stat= --ppid "$pid" | grep -c Z || true; }
+for _ in $(seq 100); do [ "$(zombies)" = 0 ] || break; sleep 0.1; done
+[ "$(zombies)" = 1 ] || fail "the helper left $(zombies) processes behind"
+for _ in $(seq 100); do [ "$(zombies)" != 0 ] || break; sleep 1; done
+[ "$(zombies)" = 0 ] || fail "process 1 does not reap"
+stop reaping
+say "a home directory of root's that this user cannot write"
+good | configure
+result=0
+run --rm --user 1000650000:0 -- once >"$work/said" 2>&1 || result=$?
 cat "$work/said"
 [ "$result" = 1 ] || [ "$result" = 2 ] || fail "it ended with $result"
 grep -q 'fix:' "$work/said" && ! grep -q Traceback "$work/said" || fail "nobody is told what to do"
