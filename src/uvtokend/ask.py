@@ -1,10 +1,11 @@
-"""Ask the daemon for the credential of a URL, at next to no cost: for the `keyring` command and the keyring backend.
+"""Ask the daemon for the credential of a URL, at the least cost: for the `keyring` command and the keyring backend.
 
-uv starts a ``keyring`` for every index and every run, so this module must cost next to nothing beside Python's own
-start. `socket` and `json` would double it; CPython's own ``_socket`` and ``_json``, on which they stand, do not.
+uv starts a ``keyring`` for every index and every run, so this module must cost next to nothing compared with Python's
+own start. `socket` and `json` would double that time; CPython's own ``_socket`` and ``_json``, on which they are built,
+do not.
 
-A fetch may take a while, but a daemon that has stopped must be noticed: when an answer takes more than `QUICK`, a
-second connection asks for the version, which a living daemon answers at once.
+A fetch may take a while, but a daemon that hangs must be noticed: if an answer takes more than `QUICK` seconds, a
+second connection asks for the version, which a working daemon answers at once.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import os
 from uvtokend import paths, peers
 from uvtokend.errors import NotRunning, UvtokendError
 
-#: Seconds that a living daemon takes at most for what it knows. Two of them are the longest time that nobody answers.
+#: The most seconds that a working daemon takes for an immediate answer. Twice that is the longest silence.
 QUICK = 0.8
-#: How often to look whether the daemon still lives. Its own patience ends sooner.
+#: How often to check whether the daemon still works. Its own limit is shorter.
 _ROUNDS = 40
-#: The longest URL that can be meant, and the longest response, in bytes.
+#: The longest URL and the longest response, in bytes.
 _LONGEST = 8192
 _LIMIT = 1 << 20
 _NO_MATCH = -32002
@@ -53,24 +54,24 @@ class ServedCredential:
 
 
 def credential(url: str, username: str | None, shim: bool = False) -> ServedCredential | None:
-    """Return the credential for a URL; None if it belongs to no index, or its login is another one.
+    """Return the credential for a URL; None if the URL belongs to no index, or the index has another login.
 
     Args:
         url: A URL, or a bare host; it may be hostile.
-        username: The login that it must have; None for any.
-        shim: We only ask for the process above us.
+        username: The login that the credential must have; None for any.
+        shim: Whether this process asks only on behalf of its parent.
 
     Raises:
-        NoTokenError: It belongs to an index that has no valid token.
+        NoTokenError: The URL belongs to an index without a valid token.
         NotRunning: No daemon runs.
         UvtokendError: The daemon does not answer, or cannot be trusted.
     """
     if len(url) > _LONGEST or not (url.isascii() and url.isprintable()):
-        return None  # as `url_match.asked_url` would say
+        return None  # as in `url_match.asked_url`
     if username is not None and len(username) > _LONGEST:
-        return None  # nobody's login; the daemon would refuse the line
+        return None  # too long for a login; the daemon would refuse the line
     if IN_WORKER in os.environ:
-        return None  # the daemon waits for this very process: an answer would wait for itself
+        return None  # the daemon waits for this process: a deadlock
     name = "null" if username is None else quoted(username)
     params = f'{{"url": {quoted(url)}, "username": {name}, "shim": {str(shim).lower()}}}'
     response = _call("credential", params, _ROUNDS)
@@ -86,7 +87,7 @@ def credential(url: str, username: str | None, shim: bool = False) -> ServedCred
 
 
 def _call(method: str, params: str, rounds: int) -> dict[str, Any]:
-    """Send one request and return the response; look for a sign of life after each of so many rounds but the last."""
+    """Send one request and return the response. After each round but the last, check whether the daemon still works."""
     with _connected() as connection:
         line = f'{{"jsonrpc": "2.0", "id": 1, "method": "{method}", "params": {params}}}\n'
         received = b""
@@ -142,7 +143,7 @@ class _connected:  # noqa: N801 - used as a function; contextlib would cost a te
 
 
 class _Plain:
-    """How to read JSON: as `json.loads` does by default."""
+    """The settings to parse JSON like `json.loads`."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -151,10 +152,11 @@ class _Plain:
 
 
 def scanned(line: bytes) -> Any:
-    """Return what a line of JSON holds. The json package, with its regular expressions, costs half of Python's start.
+    """Return the content of a line of JSON. The json package, with its regular expressions, costs half of Python's
+    start.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The line is not JSON.
     """
     try:
         value, _ = _json.make_scanner(_Plain())(line.decode(), 0)  # type: ignore[arg-type]  # reads attributes

@@ -1,1 +1,1 @@
-"""The command line: one verb a file. The hot ones, `status` and `refresh`, import next to nothing."""
+"""The command line: one verb per file. `status` and `refresh`, which run often, import next to nothing."""

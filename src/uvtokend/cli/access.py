@@ -1,4 +1,4 @@
-"""The credentials of named indexes for one command: from the running daemon, else fetched here and now."""
+"""Get the credentials of named indexes for one command: from the running daemon, or else by a fetch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from uvtokend.core.model import Failure, Secret
 from uvtokend.disk.configuration import load
 from uvtokend.errors import NotRunning, UsageError, UvtokendError
 
-#: Seconds to wait for an answer; the daemon's own patience ends sooner.
+#: Seconds to wait for an answer; the daemon's own limit is shorter.
 _PATIENCE = 60.0
 
 
-#: Looks at the name, URL and provider of an index before its token is handed out; raises if it must not be.
+#: Checks the name, URL and provider of an index before its token is returned; raises an error if it must not be.
 Check = Callable[[str, str, str], None]
 
 
@@ -26,14 +26,14 @@ def accesses(names: list[str], config: str | None, check: Check = lambda *_: Non
     """Return the credentials of indexes, in their order.
 
     Args:
-        names: The indexes.
-        config: Another configuration file, where no daemon runs.
-        check: Is called for each index before any token is fetched.
+        names: The names of the indexes.
+        config: Another configuration file, if no daemon runs.
+        check: Called for each index before any token is fetched.
 
     Raises:
         UsageError: No index has one of those names.
-        ConfigError: The configuration is wrong.
-        UvtokendError: One of them has no valid token, and why.
+        ConfigError: The configuration is invalid.
+        UvtokendError: An index has no valid token; the message says why.
     """
     wanted = list(dict.fromkeys(names))
     try:
@@ -48,7 +48,7 @@ def become(command: list[str], environment: dict[str, str]) -> NoReturn:
     Raises:
         UsageError: There is no such command, or it cannot be executed.
     """
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, and the command would inherit that
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - the user's own command line

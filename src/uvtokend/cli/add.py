@@ -1,4 +1,4 @@
-"""``uvtokend add``: one more index in ``config.toml``."""
+"""``uvtokend add``: add an index to ``config.toml``."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add(url: str, name: str | None, assignments: Sequence[str], config_file: str | None) -> int:
-    """Write an index down and let the daemon take it up.
+    """Add an index to the configuration, and make the daemon load it.
 
     Args:
-        url: As uv knows it.
-        name: As uv knows it; by default derived from the URL.
-        assignments: ``KEY=VALUE``, as the command line has them. Without any, an index that is configured may say how
-            to log in to the host.
+        url: The URL in uv's configuration.
+        name: The name in uv's configuration; by default it is derived from the URL.
+        assignments: ``KEY=VALUE``, as on the command line. Without any, the settings of a configured index on the same
+            host are used.
         config_file: Another configuration file.
 
     Raises:
-        UsageError: Of a name that is taken, a URL that cannot be taken, or a setting that cannot be read.
-        ConfigError: The configuration would be wrong; nothing was written.
+        UsageError: The name is taken, or the URL or a setting is invalid.
+        ConfigError: The configuration would be invalid; nothing was written.
     """
     shared = None if assignments else _shared(url, config_file)
     table = _table(url, name, assignments, shared)
@@ -85,7 +85,7 @@ def add(url: str, name: str | None, assignments: Sequence[str], config_file: str
 
 
 def _shared(url: str, config_file: str | None) -> tuple[Index, edit.Table] | None:
-    """Return an index that is configured and whose token serves the new one, too, and what is to be written then."""
+    """Return a configured index whose token serves the new one, too, and the options to write for the new one."""
     text = configuration.read(paths.config_file(config_file)) or b""
     try:
         parsed = IndexUrl.parse(url)
@@ -120,7 +120,7 @@ def _parsed(text: str) -> IndexUrl:
         url = IndexUrl.parse(text)
         if url.scheme and url.host:
             return url
-    message = "This is not a URL."  # it is not repeated: it may hold a password
+    message = "This is not a URL."  # it is not repeated, because it may contain a password
     raise UsageError(message, "uvtokend add --help")
 
 
@@ -149,10 +149,10 @@ def _provider(url: IndexUrl, assignments: Sequence[str], known: bool) -> str:
 
 
 def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
-    """Return the key as a path, and the value: TOML where it can be read so, else a text.
+    """Return the key as a path, and the value: parsed as TOML if possible, otherwise a text.
 
     Raises:
-        UsageError: It is no setting. The text itself is not repeated: it may hold a secret.
+        UsageError: The text is not a setting. It is not repeated, because it may contain a secret.
     """
     key, equals, text = assignment.partition("=")
     path = _path(key) if equals else []
@@ -170,7 +170,7 @@ def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
 
 
 def _path(key: str) -> list[str]:
-    """Return the parts of a key as TOML has them, such as ``env.NAME``; none if it is no key."""
+    """Return the parts of a TOML key such as ``env.NAME``; none if the text is not a key."""
     try:
         nested: Any = tomllib.loads(f"{key} = 0") if key.isprintable() and not key.lstrip().startswith("[") else {}
     except (ValueError, RecursionError):
@@ -218,7 +218,7 @@ def _check_name(table: edit.Table, text: str, config_file: str | None, assignmen
 
 
 def _harmless(assignment: str, provider: str) -> str:
-    """Return a setting as it may be repeated: a text that may be a secret is left out."""
+    """Return a setting for a message, without a value that may be a secret."""
     key, _, text = assignment.partition("=")
     cloud = CLOUDS.get(provider)
     option = cloud.options.get(key.strip()) if cloud is not None else None
@@ -227,7 +227,7 @@ def _harmless(assignment: str, provider: str) -> str:
 
 
 def _in_words_of_the_command(problem: Problem, places: Set[str]) -> Problem:
-    """Return a problem of the new index as one of the arguments: nothing of it is in the file."""
+    """Return a problem of the new index as a problem of the arguments, since nothing of it is in the file."""
     place, _, key = problem.where.partition(": ")
     if place not in places:
         return problem

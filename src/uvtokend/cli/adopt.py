@@ -1,4 +1,4 @@
-"""``uvtokend adopt``: takes over a foreign netrc entry. No other command changes foreign text."""
+"""``uvtokend adopt``: replace a foreign netrc entry by our own. No other command changes foreign text."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Take over the foreign entries for an index's host; see `adopt`."""
+    """Replace the foreign entries for an index's host; see `adopt`."""
     return adopt(args.name, args.config)
 
 
 def adopt(name: str, config: str | None) -> int:
-    """Take the foreign entries for an index's host out of the netrc, and let the daemon deliver its own.
+    """Remove the foreign entries for an index's host from the netrc, and make the daemon deliver its own.
 
     Args:
         name: The index.
@@ -50,7 +50,7 @@ def adopt(name: str, config: str | None) -> int:
     def keep() -> None:
         if taken[-1].removed:
             kept.append(backups.keep(sink.path, taken[-1].backup))
-            for superseded in kept[-2:-1]:  # another program was quicker than the last try
+            for superseded in kept[-2:-1]:  # another program was faster than the last try
                 backups.supersede(superseded)
 
     sink.change(edit, urgent=False, before_write=keep)

@@ -18,13 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Seconds to wait for what a daemon answers at once.
+#: Seconds to wait for an immediate answer of the daemon.
 SOON = 5.0
-#: Seconds to wait for fetches, whose own deadlines are what really ends them.
+#: Seconds to wait for fetches. Their own deadlines are shorter.
 FETCHES = 1800.0
-#: Seconds between two pictures of the progress.
+#: Seconds between two updates of the progress.
 _LOOK = 0.5
-#: What a person waits for, by method.
+#: Method -> the words for a person who waits for it.
 _DOING = {"refresh": "Fetching new tokens", "credential": "Fetching a token"}
 #: Seconds between two attempts to connect to a daemon that has not begun to listen.
 _AGAIN = 0.02
@@ -49,7 +49,7 @@ class HungUpError(UvtokendError):
 
 
 class Connection:
-    """One connection to the daemon. On a terminal, it shows that an answer takes longer than a second.
+    """One connection to the daemon. On a terminal, it shows progress if an answer takes longer than a second.
 
     Args:
         timeout: Seconds to wait for each answer.
@@ -61,7 +61,7 @@ class Connection:
         UvtokendError: The socket's directory is not private, or another user listens there.
 
     Attributes:
-        pid: Of the daemon; 0 if it runs in a pid namespace that is invisible from here.
+        pid: The daemon's process ID; 0 if it runs in a PID namespace that is not visible from here.
     """
 
     def __init__(self, timeout: float = SOON, path: str | None = None) -> None:
@@ -98,7 +98,7 @@ class Connection:
         Raises:
             UsageError: No index has one of those names.
             ConfigError: The daemon refuses the new configuration.
-            NoAnswerError: It did not answer in time.
+            NoAnswerError: The daemon did not answer in time.
             UvtokendError: The daemon refuses, has another version, or disconnected.
         """
         self._doing = _DOING.get(method, self._doing)
@@ -107,7 +107,7 @@ class Connection:
         except TimeoutError:
             raise NoAnswerError(self.timeout) from None
         except OSError:
-            pass  # it has hung up, maybe with an answer on the way
+            pass  # the daemon has disconnected, perhaps after an answer
         answer = self.read()
         if "error" in answer:
             raise explained(answer["error"], method)
@@ -147,7 +147,7 @@ class Connection:
         """Wait until there is something to read.
 
         Raises:
-            TimeoutError: An answer may not take that long.
+            TimeoutError: The answer takes too long.
         """
         deadline = time.monotonic() + self.timeout
         if self._may_read(deadline):
@@ -161,7 +161,7 @@ class Connection:
                 progress.show()
 
     def _may_read(self, deadline: float) -> bool:
-        """Return whether there is something to read before the next look."""
+        """Return whether there is something to read before the next update."""
         left = max(0.0, deadline - time.monotonic())
         return bool(select.select([self.socket], [], [], min(left, _LOOK))[0])
 
@@ -183,11 +183,11 @@ def _request(method: str, params: dict[str, Any]) -> bytes:
 def _connected(path: str, timeout: float) -> _socket.socket:
     """Return a socket that is connected to the daemon.
 
-    A daemon that holds the lock of its socket and refuses to be connected has not begun to listen, or accepts nobody
-    any more: on macOS a full queue of clients is refused, not waited for (xnu, bsd/kern/uipc_usrreq.c, unp_connect).
+    If a daemon holds the lock of its socket but refuses connections, it does not listen yet, or accepts no more
+    clients: on macOS, a connection to a full queue is refused at once (xnu, bsd/kern/uipc_usrreq.c, unp_connect).
 
     Raises:
-        OSError: The socket cannot be connected; TimeoutError after so many seconds.
+        OSError: The connection failed; TimeoutError after the time limit.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -208,7 +208,7 @@ def _connected(path: str, timeout: float) -> _socket.socket:
 
 def _is_held(lock: str) -> bool:
     """Return whether a process holds a lock."""
-    import fcntl  # noqa: PLC0415 - only where no daemon answers
+    import fcntl  # noqa: PLC0415 - only if no daemon answers
 
     try:
         file = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -226,11 +226,11 @@ def _is_held(lock: str) -> bool:
 
 
 def call(method: str, params: dict[str, Any] | None = None, timeout: float = SOON) -> Any:
-    """Ask the daemon for one thing; see `Connection` and its `call`.
+    """Call one method of the daemon; see `Connection.call`.
 
     Args:
-        method: Of the control socket.
-        params: By name.
+        method: A method of the control socket.
+        params: Its parameters, by name.
         timeout: Seconds to wait for the answer.
     """
     with Connection(timeout) as connection:
@@ -238,12 +238,12 @@ def call(method: str, params: dict[str, Any] | None = None, timeout: float = SOO
 
 
 def names(chosen: list[str]) -> dict[str, Any]:
-    """Return the parameter that names indexes; none named means all."""
+    """Return the parameter with the names of indexes; no names means all."""
     return {"names": chosen} if chosen else {}
 
 
 def unknown(missing: list[str], known: list[str]) -> UsageError:
-    """Return the error that says which index names do not exist, and which do."""
+    """Return the error about unknown index names, with the known ones."""
     message = f"Unknown index {', '.join(map(repr, missing))}. " + (
         f"Configured: {', '.join(known)}." if known else "No index is configured."
     )
@@ -259,11 +259,11 @@ def _stranger() -> UvtokendError:
 
 
 def explained(error: Any, method: str) -> UvtokendError:
-    """Return the exception that a JSON-RPC error of the daemon stands for.
+    """Return the exception for a JSON-RPC error of the daemon.
 
     Args:
         error: Its ``code``, ``message`` and ``data``.
-        method: What was asked for.
+        method: The method that was called.
     """
     try:
         code, message, data = error["code"], str(error["message"]), error.get("data") or {}
@@ -279,7 +279,7 @@ def explained(error: Any, method: str) -> UvtokendError:
 
 
 def _refused(problems: list[dict[str, str]]) -> UvtokendError:
-    from uvtokend.core.model import Problem  # noqa: PLC0415 - the nouns cost too much for the usual case
+    from uvtokend.core.model import Problem  # noqa: PLC0415 - the data types cost too much for the usual case
     from uvtokend.errors import ConfigError  # noqa: PLC0415
 
     return ConfigError(

@@ -1,4 +1,4 @@
-"""What the commands print: results to standard output, messages for people to standard error."""
+"""Print results to standard output, and messages for people to standard error."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-#: Seconds between two pictures of a progress.
+#: Seconds between two updates of the progress.
 _TICK = 0.5
-#: The size where there is no terminal: lines in a file are not wrapped.
+#: The size without a terminal: lines in a file are not wrapped.
 _ENDLESS = 10_000
 
 
 def out(text: str) -> None:
-    """Write a result to standard output, whole lines."""
+    """Write whole lines of a result to standard output."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def say(sentence: str, hint: str | None = None) -> None:
-    """Tell a person something on standard error, and the command that fixes it."""
+    """Print a message on standard error, and the command that fixes it."""
     fix = "" if hint is None else f"\n  fix: {clean(hint)}"
     print(f"{clean(sentence)}{fix}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def complain(error: UvtokendError) -> None:
-    """Tell a person what went wrong and what fixes it; every problem of a configuration gets a line of its own."""
+    """Print an error and its fix; every problem of a configuration gets a line of its own."""
     told: list[tuple[str, str | None]] = [(error.message, error.hint)]
     if isinstance(error, ConfigError):
         told = [(f"{one.file}: {one.where}: {one.message}", one.hint) for one in error.problems]
@@ -49,11 +49,11 @@ def complain(error: UvtokendError) -> None:
 
 
 class Progress:
-    """Shows on a terminal that something takes longer than a second, and for how long already.
+    """Shows on a terminal that something takes longer than a second, and how long it has taken.
 
     Args:
-        what: What is being done, as a sentence without its period.
-        waited: For how long already, in seconds.
+        what: The activity, as a sentence without its period.
+        waited: Seconds that it has already taken.
     """
 
     def __init__(self, what: str, waited: float = 0.0) -> None:
@@ -70,10 +70,10 @@ class Progress:
             sys.stderr.flush()
 
     def show(self, detail: str = "") -> None:
-        """Show it, if it has taken that long; call it again and again.
+        """Update the line, if the activity has taken that long. Call this repeatedly.
 
         Args:
-            detail: How far it is, such as ``2 of 5``.
+            detail: The progress, such as ``2 of 5``.
         """
         seconds = int(time.monotonic() - self._started)
         if seconds < 1 or not sys.stderr.isatty():
@@ -85,10 +85,10 @@ class Progress:
 
 
 class Ticking(Progress):
-    """Progress of something that cannot call `Progress.show` itself: a thread does."""
+    """Progress of an activity that cannot call `Progress.show` itself; a thread calls it."""
 
     def __enter__(self) -> Ticking:
-        from threading import Event, Thread  # noqa: PLC0415 - the hot path does without
+        from threading import Event, Thread  # noqa: PLC0415 - the hot path does not need it
 
         self._ended = Event()
         self._thread = Thread(target=self._tick, daemon=True)
@@ -106,9 +106,9 @@ class Ticking(Progress):
 
 
 def colored(stream: TextIO) -> bool:
-    """Tell whether to use color: on a terminal that can, unless NO_COLOR asks for none (https://no-color.org).
+    """Return whether to use color: on a terminal with colors, unless NO_COLOR is set (https://no-color.org).
 
-    FORCE_COLOR asks for color where no terminal is (https://force-color.org); NO_COLOR wins over it.
+    FORCE_COLOR turns color on even without a terminal (https://force-color.org); NO_COLOR overrides it.
     """
     if os.environ.get("NO_COLOR"):
         return False

@@ -1,4 +1,4 @@
-"""``uvtokend credential-helper get``: Bazel's question as JSON on standard input, the answer on standard output.
+"""``uvtokend credential-helper get``: read Bazel's request as JSON from standard input, and print the response.
 
 https://github.com/EngFlow/credential-helper-spec, ``spec.md`` and its two schemas.
 """
@@ -20,7 +20,7 @@ Reads {"uri": "https://…"} from standard input and prints {"headers": …, "ex
   common --credential_helper=HOST=/path/to/a/script
 where the script runs: exec uvtokend credential-helper "$@" """
 
-#: A request is one URL; more is none.
+#: The most bytes of a request, which is one URL.
 _LIMIT = 64 * 1024
 #: The characters of a time up to its seconds.
 _SECONDS = len("2026-01-31T08:00:00")
@@ -35,7 +35,7 @@ def run(_args: argparse.Namespace) -> int:
     """Answer one request.
 
     Raises:
-        UvtokendError: It is not a request, it belongs to no index, or there is no valid token.
+        UvtokendError: The input is not a request, its URL belongs to no index, or there is no valid token.
     """
     uri = _uri(sys.stdin.buffer.read(_LIMIT + 1))
     try:

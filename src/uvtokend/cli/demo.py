@@ -1,8 +1,8 @@
-"""``uvtokend demo``: the main job on this machine alone, beside what people do without it.
+"""``uvtokend demo``: show uvtokend's job on this machine alone, and what happens without it.
 
-A loopback CodeArtifact hands out tokens that live for seconds; a loopback index lets in living tokens only. A real
-daemon keeps the netrc, and a real uv installs through it again and again. Beside it the same uv installs with a token
-that was exported once, and fails as soon as that token has died.
+A loopback CodeArtifact issues tokens that are valid for seconds; a loopback index accepts only valid tokens. A real
+daemon updates the netrc, and a real uv installs through it repeatedly. The same uv also installs with a token that was
+exported once, and fails as soon as that token has expired.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.index import PACKAGES, PackageIndex
 from uvtokend.sandbox.machine import AwsMachine, find_uv
 
-#: Seconds that a token lives: long enough for a slow machine to fetch the next one, short enough to watch.
+#: Seconds that a token is valid: long enough for a slow machine to fetch the next one, short enough to watch.
 LIFE = 10.0
 #: Seconds between two rounds of installs.
 PAUSE = 0.5
-#: Seconds for the first token to come.
+#: Seconds to wait for the first token.
 FIRST = 30.0
 _GREEN, _RED, _BOLD, _DIM = "32", "31", "1", "2"
 _COLUMN = 26
-#: What uv says where an index does not let it in.
+#: uv's words if an index refuses it.
 _REFUSED = "401 Unauthorized"
 
 
 @dataclass(slots=True)
 class Side:
-    """How one side's installs went; `seconds` are those of the ones that worked."""
+    """The results of one side's installs; `seconds` are the durations of the successful ones."""
 
     failures: int = 0
     seconds: list[float] = field(default_factory=list)
 
     @property
     def installs(self) -> int:
-        """How many there were."""
+        """The number of installs."""
         return len(self.seconds) + self.failures
 
 
@@ -72,14 +72,14 @@ def demo(seconds: float) -> int:
     """Run the demo.
 
     Args:
-        seconds: How long it goes on; it installs once at least.
+        seconds: The duration; at least one round of installs runs.
 
     Returns:
-        0 if every install through the daemon worked, and none with the exported token after its death; 1 if not; 128
-        and the signal's number if a signal ended it.
+        0 if every install through the daemon worked, and none with the exported token after its expiry; 1 if not; 128
+        plus the signal's number if a signal ended it.
 
     Raises:
-        UvtokendError: There is no uv, or the daemon did not deliver.
+        UvtokendError: uv is missing, or the daemon did not deliver.
     """
     find_uv()
     with Interrupt() as interrupt:
@@ -98,12 +98,12 @@ def demo(seconds: float) -> int:
 
 @contextlib.contextmanager
 def _guarded(laptop: AwsMachine) -> Iterator[None]:
-    """Leave nothing behind even if we are killed: a shell cleans up when our end of its pipe closes.
+    """Leave nothing behind even if this process is killed: a shell cleans up when its pipe to us closes.
 
-    It waits a second for a daemon that is just starting to be one that can be stopped.
+    The shell waits a second, so that a daemon that is just starting can be stopped.
     """
     stop = 'read -r _; directory=$1; shift; sleep 1; "$@"'
-    remove = 'for _ in 1 2 3 4 5; do rm -rf "$directory" && break; sleep 1; done'  # a uv may still be writing there
+    remove = 'for _ in 1 2 3 4 5; do rm -rf "$directory" && break; sleep 1; done'  # uv may still be writing there
     guard = subprocess.Popen(  # noqa: S603 - ourselves
         ["/bin/sh", "-c", f"{stop}; {remove}", "sh", str(laptop.directory), *laptop.ourselves("stop")],
         env=laptop.environment,
@@ -120,9 +120,9 @@ def _guarded(laptop: AwsMachine) -> Iterator[None]:
 
 
 class Interrupt:
-    """Takes note of the signals that ask us to end, so that nothing is torn up half done; a context manager.
+    """Notes the signals that ask this process to end, so that it can clean up; a context manager.
 
-    A signal that was ignored before stays so (``nohup``, and background jobs of a shell).
+    A signal that was ignored before stays ignored (``nohup``, and background jobs of a shell).
     """
 
     def __init__(self) -> None:
@@ -147,9 +147,9 @@ class Demo:
     """One run.
 
     Args:
-        laptop: Where daemon and uv live.
-        index: What they install from.
-        interrupt: Tells when to end before the time.
+        laptop: The machine of the daemon and uv.
+        index: The index that uv installs from.
+        interrupt: Tells whether to end early.
     """
 
     def __init__(self, laptop: AwsMachine, index: PackageIndex, interrupt: Interrupt) -> None:
@@ -158,9 +158,9 @@ class Demo:
         self.interrupt = interrupt
         #: Installs through the daemon's netrc, and with the exported token.
         self.ours, self.control = Side(), Side()
-        #: How many installs worked with a dead token.
+        #: The number of installs that worked with an expired token.
         self.too_good = 0
-        #: How many tokens were seen in the netrc, and the last of them.
+        #: The number of tokens seen in the netrc, and the last of them.
         self.tokens = 0
         self._last = ""
         self._began = time.monotonic()
@@ -187,7 +187,7 @@ class Demo:
         return time.monotonic() - self._began
 
     def _configure_uv(self) -> None:
-        """Give uv the one index and no other; ``authenticate`` makes it ask for a credential first."""
+        """Configure only this index in uv; with ``authenticate``, uv looks for a credential first."""
         file = self.laptop.home / "uv.toml"
         url = json.dumps(self.index.url)
         file.write_text(f'[[index]]\nname = "demo"\nurl = {url}\ndefault = true\nauthenticate = "always"\n')
@@ -201,12 +201,12 @@ class Demo:
             time.sleep(0.05)
 
     def _why(self) -> str:
-        """Return what the daemon said, or else what `uvtokend status` says of it."""
+        """Return the daemon's output, or else that of `uvtokend status`."""
         said = self.laptop.output.read_text(errors="replace").strip().removeprefix("uvtokend: ")
         return said or self.laptop.uvtokend("status").stdout.strip()
 
     def _token(self) -> str | None:
-        """Return what stands in the netrc, as any other program would read it."""
+        """Return the token in the netrc, as another program would read it."""
         try:
             entry = netrc(str(self.laptop.netrc)).authenticators("127.0.0.1")
         except (OSError, NetrcParseError):
@@ -214,7 +214,7 @@ class Demo:
         return entry[2] if entry else None
 
     def _round(self, exported: str) -> None:
-        """Install on both sides, and show it as a line, and what uv said of a failure that is none of the show's."""
+        """Install on both sides, and show the results as a line, with uv's words about an unexpected failure."""
         self._rotations()
         dead = not self.laptop.cloud.valid(exported)
         ours = self._install(self.ours)
@@ -227,7 +227,7 @@ class Demo:
                 console.out(f"{failure}\n")
 
     def _install(self, side: Side, env: Mapping[str, str] | None = None) -> str | None:
-        """Install everything into a new directory, with nothing cached; return what uv said if it failed."""
+        """Install everything into a new directory, without a cache; return uv's output if it failed."""
         with tempfile.TemporaryDirectory(dir=self.laptop.directory / "tmp", ignore_cleanup_errors=True) as target:
             began = time.monotonic()
             done = self.laptop.install(Path(target), *PACKAGES, env=env)
@@ -238,7 +238,7 @@ class Demo:
         return done.stderr.strip()
 
     def _pause(self, seconds: float) -> None:
-        """Wait, with an eye on the netrc."""
+        """Wait, and watch the netrc."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.interrupt.signal:
             self._rotations()
@@ -260,7 +260,7 @@ class Demo:
         console.out(f"{self._elapsed():6.1f} s  {left}  {right}".rstrip() + "\n")
 
     def _summary(self, exported: str) -> int:
-        """Say how it went, and return the exit status."""
+        """Print a summary, and return the exit status."""
         console.out(
             f"\nIn {self._elapsed():.0f} s the token was rotated {max(0, self.tokens - 1)} times.\n"
             f"  with uvtokend:          {_counts(self.ours)}\n"

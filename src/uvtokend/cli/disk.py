@@ -1,4 +1,4 @@
-"""What can be known while no daemon runs: from the configuration, the state file and the sinks."""
+"""Compose the status without a daemon: from the configuration, the state file and the sinks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uvtokend.errors import ConfigError, DeliveryFailed, UvtokendError
 
 
 def document(names: list[str], config: str | None) -> tuple[StatusDocument, ConfigError | None]:
-    """Return the status document as it is without a daemon, and what is wrong with the configuration.
+    """Return the status document without a daemon, and the error in the configuration, if there is one.
 
     Args:
         names: Only these indexes; none means all.
@@ -61,16 +61,16 @@ def chosen(settings: Settings, names: list[str]) -> tuple[Index, ...]:
 
 
 def disabled(name: str) -> UvtokendError:
-    """Return the error that says that an index is disabled, so that it has no token."""
+    """Return the error that an index is disabled and so has no token."""
     message = f"The index {name!r} is disabled in config.toml."
     return UvtokendError(message, "set enabled = true in its table, then run: uvtokend reload")
 
 
 def check_names(names: list[str], indexes: tuple[Index, ...]) -> None:
-    """Check that each name is an index's.
+    """Check that each name is the name of an index.
 
     Raises:
-        UsageError: One of them is not.
+        UsageError: A name is unknown.
     """
     known = [index.name for index in indexes]
     missing = [name for name in names if name not in known]
@@ -79,7 +79,7 @@ def check_names(names: list[str], indexes: tuple[Index, ...]) -> None:
 
 
 def _standing(settings: Settings, sink: NetrcSink) -> tuple[dict[str, Standing], str | None]:
-    """Return what stands in each index's sink, by name, and what is wrong with a sink."""
+    """Return the token in each index's sink, by name, and the problem with a sink, if there is one."""
     known = Store(paths.state_directory()).load()
     entries: Mapping[str, Entry] = {}
     problem = None
@@ -101,7 +101,7 @@ def _standing(settings: Settings, sink: NetrcSink) -> tuple[dict[str, Standing],
 
 
 def _of_index(index: Index, known: state.State, entry: Entry | None) -> Standing | None:
-    """Return what is remembered about an index's token, if that very token is in its sink."""
+    """Return the record of an index's token, if exactly that token is in its sink."""
     if entry is None:
         return None
     key = state.request_key(index.request)

@@ -1,4 +1,4 @@
-"""``uvtokend doctor``: every reason we know why an install fails although a token is there, each with its fix."""
+"""``uvtokend doctor``: find every known reason why an install fails although there is a token, each with its fix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run all checks and show what they find.
+    """Run all checks and show their findings.
 
     Returns:
         0 if there is no error, 1 otherwise; notes do not count.
@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(facts: Facts, offline: bool) -> list[Finding]:
-    """Run the checks side by side."""
+    """Run the checks in parallel."""
     if offline:
         return checks.run(facts, checks.OFFLINE, checks.LIMIT)
-    from uvtokend.doctor import network  # noqa: PLC0415 - it brings TLS, which --offline does without
+    from uvtokend.doctor import network  # noqa: PLC0415 - it imports TLS, which --offline does not need
 
     with console.Ticking("Asking the indexes"):
         return checks.run(facts, (*checks.OFFLINE, *network.checks(facts)), checks.ONLINE_LIMIT)

@@ -1,8 +1,8 @@
-"""Other daemons of this user: those that listen on another control socket than the one this shell looks for.
+"""Find other daemons of this user, which listen on another control socket than this shell expects.
 
-A shell with another ``HOME``, ``XDG_RUNTIME_DIR`` or ``UVTOKEND_SOCKET`` than the daemon's looks in the wrong place.
-The environment of a daemon is hidden, since it is undumpable, but where it listens is not: the kernel lists the paths
-of all unix sockets (proc(5), /proc/net/unix), and the lock beside the socket says that it is one of ours.
+A shell with another ``HOME``, ``XDG_RUNTIME_DIR`` or ``UVTOKEND_SOCKET`` than the daemon's expects another socket. The
+environment of a daemon is hidden, since it is undumpable, but its socket is not: the kernel lists the paths of all unix
+sockets (proc(5), /proc/net/unix), and the lock beside the socket shows that it is one of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uvtokend.errors import UvtokendError
 
 #: Seconds that another daemon gets to answer.
 _PATIENCE = 0.5
-#: Seconds after which no further one is asked: those that hang must not hold up an answer.
+#: Seconds after which no other daemon is asked: daemons that hang must not delay the answer.
 _ALTOGETHER = 1.5
 #: /proc/net/unix: the flag of a socket that listens (__SO_ACCEPTCON), and the type of a stream.
 _LISTENS, _STREAM = "00010000", "0001"
@@ -32,9 +32,9 @@ class OtherDaemon:
     """A daemon that answers elsewhere.
 
     Args:
-        pid: Its process.
-        socket: Where it listens.
-        config: The configuration that it has read.
+        pid: Its process ID.
+        socket: Its control socket.
+        config: The configuration that it has loaded.
         netrc: The netrc that it writes.
     """
 
@@ -45,7 +45,7 @@ class OtherDaemon:
 
     @property
     def home(self) -> str | None:
-        """The home directory that it serves; None where its files do not tell."""
+        """The home directory that it serves; None if its files do not tell."""
         directory, name = os.path.split(self.netrc)
         return directory if name == ".netrc" and self.config.startswith(f"{directory}/") else None
 
@@ -67,7 +67,7 @@ def daemons() -> Iterator[OtherDaemon]:
 
 
 def _is_ours(path: str) -> bool:
-    """Tell whether a lock of this user lies beside a socket, as our daemon puts it there."""
+    """Return whether a lock of this user is beside a socket, as our daemon creates it."""
     try:
         return os.lstat(f"{path}.lock").st_uid == os.geteuid()
     except OSError:
@@ -77,14 +77,14 @@ def _is_ours(path: str) -> bool:
 def _asked(path: str) -> OtherDaemon | None:
     try:
         with client.Connection(_PATIENCE, path) as connection:
-            said = connection.call("version")  # `status` would make it look at its files
+            said = connection.call("version")  # `status` would make it read its files
             return OtherDaemon(int(said["pid"]), path, str(said["config"]), str(said["netrc"]))
     except (UvtokendError, KeyError, TypeError, ValueError):
         return None
 
 
 def _sockets() -> Iterable[str]:
-    """Return the paths of unix sockets on which somebody listens."""
+    """Return the paths of unix sockets on which a process listens."""
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
             rows = [line.rstrip("\n").split(maxsplit=7) for line in table]
@@ -94,21 +94,21 @@ def _sockets() -> Iterable[str]:
 
 
 def _of_processes() -> Iterator[str]:
-    """Yield the sockets of our own processes, where the kernel has no list (macOS, untested)."""
+    """Yield the sockets of our own processes, if the kernel has no list (macOS, untested)."""
     for process in psutil.process_iter():
         try:
             if is_daemon(process):
                 opened = process.net_connections(kind="unix")
                 yield from (str(each.laddr) for each in opened if each.type == socket.SOCK_STREAM and each.laddr)
         except psutil.Error:
-            continue  # it ended meanwhile, or may not be looked at
+            continue  # it ended meanwhile, or must not be inspected
 
 
 def is_daemon(process: psutil.Process) -> bool:
-    """Tell whether a process is a daemon of ours, run by this user.
+    """Return whether a process is a daemon of ours, run by this user.
 
     Raises:
-        psutil.Error: It is gone, or may not be looked at.
+        psutil.Error: The process has ended, or must not be inspected.
     """
     if not process.pid or process.uids().real != os.getuid():
         return False

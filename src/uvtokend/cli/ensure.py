@@ -1,4 +1,4 @@
-"""``uvtokend ensure``: refresh only what does not live long enough, then run a command."""
+"""``uvtokend ensure``: refresh only tokens that are not valid long enough, then run a command."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Refresh what is needed and become the command, if there is one.
+    """Refresh the tokens that need it and become the command, if there is one.
 
     Raises:
         UsageError: No index has one of those names, or there is no such command.
-        UvtokendError: A token cannot be had with that much life, or a named index is disabled.
+        UvtokendError: A token with that much life is not available, or a named index is disabled.
     """
     try:
         indexes = _through_daemon(args.names, args.minimum)
@@ -56,11 +56,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def is_enough(index: dict[str, Any], minimum: int | None) -> bool:
-    """Return whether an index of the status document has a token that is delivered and lives long enough.
+    """Return whether an index of the status document has a delivered token that is valid long enough.
 
     Args:
-        index: From the status document.
-        minimum: Seconds of life; None for those that are promised. A token without a known end has enough.
+        index: An index of the status document.
+        minimum: Seconds of life; None for the promised life. A token without a known end has enough.
     """
     if not index["delivered"]:
         return False
@@ -83,7 +83,7 @@ def _alone(names: list[str], minimum: int | None, config: str | None) -> list[di
     if kept:
         message = f"Only a running daemon can hold the token of {kept[0]!r}, whose sink is memory."
         raise UvtokendError(message, "uvtokend start")
-    # What protects our own memory and files is no business of the command that follows.
+    # The command must not inherit the protection of our own memory and files.
     mask, core = os.umask(0o077), resource.getrlimit(resource.RLIMIT_CORE)
     try:
         document = fetches.once(settings, names, lambda index: is_enough(index, minimum))
@@ -94,7 +94,7 @@ def _alone(names: list[str], minimum: int | None, config: str | None) -> list[di
 
 
 def _shown(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the indexes that are not switched off."""
+    """Return the enabled indexes."""
     return [index for index in document["indexes"] if index.get("enabled", True)]
 
 

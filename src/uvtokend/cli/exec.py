@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Become the command.
 
     Raises:
-        UsageError: There is no command, or a variable would lead the token elsewhere.
+        UsageError: There is no command, or a variable would send the token to another host.
         UvtokendError: There is no valid token.
     """
     if not args.command:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     def check(name: str, url: str, provider: str) -> None:
         child_environment.check_uv(name, url, known)
         if len(names) > 1:
-            return  # no variable to publish is set
+            return  # no variable for publishing is set
         child_environment.check_publishing(name, provider, url, args.command)
         if (upload := child_environment.upload_url(provider, url)) is not None:
             child_environment.check_targets(name, upload, os.environ)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _known_to_uv(command: list[str]) -> list[tuple[str, str, str]]:
-    """Return the indexes that a command of uv would know; what we cannot read whole might put a name anywhere."""
+    """Return the indexes that a command of uv would know. A file that cannot be read might give a name to any host."""
     complaints: list[str] = []
     indexes = uv_files.named(os.environ, complaints.append, command)
     if complaints:

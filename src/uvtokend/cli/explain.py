@@ -1,4 +1,4 @@
-"""``uvtokend explain URL``: which credential uv would send there, from where, and what it shadows."""
+"""``uvtokend explain URL``: show which credential uv would send there, its source, and what it shadows."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show what uv would do.
+    """Show uv's decision.
 
     Returns:
         0 if uv would send our token, 1 otherwise.
 
     Raises:
-        UsageError: It is not an HTTP URL.
+        UsageError: The argument is not an HTTP URL.
     """
     split = split_url(args.url)
     if split is None:

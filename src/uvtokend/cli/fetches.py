@@ -1,4 +1,4 @@
-"""What a command fetches itself while no daemon runs, with progress on a terminal.
+"""Fetch without a daemon, with progress on a terminal.
 
 Fetches through the daemon show theirs in `uvtokend.cli.client`.
 """
@@ -22,10 +22,10 @@ def once(
     Args:
         settings: The configuration.
         names: The indexes; none means all.
-        enough: Returns whether an index of the status document is good as it is.
+        enough: Returns whether an index of the status document needs no other fetch.
 
     Raises:
-        UvtokendError: Somebody else owns the netrc.
+        UvtokendError: Another process owns the netrc.
     """
     from uvtokend.daemon import main  # noqa: PLC0415 - the daemon's imports are not small
 

@@ -1,4 +1,4 @@
-"""``uvtokend help``: the reference, as it ships in the wheel, and the help of each command."""
+"""``uvtokend help``: show the reference, which is part of the wheel, and the help of each command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Show a topic, the help of a command, or the list of topics.
 
     Raises:
-        UsageError: There is no such topic or command.
+        UsageError: The topic or command is unknown.
     """
     files = topics()
     if args.topic is None:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def topics() -> dict[str, Traversable]:
-    """Return the topics that are installed: name -> file."""
+    """Return the installed topics: name -> file."""
     directory = resources.files("uvtokend").joinpath("help")
     files = [file for file in directory.iterdir() if file.name.endswith(".md")]
     return {file.name.removesuffix(".md"): file for file in sorted(files, key=lambda file: file.name)}
@@ -74,7 +74,7 @@ def _title(file: Traversable) -> str:
 
 
 def _show(text: str) -> None:
-    """Show a text: in a pager on a terminal, if there is one, else as it is."""
+    """Show a text: in a pager on a terminal, if there is one; otherwise unchanged."""
     pager = shlex.split(os.environ.get("PAGER", "")) or ["less", "-FRX"]
     if not sys.stdout.isatty() or shutil.which(pager[0]) is None:
         console.out(text)

@@ -1,4 +1,4 @@
-"""``uvtokend init``: finds the private indexes that uv knows and writes down what is missing."""
+"""``uvtokend init``: find the private indexes that uv knows, and add the missing ones to ``config.toml``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from uvtokend.doctor.facts import gather
 from uvtokend.errors import FAILED, OK, UvtokendError
 
 EXAMPLES = ("uvtokend init", "uvtokend init --yes ~/code/project")
-#: What `doctor` knows of uv's own configuration that a newcomer should hear at once.
+#: The checks of `doctor` whose findings a newcomer should see at once.
 _ADVICE = frozenset({"url-differs", "name-differs", "authenticate-missing", "authenticate-never", "public-fallback"})
 DETAILS = (
     "Reads uv's own configuration, asks, tries each index once, and adds what is missing. Never overwrites anything."
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
-    """Show what uv's configuration names, ask, try each index once, and add what is missing.
+    """Show the indexes in uv's configuration, ask, try each index once, and add the missing ones.
 
     Args:
         places: Project directories or files; the current directory if there is none.
@@ -59,7 +59,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
         config_file: Another configuration file of ours.
 
     Raises:
-        UvtokendError: Without a terminal only ``--yes`` goes on; or the configuration is wrong.
+        UvtokendError: There is neither a terminal nor ``--yes``, or the configuration is invalid.
     """
     target = paths.config_file(config_file)
     text = configuration.read(target) or b""
@@ -78,7 +78,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     def change(text: str) -> str:
         return edit.append(text, tables, [draft.remark for draft in plan.drafts])
 
-    whole = config_editor.preview(config_file, change)  # what would not be accepted is not even asked about
+    whole = config_editor.preview(config_file, change)  # what would be refused is not asked about
     if not yes and not _agreed(places, plan, target):
         console.say("Nothing was added.")
         return FAILED
@@ -174,15 +174,15 @@ def _agreed(places: Sequence[str], plan: Proposal, target: str) -> bool:
 
 
 def _try(tables: list[edit.Table], whole: Settings, stored: Collection[str], changed: Callable[[], Settings]) -> None:
-    """Fetch each token once and say what works and what is missing; nothing is delivered.
+    """Fetch each token once and print the results; nothing is delivered.
 
-    Where no sign-in is found, but the cloud's program keeps one, that one is tried, and used if it works.
+    If no sign-in is found, but the cloud's program keeps one, that one is tried, and used if it works.
 
     Args:
-        tables: The tables to add; those that need the program's sign-in are changed to ask for it.
-        whole: The configuration with them.
+        tables: The tables to add; options that choose the program's sign-in are added if needed.
+        whole: The configuration with these tables.
         stored: The providers whose program keeps a sign-in.
-        changed: Returns the configuration with the tables as they are then.
+        changed: Returns the configuration with the changed tables.
     """
     providers = {index.name: index.provider for index in whole.indexes}
     outcomes = _fetched([str(table["name"]) for table in tables], whole)
@@ -207,7 +207,7 @@ def _try(tables: list[edit.Table], whole: Settings, stored: Collection[str], cha
 
 
 def _fetched(names: Sequence[str], settings: Settings) -> dict[str, Outcome]:
-    """Fetch the tokens of indexes, each request once."""
+    """Fetch the tokens of indexes, one fetch per request."""
     chosen = {index.name: index.request for index in settings.indexes if index.name in names}
     with console.Ticking("Trying to fetch the tokens"):
         outcomes = asyncio.run(_fetch_all(list(dict.fromkeys(chosen.values())), settings))
@@ -227,7 +227,7 @@ def _say_how_it_went(name: str, outcome: Outcome, program: str | None) -> None:
 
 
 def _advise(places: Sequence[str], config_file: str | None) -> None:
-    """Say what is missing in uv's own configuration for the configured indexes, with the line to paste."""
+    """Print the lines to add to uv's own configuration for the configured indexes."""
     told: dict[tuple[str, str | None], None] = {}
     for place in places or (None,):
         facts = gather(os.path.dirname(place) if place and os.path.isfile(place) else place, config_file, None)
@@ -238,7 +238,7 @@ def _advise(places: Sequence[str], config_file: str | None) -> None:
 
 
 def _fix(hint: str | None, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a fix and, if its program is not on PATH, where to get that."""
+    """Yield a fix and, if its program is not on PATH, the installation page."""
     if hint is None:
         return
     yield f"fix: {hint}"

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Install or remove the command.
 
     Raises:
-        UsageError: There is a directory to uninstall from; all of ours are removed.
+        UsageError: A directory was given for ``uninstall``, which removes all commands of ours.
         UvtokendError: A file that is not ours is in the way, or nothing can be written.
     """
     if args.action == "install":
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _advice(path: str) -> tuple[str, str | None]:
-    """Return what to tell after the installation, and the fix if programs will not find the command."""
+    """Return the message after the installation, and the fix if programs will not find the command."""
     first = shutil.which("keyring")
     done = f"Installed {path}."
     if first is not None and os.path.realpath(first) == os.path.realpath(path):

@@ -1,4 +1,4 @@
-"""``uvtokend list``: what is configured, and in which file. It does not ask the daemon."""
+"""``uvtokend list``: show the configured indexes and their files, without asking the daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uvtokend.disk import configuration
 from uvtokend.errors import OK
 
 _HEADER = ("INDEX", "ENABLED", "PROVIDER", "SINK", "URL", "FILE")
-#: How many of them are always columns.
+#: The number of fields that are always columns.
 _ALWAYS = 4
 
 
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(rows: Sequence[tuple[str, ...]], width: int | None) -> Iterator[str]:
-    """Yield the table: aligned on a terminal, URL and file below the line where it is too narrow.
+    """Yield the table: aligned on a terminal; URL and file are below the line if the terminal is too narrow.
 
     Args:
         rows: The header and the indexes.
-        width: Of the terminal; None where there is none: one line an index, and no padding.
+        width: The width of the terminal; None without a terminal, for one line per index without padding.
     """
     if width is None:
         yield from ("  ".join(row) for row in rows)

@@ -1,4 +1,4 @@
-"""``uvtokend log``: the last events with their reasons."""
+"""``uvtokend log``: show the last events with their reasons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uvtokend.errors import OK
 
 #: How many events are shown.
 _LAST = 200
-#: Seconds between two looks at the file.
+#: Seconds between two checks of the file.
 _PAUSE = 0.25
 
 
@@ -37,7 +37,7 @@ def log(follow: bool) -> int:
     """Show the last events.
 
     Args:
-        follow: Go on until interrupted.
+        follow: Whether to show new events until interrupted.
     """
     path = paths.events_file()
     end = _Tail(path)
@@ -54,7 +54,7 @@ def log(follow: bool) -> int:
 
 
 class _Tail:
-    """Reads what a file has grown by, also when it has been replaced."""
+    """Reads the lines added to a file, even if it has been replaced."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -67,10 +67,10 @@ class _Tail:
                 if inode == self._at[0]:
                     file.seek(self._at[1])
                 text = file.read()
-                whole = text.rfind(b"\n") + 1  # half a line is read again when it is whole
+                whole = text.rfind(b"\n") + 1  # an incomplete line is read again when it is complete
                 self._at = (inode, file.tell() - len(text) + whole)
                 return text[:whole].splitlines()
-        except OSError:  # missing, or something that is not a log
+        except OSError:  # missing, or not a log
             return []
 
 
@@ -87,7 +87,7 @@ def _show(line: bytes) -> None:
 
 
 def _why_empty(path: str) -> str:
-    """Return why there is no event: `once` and a daemon leave a state file, and an old log may have been deleted."""
+    """Return why there is no event: no daemon has ever run, or the log was deleted."""
     if os.path.exists(paths.state_file()):
         return f"No event is recorded in {path}: the file was deleted, or log-level hides what happened."
     return "No events are recorded: the daemon has not run here yet. Start it with: uvtokend start"

@@ -1,4 +1,4 @@
-"""``uvtokend login``: the sign-in commands that are needed, one after another, on this terminal."""
+"""``uvtokend login``: run the needed sign-in commands, one after another, on this terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DETAILS = """\
 Runs the sign-in commands that `uvtokend status` names, such as `aws sso login --profile dev`, each once, and fetches
 the tokens that waited for them. Does nothing where every sign-in is still good."""
 
-#: What only a shell, or a person, understands in a command.
+#: Characters in a command that only a shell or a person understands.
 _SHELL = frozenset("<>|;&`$")
 
 
@@ -30,10 +30,10 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sign in wherever it is needed.
+    """Run every needed sign-in command.
 
     Returns:
-        0 if every index named is signed in now, else 1.
+        0 if every named index is signed in now, otherwise 1.
 
     Raises:
         UsageError: No index has one of those names.
@@ -63,7 +63,7 @@ class _Fetcher:
     """Fetches tokens through the daemon, or without one.
 
     Args:
-        settings: The configuration, for where no daemon runs.
+        settings: The configuration, in case no daemon runs.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -96,7 +96,7 @@ def _is_named(index: dict[str, Any], names: list[str]) -> bool:
 
 
 def _needed(document: dict[str, Any]) -> dict[str, list[str]]:
-    """Return what has to be done to sign in -> the names of the indexes that wait for it."""
+    """Return the sign-in commands, each with the names of the indexes that wait for it."""
     waiting: dict[str, list[str]] = {}
     for index in document["indexes"]:
         error = index["last_error"]
@@ -114,10 +114,10 @@ def _nothing_to_do(document: dict[str, Any]) -> int:
 
 
 def _sign_in(hint: str, names: list[str], settings: Settings) -> bool:
-    """Run one sign-in command, and return whether it went well.
+    """Run one sign-in command, and return whether it succeeded.
 
     Args:
-        hint: The command. Only sign-in commands of programs that we know are run; anything else is for the person.
+        hint: The command. Only sign-in commands of known programs are run; the person must run any other.
         names: The indexes that wait for it. The command runs in the environment of the first one.
         settings: The configuration.
     """
@@ -140,13 +140,13 @@ def _sign_in(hint: str, names: list[str], settings: Settings) -> bool:
 
 
 def _pages() -> dict[str, str]:
-    """Return the programs that sign people in, each with the page that says how to install it."""
+    """Return the programs for signing in, each with its installation page."""
     pages = {cloud.program.name: cloud.program.page for cloud in clouds.CLOUDS.values() if cloud.program is not None}
     return {**pages, "azd": "https://learn.microsoft.com/azure/developer/azure-developer-cli/install-azd"}
 
 
 def _words(hint: str) -> list[str]:
-    """Return the words of a plain command; none for one that needs a shell, or a person to fill something in."""
+    """Return the words of a plain command; none if it needs a shell, or a person to complete it."""
     if any(char in _SHELL for char in hint):
         return []
     try:

@@ -1,7 +1,7 @@
-"""The entry point: finds the verb, and turns every error into a sentence and an exit status, never a traceback.
+"""The entry point: run the verb, and turn every error into a sentence and an exit status, never a traceback.
 
-``status`` and ``refresh`` run in prompts, hooks and loops, so their usual forms are understood right here: argparse
-alone costs two thirds of Python's own start. All else, ``--help`` and wrong usage too, goes to `uvtokend.cli.parser`.
+``status`` and ``refresh`` run in prompts, hooks and loops, so their usual forms are parsed here: argparse alone costs
+two thirds of Python's own start. `uvtokend.cli.parser` handles everything else, including ``--help`` and wrong usage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: The arguments; those of this process by default.
     """
-    # A character that an old terminal cannot show must not end a command.
+    # A character that an old terminal cannot show must not cause an error.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, unless a test says no
     try:
@@ -40,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output once more at its end; that must not fail again.
+        # Python flushes standard output again at its end; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - a person gets a sentence, whatever happens
+    except Exception as error:  # noqa: BLE001 - the user gets a sentence in every case
         console.complain(_unexpected(error))
         return FAILED
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(args: list[str]) -> int:
     hot = _hot(args)
     if hot is None:
-        from uvtokend.cli import parser  # noqa: PLC0415 - see the module's text
+        from uvtokend.cli import parser  # noqa: PLC0415 - see the module's docstring
 
         return parser.run(args)
     verb, parsed = hot
@@ -65,7 +65,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _hot(args: list[str]) -> tuple[str, Any] | None:
-    """Return a hot verb in its usual form, with its parsed arguments, or None."""
+    """Return `status` or `refresh` in its usual form, with its parsed arguments, or None."""
     flags_of = {"status": {"json", "watch", "prompt"}, "refresh": {"json"}}
     words: list[str] = []
     flags: set[str] = set()

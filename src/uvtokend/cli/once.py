@@ -1,4 +1,4 @@
-"""``uvtokend once``: what is due, now, and no daemon afterwards; for CI, containers and cron."""
+"""``uvtokend once``: fetch what is due and deliver it, without a daemon afterwards; for CI, containers and cron."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def once(names: list[str], config: str | None) -> int:
     """Fetch what is due and deliver it, through a running daemon if there is one.
 
     Args:
-        names: These indexes; none means all.
+        names: The names of the indexes; none means all.
         config: Another configuration file.
 
     Returns:
-        0 if each has a valid delivered token now, else 1.
+        0 if each index has a valid delivered token now, otherwise 1.
     """
     document: dict[str, Any] | None
     try:

@@ -1,7 +1,7 @@
-"""The command line: finds the verb in the table, lets it parse its arguments, and runs it.
+"""Parse the command line: find the verb in the table, parse its arguments, and run it.
 
-The words before the verb are few, so they are read here; argparse reads what follows the verb, with the arguments of
-that verb alone.
+The few words before the verb are parsed here. argparse parses the words after the verb, with that verb's arguments
+only.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _CONFIG = "--config"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with our kind of error: a sentence and the command that helps."""
+    """argparse with our own errors: a sentence and the command that helps."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with a sentence; it points to the help of this very command."""
-        # argparse repeats arguments, and one may be a URL with a password in it.
+        """Raise UsageError with a sentence; its hint is the help of this command."""
+        # argparse repeats arguments, and one may be a URL with a password.
         harmless = re.sub(r"//[^/@\s]*@", "//…@", message)
         sentence = self._of_action(message) or f"{harmless[:1].upper()}{harmless[1:]}.{self._nearest(message)}"
         raise UsageError(sentence, f"{self.prog} --help")
 
     def _of_action(self, message: str) -> str | None:
-        """Return a sentence that names what this command can do, where none of that is asked for."""
+        """Return the sentence for a missing action, with the possible ones."""
         for action in self._actions:
             if action.choices and not action.option_strings and re.search(rf"\b{action.metavar}\b", message):
                 known = [str(each) for each in action.choices]
@@ -56,7 +56,7 @@ def run(args: list[str]) -> int:
 
     Raises:
         UsageError: The command or an argument is unknown or missing.
-        UvtokendError: As the verb does.
+        UvtokendError: The verb failed.
     """
     config: str | None = None
     rest = iter(args)
@@ -97,13 +97,13 @@ def build(name: str) -> Parser:
         allow_abbrev=False,
     )
     module.arguments(parser)
-    # Without a default, so that it does not undo the one before the verb.
+    # Without a default, so that it does not override the one before the verb.
     parser.add_argument(_CONFIG, metavar="PATH", default=argparse.SUPPRESS, help="use another configuration file")
     return parser
 
 
 def overview() -> str:
-    """Return what ``uvtokend --help`` shows: every verb with its summary, under its heading."""
+    """Return the text of ``uvtokend --help``: every verb with its summary, under its heading."""
     width = max(len(name) for name in VERBS)
     lines = ["usage: uvtokend [--config PATH] COMMAND …", ""]
     lines += ["Keeps the tokens of private Python indexes fresh in the netrc that uv reads.", ""]
@@ -123,9 +123,9 @@ def unknown(word: str, known: Iterable[str], kind: str = "command", hint: str = 
 
     Args:
         word: What the user typed.
-        known: What there is.
-        kind: What it should have been, for the sentence.
-        hint: The command that lists what there is.
+        known: The known words.
+        kind: The kind of word, for the sentence.
+        hint: The command that lists the known words.
     """
     return UsageError(f"Unknown {kind} {word!r}.{_did_you_mean(word, known)}", hint)
 
@@ -164,25 +164,25 @@ def seconds(text: str) -> float:
     """Return a number of seconds on the command line.
 
     Raises:
-        argparse.ArgumentTypeError: It is not a number between 0 and a million.
+        argparse.ArgumentTypeError: The text is not a number between 0 and a million.
     """
     try:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not 0 < number < 1e6:  # eleven days are long enough to wait
+    if not 0 < number < 1e6:  # eleven days are enough
         message = f"{text!r} is not a number of seconds"
         raise argparse.ArgumentTypeError(message)
     return number
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
-    """Add the names of indexes, as most verbs take them."""
+    """Add the argument for the names of indexes."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="an index (default: all)")
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
-    """Add how long to wait for the daemon's first tokens."""
+    """Add the option for the time to wait for the daemon's first tokens."""
     parser.add_argument(
         "--wait", metavar="SECONDS", type=seconds, default=30.0, help="how long to wait for the first tokens (30)"
     )

@@ -1,4 +1,4 @@
-"""``uvtokend purge``: removes everything that uvtokend wrote, in every file that it ever wrote to."""
+"""``uvtokend purge``: remove everything that uvtokend wrote, from every file that it ever wrote to."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def purge(config: str | None) -> int:
     """Stop the daemon, and remove its entries, records and files.
 
     Args:
-        config: Another configuration file; a broken one does not matter.
+        config: Another configuration file, which may be invalid.
 
     Raises:
-        UvtokendError: Something could not be removed. What remembers it is kept, so that purge can be run again.
+        UvtokendError: Something could not be removed. Its records are kept, so that purge can be run again.
     """
     with contextlib.suppress(NotRunning):
         stop.stop(config)
     directory = paths.state_directory()
-    paths.private_directory(directory)  # for the locks, even if somebody has removed it
+    paths.private_directory(directory)  # for the locks, even if it was removed
     settings = _settings(config)
     known = Store(directory, len(settings.indexes)).load()
     problems = [*_remove_shims(), *_clean_netrcs(known, settings), *_clean_stores(known, directory)]
@@ -88,7 +88,7 @@ def purge(config: str | None) -> int:
 
 
 def _remove_one_time_secrets() -> bool:
-    """Remove the files of one-time secrets and return whether all of them are gone; say what must stay, and why."""
+    """Remove the files of one-time secrets, print which must stay and why, and return whether all were removed."""
     removal = one_time_secrets.remove(Path(paths.chains_directory()))
     if removal.chains:
         console.say("Removed the refresh tokens that replaced your own. Those are used up: create new token pairs.")
@@ -114,7 +114,7 @@ def _settings(config: str | None) -> Settings:
 
 
 def _remove_shims() -> list[UvtokendError]:
-    """Remove the keyring commands that we put on PATH, and return what went wrong."""
+    """Remove our keyring commands from PATH, and return the errors."""
     try:
         for path in shims.uninstall():
             console.say(f"Removed {path}.")
@@ -124,7 +124,7 @@ def _remove_shims() -> list[UvtokendError]:
 
 
 def _clean_netrcs(known: State, settings: Settings) -> list[UvtokendError]:
-    """Clean every netrc that we may have written, and return what went wrong."""
+    """Clean every netrc that we may have written, and return the errors."""
     kept = backups.newest_first()
     named = [settings.netrc, configuration.defaults().netrc]
     netrcs = [*known.netrcs, *(backup.netrc for backup in kept), *(files.real_path(path) for path in named)]
@@ -138,7 +138,7 @@ def _clean_netrcs(known: State, settings: Settings) -> list[UvtokendError]:
 
 
 def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Backup]) -> None:
-    """Take our entries out of one netrc, and put back what was taken over."""
+    """Remove our entries from one netrc, and restore the entries that `adopt` removed."""
 
     def restored(text: bytes) -> bytes:
         for backup in kept:
@@ -159,7 +159,7 @@ def _clean_netrc(path: str, known: State, settings: Settings, kept: Sequence[Bac
 
 
 def _clean_stores(known: State, directory: str) -> list[UvtokendError]:
-    """Clean every credential store of uv's that we may have written, and return what went wrong."""
+    """Clean every credential store of uv's that we may have written, and return the errors."""
     problems = []
     for path in dict.fromkeys([*known.stores, paths.uv_credentials_file()]):
         try:
@@ -171,7 +171,7 @@ def _clean_stores(known: State, directory: str) -> list[UvtokendError]:
 
 
 def _restored(text: bytes, backup: Backup) -> bytes:
-    """Return the text of a netrc with the entries of a backup put back."""
+    """Return the text of a netrc with the entries of a backup restored."""
     try:
         return restore(text, backup.text)
     except ValueError as error:

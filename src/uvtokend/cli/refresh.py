@@ -1,4 +1,4 @@
-"""``uvtokend refresh``: new tokens now."""
+"""``uvtokend refresh``: fetch new tokens now."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def refresh(names: list[str], as_json: bool, config: str | None = None) -> int:
-    """Let the daemon fetch now, and wait until all is delivered or has failed.
+    """Make the daemon fetch now, and wait until every token is delivered or has failed.
 
     Args:
-        names: These indexes; none means all.
-        as_json: Print the status document for machines.
-        config: Another configuration file, which names the indexes while no daemon runs.
+        names: The names of the indexes; none means all.
+        as_json: Whether to print the status document as JSON.
+        config: Another configuration file, for the indexes if no daemon runs.
 
     Returns:
-        0 if all were delivered, else 1.
+        0 if all were delivered, otherwise 1.
 
     Raises:
-        NotRunning: There is no daemon.
+        NotRunning: No daemon runs.
         UsageError: No index has one of those names.
     """
     try:
         document = client.call("refresh", client.names(names), client.FETCHES)
     except NotRunning:
         if names:
-            from uvtokend.cli import disk  # noqa: PLC0415 - it reads the configuration, which costs
+            from uvtokend.cli import disk  # noqa: PLC0415 - reading the configuration is slow
 
             disk.document(names, config)
         raise

@@ -1,4 +1,4 @@
-"""``uvtokend reload``: the daemon reads its configuration again."""
+"""``uvtokend reload``: make the daemon reload its configuration."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def arguments(own: argparse.ArgumentParser) -> None:
 
 
 def run(_args: argparse.Namespace) -> int:
-    """Make the daemon read its configuration again.
+    """Make the daemon reload its configuration.
 
     Raises:
-        NotRunning: There is no daemon.
+        NotRunning: No daemon runs.
         ConfigError: The configuration is invalid.
     """
     answer = client.call("reload")
@@ -33,10 +33,10 @@ def run(_args: argparse.Namespace) -> int:
 
 
 def tell_daemon(settings: Settings) -> bool:
-    """Make the daemon read an edited configuration, and return whether it did.
+    """Make the daemon load an edited configuration, and return whether it did.
 
     Args:
-        settings: The configuration that was edited; a daemon may use another one.
+        settings: The edited configuration; the daemon may use another file.
     """
     try:
         answer = client.call("reload")

@@ -1,4 +1,4 @@
-"""``uvtokend remove``: removes an index from ``config.toml``, and its token and its record at once."""
+"""``uvtokend remove``: remove an index from ``config.toml``, and its token and its record at once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import OK, USAGE, ConfigError, NotRunning, UsageError, UvtokendError
 
-#: Seconds that the daemon gets to take an entry out, and between two looks.
+#: Seconds that the daemon gets to remove an entry, and seconds between two checks.
 _PATIENCE = 20.0
 _PAUSE = 0.03
 
 
 class _OfSiteError(UsageError):
-    """Only the site's file names the index."""
+    """Only the site's file contains the index."""
 
     def __init__(self, name: str, file: str) -> None:
         super().__init__(f"{name!r} comes from the site's configuration, {file}, not from yours.")
@@ -100,7 +100,7 @@ def forget(settings: Settings, gone: Set[str]) -> None:
 
     Args:
         settings: The new settings.
-        gone: Hosts of the netrc, and services of uv's store.
+        gone: The hosts in the netrc, and the services in uv's store.
 
     Raises:
         UvtokendError: One of the three could not be written.
@@ -145,7 +145,7 @@ def _uv_store() -> UvStoreSink:
 
 @contextlib.contextmanager
 def _owner(config_file: str | None) -> Iterator[bool]:
-    """Yield whether a daemon runs; while none does, own the netrc in its place, so that none starts meanwhile."""
+    """Yield whether a daemon runs. If none does, own the netrc, so that no daemon starts meanwhile."""
     try:
         client.call("version")
     except NotRunning:
@@ -166,18 +166,18 @@ def _owner(config_file: str | None) -> Iterator[bool]:
 def _netrc(config_file: str | None) -> str:
     try:
         return configuration.load(config_file).netrc
-    except ConfigError:  # the index to remove may be what is wrong
+    except ConfigError:  # the error may be in the index to remove
         return configuration.defaults().netrc
 
 
 def _await_daemon(gone: Set[str]) -> None:
-    """Wait until the daemon has removed entry and record.
+    """Wait until the daemon has removed the entry and the record.
 
     Raises:
-        UvtokendError: It could not.
+        UvtokendError: The daemon could not remove them.
     """
     deadline = time.monotonic() + _PATIENCE
-    document = client.call("status")  # it answers when what is under way is delivered
+    document = client.call("status")  # the daemon answers after the delivery under way
     while _standing(document["netrc"], gone):
         if time.monotonic() > deadline:
             problem = client.call("status")["delivery"]["problem"] or ""

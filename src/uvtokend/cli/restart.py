@@ -1,4 +1,4 @@
-"""``uvtokend restart``: a new daemon in place of the old one."""
+"""``uvtokend restart``: replace the daemon by a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``uvtokend run``: the daemon in the foreground."""
+"""``uvtokend run``: run the daemon in the foreground."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the daemon until it is stopped.
 
     Raises:
-        UvtokendError: It could not start.
+        UvtokendError: The daemon could not start.
     """
     _without_openssl()
     from uvtokend.daemon import control, main  # noqa: PLC0415 - they must come after that
@@ -45,13 +45,14 @@ def run(args: argparse.Namespace) -> int:
         report.write({"code": code, "message": message, "data": data, "kind": type(error).__name__})
         if error.exit_status != USAGE or not by_launchd(os.environ):
             raise
-        # launchd restarts after every other status, for ever, and here only a person can help (launchd.plist(5)).
+        # After any other status, launchd would restart the daemon forever, although only a person can help
+        # (launchd.plist(5)).
         console.complain(error)
         return OK
 
 
 def _shorten_output() -> None:
-    """Begin the file anew to which launchd appends our standard error, if it has grown: launchd never does."""
+    """Shorten the file to which launchd appends our standard error, if it has grown: launchd never does."""
     with contextlib.suppress(OSError):
         if stat.S_ISREG(os.fstat(2).st_mode) and os.fstat(2).st_size > _OUTPUT_LIMIT:
             os.ftruncate(2, 0)
@@ -60,8 +61,8 @@ def _shorten_output() -> None:
 def _without_openssl() -> None:
     """Keep OpenSSL out of a process that uses unix sockets only: asyncio and hashlib load it if they can, for 8 MiB.
 
-    Both are made to work without it (Lib/asyncio/base_events.py, Lib/hashlib.py). hashlib then needs Python's own
-    modules of all hashes, which some distributions leave out.
+    Both work without it (Lib/asyncio/base_events.py, Lib/hashlib.py). hashlib then needs Python's own modules of all
+    hashes, which some distributions leave out.
     """
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     sha2 = ("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")
@@ -70,7 +71,7 @@ def _without_openssl() -> None:
 
 
 class _Report:
-    """One line of JSON to whoever started us: ``{"ready": true}``, or why the daemon could not start.
+    """One line of JSON for the parent process: ``{"ready": true}``, or why the daemon could not start.
 
     Args:
         file: The file descriptor to write it to, or None.

@@ -1,4 +1,4 @@
-"""``uvtokend service``: runs the daemon at every login, by systemd, launchd or the desktop's autostart."""
+"""``uvtokend service``: run the daemon at every login, with systemd, launchd or the desktop's autostart."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Install, uninstall or show the service.
 
     Raises:
-        UsageError: --hardened stands beside another order than install.
+        UsageError: --hardened was given with another action than install.
     """
     if args.order == "install":
         return install(args.hardened, args.config)
@@ -56,8 +56,8 @@ def install(hardened: bool, config_file: str | None) -> int:
         config_file: Another configuration file.
 
     Raises:
-        ConfigError: The configuration is wrong.
-        UvtokendError: It could not be installed or started, and why.
+        ConfigError: The configuration is invalid.
+        UvtokendError: The service could not be installed or started; the message says why.
     """
     for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"):
         if os.environ.get(name):
@@ -96,7 +96,7 @@ def uninstall() -> int:
 
 
 def status() -> int:
-    """Show what the service manager says, and the command after which the service runs."""
+    """Show the service manager's report, and the command that makes the service run."""
     console.out("".join(f"{line}\n" for line in manager.lines()))
     entry = autostart.file_of()
     by_desktop = sys.platform != "darwin" and entry.is_file()
@@ -109,7 +109,7 @@ def status() -> int:
 
 
 def _fix_of_absence() -> str | None:
-    """Return the command that helps where no service is installed, or where its manager does not answer."""
+    """Return the command that helps if no service is installed, or if its manager does not answer."""
     if manager.installed() is not None:
         return None
     unit = launchd.file_of() if sys.platform == "darwin" else systemd.directory() / systemd.UNIT
@@ -121,7 +121,7 @@ def _fix_of_absence() -> str | None:
 
 
 def _put(words: list[str], recorded: environment.Recorded, hardened: bool, config_file: str | None) -> Path:
-    """Write the service of this machine's manager and let it start."""
+    """Write the service for this machine's manager and start it."""
     if sys.platform == "darwin":
         _make_way()
         with console.Ticking("Starting the service"):
@@ -150,7 +150,7 @@ def _put_on_linux(words: list[str], recorded: environment.Recorded, hardened: bo
 
 
 def _make_way() -> None:
-    """Stop a daemon that was started by hand: there is one owner of a netrc."""
+    """Stop a daemon that was started by hand, since a netrc has only one owner."""
     try:
         stop()
     except NotRunning:
@@ -158,7 +158,7 @@ def _make_way() -> None:
 
 
 def _explain(recorded: environment.Recorded, settings: Settings) -> None:
-    """Show what is recorded and what is not, since the service sees nothing else of this shell."""
+    """Show which variables are recorded and which are not, since the service sees no others of this shell."""
     console.say("Recorded from this shell for the service and its helper programs:")
     for name, value in recorded.variables:
         console.say(f"  {name}={shlex.quote(value)}")

@@ -1,4 +1,4 @@
-"""``uvtokend start``: the daemon in the background, and its first tokens."""
+"""``uvtokend start``: start the daemon in the background, and wait for its first tokens."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Starts the daemon through the installed service, if there is one, waits until it
 failed, and shows the status. If the daemon runs already, this is success, too. A daemon of another version, as after an
 upgrade, is restarted."""
 
-#: Seconds between two attempts to reach a daemon that somebody else starts.
+#: Seconds between two attempts to reach a daemon that another process starts.
 _PAUSE = 0.05
 #: Seconds to wait for the answer of another daemon that owns the netrc, before we try to start ours again.
 _RETRY = 1.0
-#: Seconds between two looks at the first tokens if nothing happens meanwhile.
+#: Seconds between two checks of the first tokens if no event happens meanwhile.
 _LOOK = 0.5
-#: The daemon's own output starts anew when it has grown to this.
+#: The file of the daemon's own output is started again at this size, in bytes.
 _OUTPUT_LIMIT = 64 * 1024
 
 
@@ -61,7 +61,7 @@ def start(config_file: str | None, wait: float) -> int:
     if running is not None and running["version"] == __version__:
         console.say(f"uvtokend is running already (pid {running['pid']}).")
     else:
-        configuration.load(config_file)  # a person reads every problem here, and not in a log
+        configuration.load(config_file)  # a person reads every problem here, not in a log
         if running is not None:
             console.say(f"The running daemon is version {running['version']}, this is {__version__}: it is restarted.")
             stop.stop(config_file, running["pid"])
@@ -72,7 +72,7 @@ def start(config_file: str | None, wait: float) -> int:
 
 
 def _start(config_file: str | None, deadline: float, wait: float) -> Any:
-    """Start the daemon, and return what the one says that answers then: ours, or one that was quicker."""
+    """Start the daemon, and return the answer of the running one: ours, or one that was faster."""
     service = manager.installed()
     if service is not None and _wants_another(config_file, service):
         service = None
@@ -90,7 +90,7 @@ def _start(config_file: str | None, deadline: float, wait: float) -> Any:
 
 
 def _start_child(config_file: str | None, deadline: float, progress: console.Progress) -> Any:
-    """Start a daemon of our own. While another one owns the netrc and does not answer, because it ends, try again."""
+    """Start a daemon of our own. Retry while another one owns the netrc and does not answer, because it is ending."""
     while True:
         child = _spawn(config_file)
         failure = child.failure(deadline, progress)
@@ -122,9 +122,9 @@ class _StartFailedError(UvtokendError):
     """The daemon ended before it was ready.
 
     Args:
-        error: What it said, as an exception.
+        error: Its message, as an exception.
         status: Its exit status.
-        overtaken: Another daemon was quicker, and will answer soon if it is one of this socket.
+        overtaken: Whether another daemon was faster, which will answer soon if it uses the same socket.
     """
 
     def __init__(self, error: UvtokendError, status: int, overtaken: bool) -> None:
@@ -140,7 +140,7 @@ class _Child:
     Args:
         process: The process.
         report: The end of the pipe to which it writes one line of JSON.
-        output: The file that its output is added to.
+        output: The file that its output is appended to.
     """
 
     process: subprocess.Popen[bytes]
@@ -151,8 +151,8 @@ class _Child:
         """Wait until the daemon is ready or has ended; return why it ended, or None.
 
         Args:
-            deadline: On the monotonic clock, in seconds; afterwards the answer is None, too.
-            progress: Shown meanwhile.
+            deadline: The deadline on the monotonic clock, in seconds; afterwards the result is None, too.
+            progress: The progress to show meanwhile.
         """
         said = b""
         try:
@@ -186,19 +186,19 @@ class _Child:
         return _StartFailedError(silent, status, overtaken=False)
 
     def yield_to(self, running: Any) -> None:
-        """End it if another daemon was quicker: it must not take over later, when that one is stopped."""
+        """End the process if another daemon was faster, so that it does not take over when that one is stopped."""
         if running is not None and running["pid"] != self.process.pid:
             self.process.terminate()
             self.process.wait()
 
 
 def _spawn(config_file: str | None) -> _Child:
-    """Start the daemon in a session of its own; what it prints before it has its log is added to ``daemon.log``."""
+    """Start the daemon in a session of its own. Its output before its log is open is appended to ``daemon.log``."""
     directory = paths.state_directory()
     paths.private_directory(directory)
     output = os.path.join(directory, "daemon.log")
     ours, theirs = os.pipe()
-    # -P: nothing in the directory where a person happens to be may stand in for a module.
+    # -P: a file in the current directory must not replace a module.
     command = [sys.executable, "-P", "-m", "uvtokend", "run", "--quiet", "--report-to", str(theirs)]
     if config_file is not None:
         command += ["--config", paths.config_file(config_file)]
@@ -233,7 +233,7 @@ def _opened(output: str, flags: int) -> int:
 
 
 def _environ() -> dict[str, str]:
-    """Return the daemon's environment: it works in ``/``, so paths that are relative to here become absolute."""
+    """Return the daemon's environment. It works in ``/``, so relative paths become absolute."""
     names = {"UVTOKEND_CONFIG", "UVTOKEND_SOCKET", "NETRC"}
     return {
         name: os.path.abspath(os.path.expanduser(value)) if name in names and value else value
@@ -242,10 +242,10 @@ def _environ() -> dict[str, str]:
 
 
 def _wants_another(config_file: str | None, service: manager.Service) -> bool:
-    """Return whether another daemon is wanted than that of the installed service.
+    """Return whether this shell needs another daemon than that of the installed service.
 
-    Its socket, state or configuration would be in another place than this shell looks for them. systemd has these
-    directories from the login, like the shell; launchd has only what its property list records.
+    That daemon's socket, state or configuration may be in other directories than this shell's. systemd gets these
+    directories from the login, like the shell; launchd has only those in its property list.
     """
     named = config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
     known = service.variables
@@ -258,7 +258,7 @@ def _wants_another(config_file: str | None, service: manager.Service) -> bool:
 
 
 def _await_answer(deadline: float, progress: console.Progress) -> Any:
-    """Return what the daemon says of itself, or None after the deadline.
+    """Return the daemon's `version` answer, or None after the deadline.
 
     Args:
         deadline: On the monotonic clock, in seconds.
@@ -274,10 +274,10 @@ def _await_answer(deadline: float, progress: console.Progress) -> Any:
 
 
 def _version(timeout: float) -> Any:
-    """Return what a running daemon says of itself, or None if there is none or it is about to end.
+    """Return the `version` answer of a running daemon, or None if there is no daemon or it is about to end.
 
     Raises:
-        NoAnswerError: It did not answer within so many seconds.
+        NoAnswerError: The daemon did not answer within the time limit.
     """
     try:
         version = client.call("version", timeout=timeout)
@@ -287,7 +287,7 @@ def _version(timeout: float) -> Any:
 
 
 def _first_tokens(deadline: float) -> dict[str, Any]:
-    """Return the status once no first token is under way any more, or after the deadline.
+    """Return the status once no first token is under way, or after the deadline.
 
     Args:
         deadline: On the monotonic clock, in seconds.

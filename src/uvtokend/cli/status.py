@@ -1,4 +1,4 @@
-"""``uvtokend status``: what each token is worth, and what fixes what is broken."""
+"""``uvtokend status``: show the state of each token, and the fix for each problem."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DETAILS = """\
 Exits with 0 if every enabled index shown has a valid, delivered token, with 1 if one of them has not, and with 3 if the
 daemon is not running. `uvtokend help status` explains what is shown."""
 
-#: Seconds after which a live picture is drawn again without an event: its times go by.
+#: Seconds after which a live status is drawn again without an event, because its times change.
 _REDRAW = 2.0
-#: Seconds between two attempts to reach a daemon that has gone.
+#: Seconds between two attempts to reach a daemon that has ended.
 _AGAIN = 0.25
-#: Seconds that a daemon gets to come back while nobody looks at a terminal: `uvtokend restart` takes less.
+#: Seconds that a daemon gets to start again if the output is not a terminal: `uvtokend restart` takes less.
 _COMES_BACK = 5.0
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Show the status.
 
     Returns:
-        0 if each enabled index shown has a valid delivered token, or there is nothing to do; 1 if not; 3 if no daemon
+        0 if each enabled index shown has a valid delivered token, or there are no indexes; 1 if not; 3 if no daemon
         runs.
     """
     if args.prompt and (args.json or args.watch):
@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], report.Absence | None]:
-    """Return the status document, and where no daemon runs, why.
+    """Return the status document and, if no daemon runs, the reason.
 
     Args:
-        names: Only these indexes; none means all.
-        config: Another configuration file, for what can be known while no daemon runs.
+        names: The names of the indexes; none means all.
+        config: Another configuration file, for the status without a daemon.
 
     Raises:
         UsageError: No index has one of those names.
@@ -77,7 +77,7 @@ def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], report.
     try:
         return client.call("status", client.names(names)), None
     except NotRunning:
-        from uvtokend.cli import stopped  # noqa: PLC0415 - it reads the configuration, which costs
+        from uvtokend.cli import stopped  # noqa: PLC0415 - reading the configuration is slow
 
         return stopped.status(names, config)
 
@@ -89,17 +89,17 @@ def show(
     alone: bool = False,
     config: str | None = None,
 ) -> None:
-    """Print the status document: to standard output, for machines or for people.
+    """Print the status document to standard output, for machines or for people.
 
     Args:
         document: The document.
-        as_json: For machines.
+        as_json: Whether to print JSON, for machines.
         absence: Why no daemon runs.
-        alone: No daemon goes on afterwards, so only the tokens matter.
+        alone: Whether no daemon is expected to run, so that only the tokens matter.
         config: Another configuration file of this shell.
     """
     if as_json:
-        import json  # noqa: PLC0415 - people are shown no JSON
+        import json  # noqa: PLC0415 - only for JSON
 
         console.out(json.dumps(document, indent=1) + "\n")
         if not document["indexes"] and document.get("config_stale") is None:
@@ -142,14 +142,14 @@ def _of_config(document: dict[str, Any], config: str | None) -> list[tuple[str, 
 
 
 def _of_shell(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what is wrong with this shell: uv reads another netrc in it than the daemon writes."""
+    """Return the problem of this shell if uv in it reads another netrc than the daemon writes."""
     netrc = document.get("netrc")
     concerned = any(report.enabled(index) and index.get("sink") == "netrc" for index in document["indexes"])
     read = paths.uv_netrc()
     if netrc is None or document["pid"] is None or not concerned or (read and _same(read, netrc)):
         return []
     if not os.path.exists(netrc):
-        return []  # nothing is delivered yet: the index says why
+        return []  # nothing is delivered yet; the index tells why
     what = f"reads {read}" if read else "finds no netrc"
     named = os.environ.get("NETRC")
     why = f"NETRC={named}" if named else f"HOME={os.environ.get('HOME', '')}"
@@ -162,7 +162,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _prompt() -> int:
-    """Print the line that the daemon keeps for shell prompts, without asking it."""
+    """Print the line that the daemon keeps for shell prompts, without asking the daemon."""
     try:
         with open(paths.prompt_file(), "rb") as file:
             known = prompt.decode(file.read(1024))
@@ -176,7 +176,7 @@ def _prompt() -> int:
 
 
 def _prompt_of(names: list[str], config: str | None) -> int:
-    """Print the line for these indexes only, which no file holds: the daemon is asked.
+    """Print the line for these indexes only. No file contains it, so the daemon is asked.
 
     Raises:
         UsageError: No index has one of those names.
@@ -196,10 +196,9 @@ def _exit_status(document: dict[str, Any]) -> int:
 
 
 class _Watch:
-    """Shows the status again and again: drawn over itself on a terminal, else printed anew after each event.
+    """Shows the status repeatedly: redrawn on a terminal, otherwise printed again after each event.
 
-    A daemon that goes away is waited for: on a terminal for as long as the person looks, else for as long as a restart
-    takes.
+    It waits for a daemon that ends: on a terminal until it is interrupted, otherwise for as long as a restart takes.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -212,7 +211,7 @@ class _Watch:
         """Show until interrupted.
 
         Raises:
-            NotRunning: The daemon is gone, and nobody looks at a terminal.
+            NotRunning: The daemon has ended, and the output is not a terminal.
         """
         while True:
             try:
@@ -238,12 +237,12 @@ class _Watch:
             return
         lines = text.splitlines()
         height = console.height(sys.stdout)
-        if len(lines) >= height:  # the top says what matters; a terminal that scrolls would lose it
+        if len(lines) >= height:  # the top is the most important part, and would scroll away
             lines = [*lines[: max(1, height - 2)], f"… {len(lines) - max(1, height - 2)} more lines"]
         console.out(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW)
 
     def _await_event(self, events: client.Connection) -> None:
-        """Return when there is something new to show; where it is not drawn, print the events as lines."""
+        """Wait until the status may have changed. Without a terminal, print the events as lines."""
         if not events.pending() and not select.select([events.socket], [], [], _REDRAW if self._live else None)[0]:
             return
         while True:

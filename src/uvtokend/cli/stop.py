@@ -1,4 +1,4 @@
-"""``uvtokend stop``: ends the daemon."""
+"""``uvtokend stop``: stop the daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uvtokend.errors import OK, NotRunning, UvtokendError
 EXAMPLES = ("uvtokend stop",)
 DETAILS = "Living tokens stay in the netrc until they expire; `uvtokend purge` removes them."
 
-#: Seconds between two looks at a daemon that ends.
+#: Seconds between two checks of an ending daemon.
 _PAUSE = 0.03
 #: Seconds that a daemon gets to end by itself, and then after SIGTERM.
 _GRACE = 20.0
@@ -36,15 +36,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def stop(config: str | None = None, pid: int | None = None) -> int:
-    """Stop the daemon, and return when it is gone.
+    """Stop the daemon, and wait until it has ended.
 
     Args:
         config: Another configuration file. It names the netrc, whose lock names a daemon that cannot be reached.
-        pid: Stop only the daemon that calls itself so: somebody else may have stopped it, and started another one.
+        pid: The process ID of the daemon to stop. Another process may have stopped it meanwhile and started another
+            one.
 
     Raises:
-        NotRunning: There is none, and no pid was given.
-        UvtokendError: It does not end.
+        NotRunning: No daemon runs, and no process ID was given.
+        UvtokendError: The daemon does not end.
     """
     process: psutil.Process | None = None
     try:
@@ -78,7 +79,7 @@ def stop(config: str | None = None, pid: int | None = None) -> int:
 
 
 def unreachable(config: str | None) -> psutil.Process | None:
-    """Return the daemon that owns the netrc, whether its control socket is there or not.
+    """Return the daemon that owns the netrc, even if its control socket is missing.
 
     Args:
         config: Another configuration file, which names the netrc.
@@ -87,14 +88,14 @@ def unreachable(config: str | None) -> psutil.Process | None:
 
 
 def daemon_of_netrc(config: str | None) -> Owner | None:
-    """Return the daemon that owns the netrc, also one on another host; None if none does.
+    """Return the daemon that owns the netrc, even one on another host; None if there is no owner.
 
     Args:
         config: Another configuration file, which names the netrc.
     """
     owner = _owner_of_netrc(config)
     if owner is not None and owner.is_here and _process(owner.pid) is None:
-        return None  # `uvtokend once` owns it for a moment
+        return None  # `uvtokend once` owns the netrc for a moment
     return owner
 
 
@@ -107,10 +108,10 @@ def _owner_of_netrc(config: str | None) -> Owner | None:
 
 
 def _process(pid: int) -> psutil.Process | None:
-    """Return a daemon's process, if it is one; psutil knows it from a later one of the same number.
+    """Return the process of a daemon, or None. psutil distinguishes it from a later process with the same ID.
 
-    Nothing else is ever signalled, whoever may have given the number: a process of another pid namespace is called
-    otherwise here, and a number that was written down may have been given to somebody else meanwhile.
+    No other process is ever signaled: a process of another PID namespace has another ID here, and a recorded ID may
+    belong to another process meanwhile.
     """
     try:
         process = psutil.Process(pid)
@@ -129,7 +130,7 @@ def _end(signal: Callable[[], None]) -> None:
 
 
 def _gone(process: psutil.Process) -> bool:
-    """Wait until a process is gone; one that only waits for its parent to notice counts."""
+    """Wait until a process has ended; a zombie counts as ended."""
     deadline = time.monotonic() + _GRACE
     with console.Progress("Waiting for the daemon to end") as progress:
         while time.monotonic() < deadline:

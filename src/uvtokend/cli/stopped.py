@@ -1,4 +1,4 @@
-"""What `status` says while no daemon answers: what is known from disk, and why it may be that nothing answers."""
+"""The status while no daemon answers: the facts on disk, and the likely reason."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from uvtokend.core.report import STOPPED, Absence
 from uvtokend.disk.locks import Owner
 from uvtokend.service import manager
 
-#: How many lines of the service manager are shown.
+#: The most lines of the service manager that are shown.
 _LINES = 6
-#: How many other daemons are named.
+#: The most other daemons that are named.
 _OTHERS = 3
 
 
@@ -49,7 +49,7 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absenc
 
 
 def _owned(owner: Owner, netrc: str, others: Sequence[OtherDaemon]) -> Absence:
-    """Return what there is to say of a daemon that keeps this very netrc fresh, but does not answer here."""
+    """Return the reason if a daemon that writes this netrc does not answer here."""
     here = paths.socket_file()
     same_host = owner.is_here
     listening = next((each for each in others if each.pid == owner.pid), None) if same_host else None
@@ -62,7 +62,7 @@ def _owned(owner: Owner, netrc: str, others: Sequence[OtherDaemon]) -> Absence:
 
 
 def _move_to(path: str) -> str:
-    """Return the command after which this shell looks for the daemon at a path."""
+    """Return the command that sets this shell's socket to a path."""
     named = os.environ.pop("UVTOKEND_SOCKET", None)
     try:
         usual = paths.socket_file()
@@ -74,7 +74,7 @@ def _move_to(path: str) -> str:
 
 
 def _of_another_home(others: Sequence[OtherDaemon]) -> tuple[str, str] | None:
-    """Return what there is to say where nothing is configured, but a daemon serves another home directory."""
+    """Return a hint to a daemon of another home directory, if nothing is configured here."""
     here = os.path.realpath(os.path.expanduser("~"))
     homes = [each.home for each in others if each.home is not None and os.path.realpath(each.home) != here]
     if not homes:

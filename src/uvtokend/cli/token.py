@@ -1,4 +1,4 @@
-"""``uvtokend token``: one token, alone, on standard output."""
+"""``uvtokend token``: print one token, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the token.
 
     Raises:
-        UvtokendError: It would be seen on a terminal, or there is no valid token.
+        UvtokendError: The output is a terminal, or there is no valid token.
     """
     if sys.stdout.isatty() and not args.show:
         message = "Standard output is a terminal, which would show the token to everyone who sees your screen."

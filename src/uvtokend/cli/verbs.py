@@ -4,11 +4,11 @@ To add a verb, write ``cli/<verb>.py`` with
 
 * ``EXAMPLES``: at least one command line that works, for ``uvtokend <verb> --help``;
 * ``arguments(parser)``: add the verb's own arguments (``--config`` is added for every verb);
-* ``run(args) -> int``: do it and return the exit status;
-* optionally ``DETAILS``: what the help says beyond the summary;
+* ``run(args) -> int``: run the command and return the exit status;
+* optionally ``DETAILS``: text for the help after the summary;
 
-and add its row here. A module is imported when its verb is asked for: no verb pays for another's imports. A verb that
-executes a command sets the default ``command=[]``: everything after ``--`` is put there unparsed.
+and add its row here. A module is imported when its verb is used, so no verb pays for another's imports. A verb that
+executes a command sets the default ``command=[]``, which receives everything after ``--`` unparsed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All checks, and how they are run: side by side, each with a time limit, so that no check hides another."""
+"""Run all checks in parallel, each with a time limit, so that no check hides another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uvtokend.doctor.finding import Finding, note
 
 Check = Callable[[Facts], Iterable[Finding]]
 
-#: Checks that ask nobody beyond this machine, in the order in which their findings are shown.
+#: Checks without the network, in the order in which their findings are shown.
 OFFLINE: tuple[Check, ...] = (
     *configuration.CHECKS,
     *netrc.CHECKS,
@@ -21,18 +21,18 @@ OFFLINE: tuple[Check, ...] = (
     *programs.CHECKS,
     *daemon.CHECKS,
 )
-#: Seconds that all checks together may take, and with the network.
+#: Seconds for all checks together: without the network, and with it.
 LIMIT = 2.0
 ONLINE_LIMIT = 8.0
 
 
 def run(facts: Facts, checks: Sequence[Check], limit: float) -> list[Finding]:
-    """Run checks side by side and return their findings, errors first, otherwise in the order of the checks.
+    """Run checks in parallel and return their findings, errors first, otherwise in the order of the checks.
 
     Args:
-        facts: What they look at.
-        checks: Those to run.
-        limit: Seconds; a check that takes longer is reported and left alone.
+        facts: The facts that they read.
+        checks: The checks to run.
+        limit: The time limit in seconds; a check that takes longer is reported and abandoned.
     """
     results: dict[int, list[Finding]] = {}
 
@@ -43,7 +43,7 @@ def run(facts: Facts, checks: Sequence[Check], limit: float) -> list[Finding]:
             message = f"The check {_name(check)} failed: {type(problem).__name__}."
             results[number] = [note("check-failed", message, None, "report it, with this line")]
 
-    # A thread that hangs, say in a dead network file system, must not keep the process alive.
+    # A thread that hangs, for example in a network file system, must not keep the process running.
     threads = [threading.Thread(target=work, args=each, daemon=True) for each in enumerate(checks)]
     for thread in threads:
         thread.start()
@@ -69,7 +69,7 @@ def _join(threads: Sequence[threading.Thread], done: threading.Event) -> None:
 
 
 def distinct(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings, each culprit of one name once: two checks may come upon the same mistake."""
+    """Return findings without duplicates: two checks may find the same mistake."""
     seen: dict[tuple[str, str | None, str | None], Finding] = {}
     for finding in findings:
         seen.setdefault((finding.name, finding.culprit, finding.fix), finding)

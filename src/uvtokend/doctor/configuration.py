@@ -1,4 +1,4 @@
-"""config.toml: is it valid, in force, and does what it names exist?"""
+"""config.toml: is it valid and loaded, and do the files that it names exist?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def empty(facts: Facts) -> Iterator[Finding]:
 
 
 def disabled(facts: Facts) -> Iterator[Finding]:
-    """uv uses an index that is switched off in config.toml."""
+    """uv uses an index that is disabled in config.toml."""
     for index in facts.settings.disabled if facts.settings is not None else ():
         used = next((each for each in facts.uv.indexes if same_index(each.url, index.url)), None)
         if used is not None:
@@ -55,7 +55,7 @@ def disabled(facts: Facts) -> Iterator[Finding]:
 
 
 def trust_variables(facts: Facts) -> Iterator[Finding]:
-    """Variables for certificates that name nothing: uv ignores them, other programs stop."""
+    """Variables for certificates that name a missing file: uv ignores them, other programs fail."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE"):
         value = facts.environ.get(name, "")
         missing = [path for path in value.split(os.pathsep) if path and not _readable(path)]
@@ -65,7 +65,7 @@ def trust_variables(facts: Facts) -> Iterator[Finding]:
 
 
 def global_pats(facts: Facts) -> Iterator[Finding]:
-    """One personal access token for several organizations: Azure DevOps refuses it from a certain day on."""
+    """One personal access token serves several organizations: Azure DevOps will refuse it from a known day on."""
     notices = clouds.notices({}, [index.request for index in facts.indexes])
     report = error if facts.now >= GLOBAL_PATS_END else note
     for notice in dict.fromkeys(each for told in notices.values() for each in told if each.reason == GLOBAL_PAT):

@@ -22,7 +22,7 @@ _OF_NETWORK = policy.NOBODY_ANSWERED | {"tls", "untrusted-certificate", "client-
 
 
 def not_running(facts: Facts) -> Iterator[Finding]:
-    """No daemon refreshes the tokens; one that stands may be used until it expires."""
+    """No daemon refreshes the tokens. A delivered token can be used until it expires."""
     if facts.status is not None or facts.owner is not None or not facts.indexes:
         return
     lost = [index.name for index in facts.indexes if not facts.has_token(index)]
@@ -47,7 +47,7 @@ def _names(names: list[str]) -> str:
 
 
 def troubled(facts: Facts) -> Iterator[Finding]:
-    """What the daemon itself says of each index: an expired sign-in, a denied permission, a wrong profile."""
+    """The daemon reports an error for an index: an expired sign-in, a denied permission, a wrong profile."""
     if facts.status is None:
         return
     grouped: dict[tuple[str, str | None], list[str]] = {}
@@ -55,9 +55,9 @@ def troubled(facts: Facts) -> Iterator[Finding]:
         said = facts.said(index)
         trouble = said.get("last_error")
         if trouble is not None and trouble["hint"] == f"uvtokend adopt {index.name}":
-            continue  # the netrc's own check tells it, with file and line
+            continue  # the netrc's own check reports it, with file and line
         if not said and facts.status.get("config") != facts.config:
-            continue  # `two_daemons` tells it
+            continue  # `two_daemons` reports it
         if not said:
             told = f"The daemon does not know {index.name} yet.", "uvtokend reload"
         elif trouble is not None:
@@ -76,7 +76,7 @@ def troubled(facts: Facts) -> Iterator[Finding]:
 
 
 def delivery(facts: Facts) -> Iterator[Finding]:
-    """What the daemon says of the file that it writes."""
+    """The daemon reports a problem with the file that it writes."""
     told = facts.status["delivery"] if facts.status is not None else {}
     if told.get("problem") is not None:
         report, problem = note if told["ok"] else error, str(told["problem"])
@@ -85,23 +85,23 @@ def delivery(facts: Facts) -> Iterator[Finding]:
 
 
 def notices(facts: Facts) -> Iterator[Finding]:
-    """What the daemon wants a person to know, such as temporary credentials in its own environment."""
+    """The daemon has a notice, such as temporary credentials in its own environment."""
     told: dict[tuple[str, str, str | None], None] = {}
     for index in facts.indexes:
         for each in facts.said(index).get("notices", ()):
-            if each["reason"] != GLOBAL_PAT:  # configuration.global_pats reports it, without a daemon too
+            if each["reason"] != GLOBAL_PAT:  # configuration.global_pats reports it, even without a daemon
                 told[each["reason"], each["message"], each["hint"]] = None
     for reason, message, hint in told:
         yield note(reason, message, None, hint)
 
 
 def unreachable(facts: Facts) -> Iterator[Finding]:
-    """A daemon delivers to this netrc, but it does not listen where this shell looks for it."""
+    """A daemon delivers to this netrc, but it listens on another socket than this shell expects."""
     if facts.owner is not None and facts.indexes:
         socket = facts.environ.get("UVTOKEND_SOCKET")
         where = f"UVTOKEND_SOCKET={socket}" if socket else paths.socket_file()
         message = f"A uvtokend that does not answer here ({facts.owner}) keeps the tokens in {facts.netrc_path} fresh."
-        ours = facts.owner.endswith(f" on {gethostname()}")  # nobody here can stop the one of another container
+        ours = facts.owner.endswith(f" on {gethostname()}")  # a daemon in another container cannot be stopped from here
         restart = "uvtokend restart" if ours else None
         report = note if all(map(facts.has_token, facts.indexes)) else error
         yield report("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else restart)
@@ -126,7 +126,7 @@ def two_daemons(facts: Facts) -> Iterator[Finding]:
 
 
 def environment(facts: Facts) -> Iterator[Finding]:
-    """Proxies and certificates that this shell has and the daemon has not, or the other way round."""
+    """Variables for proxies and certificates differ between this shell and the daemon."""
     theirs = environment_of(facts.status) if facts.status is not None else None
     if theirs is None:
         return
@@ -156,9 +156,9 @@ def _said(environ: Mapping[str, str], name: str) -> str:
 
 
 def environment_of(status: Mapping[str, Any]) -> Mapping[str, str] | None:
-    """Return the daemon's PATH and network settings as it tells them itself; None where it does not.
+    """Return the PATH and network settings that the daemon reports; None if it does not.
 
-    Nobody else can read them: the daemon is undumpable, which hides ``/proc/PID/environ`` (proc(5)).
+    No other process can read them: the daemon is undumpable, which hides ``/proc/PID/environ`` (proc(5)).
     """
     return status.get("environment")
 

@@ -1,4 +1,4 @@
-"""The file systems below our files: is there room, and may we write?"""
+"""The file systems of our files: is there room, and can we write?"""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from uvtokend.disk import files
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 
-#: The directory that must be ours alone.
+#: The directory that only this user may access.
 _STATE = "state file"
-#: Fewer free bytes than this cannot hold a netrc and its successor.
+#: The least free bytes: room for a netrc and its successor.
 _ROOM = 64 * 1024
 
 
 def writable(facts: Facts) -> Iterator[Finding]:
-    """A directory that uvtokend writes to is full, read-only or closed."""
+    """A directory that uvtokend writes to is full, read-only or forbidden."""
     if not facts.indexes:
         return
     deliver, start = "no new token can be delivered", "the daemon cannot start"
@@ -37,13 +37,13 @@ def writable(facts: Facts) -> Iterator[Finding]:
 def directory(
     what: str, path: str, consequence: str = "no new token can be delivered", report: Callable[..., Finding] = error
 ) -> Iterator[Finding]:
-    """Look at one directory.
+    """Check one directory.
 
     Args:
-        what: What is in it, for people.
+        what: Its content, for people.
         path: The directory, with symlinks resolved.
-        consequence: What cannot be done.
-        report: Makes the finding: a note while uv still works.
+        consequence: What cannot be done without it.
+        report: Returns the finding: a note while uv still works.
     """
     quoted = shlex.quote(path)
     try:

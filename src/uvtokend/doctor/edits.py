@@ -1,4 +1,4 @@
-"""Fixes that are edits of uv's configuration: the whole line as it should be, ready to paste.
+"""Fixes that are edits of uv's configuration: the whole new line, ready to paste.
 
 No user information of a URL is ever repeated, so that no password is shown.
 """
@@ -22,12 +22,12 @@ def without_user(facts: Facts, place: Location) -> str:
 
 
 def with_url(facts: Facts, known: UvIndex, url: str) -> str:
-    """Return the fix that gives an index of uv's another URL.
+    """Return the fix that changes the URL of an index of uv's.
 
     Args:
-        facts: For the text of the file.
-        known: The index as it is.
-        url: The URL as it should be; it may have a user name.
+        facts: The facts with the text of the file.
+        known: The index in uv's configuration.
+        url: The new URL; it may have a user name.
     """
     return _written(facts, known.place, url, known.url)
 
@@ -43,12 +43,12 @@ def delete_line(place: Location) -> str:
 
 
 def always(facts: Facts, known: UvIndex) -> str:
-    """Return the fix that gives an index ``authenticate = "always"``."""
+    """Return the fix that adds ``authenticate = "always"`` to an index."""
     return _with_key(facts, known, _POLICY, _ALWAYS)
 
 
 def explicit(facts: Facts, known: UvIndex) -> str:
-    """Return the fix that gives an index ``explicit = true``."""
+    """Return the fix that adds ``explicit = true`` to an index."""
     return _with_key(facts, known, re.compile(r"explicit\s*=\s*\w+"), "explicit = true")
 
 

@@ -1,4 +1,4 @@
-"""Everything that the checks look at, read once and never changed."""
+"""Everything that the checks read, read once and never changed."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is so, at one moment.
+    """The facts at one moment.
 
     Args:
-        environ: Of this shell: uv started here has the same.
+        environ: The environment of this shell, which uv would inherit.
         now: The wall clock, aware UTC.
         config: Our configuration file.
-        settings: What it says; None where it is invalid.
-        problems: What is wrong with it.
+        settings: Its settings; None if it is invalid.
+        problems: Its problems.
         project: uv's own files for the project.
-        uv: What they say.
+        uv: The configuration in them.
         uv_path: The uv on PATH; None if there is none.
-        uv_version: Its version; empty if it is not known.
+        uv_version: Its version; empty if unknown.
         netrc_path: The netrc that uvtokend writes, or has written last, with symlinks resolved.
-        named_netrc: The one that config.toml names, with symlinks resolved; None where it names none.
-        netrc: Its text; None where it is missing or cannot be read.
-        unreadable: Why it cannot be read.
+        named_netrc: The netrc that config.toml names, with symlinks resolved, or None.
+        netrc: The text of the netrc; None if it is missing or cannot be read.
+        unreadable: Why the netrc cannot be read.
         uv_netrc: The netrc that uv reads in this shell.
         store: uv's own credential store.
-        ours: Our entries and records as they are on disk: host or URL prefix -> entry.
-        expired: Those of them that have expired: host or URL prefix -> when.
-        owner: The process that owns that netrc although no daemon answers here, as ``pid N on HOST``.
-        keyring: The first ``keyring`` on PATH is the one that `uvtokend keyring install` makes.
-        status: The daemon's status document; None where no daemon answers.
+        ours: Our entries and records on disk: host or URL prefix -> entry.
+        expired: The expired ones among them: host or URL prefix -> time.
+        owner: The process that owns the netrc although no daemon answers here, as ``pid N on HOST``.
+        keyring: Whether the first ``keyring`` on PATH is one that `uvtokend keyring install` created.
+        status: The daemon's status document; None if no daemon answers.
     """
 
     environ: Mapping[str, str]
@@ -78,16 +78,16 @@ class Facts:
 
     @property
     def indexes(self) -> tuple[Index, ...]:
-        """The indexes in config.toml that are switched on."""
+        """The enabled indexes in config.toml."""
         return self.settings.indexes if self.settings is not None else ()
 
     @property
     def served(self) -> str:
-        """The configuration file of the daemon; the one of this shell where none answers."""
+        """The configuration file of the daemon, or of this shell if no daemon answers."""
         return str(self.status["config"]) if self.status is not None else self.config
 
     def decision(self, url: str) -> Decision:
-        """Return what uv would send to a URL.
+        """Return uv's decision about a URL.
 
         Raises:
             ValueError: It is not an HTTP URL.
@@ -95,14 +95,14 @@ class Facts:
         return decide(Sources(self.uv, self.environ, self.uv_netrc, self.store, self.uv_version), url)
 
     def is_ours(self, credential: UvCredential) -> bool:
-        """Tell whether a credential is one that uvtokend delivered, or answers itself."""
+        """Return whether a credential is from uvtokend, delivered or through its keyring command."""
         if credential.source == "keyring":
             return self.keyring and self.status is not None
         pair = (credential.login, credential.secret)
         return any(pair == (entry.login, entry.password) for entry in self.ours.values())
 
     def has_token(self, index: Index) -> bool:
-        """Tell whether our credential for an index is where uv finds it: on disk, or in the memory of the daemon."""
+        """Return whether uv can find our credential for an index: on disk, or in the memory of the daemon."""
         return bool(self.said(index).get("delivered")) if index.sink == "memory" else index.target in self.ours
 
     def known_to_uv(self, index: Index) -> UvIndex | None:
@@ -110,13 +110,13 @@ class Facts:
         return next((each for each in self.uv.indexes if same_index(each.url, index.url)), None)
 
     def said(self, index: Index) -> Mapping[str, Any]:
-        """Return what the daemon says of an index; nothing if it does not run or does not know the index."""
+        """Return the daemon's status of an index; empty if it does not run or does not know the index."""
         listed = self.status["indexes"] if self.status is not None else ()
         return next((each for each in listed if each["name"] == index.name), {})
 
 
 def gather(place: str | None, config: str | None, status: Mapping[str, Any] | None) -> Facts:
-    """Read everything once.
+    """Read all facts.
 
     Args:
         place: The project's directory; None for the current one.
@@ -180,7 +180,7 @@ def _netrc(path: str) -> tuple[bytes | None, str | None]:
 
 
 def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str | None:
-    """Return the netrc that config.toml names; by default it is that of ``NETRC``, which each shell may set anew."""
+    """Return the netrc that config.toml names; by default the one of ``NETRC``, which may differ in each shell."""
     path = settings.netrc if settings is not None else None
     here = environ.get("NETRC")
     by_shell = bool(here) and path == os.path.abspath(os.path.expanduser(here or ""))

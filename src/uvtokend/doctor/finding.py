@@ -1,4 +1,4 @@
-"""What a check returns."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Severity = Literal["error", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """A problem or a notice.
 
     Args:
-        name: Of the check, kebab-case.
-        severity: ``error``: uv fails, or takes a package from a place that was not meant. ``note``: all else.
+        name: The name of the check, kebab-case.
+        severity: ``error``: uv fails, or installs a package from an unintended index. ``note``: anything else.
         message: A sentence for people, without secrets.
         culprit: The file and line, variable, host or program that it is about.
-        fix: The exact command, or the edit; None where nobody here can do anything.
+        fix: The exact command or edit; None if the user cannot fix it.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Finding:
     fix: str | None = None
 
     def json(self) -> dict[str, Json]:
-        """Return it for machines."""
+        """Return the finding as JSON."""
         return {
             "name": self.name,
             "severity": self.severity,
@@ -40,10 +40,10 @@ class Finding:
 
 
 def error(name: str, message: str, culprit: str | None = None, fix: str | None = None) -> Finding:
-    """Return a finding that makes uv fail, or fail open."""
+    """Return a finding with the severity ``error``."""
     return Finding(name, "error", message, culprit, fix)
 
 
 def note(name: str, message: str, culprit: str | None = None, fix: str | None = None) -> Finding:
-    """Return a finding that is worth knowing."""
+    """Return a finding with the severity ``note``."""
     return Finding(name, "note", message, culprit, fix)

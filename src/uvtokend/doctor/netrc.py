@@ -1,4 +1,4 @@
-"""The netrc: does uv read it, this one, and our entries in it?"""
+"""The netrc: does uv read this file, and our entries in it?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _ours(facts: Facts) -> list[Index]:
 
 
 def another_home(facts: Facts) -> Iterator[Finding]:
-    """The daemon that answers has read the configuration of another home directory than this shell's."""
+    """The daemon that answers uses the configuration of another home directory than this shell's."""
     if facts.status is None or facts.status.get("config") in {None, facts.config}:
         return
     fix = paths.shell_fix(facts.netrc_path, facts.served)
@@ -34,13 +34,13 @@ def another_home(facts: Facts) -> Iterator[Finding]:
 
 
 def another_file(facts: Facts) -> Iterator[Finding]:
-    """``NETRC`` or ``HOME`` of this shell makes uv read another file than the one that uvtokend writes."""
+    """With ``NETRC`` or ``HOME`` of this shell, uv reads another file than the one that uvtokend writes."""
     named = facts.environ.get("NETRC", "")
     read = facts.uv_netrc.path if facts.uv_netrc is not None else None
     if not _ours(facts) or (read is not None and os.path.realpath(read) == facts.netrc_path):
         return
     if read is None and facts.netrc is None:
-        return  # there is no token yet: another check says why
+        return  # there is no token yet; another check reports why
     why = f"NETRC={named}" if named else f"HOME={facts.environ.get('HOME', '')}"
     what = f"reads {read}" if read is not None else "finds no netrc"
     message = f"uv in this shell {what} ({why}), but uvtokend writes {facts.netrc_path}."
@@ -48,7 +48,7 @@ def another_file(facts: Facts) -> Iterator[Finding]:
 
 
 def missing_file(facts: Facts) -> Iterator[Finding]:
-    """``NETRC`` names a file that does not exist: uv silently reads ``~/.netrc``, other programs read nothing."""
+    """``NETRC`` names a missing file: uv silently reads ``~/.netrc``, other programs read nothing."""
     named = facts.environ.get("NETRC", "")
     if named and facts.uv_netrc is not None and not os.path.exists(os.path.expanduser(named)):
         message = f"NETRC names {named}, which does not exist; uv silently reads {facts.uv_netrc.path} instead."
@@ -67,13 +67,13 @@ def syntax(facts: Facts) -> Iterator[Finding]:
 
 
 def unreadable(facts: Facts) -> Iterator[Finding]:
-    """The netrc is there and cannot be read."""
+    """The netrc exists but cannot be read."""
     if facts.unreadable is not None and _ours(facts):
         yield error("netrc-unreadable", facts.unreadable, facts.netrc_path, f"ls -l {shlex.quote(facts.netrc_path)}")
 
 
 def foreign_entry(facts: Facts) -> Iterator[Finding]:
-    """An entry of somebody else for our host: uvtokend does not touch it."""
+    """A foreign entry has our host: uvtokend does not change it."""
     if facts.netrc is None:
         return
     scanned = scan(facts.netrc)
@@ -88,7 +88,7 @@ def foreign_entry(facts: Facts) -> Iterator[Finding]:
 
 
 def mode(facts: Facts) -> Iterator[Finding]:
-    """Python's own netrc, and so pip, refuses a file that others may read."""
+    """Other users may read the netrc: Python's own netrc module, and so pip, refuses such a file."""
     if facts.netrc is None or not _ours(facts):
         return
     bits = stat.S_IMODE(os.stat(facts.netrc_path).st_mode)
@@ -101,7 +101,7 @@ def mode(facts: Facts) -> Iterator[Finding]:
 
 
 def single_mount(facts: Facts) -> Iterator[Finding]:
-    """A netrc that is mounted by itself cannot be replaced in one step."""
+    """The netrc is a single-file mount, which cannot be replaced in one step."""
     if facts.netrc is not None and _ours(facts) and files.is_mounted(facts.netrc_path):
         message = (
             f"{facts.netrc_path} is mounted as a single file. uvtokend must write it in place, so a uv that starts "

@@ -1,7 +1,7 @@
-"""The indexes themselves: each is asked once, at its URL in config.toml, with the token that uvtokend delivered.
+"""Ask each index once, at its URL in config.toml, with the token that uvtokend delivered.
 
-No redirect is followed, no other credential is ever sent, and of the answer only status, ``Date`` and, for the lock
-file, the list of packages count.
+No redirect is followed, and no other credential is ever sent. Only the response's status, its ``Date`` and, for the
+lock file, its list of packages are used.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 from uvtokend.doctor.project import locked
 
-#: Seconds that an index may take for its answer.
+#: Seconds that an index gets to answer.
 PATIENCE = 2.0
 #: The longest list of packages that is read, in bytes.
 _LIMIT = 4 << 20
-#: Seconds between the clocks that spoil signatures: AWS allows 5 minutes, the others less or as much.
+#: The difference of the clocks, in seconds, from which signatures fail: AWS allows 5 minutes, the others no more.
 _SKEW = 300
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
 @dataclass(frozen=True, slots=True)
 class IndexResponse:
-    """What an index said.
+    """The response of an index.
 
     Args:
-        ahead: Seconds by which this machine's clock is ahead of the index's ``Date``; None where it has none.
-        names: The packages that it lists, in normal form; empty where it does not list them.
+        ahead: Seconds by which this machine's clock is ahead of the index's ``Date``; None if there is no ``Date``.
+        names: The packages that it lists, in normal form; empty if it does not list them.
     """
 
     status: int
@@ -53,14 +53,14 @@ class IndexResponse:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the token is for this URL alone."""
+    """Follows no redirect, because the token is only for this URL."""
 
     def redirect_request(self, *_: object) -> None:
-        """Return nothing, so that the redirect itself is the answer."""
+        """Return None, so that the redirect itself is the response."""
 
 
 def checks(facts: Facts) -> tuple[Callable[[Facts], Iterator[Finding]], ...]:
-    """Return one check for each index, so that a slow one does not hold up the others."""
+    """Return one check for each index, so that a slow one does not delay the others."""
     return tuple(partial(index_answers, index=index) for index in facts.indexes)
 
 
@@ -68,10 +68,10 @@ def index_answers(facts: Facts, index: Index) -> Iterator[Finding]:
     """Ask one index."""
     entry = facts.ours.get(index.target)
     if entry is None:
-        return  # another check says that there is no token
+        return  # another check reports that there is no token
     try:
         answer = _ask(index.url, entry, None)
-        if answer.status == 401:  # Artifactory answers some 401 to a valid token when it is cold
+        if answer.status == 401:  # after its start, Artifactory answers 401 to some valid tokens
             answer = _ask(index.url, entry, None)
     except OSError as problem:
         yield _unreachable(facts, index, entry, problem)
@@ -93,8 +93,8 @@ def _ask(url: str, entry: Entry, ca: str | None) -> IndexResponse:
     """Ask an index once.
 
     Raises:
-        OSError: It cannot be reached, or not be trusted.
-        HTTPException: The answer is not HTTP.
+        OSError: The index cannot be reached, or its certificate is not trusted.
+        HTTPException: The response is not HTTP.
     """
     context = ssl.create_default_context(cafile=ca)
     opener = urllib.request.build_opener(_Stay, urllib.request.HTTPSHandler(context=context))
@@ -149,7 +149,7 @@ def _of_status(facts: Facts, index: Index, status: int) -> Iterator[Finding]:
 
 
 def _of_clock(index: Index, answer: IndexResponse) -> Iterator[Finding]:
-    """Yield that the clock is wrong: the cause of a refusal, and otherwise of the next sign-in that will fail."""
+    """Yield a finding if the clock is wrong, which causes a refusal now or at the next sign-in."""
     if answer.ahead is not None and abs(answer.ahead) >= _SKEW:
         minutes, way = int(abs(answer.ahead) // 60), "ahead of" if answer.ahead > 0 else "behind"
         message = f"This machine's clock is {minutes} min {way} that of {index.host}, so clouds refuse to sign you in."
@@ -158,7 +158,7 @@ def _of_clock(index: Index, answer: IndexResponse) -> Iterator[Finding]:
 
 
 def _of_lock(facts: Facts, index: Index, names: frozenset[str]) -> Iterator[Finding]:
-    """Yield packages that this index serves and that were locked from another: the trace of a run without a token."""
+    """Yield a finding for packages of this index that were locked from another one, by a run without a token."""
     known = facts.known_to_uv(index)
     if known is None or known.explicit:
         return
@@ -195,7 +195,7 @@ def _unreachable(facts: Facts, index: Index, entry: Entry, problem: OSError) -> 
 
 
 def _untrusted(facts: Facts, index: Index, entry: Entry) -> Finding:
-    """Return what makes uv trust an index; the CA bundle of config.toml is for uvtokend's own workers."""
+    """Return the fix that makes uv trust an index. The CA bundle in config.toml is only for uvtokend's own workers."""
     message = f"The TLS certificate of {index.host} is not trusted here."
     bundle = facts.settings.ca_bundle if facts.settings is not None else None
     named = facts.environ.get("SSL_CERT_FILE")
@@ -211,7 +211,7 @@ def _untrusted(facts: Facts, index: Index, entry: Entry) -> Finding:
 
 
 def proxy_variable(environ: Mapping[str, str], index: Index) -> str | None:
-    """Return the variable whose proxy a request to an index would take."""
+    """Return the variable with the proxy for a request to an index."""
     scheme, host = urlsplit(index.url).scheme, urlsplit(index.url).netloc
     if urllib.request.proxy_bypass(host):
         return None
@@ -220,7 +220,7 @@ def proxy_variable(environ: Mapping[str, str], index: Index) -> str | None:
 
 
 def _words(reason: object) -> str:
-    """Return an error of the network in words."""
+    """Return a network error in words."""
     if isinstance(reason, TimeoutError):
         return f"no answer within {PATIENCE:g} s"
     if isinstance(reason, OSError) and reason.strerror:

@@ -1,4 +1,4 @@
-"""Which permission is missing when an index refuses a fresh token, and what to ask the administrator for.
+"""Find the missing permission if an index refuses a fresh token, and the words to ask the administrator with.
 
 Sources: AWS CodeArtifact user guide, "Actions, resources, and condition keys" and "Common errors"; Google Artifact
 Registry, "Configure access control" and "Troubleshoot Python packages"; Azure Artifacts, "Manage permissions"; JFrog,
@@ -13,10 +13,10 @@ from uvtokend.core.model import Index
 
 
 def meaning(index: Index, status: int) -> str:
-    """Return what a refusal of a fresh token means, as a sentence.
+    """Return the meaning of a refusal of a fresh token, as a sentence.
 
     Args:
-        index: The one that refused.
+        index: The index that refused the token.
         status: 401, 403 or 404.
     """
     texts = _MEANINGS.get(index.provider, {})

@@ -1,4 +1,4 @@
-"""The clouds' own programs and the environment: is what a sign-in needs there?"""
+"""The clouds' own programs and the environment: is everything there that a sign-in needs?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uvtokend.doctor.daemon import environment_of, restart
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 
-#: Program -> the page that says how to install it.
+#: Program -> its installation page.
 _PAGES = {cloud.program.name: cloud.program.page for cloud in clouds.CLOUDS.values() if cloud.program is not None}
 
 
@@ -43,9 +43,9 @@ def _needed(facts: Facts) -> dict[str, tuple[bool, list[str]]]:
 
 
 def temporary(facts: Facts) -> Iterator[Finding]:
-    """Temporary credentials of this shell, which a daemon started from here would take over."""
+    """This shell has temporary credentials, which a daemon started from here would inherit."""
     if facts.status is not None:
-        return  # the daemon's own environment is what counts, and it says so itself
+        return  # the daemon's own environment counts, and the daemon reports it itself
     for notice in dict.fromkeys(clouds.temporary_credentials(facts.environ, index.request) for index in facts.indexes):
         if notice is not None:
             yield note(notice.reason, notice.message, None, notice.hint)

@@ -1,4 +1,4 @@
-"""The project: what its lock file tells, what only pip knows, and what stands in .env."""
+"""The project: its lock file, the indexes that only pip knows, and .env."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DOTENV = re.compile(r"^\s*(?:export\s+)?(UV_[A-Z0-9_]+|NETRC)\s*=", re.MULTILIN
 
 
 def only_pip(facts: Facts) -> Iterator[Finding]:
-    """An index that only pip's configuration names: uv reads none of it."""
+    """Only pip's configuration, which uv does not read, names an index."""
     for index in facts.indexes:
         if facts.known_to_uv(index) is not None:
             continue
@@ -31,7 +31,7 @@ def only_pip(facts: Facts) -> Iterator[Finding]:
 
 
 def lines_for_uv(name: str, url: str, environ: Mapping[str, str]) -> str:
-    """Return the fix that lets uv know an index everywhere: what to add, and to which file."""
+    """Return the fix that adds an index to the user's configuration of uv."""
     target = Path(environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "uv", "uv.toml")
     return f'add to {target}:\n[[index]]\nname = "{name}"\nurl = "{url}"\nauthenticate = "always"'
 
@@ -70,7 +70,7 @@ def _url(place: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def lock_trace(facts: Facts) -> Iterator[Finding]:
-    """Packages that are pinned to a private index and were locked from another: a run without a token leaves this."""
+    """Packages that are pinned to a private index were locked from another one, by a run without a token."""
     private = {index.name: index.url for index in facts.indexes}
     for name, registry in locked(facts):
         for pin in facts.uv.pins.get(name, ()):
@@ -96,7 +96,7 @@ def _lock(facts: Facts) -> str:
 
 
 def dotenv(facts: Facts) -> Iterator[Finding]:
-    """Variables of uv in ``.env``: uv does not read them for itself."""
+    """``.env`` contains variables of uv, which uv does not read for itself."""
     directory = facts.project.root or facts.project.directory
     file = uv_files.text_file(str(directory / ".env"))
     names = sorted({*_DOTENV.findall(file.text.decode(errors="replace"))}) if file is not None else []

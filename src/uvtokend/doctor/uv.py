@@ -1,4 +1,4 @@
-"""uv's own settings and credentials: would uv send our token to each index, and to no other place?"""
+"""uv's own settings and credentials: would uv send our token to each index, and nowhere else?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PUBLISH = ("UV_PUBLISH_TOKEN", "UV_PUBLISH_USERNAME", "UV_PUBLISH_PASSWORD")
 
 
 def index_unknown(facts: Facts) -> Iterator[Finding]:
-    """An index of config.toml that uv knows under another URL, or not at all."""
+    """uv knows an index of config.toml under another URL, or not at all."""
     for index in facts.indexes:
         if facts.known_to_uv(index) is not None:
             continue
@@ -56,7 +56,7 @@ def wrong_credential(facts: Facts) -> Iterator[Finding]:
 
 
 def explained(facts: Facts, index: Index, decision: Decision, sent: UvCredential) -> Finding:
-    """Return why uv sends another credential than ours to an index, and what changes that."""
+    """Return why uv sends another credential than ours to an index, and the fix."""
     where = f"uv sends another credential than uvtokend's token to {index.host}"
     match sent.source:
         case "environment":
@@ -131,7 +131,7 @@ def _service(facts: Facts, sent: UvCredential) -> str:
 
 
 def user_in_url(facts: Facts) -> Iterator[Finding]:
-    """A password that stands in clear in an index URL, even where uv does not send it here."""
+    """An index URL contains a password in clear text, even if uv does not send it here."""
     for index in facts.uv.indexes:
         if index.password is not None and not any(each.url == index.url for each in facts.indexes):
             message = f"The URL of {index.label!r} has a password in clear; uv copies it into exported requirements."
@@ -139,7 +139,7 @@ def user_in_url(facts: Facts) -> Iterator[Finding]:
 
 
 def unnecessary_user(facts: Facts) -> Iterator[Finding]:
-    """A user name in the URL that fits: it works, until the token's login changes."""
+    """A URL contains the right user name: it works until the token's login changes."""
     for index in facts.indexes:
         known = facts.known_to_uv(index)
         if known is not None and known.user and known.password is None and known.user == _login(facts, index):
@@ -165,7 +165,7 @@ def authenticate_missing(facts: Facts) -> Iterator[Finding]:
 
 
 def public_fallback(facts: Facts) -> Iterator[Finding]:
-    """Packages that a private index does not have come from the next index: dependency confusion."""
+    """Packages that a private index does not have are installed from the next index: dependency confusion."""
     strategy = facts.uv.settings.get("index-strategy")
     private = [known for index in facts.indexes if (known := facts.known_to_uv(index)) is not None]
     if strategy is not None and str(strategy.value).startswith("unsafe-") and private:
@@ -188,7 +188,7 @@ def public_fallback(facts: Facts) -> Iterator[Finding]:
 
 
 def _public(facts: Facts) -> str | None:
-    """Return what comes after the private indexes; every host that is not configured here counts as public."""
+    """Return the indexes after the private ones. Every host that is not configured here counts as public."""
     hosts = {index.host for index in facts.indexes}
     default = next((index for index in facts.uv.indexes if index.default), None)
     if "no-index" in facts.uv.settings or (default is not None and realm(default.url)[1] in hosts):
@@ -209,7 +209,7 @@ def keyring_provider(facts: Facts) -> Iterator[Finding]:
 
 
 def memory_sink(facts: Facts) -> Iterator[Finding]:
-    """uv gets a token that is never on disk through the keyring command alone."""
+    """A token is never on disk, so uv gets it only through the keyring command."""
     for index in (index for index in facts.indexes if index.sink == "memory"):
         setting, known = facts.uv.settings.get("keyring-provider"), facts.known_to_uv(index)
         if not facts.keyring:
@@ -224,7 +224,7 @@ def memory_sink(facts: Facts) -> Iterator[Finding]:
 
 
 def uv_version(facts: Facts) -> Iterator[Finding]:
-    """A uv on PATH that is too old for what an index needs."""
+    """The uv on PATH is too old for an index."""
     if facts.uv_path is None:
         if facts.indexes:
             yield note("uv-missing", "uv is not on PATH in this shell.", None, None)
@@ -237,7 +237,7 @@ def uv_version(facts: Facts) -> Iterator[Finding]:
 
 
 def publishing(facts: Facts) -> Iterator[Finding]:
-    """Variables and settings that make ``uv publish`` use another credential or another host."""
+    """Variables and settings make ``uv publish`` use another credential or another host."""
     hosts = {index.host for index in facts.indexes}
     names = [name for name in _PUBLISH if facts.environ.get(name)]
     if names and hosts:
@@ -252,13 +252,13 @@ def publishing(facts: Facts) -> Iterator[Finding]:
 
 
 def unreadable(facts: Facts) -> Iterator[Finding]:
-    """A file of uv's configuration that cannot be read."""
+    """A file of uv's configuration cannot be read."""
     for sentence in facts.project.problems:
         yield error("uv-configuration", sentence, None, None)
 
 
 def _nearest(facts: Facts, index: Index) -> UvIndex | None:
-    """Return the index of uv's that is probably meant: of the same name, or on the same host and otherwise unknown."""
+    """Return the index of uv's that is probably meant: one with the same name, or an unknown one on the same host."""
     named = next((each for each in facts.uv.indexes if each.name == index.name), None)
     ours = {each.url.rstrip("/") for each in facts.indexes}
     near = [

@@ -2,5 +2,5 @@
 
 A provider is one function ``fetch(request: Request) -> Credential`` behind the entry-point group
 ``uvtokend.providers``. It raises `uvtokend.errors.FetchFailed` with a classified `Failure`, and nothing else. This
-package is the sole place where an SDK is imported; the daemon never imports it, it spawns `uvtokend.providers.worker`.
+package is the only one that imports an SDK. The daemon never imports it; it spawns `uvtokend.providers.worker`.
 """

@@ -1,6 +1,6 @@
-"""command: a program of the user returns the credential.
+"""command: run a program of the user that returns the credential.
 
-It answers one JSON object: ``{"username", "password", "expires_at" or "expires_in"}``.
+The program prints one JSON object: ``{"username", "password", "expires_at" or "expires_in"}``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from uvtokend.plugin import Credential, FetchFailed, Request, checked, quiet, rejected, transient
 from uvtokend.providers.kit import programs
 
-#: Seconds; a longer life is a mistake, most likely milliseconds.
+#: The longest life in seconds. A longer one is a mistake, most likely milliseconds.
 LONGEST_LIFE = 20 * 365 * 86400
 
 
@@ -27,7 +27,7 @@ def fetch(request: Request) -> Credential:
         request: Its option ``command``: the program and its arguments.
 
     Raises:
-        FetchFailed: It fails, or does not print a credential. Its output is never repeated.
+        FetchFailed: The program fails, or does not print a credential. Its output is never repeated.
     """
     command = request.option("command")
     if not isinstance(command, tuple) or not command or not all(isinstance(word, str) and word for word in command):
@@ -59,7 +59,7 @@ def _credential(name: str, answer: dict[str, Any], now: datetime) -> Credential:
 
 
 def _end(name: str, answer: dict[str, Any], now: datetime) -> datetime | None:
-    """Return the end of life; where both forms are given, the earlier."""
+    """Return the end of life, the earlier one if both forms are given."""
     ends = []
     at, seconds = answer.get("expires_at"), answer.get("expires_in")
     if at is not None:

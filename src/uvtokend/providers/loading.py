@@ -33,7 +33,7 @@ def load(name: str) -> Callable[[Request], object]:
 
 
 def _function(name: str, package: str, load_it: Callable[[], object]) -> Callable[[Request], object]:
-    """Return what a package has as its provider.
+    """Return the provider function of a package.
 
     Args:
         name: The provider's name.
@@ -41,11 +41,11 @@ def _function(name: str, package: str, load_it: Callable[[], object]) -> Callabl
         load_it: Imports the provider.
 
     Raises:
-        FetchFailed: It cannot be imported, or is not a function.
+        FetchFailed: The provider cannot be imported, or is not a function.
     """
     try:
         provider = load_it()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an import runs anybody's code; its text may hold a secret
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code; its text may contain a secret
         missing = f": {error.name} is missing" if isinstance(error, ModuleNotFoundError) else ""
         why = f"cannot be imported ({type(error).__name__}{missing})"
     else:
@@ -57,6 +57,6 @@ def _function(name: str, package: str, load_it: Callable[[], object]) -> Callabl
 
 
 def pip(*words: str) -> str:
-    """Return the command that changes the environment that we run in, whichever kind it is."""
+    """Return the command that changes the Python environment of this process."""
     verb, *more = words
     return shlex.join(["uv", "pip", verb, "--python", sys.executable, *more])

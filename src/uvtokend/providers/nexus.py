@@ -1,7 +1,7 @@
-"""nexus: a user and a password of Sonatype Nexus, or a user token's name code and pass code.
+"""nexus: read the user name and password for Sonatype Nexus, or the name code and pass code of a user token.
 
-Nexus refreshes nothing. A user token may expire if the administrator turned that on, counted from its creation, and
-nothing names its end; so both codes are read again from where they are kept.
+Nexus has no refresh. A user token may expire some time after its creation, if the administrator turned that on, and no
+API returns the end. So both codes are read again from their source.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Find the provider of another package by its entry point. Only plug-ins of the wanted name are looked at: one that is
-broken harms no other.
+"""Find the provider of another package by its entry point. Only plug-ins of the wanted name are loaded, so a broken one
+does not harm the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def one(name: str) -> EntryPoint:
     """Return the only entry point of a name.
 
     Raises:
-        FetchFailed: There is none, or more than one.
+        FetchFailed: There is no such entry point, or there is more than one.
     """
     points = claims(name)
     if not points:
@@ -31,7 +31,7 @@ def one(name: str) -> EntryPoint:
 
 
 def claims(name: str) -> tuple[EntryPoint, ...]:
-    """Return all the entry points that claim a name, our own package's among them."""
+    """Return all entry points with a name, including our own package's."""
     try:
         return tuple(entry_points(group=GROUP, name=name))
     except Exception:  # noqa: BLE001 - the entry_points.txt of one package is invalid; it harms only that package

@@ -1,4 +1,4 @@
-"""static: a user name and a password that somebody else renews, say the token of a repository manager."""
+"""static: read a user name and a password that a person or another program renews."""
 
 from __future__ import annotations
 

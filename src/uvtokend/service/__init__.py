@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-#: What launchd calls our agent; it stands in ``XPC_SERVICE_NAME`` of the processes that launchd starts.
+#: The label of our agent, which launchd sets as ``XPC_SERVICE_NAME`` for the processes that it starts.
 LAUNCHD_LABEL = "io.github.uvtokend"
 
 
 def by_launchd(environ: Mapping[str, str]) -> bool:
-    """Return whether launchd has started this process, as our agent or as one that a company has named otherwise.
+    """Return whether launchd has started this process, as our agent or under a label of a company's own.
 
     Args:
         environ: The environment; its ``XPC_SERVICE_NAME`` is the label of the agent.

@@ -26,7 +26,7 @@ Terminal=false
 
 def file_of() -> Path:
     """Return this user's autostart entry."""
-    from platformdirs import user_config_path  # noqa: PLC0415 - only where a service is asked for
+    from platformdirs import user_config_path  # noqa: PLC0415 - only for a service
 
     return user_config_path() / "autostart" / "uvtokend.desktop"
 
@@ -35,10 +35,10 @@ def install(words: Sequence[str]) -> Path:
     """Write the entry and return its file.
 
     Args:
-        words: The absolute command that is uvtokend.
+        words: The absolute command of uvtokend.
 
     Raises:
-        UvtokendError: It cannot be written.
+        UvtokendError: The entry cannot be written.
     """
     file = file_of()
     try:

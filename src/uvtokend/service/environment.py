@@ -1,8 +1,8 @@
-"""Which variables of this shell a service needs, since a service manager starts it with almost none.
+"""Record the variables of this shell that a service needs, since a service manager starts it with almost none.
 
 `aws`, `gcloud`, `az`, `jf` and a `credential_process` find their programs, files, proxies and certificates through the
-environment. What the daemon would otherwise miss is recorded in a file that only its user can read. A secret is never
-recorded: neither a variable that holds one by its name, nor a proxy URL with a user in it.
+environment. The variables that the daemon would miss are recorded in a file that only its user can read. A secret is
+never recorded: neither a variable whose name suggests a secret, nor a proxy URL with a user name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from uvtokend.core import clouds
 
-#: What every SDK and helper program may read, whatever the cloud.
+#: The variables that every SDK and helper program may read, whatever the cloud.
 COMMON = (
     "PATH",
     "NETRC",
@@ -45,20 +45,20 @@ COMMON = (
     "PASSWORD_STORE_DIR",
 )
 
-#: Where the socket, the state and the configuration are: `uvtokend.paths`.
+#: The variables for the paths of the socket, the state and the configuration: `uvtokend.paths`.
 PLACES = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
 
-#: What a shell and systemd take for a name; a line break in one would begin another variable.
+#: Names that a shell and systemd accept; a line break in a name would begin another variable.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a service gets of a shell's environment.
+    """The part of a shell's environment that a service gets.
 
     Args:
         variables: Name and value, sorted by name.
-        refused: Names that are wanted but may hold a secret, and are left out.
+        refused: Names that are wanted but left out, because they may contain a secret.
     """
 
     variables: tuple[tuple[str, str], ...]
@@ -66,7 +66,7 @@ class Recorded:
 
 
 def record(environ: Mapping[str, str], patterns: Sequence[str]) -> Recorded:
-    """Choose what to record.
+    """Choose the variables to record.
 
     Args:
         environ: The shell's environment.
@@ -84,7 +84,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _may_be_secret(name: str, value: str) -> bool:
     if not value.isprintable():
-        return True  # no unit file, environment file or property list carries a line break
+        return True  # unit files, environment files and property lists cannot contain a line break
     if name.upper().endswith("_PROXY"):
         return "@" in value
     return clouds.may_hold_secret(name)
@@ -101,12 +101,12 @@ def _escaped(value: str) -> str:
 
 
 def file_of(config_file: str) -> str:
-    """Return the environment file, which lies beside the configuration."""
+    """Return the environment file, which is beside the configuration."""
     return os.path.join(os.path.dirname(config_file), "service.env")
 
 
 def patterns() -> tuple[str, ...]:
-    """Return the names of all variables to record: what every program reads, and what each cloud's catalog names.
+    """Return the names of all variables to record: those that every program reads, and those of each cloud's catalog.
 
     systemd sets the runtime directory itself, launchd does not.
     """

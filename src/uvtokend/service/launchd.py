@@ -1,15 +1,15 @@
-"""The launchd agent: its property list, and loading and unloading it. Read in Apple's sources, not run on a Mac.
+"""The launchd agent: its property list, and loading and unloading it. From Apple's sources; not run on a Mac.
 
 Facts, from launchd.plist(5) and launchctl(1):
 
 1. launchd expands neither ``~`` nor variables, and gives an agent none of the shell's environment.
-2. It restarts by ``KeepAlive`` alone and knows no exit status that it should not restart after; so `uvtokend run`
-   ends with 0 under launchd where only a person can help.
-3. ``ProcessType`` stays away: ``Background`` would lower the CPU, disk and network priority of the daemon and of all
-   its children (xnu, osfmk/kern/task_policy.c), against time limits of 20 to 60 s. The default limits lightly.
-4. An agent lives in the domain ``gui/UID``, which exists only while that user is logged in on the screen. Over SSH
-   there may be none; then the daemon is started directly.
-5. ``bootstrap`` of a loaded agent fails with 5 ("Input/output error"), as does that of a disabled one.
+2. It restarts according to ``KeepAlive`` alone, and no exit status but 0 prevents a restart. So under launchd `uvtokend
+   run` ends with 0 if only a person can help.
+3. ``ProcessType`` is not set: ``Background`` would lower the CPU, disk and network priority of the daemon and of all
+   its children (xnu, osfmk/kern/task_policy.c), which has time limits of 20 to 60 s. The default limits only slightly.
+4. An agent belongs to the domain ``gui/UID``, which exists only while that user is logged in on the screen. Over SSH it
+   may be missing; then the daemon is started directly.
+5. ``bootstrap`` of a loaded agent fails with 5 ("Input/output error"); so does ``bootstrap`` of a disabled agent.
 6. ``bootout`` does not wait for the end of the process: its status is EINPROGRESS then, and ``bootstrap`` would fail.
 7. launchd appends to ``StandardErrorPath`` (launchd, src/core.c, job_setup_fd) and never shortens it.
 """
@@ -33,11 +33,11 @@ from uvtokend.service import LAUNCHD_LABEL
 USUAL_PATH = (
     "/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 )
-#: The same, below the home directory: what the installers of gcloud, uv and Nix choose.
+#: The same, below the home directory, as the installers of gcloud, uv and Nix choose.
 OWN_PLACES = ("google-cloud-sdk/bin", ".local/bin", ".nix-profile/bin")
-#: EINPROGRESS of macOS (bsd/sys/errno.h); seconds between two looks at an agent that ends, and how many.
+#: EINPROGRESS of macOS (bsd/sys/errno.h); the seconds between two checks of an ending agent, and their number.
 _IN_PROGRESS, _LOOK, _LOOKS = 36, 0.1, 300
-#: Seconds that launchctl may take to answer.
+#: Seconds that launchctl gets to answer.
 PATIENCE = 60.0
 
 
@@ -65,7 +65,7 @@ def property_list(words: Sequence[str], variables: Sequence[tuple[str, str]] = (
 
 
 def _search_path(variables: Sequence[tuple[str, str]]) -> str:
-    """Return where helper programs are looked for: as in the shell that is recorded, then in the usual places."""
+    """Return the search path of helper programs: the recorded shell's, then the usual directories."""
     recorded = dict(variables).get("PATH", "").split(":")
     return ":".join(dict.fromkeys(filter(None, [*recorded, *USUAL_PATH.split(":")])))
 
@@ -76,7 +76,7 @@ def file_of() -> Path:
 
 
 def log_file() -> Path:
-    """Return the file for what the daemon says before its own log is open."""
+    """Return the file for the daemon's messages before its own log is open."""
     return Path.home() / "Library" / "Logs" / "uvtokend.log"
 
 
@@ -98,7 +98,7 @@ def install(words: Sequence[str], variables: Sequence[tuple[str, str]]) -> Path:
         The property list.
 
     Raises:
-        UvtokendError: It cannot be written, or launchd refuses it.
+        UvtokendError: The agent cannot be written, or launchd refuses it.
     """
     file, log = file_of(), log_file()
     try:
@@ -129,7 +129,7 @@ def start(file: Path, where: str) -> None:
         where: The domain.
 
     Raises:
-        UvtokendError: launchd refuses, with its own words.
+        UvtokendError: launchd refuses; the message quotes it.
     """
     target = f"{where}/{label(file)}"
     loaded = _launchctl("bootstrap", where, str(file))
@@ -166,19 +166,19 @@ def uninstall() -> Path | None:
 
 
 def label(file: Path) -> str:
-    """Return the label that a property list gives; its file name if it cannot be read."""
+    """Return the label in a property list; its file name if it cannot be read."""
     value = _content(file).get("Label")
     return value if isinstance(value, str) else file.stem
 
 
 def variables(file: Path) -> dict[str, str]:
-    """Return the environment that a property list gives the daemon; launchd gives it nothing of a shell's."""
+    """Return the environment of the daemon in a property list; launchd adds nothing from a shell."""
     recorded = _content(file).get("EnvironmentVariables")
     return {str(name): str(text) for name, text in recorded.items()} if isinstance(recorded, dict) else {}
 
 
 def lines() -> list[str]:
-    """Return what launchd says about the agent, as lines for a person."""
+    """Return launchd's report on the agent, as lines for a person."""
     file = file_of()
     if not file.is_file():
         return ["No launchd agent is installed."]
@@ -194,7 +194,7 @@ def lines() -> list[str]:
 
 
 def _content(file: Path) -> dict[str, object]:
-    """Return what a property list says; nothing if it cannot be read."""
+    """Return the content of a property list; empty if it cannot be read."""
     try:
         content = plistlib.loads(file.read_bytes())
     except (OSError, ValueError, ExpatError, plistlib.InvalidFileException):
@@ -208,7 +208,7 @@ def _words(done: subprocess.CompletedProcess[str] | None) -> str:
 
 def _launchctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     try:
-        return subprocess.run(  # noqa: S603 - the arguments stand above
+        return subprocess.run(  # noqa: S603 - the arguments are above
             ["launchctl", *arguments],  # noqa: S607 - the system's own
             stdin=subprocess.DEVNULL,
             capture_output=True,

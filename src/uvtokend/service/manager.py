@@ -1,4 +1,4 @@
-"""The installed service, whichever manager runs it: for `start`, `status` and `service`."""
+"""The installed service of any service manager, for `start`, `status` and `service`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Service:
     Args:
         file: The unit or the property list.
         start: Asks the manager to start the daemon; raises UvtokendError with the manager's words if it refuses.
-        why_command: What a person runs to see why it does not start.
-        variables: The environment that the manager gives the daemon beside its own; None where that is not known.
+        why_command: The command that shows why the daemon does not start.
+        variables: The environment that the manager adds for the daemon; None if it is unknown.
     """
 
     file: Path
@@ -36,14 +36,14 @@ def installed() -> Service | None:
 
 
 def lines() -> list[str]:
-    """Return what the service manager says, as lines for a person."""
+    """Return the service manager's report, as lines for a person."""
     return launchd.lines() if sys.platform == "darwin" else systemd.lines()
 
 
 def program() -> list[str]:
-    """Return the absolute command that is uvtokend, by the name that survives an upgrade.
+    """Return the absolute command of uvtokend, by a path that survives an upgrade.
 
-    The link on PATH, as `uv tool install` and pipx make it, is better than the file that it leads to now.
+    The link on PATH that `uv tool install` and pipx create is better than the file that it points to now.
     """
     called = os.path.abspath(sys.argv[0])
     on_path = shutil.which("uvtokend")
@@ -64,8 +64,8 @@ def _systemd() -> Service | None:
 
 
 def _systemd_directories() -> Iterator[Path]:
-    """Yield where user units are looked for: systemd.unit(5), "User Unit Search Path"."""
-    from platformdirs import user_data_path  # noqa: PLC0415 - only where a service is asked for
+    """Yield the directories of user units: systemd.unit(5), "User Unit Search Path"."""
+    from platformdirs import user_data_path  # noqa: PLC0415 - only for a service
 
     yield systemd.directory()
     yield user_data_path() / "systemd" / "user"

@@ -1,11 +1,12 @@
-"""The user unit of systemd: its text, and putting it in place and out again.
+"""The user unit of systemd: its text, and installing and uninstalling it.
 
-One source for every unit: ``systemd/uvtokend.service``, which packages ship, is the same text with the program where
-`uv tool install` and pipx put it.
+One source for every unit: ``systemd/uvtokend.service``, which packages ship, is the same text with the program's path
+of `uv tool install` and pipx.
 
-Why the default layer is thin: in a user manager nearly every sandboxing option implies ``NoNewPrivileges=`` or a user
-namespace (systemd.exec(5)). With them a ``credential_process`` under snap, sudo or a just-in-time compiler fails, and
-so do agents whose sockets lie in the runtime directory. `HARDENED` is the second layer, for those who need none of it.
+The default layer is thin, because in a user manager nearly every sandboxing option implies ``NoNewPrivileges=`` or a
+user namespace (systemd.exec(5)). With them a ``credential_process`` under snap, sudo or a just-in-time compiler fails,
+and so do agents whose sockets are in the runtime directory. `HARDENED` is the second layer, for users who need none of
+these.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ UNIT = "uvtokend.service"
 #: Where `uv tool install` and pipx link the program.
 USUAL_PROGRAM = "%h/.local/bin/uvtokend"
 USUAL_ENVIRONMENT = "-%E/uvtokend/service.env"
-#: Directories for helper programs that the user manager's own PATH does not name.
+#: Directories for helper programs that are not on the user manager's own PATH.
 USUAL_PATH = "%h/.local/bin:/usr/local/bin:/usr/bin:/bin:/snap/bin"
-#: Seconds that the service manager may take to answer.
+#: Seconds that the service manager gets to answer.
 PATIENCE = 60.0
 
 _TEXT = """\
@@ -101,7 +102,7 @@ def unit(program: str = USUAL_PROGRAM, environment: str = USUAL_ENVIRONMENT, pat
     Args:
         program: The command before ``run``, as ``ExecStart=`` reads it.
         environment: The environment file, as ``EnvironmentFile=`` reads it.
-        path: Where helper programs are looked for if the environment file names no PATH.
+        path: The search path of helper programs if the environment file sets no PATH.
     """
     return _TEXT.format(program=program, environment=environment, path=path)
 
@@ -120,7 +121,7 @@ def _quoted(word: str) -> str:
 
 def directory() -> Path:
     """Return the directory of this user's own units: systemd.unit(5), "User Unit Search Path"."""
-    from platformdirs import user_config_path  # noqa: PLC0415 - only where a service is asked for
+    from platformdirs import user_config_path  # noqa: PLC0415 - only for a service
 
     return user_config_path() / "systemd" / "user"
 
@@ -132,7 +133,7 @@ def available() -> bool:
 
 
 def install(words: Sequence[str], environment_file: str, hardened: bool) -> Path:
-    """Write the unit, and let the manager enable and start it.
+    """Write the unit, and make the manager enable and start it.
 
     Args:
         words: The absolute command that is uvtokend.
@@ -163,7 +164,7 @@ def install(words: Sequence[str], environment_file: str, hardened: bool) -> Path
 
 
 def uninstall() -> Path | None:
-    """Stop and disable the unit and delete it; return the deleted file, or None if there was none of this user's.
+    """Stop, disable and delete the unit; return the deleted file, or None if this user has no unit.
 
     Raises:
         UvtokendError: The manager refuses to stop it.
@@ -173,20 +174,20 @@ def uninstall() -> Path | None:
         return None
     if available():
         ask("disable", "--now", UNIT)
-    (file.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)  # without a manager, nobody else removes it
+    (file.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)  # without a manager, remove the link
     _delete(file.with_name(f"{UNIT}.d") / "hardened.conf")
     _delete(file)
     if available():
         ask("daemon-reload")
         _systemctl("reset-failed", UNIT)
     for empty in (file.parent / "default.target.wants", file.parent, file.parent.parent):
-        with contextlib.suppress(OSError):  # others have units of their own
+        with contextlib.suppress(OSError):  # other users have units of their own
             empty.rmdir()
     return file
 
 
 def lines() -> list[str]:
-    """Return what the manager says about the unit, as lines for a person."""
+    """Return the manager's report on the unit, as lines for a person."""
     properties = ("LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "StatusText", "FragmentPath")
     done = _systemctl("show", UNIT, *(f"--property={name}" for name in properties))
     if done is None or done.returncode != 0:
@@ -219,10 +220,10 @@ def lingering() -> bool | None:
 
 
 def ask(*arguments: str) -> None:
-    """Give the user manager an order.
+    """Send a command to the user manager.
 
     Raises:
-        UvtokendError: It refuses, and why.
+        UvtokendError: The manager refuses; the message says why.
     """
     done = _systemctl(*arguments)
     if done is None or done.returncode != 0:
@@ -232,17 +233,17 @@ def ask(*arguments: str) -> None:
 
 
 def probe(words: Sequence[str]) -> None:
-    """Run ``uvtokend --version`` under the second layer, since kernels and managers differ in what they can do.
+    """Run ``uvtokend --version`` under the second layer, since kernels and managers differ.
 
     Args:
         words: The absolute command that is uvtokend.
 
     Raises:
-        UvtokendError: This system cannot run it so.
+        UvtokendError: This system cannot run uvtokend under the second layer.
     """
     command = ["systemd-run", "--user", "--wait", "--collect", "--quiet", "--pipe"]
     for line in HARDENED.splitlines():
-        if "=" in line:  # no specifier is expanded in a transient unit
+        if "=" in line:  # specifiers are not expanded in a transient unit
             command += ["--property", line.replace("%h", str(Path.home())).replace(" -%t", "")]
     done = _run(*command, "--", *words, "--version")
     if done is None or done.returncode != 0:
@@ -256,11 +257,11 @@ def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """Run a program of systemd; None if there is none, or it does not end."""
+    """Run a program of systemd; None if the program is missing, or does not end."""
     if shutil.which(command[0]) is None:
         return None
     try:
-        return subprocess.run(  # noqa: S603 - the commands stand above
+        return subprocess.run(  # noqa: S603 - the commands are above
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -279,7 +280,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _delete(file: Path) -> None:
-    """Delete a file of ours, and its directory if that is empty and ours alone."""
+    """Delete a file of ours, and its directory if that is empty and only ours."""
     file.unlink(missing_ok=True)
     if file.parent.name == f"{UNIT}.d":
         with contextlib.suppress(OSError):

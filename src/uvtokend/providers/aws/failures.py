@@ -1,4 +1,4 @@
-"""What the exceptions of botocore mean for a person. Exceptions as in botocore.exceptions, codes as in the APIs."""
+"""Classify the exceptions of botocore. The exceptions are those of botocore.exceptions, the codes those of the APIs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _BY_TYPE: dict[type[BaseException], tuple[FailureKind, str, str]] = {
     ValueError: ("rejected", "bad-profile", "The settings of {profile} are invalid."),
 }
 
-#: What gave no credentials, in botocore's words -> kind, reason, sentence.
+#: The source that returned no credentials, in botocore's words -> kind, reason, sentence.
 _BY_SOURCE: dict[str, tuple[FailureKind, str, str]] = {
     "custom-process": ("login-required", "credential-process", "The credential_process of {profile} failed."),
     "Environment": ("login-required", "no-credentials", "The environment contains no AWS credentials."),
@@ -131,11 +131,11 @@ _BY_CODE: dict[str, tuple[FailureKind, str, str]] = {
     "ValidationException": ("rejected", "bad-option", "CodeArtifact does not allow one of the options."),
     "ServiceQuotaExceededException": ("rejected", "quota", "A quota of CodeArtifact is used up."),
 }
-#: What botocore reads for its CA bundle (its ``configprovider.py`` and ``endpoint.py``).
+#: The variables that botocore reads for its CA bundle (its ``configprovider.py`` and ``endpoint.py``).
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-#: What botocore raises if TLS fails; an alert of the peer may come when the connection is already in use.
+#: The exceptions of botocore if TLS fails; the peer's alert may arrive when the connection is already in use.
 _OF_TLS = (raised.SSLError, raised.HTTPClientError, FileNotFoundError)
-#: In place of ``{profile}``, where the failing keys are not a profile's.
+#: The text for ``{profile}`` if the failing keys are not a profile's.
 _ENVIRONMENT = "the environment that uvtokend was started from"
 
 
@@ -143,14 +143,14 @@ def classify(error: Exception, sign_in: ProfileSignIn, renewal: Mapping[str, Any
     """Return what an exception of botocore means.
 
     Args:
-        error: Whatever was raised. Its text is used only where AWS itself wrote it: a credential_process may have
-            written a secret into another.
+        error: The exception. Its text is used only if AWS wrote it; other texts may contain a secret from a
+            credential_process.
         sign_in: How a person signs in to the profile.
-        renewal: What SSO answered when it was asked to renew the session, as botocore parsed it.
+        renewal: The response of SSO to the renewal of the session, as botocore parsed it.
     """
     if isinstance(error, raised.TokenRetrievalError) and renewal is not None:
         answered = _answered(renewal, "CreateToken", sign_in)
-        if answered.kind == "transient":  # botocore takes a server's trouble for the end of the session
+        if answered.kind == "transient":  # botocore treats a server error as the end of the session
             return answered
     if isinstance(error, raised.ClientError):
         return _answered(error.response, error.operation_name, sign_in)
@@ -162,7 +162,7 @@ def classify(error: Exception, sign_in: ProfileSignIn, renewal: Mapping[str, Any
         hint = sign_in.command if reason == "no-credentials" else sign_in.whoami
         return Failure(kind, reason, _sentence(message, sign_in), hint)
     cause = error.kwargs.get("error") if isinstance(error, raised.HTTPClientError) else error
-    if isinstance(cause, MemoryError):  # the worker's limit: botocore itself has none
+    if isinstance(cause, MemoryError):  # the worker's limit, because botocore has none
         return too_much("AWS").failure
     for base in type(error).__mro__:
         if base in _BY_TYPE:
@@ -173,11 +173,11 @@ def classify(error: Exception, sign_in: ProfileSignIn, renewal: Mapping[str, Any
 
 
 def garbled(sign_in: ProfileSignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
-    """Return what it means that botocore stumbled over the answer or file from which it wanted to read keys.
+    """Return the failure if botocore could not parse the response or file that should contain keys.
 
     Args:
         sign_in: How a person signs in to the profile.
-        renewal: As for `classify`.
+        renewal: See `classify`.
     """
     if renewal is not None and "accessToken" not in renewal:
         return PORTAL
@@ -192,7 +192,7 @@ def garbled(sign_in: ProfileSignIn, renewal: Mapping[str, Any] | None = None) ->
 
 
 def _answered(response: Mapping[str, Any], operation: str, sign_in: ProfileSignIn) -> Failure:
-    """Classify what AWS answered: by its code, else by the status."""
+    """Classify a response of AWS: by its code, or else by its status."""
     details: Mapping[str, Any] = response.get("Error", {})
     http: Mapping[str, Any] = response.get("ResponseMetadata", {})
     headers: Mapping[str, str] = http.get("HTTPHeaders") or {}
@@ -206,7 +206,7 @@ def _answered(response: Mapping[str, Any], operation: str, sign_in: ProfileSignI
         reason = "throttled" if status == 429 else "server-error"
         return Failure("transient", reason, f"AWS answered with HTTP {status}.", None, wait)
     if known is None and (status < 400 or headers.get("content-type", "").startswith("text/html")):
-        return PORTAL  # AWS neither redirects these calls nor speaks HTML
+        return PORTAL  # AWS neither redirects these calls nor returns HTML
     kind, reason, message = known or ("rejected", "refused", f"AWS refused the request with HTTP {status}.")
     message = _sentence(message, sign_in)
     sentence = f"{message.removesuffix('.')}: {said.removesuffix('.')}." if said and kind == "rejected" else message

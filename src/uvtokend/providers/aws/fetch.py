@@ -1,7 +1,7 @@
-"""aws-codeartifact: an authorization token of CodeArtifact for the login ``aws``, through botocore's own chain.
+"""aws-codeartifact: fetch an authorization token of CodeArtifact for the login ``aws``, with botocore's own chain.
 
-Profiles, SSO sessions, assumed roles, web identity, container and instance credentials and ``credential_process`` are
-all botocore's business. Ours are time limits, prompts that must not hang, and saying what a person can do.
+botocore handles profiles, SSO sessions, assumed roles, web identity, container and instance credentials and
+``credential_process``. This module adds time limits, prevents prompts, and tells a person what to do.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from uvtokend.providers.aws import failures
 from uvtokend.providers.aws.sign_in import ProfileSignIn, find_sign_in, sso_end
 from uvtokend.providers.kit import trust
 
-#: Two attempts of 5 + 15 s fit into a minute, also where a role is assumed before.
+#: Two attempts of 5 + 15 s fit into a minute, even if a role is assumed first.
 _CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
-#: Seconds that a token waits for the name of its identity, which is nice to know, no more.
+#: Seconds that a token waits for the name of its identity, which is only displayed.
 _PATIENCE = 2.0
 _BRIEF = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1})
 _ROLE_SESSION = "uvtokend"
@@ -44,7 +44,7 @@ def fetch(request: Request) -> Credential:
 
     Args:
         request: Its options: ``domain``, ``domain-owner`` and ``region``; ``profile``, ``role-arn`` and ``duration``
-            (seconds) where given.
+            (seconds) are optional.
 
     Raises:
         FetchFailed: With the fix.
@@ -54,16 +54,16 @@ def fetch(request: Request) -> Credential:
         return one.run()
     except FetchFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - botocore's, and the builtins that it lets out
+    except Exception as error:  # noqa: BLE001 - botocore's, and the builtins that escape from it
         raise FetchFailed(failures.classify(error, one.sign_in, one.renewal)) from None
 
 
 class _AwsFetch:
-    """One fetch, and what it learns on the way.
+    """One fetch, with the facts for a failure message.
 
     Attributes:
         sign_in: How a person signs in to the profile.
-        renewal: What SSO answered when it was asked to renew the session, as botocore parsed it.
+        renewal: The response of SSO to the renewal of the session, as botocore parsed it.
     """
 
     def __init__(self, request: Request) -> None:
@@ -92,7 +92,8 @@ class _AwsFetch:
         return replace(credential, identity=identity, sign_in_end=self._sign_in_end())
 
     def _sign_in_end(self) -> SignInEnd | None:
-        """Return when the sign-in ends, if its files tell: temporary keys, or an SSO session that nothing renews.
+        """Return the end of the sign-in if its files tell: of temporary keys, or of an SSO session that cannot be
+        renewed.
 
         botocore names the cache of an SSO session after the SHA-1 of its name or start URL (``tokens.py``).
         """
@@ -116,13 +117,13 @@ class _AwsFetch:
         core.set_config_variable("region", self._options["region"])
         if profile is not None:
             core.set_config_variable("profile", profile)
-        keys = profile is None and "AWS_ACCESS_KEY_ID" in os.environ  # botocore looks for them only then
+        keys = profile is None and "AWS_ACCESS_KEY_ID" in os.environ  # botocore looks for the keys only then
         self.sign_in = find_sign_in(core.profile, keys, core.full_config, self._env)
         _no_prompts(core)
         return core
 
     def _use_keys(self, session: Session) -> None:
-        """Let botocore's chain find the keys, so that a helper's odd answer is not taken for one of CodeArtifact's."""
+        """Let botocore's chain find the keys first: a helper's invalid answer must not look like CodeArtifact's."""
         try:
             credentials = session.get_credentials()
             if credentials is None:
@@ -132,7 +133,7 @@ class _AwsFetch:
             raise FetchFailed(failures.garbled(self.sign_in, self.renewal)) from None
 
     def _assume(self, session: Session, role: str) -> Session:
-        """Take on a role on top of whoever the chain says that we are (STS API, AssumeRole)."""
+        """Assume a role with the identity that the chain found (STS API, AssumeRole)."""
         sts = self._client(session, "sts")
         keys = _ask(sts.assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
         core = Session()
@@ -141,16 +142,16 @@ class _AwsFetch:
         return core
 
     def _see_role(self, **event: Any) -> None:
-        """Remember the role that STS gave us: it need not be asked who we are."""
+        """Remember the role from STS, so that it need not be asked for the identity."""
         self._role = event["parsed"].get("AssumedRoleUser", {}).get("Arn") or self._role
 
     def _see_renewal(self, **event: Any) -> None:
-        """Remember how SSO answered to a renewal: botocore says that the session has expired, whatever the reason."""
+        """Remember the response of SSO to a renewal: botocore reports an expired session, whatever the reason."""
         self.renewal = event["parsed"]
 
 
 def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
-    """Call an API. botocore's parsers raise builtins where the answer does not have the form of the API's model."""
+    """Call an API. botocore's parsers raise builtin exceptions if the response does not match the API's model."""
     try:
         return dict(call(**wanted))
     except raised.BotoCoreError:  # some are a ValueError too
@@ -160,9 +161,9 @@ def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
 
 
 def _no_prompts(core: Session) -> None:
-    """Let a role that needs MFA use the session that the aws command cached, and fail where it would ask a person.
+    """Let a role that needs MFA use the session that the aws command cached, and fail instead of asking a person.
 
-    These are botocore's own attributes; where they are gone, its prompt ends at once, since there is no terminal.
+    These are botocore's own attributes. If a version does not have them, its prompt ends at once, without a terminal.
     """
     with contextlib.suppress(Exception):
         provider = core.get_component("credential_provider").get_provider("assume-role")
@@ -171,7 +172,7 @@ def _no_prompts(core: Session) -> None:
 
 
 class _AwsCliCache(JSONFileCache):
-    """The role sessions that the aws command keeps. Only read: we put no keys on disk. Broken ones do not exist."""
+    """The role sessions that the aws command keeps. They are only read, and invalid ones are ignored."""
 
     def __contains__(self, key: str) -> bool:
         with contextlib.suppress(KeyError, TypeError):
@@ -180,7 +181,7 @@ class _AwsCliCache(JSONFileCache):
         return False
 
     def __setitem__(self, key: str, value: object) -> None:
-        """Keep nothing."""
+        """Store nothing."""
 
 
 def _refuse(_: str = "") -> NoReturn:
@@ -188,9 +189,9 @@ def _refuse(_: str = "") -> NoReturn:
 
 
 def _read(answer: dict[str, Any]) -> Credential:
-    """Return the credential of an answer, with its times on this machine's clock.
+    """Return the credential in a response, with its times on this machine's clock.
 
-    AWS allows some minutes of difference between the clocks; the answer's own ``Date`` takes them out.
+    AWS allows some minutes of difference between the clocks; the ``Date`` of the response corrects them.
     """
     token, end, now = answer.get("authorizationToken"), answer.get("expiration"), datetime.now(UTC)
     if not isinstance(token, str) or not token.strip() or not isinstance(end, datetime):
@@ -216,7 +217,8 @@ def _issued(token: str) -> datetime | None:
 
 
 class _Caller:
-    """Asks who the caller is (STS API, GetCallerIdentity) while the token is on its way; the token never waits long.
+    """Asks STS for the caller's identity (GetCallerIdentity) while the token is fetched. The token never waits long for
+    it.
 
     Args:
         client: Of STS, with the keys that are asked about.
@@ -229,7 +231,7 @@ class _Caller:
         self._thread.start()
 
     def arn(self) -> str | None:
-        """Return the ARN, if it is here or arrives at once."""
+        """Return the ARN, if it has arrived or arrives in a moment."""
         self._thread.join(_PATIENCE)
         return self._arn
 

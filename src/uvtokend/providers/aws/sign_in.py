@@ -1,8 +1,9 @@
-"""How a person signs in to an AWS profile, and so which command fixes a sign-in that failed or will end.
+"""Find out how a person signs in to an AWS profile, and the command that fixes a sign-in that failed or will end.
 
-Programs that keep temporary keys in ``~/.aws/credentials`` are told by what they write beside the keys: saml2aws
-``x_principal_arn`` (its ``pkg/awsconfig/awsconfig.go``), gimme-aws-creds ``aws_security_token`` (``main.py``),
-aws-azure-login ``aws_expiration`` (``src/awsConfig.ts``). The first two write the end as ``x_security_token_expires``.
+Programs that keep temporary keys in ``~/.aws/credentials`` are recognized by the settings that they write beside the
+keys: saml2aws ``x_principal_arn`` (its ``pkg/awsconfig/awsconfig.go``), gimme-aws-creds ``aws_security_token``
+(``main.py``), aws-azure-login ``aws_expiration`` (``src/awsConfig.ts``). The first two write the end as
+``x_security_token_expires``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
-#: The variables that move the AWS configuration files; a fix repeats them, or it would change other files.
+#: The variables that move the AWS configuration files; a fix repeats them, or it would change the wrong files.
 _FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 _KEYS = "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
-#: Where the end of temporary keys stands.
+#: The settings with the end of temporary keys.
 _ENDS = ("x_security_token_expires", "aws_expiration")
 _ANY_PROGRAM = "sign in again with the program that wrote the temporary keys"
 
@@ -32,10 +33,10 @@ class ProfileSignIn:
         source: The profile at the end of its chain of ``source_profile``, where a person signs in.
         command: The sign-in command.
         kind: ``sso``, ``login`` (of ``aws login``), ``process``, ``keys`` or ``temporary`` (keys in the files), or
-            ``environment`` (keys there, which come before the profile).
-        ends: When temporary keys in the files expire; None if nothing says so.
+            ``environment`` (keys there, which override the profile).
+        ends: When temporary keys in the files expire; None if unknown.
         prefix: Assignments before a command, so that it reads the index's own configuration files.
-        session: What the cache of an SSO session is named after: its name, or its start URL.
+        session: The name or start URL of the SSO session, after which its cache is named.
     """
 
     profile: str | None = None
@@ -53,17 +54,18 @@ class ProfileSignIn:
 
     @property
     def whoami(self) -> str:
-        """The command that shows, at a terminal, what goes wrong; it asks for MFA codes too."""
+        """The command that shows the error at a terminal; it also asks for MFA codes."""
         return f"{self.prefix}aws sts get-caller-identity{_option(self.profile)}"
 
 
 def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env: Mapping[str, str]) -> ProfileSignIn:
-    """Read from the configuration files how a person signs in to a profile.
+    """Find out from the configuration files how a person signs in to a profile.
 
     Args:
-        profile: Its name; None for the default one.
-        keys: Whether keys in the environment come before it.
-        config: What botocore read from the files (AWS CLI user guide, "Configuration and credential file settings").
+        profile: The profile's name; None for the default one.
+        keys: Whether keys in the environment override the profile.
+        config: The content of the files, parsed by botocore (AWS CLI user guide, "Configuration and credential file
+            settings").
         env: The index's own extra environment.
     """
     profiles = config.get("profiles", {})
@@ -84,14 +86,14 @@ def find_sign_in(profile: str | None, keys: bool, config: Mapping[str, Any], env
 
 
 def _instead_of(profile: str, profiles: Iterable[str], prefix: str) -> str:
-    """Return the fix for a profile that does not exist: the one that was meant, or the command that makes it."""
+    """Return the fix for a missing profile: the profile that was probably meant, or the command that creates it."""
     if close := get_close_matches(profile, profiles, 1):
         return f"write profile = {json.dumps(close[0])} instead of {json.dumps(profile)}, then: uvtokend reload"
     return f"{prefix}aws configure sso{_option(profile)}"
 
 
 def sso_end(cache: bytes) -> datetime | None:
-    """Return when an SSO session ends; None if it is renewed without a person, or if its cache does not say.
+    """Return when an SSO session ends; None if it is renewed without a person, or its cache does not tell.
 
     Args:
         cache: The file of ``~/.aws/sso/cache`` (botocore ``tokens.py``, `SSOTokenProvider`).
@@ -113,12 +115,12 @@ def _way(chain: list[Mapping[str, Any]], name: str, source: str | None) -> tuple
         return "login", f"aws login{option}"
     if "aws_session_token" in last or "aws_security_token" in last:
         return "temporary", next(_writers(last, name), "")
-    # Somebody with no profile at all most likely needs SSO; long-lived keys are what AWS advises against.
+    # A person without any profile most likely needs SSO; AWS advises against long-lived keys.
     return "keys", f"aws configure{option}" if last else f"aws configure sso{option}"
 
 
 def _writers(profile: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Yield the sign-in command of the program that wrote temporary keys, the surest guess first."""
+    """Yield the sign-in commands of the programs that may have written temporary keys, the most likely first."""
     quoted = shlex.quote(name)
     if "aws_expiration" in profile or "azure_tenant_id" in profile:
         yield f"aws-azure-login --profile {quoted}"
@@ -130,7 +132,7 @@ def _writers(profile: Mapping[str, Any], name: str) -> Iterator[str]:
 
 
 def _end(profile: Mapping[str, Any]) -> datetime | None:
-    """Return when the temporary keys of a profile expire, as the program that wrote them says."""
+    """Return when the temporary keys of a profile expire, according to the program that wrote them."""
     return next((end for key in _ENDS if (end := _time(profile.get(key))) is not None), None)
 
 
@@ -143,7 +145,7 @@ def _time(text: object) -> datetime | None:
 
 
 def _chain(name: str, profiles: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str]:
-    """Follow ``source_profile`` to its end, or once around a circle."""
+    """Return the chain of ``source_profile``, which may be a circle."""
     chain: list[Mapping[str, Any]] = [profiles.get(name, {})]
     seen = {name}
     while (after := chain[-1].get("source_profile")) in profiles and after not in seen:

@@ -1,4 +1,4 @@
-"""Azure DevOps itself: which tenant an organization belongs to, and a session token for an Entra token.
+"""Azure DevOps itself: find the tenant of an organization, and exchange an Entra token for a session token.
 
 Sources: artifacts-credprovider (``VstsSessionTokenClient.cs``) and artifacts-keyring-nofuss (the exchange), Git
 Credential Manager ``AzureDevOpsRestApi`` (tenant headers), recordings of azure-devops-cli-extension, and public logs.
@@ -34,7 +34,8 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 #: A session token is valid for 4 h, or as long as the request asks for, at most 24 h (artifacts-credprovider). The
 #: quarter of an hour allows for clocks that differ.
 LONGEST_LIFE = timedelta(hours=23, minutes=45)
-#: Without it, Azure DevOps answers a refused token with a redirect to a sign-in page, or with that page and status 203.
+#: Without it, Azure DevOps answers an invalid token with a redirect to a sign-in page, or with that page and status
+#: 203.
 _PLAIN = {"X-TFS-FedAuthRedirect": "Suppress", "Accept": "application/json"}
 
 
@@ -45,7 +46,7 @@ def organization(service: str) -> Organization:
         service: ``https://pkgs.dev.azure.com/<organization>`` or ``https://<organization>.pkgs.visualstudio.com``.
 
     Raises:
-        FetchFailed: It is neither. No token goes anywhere else.
+        FetchFailed: The service is neither; no token is sent anywhere else.
     """
     place = catalog.organization(service)
     if place is None:
@@ -67,7 +68,7 @@ def tenant_of(place: Organization, line: Line) -> str | None:
             answer = line.ask(method, url, headers=_PLAIN)
         except FetchFailed as error:
             if error.failure.reason in {"unreachable", "timeout"}:
-                return None  # the fetch itself will report what is wrong with the network
+                return None  # the fetch itself will report the network error
             continue
         if answer.headers.get("X-VSS-ResourceTenant") == _NOBODY:
             message = (
@@ -96,13 +97,13 @@ def _tenant(headers: Mapping[str, str]) -> str | None:
 def session_token(
     place: Organization, entra: Secret, identity: str | None, who: Who, line: Line, access: Access
 ) -> Credential:
-    """Exchange an Entra token for a session token that gives access to packages alone.
+    """Exchange an Entra token for a session token that gives access only to packages.
 
     Args:
         place: The organization.
         entra: The Entra token.
-        identity: Whose token it is.
-        who: How it was obtained, for the command that fixes a refusal.
+        identity: The identity of the token.
+        who: The way of the sign-in, for the command that fixes a refusal.
         line: The session.
         access: Whether the token can also publish and install packages from upstream.
 
@@ -138,7 +139,7 @@ def _ask(place: Organization, entra: Secret, line: Line, more: Mapping[str, str]
 
 
 def _end(answer: Exchange, token: str) -> datetime | None:
-    """Return the end of life on this machine's clock, from the response or, if it is not there, from the token."""
+    """Return the end of life on this machine's clock, from the response or else from the token."""
     told: Any = answer.body.get("validTo")
     try:
         ends = datetime.fromisoformat(told)
@@ -174,7 +175,7 @@ def _refused(place: Organization, answer: Exchange, identity: str | None, who: W
 
 
 def _text(answer: Exchange) -> str:
-    """Return what Azure DevOps says in a refusal: the JSON's message, else the header, which is percent-encoded."""
+    """Return the message of a refusal: the one in the JSON, or else the header, which is percent-encoded."""
     said = answer.body.get("message")
     return said if isinstance(said, str) and said else unquote(answer.headers.get("X-TFS-ServiceError", ""))
 

@@ -1,8 +1,8 @@
-"""azure-artifacts: a session token of Azure DevOps, or an Entra token, with the login ``VssSessionToken``.
+"""azure-artifacts: fetch a session token of Azure DevOps, or an Entra token, for the login ``VssSessionToken``.
 
-`credential` alone decides who signs in. ``default`` tries the credentials of azure-identity's
+Only the option ``credential`` decides which sign-in is used. ``default`` tries the credentials of azure-identity's
 ``DefaultAzureCredential`` in its order, and the first one that is configured decides: if it fails, the fetch fails.
-(The chain itself would go on to the next tool after a timeout, and so change the identity silently.)
+(The chain itself would try the next tool after a timeout, and so silently change the identity.)
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _METHODS: dict[type, Method] = {
 }
 _TOOLS: dict[Method, str] = {"cli": "az", "developer-cli": "azd", "powershell": "pwsh"}
 _TAKES_CLIENT = frozenset({"default", "managed-identity", "workload-identity"})
-#: If one of these is set, this machine is supposed to have a managed identity.
+#: If one of these is set, this machine should have a managed identity.
 _IDENTITY_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 
 
@@ -83,15 +83,15 @@ def fetch(request: Request) -> Credential:
     """Get a token.
 
     Args:
-        request: Its service is the organization's prefix; its options are ``credential``, ``tenant-id``,
-            ``client-id``, ``token`` (``session`` or ``entra``), ``access`` (``write`` or ``read``: the scope of a
-            session token), ``pat`` (a secret reference), ``expires``, and ``username``: Azure accepts any, and uv tells
-            two organizations on one host apart by nothing else.
+        request: Its service is the organization's prefix; its options are ``credential``, ``tenant-id``, ``client-id``,
+            ``token`` (``session`` or ``entra``), ``access`` (``write`` or ``read``: the scope of a session token),
+            ``pat`` (a secret reference), ``expires``, and ``username``: Azure accepts any user name, and only the user
+            name lets uv distinguish two organizations on one host.
 
     Raises:
         FetchFailed: With the fix.
     """
-    # azure-identity notes in a context variable that it is within its chain, and keeps the note after a failure.
+    # azure-identity sets a context variable while its chain runs, and does not reset it after a failure.
     return contextvars.copy_context().run(_fetch, request)
 
 
@@ -175,7 +175,7 @@ class _AzureFetch:
             "workload_identity_tenant_id": self._tenant,
         }
         named = {name: value for name, value in more.items() if value}
-        # These need a desktop, which a background process does not have.
+        # These need a desktop, and a background process has none.
         without = ("shared_token_cache", "visual_studio_code", "interactive_browser", "broker")
         excluded = {f"exclude_{name}_credential": True for name in without}
         return DefaultAzureCredential(
@@ -208,7 +208,7 @@ class _AzureFetch:
         return Who(method, tenant, self._client)
 
     def _discover(self) -> None:
-        """Look up the organization's tenant: a guest must sign in to that tenant, not to his own."""
+        """Look up the organization's tenant, because a guest must sign in to that tenant."""
         if self._tenant is None and not self._discovered:
             self._discovered = True
             self._tenant = tenant_of(self._place, self._line)
@@ -219,7 +219,7 @@ class _AzureFetch:
         """Return a token, or None if this credential is not configured and another one may be.
 
         Raises:
-            FetchFailed: It is configured and fails, or it is the only one.
+            FetchFailed: The credential is configured and fails, or it is the only one.
         """
         tool = _TOOLS.get(who.method)
         if tool is not None and shutil.which(tool) is None:
@@ -241,7 +241,7 @@ class _AzureFetch:
         return info
 
     def _go_on(self, failure: FetchFailed) -> None:
-        """Go on to the next credential of the chain, unless there is none, or this one is configured and fails."""
+        """Continue with the next credential of the chain, unless there is none, or this one is configured and fails."""
         if failure.failure.reason == "several-identities":
             self._several = failure
         if self._how != "default" or failure.failure.kind == "transient":
@@ -263,15 +263,15 @@ class _AzureFetch:
         return rejected("not-configured", f"{who.name.capitalize()} is not configured.")
 
     def _no_identity(self) -> FetchFailed:
-        """Return why the machine's own identity gave no token: ``no-identity`` if it has none."""
+        """Return why the machine's own identity returned no token: ``no-identity`` if it has none."""
         last, trouble = self._line.last, self._line.trouble
         meant = self._how != "default" or any(os.environ.get(name) for name in _IDENTITY_ENDPOINTS)
         if last is None:
             unknown = rejected("no-identity", "This machine has no identity endpoint.")
             return trouble if trouble is not None and meant else unknown
-        if last.status in {404, 410}:  # its documentation says to ask again
+        if last.status in {404, 410}:  # its documentation advises a retry
             return transient("server-error", f"This machine's identity endpoint is not ready (HTTP {last.status}).")
-        if last.status < 400 or (last.status == 403 and not last.body):  # Docker Desktop answers 403 for an absent one
+        if last.status < 400 or (last.status == 403 and not last.body):  # 403: Docker Desktop, without an endpoint
             return rejected("no-identity", "This machine's identity endpoint is not one of Azure's.")
         if last.status == 400 and "multiple user assigned" in str(last.body.get("error_description", "")).lower():
             # "Multiple user assigned identities exist, please specify the clientId / resourceId …" (public logs)
@@ -351,7 +351,7 @@ def _identity(claims: dict[str, Any]) -> str | None:
 
 
 def _where(service: str) -> str:
-    """Return where a person creates a PAT; empty for a self-hosted server, whose pages are unknown."""
+    """Return the page on which a person creates a PAT; empty for a self-hosted server, whose pages are unknown."""
     try:
         return f" at {organization(service).portal}/_usersSettings/tokens"
     except FetchFailed:
@@ -377,7 +377,7 @@ def _identifier(request: Request, name: str) -> str | None:
 
 
 def _said(error: BaseException) -> str:
-    """Return what a tool said: for classification, never to be repeated."""
+    """Return the output of a tool, for classification only. It is never repeated."""
     cause = error.__cause__
     if isinstance(cause, subprocess.CalledProcessError):
         return f"{cause.stdout or ''}\n{cause.stderr or ''}"
@@ -387,7 +387,7 @@ def _said(error: BaseException) -> str:
 def _tool_failed(text: str, who: Who, tool: str) -> FetchFailed:
     if trouble := responses.unreachable(text, tool):
         return trouble
-    if text.startswith("Unexpected output"):  # azure-identity's own words for what is no token
+    if text.startswith("Unexpected output"):  # azure-identity's own message for an invalid token
         return _no_token(tool)
     if "AADSTS" in text:
         return responses.refused(text, {}, who)
@@ -426,7 +426,7 @@ def _checked(info: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
 
 
 def _is_person(claims: dict[str, Any], who: Who) -> bool:
-    """Tell whether a token is a person's: az and azd may be signed in as a service principal too.
+    """Return whether a token is a person's: az and azd may also be signed in as a service principal.
 
     An application's token names its kind, or has no scopes and is its own subject (Entra documentation, "Access token
     claims reference").

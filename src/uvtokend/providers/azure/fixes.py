@@ -1,4 +1,4 @@
-"""Whose credential an Azure fetch tries, and the command that fixes it."""
+"""The sign-ins that an Azure fetch tries, and the command that fixes each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NAMES: dict[Method, str] = {
     "workload-identity": "the workload identity",
     "other": "this credential",
 }
-#: A plain sign-in would hand out the old token again, so the new one has to be for Azure DevOps itself.
+#: A plain sign-in would return the old token again, so the new one must be for Azure DevOps itself.
 _NEEDS_SCOPE = frozenset({"mfa-required", "conditional-access", "interaction-required"})
-#: Only an application has these: a tool that reports one is signed in as a service principal.
+#: Only applications cause these errors: a tool that reports one is signed in as a service principal.
 _SECRET = frozenset({"secret-expired", "wrong-secret"})
 _APPLICATION = _SECRET | {"bad-certificate", "application-disabled", "no-such-application"}
 
@@ -36,7 +36,7 @@ class Who:
     """A way to sign in.
 
     Args:
-        method: Which one.
+        method: The method of the sign-in.
         tenant: The tenant of the sign-in, if known.
         client: The application's client id, if known.
     """
@@ -47,7 +47,7 @@ class Who:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return _NAMES[self.method]
 
     @property

@@ -1,4 +1,4 @@
-"""What a refusal of Microsoft Entra means: which kind of failure it is, and what fixes it.
+"""Classify the refusals of Microsoft Entra: the kind of failure, and its fix.
 
 Sources: "Microsoft Entra authentication and authorization error codes" (AADSTS numbers; they may change, so a number
 that is not in the table is shown to the user as it is), RFC 6749 5.2, and public logs of azure-cli, azd and
@@ -60,7 +60,7 @@ _MEANINGS: Mapping[int, _Meaning] = {
     7000222: (_NO, "secret-expired", "The client secret of this application has expired."),
     7000216: (_NO, "wrong-secret", "Entra requires a client secret or an assertion, and did not get a usable one."),
 }
-#: az reports this for a federated sign-in whose assertion nobody renews (public CI logs).
+#: az reports this for a federated sign-in whose assertion is not renewed (public CI logs).
 _OLD_ASSERTION = 700024
 #: How Entra names the application in its texts: "for app '…'" (public logs of AADSTS7000222), "identifier '…'".
 _APP = re.compile(r"(?:app|application|identifier) '([0-9a-fA-F-]{36})'")
@@ -86,10 +86,10 @@ _CERTIFICATE = ("certificate_verify_failed", "certificate verify failed", "x509:
 
 
 def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
-    """Return what a refusal means.
+    """Return the failure for a refusal.
 
     Args:
-        text: What the library or tool said; only error numbers and client ids in it are ever repeated.
+        text: The message of the library or tool; only its error numbers and client IDs are ever repeated.
         body: The JSON of Entra's response, if there was any.
         who: The credential that was refused.
     """
@@ -110,13 +110,13 @@ def refused(text: str, body: Mapping[str, Any], who: Who) -> FetchFailed:
 
 
 def policy(text: str) -> bool:
-    """Tell whether a text of Entra or Azure DevOps reports a conditional access policy."""
+    """Return whether a text of Entra or Azure DevOps reports a conditional access policy."""
     match = _CODE.search(text)
     return "VS403463" in text or (match is not None and _MEANINGS.get(int(match[1])) is _POLICY)
 
 
 def unreachable(text: str, tool: str) -> FetchFailed | None:
-    """Return what a tool's message about the network means, or None if the message is about something else."""
+    """Return the failure for a tool's message about the network, or None if the message is about something else."""
     lower = text.lower()
     if "aadsts" in lower:
         return None

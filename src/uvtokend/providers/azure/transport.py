@@ -1,4 +1,4 @@
-"""How azure-identity and uvtokend reach the network: with our time limits, and with every response remembered.
+"""The HTTP transport for azure-identity and uvtokend: with our time limits, recording every response.
 
 azure-core would wait 300 s for a connection and again for a response, and azure-identity reports a refused connection,
 a network's login page and a wrong secret with the same class (``ClientAuthenticationError``). So failures on the wire
@@ -17,7 +17,7 @@ from uvtokend.providers.kit.http import Exchange, host_of, no_netrc, remembered,
 
 #: Seconds to wait for a connection, and then for a response.
 TIMEOUT = (6.0, 12.0)
-#: The same for this machine's own identity endpoint; networks without one silently drop the packets.
+#: The same for this machine's own identity endpoint. Networks without one silently drop the packets.
 MACHINE_TIMEOUT = (2.0, 6.0)
 
 
@@ -40,7 +40,7 @@ class Line(requests.Session):
         self.forget()
 
     def forget(self) -> None:
-        """Forget all previous calls: the next call is judged by itself."""
+        """Forget all previous calls, so that only the next call counts."""
         self.last: Exchange | None = None
         self.refusal: Exchange | None = None
         self.trouble: FetchFailed | None = None
@@ -52,7 +52,7 @@ class Line(requests.Session):
         ours = is_machine(url)
         kwargs |= {"timeout": MACHINE_TIMEOUT if ours else TIMEOUT, "allow_redirects": False, "stream": False}
         if ours:
-            kwargs["proxies"] = {}  # the endpoint answers for this very machine
+            kwargs["proxies"] = {}  # this endpoint is the machine's own
         self.last = self.trouble = None
         try:
             answer = super().send(request, **kwargs)
@@ -86,5 +86,5 @@ class Line(requests.Session):
 
 
 def is_machine(url: str) -> bool:
-    """Tell whether a call goes to this machine's own identity endpoint; all other calls use TLS."""
+    """Return whether a call goes to this machine's own identity endpoint; all other calls use TLS."""
     return url.startswith("http://")

@@ -1,7 +1,8 @@
-"""gitlab: a personal, group or project access token, a deploy token, or the token of a CI job.
+"""gitlab: read a personal, group or project access token, a deploy token, or the token of a CI job.
 
-GitLab takes each of them as the password of a netrc entry. A personal access token (a group's or project's is one, too)
-names its end of life, and can be rotated before it ends; a deploy token and a job token are only read.
+GitLab accepts each of them as the password of a netrc entry. For a personal access token (a group's or project's is
+one, too), GitLab returns the end of life, and the token can be rotated before it expires. A deploy token and a job
+token are only read.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _not_rotated(error: FetchFailed) -> Notice:
 
 
 def _known(exchange: Exchange, server: str, request: Request) -> About | None:
-    """Return what GitLab says about a token; None if it is one that it says nothing about.
+    """Return GitLab's information about a token; None for a kind of token without information.
 
     Raises:
         FetchFailed: GitLab refuses the token, or it cannot read packages.

@@ -1,4 +1,4 @@
-"""What GitLab's API answers about a token: its end of life and scopes, or a refusal and its fix.
+"""Parse the responses of GitLab's API about a token: its end of life and scopes, or a refusal and its fix.
 
 Sources: GitLab's documentation, "Personal access tokens API", and its source (``lib/api/api_guard.rb`` for refusals,
 ``lib/api/personal_access_tokens/self_information.rb``, ``self_rotation.rb``). No text of the server is ever repeated.
@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, time
 from uvtokend.plugin import FetchFailed, Frozen, login_required, place, rejected, transient
 from uvtokend.providers.kit.http import Exchange, host_of, on_our_clock, unwell
 
-#: Scopes that do not open the package registry ("Personal access token scopes"). A token with no other scope is useless
-#: here; an unknown scope may be a newer one that opens it.
+#: Scopes that give no access to the package registry ("Personal access token scopes"). A token with no other scope is
+#: useless here; an unknown scope may be a newer one that gives access.
 _USELESS = frozenset(
     {
         "admin_mode",
@@ -36,11 +36,11 @@ ROTATING = frozenset({"api", "self_rotate"})
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a personal, group or project access token says about itself.
+    """GitLab's information about a personal, group or project access token.
 
     Args:
         identity: Its name and its user's id.
-        scopes: What it may do; empty if GitLab did not say.
+        scopes: Its scopes; empty if GitLab did not return them.
         ends: Its end of life, UTC, on our clock; None if it has none.
         days: How many days it is valid in total; 0 if it has no end.
         today: The date on GitLab's clock.
@@ -54,12 +54,12 @@ class About:
 
 
 def about(exchange: Exchange) -> About:
-    """Return what GitLab says about a token.
+    """Return GitLab's information about a token.
 
     A token expires at midnight UTC at the beginning of its ``expires_at`` ("Access token expiration").
 
     Raises:
-        FetchFailed: ``expires_at`` is not a date, so that the token must not be taken for one without end.
+        FetchFailed: ``expires_at`` is not a date, so the end of life is unknown.
     """
     told = exchange.body
     ends, begun = _date(exchange, "expires_at"), _date(exchange, "created_at")
@@ -98,7 +98,7 @@ def unusable(exchange: Exchange) -> FetchFailed | None:
 
 
 def refused(exchange: Exchange, server: str, reference: Frozen) -> FetchFailed:
-    """Return what a refusal of a token means.
+    """Return the failure for a refused token.
 
     Args:
         exchange: The call and its response.
@@ -124,6 +124,6 @@ def too_narrow(scopes: frozenset[str], server: str, reference: Frozen) -> FetchF
 
 
 def new_token(server: str, reference: Frozen, scopes: str = "read_api") -> str:
-    """Return what a person does to create a new token."""
+    """Return the fix with which a person creates a new token."""
     page = f"{server}/-/user_settings/personal_access_tokens"
     return f"create a personal access token with the scope {scopes} at {page} and put it {place(reference)}"

@@ -1,4 +1,4 @@
-"""Rotating a personal access token in the very file that the configuration names.
+"""Rotate a personal access token in the file that the configuration names.
 
 A rotation revokes the old token and returns a new one. Rotating with a revoked token revokes the whole family
 ("Automatic reuse detection"), so a lost response must never lead to a second try. One rotation takes these steps, each
@@ -13,8 +13,8 @@ durable before the next begins:
 6. Remove the mark. Only now use the new token.
 
 If the mark is there and the file still contains the old token, the response was lost: the old token is never sent
-again, and a person has to create a new one. A different token in the file means that a person already has. SIGTERM is
-delayed from step 2 to step 6.
+again, and a person has to create a new one. A different token in the file means that a person has already done so.
+SIGTERM is delayed from step 2 to step 6.
 
 The lock is between processes of one machine. Two machines with the same token would rotate it away from each other.
 """
@@ -61,13 +61,13 @@ def due(known: About) -> datetime | None:
 
 
 def is_due(known: About, now: datetime) -> bool:
-    """Tell whether a token should be rotated now; one that has expired can no longer be."""
+    """Return whether a token should be rotated now. An expired token can no longer be rotated."""
     when = due(known)
     return when is not None and known.ends is not None and when <= now < known.ends
 
 
 class NotRotated(FetchFailed):
-    """Nothing was done, so the old token is as good as before."""
+    """Nothing was done, so the old token is still valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,11 @@ class TokenFile:
 
         Args:
             token: What the file contains.
-            known: What GitLab says about it.
+            known: GitLab's information about the token.
 
         Raises:
             NotRotated: The old token may still be used.
-            FetchFailed: It may not: GitLab refuses it, or may have replaced it.
+            FetchFailed: The old token may not be used: GitLab refuses it, or may have replaced it.
         """
         if known.scopes and not known.scopes & responses.ROTATING:
             message = f"The token cannot rotate itself: its scopes are {', '.join(sorted(known.scopes))}."
@@ -163,7 +163,7 @@ class TokenFile:
     def _refusal(self, answer: Exchange) -> FetchFailed | None:
         """Return the failure of a response that says that nothing was done; None for any other response."""
         host, status = host_of(answer.url), answer.status
-        if not 300 <= status < 500 or status == 408:  # a gateway's timeout leaves it open
+        if not 300 <= status < 500 or status == 408:  # after a gateway's timeout, it is unknown
             return None
         if (failure := responses.unusable(answer)) is not None:
             return failure

@@ -1,6 +1,7 @@
-"""jfrog-artifactory: a password, an access token, a chain of refresh tokens, an exchanged OIDC token, or jf's sign-in.
+"""jfrog-artifactory: get a password, an access token, a chain of refresh tokens, an exchanged OIDC token or jf's
+sign-in.
 
-Artifactory takes each of them as the password of a netrc entry. With a token the login may be empty; it is filled in if
+Artifactory accepts each of them as the password of a netrc entry. With a token the login may be empty; it is added if
 it is known.
 """
 
@@ -42,8 +43,8 @@ def fetch(request: Request) -> Credential:
     """Get a credential.
 
     Args:
-        request: Its service is the platform's base URL; its options are one of these ways to sign in, each with
-            ``username`` beside it: ``password``; ``access-token``; ``refresh-token`` with the ``access-token`` that it
+        request: Its service is the platform's base URL; its options are one of these ways to sign in, each with an
+            optional ``username``: ``password``; ``access-token``; ``refresh-token`` with the ``access-token`` that it
             came with, if that still exists; ``oidc-provider`` and ``oidc-token``, with ``project-key`` and
             ``identity-mapping`` if the integration needs them; ``source = "jf"``. Passwords and tokens are secret
             references.
@@ -72,7 +73,7 @@ _NARROWING = {"project-key": "project_key", "identity-mapping": "identity_mappin
 
 
 def _given(request: Request, login: str) -> Credential:
-    """Return an access token as it is. A reference token names neither user nor end of life."""
+    """Return an access token unchanged. A reference token contains neither user nor end of life."""
     reference = request.option("access-token")
     token = read_secret(reference)
     now, ends = datetime.now(UTC), answers.jwt_end(token, "access-token")
@@ -131,13 +132,13 @@ def _refreshed(request: Request, login: str) -> Credential:
 
 
 def _stands(link: Link) -> bool:
-    """Tell whether a chain has ended and its last access token is still valid: then there is nothing to ask for."""
+    """Return whether a chain has ended and its last access token is still valid, so that no refresh is needed."""
     alive = link.access is not None and (link.expires_at is None or link.expires_at > datetime.now(UTC))
     return link.refresh is None and alive
 
 
 def _refresh(request: Request, chain: Chain, url: str) -> float | None:
-    """Add a link to a chain and return how far the clocks are apart; see `refresh_chain` for the order of the steps.
+    """Add a link to a chain and return the difference of the clocks. See `refresh_chain` for the order of the steps.
 
     The request needs a valid access token of the same user ("Refresh Token" in JFrog's REST API). If the last one is
     refused, the one in the configuration may work, or none: a platform may have a grace period for expired ones.
@@ -185,9 +186,9 @@ def _grown(chain: Chain, answer: Exchange, reference: Frozen) -> float | None:
 
 
 def _asked(url: str, content: dict[str, object], proofs: list[Secret]) -> Exchange:
-    """Ask with one proof after the other and finally without one, until the response is not that the proof is invalid.
+    """Ask with one proof after the other and finally without one, until the server no longer refuses the proof.
 
-    All calls together take no longer than one call may.
+    All calls together take no longer than the limit of one call.
     """
     began = datetime.now(UTC)
     first, *others = (*proofs, None)
@@ -226,7 +227,7 @@ def _credential(
     """Return the credential of a token; an empty `login` is filled in if the token names its user.
 
     Raises:
-        FetchFailed: It cannot be delivered.
+        FetchFailed: The token cannot be delivered.
     """
     text = token.reveal()
     if not text.isprintable() or " " in text:

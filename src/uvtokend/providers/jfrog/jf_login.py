@@ -1,7 +1,7 @@
-"""The sign-in that JFrog's own command line tool, ``jf``, keeps; uvtokend only reads it.
+"""Read the sign-in that JFrog's own command line tool, ``jf``, keeps. uvtokend never changes it.
 
 Source: jfrog-cli-core ``utils/config/config.go`` (version 6: ``~/.jfrog/jfrog-cli.conf.v6``, moved by
-``JFROG_CLI_HOME_DIR``; a list of servers, whose secrets are encrypted where ``enc`` is set). ``jf`` itself renews the
+``JFROG_CLI_HOME_DIR``; a list of servers, whose secrets are encrypted if ``enc`` is set). ``jf`` itself renews the
 access token that it got from a web sign-in when it is next used.
 """
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from uvtokend.plugin import Secret, login_required, rejected
 from uvtokend.providers.kit.http import host_of
 
-#: Bytes; each server has two tokens of some kB.
+#: The most bytes of the file; each server has two tokens of some kB.
 LIMIT = 1 << 20
 
 
@@ -41,7 +41,7 @@ class JfServer:
     renews: bool
 
     def fix(self) -> str:
-        """Return the command after which a new token is there."""
+        """Return the command that gets a new token."""
         verb = ["jf", "rt", "ping", "--server-id", self.name] if self.renews else ["jf", "login"]
         return shlex.join(verb)
 

@@ -1,4 +1,4 @@
-"""What a platform's Access API answers: a token and its end of life, or a refusal and its fix.
+"""Parse the responses of a platform's Access API: a token and its end of life, or a refusal and its fix.
 
 Sources: JFrog's REST API pages "Refresh Token" and "Create Token", jfrog-client-go (``access/services``) and jfrog-cli
 issue 2490 (the 404 of a used refresh token). Which status refuses an OIDC exchange is not documented. No text of the
@@ -16,9 +16,9 @@ from uvtokend.providers.jfrog.refresh_chain import Link
 from uvtokend.providers.kit import jwt
 from uvtokend.providers.kit.http import Exchange, host_of, on_our_clock, unwell
 
-#: Seconds; a longer life is an error.
+#: The longest life in seconds; a longer one is an error.
 _LONGEST_LIFE = 100 * 365 * 86400
-#: Statuses with which a platform refuses a credential, in JFrog's own format.
+#: The statuses of a refused credential, in JFrog's own format.
 _REFUSALS = frozenset({400, 401, 404})
 
 
@@ -34,7 +34,7 @@ def end_of(exchange: Exchange, token: Secret) -> datetime | None:
     ``expires_in`` is missing or 0 if the token has no end, and may be missing if it has one (jfrog-client-go).
 
     Raises:
-        FetchFailed: An end of life is there, but it is not one: the token must not be taken for one without end.
+        FetchFailed: The end of life is invalid, so it is unknown.
     """
     ends = []
     if seconds := _life(exchange):
@@ -60,14 +60,14 @@ def _life(exchange: Exchange) -> float | None:
 
 
 def jwt_end(token: Secret, source: str) -> datetime | None:
-    """Return the end of life that a token names (``exp``); None if it names none.
+    """Return the end of life in a token (``exp``); None if it has none.
 
     Args:
         token: The token, a JWT or not.
         source: Where the token comes from, for the message.
 
     Raises:
-        FetchFailed: It names one that is not a time.
+        FetchFailed: The end of life is not a valid time.
     """
     ends = jwt.end(token.reveal())
     if ends is None and jwt.claims(token.reveal()).get("exp") is not None:
@@ -76,14 +76,14 @@ def jwt_end(token: Secret, source: str) -> datetime | None:
 
 
 def user_of(token: str) -> str:
-    """Return the user that a token names in its ``sub``, ``…/users/<name>``; empty if there is no valid name."""
+    """Return the user in the ``sub`` of a token, ``…/users/<name>``; empty if there is no valid name."""
     subject = jwt.claims(token).get("sub")
     _, separator, name = subject.partition("/users/") if isinstance(subject, str) else ("", "", "")
     return name if separator and name.isprintable() and ":" not in name else ""
 
 
 def subject_of(token: str) -> str | None:
-    """Return the subject that a token names."""
+    """Return the subject of a token."""
     subject = jwt.claims(token).get("sub")
     return user_of(token) or (subject if isinstance(subject, str) and subject.isprintable() and subject else None)
 
@@ -104,12 +104,12 @@ def unusable(exchange: Exchange) -> FetchFailed | None:
 
 
 def untouched(exchange: Exchange) -> bool:
-    """Tell whether a response says that nothing was done; a gateway's timeout (408, 5xx) leaves it open."""
+    """Return whether a response proves that nothing was done. A gateway's timeout (408, 5xx) does not."""
     return 300 <= exchange.status < 500 and exchange.status != 408
 
 
 def refresh_refused(exchange: Exchange, link: Link, reference: Frozen, proven: bool) -> FetchFailed:
-    """Return what the refusal of a refresh token means.
+    """Return the failure for a refused refresh token.
 
     Args:
         exchange: The call and its response.
@@ -144,7 +144,7 @@ def refresh_refused(exchange: Exchange, link: Link, reference: Frozen, proven: b
 
 
 def new_pair(reference: Frozen) -> str:
-    """Return what a person does to start a new chain; `reference` is where the configuration keeps the seed."""
+    """Return the fix with which a person starts a new chain; `reference` is where the configuration keeps the seed."""
     return (
         f"create a new token pair (jf access-token-create --refreshable) and put its refresh token {place(reference)}"
     )
@@ -163,11 +163,11 @@ def not_kept(host: str, why: str, reference: Frozen) -> FetchFailed:
 
 
 def exchange_refused(exchange: Exchange, provider: str, subject: str, reference: Frozen) -> FetchFailed:
-    """Return what the refusal of an OIDC token means.
+    """Return the failure for a refused OIDC token.
 
     Args:
         exchange: The call and its response.
-        provider: The integration that was named.
+        provider: The name of the integration.
         subject: The OIDC token.
         reference: Where the configuration keeps it.
     """
@@ -192,5 +192,5 @@ def no_token(exchange: Exchange) -> FetchFailed:
 
 
 def _is_jfrogs(exchange: Exchange) -> bool:
-    """Tell errors of the Access API and of Artifactory from another server's page: both have a list of errors."""
+    """Return whether a response is an error of the Access API or of Artifactory; both have a list of errors."""
     return isinstance(exchange.body.get("errors"), list)

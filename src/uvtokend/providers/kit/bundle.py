@@ -1,6 +1,6 @@
-"""One CA bundle of everything that is trusted, for SDKs and helper programs that read no directory.
+"""Create one CA bundle of all trusted certificates, for SDKs and helper programs that cannot read a directory.
 
-uv trusts what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name together, and reads every file of the directories (uv's
+uv trusts all certificates of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, and reads every file of the directories (uv's
 documentation, "TLS certificates").
 """
 
@@ -27,10 +27,11 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICAT
 
 
 def gather(environ: MutableMapping[str, str]) -> None:
-    """Make one CA bundle of everything that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name, and name it to all programs.
+    """Create one CA bundle from ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, and set the variables with which programs find
+    it.
 
     Args:
-        environ: The environment of this worker. A variable that names another bundle keeps it.
+        environ: The environment of this worker. A variable that names another bundle is not changed.
 
     Raises:
         FetchFailed: The bundle cannot be written.
@@ -57,7 +58,7 @@ def _files(directory: str) -> list[Path]:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    """Yield what looks like a certificate in a file; a file that cannot be read has none."""
+    """Yield the texts in a file that look like certificates; a file that cannot be read has none."""
     try:
         if stat.S_ISREG(path.stat().st_mode):
             with path.open("rb") as file:
@@ -67,7 +68,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _valid(pieces: Iterable[bytes]) -> list[bytes]:
-    """Return the certificates that OpenSSL can read: it would refuse a whole bundle for one that it cannot."""
+    """Return the certificates that OpenSSL can read. It would refuse a whole bundle because of one that it cannot."""
     context, valid = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), []
     for piece in pieces:
         with contextlib.suppress(ssl.SSLError, ValueError):

@@ -1,4 +1,4 @@
-"""Say why a fetch failed: constructors for the three kinds of failure, and safe parsing of other programs' text."""
+"""Constructors for the three kinds of failure of a fetch, and safe parsing of other programs' text."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def _from_keyring(service: str, username: str) -> Secret:
 
 
 def _forbid_dialogs() -> None:
-    """Let the Keychain of macOS fail at once, where its dialog would wait for a person until the deadline."""
+    """Make the Keychain of macOS fail at once, instead of a dialog that waits for a person until the deadline."""
     if sys.platform == "darwin":
         from uvtokend import darwin  # noqa: PLC0415 - macOS only
 
@@ -182,10 +182,10 @@ def _forbid_dialogs() -> None:
 
 
 def _check_keychain(error: Exception, service: str, username: str) -> None:
-    """Raise the failure of a Keychain that lets this program read an entry only if a person agrees.
+    """Raise the failure if the Keychain allows this program to read an entry only after a person agrees.
 
     The Keychain binds an entry to the signature of the program that wrote it. uv's Pythons are signed ad hoc, so each
-    upgrade is another program.
+    upgrade counts as another program.
     """
     from uvtokend import darwin  # noqa: PLC0415 - only after a failure
 

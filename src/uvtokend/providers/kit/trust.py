@@ -1,4 +1,4 @@
-"""The certificate that a fetch presents, and what is wrong with our own certificates when TLS fails.
+"""Present the client certificate of a fetch, and find the problem with our own certificates when TLS fails.
 
 uv presents ``SSL_CLIENT_CERT`` to every server that asks for a client certificate (its documentation, "TLS
 certificates"). So does uvtokend; no SDK reads that variable.
@@ -15,11 +15,11 @@ from uvtokend.core.worker_environment import CA_VARIABLES
 from uvtokend.errors import FetchFailed
 from uvtokend.providers.kit.failures import rejected, transient
 
-#: What requests reads, the first one first; botocore reads a variable of its own before it.
+#: The variables that requests reads, in this order; botocore reads a variable of its own before them.
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CLIENT = "SSL_CLIENT_CERT"
-#: What a server says that refuses the client's certificate, or misses one (RFC 8446 6; TLS 1.2 has no word for it).
-#: A server that closes at once may lose the alert, since TLS 1.3 lets the client write before (CPython's own text).
+#: The alerts of a server that refuses or requires a client certificate (RFC 8446 6; TLS 1.2 has no alert for it). If
+#: the server closes at once, the alert may be lost, since TLS 1.3 lets the client write before (CPython's own text).
 _BROKEN_OFF = "EOF occurred in violation of protocol"
 _REFUSED = re.compile(r"ALERT_(HANDSHAKE_FAILURE|BAD_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|CERTIFICATE_\w+)")
 
@@ -47,7 +47,7 @@ def ca_bundle(variables: tuple[str, ...] = VARIABLES) -> str:
     """Return the CA bundle that an SDK uses.
 
     Args:
-        variables: As of `problem`.
+        variables: See `problem`.
     """
     if (bundle := _named(variables)) is not None:
         return bundle
@@ -60,7 +60,7 @@ def problem(error: BaseException, host: str, variables: tuple[str, ...] = VARIAB
     """Return what is wrong with our own certificates, if that explains why TLS failed; otherwise None.
 
     Args:
-        error: What the SDK raised; its text contains OpenSSL's.
+        error: The exception of the SDK; its text contains OpenSSL's.
         host: The host that was called.
         variables: The variables that this SDK reads for its CA bundle, the first one first.
     """
@@ -94,7 +94,7 @@ def own_context(path: str) -> ssl.SSLContext:
         OSError: It cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_cert_chain(path, password="")  # an encrypted key fails; without a password, OpenSSL asks the terminal
+    context.load_cert_chain(path, password="")  # without a password, OpenSSL would ask at the terminal
     return context
 
 
@@ -103,7 +103,7 @@ def _named(variables: tuple[str, ...]) -> str | None:
 
 
 def _names(bundle: str) -> Iterator[str]:
-    """Yield what a person may have set: the variables with this path, or what stands for all of them."""
+    """Yield the settings that a person may have made: the variables with this path, or the one that sets them all."""
     named = [name for name in CA_VARIABLES if os.environ.get(name) == bundle]
     yield from ("ca-bundle", "SSL_CERT_FILE") if len(named) == len(CA_VARIABLES) else named
 
