@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -14,15 +17,22 @@ from typing import Any
 
 import pytest
 
+from support.daemons import ask
+from support.desk import Desk, desk
+from support.waiting import until
 from uvtokend.core import events
 from uvtokend.core.agent import Agent
 from uvtokend.core.model import Credential, Index, Request, Secret, Settings
 from uvtokend.core.views import Snapshot
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
+from uvtokend.daemon.notify import StatusLine
+from uvtokend.daemon.outlook import _PAUSE
 from uvtokend.disk import exchange, files
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
+
+__all__ = ["desk"]
 
 THOUSAND = 1000
 #: What a daemon at rest has no use for: commands, SDKs, and the code of what is not configured.
@@ -201,6 +211,86 @@ def test_an_event_costs_what_it_touches() -> None:
     assert calls(THOUSAND) == calls(10)
 
 
+def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard tick that finds nothing new starts no thread and no task, makes no picture and plans no job anew; systemd
+    hears that the daemon lives, and no more."""
+    done: list[str] = []
+
+    def counted(owner: Any, name: str) -> None:
+        honest = getattr(owner, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            done.append(name)
+            return honest(*args, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    async def story(daemon: Daemon) -> None:
+        for index in indexes:
+            daemon._fetch_ended(index.request, token(datetime.now(UTC)))
+        await daemon.settle(None)
+        daemon._tick()  # the first one after work tidies up
+        await looked(daemon)
+        await asyncio.sleep(2 * _PAUSE)  # what others see is brought up to date
+        counted(threading.Thread, "start")
+        counted(Agent, "snapshot")
+        counted(Store, "save")
+        counted(daemon._loop, "create_task")
+        counted(daemon._timer._scheduler, "add_job")
+        counted(daemon._loop, "call_soon_threadsafe")
+        monkeypatch.setattr("uvtokend.daemon.loop.notify", done.append)
+        for _ in range(3):
+            daemon._tick()
+            await looked(daemon)
+        assert done == ["WATCHDOG=1"] * 3
+
+    indexes = many(10)
+    live(tmp_path, indexes, story)
+
+
+async def looked(daemon: Daemon) -> None:
+    """Wait until the look of the last tick has ended."""
+    while daemon._files_watch.busy:
+        await asyncio.sleep(0.001)
+
+
+#: The most system calls of a guard tick: of the loop, of the thread that looks, and to hand over from one to the other.
+CALLS_OF_A_TICK = 16
+#: A daemon whose guard tick comes often; what it is traced with.
+OFTEN = """\
+import sys
+from uvtokend.daemon import timer
+timer.GUARD_TICK = 0.1
+from uvtokend.cli.main import main
+sys.exit(main(["run", "--quiet"]))
+"""
+STRACE = ("strace", "-f", "-qq", "-e", "signal=none", "-o")
+
+
+@pytest.mark.strace
+def test_a_tick_at_rest_makes_few_system_calls(desk: Desk, tmp_path: Path) -> None:
+    """A guard tick looks at the socket, the netrc and the installation once each, and at nothing else."""
+    desk.configure(("a", "a.example"), ("b", "b.example"))
+    trace = tmp_path / "trace"
+    command = [*STRACE, str(trace), sys.executable, "-P", "-c", OFTEN]
+    with subprocess.Popen(command, env=desk.env, stdin=subprocess.DEVNULL) as tracer:
+        until(desk.socket.exists)
+        until(lambda: all(row["delivered"] for row in ask(desk.socket, "status")["indexes"]))
+        asked = len(trace.read_text().splitlines())
+        until(lambda: len(ticks(trace.read_text().splitlines()[asked:])) > 30)
+        ask(desk.socket, "stop")
+        tracer.wait(60)
+    costs = ticks(trace.read_text().splitlines()[asked:])[10:30]
+    assert statistics.median(costs) <= CALLS_OF_A_TICK, costs
+
+
+def ticks(lines: list[str]) -> list[int]:
+    """Return how many system calls there are from one look at the control socket to the next."""
+    looks = [at for at, line in enumerate(lines) if "control.sock" in line and "stat" in line]
+    begun = [line for line in range(len(lines)) if "resumed>" in lines[line]]  # the second half of one call
+    return [after - before - sum(before < at < after for at in begun) for before, after in itertools.pairwise(looks)]
+
+
 def test_the_idle_daemon_holds_nothing_that_it_does_not_need() -> None:
     """Everything that a daemon at rest has imported is for the loop, the schedule, the socket or the netrc."""
     code = "import sys, uvtokend.cli.run, uvtokend.daemon.main; print(*sys.modules)"
@@ -214,3 +304,30 @@ def test_the_idle_daemon_holds_nothing_that_it_does_not_need() -> None:
     modules = set(done.stdout.split())
     assert "apscheduler.schedulers.asyncio" in modules
     assert modules & NOT_WHEN_IDLE == set()
+
+
+def test_systemd_hears_each_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that says what the last one said is not sent; one that systemd did not take is sent at the next tick."""
+    monkeypatch.setattr("uvtokend.daemon.notify.LATER", 0.0)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+    line = ["one"]
+
+    async def story() -> list[bytes]:
+        status = StatusLine(lambda: line[0])
+        status.changed()
+        await asyncio.sleep(0.01)  # nobody listens yet
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(str(tmp_path / "n"))
+            systemd.setblocking(False)
+            for again in (status.again, status.again, status.changed):
+                again()
+                await asyncio.sleep(0.01)
+            line[0] = "two"
+            status.changed()
+            await asyncio.sleep(0.01)
+            heard = [systemd.recv(100), systemd.recv(100)]
+            with pytest.raises(BlockingIOError):
+                systemd.recv(100)
+        return heard
+
+    assert asyncio.run(story()) == [b"STATUS=one", b"STATUS=two"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -22,21 +20,26 @@ from support.waiting import until
 from uvtokend import __version__
 from uvtokend.core.events import Report
 from uvtokend.daemon import installation
-from uvtokend.daemon.installation import Installation, OnDisk, find
+from uvtokend.daemon.installation import Installation, InstalledFiles, OnDisk
 
 __all__ = ["desk"]
 
 PACKAGE = Path(uvtokend.__file__).parent
-#: A guard tick takes 25 s, and an installer gets 10 s. Tests have less time.
+#: A guard tick comes every 25 s. Tests have less time.
 QUICK = """\
 import sys
 if "run" in sys.orig_argv:
-    from uvtokend.daemon import installation, timer
-    timer.GUARD_TICK, installation.REPLACED_WITHIN = 0.2, 0.2
+    from uvtokend.daemon import timer
+    timer.GUARD_TICK = 0.2
 """
 
 
 # ------------------------------------------------------------------------------------------------- what is decided
+
+
+def found(interpreter: str, package: str) -> OnDisk:
+    """Look for the first time."""
+    return InstalledFiles(interpreter, package).look()
 
 
 def test_what_is_on_disk(tmp_path: Path) -> None:
@@ -44,93 +47,75 @@ def test_what_is_on_disk(tmp_path: Path) -> None:
     package = tmp_path / "lib" / "__init__.py"
     package.parent.mkdir()
     package.write_text('"""Doc."""\n\n__version__ = "7.1"\n')
-    assert find(sys.executable, str(package)) == OnDisk(None, "7.1")
-    assert find(str(tmp_path / "python"), str(package)) == OnDisk(str(tmp_path / "python"))
+    assert found(sys.executable, str(package)) == OnDisk(None, "7.1")
+    assert found(str(tmp_path / "python"), str(package)) == OnDisk(str(tmp_path / "python"))
     shutil.rmtree(package.parent)
-    assert find(sys.executable, str(package)) == OnDisk(str(package))
+    assert found(sys.executable, str(package)) == OnDisk(str(package))
     package.parent.write_text("not a directory any more")
-    assert find(sys.executable, str(package)) == OnDisk(str(package))
+    assert found(sys.executable, str(package)) == OnDisk(str(package))
 
 
 def test_what_cannot_be_looked_at_is_not_missing(tmp_path: Path) -> None:
     """A path that the system refuses to follow, as on a network that hangs, ends no daemon; nor does a broken text."""
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert find(str(loop / "python"), __file__) == OnDisk(None)
+    assert found(str(loop / "python"), __file__) == OnDisk(None)
     garbage = tmp_path / "__init__.py"
-    garbage.write_bytes(b"\xff\xfe")
-    assert find(sys.executable, str(garbage)) == OnDisk(None)
+    garbage.write_bytes(b'__version__ = "\xff\xfe"\n')
+    assert found(sys.executable, str(garbage)) == OnDisk(None)
 
 
-def watched(
-    monkeypatch: pytest.MonkeyPatch,
-    looks: list[OnDisk],
-    story: Callable[[Installation, list[str], list[Report]], Awaitable[None]],
-) -> None:
-    """Run a story with an installation that looks as given, one look after another."""
-    monkeypatch.setattr(installation, "REPLACED_WITHIN", 0.01)
+def test_a_package_is_read_when_it_looks_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick only calls stat; a package that was replaced, or was missing for a moment, is read again."""
+    package = tmp_path / "__init__.py"
+    package.write_text('__version__ = "1.0"\n')
+    files = InstalledFiles(sys.executable, str(package))
+    reads: list[str] = []
+    honest = installation._version
 
-    async def main() -> None:
-        ended: list[str] = []
-        told: list[Report] = []
-        await story(Installation(ended.append, told.append, lambda: looks.pop(0)), ended, told)
+    def version_of(path: str) -> str | None:
+        reads.append(path)
+        return honest(path)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    monkeypatch.setattr(installation, "_version", version_of)
+    for version, times in (("1.0", 1), ("1.1", 2)):
+        new = tmp_path / "new"
+        new.write_text(f'__version__ = "{version}"\n')
+        new.replace(package)
+        for _ in range(3):
+            assert files.look() == OnDisk(None, version)
+        assert len(reads) == times
+    away = package.rename(tmp_path / "away")
+    assert files.look().missing == str(package)
+    away.rename(package)
+    assert files.look() == OnDisk(None, "1.1")
+    assert len(reads) == 3
 
 
-async def seen(looks: list[OnDisk], watch: Installation) -> None:
-    """Wait until all looks were taken and their results have arrived."""
-    while looks or watch._looking or watch._again is not None:
-        await asyncio.sleep(0.005)
+def decided(*looks: OnDisk) -> tuple[list[str], list[Report]]:
+    """Return why the daemon ends, if it does, and what it reports after some looks."""
+    ended: list[str] = []
+    told: list[Report] = []
+    watch = Installation(ended.append, told.append)
+    for on_disk in looks:
+        watch.seen(on_disk)
+    return ended, told
 
 
-def test_an_installer_may_be_between_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installer_may_be_between_two_files() -> None:
     """Files that are missing for a moment are being replaced; only those that stay away end the daemon, once."""
-    looks = [OnDisk("/x"), OnDisk(None, __version__), OnDisk("/x"), OnDisk("/x")]
-
-    async def story(watch: Installation, ended: list[str], _: list[Report]) -> None:
-        watch.look()
-        while len(looks) > 2 or watch._looking:
-            watch.look()  # ticks that come meanwhile change nothing
-            await asyncio.sleep(0)
-        assert ended == []
-        watch.look()
-        await seen(looks, watch)
-        assert ended == ["its installation is gone (/x does not exist)"]
-
-    watched(monkeypatch, looks, story)
+    gone, there = OnDisk("/x"), OnDisk(None, __version__)
+    assert decided(gone, there, gone, there, gone) == ([], [])
+    assert decided(gone, there, gone, gone) == (["its installation is gone (/x does not exist)"], [])
 
 
-def test_an_upgrade_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_is_told_once() -> None:
     """The log names both versions and the fix, not at every tick; a version that cannot be read is no upgrade."""
-    looks = [OnDisk(None, __version__), OnDisk(None), OnDisk(None, "99.0"), OnDisk(None, "99.0")]
-
-    async def story(watch: Installation, ended: list[str], told: list[Report]) -> None:
-        while looks:
-            watch.look()
-            await asyncio.sleep(0)
-        await seen(looks, watch)
-        assert [(report.event, report.hint) for report in told] == [("upgraded", "uvtokend restart")]
-        assert "99.0" in told[0].message
-        assert __version__ in told[0].message
-        assert ended == []
-
-    watched(monkeypatch, looks, story)
-
-
-def test_a_daemon_that_ends_looks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second look is canceled with the daemon."""
-    looks = [OnDisk("/x"), OnDisk("/x")]
-
-    async def story(watch: Installation, ended: list[str], _: list[Report]) -> None:
-        watch.look()
-        while watch._again is None:
-            await asyncio.sleep(0)
-        watch.close()
-        await asyncio.sleep(0.05)
-        assert (ended, len(looks)) == ([], 1)
-
-    watched(monkeypatch, looks, story)
+    ended, told = decided(OnDisk(None, __version__), OnDisk(None), OnDisk(None, "99.0"), OnDisk(None, "99.0"))
+    assert ended == []
+    assert [(report.event, report.hint) for report in told] == [("upgraded", "uvtokend restart")]
+    assert "99.0" in told[0].message
+    assert __version__ in told[0].message
 
 
 # ---------------------------------------------------------------------------------------------- with real programs

@@ -389,8 +389,7 @@ def test_memory_is_given_back_once_after_work(tmp_path: Path, monkeypatch: pytes
     async def story(daemon: Daemon) -> None:
         for _ in range(3):
             daemon._tick()
-            assert daemon._looking is not None
-            await daemon._looking
+            await until_async(lambda: not daemon._files_watch.busy)
             assert freed == ["now"]
         await daemon.status(None)
         daemon._feed(events.RefreshAsked(("a",)))

@@ -52,6 +52,12 @@ def _missing_for_curl() -> str | None:
     return None if shutil.which("curl") else "curl is not installed: apt-get install curl"
 
 
+def _missing_for_strace() -> str | None:
+    if not _LINUX:
+        return "this is not Linux"
+    return None if shutil.which("strace") else "strace is not installed: apt-get install strace"
+
+
 def _missing_for_gcloud() -> str | None:
     return None if shutil.which("gcloud") else "gcloud, which is part of the Google Cloud CLI, is not installed"
 
@@ -90,6 +96,7 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "root": _missing_for_root,
     "ensurepip": _missing_for_ensurepip,
     "curl": _missing_for_curl,
+    "strace": _missing_for_strace,
     "artifacts_keyring": _missing_for_artifacts_keyring,
     "gcloud": _missing_for_gcloud,
     "kubectl": _missing_for_kubectl,

@@ -56,15 +56,15 @@ show() { systemctl --user show uvtokend --property="$1" --value; }
 await() { for _ in $(seq 300); do ! eval "$1" >/dev/null 2>&1 || return 0; sleep 0.1; done; echo "in vain: $1"; }
 """
 
-#: A program like that of `uv tool install`, from a copy of the package. A guard tick takes 25 s, and an installer gets
-#: 10 s; tests have less time.
+#: A program like that of `uv tool install`, from a copy of the package. A guard tick comes every 25 s; tests have
+#: less time.
 PROGRAM = """\
 #!{python} -P
 import sys
 sys.path.insert(0, "/home/tester/lib")
 if "run" in sys.argv:
-    from uvtokend.daemon import installation, timer
-    timer.GUARD_TICK, installation.REPLACED_WITHIN = 0.5, 0.5
+    from uvtokend.daemon import timer
+    timer.GUARD_TICK = 0.5
 from uvtokend.cli.main import main
 sys.exit(main())
 """

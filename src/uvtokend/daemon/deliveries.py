@@ -23,7 +23,7 @@ from uvtokend.core.events import Deliver, DeliveryEnded, Report
 from uvtokend.core.model import Entry, Failure, Index, Problem, Record, Sink
 from uvtokend.core.netrc.block import Ours, block_entries
 from uvtokend.core.state import State
-from uvtokend.disk import cleanup
+from uvtokend.disk import cleanup, files
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
@@ -141,6 +141,16 @@ class Deliveries:
         answer: asyncio.Future[tuple[Sink, ...]] = self._loop.create_future()
         self._tasks.put(lambda: self._tell(_resolve, answer, self._look(sinks)))
         return await answer
+
+    def seem_drifted(self, sinks: Sequence[Sink]) -> bool:
+        """Return whether a sink looks different from how the last delivery left it, or a delivery is under way.
+
+        It may be called in any thread, and waits for the file system, but for no delivery.
+
+        Args:
+            sinks: The sinks to look at.
+        """
+        return any(self._fingerprint(sink) != self._fingerprints.get(sink) for sink in sinks)
 
     async def close(self) -> None:
         """Wait a moment for the delivery in flight. Entries stay in their sinks."""
@@ -271,9 +281,7 @@ class Deliveries:
         return problems
 
     def _fingerprint(self, sink: Sink) -> object:
-        with contextlib.suppress(OSError, DeliveryFailed):  # the next delivery reports the error
-            return self.netrc.fingerprint() if sink == "netrc" else self._store_sink().fingerprint()
-        return None
+        return self.netrc.fingerprint() if sink == "netrc" else files.fingerprint(paths.uv_credentials_file())
 
     def _store_sink(self) -> UvStoreSink:
         """Return uv's store. Most daemons never use it, so its code is loaded only here."""

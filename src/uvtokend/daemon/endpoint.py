@@ -6,6 +6,7 @@ at the next login. A missing socket is bound again at the next guard tick.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -65,6 +66,12 @@ class Endpoint:
         self._path_lock = lock
         self._report = report
         self.server = ControlServer(lock.socket, handler)
+        self._binding: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        """Begin to bind the socket again if it is gone; called at each guard tick."""
+        if not self.server.reachable() and (self._binding is None or self._binding.done()):
+            self._binding = asyncio.get_running_loop().create_task(self.keep())
 
     async def keep(self) -> None:
         """Bind the socket again if it is missing. A failure is retried at the next guard tick."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import cast
@@ -30,8 +30,9 @@ from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, FirstLook, Order
 from uvtokend.daemon.events import EventLog
+from uvtokend.daemon.file_watch import FilesSeen, FileWatch
 from uvtokend.daemon.hook import HookProgram
-from uvtokend.daemon.installation import Installation
+from uvtokend.daemon.installation import Installation, InstalledFiles
 from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import StatusLine, notify
 from uvtokend.daemon.orphans import Orphans
@@ -66,7 +67,7 @@ class Daemon:
 
     Attributes:
         stopped: Set when the daemon should end.
-        at_tick: Awaited at each guard tick.
+        at_tick: Called at each guard tick.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Daemon:
     ) -> None:
         self.stopped = asyncio.Event()
         self.end_reason = ""
-        self.at_tick: Callable[[], Coroutine[None, None, None]] = _nothing
+        self.at_tick: Callable[[], None] = _nothing
         self._files = ConfigFiles(load, settings)
         self._settings = settings
         self._log = log
@@ -97,6 +98,7 @@ class Daemon:
         self._clocks = ClockWatch(self._clock, self._clock_moved)
         self._installation = Installation(self.end, log.emit)
         self._orphans = Orphans()
+        self._files_watch = FileWatch(self._deliveries.seem_drifted, InstalledFiles().look, self._files_seen)
         self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
         self._waiters = Waiters(self._feed)
         self._closed = False
@@ -133,10 +135,10 @@ class Daemon:
         self._hook.close()
         self._timer.close()
         self._clocks.close()
-        self._installation.close()
+        self._files_watch.close()
         self._network.close()
-        shown = _nothing() if self._outlook is None else self._outlook.close()
-        left, *_ = await asyncio.gather(self._workers.close(), self._deliveries.close(), shown)
+        outlooks = () if self._outlook is None else (self._outlook.close(),)
+        left, *_ = await asyncio.gather(self._workers.close(), self._deliveries.close(), *outlooks)
         if left:
             message = (
                 f"{len(left)} {'worker does' if len(left) == 1 else 'workers do'} not end although killed, so the "
@@ -162,7 +164,8 @@ class Daemon:
     def _feed(self, event: events.Event) -> None:
         if self._closed:
             return
-        self._worked = self._worked or not isinstance(event, events.Tick)
+        if not isinstance(event, events.Tick):
+            self._worked = True
         actions = self._agent.handle(event, self._clock.now())
         for action in actions:
             match action:
@@ -196,22 +199,36 @@ class Daemon:
         if not self._agent.stuck:
             notify("WATCHDOG=1")
         self._look_at_clocks(timedelta(seconds=GUARD_TICK))
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._look_for_drift())
-        else:  # the disk has not answered for a whole tick: a delivery ends, or is reported as hung
-            for sink in tuple(self._agent.deliveries):
-                self._feed(events.SinkDrifted(sink))
-        self._installation.look()
+        self._look_at_files()
         self._orphans.reap()
         self._feed(events.Tick())
         self._judge()
         if self._outlook is not None:
             self._outlook.ticked()
-        self._status_line.changed()
+        self._status_line.again()
         if self._worked and not self._agent.fetching:
             self._worked = False
             memory.give_back()
-        self._at_tick = self._loop.create_task(self.at_tick())
+        self.at_tick()
+
+    def _look_at_files(self) -> None:
+        """Check whether a sink or the installation has changed, and whether the disk answers at all."""
+        sinks = tuple(self._agent.deliveries)
+        if self._files_watch.sinks_hang or not (self._looking is None or self._looking.done()):
+            # The disk has not answered for a whole tick: a delivery ends, or is reported as hung.
+            for sink in sinks:
+                self._feed(events.SinkDrifted(sink))
+        elif self._files_watch.busy:  # the installation hangs, but the sinks need not
+            self._looking = self._loop.create_task(self._look_for_drift())
+        else:
+            self._files_watch.look(sinks)
+
+    def _files_seen(self, seen: FilesSeen) -> None:
+        if self._closed:
+            return
+        self._installation.seen(seen.installed)
+        if seen.drifted and (self._looking is None or self._looking.done()):
+            self._looking = self._loop.create_task(self._look_for_drift())
 
     def _clock_moved(self) -> None:
         """Handle the kernel's report that the machine woke up, or that its clock was set."""
@@ -466,5 +483,5 @@ def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
         raise UnknownNamesError(unknown, known)
 
 
-async def _nothing() -> None:
-    """Do nothing: without a control socket there is no work at a tick or at the end."""
+def _nothing() -> None:
+    """Do nothing: without a control socket there is no work at a tick."""

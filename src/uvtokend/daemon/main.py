@@ -76,7 +76,7 @@ async def _serve(
         loop.add_signal_handler(number, daemon.end, number.name)
     loop.add_signal_handler(signal.SIGHUP, _reload, daemon, log)
     await endpoint.server.open()
-    daemon.at_tick = endpoint.keep
+    daemon.at_tick = endpoint.look
     daemon.start()
     notify("READY=1")
     ready()

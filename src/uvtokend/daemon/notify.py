@@ -12,18 +12,20 @@ from collections.abc import Callable
 LATER = 1.0
 
 
-def notify(message: str) -> None:
-    """Send one notification.
+def notify(message: str) -> bool:
+    """Send one notification, and return whether systemd took it.
 
     Args:
         message: One assignment per line.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
-        return
+        return False
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         sender.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+        return True
+    return False
 
 
 class StatusLine:
@@ -37,6 +39,12 @@ class StatusLine:
         self._compose = compose
         self._loop = asyncio.get_running_loop()
         self._due: asyncio.TimerHandle | None = None
+        self._told: str | None = None
+
+    def again(self) -> None:
+        """Send the line if systemd did not take the last one; called at each guard tick."""
+        if self._told is None:
+            self.changed()
 
     def changed(self) -> None:
         """Send a new line soon, if systemd asked for notifications."""
@@ -50,4 +58,6 @@ class StatusLine:
 
     def _send(self) -> None:
         self._due = None
-        notify(f"STATUS={self._compose()}")
+        line = self._compose()
+        if line != self._told:
+            self._told = line if notify(f"STATUS={line}") else None

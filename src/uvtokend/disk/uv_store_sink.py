@@ -65,10 +65,6 @@ class UvStoreSink:
         """The file that is written, with symlinks resolved."""
         return files.real_path(self._path)
 
-    def fingerprint(self) -> tuple[int, ...]:
-        """Return a cheap fingerprint that changes whenever the file does; empty if the file is missing."""
-        return files.fingerprint(self._path)
-
     def entries(self) -> dict[str, Entry]:
         """Return our current records in the store, by service.
 
