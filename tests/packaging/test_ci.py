@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from clouds.azure import ORGANIZATION, PACKAGES_HOST, AzureCloud
+from clouds.google import POOL, GoogleCloud
+from clouds.tls import TlsProxy
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call, Server
 
@@ -99,6 +105,95 @@ def example(heading: str) -> str:
     return found[1]
 
 
+@dataclass
+class Federation:
+    """A cloud that takes the OIDC token of a job for a credential.
+
+    Args:
+        config: The index.
+        host: Its host.
+        audience: What the token is made out for.
+        environment: What is set in the job's settings, and what leads the SDK to the emulator.
+        trust: Makes it take a token.
+        opens: Tells whether a password opens the index.
+        file: What stands in ``ci/google.json``.
+    """
+
+    config: str
+    host: str
+    audience: str
+    environment: dict[str, str]
+    trust: Callable[[str], object]
+    opens: Callable[[str], bool]
+    file: str | None = None
+
+
+@contextmanager
+def aws() -> Iterator[Federation]:
+    """An AWS in which the job assumes a role."""
+    with CodeArtifact() as made:
+        environment = {**made.environment(), "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/ci"}
+        trusted: list[str] = []
+
+        def opens(password: str) -> bool:
+            forms = [call.form() for call in made.server.calls]
+            used = [form["WebIdentityToken"] for form in forms if form.get("Action") == "AssumeRoleWithWebIdentity"]
+            return made.valid(password) and used == trusted
+
+        yield Federation(AWS, HOST, "sts.amazonaws.com", environment, trusted.append, opens)
+
+
+@contextmanager
+def azure() -> Iterator[Federation]:
+    """An Entra that trusts the issuer of the job's token."""
+    made = AzureCloud()
+    client, _ = made.application()
+    with TlsProxy(made.sites) as proxy:
+        url = f"https://{PACKAGES_HOST}/{ORGANIZATION}/_packaging/feed/pypi/simple/"
+        environment = {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": proxy.ca_file}
+        environment |= {"AZURE_CLIENT_ID": client, "AZURE_TENANT_ID": made.tenant}
+        config = f'[[index]]\nname = "feed"\nurl = "{url}"\ncredential = "workload-identity"\n'
+        audience = "api://AzureADTokenExchange"
+        yield Federation(config, PACKAGES_HOST, audience, environment, made.assertions.add, made.opens)
+
+
+@contextmanager
+def google() -> Iterator[Federation]:
+    """A Google with a workload identity pool, whose members may impersonate the account of the example's file."""
+    made = GoogleCloud()
+    host = "europe-west3-python.pkg.dev"
+    example = json.loads((CI / "google.json").read_text())
+    audience = example["audience"]
+    account = example["service_account_impersonation_url"].rpartition("/")[2].partition(":")[0]
+    made.impersonable.add(account)
+    file = json.dumps({**example, "audience": POOL})
+    with TlsProxy(made.sites) as proxy:
+        environment = {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": proxy.ca_file, "NO_GCE_CHECK": "true"}
+        config = f'[[index]]\nname = "models"\nurl = "https://{host}/acme/models/simple/"\n'
+
+        def opens(password: str) -> bool:
+            return made.valid(password) and made.holder(password) == account
+
+        yield Federation(config, host, f"https:{audience}", environment, made.subjects.add, opens, file)
+
+
+FEDERATIONS = {"aws": aws, "azure": azure, "google": google}
+
+
+@pytest.fixture(params=FEDERATIONS)
+def federation(request: pytest.FixtureRequest) -> Iterator[tuple[str, Federation]]:
+    """Each cloud, with its name."""
+    with FEDERATIONS[request.param]() as made:
+        yield request.param, made
+
+
+def password(netrc: str, host: str) -> str:
+    """Return the password of a host's entry."""
+    found = re.search(rf"machine {re.escape(host)} login \S+ password (\S+)", netrc)
+    assert found is not None, netrc
+    return found[1]
+
+
 def assumed(cloud: CodeArtifact) -> dict[str, str]:
     """Return the form with which a role was assumed."""
     forms = [call.form() for call in cloud.server.calls]
@@ -151,27 +246,102 @@ def test_the_github_action_after_a_login_action(runner: Runner, cloud: CodeArtif
     assert HOST in (runner.home / ".netrc").read_text()
 
 
-def test_the_gitlab_job(runner: Runner, cloud: CodeArtifact) -> None:
-    """The job's OIDC token reaches AWS through a file, and `CI_JOB_TOKEN` GitLab's own registry."""
-    job = load("gitlab-ci.yml")["test"]
-    (name,) = job["id_tokens"]
-    file = runner.home / "aws-token"
-    variables = {**job["variables"], "AWS_WEB_IDENTITY_TOKEN_FILE": str(file)}  # the job's own lies in /tmp
-    runner.configure("ci/uvtokend.toml", AWS + example("GitLab CI"))
-    given = {name: "gitlab-oidc-token", "CI_JOB_TOKEN": "job-token-1"}
-    runner.run("\n".join(job["script"]), {**cloud.environment(), **variables, **given})
-    assert assumed(cloud)["WebIdentityToken"] == "gitlab-oidc-token"
+@pytest.mark.curl
+def test_the_github_action_signs_in_to_azure(runner: Runner) -> None:
+    """With Entra's audience, the same action and the two ids that its documentation names open a feed."""
+    (step,) = load("action.yml")["runs"]["steps"]
+    with azure() as cloud, Server(lambda call: Answer.json({"value": "token-for-" + call.query["audience"]})) as github:
+        cloud.trust(f"token-for-{cloud.audience}")
+        runner.configure("uvtokend.toml", cloud.config)
+        given = {"CONFIG": "uvtokend.toml", "VERSION": "", "AUDIENCE": cloud.audience}
+        given |= {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{github.url}/?a=b", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t"}
+        runner.run(step["run"], {**cloud.environment, **given})
+        assert cloud.opens(password((runner.home / ".netrc").read_text(), cloud.host))
+
+
+def test_github_after_googles_login_action(runner: Runner) -> None:
+    """google-github-actions/auth writes a file that names the runner's endpoint and its bearer token; it is enough.
+
+    The members of `credential_source` are those of its ``client/workload_identity_federation.ts``.
+    """
+    (step,) = load("action.yml")["runs"]["steps"]
+
+    def endpoint(call: Call) -> Answer:
+        return Answer.json({"value": "job-oidc-token"}) if call.headers["Authorization"] == "Bearer r" else Answer(401)
+
+    with google() as cloud, Server(endpoint) as github:
+        cloud.trust("job-oidc-token")
+        source = {"url": f"{github.url}/?audience=x", "headers": {"Authorization": "Bearer r"}}
+        source |= {"format": {"type": "json", "subject_token_field_name": "value"}}
+        runner.configure("gha-creds.json", json.dumps({**json.loads(cloud.file or ""), "credential_source": source}))
+        runner.configure("uvtokend.toml", cloud.config)
+        given = {"CONFIG": "uvtokend.toml", "VERSION": "", "AUDIENCE": ""}
+        given["GOOGLE_APPLICATION_CREDENTIALS"] = str(runner.checkout / "gha-creds.json")
+        runner.run(step["run"], {**cloud.environment, **given})
+        assert cloud.opens(password((runner.home / ".netrc").read_text(), cloud.host))
+
+
+def test_the_gitlab_jobs(runner: Runner, federation: tuple[str, Federation]) -> None:
+    """The job's OIDC token reaches each cloud through a private file, and `CI_JOB_TOKEN` GitLab's own registry."""
+    name, cloud = federation
+    jobs = load("gitlab-ci.yml")
+    job = jobs[name]
+    assert job["id_tokens"]["OIDC_TOKEN"]["aud"] == cloud.audience
+    file = runner.home / "oidc-token"
+    written = {**jobs[job["extends"]]["variables"], **job["variables"]}
+    assert "/tmp/oidc-token" in written.values()
+    places = {"/tmp/oidc-token": str(file), "$CI_PROJECT_DIR": str(runner.checkout)}
+
+    def ours(text: str) -> str:
+        for place, own in places.items():
+            text = text.replace(place, own)
+        return text
+
+    variables = {key: ours(text) for key, text in written.items()}
+    runner.configure("ci/uvtokend.toml", cloud.config + example("GitLab CI"))
+    if cloud.file is not None:
+        runner.configure("ci/google.json", ours(cloud.file))
+    cloud.trust("gitlab-oidc-token")
+    given = {"OIDC_TOKEN": "gitlab-oidc-token", "CI_JOB_TOKEN": "job-token-1"}
+    script = "\n".join(jobs[job["extends"]]["script"])
+    runner.run(script, {**variables, **cloud.environment, **given})
     assert file.stat().st_mode & 0o777 == 0o600
     read = runner.netrc_of_uv.read_text()
-    assert HOST in read
-    assert "machine gitlab.com login gitlab-ci-token password job-token-1" in read
+    assert cloud.opens(password(read, cloud.host))
+    assert password(read, "gitlab.com") == "job-token-1"
+
+
+def steps_of(job: str) -> list[dict[str, Any]]:
+    """Return the steps of a job in Azure Pipelines."""
+    (found,) = (each for each in load("azure-pipelines.yml")["jobs"] if each["job"] == job)
+    steps: list[dict[str, Any]] = found["steps"]
+    return steps
 
 
 def test_the_azure_pipeline(runner: Runner) -> None:
     """`$(System.AccessToken)` is delivered as it is, before uv runs."""
-    (step,) = (step for step in load("azure-pipelines.yml")["steps"] if "bash" in step)
+    (step,) = (step for step in steps_of("own") if "bash" in step)
     assert step["env"] == {"SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"}
     runner.configure("ci/uvtokend.toml", example("Azure Pipelines"))
     runner.run(step["bash"], {"SYSTEM_ACCESSTOKEN": "build-service-token"})
-    assert "machine pkgs.dev.azure.com" in runner.netrc_of_uv.read_text()
-    assert "build-service-token" in runner.netrc_of_uv.read_text()
+    assert password(runner.netrc_of_uv.read_text(), "pkgs.dev.azure.com") == "build-service-token"
+
+
+def test_the_azure_pipeline_with_a_service_connection(runner: Runner, federation: tuple[str, Federation]) -> None:
+    """The OIDC token that the task AzureCLI@2 hands to its script opens each cloud, and lies in a private file only."""
+    _, cloud = federation
+    (step,) = (step["inputs"] for step in steps_of("federated") if step["task"] == "AzureCLI@2")
+    assert step["addSpnToEnvironment"]
+    runner.configure("ci/uvtokend.toml", cloud.config)
+    if cloud.file is not None:
+        runner.configure("ci/google.json", cloud.file)
+    cloud.trust("pipeline-oidc-token")
+    temporary = runner.home.parent / "temp"
+    environment = dict(cloud.environment)
+    given = {"idToken": "pipeline-oidc-token", "AGENT_TEMPDIRECTORY": str(temporary)}
+    given["servicePrincipalId"] = environment.pop("AZURE_CLIENT_ID", "")
+    given["tenantId"] = environment.pop("AZURE_TENANT_ID", "")
+    said = runner.run(step["inlineScript"], {**environment, **given})
+    assert cloud.opens(password(runner.netrc_of_uv.read_text(), cloud.host))
+    assert (temporary / "oidc-token").stat().st_mode & 0o777 == 0o600
+    assert "pipeline-oidc-token" not in said
