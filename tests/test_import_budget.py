@@ -172,6 +172,12 @@ def test_the_first_line_costs_nothing(environment: dict[str, str]) -> None:
     assert not {module for module in modules if module.startswith("uvtokend.daemon")}
 
 
+def test_start_imports_little_before_there_is_a_daemon(environment: dict[str, str]) -> None:
+    """What `start` imports first, everybody waits for; the rest it imports while the daemon starts on another core."""
+    modules = imported("import uvtokend.cli.start", environment)
+    assert not modules & {"psutil", "tomllib", "uvtokend.disk.configuration", "uvtokend.core.model"}
+
+
 #: What no worker may load for a secret that is in a file or a variable: a thousand of them may be due at once.
 NOT_FOR_A_SECRET = {"asyncio", "email", "importlib.metadata", "pathlib", "tomllib", "uvtokend.core.uv_store", "zipfile"}
 

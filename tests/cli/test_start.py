@@ -48,6 +48,24 @@ def test_start_shows_a_failed_token_and_still_succeeds(desk: Desk) -> None:
     assert done.stdout.splitlines()[1].startswith("a: ")
 
 
+def test_an_invalid_configuration_is_shown_as_it_is_and_no_daemon_remains(desk: Desk) -> None:
+    """The daemon starts while `start` reads the configuration; if that is invalid, the daemon is ended first."""
+    desk.configure(("a", "a.example"))
+    desk.config.write_text(desk.config.read_text() + "\nnonsense = 1\n")
+    done = desk.run("start", status=2)
+    assert "nonsense" in done.stderr
+    assert "could not start" not in done.stderr
+    assert "not running" in desk.run("status", status=3).stdout
+    assert not [process for process in psutil.process_iter() if str(desk.home) in _environment(process)]
+
+
+def _environment(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.environ().values()) if "uvtokend" in process.cmdline() else ""
+    except psutil.Error:
+        return ""
+
+
 def test_start_names_a_daemon_that_ends_without_a_word(desk: Desk) -> None:
     """What no code of ours caught is in the daemon's output, and the command that shows it is named."""
     desk.configure(("a", "a.example"))

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from uvtokend import __version__, paths
-from uvtokend.cli import client, console, parser, status, stop
+from uvtokend.cli import client, console, parser, status
 from uvtokend.core import report
-from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, USAGE, NotRunning, UvtokendError
-from uvtokend.service import environment, manager
+from uvtokend.service import manager
 
 EXAMPLES = ("uvtokend start", "uvtokend start --wait 60 && uv sync")
 DETAILS = """\
@@ -61,14 +61,28 @@ def start(config_file: str | None, wait: float) -> int:
     if running is not None and running["version"] == __version__:
         console.say(f"uvtokend is running already (pid {running['pid']}).")
     else:
-        configuration.load(config_file)  # a person reads every problem here, not in a log
         if running is not None:
+            _check(config_file)
             console.say(f"The running daemon is version {running['version']}, this is {__version__}: it is restarted.")
-            stop.stop(config_file, running["pid"])
+            _stop().stop(config_file, running["pid"])
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
     status.show(_first_tokens(deadline), as_json=False, config=config_file)
     return OK
+
+
+def _check(config_file: str | None) -> None:
+    """Raise ConfigError if the configuration is invalid: a person reads every problem here, not in a log."""
+    from uvtokend.disk import configuration  # noqa: PLC0415 - half of our imports, while the daemon starts already
+
+    configuration.load(config_file)
+
+
+def _stop() -> ModuleType:
+    """Return the verb that stops a daemon: it needs psutil, which takes longer than all the rest that we import."""
+    from uvtokend.cli import stop  # noqa: PLC0415 - for a daemon that is in the way
+
+    return stop
 
 
 def _start(config_file: str | None, deadline: float, wait: float) -> Any:
@@ -80,6 +94,7 @@ def _start(config_file: str | None, deadline: float, wait: float) -> Any:
         if service is None:
             running = _start_child(config_file, deadline, progress)
         else:
+            _check(config_file)
             with console.Ticking("Starting the service"):
                 service.start()
             running = _await_answer(deadline, progress)
@@ -93,6 +108,11 @@ def _start_child(config_file: str | None, deadline: float, progress: console.Pro
     """Start a daemon of our own. Retry while another one owns the netrc and does not answer, because it is ending."""
     while True:
         child = _spawn(config_file)
+        try:
+            _check(config_file)  # on another core than the daemon's start
+        except BaseException:
+            child.end()
+            raise
         failure = child.failure(deadline, progress)
         if failure is not None and not failure.overtaken:
             raise failure
@@ -108,7 +128,7 @@ def _start_child(config_file: str | None, deadline: float, progress: console.Pro
 
 def _blame_owner(child: _Child, config_file: str | None) -> None:
     """Raise UvtokendError if another daemon owns the netrc, but cannot be reached."""
-    owner = stop.unreachable(config_file)
+    owner = _stop().unreachable(config_file)
     if owner is not None and owner.pid != child.process.pid:
         child.process.terminate()  # it must not take over later
         message = f"The netrc already has an owner: pid {owner.pid}, which does not answer at {paths.socket_file()}."
@@ -188,8 +208,12 @@ class _Child:
     def yield_to(self, running: Any) -> None:
         """End the process if another daemon was faster, so that it does not take over when that one is stopped."""
         if running is not None and running["pid"] != self.process.pid:
-            self.process.terminate()
-            self.process.wait()
+            self.end()
+
+    def end(self) -> None:
+        """End the process, and wait until it has ended."""
+        self.process.terminate()
+        self.process.wait()
 
 
 def _spawn(config_file: str | None) -> _Child:
@@ -247,6 +271,8 @@ def _wants_another(config_file: str | None, service: manager.Service) -> bool:
     That daemon's socket, state or configuration may be in other directories than this shell's. systemd gets these
     directories from the login, like the shell; launchd has only those in its property list.
     """
+    from uvtokend.service import environment  # noqa: PLC0415 - it knows all clouds, and most people have no service
+
     named = config_file is not None or any(os.environ.get(name) for name in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"))
     known = service.variables
     return named or (
