@@ -3,7 +3,7 @@
 Time jumps from event to event. Everything that happens is a method of `World`, so that a seeded schedule (`run`) and
 Hypothesis (test_simulation.py) drive the same world. What the daemon does around the agent is done here as it is there:
 one planned time per lease and delivery, slots for the workers (the real `Slots`), the state file between two daemons
-(the real text of it), and what the loop makes of a stepped clock, a sign-in or a changed netrc.
+(the real file), and what the loop makes of a stepped clock, a sign-in or a changed netrc.
 
 A sleeping machine handles nothing. After it wakes, or after its clock was set, the daemon is told by the kernel at
 once, or finds out at its next guard tick, as the history has it.
@@ -12,19 +12,28 @@ once, or finds out at its next guard tick, as the history has it.
 from __future__ import annotations
 
 import heapq
+import os
+import shutil
+import tempfile
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+from unittest import mock
 
 from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_TOLD, TICK, Issuer, Laws, Token
 
+from uvtokend import clock
 from uvtokend.core import delivery, events, state
 from uvtokend.core.agent import Agent, admit
 from uvtokend.core.model import Credential, Entry, Failure, Index, Record, Request, Secret, Settings
 from uvtokend.core.slots import Slots
+from uvtokend.disk.state_file import Store
 
+#: Where the state files lie: a real disk takes longer.
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86400.0
 #: A metadata server, ``az`` and ``gcloud`` hand out a token again until it has this long to live.
@@ -117,6 +126,9 @@ class World:
         self.all_indexes = tuple(
             Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", request) for n, request in enumerate(owners)
         )
+        folder = tempfile.mkdtemp(dir=_MEMORY)
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.store = Store(folder, len(self.all_indexes))
         self.laws = Laws(issuers, self.slots)
         self.agent = Agent()
         self.line: Slots[Request] = Slots(self.slots)
@@ -323,7 +335,7 @@ class World:
         number = self.delivering = self.serial
         before, records = state.on_clock(self.known, self._boot()), self._records(action)
         began = state.began(before, "netrc", action.wanted, records, "config.toml", created=False)
-        self.known = replace(began, boot=self._boot())
+        self._save(replace(began, boot=self._boot()))
         self.later(DELIVERY, lambda: self._delivered(number, action))
 
     def _delivered(self, number: int, action: events.Deliver) -> None:
@@ -339,7 +351,7 @@ class World:
         if failure is None:
             self.file = {one.host: one.password.reveal() for one in action.wanted if one.host not in foreign}
             written = tuple(known for known in self._records(action) if not foreign.issuperset(known.targets))
-            self.known = state.with_records(self.known, written, "netrc")
+            self._save(state.with_records(self.known, written, "netrc"))
             self.laws.delivered(self.now, rival)
         self.feed(events.DeliveryEnded(action.wanted, self.dice.random(), failure, foreign, rival=rival))
         contested = self.agent.deliveries["netrc"]
@@ -353,6 +365,10 @@ class World:
             if view.lease.state == "waiting":
                 assert view.retry_at == contested.retry_at, "the status does not say for how long the agent gives way"
         self.laws.yielded(self.now, (contested.retry_at - START).total_seconds())
+
+    def _save(self, new: state.State) -> None:
+        self.known = new
+        self.store.save(new, durable=False)
 
     def _shift(self) -> timedelta:
         """Return what the daemon adds to its own time to get the wall clock."""
@@ -564,10 +580,11 @@ class World:
         self.line = Slots(self.slots)
         self.delivering = None
         self.boot += reboot
-        text = state.on_clock(state.decode(state.encode(self.known)), self._boot())
+        with mock.patch.object(clock, "boot", self._boot):
+            self.known = self.store.load()
         requests = tuple(dict.fromkeys(index.request for index in indexes))
         standing = {host: Entry(host, "u", Secret(token)) for host, token in self.file.items()}
-        records = tuple(state.shifted(known, -self._shift()) for known in text.records)
+        records = tuple(state.shifted(known, -self._shift()) for known in self.known.records)
         recovered = state.recover(records, standing, requests, self.at())
         self.laws.restarted(self.now, indexes, recovered)
         self.feed(events.Configured(Settings("config.toml", indexes), recovered))

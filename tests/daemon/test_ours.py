@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.waiting import until
 from uvtokend.core.netrc.block import BEGIN, END
 from uvtokend.sandbox.machine import Machine
 
@@ -208,3 +209,19 @@ def test_the_store_used_before_is_cleaned(machine: Machine, tmp_path: Path) -> N
     assert b"hunter2" in (tmp_path / "uv/credentials.toml").read_bytes()
     with contextlib.suppress(FileNotFoundError):
         assert b"hunter2" not in former.read_bytes()
+
+
+def test_a_netrc_whose_link_leads_elsewhere_is_cleaned(machine: Machine) -> None:
+    """Programs that manage dotfiles do that: a running daemon writes the new file and cleans the old one."""
+    first, second = (machine.home / name for name in ("first", "second"))
+    for file in (first, second):
+        file.write_bytes(OWN.splitlines(keepends=True)[1])
+    machine.netrc.symlink_to(first)
+    machine.start()
+    until(lambda: b"a.example" in first.read_bytes())
+    (machine.home / "new").symlink_to(second)
+    (machine.home / "new").rename(machine.netrc)
+    done = machine.uvtokend("refresh")
+    assert (done.returncode, "already has an owner" in done.stdout) == (0, False)
+    assert first.read_bytes() == OWN.splitlines(keepends=True)[1]
+    assert second.read_bytes() == block("a.example") + OWN.splitlines(keepends=True)[1]

@@ -269,3 +269,63 @@ class TestChanging:
         assert [scan(restore(b"", backup)).entries[0].password for backup in kept] == [b"p%d" % n for n in range(30)]
         assert netrc.read_text().splitlines()[1] == f"machine a.example login aws password t{rotations[0]}"
         assert os.listdir(netrc.parent) == [".netrc"]
+
+
+def test_a_lock_that_somebody_deleted_is_taken_again(netrc: Path) -> None:
+    """At the next change, so that no second owner comes in; if one was faster, it is named and nothing is written."""
+    sink = NetrcSink(str(netrc))
+    sink.take_ownership()
+    beside(netrc).unlink()
+    sink.change(lambda _: b"#one\n")
+    with pytest.raises(UvtokendError, match="already has an owner"):
+        NetrcSink(str(netrc)).take_ownership()
+    beside(netrc).unlink()
+    with another(netrc) as owner:
+        with pytest.raises(DeliveryFailed, match=f"pid {owner.pid} "):
+            sink.change(lambda _: b"#two\n")
+        assert netrc.read_bytes() == b"#one\n"
+    sink.change(lambda _: b"#three\n")
+    sink.release(remove=True)
+    assert [file.name for file in netrc.parent.iterdir()] == [".netrc"]
+
+
+def test_a_link_that_leads_elsewhere_moves_the_ownership(netrc: Path) -> None:
+    """The file that is written is owned, and the one before is free for whoever cleans it."""
+    first, second = netrc.with_name("first"), netrc.with_name("second")
+    netrc.symlink_to(first)
+    sink = NetrcSink(str(netrc))
+    sink.take_ownership()
+    sink.change(lambda _: b"#one\n")
+    netrc.unlink()
+    netrc.symlink_to(second)
+    sink.change(lambda _: b"#two\n")
+    assert netrc_owner(str(first)) is None
+    owner = netrc_owner(str(second))
+    assert owner is not None
+    assert owner.pid == os.getpid()
+    sink.release()
+    assert (first.read_bytes(), second.read_bytes()) == (b"#one\n", b"#two\n")
+
+
+@pytest.mark.parametrize("late", ["before", "after", "a new file"])
+def test_an_empty_netrc_is_deleted_and_nothing_else(late: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another program writes in that very moment stays, whether into the file or into a new one."""
+    netrc.write_bytes(b"")
+    sink, rename = NetrcSink(str(netrc)), os.rename
+
+    def renamed(one: str, other: str) -> None:
+        if late == "before" and one == str(netrc):
+            netrc.write_bytes(b"#mine\n")
+        rename(one, other)
+        if late != "before" and one == str(netrc):
+            Path(other).write_bytes(b"#mine\n")
+            if late == "a new file":
+                netrc.write_bytes(b"#new\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", renamed)
+        sink.delete_empty()
+    assert sorted(netrc.read_bytes().split()) == ([b"#mine", b"#new"] if late == "a new file" else [b"#mine"])
+    netrc.write_bytes(b"")
+    sink.delete_empty()
+    assert list(netrc.parent.iterdir()) == []

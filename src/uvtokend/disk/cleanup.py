@@ -93,7 +93,7 @@ def clean_netrc(sink: NetrcSink, known: State, hosts: Iterable[str] = (), restor
     changed = sink.change(lambda text: restore(block.edit(text, [], mine).text)).changed
     with contextlib.suppress(FileNotFoundError):
         if known.netrc(path).created and os.path.getsize(path) == 0:
-            os.unlink(path)
+            sink.delete_empty()
     return changed
 
 

@@ -8,7 +8,8 @@ Numbered facts:
 3. If no file can be created beside the netrc, or the netrc is a single-file mount (another container sees the same file
    in another directory), the lock is on the netrc itself. It would be lost with the inode, so the netrc is then written
    only in place.
-4. `purge` deletes lock files. A lock on a deleted file guards nothing, so its inode is compared afterwards.
+4. `purge` deletes lock files. A lock on a deleted file guards nothing, so its inode is compared afterwards, and again
+   before each change.
 5. A change is guarded by a lock on the netrc's directory, which needs no file. It is held for milliseconds. If the file
    system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized.
 6. On a file system without ``flock``, such as some network homes (ENOTSUP on macOS, ENOLCK on Linux), a netrc has no
@@ -112,6 +113,14 @@ class Lock:
 
     def _owner(self) -> Owner | None:
         return _written(self._file)
+
+    def guards(self, netrc: str) -> bool:
+        """Return whether this is the lock of a netrc, and others that want it would find it.
+
+        Args:
+            netrc: The resolved path.
+        """
+        return self._path == (netrc if self.in_place else beside(netrc)) and _same_file(self._file, self._path)
 
     def release(self) -> None:
         """Release the lock. The file stays, because another process may already wait for it."""

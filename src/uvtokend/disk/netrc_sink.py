@@ -20,7 +20,7 @@ from uvtokend import paths
 from uvtokend.core import fixes
 from uvtokend.core.model import Entry, Problem
 from uvtokend.core.netrc import block
-from uvtokend.disk import files, locks, netrc_failures, netrc_write
+from uvtokend.disk import exchange, files, locks, netrc_failures, netrc_write
 from uvtokend.disk.files import Content, Fingerprint
 from uvtokend.disk.holders import holders
 from uvtokend.disk.journal import Journal, KeptText
@@ -94,16 +94,21 @@ class NetrcSink:
         """Become the only daemon that writes this netrc, until `release`.
 
         A missing directory is created. If no lock can be taken, because nothing can be written there, each delivery
-        tries again.
+        tries again. A lock that another program deleted is taken again; so is one of another file, because the netrc
+        is a symbolic link that leads elsewhere now.
 
         Raises:
             UvtokendError: Another process owns the netrc.
         """
         self._owned = True
+        path = self.path
+        if self._owner is not None and not self._owner.guards(path):
+            owner, self._owner = self._owner, None
+            owner.release()
         if self._owner is None:
             with contextlib.suppress(OSError):
-                paths.make_directory(os.path.dirname(self.path))
-                self._owner = locks.netrc_lock(self.path)
+                paths.make_directory(os.path.dirname(path))
+                self._owner = locks.netrc_lock(path)
 
     def release(self, remove: bool = False) -> None:
         """Give up the ownership.
@@ -252,6 +257,28 @@ class NetrcSink:
                 time.sleep(netrc_write.GRACE)
         message = f"Another program changes {path} all the time, so it cannot be written safely."
         raise DeliveryFailed("busy", message, fixes.users_of(path))
+
+    def delete_empty(self) -> None:
+        """Delete the netrc, unless it is not empty, or another program is writing it.
+
+        It gets another name first, so that no program begins to write it between the look and the deletion.
+
+        Raises:
+            DeliveryFailed: It could not be deleted.
+            FileNotFoundError: It is missing.
+        """
+        path = self.path
+        aside = Journal(path).text
+        with _changing(path):
+            os.rename(path, aside)
+            content = files.read_settled(aside)
+            if content is not None and not content.text and not content.held:
+                os.unlink(aside)
+                return
+            with contextlib.suppress(FileExistsError):
+                exchange.appear(aside, path)
+                return
+        self.change(lambda text: text)  # another program has made a new file, which takes the text in
 
     def _change(
         self,
