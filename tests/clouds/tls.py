@@ -16,20 +16,19 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import trustme
 
-from uvtokend.sandbox.web import Answer, Call, Site, handler
+from uvtokend.sandbox.web import Answer, Call, LoopbackListener, Site, handler
 
 #: Seconds that a client may take for the TLS handshake before its thread is given back.
 HANDSHAKE_TIMEOUT = 10.0
 
 
-class TlsProxy:
+class TlsProxy(LoopbackListener):
     """Answers ``CONNECT`` on a free loopback port until closed.
 
     Args:
@@ -59,11 +58,8 @@ class TlsProxy:
         self._authority.cert_pem.write_to_path(self.ca_file)
         self.client_file = str(Path(self._folder.name, "client.pem"))
         self._authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(self.client_file)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _tunnel(self, over_tls))
-        self._server.daemon_threads = True
-        self.url = f"{'https' if over_tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        super().__init__(_tunnel(self, over_tls))
+        self.url = f"{'https' if over_tls else 'http'}://127.0.0.1:{self.port}"
 
     def site(self, host: str) -> Site | None:
         """Return what answers the calls for `host`, or None, and then the host is remembered as refused."""
@@ -92,18 +88,8 @@ class TlsProxy:
 
     def close(self) -> None:
         """Stop listening and remove the certificate; tunnels under way are left to their threads."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().close()
         self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _tunnel(proxy: TlsProxy, over_tls: bool) -> type[socketserver.BaseRequestHandler]:

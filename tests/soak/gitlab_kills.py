@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clouds.gitlab import ROTATE, GitLab
 from soak.result import Result
-from soak.victims import KILLS, PATIENCE, Say, Victims
+from soak.victims import PATIENCE, Say, Victims
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.providers.gitlab import fetch as gitlab
 
@@ -23,26 +23,19 @@ def run(seed: int, scale: float, say: Say) -> Result:
 
     Args:
         seed: For the dice.
-        scale: Share of `KILLS`, which count only if they hit a worker that had not ended.
+        scale: As for `Victims.kill`.
         say: Called with each broken law.
     """
-    kills = max(1, round(KILLS * scale))
     with GitLab() as cloud, tempfile.TemporaryDirectory(prefix="uvtokend-kills-") as directory:
         world = _World(cloud, Path(directory), random.Random(seed), say)
-        for number in range(4 * kills):  # a kill that comes when the worker has ended does not count
-            if world.counted() >= kills:
-                break
-            world.kill_one(number)
-    figures: dict[str, int | float | str] = {
-        "workers that were told to end": world.told,
-        "kills in the middle of a rotation": world.counted(),
-        "... before the server had acted": world.kills["before"],
-        "... when the new token was in the file": world.kills["kept"],
-        "... when the response was on the wire, so that the token is lost": world.kills["lost"],
-        "and those that came when the worker had ended": world.kills["late"],
-        "rotations with a revoked token": world.reused(),
-    }
-    return Result("gitlab", figures, tuple(world.broken))
+        world.kill(scale)
+    figures = world.figures(
+        "rotation",
+        "before the server had acted",
+        "when the new token was in the file",
+        "when the response was on the wire, so that the token is lost",
+    )
+    return Result("gitlab", {**figures, "rotations with a revoked token": world.reused()}, tuple(world.broken))
 
 
 class _World(Victims):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clouds.jfrog import JFrog
 from soak.result import Result
-from soak.victims import KILLS, PATIENCE, Say, Victims
+from soak.victims import PATIENCE, Say, Victims
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.providers.jfrog import fetch as jfrog
@@ -26,25 +26,19 @@ def run(seed: int, scale: float, say: Say) -> Result:
 
     Args:
         seed: For the dice.
-        scale: Share of `KILLS`, which count only if they hit a worker that had not ended.
+        scale: As for `Victims.kill`.
         say: Called with each broken law.
     """
-    kills = max(1, round(KILLS * scale))
     with JFrog() as platform, tempfile.TemporaryDirectory(prefix="uvtokend-kills-") as directory:
         world = _World(platform, Path(directory), random.Random(seed), say)
         world.plant()
-        for number in range(4 * kills):  # a kill that comes when the worker has ended is none
-            if world.counted() >= kills:
-                break
-            world.kill_one(number)
-    figures: dict[str, int | float | str] = {
-        "workers that were told to end": world.told,
-        "kills in the middle of a refresh": world.counted(),
-        "... before the platform had acted": world.kills["before"],
-        "... when the answer was on disk": world.kills["kept"],
-        "... when the answer was on the wire, so that the chain is lost": world.kills["lost"],
-        "and those that came when the worker had ended": world.kills["late"],
-    }
+        world.kill(scale)
+    figures = world.figures(
+        "refresh",
+        "before the platform had acted",
+        "when the answer was on disk",
+        "when the answer was on the wire, so that the chain is lost",
+    )
     return Result("jfrog", figures, tuple(world.broken))
 
 

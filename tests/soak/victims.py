@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ KILLS = 500
 Say = Callable[[str], None]
 
 
-class Victims:
+class Victims(ABC):
     """Workers that are killed while they spend a secret.
 
     Args:
@@ -58,6 +59,38 @@ class Victims:
         state = {"HOME": str(directory), "XDG_STATE_HOME": str(directory / "state"), "NETRC": os.devnull}
         self.environment = {**kept, **state}
         self.reached = {"arrived": threading.Event(), "burnt": threading.Event()}
+
+    def kill(self, scale: float) -> None:
+        """Kill workers, each time after another moment.
+
+        Args:
+            scale: Share of `KILLS`, which count only if they hit a worker that had not ended.
+        """
+        wanted = max(1, round(KILLS * scale))
+        for number in range(4 * wanted):  # a kill that comes when the worker has ended does not count
+            if self.counted() >= wanted:
+                break
+            self.kill_one(number)
+
+    @abstractmethod
+    def kill_one(self, number: int) -> None:
+        """Kill one worker, and check what it left."""
+
+    def figures(self, act: str, before: str, kept: str, lost: str) -> dict[str, int | float | str]:
+        """Return the counts, in words.
+
+        Args:
+            act: What the workers do.
+            before, kept, lost: What the results of `kills` with these names mean.
+        """
+        return {
+            "workers that were told to end": self.told,
+            f"kills in the middle of a {act}": self.counted(),
+            f"... {before}": self.kills["before"],
+            f"... {kept}": self.kills["kept"],
+            f"... {lost}": self.kills["lost"],
+            "and those that came when the worker had ended": self.kills["late"],
+        }
 
     def counted(self) -> int:
         """Return how many kills hit a worker that had not ended."""

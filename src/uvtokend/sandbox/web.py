@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,39 +48,23 @@ class Answer:
 Site = Callable[[Call], Answer]
 
 
-class Server:
-    """Serve one site on a free loopback port until closed; `calls` contains the received calls in order."""
+class LoopbackListener:
+    """Listens on a free loopback port until closed; a context manager.
 
-    def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
-        self.site = site
-        self.calls: list[Call] = []
-        self._server = ThreadingHTTPServer((host, 0), handler(self._answer))
+    Args:
+        requests: Handles each connection.
+        host: The loopback address.
+    """
+
+    def __init__(self, requests: type[socketserver.BaseRequestHandler], host: str = "127.0.0.1") -> None:
+        self._server = ThreadingHTTPServer((host, 0), requests)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
-        self.url = f"http://{host}:{self.port}"
-        self._serve()
+        self._listen()
 
-    def _serve(self) -> None:
+    def _listen(self) -> None:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
-
-    def down(self) -> None:
-        """Refuse connections until `up`, and keep the port: a socket that is bound and does not listen does both."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.socket.close()
-        self._server.socket = socket.socket()
-        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._server.socket.bind(self._server.server_address)
-
-    def up(self) -> None:
-        """Listen again after `down`."""
-        self._server.server_activate()
-        self._serve()
-
-    def _answer(self, call: Call) -> Answer:
-        self.calls.append(call)
-        return self.site(call)
 
     def close(self) -> None:
         """Stop listening; threads finish the calls in progress."""
@@ -94,6 +79,34 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Server(LoopbackListener):
+    """Serve one site on a free loopback port until closed; `calls` contains the received calls in order."""
+
+    def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
+        self.site = site
+        self.calls: list[Call] = []
+        super().__init__(handler(self._answer), host)
+        self.url = f"http://{host}:{self.port}"
+
+    def down(self) -> None:
+        """Refuse connections until `up`, and keep the port: a socket that is bound and does not listen does both."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.socket.close()
+        self._server.socket = socket.socket()
+        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._server.socket.bind(self._server.server_address)
+
+    def up(self) -> None:
+        """Listen again after `down`."""
+        self._server.server_activate()
+        self._listen()
+
+    def _answer(self, call: Call) -> Answer:
+        self.calls.append(call)
+        return self.site(call)
 
 
 def handler(site: Site) -> type[BaseHTTPRequestHandler]:

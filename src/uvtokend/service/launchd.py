@@ -27,7 +27,7 @@ from xml.parsers.expat import ExpatError
 from uvtokend import paths
 from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
-from uvtokend.service import LAUNCHD_LABEL
+from uvtokend.service import LAUNCHD_LABEL, programs
 
 #: Directories for helper programs that launchd's own PATH does not name.
 USUAL_PATH = (
@@ -37,8 +37,6 @@ USUAL_PATH = (
 OWN_PLACES = ("google-cloud-sdk/bin", ".local/bin", ".nix-profile/bin")
 #: EINPROGRESS of macOS (bsd/sys/errno.h); the seconds between two checks of an ending agent, and their number.
 _IN_PROGRESS, _LOOK, _LOOKS = 36, 0.1, 300
-#: Seconds that launchctl gets to answer.
-PATIENCE = 60.0
 
 
 def property_list(words: Sequence[str], variables: Sequence[tuple[str, str]] = (), log: str | None = None) -> bytes:
@@ -207,15 +205,4 @@ def _words(done: subprocess.CompletedProcess[str] | None) -> str:
 
 
 def _launchctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    try:
-        return subprocess.run(  # noqa: S603 - the arguments are above
-            ["launchctl", *arguments],  # noqa: S607 - the system's own
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    return programs.run("launchctl", *arguments)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 from uvtokend import paths
 from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
+from uvtokend.service import programs
 
 UNIT = "uvtokend.service"
 #: Where `uv tool install` and pipx link the program.
@@ -29,8 +29,6 @@ USUAL_PROGRAM = "%h/.local/bin/uvtokend"
 USUAL_ENVIRONMENT = "-%E/uvtokend/service.env"
 #: Directories for helper programs that are not on the user manager's own PATH.
 USUAL_PATH = "%h/.local/bin:/usr/local/bin:/usr/bin:/bin:/snap/bin"
-#: Seconds that the service manager gets to answer.
-PATIENCE = 60.0
 
 _TEXT = """\
 # The daemon that keeps the tokens of private Python indexes fresh: uvtokend help service
@@ -207,13 +205,13 @@ def lines() -> list[str]:
 
 def last_lines(count: int = 5) -> list[str]:
     """Return the last lines of the unit's journal, none if it cannot be read."""
-    done = _run("journalctl", "--user", "--unit", UNIT, "--lines", str(count), "--output", "cat", "--no-pager")
+    done = programs.run("journalctl", "--user", "--unit", UNIT, "--lines", str(count), "--output", "cat", "--no-pager")
     return done.stdout.splitlines() if done is not None and done.returncode == 0 else []
 
 
 def lingering() -> bool | None:
     """Return whether this user's services run while the user is logged out; None if logind does not say."""
-    done = _run("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
+    done = programs.run("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
     if done is None or done.returncode != 0:
         return None
     return done.stdout.strip() == "yes"
@@ -245,7 +243,7 @@ def probe(words: Sequence[str]) -> None:
     for line in HARDENED.splitlines():
         if "=" in line:  # specifiers are not expanded in a transient unit
             command += ["--property", line.replace("%h", str(Path.home())).replace(" -%t", "")]
-    done = _run(*command, "--", *words, "--version")
+    done = programs.run(*command, "--", *words, "--version")
     if done is None or done.returncode != 0:
         said = " ".join(done.stderr.split()) if done else "systemd-run does not answer"
         message = f"This system cannot run uvtokend with the hardened settings: {said or 'it ended at once'}"
@@ -253,25 +251,7 @@ def probe(words: Sequence[str]) -> None:
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    return _run("systemctl", "--user", *arguments)
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """Run a program of systemd; None if the program is missing, or does not end."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        return subprocess.run(  # noqa: S603 - the commands are above
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    return programs.run("systemctl", "--user", *arguments)
 
 
 def _write(file: Path, text: str) -> None:
