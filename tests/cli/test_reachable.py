@@ -75,6 +75,7 @@ def test_the_hints_form_no_circle(machine: Machine) -> None:
     pid = unreachable(machine)
     done = machine.uvtokend("start", "--wait", "2")
     assert (done.returncode, f"an owner: pid {pid}," in done.stderr) == (1, True)
+    assert "20 s to save a one-time secret; a restart waits for that." in " ".join(done.stderr.split())
     assert "fix: uvtokend restart" in done.stderr
     assert machine.uvtokend("restart").returncode == 0
     assert ended(machine)

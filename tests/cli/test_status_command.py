@@ -7,7 +7,10 @@ import os
 import re
 from datetime import datetime, timedelta
 
-from support.desk import Desk, desk, on_terminal
+import psutil
+
+from support.daemons import ask
+from support.desk import Desk, desk, gone, on_terminal
 
 __all__ = ["desk"]
 
@@ -258,3 +261,19 @@ def test_the_log_is_local_for_people_and_utc_in_the_file(desk: Desk) -> None:
     shown = desk.run("log").stdout.splitlines()[0]
     at = datetime.fromisoformat(first["at"]) + timedelta(hours=14)
     assert shown.startswith(f"{at:%Y-%m-%d %H:%M:%S}  info ")
+
+
+def test_a_daemon_that_crashed_is_not_just_not_running(desk: Desk) -> None:
+    """Without a daemon status says whether the last one was killed; after a stop that was asked for it says nothing."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    process = psutil.Process(ask(desk.socket, "version")["pid"])
+    process.kill()
+    gone(process)
+    shown = desk.run("status", status=3).stdout
+    assert re.search(
+        r"^The daemon that started on \S+ at \S+ crashed or was killed: uvtokend log$", shown, re.MULTILINE
+    )
+    desk.run("start")
+    desk.run("stop")
+    assert "daemon that started" not in desk.run("status", status=3).stdout

@@ -120,6 +120,7 @@ def test_what_is_shown_is_remembered() -> None:
     for text in (b"", b"[", b"[1]", b"\xff", b"[" * 100_000):
         assert reminders.decode(text) == {}
     assert reminders.decode(b'{"a": 1, "b": "2"}') == {"b": "2"}
+    assert reminders.decode(rb'{"a": "\u0000", "b": "1\u0000", "c": "--x", "d": "\ud800", "e": null}') == {"e": None}
 
 
 @pytest.mark.parametrize(

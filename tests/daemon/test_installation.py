@@ -180,6 +180,9 @@ def test_the_daemon_ends_when_it_was_uninstalled(installed: Installed) -> None:
     gone(daemon)
     assert events(installed.desk)[-1][0] == "stopped"
     assert "its installation is gone" in events(installed.desk)[-1][1]
+    shown = installed.desk.run("status", status=3).stdout.splitlines()
+    assert shown[1] == "  fix: uvtokend start"
+    assert any(line.startswith("The daemon stopped: its installation is gone") for line in shown)
     assert not installed.desk.socket.exists()
     assert installed.desk.netrc.read_bytes() == netrc
     said = (installed.desk.state / "daemon.log").read_text()

@@ -89,7 +89,14 @@ def test_another_home_and_another_socket(patient: Patient) -> None:
     status, out, _ = patient.ours("status")
     assert (status, out.splitlines()[0]) == (0, "No index is configured yet. Set one up with: uvtokend init")
     assert out.splitlines()[1].startswith(f"This shell has HOME={home}, but your daemon serves ")
-    assert out.splitlines()[2].startswith("  fix: export HOME=/")
+    assert not patient.uv()
+    patient.repair(out.splitlines()[2].removeprefix("  fix: "))
+    assert patient.uv(), patient.said
+    status, out, _ = patient.ours("status")  # the socket is still another one: uv works, and the rest is told
+    assert (status, "keeps" in out.splitlines()[0]) == (3, True)
+    patient.repair(out.splitlines()[1].removeprefix("  fix: "))
+    status, out, _ = patient.ours("status")
+    assert (status, out.splitlines()[0]) == (0, "The index is ready.")
 
 
 # ----------------------------------------------------------------------------------------------------- certificates

@@ -347,6 +347,7 @@ def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_certificate_variables_that_name_nothing(tmp_path: Path) -> None:
     """A note with the value; those that name something, or nothing at all, are fine."""
     there = str(tmp_path)
+    (tmp_path / "corp.pem").touch()
     shell = facts(SSL_CERT_FILE="/nowhere/a.pem", SSL_CERT_DIR=there, SSL_CLIENT_CERT="")
     assert [(each.severity, each.fix) for each in configuration.trust_variables(shell)] == [
         ("note", "unset SSL_CERT_FILE")
@@ -362,3 +363,12 @@ def test_an_index_whose_provider_nobody_knows() -> None:
     known = UV.replace("pkgs.example.com/acme", "europe-python.pkg.dev/p/r")
     assert [each.fix for each in configuration.empty(facts("", UV + known))] == ["uvtokend init"]
     assert [each.fix for each in configuration.empty(facts("", "offline = true"))] == ["uvtokend init"]
+
+
+def test_a_directory_without_certificates(tmp_path: Path) -> None:
+    """SSL_CERT_DIR that leads to nothing is told with its path, and with the command that unsets it."""
+    (found,) = configuration.trust_variables(facts(SSL_CERT_DIR=str(tmp_path)))
+    assert (found.culprit, found.fix) == (f"SSL_CERT_DIR={tmp_path}", "unset SSL_CERT_DIR")
+    assert f"{tmp_path}, which contains no certificate" in found.message
+    (tmp_path / "corp.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    assert list(configuration.trust_variables(facts(SSL_CERT_DIR=str(tmp_path)))) == []

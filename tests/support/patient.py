@@ -122,8 +122,8 @@ class Patient:
         return self.machine.run([*self.inside, *command], self.project, self.env)
 
     def uv(self, *arguments: str) -> bool:
-        """Run the real uv in the project, with nothing cached; tell whether it succeeded."""
-        done = self.run([find_uv(), *(arguments or ("lock", "--no-cache"))])
+        """Run the real uv in the project, with nothing cached and no regard to a lock; tell whether it succeeded."""
+        done = self.run([find_uv(), *(arguments or ("lock", "--no-cache", "--upgrade"))])
         self.said = done.stdout + done.stderr
         return done.returncode == 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
+from datetime import datetime
 
 from uvtokend import paths
 from uvtokend.cli import console
@@ -21,6 +23,9 @@ _PAUSE = 0.25
 
 
 EXAMPLES = ("uvtokend log", "uvtokend log --follow")
+
+#: How the message of an end begins to be of no interest: a command or a signal asked for it.
+_ASKED = (": uvtokend stop.", ": SIGTERM.", ": SIGINT.")
 
 
 def arguments(own: argparse.ArgumentParser) -> None:
@@ -51,6 +56,21 @@ def log(follow: bool) -> int:
             _show(line)
         time.sleep(_PAUSE)
     return OK
+
+
+def unasked_end() -> str | None:
+    """Return why the last daemon ended, if nobody asked it to; None if somebody did, or if the log does not tell."""
+    path = paths.events_file()
+    for line in reversed(_lines(f"{path}.1") + _lines(path)):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            record = json.loads(line)
+            at = datetime.fromisoformat(record["at"]).astimezone()
+            if record["event"] == "started":
+                return f"The daemon that started on {at:%Y-%m-%d at %H:%M} crashed or was killed: uvtokend log"
+            if record["event"] == "stopped":
+                asked = record["message"].endswith(_ASKED)
+                return None if asked else f"{record['message']} That was on {at:%Y-%m-%d at %H:%M}."
+    return None
 
 
 class _Tail:

@@ -131,7 +131,10 @@ def _blame_owner(child: _Child, config_file: str | None) -> None:
     owner = _stop().unreachable(config_file)
     if owner is not None and owner.pid != child.process.pid:
         child.process.terminate()  # it must not take over later
-        message = f"The netrc already has an owner: pid {owner.pid}, which does not answer at {paths.socket_file()}."
+        message = (
+            f"The netrc already has an owner: pid {owner.pid}, which does not answer at {paths.socket_file()}. "
+            "If it is ending, it may need 20 s to save a one-time secret; a restart waits for that."
+        )
         raise UvtokendError(message, "uvtokend restart")
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from uvtokend import paths
-from uvtokend.cli import console, disk, elsewhere
+from uvtokend.cli import console, disk, elsewhere, log
 from uvtokend.cli.elsewhere import OtherDaemon
 from uvtokend.cli.stop import daemon_of_netrc
 from uvtokend.core.report import STOPPED, Absence
@@ -40,7 +40,8 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absenc
     if owner is not None:
         absence = _owned(owner, document["netrc"] or "the netrc", others)
     elif document["indexes"]:
-        absence = Absence(more=(*map(str, others), *said))
+        ended = log.unasked_end()
+        absence = Absence(more=(*map(str, others), *([ended] if ended is not None else []), *said))
     else:
         absence = Absence(elsewhere=_of_another_home(others) if error is None else None)
     if document["delivery"]["problem"] == STOPPED:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
+from uvtokend.core.model import Json
 from uvtokend.core.notices import SIGN_IN_ENDS_SOON
 from uvtokend.core.status import IndexStatus, StatusDocument
 
@@ -112,7 +113,12 @@ def decode(text: bytes) -> dict[str, str | None]:
     except (ValueError, RecursionError):
         return {}
     known = document.items() if isinstance(document, dict) else ()
-    return {key: number for key, number in known if isinstance(number, str | None)}
+    return {key: number for key, number in known if number is None or _is_number(number)}
+
+
+def _is_number(word: Json) -> bool:
+    """Return whether a word from a file may be an argument of a program: `notify-send` prints a number."""
+    return isinstance(word, str) and word.isascii() and word.isdigit()
 
 
 def quiet(hours: str | None, now: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -62,6 +63,9 @@ def trust_variables(facts: Facts) -> Iterator[Finding]:
         if value and missing:
             message = f"{name} names {missing[0]}, which {_state(missing[0])}."
             yield note("certificate-variable", message, f"{name}={value}", f"unset {name}")
+        elif value and name == "SSL_CERT_DIR" and not any(map(_has_files, value.split(os.pathsep))):
+            message = f"SSL_CERT_DIR names {value}, which contains no certificate."
+            yield note("certificate-variable", message, f"{name}={value}", f"unset {name}")
 
 
 def global_pats(facts: Facts) -> Iterator[Finding]:
@@ -70,6 +74,12 @@ def global_pats(facts: Facts) -> Iterator[Finding]:
     report = error if facts.now >= GLOBAL_PATS_END else note
     for notice in dict.fromkeys(each for told in notices.values() for each in told if each.reason == GLOBAL_PAT):
         yield report(notice.reason, notice.message, "pat", notice.hint)
+
+
+def _has_files(directory: str) -> bool:
+    with contextlib.suppress(OSError):
+        return any(os.path.isfile(os.path.join(directory, name)) for name in os.listdir(directory))
+    return False
 
 
 def _readable(path: str) -> bool:
