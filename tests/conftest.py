@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from support import commands
+from support.leftovers import ended_with_us
 from support.needs import NEEDS
 from uvtokend.sandbox import machine
 from uvtokend.sandbox.codeartifact import CodeArtifact
@@ -96,6 +97,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, missing in NEEDS.items():
         if reason := missing():
             terminalreporter.write_line(f"left out, the tests marked {name}: {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_daemon_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stop what still runs below our directory when we end, even by SIGKILL."""
+    with ended_with_us(tmp_path_factory.getbasetemp()):
+        yield
 
 
 @pytest.fixture

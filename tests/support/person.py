@@ -13,6 +13,8 @@ import pytest
 import uvtokend
 
 PACKAGE = Path(uvtokend.__file__).parent
+#: Seconds that all scripts of a test may take.
+_PATIENCE = 150.0
 SCRIPT = Path(__file__).parent / "systemd_user.sh"
 #: What a command of an index prints.
 ANSWER = '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}'
@@ -86,9 +88,16 @@ class Person:
         """Run scripts beside a real user manager, each in a login session of its own; return what they printed."""
         code = [sys.base_prefix, sys.prefix, *map(str, (PACKAGE.parent, *self.reaches))]
         command = [str(SCRIPT), str(self.home), *code, "--", *(HEAD + script for script in scripts)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.splitlines()
+        # Ended by SIGTERM, it takes everything along; so it gets one if we are killed, too.
+        words = ["setpriv", "--pdeathsig", "TERM", *command]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                said, complained = process.communicate(timeout=_PATIENCE)
+            except BaseException:
+                process.terminate()
+                raise
+        assert process.returncode == 0, said + complained
+        return said.splitlines()
 
     def write(self, name: str, text: str, mode: int = 0o600) -> None:
         """Write a file below the home directory."""

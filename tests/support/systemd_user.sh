@@ -17,15 +17,18 @@ outside() {
   group=$tree/uvtokend-test-$$
   mkdir "$group"
   trap clean_up EXIT
+  trap 'exit 143' TERM INT HUP
   (
     echo "$BASHPID" >"$group/cgroup.procs"
     exec unshare --mount --propagation private --pid --fork --kill-child --cgroup --uts --ipc --mount-proc \
       "$0" --inside "$@"
-  )
+  ) &
+  wait $! # a shell handles no signal while it waits for a command in the foreground
 }
 
 clean_up() {
   set +e
+  exec 2>/dev/null # whoever read it may be gone, and a SIGPIPE would end us here
   for _ in $(seq 50); do
     [ ! -e "$group/cgroup.kill" ] || echo 1 >"$group/cgroup.kill"
     find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
