@@ -39,6 +39,8 @@ def test_a_wall_clock_that_is_right_ends_a_token_earlier_and_never_later() -> No
         judged = leases.judged(lease, timedelta(seconds=shift))
         assert judged.credential is not None
         assert judged.credential.expires_at == after(end)
+        assert (judged.min_life, judged.act_at) == (lease.min_life, lease.act_at)
+        assert judged.promised_until == after(end - 1800)
         assert leases.judged(judged, timedelta(seconds=shift)) == judged
     endless = leases.fetched(FETCHING, token(None), NOW, 0.5)
     for stays in (endless, FETCHING, HOLDING, leases.ask(lease, NOW)):

@@ -329,3 +329,39 @@ def test_an_empty_netrc_is_deleted_and_nothing_else(late: str, netrc: Path, monk
     netrc.write_bytes(b"")
     sink.delete_empty()
     assert list(netrc.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "socket"])
+def test_a_lock_that_nobody_can_take_is_named(kind: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two daemons could write one netrc, and neither would know."""
+    lock = beside(netrc)
+    match kind:
+        case "directory":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to(netrc)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as bound:
+                monkeypatch.chdir(netrc.parent)  # a path of a socket must be short
+                bound.bind(lock.name)
+    netrc.write_bytes(b"#mine\n")
+    sink = NetrcSink(str(netrc))
+    with pytest.raises(UvtokendError, match="not a file of uvtokend") as caught:
+        sink.take_ownership()
+    assert caught.value.hint == f"rm -r {lock}"
+    with pytest.raises(DeliveryFailed, match="not a file of uvtokend"):
+        sink.change(lambda _: b"#other\n")
+    assert netrc.read_bytes() == b"#mine\n"
+
+
+@pytest.mark.parametrize("name", ["", ".new", ".base", ".old"])
+def test_a_directory_in_the_way_is_named(name: str, netrc: Path) -> None:
+    """Not the netrc: to move that away would be wrong advice."""
+    planted = netrc.with_name(f"..netrc.uvtokend{name}")
+    planted.mkdir()
+    netrc.write_bytes(b"#mine\n")
+    for act in (lambda: NetrcSink(str(netrc)).change(lambda _: b"#other\n"), NetrcSink(str(netrc)).check_writable):
+        with pytest.raises(DeliveryFailed) as caught:
+            act()
+        assert caught.value.hint == f"rm -r {planted}"
+    assert netrc.read_bytes() == b"#mine\n"

@@ -186,7 +186,7 @@ def woke(lease: Lease, now: datetime) -> Lease:
 
 
 def judged(lease: Lease, shift: timedelta) -> Lease:
-    """Take the end that the wall clock says, if no fetch is under way that may bring a new token.
+    """Take the times of the credential that the wall clock says, if no fetch is under way that may bring a new token.
 
     Args:
         lease: The lease before.
@@ -196,7 +196,8 @@ def judged(lease: Lease, shift: timedelta) -> Lease:
     doubt = policy.doubt(credential, shift)
     if not doubt or lease.state == "fetching" or credential is None or credential.expires_at is None:
         return lease
-    return replace(lease, credential=replace(credential, expires_at=credential.expires_at - doubt))
+    moved = replace(credential, issued_at=credential.issued_at - doubt, expires_at=credential.expires_at - doubt)
+    return replace(lease, credential=moved, refresh_at=None if lease.refresh_at is None else lease.refresh_at - doubt)
 
 
 def network_returned(lease: Lease, now: datetime) -> Lease:

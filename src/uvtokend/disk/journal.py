@@ -90,6 +90,9 @@ class Journal:
             DeliveryFailed: A file that is not ours has one of the names.
             OSError: The text cannot be read.
         """
+        for name in (self.draft, self.base, self.old):
+            if os.path.isdir(name) and not os.path.islink(name):
+                raise self._taken(name)
         left = self._read(self.text)
         if left is None or self._is_netrc(left.status):
             return None

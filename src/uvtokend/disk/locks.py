@@ -26,6 +26,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import socket
 import sys
 import time
@@ -44,6 +45,8 @@ PATIENCE = 10.0
 _NO_SIBLING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 #: A file system has no locks.
 _WITHOUT_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK})
+#: A directory, a symbolic link or a socket.
+_NOT_A_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP})
 _WRITTEN = re.compile(r"pid (\d{1,9}) on (\S+)(?: boot (\S+))?\n")
 
 
@@ -166,6 +169,7 @@ def netrc_lock(netrc: str) -> Lock:
     Raises:
         AlreadyOwned: Another process owns the netrc.
         OSError: The netrc can be neither owned nor written, for example because its directory is missing.
+        UvtokendError: The lock file's name is taken by something else, so that nobody could own the netrc.
     """
     what = f"The netrc {netrc}"
     if files.is_mounted(netrc):
@@ -173,6 +177,9 @@ def netrc_lock(netrc: str) -> Lock:
     try:
         return Lock(beside(netrc), what)
     except OSError as error:
+        if error.errno in _NOT_A_FILE:
+            message = f"{beside(netrc)} prevents uvtokend from owning {netrc}: it is not a file of uvtokend."
+            raise UvtokendError(message, f"rm -r {shlex.quote(beside(netrc))}") from error
         if error.errno not in _NO_SIBLING or not os.path.isfile(netrc):
             raise
         return _NetrcItself(netrc, what)
