@@ -191,8 +191,9 @@ class World:
         """Return how long the daemon may take to recover from what is wrong now; 0 if nothing is."""
         if request in self.troubles or not self.login or self.skew or self.pausing:
             return GRACE
-        if request in self.line and request not in self.flights and (request in self.hung_before or self.slots < 2):
-            return GRACE  # more is due than there are slots for, and it goes last
+        goes_last = request in self.hung_before or self.slots < 2
+        if goes_last and request not in self.flights and request in self.line:
+            return GRACE  # more is due than there are slots for
         if self.asleep or not self.network:
             return GRACE_TOLD if self.told else GRACE
         return 0.0
@@ -285,9 +286,9 @@ class World:
 
     def _named(self, request: Request) -> float | None:
         """Return when the status says that the next try of a fetch begins."""
-        views = self.agent.snapshot(self.at()).indexes
-        named = next(view.retry_at for view in views if view.index.request == request)
-        return None if named is None else (named - START).total_seconds()
+        one = next(index for index in self.agent.indexes if index.request == request)
+        (view,) = self.agent.snapshot(self.at(), [one]).indexes
+        return None if view.retry_at is None else (view.retry_at - START).total_seconds()
 
     def _logged_in_meanwhile(self, request: Request) -> None:
         """The files are others than when the fetch began, as `login_watch.Watch.fails` says."""

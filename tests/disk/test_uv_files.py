@@ -53,7 +53,8 @@ class Place:
     def asked(self, folder: str, **environ: str) -> set[str]:
         """Return the names of the indexes that uv asks there."""
         self.server.calls.clear()
-        words = [find_uv(), "pip", "compile", "-", "--no-cache", "--default-index", f"{self.server.url}/public/simple"]
+        words = [find_uv(), "pip", "compile", "-", "--no-cache", "--python", sys.executable]
+        words += ["--default-index", f"{self.server.url}/public/simple"]
         environment = {**self.environment, "PATH": os.environ["PATH"], "UV_PYTHON_DOWNLOADS": "never", **environ}
         subprocess.run(
             words, cwd=self.root / folder, env=environment, input="x", text=True, capture_output=True, check=False

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -361,7 +362,7 @@ class World:
 
     def sync(self) -> subprocess.CompletedProcess[str]:
         shutil.rmtree(self.project / ".venv", ignore_errors=True)
-        return self.laptop.uv("sync", "--no-cache", cwd=self.project)
+        return self.laptop.uv("sync", "--no-cache", "--python", sys.executable, cwd=self.project)
 
     def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         deadline = time.monotonic() + 40

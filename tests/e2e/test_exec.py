@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from support import commands
 from support.issuing import CANARY, Issuing
 from support.waiting import until
 from uvtokend.disk import uv_files
@@ -53,13 +54,13 @@ def project(machine: Issuing, url: str) -> Path:
 
 
 def run(machine: Issuing, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return machine.run(machine.ourselves(*arguments), cwd, BLIND)
+    return commands.run(arguments, {**machine.environment, **BLIND}, cwd or machine.directory)
 
 
 def test_uv_gets_the_credential_by_the_index_name(either: Issuing) -> None:
     """`uv sync` installs with UV_INDEX_* alone; nothing is refused on the way, and the token is in no argument."""
     folder = project(either, either.index.url)
-    done = run(either, "exec", "acme", "--", find_uv(), "sync", cwd=folder)
+    done = run(either, "exec", "acme", "--", find_uv(), "sync", "--python", sys.executable, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert list(folder.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
     assert either.index.refused == 0
@@ -197,7 +198,7 @@ def test_what_cannot_be_checked_gets_no_token(machine: Issuing) -> None:
 def test_another_target_in_the_environment_is_refused(either: Issuing) -> None:
     """What an earlier command exported would take the token or the package elsewhere."""
     for name, value in (("UV_PUBLISH_URL", "https://evil.example/"), ("TWINE_REPOSITORY", "other")):
-        done = either.run(either.ourselves("exec", "acme", "--", *SHOW), None, {**BLIND, name: value})
+        done = commands.run(["exec", "acme", "--", *SHOW], {**either.environment, **BLIND, name: value})
         assert (done.returncode, done.stdout) == (2, "")
         assert f"fix: unset {name}" in done.stderr
 

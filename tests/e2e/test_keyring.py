@@ -67,7 +67,7 @@ def test_uv_asks_for_user_name_and_token(machine: Issuing) -> None:
         '[tool.uv]\nkeyring-provider = "subprocess"\n\n'
         f'[[tool.uv.index]]\nname = "acme"\nurl = "{machine.index.url}"\ndefault = true\nauthenticate = "always"\n'
     )
-    done = machine.uv("sync", cwd=folder, env=BLIND)
+    done = machine.uv("sync", "--python", sys.executable, cwd=folder, env=BLIND)
     assert done.returncode == 0, done.stderr
     assert machine.index.refused == 0
     assert list(folder.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,9 @@ class World:
 
     def uv(self, *arguments: str, status: int = 0) -> str:
         """Run uv in the project and return what it said; it must end with this status."""
-        done = self.laptop.uv(*arguments, cwd=self.project)
+        # Told of no Python, uv would start four to find one; told of ours, `uv pip` would install there.
+        env = {} if arguments[0] == "pip" else {"UV_PYTHON": sys.executable}
+        done = self.laptop.uv(*arguments, cwd=self.project, env=env)
         assert done.returncode == status, (arguments, done.stdout, done.stderr)
         return done.stdout + done.stderr
 

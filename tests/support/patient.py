@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,8 +189,12 @@ class Patient:
 
 
 def environment_of(machine: Machine) -> Mapping[str, str]:
-    """Return a machine's environment without the variable that names its netrc, as most shells have it."""
-    return {name: text for name, text in machine.environment.items() if name != "NETRC"} | {"UV_HTTP_RETRIES": "0"}
+    """Return a machine's environment without the variable that names its netrc, as most shells have it.
+
+    uv is told which Python to use, because it would start four on its way to one that is in no virtual environment.
+    """
+    kept = {name: text for name, text in machine.environment.items() if name != "NETRC"}
+    return {**kept, "UV_HTTP_RETRIES": "0", "UV_PYTHON": sys.executable}
 
 
 @contextlib.contextmanager
