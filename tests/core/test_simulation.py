@@ -286,7 +286,7 @@ def never_delivers_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def fetches_twice_at_once(patch: pytest.MonkeyPatch) -> None:
-    def start(self: Agent, request: Request, now: datetime) -> None:
+    def start(self: Agent, request: Request, now: datetime, doubtful: bool = False) -> None:
         self._actions.append(events.StartFetch(request, 20.0))
         self._change({request: leases.ask(self.leases[request], now)})
 
