@@ -86,21 +86,21 @@ _STOPPED = {"pid": None, "started_at": None, "delivery": {"ok": False, "problem"
 STATES = (
     ("All is well:", document(acme(), models())),
     (
-        "A sign-in is over. What is there works a while longer:",
+        "A sign-in has expired. uv works until the token expires:",
         document(acme(state="blocked", last_error=_SSO, failures=2), models()),
     ),
     (
-        "There is no network. Nothing to do; it is tried again and again:",
+        "There is no network. You need not act; uvtokend keeps trying:",
         document(
             acme(),
             models(state="retrying", last_error=_AWAY, failures=3, retry_at="2026-01-30T09:12:12Z"),
         ),
     ),
     (
-        "An entry of your own is in the way:",
+        "Your netrc already has an entry for the host:",
         document(acme(), models(**{**_NONE, "state": "blocked", "last_error": _FOREIGN})),
     ),
-    ("Nothing runs:", document(acme(state=None), models(state=None), **_STOPPED)),
+    ("The daemon is not running:", document(acme(state=None), models(state=None), **_STOPPED)),
 )
 
 

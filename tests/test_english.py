@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ WORDS = {
     r"(?<![$\"'/])\bfolders?\b(?!=)": "directory",
     r"\bodd\b": "invalid, unusual",
     r"(?<!there )(?<!\bit )\b(is|are) no (?!longer\b|more\b|token\b)": "is not a",
-    r"(?<!there )\b(is|are) none\b": "is not one",
+    r"(?<!there )\b(is|are) (?-i:none)\b": "is not one",
     r"\bnone of ours\b": "not ours",
     r"\bnobody (knows|listens|reads)\b": "name the actor",
     r"\bthere is no such\b": "unknown",
@@ -29,8 +31,15 @@ WORDS = {
     r"\btaken out of\b": "removed from",
     r"\bwhoever\b": "you, a program that",
     r"\bwhat came (as|out)\b": "the response",
-    r"\b(stands|stood) (in|there|at|for)\b": "is in, is there",
-    r"\bspeaks? of\b": "is about, describes",
+    r"\b(stands?|stood) (in|there|at|for|under|beside|below|behind)\b": "is in, is there",
+    r"\bl(ies?|ay) (in|on|below|beside|there)\b": "is in, is below",
+    r"\b(speaks?|tells?|told) of\b": "is about, reports",
+    r"\bhand(s|ed|ing)? out\b": "issues, returns",
+    r"\b(is|are) worth\b": "the state of",
+    r"\banew\b": "again",
+    r"\bliving\b": "valid, running",
+    r"\bin force\b": "loaded",
+    r"\btakes? note\b": "note",
     r"\b(thereof|therein|hither|thither|whither|wherefore)\b": "here, there",
     r"\b(colour|behaviour|honour|favour|neighbour|centre|licence)(s|ed|ing)?\b": "US spelling",
     r"\b\w+(recognis|initialis|organis|normalis|summaris)\w*\b": "US spelling",
@@ -40,19 +49,14 @@ TEXTS = [ROOT / "README.md", *sorted((SRC / "help").glob("*.md"))]
 
 
 def spoken(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the sentences of a module that a person may read: text with a space in it that is not a docstring."""
-    tree = ast.parse(file.read_text())
-    silent = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        text = node.value if isinstance(node, ast.Constant) and id(node) not in silent else None
-        if isinstance(node, ast.Constant) and isinstance(text, str) and " " in text.strip():
-            yield node.lineno, text
+    """Yield the sentences of a module: messages, docstrings and comments."""
+    source = file.read_text()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+            yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
 
 
 def sentences() -> list[tuple[str, str]]:
@@ -77,6 +81,7 @@ def test_the_sentences_are_seen() -> None:
 
 @pytest.mark.parametrize("pattern", WORDS)
 def test_nobody_has_to_translate(pattern: str) -> None:
-    """A person who reads a message, the help or the README understands it at once."""
-    found = [f"{place}: {text.strip()[:150]}" for place, text in SENTENCES if re.search(pattern, text, re.IGNORECASE)]
-    assert found == [], f"write instead: {WORDS[pattern]}"
+    """A person who reads a message, the help, the README or the source understands it at once."""
+    wrong = [(place, match) for place, text in SENTENCES if (match := re.search(pattern, text, re.IGNORECASE))]
+    told = [f"{place}: {match.string[max(0, match.start() - 50) : match.end() + 50]}" for place, match in wrong]
+    assert told == [], f"write instead: {WORDS[pattern]}"

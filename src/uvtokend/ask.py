@@ -183,7 +183,7 @@ def say(error: UvtokendError) -> None:
     try:
         os.write(2, line.encode(errors="replace"))
     except OSError:
-        return  # nobody reads it
+        return  # the reader has closed it
 
 
 def quoted(text: str) -> str:

@@ -53,7 +53,7 @@ def _boot_id() -> str:
 def synchronized() -> bool:
     """Return whether a time service keeps the wall clock, as the kernel says: ntp_adjtime(3).
 
-    Whoever sets the clock by hand ends that, until the service has looked again.
+    A person who sets the clock ends that, until the service has checked it again.
     """
     import ctypes  # noqa: PLC0415 - only after the clock was set
 

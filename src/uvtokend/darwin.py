@@ -1,6 +1,6 @@
 """Every call into macOS that Python does not offer. Read in Apple's sources, not run on a Mac.
 
-The functions take the system as a `Kernel`, so that recorded bytes and error numbers can stand in for it. Sources: xnu
+The functions take the system as a `Kernel`, so that recorded bytes and error numbers can replace it. Sources: xnu
 (bsd/sys/proc_info.h, libsyscall/wrappers/libproc/libproc.h, bsd/kern/proc_info.c, bsd/kern/uipc_usrreq.c,
 bsd/sys/sysctl.h, bsd/sys/resource.h, osfmk/vm/vm_map.c), copyfile (copyfile.h), Security (SecKeychain.h), fcntl(2).
 """

@@ -98,7 +98,7 @@ def parse(arguments: list[str]) -> KeyringQuestion | None:
 
 
 def following(path: str, skipped: list[str]) -> str | None:
-    """Return the next ``keyring`` on a PATH that is no shim of ours, or None.
+    """Return the next ``keyring`` on a PATH that is not a shim of ours, or None.
 
     Args:
         path: The value of PATH.
@@ -151,5 +151,5 @@ def _print(question: KeyringQuestion, credential: ask.ServedCredential) -> int:
         while data:
             data = data[os.write(1, data) :]
     except OSError:
-        return NOTHING  # nobody reads it
+        return NOTHING  # the reader has closed it
     return FOUND

@@ -25,7 +25,7 @@ def test_a_broken_configuration_changes_nothing_about_a_running_daemon(desk: Des
     desk.config.write_text(good + "\nnonsense")
     document = desk.document("status")
     assert "config.toml is invalid" in document["config_stale"]
-    assert "previous configuration stays in force" in document["config_stale"]
+    assert "previous configuration stays loaded" in document["config_stale"]
     text = desk.run("status").stdout.splitlines()
     assert text[0] == "The index is ready."
     assert text[1].startswith("config.toml is invalid")

@@ -134,8 +134,8 @@ def test_the_log_tells_of_sleep_and_of_clock_steps(tmp_path: Path, monkeypatch: 
     (woke,) = told(tmp_path, "woke")
     assert re.fullmatch(r"The machine or the daemon was suspended for about (8|9) h\.", woke)
     forward, back = told(tmp_path, "clock")
-    assert re.fullmatch(r"The wall clock was set forward by [23] min, so all tokens are fetched anew\.", forward)
-    assert re.fullmatch(r"The wall clock was set back by [23] min, so all tokens are fetched anew\.", back)
+    assert re.fullmatch(r"The wall clock was set forward by [23] min, so all tokens are fetched again\.", forward)
+    assert re.fullmatch(r"The wall clock was set back by [23] min, so all tokens are fetched again\.", back)
 
 
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,8 +142,10 @@ def publish(world: World, tool: str, url: str, found: Credential) -> subprocess.
 
 
 def test_every_provider_publishes_here() -> None:
-    """Only providers whose credential comes from the configuration itself are not in the table."""
-    assert clouds.CLOUDS.keys() - PROVIDERS.keys() == {"static", "command"}
+    """Every provider that publishes to another URL than its index's is in the table."""
+    url = IndexUrl.parse("https://a.example/api/v4/groups/acme/_packaging/feed/pypi/simple/")
+    usual = clouds.CLOUDS["static"].upload(url)
+    assert {name for name, cloud in clouds.CLOUDS.items() if cloud.upload(url) != usual} <= PROVIDERS.keys()
 
 
 @pytest.mark.parametrize("tool", ["uv", "twine"])

@@ -46,7 +46,7 @@ def become(command: list[str], environment: dict[str, str]) -> NoReturn:
     """Replace this process with a command, so that signals, streams and exit status are its own.
 
     Raises:
-        UsageError: There is no such command, or it cannot be executed.
+        UsageError: The command is missing, or it cannot be executed.
     """
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, and the command would inherit that
         signal.signal(number, signal.SIG_DFL)

@@ -275,8 +275,8 @@ class Demo:
 
 def _introduce() -> None:
     console.out(
-        f"On loopback: a made-up CodeArtifact whose tokens live for {LIFE:g} s, and a package index that lets in\n"
-        "living tokens only. uvtokend, boto3 and uv are the real ones. Each line is an install of "
+        f"On loopback: an emulated CodeArtifact with tokens valid for {LIFE:g} s, and a package index that accepts\n"
+        "only valid tokens. uvtokend, boto3 and uv are the real ones. Each line is an install of "
         f"{len(PACKAGES)} packages,\nnothing cached.\n\n"
         + _paint(f"          {'uv with uvtokend':{_COLUMN}}  uv with a token exported once", _DIM)
         + "\n"

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Refresh the tokens that need it and become the command, if there is one.
 
     Raises:
-        UsageError: No index has one of those names, or there is no such command.
+        UsageError: No index has one of those names, or the command is missing.
         UvtokendError: A token with that much life is not available, or a named index is disabled.
     """
     try:

@@ -59,6 +59,6 @@ def _known_to_uv(command: list[str]) -> list[tuple[str, str, str]]:
     complaints: list[str] = []
     indexes = uv_files.named(os.environ, complaints.append, command)
     if complaints:
-        message = f"uv's configuration here cannot be checked, so no token is handed out: {complaints[0]}"
+        message = f"uv's configuration here cannot be checked, so the command gets no token: {complaints[0]}"
         raise UsageError(message, "correct that file, or run the command in another directory")
     return indexes

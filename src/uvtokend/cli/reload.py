@@ -10,7 +10,7 @@ from uvtokend.core.model import Settings
 from uvtokend.errors import OK, NotRunning
 
 EXAMPLES = ("uvtokend reload",)
-DETAILS = "An invalid configuration is refused as a whole, and the old one stays in force."
+DETAILS = "An invalid configuration is refused as a whole, and the previous one stays loaded."
 
 
 def arguments(own: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from uvtokend.disk.locks import Owner, named_owner, netrc_owner
 from uvtokend.errors import OK, NotRunning, UvtokendError
 
 EXAMPLES = ("uvtokend stop",)
-DETAILS = "Living tokens stay in the netrc until they expire; `uvtokend purge` removes them."
+DETAILS = "Valid tokens stay in the netrc until they expire; `uvtokend purge` removes them."
 
 #: Seconds between two checks of an ending daemon.
 _PAUSE = 0.03

@@ -50,7 +50,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("run", "run", "run the daemon in the foreground, as systemd and launchd do"),
     ),
     "tokens": (
-        Verb("status", "status", "show what each token is worth, and how to fix it"),
+        Verb("status", "status", "show the state of each token, and how to fix problems"),
         Verb("refresh", "refresh", "fetch new tokens now"),
         Verb("login", "login", "run the sign-in commands that are needed"),
         Verb("once", "once", "fetch what is due without a daemon (CI, containers)"),

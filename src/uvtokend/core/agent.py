@@ -452,7 +452,7 @@ def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential
         return Failure("rejected", error.reason, error.message, error.hint)
     if outcome.expires_at is None or outcome.expires_at > now:
         return outcome
-    message = "The issuer handed out a token that has already expired."
+    message = "The issuer returned a token that has already expired."
     return Failure("transient", "expired-on-arrival", message, f"check this machine's clock: {fixes.show_clock()}")
 
 

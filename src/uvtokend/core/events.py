@@ -17,7 +17,7 @@ Job: TypeAlias = Request | Sink
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """New settings are in force.
+    """New settings are loaded.
 
     Args:
         settings: The new settings.

@@ -98,7 +98,7 @@ class Lease:
 
     @property
     def promised_until(self) -> datetime | None:
-        """The moment after which less than the promised life is left; None if there is no such moment."""
+        """The moment after which less than the promised life is left; None if it never is."""
         promised = self.min_life
         if promised is None or self.credential is None or self.credential.expires_at is None:
             return None

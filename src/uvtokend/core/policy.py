@@ -6,7 +6,7 @@ The rules, in prose:
   to 1/20 of its life), so that a uv that starts at any moment finds at least 30 minutes of a one-hour token and 4 hours
   of a twelve-hour one. The issuer's own `refresh_after` wins, unless it would leave less than the issuer window (270 s)
   of a longer life.
-* An issuer that hands out cached tokens (metadata servers, ``az``, ``gcloud``) answers with the same end of life, or
+* An issuer that returns cached tokens (metadata servers, ``az``, ``gcloud``) answers with the same end of life, or
   nearly the same if it returns the seconds that are left. That is success: we ask again halfway, and at the latest just
   inside the window in which such issuers renew (Google's metadata server and MSAL: 5 minutes before the end; we take
   4.5). The same holds for a token that arrives when its refresh is already past, because it was cached or a clock is

@@ -2,7 +2,7 @@
 
 A person sees each notification once, and only if it is needed:
 
-* if two fetches in a row need a sign-in, since one answer is no proof;
+* if two fetches in a row need a sign-in, since one answer proves nothing;
 * if a sign-in is known to end soon: an hour before its end, or before the quiet hours that contain this hour;
 * never in the first minute after the machine woke up, when the network may be missing, nor in the quiet hours;
 * a reminder whose reason is gone is withdrawn, even in the quiet hours;
@@ -25,7 +25,7 @@ from uvtokend.core.status import IndexStatus, StatusDocument
 CONFIRMED = 2
 #: Seconds after a wake-up without notifications.
 AFTER_WAKING = 60.0
-#: The notices that are worth a notification.
+#: The notices that cause a notification.
 _NOTICES = frozenset({"sign-in-ends", "ends-soon"})
 
 

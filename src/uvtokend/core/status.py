@@ -249,7 +249,7 @@ def _of_standing(index: Index, standing: Standing | None, now: datetime) -> Inde
 
     Args:
         index: The index.
-        standing: The token that its sink holds; None if it holds none of ours.
+        standing: Our token in its sink; None if there is none.
         now: The wall clock.
     """
     status: IndexStatus = {**_of_disabled(index), "enabled": True}

@@ -13,7 +13,7 @@ from uvtokend.core.model import Entry, Index, LastError, Notice, Request, Sink, 
 
 Leases = Mapping[Request, Lease]
 Deliveries = Mapping[Sink, Delivery]
-#: Of a sink that is no file.
+#: The delivery of memory, which is not a file.
 _NONE = Delivery()
 
 

@@ -59,7 +59,7 @@ class ConfigFiles:
             new = self._load()
         except ConfigError as error:
             first = error.problems[0]
-            text = f"{INVALID}, so the previous configuration stays in force: {first.where}: "
+            text = f"{INVALID}, so the previous configuration stays loaded: {first.where}: "
             self._difference = lambda _: f"{text}{first.message}"
         except UvtokendError as error:
             message = error.message

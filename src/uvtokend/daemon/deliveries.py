@@ -148,7 +148,7 @@ class Deliveries:
         It may be called in any thread, and waits for the file system, but for no delivery.
 
         Args:
-            sinks: The sinks to look at.
+            sinks: The sinks to check.
         """
         return any(self._fingerprint(sink) != self._fingerprints.get(sink) for sink in sinks)
 

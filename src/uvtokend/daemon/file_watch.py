@@ -2,7 +2,7 @@
 
 At rest a tick costs one wake-up of this thread and one stat call per file, and the loop is called only after a change.
 A file system that does not answer blocks this thread, but neither the loop nor a delivery. The sinks are checked first,
-so the loop can tell whether they are what hangs.
+so the loop can tell whether they cause a hang.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from uvtokend.daemon.installation import OnDisk
 
 @dataclass(frozen=True, slots=True)
 class FilesSeen:
-    """What a look found.
+    """The result of a check.
 
     Args:
-        drifted: A sink seems to be different from how the last delivery left it.
-        installed: What is on disk of the installation.
+        drifted: Whether a sink seems to have changed since the last delivery.
+        installed: The state of the installation on disk.
     """
 
     drifted: bool
@@ -32,13 +32,12 @@ class FilesSeen:
 
 
 class FileWatch:
-    """Looks when it is asked to.
+    """Checks the files when `look` is called.
 
     Args:
         drifted: Returns whether one of these sinks seems to have drifted; called in the thread.
-        installed: Returns what is on disk of the installation; called in the thread.
-        told: Called in the loop if a sink seems to have drifted, and if the installation is incomplete or not as the
-            last look found it.
+        installed: Returns the state of the installation on disk; called in the thread.
+        told: Called in the loop if a sink seems to have drifted, and if the installation is incomplete or has changed.
     """
 
     def __init__(
@@ -53,22 +52,22 @@ class FileWatch:
         self._loop = asyncio.get_running_loop()
         self._asked: SimpleQueue[Sequence[Sink] | None] = SimpleQueue()
         self._before: OnDisk | None = None
-        #: How far the look under way has come: the loop clears them before it asks, the thread sets them.
+        #: The progress of the check under way: the loop clears these before it asks, the thread sets them.
         self._sinks_done = self._done = True
         threading.Thread(target=self._work, name="file watch", daemon=True).start()
 
     @property
     def busy(self) -> bool:
-        """Whether the last look has not ended."""
+        """Whether a check is under way."""
         return not self._done
 
     @property
     def sinks_hang(self) -> bool:
-        """Whether the last look has not even seen the sinks."""
+        """Whether the check under way has not yet finished the sinks."""
         return not self._sinks_done
 
     def look(self, sinks: Sequence[Sink]) -> None:
-        """Look at the installation and at these sinks. The last look has ended."""
+        """Check the installation and these sinks. No check may be under way."""
         self._sinks_done = self._done = False
         self._asked.put(sinks)
 

@@ -245,7 +245,7 @@ class Daemon:
         if change.stepped:
             step = change.step.total_seconds()
             how = f"{'forward' if step > 0 else 'back'} by {duration(abs(step))}"
-            message = f"The wall clock was set {how}, so all tokens are fetched anew."
+            message = f"The wall clock was set {how}, so all tokens are fetched again."
             self._log.emit(Report("warning", "clock", (), message))
         if change.slept or change.stepped:
             self._feed(events.Woke(change.stepped))

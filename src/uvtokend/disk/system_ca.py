@@ -36,7 +36,7 @@ def bundle() -> str:
     """Return the path of the file.
 
     Raises:
-        UvtokendError: There is no such file; the message says why.
+        UvtokendError: There is no file; the message says why.
     """
     if sys.platform == "darwin":
         path = merged(os.path.join(paths.state_directory(), "ca-bundle.pem"), ROOTS, KEYCHAIN, EXPORT)

@@ -17,7 +17,7 @@ def one(name: str) -> EntryPoint:
     """Return the only entry point of a name.
 
     Raises:
-        FetchFailed: There is no such entry point, or there is more than one.
+        FetchFailed: No entry point has that name, or more than one has it.
     """
     points = claims(name)
     if not points:

@@ -1,7 +1,7 @@
-"""The worker: a child process that makes one fetch, answers one line and ends.
+"""The worker: a child process that runs one fetch, prints one line and ends.
 
-The request comes in the environment, since the standard input is closed, and is taken out of it at once, so that no
-helper inherits it. The answer goes to the standard output as it was at the start; whatever an SDK prints goes nowhere.
+The request is in the environment, since the standard input is closed, and is removed from it at once, so that no helper
+inherits it. The answer is written to the original standard output. The output of SDKs is discarded.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from uvtokend.providers.loading import load
 
 #: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
 MEMORY = 512 << 20
-#: Seconds between two looks at it where no limit holds.
+#: Seconds between two checks of the memory if the system enforces no limit.
 _LOOK = 0.05
 _TOO_MUCH = Failure("rejected", "too-much", "The response that the provider received is far larger than a credential.")
 
 
 def main() -> None:
     """Run the fetch that the environment describes, and print the outcome."""
-    gc.disable()  # it would look at all that an SDK imports, again and again: a tenth of a fetch that lives for seconds
+    gc.disable()  # it would take a tenth of the time of a fetch, for a process that runs for seconds
     undumpable.protect()  # before there is a token
     answer = os.dup(1)
     _bound_memory(MEMORY, answer)

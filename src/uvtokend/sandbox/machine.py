@@ -142,7 +142,7 @@ class Machine:
         try:
             out, err = process.communicate(timeout=_LIMIT)
         except BaseException as error:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a dead leader
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # EPERM: macOS, if the leader has ended
                 os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             if not isinstance(error, subprocess.TimeoutExpired):

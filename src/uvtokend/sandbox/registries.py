@@ -18,8 +18,8 @@ class Registry:
         login: The user name for its tokens.
         root: Path of the repository; pages are below ``<root>/simple/``.
         upload: The path to which ``twine`` and ``uv publish`` post.
-        files: Path of a file, with ``{name}``, ``{version}`` and ``{file}``; an href as it stands in the page, so
-            relative ones are relative to the page.
+        files: Path of a file, with ``{name}``, ``{version}`` and ``{file}``; an href in the page, so relative ones are
+            relative to the page.
         path: The same path from the root of the host.
         stranger: The ``WWW-Authenticate`` of a 401 for a call without a credential.
         refused: The same for a credential that is invalid or has expired.
@@ -139,7 +139,7 @@ NEXUS = Registry(
 )
 
 #: Challenge, upload and file paths: GitLab's source (``basic_auth_helpers.rb``, ``pypi_packages.rb``); there the
-#: SHA-256 of the file stands in the place of name and version.
+#: SHA-256 of the file replaces name and version.
 GITLAB = Registry(
     login="__token__",
     root="/api/v4/projects/42/packages/pypi",

@@ -40,7 +40,7 @@ class Answer:
 
     @classmethod
     def json(cls, value: Any, status: int = 200, **headers: str) -> Self:
-        """Return a JSON answer; underscores in header names stand for hyphens."""
+        """Return a JSON answer; underscores in header names become hyphens."""
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         return cls(status, json.dumps(value).encode(), {"Content-Type": "application/json", **named})
 

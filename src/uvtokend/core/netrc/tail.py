@@ -77,7 +77,7 @@ def _orphan(text: bytes) -> int | None:
 
 
 def _line_above(text: bytes, start: int) -> int:
-    """Return the offset of the line above an offset; the offset itself if there is no such line."""
+    """Return the offset of the line above an offset; the offset itself if there is no line above."""
     return text.rfind(b"\n", 0, max(start - 1, 0)) + 1 if start else 0
 
 

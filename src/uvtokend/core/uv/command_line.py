@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from uvtokend.core.model import Env
 
-#: Options that choose what uv reads, and the variables that they stand for.
+#: Options that choose what uv reads, and the variables that they correspond to.
 _PLACES = {"--directory": "UV_WORKING_DIR", "--project": "UV_PROJECT", "--config-file": "UV_CONFIG_FILE"}
 #: Options that name indexes, as ``NAME=URL``.
 _INDEXES = ("--index", "--default-index")

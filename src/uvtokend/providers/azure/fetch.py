@@ -420,7 +420,7 @@ def _checked(info: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
         raise transient("bad-answer", "The response did not contain a valid token.")
     ends = datetime.fromtimestamp(info.expires_on, UTC)
     if ends <= now:
-        message = "The token has already expired. If this machine's clock is right, a tool handed out an old one."
+        message = "The token has already expired. If this machine's clock is right, a tool returned an old one."
         raise transient("expired-on-arrival", message)
     return Secret(token), ends
 
