@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from support.desk import TOKEN, Desk, desk
+from support.namespace import in_namespace
 from uvtokend.core.config.settings import Source, parse
 
 __all__ = ["desk"]
@@ -83,3 +86,63 @@ def test_the_slurm_prolog(desk: Desk, tmp_path: Path, works: bool) -> None:
     assert directory.stat().st_mode & 0o777 == 0o700
     netrc = directory / "netrc"
     assert (netrc.exists() and TOKEN in netrc.read_text()) == works
+
+
+@pytest.mark.ansible
+def test_ansible_takes_the_playbook(tmp_path: Path) -> None:
+    """The real ansible-playbook finds neither an unknown module nor a wrong key."""
+    (playbook,) = blocks("yaml", "Ansible")
+    (tmp_path / "playbook.yml").write_text(playbook)
+    command = ["ansible-playbook", "--syntax-check", "-i", "workstations,", str(tmp_path / "playbook.yml")]
+    environment = {**os.environ, "HOME": str(tmp_path), "ANSIBLE_LOCAL_TEMP": str(tmp_path)}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.systemd_creds
+def test_systemd_creds_keeps_the_secret(desk: Desk, tmp_path: Path) -> None:
+    """The secret is encrypted by the recipe's command, and its reference decrypts it at each fetch.
+
+    `--user` is left out: the systemd of some distributions is older than it. The machine's key is one of this test.
+    """
+    (shell,) = blocks("sh", "systemd-creds")
+    (table,) = blocks("toml", "systemd-creds")
+    secret = tmp_path / "nexus.cred"
+    for mine in ("~/.config/uvtokend/nexus.cred", "/home/robot/.config/uvtokend/nexus.cred"):
+        shell, table = (text.replace(mine, str(secret)) for text in (shell, table))
+    desk.configure(daemon=table.replace('"--user", ', ""))
+    (tmp_path / "key").mkdir()
+    script = shell.replace("--user ", "") + f"{shlex.quote(sys.executable)} -m uvtokend once\n"
+    done = in_namespace(
+        f"mount --bind {tmp_path / 'key'} /var/lib/systemd", ["sh", "-euc", script], env={**desk.env, "SECRET": TOKEN}
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"machine nexus.example.com login robot password {TOKEN}" in desk.netrc.read_text()
+    assert TOKEN.encode() not in secret.read_bytes()
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_the_tasks_of_the_nomad_job(desk: Desk, tmp_path: Path) -> None:
+    """With the job's own arguments and environment, the first task leaves the netrc where the main task looks for it.
+
+    Nomad makes the shared directory with mode 0777 (its ``client/allocdir``); the netrc's own one is private.
+    """
+    (job,) = blocks("hcl", "Nomad")
+    tasks = dict(re.findall(r'  task "(.*?)" \{\n(.*?)^  \}', job, re.MULTILINE | re.DOTALL))
+    shared = tmp_path / "alloc"
+    (shared / "data").mkdir(parents=True)
+    (shared / "data").chmod(0o777)
+
+    def environment(task: str) -> dict[str, str]:
+        found = re.findall(
+            r'^ +(\w+) += "(.*)"$', re.findall(r"env \{\n(.*?)\}\n", tasks[task], re.DOTALL)[0], re.MULTILINE
+        )
+        return {name: text.replace("${NOMAD_ALLOC_DIR}", str(shared)) for name, text in found}
+
+    desk.configure(("a", "a.example"))
+    arguments = json.loads(re.findall(r"args += (.*)", tasks["first-tokens"])[0])
+    desk.extra = {**environment("first-tokens"), "UVTOKEND_CONFIG": str(desk.config)}
+    desk.run(*arguments)
+    netrc = Path(environment("train")["NETRC"])
+    assert TOKEN in netrc.read_text()
+    assert netrc.parent.stat().st_mode & 0o777 == 0o700
+    assert environment("tokens") == environment("first-tokens")

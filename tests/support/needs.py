@@ -66,6 +66,16 @@ def _missing_for_kubectl() -> str | None:
     return None if shutil.which("kubectl") else "kubectl is not installed: apt-get install kubernetes-client"
 
 
+def _missing_for_ansible() -> str | None:
+    return None if shutil.which("ansible-playbook") else "Ansible is not installed: apt-get install ansible-core"
+
+
+def _missing_for_systemd_creds() -> str | None:
+    if os.getuid() != 0 or not shutil.which("systemd-creds"):
+        return "the machine's key needs root and systemd-creds"
+    return missing_for_mounts()
+
+
 def dotnet_program() -> Path | None:
     """Return Microsoft's credential provider, a self-contained .NET program; None if it is not installed.
 
@@ -100,4 +110,6 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "artifacts_keyring": _missing_for_artifacts_keyring,
     "gcloud": _missing_for_gcloud,
     "kubectl": _missing_for_kubectl,
+    "ansible": _missing_for_ansible,
+    "systemd_creds": _missing_for_systemd_creds,
 }
