@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uvtokend.core.events import Deliver, DeliveryEnded, Report
-from uvtokend.core.model import Entry, Secret
+from uvtokend.core.model import Entry, Problem, Secret
 from uvtokend.core.state import State
 from uvtokend.daemon.deliveries import Deliveries, Order
 from uvtokend.disk.netrc_sink import NetrcSink
@@ -42,11 +42,13 @@ class Stage:
         self.netrc = folder / ".netrc"
         self.store = Busy(str(folder))
         self.reports: list[Report] = []
+        self.problems: tuple[Problem, ...] = ()
         self._ended = asyncio.Event()
         self.deliveries = Deliveries(NetrcSink(str(self.netrc)), self.store, self._done, self.reports.append)
 
     def _done(self, event: DeliveryEnded) -> None:
         assert event.failure is None
+        self.problems = event.problems
         self._ended.set()
 
     async def deliver(self, token: str) -> None:
@@ -124,5 +126,19 @@ def test_an_edit_that_was_told_is_not_told_again(tmp_path: Path, monkeypatch: py
         stage.edit()
         assert await stage.deliveries.drifted(["netrc"]) == ("netrc",)
         assert stage.told == 2
+
+    live(tmp_path, monkeypatch, story)
+
+
+def test_a_netrc_that_became_a_link_is_no_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path that was written before leads to the file in use now: there is nothing to clean, and no problem."""
+
+    async def story(stage: Stage) -> None:
+        await stage.deliver("first")
+        stage.netrc.rename(tmp_path / "elsewhere")
+        stage.netrc.symlink_to(tmp_path / "elsewhere")
+        await stage.deliver("second")
+        assert stage.problems == ()
+        assert (tmp_path / "elsewhere").read_text().count("machine") == 1
 
     live(tmp_path, monkeypatch, story)

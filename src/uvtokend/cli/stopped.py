@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 from uvtokend import paths
@@ -34,16 +33,17 @@ def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absenc
     document, error = disk.document(names, config)
     if error is not None:
         console.complain(error)
-    others = list(islice(elsewhere.daemons(), _OTHERS))
+    everywhere = list(elsewhere.daemons())
+    others = everywhere[:_OTHERS]
     said = manager.lines()[:_LINES] if manager.installed() is not None else []
     owner = daemon_of_netrc(config)
     if owner is not None:
-        absence = _owned(owner, document["netrc"] or "the netrc", others)
+        absence = _owned(owner, document["netrc"] or "the netrc", everywhere)
     elif document["indexes"]:
         ended = log.unasked_end()
         absence = Absence(more=(*map(str, others), *([ended] if ended is not None else []), *said))
     else:
-        absence = Absence(elsewhere=_of_another_home(others) if error is None else None)
+        absence = Absence(elsewhere=_of_another_home(everywhere) if error is None else None)
     if document["delivery"]["problem"] == STOPPED:
         document["delivery"]["problem"] = absence.sentence
     return {**document}, absence
@@ -80,5 +80,14 @@ def _of_another_home(others: Sequence[OtherDaemon]) -> tuple[str, str] | None:
     homes = [each.home for each in others if each.home is not None and os.path.realpath(each.home) != here]
     if not homes:
         return None
+    homes.sort(key=lambda home: not _works_in(home))
     sentence = f"This shell has HOME={os.environ.get('HOME', '')}, but your daemon serves {homes[0]}."
     return sentence, f"export HOME={paths.quoted(homes[0])}"
+
+
+def _works_in(home: str) -> bool:
+    """Return whether the person works in a directory below this home: then it is the one that is meant."""
+    try:
+        return os.getcwd().startswith(f"{os.path.realpath(home)}/")
+    except OSError:  # the directory was deleted
+        return False

@@ -273,7 +273,7 @@ class Deliveries:
             try:
                 if path in stores:
                     cleanup.clean_store(path, directory)
-                else:
+                elif os.path.realpath(path) != os.path.realpath(current):  # a link to the netrc in use now is clean
                     cleanup.clean_former(path, self._state)
                 self._state = state.cleaned(self._state, path)
             except UvtokendError as error:

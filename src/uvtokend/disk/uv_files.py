@@ -26,7 +26,7 @@ from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.model import Json
 from uvtokend.core.uv import command_line, settings
 from uvtokend.core.uv.order import TextFile
-from uvtokend.core.uv.settings import UvConfiguration, UvFile
+from uvtokend.core.uv.settings import TRUE, UvConfiguration, UvFile
 from uvtokend.errors import UsageError
 
 #: The longest file that is read, in bytes: people write such files by hand.
@@ -281,7 +281,7 @@ def _beyond_projects(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _no_config(environ: Mapping[str, str]) -> bool:
-    return environ.get("UV_NO_CONFIG", "").lower() in {"1", "t", "true", "y", "yes", "on"}
+    return environ.get("UV_NO_CONFIG", "").lower() in TRUE
 
 
 def _home(environ: Mapping[str, str], below: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from socket import gethostname
@@ -78,7 +79,7 @@ def troubled(facts: Facts) -> Iterator[Finding]:
 def delivery(facts: Facts) -> Iterator[Finding]:
     """The daemon reports a problem with the file that it writes."""
     told = facts.status["delivery"] if facts.status is not None else {}
-    if told.get("problem") is not None:
+    if told.get("problem") not in {None, facts.unreadable}:
         report, problem = note if told["ok"] else error, str(told["problem"])
         where = None if paths.uv_credentials_file() in problem else facts.netrc_path
         yield report("delivery", problem, where, told.get("hint"))
@@ -103,8 +104,9 @@ def unreachable(facts: Facts) -> Iterator[Finding]:
         message = f"A uvtokend that does not answer here ({facts.owner}) keeps the tokens in {facts.netrc_path} fresh."
         ours = facts.owner.endswith(f" on {gethostname()}")  # a daemon in another container cannot be stopped from here
         restart = "uvtokend restart" if ours else None
+        elsewhere = socket is not None and not os.path.exists(socket)
         report = note if all(map(facts.has_token, facts.indexes)) else error
-        yield report("other-daemon", message, where, "unset UVTOKEND_SOCKET" if socket else restart)
+        yield report("other-daemon", message, where, "unset UVTOKEND_SOCKET" if elsewhere else restart)
 
 
 def version(facts: Facts) -> Iterator[Finding]:

@@ -69,7 +69,9 @@ def syntax(facts: Facts) -> Iterator[Finding]:
 def unreadable(facts: Facts) -> Iterator[Finding]:
     """The netrc exists but cannot be read."""
     if facts.unreadable is not None and _ours(facts):
-        yield error("netrc-unreadable", facts.unreadable, facts.netrc_path, f"ls -l {shlex.quote(facts.netrc_path)}")
+        path = shlex.quote(facts.netrc_path)
+        fix = f"mv {path} {path}.old" if os.path.isdir(facts.netrc_path) else f"ls -l {path}"
+        yield error("netrc-unreadable", facts.unreadable, facts.netrc_path, fix)
 
 
 def foreign_entry(facts: Facts) -> Iterator[Finding]:

@@ -135,8 +135,14 @@ def _of_status(facts: Facts, index: Index, status: int) -> Iterator[Finding]:
         meaning = permissions.meaning(index, status)
         message = f"{index.name} answers {status} to the token that uvtokend delivered: {meaning}."
         identity = facts.said(index).get("identity")
-        ask = permissions.request(index, identity if isinstance(identity, str) else None)
-        yield error(f"index-{status}", message, index.url, f"uvtokend refresh {index.name}" if status == 401 else ask)
+        fix = permissions.request(index, identity if isinstance(identity, str) else None)
+        if status == 401:
+            fix = permissions.renewal(index) or f"uvtokend refresh {index.name}"
+        elif status == 404 and not urlsplit(index.url).path.rstrip("/").endswith("simple"):
+            message += " The URL does not end with /simple/, as that of most indexes does."
+            longer = f"{index.url.rstrip('/')}/simple/"
+            fix = f"write {longer} in {facts.config} and where uv has the URL, then: uvtokend reload"
+        yield error(f"index-{status}", message, index.url, fix)
     elif status == 407:
         yield error(
             "proxy", f"The proxy asks for a sign-in before it lets anybody reach {index.host}.", index.host, None

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from uvtokend.core import fixes
 from uvtokend.core.model import Index
+
+#: Providers whose token is a secret of the person's own.
+_FIXED = {"gitlab", "nexus", "static"}
 
 
 def meaning(index: Index, status: int) -> str:
@@ -21,6 +25,20 @@ def meaning(index: Index, status: int) -> str:
     """
     texts = _MEANINGS.get(index.provider, {})
     return texts.get(status, _GENERAL[status])
+
+
+def renewal(index: Index) -> str | None:
+    """Return the command after which a person's own secret is another one; None where the issuer makes the token."""
+    if index.provider not in _FIXED or index.request.option("rotate"):
+        return None
+    references = [value for _, value in index.request.options if isinstance(value, tuple)]
+    for reference in references:
+        match reference:
+            case (("file", str(path)),):
+                return f"{fixes.write_secret(path)} && uvtokend refresh {index.name}"
+            case (("env", str(variable)),):
+                return f"put a new secret into {variable}, then: uvtokend restart"
+    return f"replace the secret where config.toml says, then: uvtokend refresh {index.name}"
 
 
 def request(index: Index, identity: str | None) -> str:

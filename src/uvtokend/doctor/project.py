@@ -69,6 +69,23 @@ def _url(place: str, text: str) -> Iterator[tuple[str, str]]:
         yield place, split[0]
 
 
+def ignored_files(facts: Facts) -> Iterator[Finding]:
+    """A variable of this shell makes uv ignore the file that names an index of ours."""
+    names = [name for name in ("UV_NO_CONFIG", "UV_CONFIG_FILE") if facts.environ.get(name)]
+    missing = [index for index in facts.indexes if facts.known_to_uv(index) is None]
+    if not (names and missing):
+        return
+    without = {name: value for name, value in facts.environ.items() if name not in names}
+    usual = uv_files.project(str(facts.project.directory), without).configuration(without)
+    for index in missing:
+        known = next((each for each in usual.indexes if same_index(each.url, index.url)), None)
+        if known is not None:
+            message = (
+                f"uv does not use {index.name} here: {' and '.join(names)} in this shell makes it ignore {known.place}."
+            )
+            yield error("configuration-ignored", message, names[0], f"unset {' '.join(names)}")
+
+
 def lock_trace(facts: Facts) -> Iterator[Finding]:
     """Packages that are pinned to a private index were locked from another one, by a run without a token."""
     private = {index.name: index.url for index in facts.indexes}
@@ -105,4 +122,4 @@ def dotenv(facts: Facts) -> Iterator[Finding]:
         yield note("dotenv", message, file.path if file is not None else None, None)
 
 
-CHECKS = (only_pip, lock_trace, dotenv)
+CHECKS = (only_pip, ignored_files, lock_trace, dotenv)

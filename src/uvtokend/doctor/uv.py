@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from uvtokend.core.model import Index
 from uvtokend.core.uv.order import STORE_SINCE, Decision, UvCredential
-from uvtokend.core.uv.settings import UvIndex, realm
+from uvtokend.core.uv.settings import TRUE, UvIndex, realm, same_index
 from uvtokend.doctor import edits
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
@@ -31,6 +31,29 @@ def index_unknown(facts: Facts) -> Iterator[Finding]:
         elif facts.uv.indexes or facts.project.root is not None:
             message = f"uv does not use {index.name} here: no configuration that uv reads in this directory names it."
             yield note("index-unused", message, index.url, _add_index(index))
+
+
+def default_replaced(facts: Facts) -> Iterator[Finding]:
+    """A variable of this shell puts another index in the place of ours, which is the project's default index."""
+    replacing = next((each for each in facts.uv.indexes if each.default), None)
+    for index in facts.indexes:
+        known = facts.known_to_uv(index)
+        if known is None or not known.default or replacing is None or replacing.place.line:
+            continue
+        if not same_index(replacing.url, known.url):
+            message = (
+                f"{replacing.place} in this shell replaces {index.name}, the default index of {known.place}, by "
+                f"{replacing.url}."
+            )
+            yield error("default-replaced", message, str(replacing.place), f"unset {replacing.place.name}")
+
+
+def offline(facts: Facts) -> Iterator[Finding]:
+    """uv asks no index at all."""
+    setting = facts.uv.settings.get("offline")
+    if setting is not None and str(setting.value).lower() in TRUE and facts.indexes:
+        message = f"uv is set to be offline ({setting.place}), so it installs only what is in its cache."
+        yield error("offline", message, str(setting.place), edits.delete_line(setting.place))
 
 
 def name_differs(facts: Facts) -> Iterator[Finding]:
@@ -280,6 +303,8 @@ CHECKS = (
     unreadable,
     wrong_credential,
     index_unknown,
+    default_replaced,
+    offline,
     name_differs,
     user_in_url,
     unnecessary_user,

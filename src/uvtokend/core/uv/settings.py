@@ -93,6 +93,10 @@ class UvIndex:
         return self.name or self.url
 
 
+#: What uv takes for "yes" in a variable (clap, `BoolishValueParser`).
+TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One value of uv's configuration."""
