@@ -46,7 +46,7 @@ def test_an_aim_is_met_or_not() -> None:
 
 
 def test_a_peer_that_cannot_be_had_has_a_reason_and_no_figure() -> None:
-    """It stands in the table by its name, and in no picture."""
+    """It is in the table by its name, and in no picture."""
     lines = missing("keyring get", {"keyring + keyrings.codeartifact": "no network"})
     assert "not available: no network" in shown(lines)
     assert lines[0].as_json()["value"] is None
@@ -72,7 +72,7 @@ def test_every_row_is_documented() -> None:
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    """Open a front that stands for no host yet."""
+    """Open a front that represents no host yet."""
     with Front() as front:
         yield front
 

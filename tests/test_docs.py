@@ -84,7 +84,7 @@ def test_every_provider_has_a_page(provider: str) -> None:
 
 
 def test_every_reason_is_one_that_is_given() -> None:
-    """The words that the status is said to show stand in the source."""
+    """The words that the status is said to show are in the source."""
     for page, text in TOPICS.items():
         listed = " ".join(re.findall(r"\(((?:`[a-z]+(?:-[a-z]+)+`(?:, )?)+)\)", text))
         words = set(re.findall(r"`([a-z-]+)`", listed))

@@ -158,7 +158,7 @@ def test_the_keyring_command_imports_nearly_nothing(environment: dict[str, str])
 
 
 def test_what_is_needed_is_cheap(environment: dict[str, str]) -> None:
-    """Nothing dear hides in what is needed, so that the test above means something."""
+    """The needed modules import nothing expensive, so that the test above is meaningful."""
     roots = {module.partition(".")[0] for module in imported(NEEDED, environment)}
     assert "socket" in roots
     assert not roots & TOO_DEAR

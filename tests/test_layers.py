@@ -49,7 +49,7 @@ HARMLESS = {
 #: somebody above for them. A name that ends in / is a directory.
 CLOCKS = {
     "providers/": {"datetime.now"},  # an issuer tells a life from now on. No fetch waits: when to try again is core's
-    "cli/demo.py": {"time.monotonic", "time.sleep", "time.time"},  # it goes on for as long as it was told
+    "cli/demo.py": {"time.monotonic", "time.sleep", "time.time"},  # it continues for as long as it was told
     "cli/disk.py": {"datetime.now"},  # what is left of a life, for a person who asks now
     "cli/client.py": {"time.monotonic", "time.sleep"},  # a daemon that does not answer, or does not listen yet
     "cli/console.py": {"time.monotonic"},  # for how long a person has been waiting
@@ -155,7 +155,7 @@ def test_keyring_is_known_to_its_backend_alone() -> None:
 
 
 def test_apscheduler_is_known_to_the_timer_alone() -> None:
-    """Its defaults lose jobs; one file repairs them."""
+    """Only one file imports APScheduler, and changes its defaults, which lose jobs."""
     users = {file.name for file in FILES if any(name.split(".")[0] == "apscheduler" for name in imports(file))}
     assert users == {"timer.py"}
 
@@ -163,7 +163,7 @@ def test_apscheduler_is_known_to_the_timer_alone() -> None:
 def test_only_a_chain_of_tokens_is_kept_by_a_fetch() -> None:
     """A fetch leaves nothing on disk, since the next one must not depend on it; a token that works once has to be.
 
-    The bundle of SSL_CERT_DIR is no secret, and is made anew if it is gone: most programs read one file only.
+    The bundle of SSL_CERT_DIR is no secret, and is made again if it is gone: most programs read one file only.
     """
     folder = SRC / "uvtokend" / "providers"
     users = {file.name for file in folder.rglob("*.py") if {"fcntl", "uvtokend.paths"} & {*imports(file)}}

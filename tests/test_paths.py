@@ -57,7 +57,7 @@ def test_the_state_folder_is_platformdirs_own(
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
 def test_without_a_home_its_places_are_refused(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
-    """Where nothing says an absolute home, what lies in it is refused with the fix; what was named is not."""
+    """Where nothing says an absolute home, what is in it is refused with the fix; what was named is not."""
 
     def nobody(_: int) -> None:
         raise KeyError
@@ -258,7 +258,7 @@ def test_whose_home_it_is(
     inside: bool,
     refused: bool,
 ) -> None:
-    """Another user's home is refused where something of ours would lie in it; root's is fine where we can write."""
+    """Another user's home is refused where something of ours would be in it; root's is fine where we can write."""
     home = tmp_path / "home"
     home.mkdir()
     real = os.stat

@@ -24,7 +24,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], limit: float = 1
     """Run a command without a terminal and return its standard output.
 
     Raises:
-        SystemExit: It failed; the benchmark cannot go on.
+        SystemExit: It failed; the benchmark cannot continue.
     """
     done = subprocess.run(
         command,

@@ -70,7 +70,7 @@ class Stage:
         self._stack.close()
 
     def directory(self) -> Path:
-        """Return a new directory with a short path, since a socket lies in it."""
+        """Return a new directory with a short path, since a socket is in it."""
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="uvtokend-bench-")))
 
     @cached_property

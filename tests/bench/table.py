@@ -37,7 +37,7 @@ class Line:
         ours: Our side.
         value: The median of its figures.
         unit: Of the figures: ``s``, ``MiB`` …
-        against: The other side: a peer or a floor; empty for a figure that stands alone.
+        against: The other side: a peer or a floor; empty for a figure that is alone.
         other: The median of its figures.
         ratio: Ours divided by the other's; the other way round for "times faster".
         aim: What is to be reached; None for a figure that is only shown.

@@ -65,7 +65,7 @@ def test_an_edit_that_fails_late_keeps_its_backup(netrc: Path, monkeypatch: pyte
 
 
 def test_without_a_backup_nothing_is_taken_out(netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk is named, and the netrc stays to the byte."""
+    """A full disk is named, and the netrc stays byte for byte."""
     with monkeypatch.context() as patch:
         patch.setattr(files, "create", failing(errno.ENOSPC))
         with pytest.raises(UvtokendError, match=r"The backup .* could not be written: there is no space left"):

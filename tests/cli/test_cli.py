@@ -214,7 +214,7 @@ def test_purge_keeps_the_mark_of_an_interrupted_rotation(desk: Desk) -> None:
 
 
 def test_restart_starts_a_stopped_daemon_and_replaces_a_running_one(desk: Desk) -> None:
-    """`restart` ends with a new daemon, whatever was before; with a wrong configuration the old one goes on."""
+    """`restart` ends with a new daemon, whatever was before; with a wrong configuration the old one continues."""
     desk.configure(("a", "a.example"))
     desk.run("restart")
     first = ask(desk.socket, "version")["pid"]
@@ -256,7 +256,7 @@ def test_a_failure_is_1_and_shows_its_mend_first(desk: Desk) -> None:
     desk.answer("b")
     desk.run("once")
     desk.run("status")
-    # A refresh that fails although the old token still lives has failed all the same.
+    # A refresh that fails although the old token still lives has failed anyway.
     desk.answer("a", "garbage")
     desk.run("refresh", "a", status=1)
     desk.run("status", "a")
@@ -273,7 +273,7 @@ def test_once_needs_no_daemon(desk: Desk) -> None:
 
 
 def test_once_with_a_name_fetches_for_that_index_alone(desk: Desk) -> None:
-    """What else is due is not asked for, let alone ended halfway; and what stands for the others stays."""
+    """Nothing else that is due is fetched, and the entries of the other indexes stay."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     desk.run("once", "a")
     assert "b.example" not in desk.netrc.read_text()
@@ -338,7 +338,7 @@ def test_a_daemon_that_hangs_is_ended_by_stop(desk: Desk) -> None:
     try:
         stop = desk.popen("stop")
         assert "uvtokend restart" in desk.run("status", status=1).stderr
-        # A stopped process does not see SIGTERM until it goes on.
+        # A stopped process does not see SIGTERM until it continues.
         while not _pending(process, signal.SIGTERM):
             time.sleep(0.02)
     finally:
@@ -414,7 +414,7 @@ def test_an_installed_service_is_what_start_starts(desk: Desk) -> None:
 
 
 def test_a_killed_daemon_is_not_running(desk: Desk) -> None:
-    """After SIGKILL the socket that is left behind misleads nobody, and `start` works at once."""
+    """A socket left behind by SIGKILL does no harm: `start` works at once."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     process = psutil.Process(ask(desk.socket, "version")["pid"])
@@ -429,7 +429,7 @@ def test_a_killed_daemon_is_not_running(desk: Desk) -> None:
 
 
 def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
-    """A foreign entry blocks its index, `adopt` repairs it, and `purge` restores the netrc to the byte."""
+    """A foreign entry blocks its index, `adopt` repairs it, and `purge` restores the netrc byte for byte."""
     before = (
         FOREIGN + b"machine a.example\n  login old # why\n  password old-secret\nmachine z.example login z password z"
     )
@@ -519,7 +519,7 @@ def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
 
 
 def test_the_log_goes_on_after_rotation_and_over_broken_lines(desk: Desk) -> None:
-    """Events are told once and whole: across a rotation, half a line, and a line that is none of ours."""
+    """Each event is shown once and complete: across a rotation, half a line, and a line that is not ours."""
     assert "has not run here yet" in desk.run("log").stderr
     desk.state.mkdir(0o700, parents=True)
     events = desk.state / "events.jsonl"

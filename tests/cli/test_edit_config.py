@@ -55,7 +55,7 @@ def run(machine: Machine, *arguments: str, status: int = 0) -> subprocess.Comple
 
 
 def configure(machine: Machine, text: str) -> None:
-    """Write the configuration to the byte."""
+    """Write the configuration byte for byte."""
     machine.config.parent.mkdir(parents=True, exist_ok=True)
     machine.config.write_bytes(text.encode())
     machine.config.chmod(0o600)
@@ -100,7 +100,7 @@ def test_add_makes_the_file_and_remove_leaves_what_was_there(machine: Machine) -
 
 @pytest.mark.parametrize("running", [True, False], ids=["with a daemon", "without one"])
 def test_remove_takes_entry_and_record_out_at_once(machine: Machine, running: bool) -> None:
-    """When the command ends both are gone, and all that is somebody else's is as it was."""
+    """When the command ends, both are removed, and everything foreign is unchanged."""
     run(machine, "start")
     for name in ("a", "b"):
         assert "The running daemon has loaded it." in add(machine, name).stderr
@@ -143,7 +143,7 @@ def test_remove_takes_the_record_out_of_uvs_store_at_once(machine: Machine, runn
 
 
 def test_a_second_index_on_the_host_keeps_the_entry(machine: Machine) -> None:
-    """It is the host's, and goes with the last index there."""
+    """A host's entry is removed together with the last index on that host."""
     add(machine, "a")
     text = machine.config.read_text()
     machine.config.write_text(text + text[text.index("[[index]]") :].replace('"a"', '"a2"').replace("simple", "two"))
@@ -174,7 +174,7 @@ MINE = "# mine\n\n[daemon] # all of it\nmax-workers = 2\n\n# the end"
 
 @pytest.mark.parametrize("text", [MINE, MINE.replace("\n", "\r\n"), f"{MINE}\n", "\n", ""])
 def test_a_file_comes_back_as_it_was(machine: Machine, text: str) -> None:
-    """Comments, line ends and all; only a last line end that was missing is there."""
+    """Comments and line ends stay; only a missing last line end is added."""
     configure(machine, text)
     machine.config.chmod(0o640)
     before = machine.config.stat().st_mode
@@ -188,7 +188,7 @@ def test_a_file_comes_back_as_it_was(machine: Machine, text: str) -> None:
 
 
 def test_a_symlink_stays_one(machine: Machine) -> None:
-    """The file that it leads to, in a directory of dotfiles say, is edited where it is."""
+    """The target of a symbolic link, such as a file in a directory of dotfiles, is edited in place."""
     real = machine.home / "dotfiles" / "uvtokend.toml"
     real.parent.mkdir()
     real.write_text(MINE)
@@ -212,7 +212,7 @@ def test_a_file_that_is_wrong_is_told_and_not_touched(machine: Machine, text: st
 
 
 def test_an_index_that_is_wrong_can_be_taken_out(machine: Machine) -> None:
-    """Which repairs the file; its entry, should there be one, goes too."""
+    """Removing the invalid index repairs the file; its entry is removed, too."""
     add(machine, "a")
     run(machine, "once")
     good = machine.config.read_text()
@@ -306,7 +306,7 @@ def test_many_at_once_lose_nothing(config: Path) -> None:
 
 @pytest.mark.parametrize("at", ["before the edit", "before the exchange", "where there was no file"])
 def test_an_edit_of_somebody_else_is_kept(config: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    """Whenever it comes, ours is done anew upon it."""
+    """Whenever another program's edit comes, our edit is repeated on top of it."""
     rivals = iter(["# theirs\n"])
 
     def rival() -> None:
@@ -335,7 +335,7 @@ def test_an_edit_of_somebody_else_is_kept(config: Path, monkeypatch: pytest.Monk
 
 
 def test_another_uvtokend_that_hangs_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for, and then told of, with its pid."""
+    """The command waits for the other process, and then names it with its pid."""
     monkeypatch.setattr(config_editor, "PATIENCE", 0.05)
     held: list[UvtokendError] = []
 
@@ -351,7 +351,7 @@ def test_another_uvtokend_that_hangs_is_named(config: Path, monkeypatch: pytest.
 
 
 def test_somebody_who_never_rests_is_told_of(config: Path) -> None:
-    """After some tries; what stands there is theirs."""
+    """After some tries; what is there is theirs."""
     config.write_text("# 0\n")
     config.chmod(0o600)
 
@@ -530,7 +530,7 @@ def test_the_proposed_name_keeps_the_settings(machine: Machine) -> None:
 
 
 def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:
-    """It gets the options of the first, and its sink; with settings of its own it gets those alone."""
+    """A second index on a host gets the options and sink of the first; with settings of its own, only those."""
     add(machine, "a", "sink=uv-store")
     done = run(machine, "add", "https://a.example/two/")
     assert "It shares the token of 'a'." in done.stderr
@@ -588,7 +588,7 @@ def test_a_token_that_cannot_be_taken_out_is_told(machine: Machine) -> None:
 def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stands in its way is told."""
+    """What is in its way is told."""
     folder = machine.home / "n"
     folder.mkdir(0o700)
     machine.environment["NETRC"] = str(folder / "netrc")
@@ -606,7 +606,7 @@ def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
 
 
 def test_a_state_that_cannot_be_written_is_told(machine: Machine) -> None:
-    """The entry is gone all the same."""
+    """The entry is gone anyway."""
     add(machine, "a")
     run(machine, "once")
     (machine.state / "state.json.new").mkdir()
@@ -616,7 +616,7 @@ def test_a_state_that_cannot_be_written_is_told(machine: Machine) -> None:
 
 
 def test_a_store_that_uv_cannot_read_is_told(machine: Machine) -> None:
-    """It is left alone, to the byte, and the ledger still knows our record."""
+    """The store is left unchanged, byte for byte, and the ledger still knows our record."""
     path = machine.home / ".local/share/uv/credentials/credentials.toml"
     add(machine, "a", "sink=uv-store")
     run(machine, "once")

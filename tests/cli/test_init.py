@@ -70,7 +70,7 @@ def test_it_asks_first(laptop: AwsMachine) -> None:
 
 
 def test_it_never_overwrites(laptop: AwsMachine) -> None:
-    """A second run adds nothing; a file with comments keeps them to the byte; new indexes come behind."""
+    """A second run adds nothing; a file with comments keeps them byte for byte; new indexes come behind."""
     laptop.uvtokend("init", "--yes", str(project(laptop)))
     before = laptop.config.read_text() + "# mine, without a line end"
     laptop.config.write_text(before)
@@ -84,7 +84,7 @@ def test_it_never_overwrites(laptop: AwsMachine) -> None:
 
 
 def test_a_login_that_is_missing_is_named(laptop: AwsMachine) -> None:
-    """The index is added all the same, with the command that repairs it."""
+    """The index is added anyway, with the command that repairs it."""
     (laptop.home / "aws").write_text("")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0
@@ -92,7 +92,7 @@ def test_a_login_that_is_missing_is_named(laptop: AwsMachine) -> None:
 
 
 def test_a_password_in_a_url_is_not_taken(laptop: AwsMachine) -> None:
-    """It is said, with the line to write instead, and stands in no file of ours."""
+    """A secret in a URL is reported with the line to write instead, and is never written to a file of ours."""
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace("https://", "https://aws:hunter2@"))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0
@@ -101,7 +101,7 @@ def test_a_password_in_a_url_is_not_taken(laptop: AwsMachine) -> None:
 
 
 def test_nothing_to_find(laptop: AwsMachine) -> None:
-    """A project without private indexes, or with a file that is no TOML, is no success and no crash."""
+    """A project without private indexes, or with invalid TOML, causes an error and no traceback."""
     for text in ("", "[tool", "tool = 1", "[tool]\nuv = 1"):
         (project(laptop) / "pyproject.toml").write_text(text)
         done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -131,7 +131,7 @@ def on_terminal(laptop: AwsMachine, answer: str) -> tuple[str, int]:
 
 @pytest.mark.parametrize("answer", ["y", "Yes", "n", "x"])
 def test_a_person_is_asked_before_anything_is_fetched(laptop: AwsMachine, answer: str) -> None:
-    """Only a yes goes on."""
+    """Only "yes" continues."""
     yes = answer.lower().startswith("y")
     seen, status = on_terminal(laptop, answer)
     assert f"acme: {URL}\r\n" in seen
@@ -182,7 +182,7 @@ AZURE = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
 
 
 def test_two_organisations_of_azure(laptop: AwsMachine) -> None:
-    """Each gets a user name, and uv's lines for it are shown; once they stand in the project, all is well."""
+    """Each gets a user name, and uv's lines for it are shown; once they are in the project, all is well."""
     nowhere = "http://127.0.0.1:9"  # nobody is asked, as there is no login
     variables = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
     laptop.environment |= dict.fromkeys(variables, nowhere)
@@ -211,7 +211,7 @@ JFROG = "https://acme.jfrog.io/artifactory/api/pypi/{}/simple/"
 
 
 def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: AwsMachine) -> None:
-    """The lines wait as comments, once; completed they serve, and the next repository there gets the same login."""
+    """The template is added once, as a comment. Once completed, it works, also for the next repository there."""
     file = project(laptop) / "pyproject.toml"
     file.write_text(PROJECT.replace(URL, JFROG.format("local")))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -282,7 +282,7 @@ def test_the_lines_that_uv_needs_are_printed(laptop: AwsMachine) -> None:
 
 
 def test_without_any_aws_profile_the_first_one_is_made(laptop: AwsMachine) -> None:
-    """A newcomer to AWS needs a profile before a sign-in; the index is added all the same."""
+    """A newcomer to AWS needs a profile before a sign-in; the index is added anyway."""
     del laptop.environment["AWS_PROFILE"]
     laptop.environment |= {"AWS_SHARED_CREDENTIALS_FILE": "/nowhere/c", "AWS_CONFIG_FILE": "/nowhere/f"}
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -333,7 +333,7 @@ def test_the_sign_in_of_jf_is_used(laptop: AwsMachine) -> None:
 
 
 def test_an_index_that_only_pip_knows(laptop: AwsMachine) -> None:
-    """uv reads nothing of pip's configuration: the lines to paste are printed, and with them init goes on."""
+    """uv reads nothing of pip's configuration: the lines to paste are printed, and with them init continues."""
     (project(laptop) / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\n')
     laptop.environment["PIP_INDEX_URL"] = URL.replace("https://", "https://aws:hunter2@")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))

@@ -65,7 +65,7 @@ def test_a_program_that_is_missing_is_named(needing: Desk) -> None:
 
 
 def test_login_works_without_a_daemon(needing: Desk) -> None:
-    """What is needed is found out by fetching, as `once` does."""
+    """Without a daemon, `login` fetches, as `once` does, to find the needed sign-ins."""
     needing.run("login", status=1)
     assert (needing.home / "calls").read_text().startswith("sso login")
 

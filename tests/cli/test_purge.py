@@ -20,7 +20,7 @@ CONFIG = '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "
     ids=["yes", "no", "enter", "--yes", "no terminal"],
 )
 def test_it_asks_on_a_terminal_only(tmp_path: Path, answer: bytes | None, arguments: list[str], purged: bool) -> None:
-    """Only a clear yes goes on; --yes is never asked, and neither is a command without a terminal."""
+    """Only a clear yes continues; --yes is never asked, and neither is a command without a terminal."""
     machine = Machine(tmp_path)
     machine.environment["SECRET"] = "hunter2"
     machine.write(CONFIG + 'password = { env = "SECRET" }\n')

@@ -16,7 +16,7 @@ __all__ = ["desk"]
 
 
 def test_a_broken_configuration_changes_nothing_about_a_running_daemon(desk: Desk) -> None:
-    """The tokens are as good as before, so the status is 0; the problem is named, and told anew once it is another."""
+    """The tokens are still valid, so the status is 0; the problem is named, and reported again when it changes."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -99,7 +99,7 @@ def test_a_daemon_on_another_socket_is_named(desk: Desk) -> None:
 
 
 def test_watch_survives_a_restart(desk: Desk) -> None:
-    """Whoever watches on goes on watching when the daemon is restarted: the new one is shown."""
+    """Whoever watches on continues watching when the daemon is restarted: the new one is shown."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     watch = desk.popen("status", "--watch", "--json")
@@ -115,7 +115,7 @@ def test_watch_survives_a_restart(desk: Desk) -> None:
 
 
 def test_force_color_and_no_color(desk: Desk) -> None:
-    """FORCE_COLOR paints where no terminal is; NO_COLOR wins over it, and over a terminal."""
+    """FORCE_COLOR turns color on without a terminal; NO_COLOR overrides it, and a terminal."""
     desk.configure(("a", "a.example"))
     desk.run("once")
     assert "\x1b" not in desk.run("status", status=3).stdout
@@ -128,7 +128,7 @@ def test_force_color_and_no_color(desk: Desk) -> None:
 
 
 def test_once_promises_nothing(desk: Desk) -> None:
-    """Nobody goes on refreshing after `once`: it names no process and no next refresh."""
+    """Nobody continues refreshing after `once`: it names no process and no next refresh."""
     desk.configure(("a", "a.example"))
     text = desk.run("once").stdout
     assert text.startswith("The index is ready.\n")
@@ -157,7 +157,7 @@ def test_stop_without_a_daemon_proposes_no_start(desk: Desk) -> None:
 
 
 def test_keyring_install_says_its_fix_on_a_line_of_its_own(desk: Desk) -> None:
-    """A directory that is not first on PATH: the command to paste stands alone, and quoted."""
+    """A directory that is not first on PATH: the command to paste is alone, and quoted."""
     directory = desk.home / "my bin"
     directory.mkdir()
     said = desk.run("keyring", "install", str(directory)).stderr.splitlines()
@@ -209,7 +209,7 @@ def test_list_fits_the_terminal(desk: Desk) -> None:
 
 
 def test_watch_without_a_daemon_waits_for_nobody(desk: Desk) -> None:
-    """In a script it says at once that nothing runs, and what starts it; a name that does not exist is wrong usage."""
+    """In a script it says at once that no daemon runs, and how to start one; an unknown name is wrong usage."""
     desk.configure(("a", "a.example"))
     done = desk.run("status", "--watch", "--json", status=3)
     assert (done.stdout, done.stderr) == ("", "uvtokend: uvtokend is not running.\n  fix: uvtokend start\n")

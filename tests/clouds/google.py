@@ -36,7 +36,7 @@ POOL = (
     f"//iam.googleapis.com/projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/sandbox/providers/loopback"
 )
 WORKFORCE = "//iam.googleapis.com/locations/global/workforcePools/sandbox/providers/loopback"
-#: The metadata server hands out the same token until so many seconds before its end (Compute Engine documentation,
+#: The metadata server issues the same token until so many seconds before its end (Compute Engine documentation,
 #: "Authenticate workloads using service accounts").
 METADATA_WINDOW = 300
 #: Google answered signed claims that were 8 minutes off with a refusal (several public logs).
@@ -99,7 +99,7 @@ class GoogleCloud(Issuer[Endpoint]):
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The hosts that this Google stands for, each with what answers its calls."""
+        """The hosts that this Google represents, each with what answers its calls."""
         return {
             OAUTH_HOST: self.guarded("token", self._token),
             STS_HOST: self.guarded("sts", self._sts),

@@ -1,8 +1,8 @@
-"""A loopback proxy that stands in for any HTTPS host, for SDKs whose hosts are written into their code.
+"""A loopback proxy that replaces any HTTPS host, for SDKs whose hosts are written into their code.
 
 A client that is pointed at it with ``HTTPS_PROXY`` and trusts its `ca_file` (``REQUESTS_CA_BUNDLE``,
 ``SSL_CERT_FILE``) sends ``CONNECT host:443`` (RFC 9110 9.3.6); the proxy ends the TLS of that tunnel itself, with a
-certificate for that host from its own private authority, and hands every call within to the site that stands for the
+certificate for that host from its own private authority, and hands every call within to the site that represents the
 host. No packet leaves loopback.
 """
 
@@ -32,7 +32,7 @@ class TlsProxy(LoopbackListener):
     """Answers ``CONNECT`` on a free loopback port until closed.
 
     Args:
-        sites: For each host name, in lower case, the site that stands for it. It may be changed at any time. A host
+        sites: For each host name, in lower case, the site that represents it. It may be changed at any time. A host
             that is not named is answered 502 and remembered in `refused`.
         demanding: Whether every site asks for a client certificate of the private authority.
         over_tls: Whether the proxy itself is reached over TLS; if `demanding`, it asks for the certificate too.

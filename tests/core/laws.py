@@ -5,7 +5,7 @@ issuer in trouble, a full or hung disk, a foreign entry, sleep), what the agent 
 promise:
 
 * **Recovery.** As soon as nothing has been wrong outside for `GRACE` seconds (30, or 5 and the fetch where the kernel
-  tells of it), any uv that starts finds a valid token with the promised life. It stays so until something is wrong
+  reports it), any uv that starts finds a valid token with the promised life. It stays so until something is wrong
   again. No state of the agent excuses it.
 * **The word of an issuer.** A ``Retry-After`` suspends the promise until the time that the status names at once. That
   time lies at or at most 5 s after the end of what the issuer asked for, an hour at most. The fetch begins at that very
@@ -18,7 +18,7 @@ promise:
   after the last change of a rival our entry stands within a guard tick, 5 minutes and `SETTLE`.
 * **Nothing dead.** An entry never outlives its token, unless the disk does not let anybody remove it. If the wall
   clock says that a token has expired, because the machine was paused, its entry stands only until one fetch has failed.
-* **Nothing lost.** A valid token that came in stands in the file, unless the disk or a foreign entry is in the way.
+* **Nothing lost.** A valid token that came in is in the file, unless the disk or a foreign entry is in the way.
 * **Moderation.** Requests and tokens of each lease are bounded by the hour, deliveries by the second.
 * **Nobody waits for ever**, neither for a slot nor for an answer.
 
@@ -26,7 +26,7 @@ promise:
 
 Requests are bounded by the hour, for each lease. Back-off at its lower cap is 25 s with full jitter, 13 s in the mean:
 277 requests, with a standard deviation of 9; six of those make 331. Each wake-up, sign-in, return of the network or
-wish of a person may add the first steps of a back-off that begins anew: 4 requests. Tokens that come in are bounded
+wish of a person may add the first steps of a back-off that begins again: 4 requests. Tokens that come in are bounded
 more tightly: see `_tokens_an_hour`.
 """
 
@@ -81,7 +81,7 @@ REST = 0.5
 
 @dataclass(frozen=True)
 class Issuer:
-    """Who hands out tokens.
+    """Who issues tokens.
 
     Args:
         life: In seconds; None for a secret without a known end.
@@ -182,7 +182,7 @@ class Laws:
 
         Args:
             now: The moment.
-            file: What stands in the netrc.
+            file: What is in the netrc.
             wrong: Requests for which something is wrong outside now, and the grace that this gives.
             writable: Nothing outside keeps the daemon from writing the netrc now.
             running: The daemon runs, and knows how late it is.

@@ -36,7 +36,7 @@ from uvtokend.disk.state_file import Store
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86400.0
-#: A metadata server, ``az`` and ``gcloud`` hand out a token again until it has this long to live.
+#: A metadata server, ``az`` and ``gcloud`` issue a token again until it has this long to live.
 WINDOW = 300.0
 
 UNREACHABLE = Failure("transient", "unreachable", "Nobody answers.")
@@ -77,7 +77,7 @@ class World:
         shared: How many indexes the first lease serves.
         guard_tick: False for a daemon that forgets about sleep.
         watch: False for a daemon that does not look for a new login.
-        told: The kernel tells of wake-ups, of clock steps and of the network's return.
+        told: The kernel reports wake-ups, of clock steps and of the network's return.
         slots: How many workers may run at once.
     """
 
@@ -303,7 +303,7 @@ class World:
         return self._seen(self._token(request), self.laws.issuers[request])
 
     def _token(self, request: Request) -> Token:
-        """Return what an issuer in good health hands out."""
+        """Return what an issuer in good health issues."""
         issuer, token = self.laws.issuers[request], self.current.get(request)
         ends = token is not None and token.end is not None and token.end - self.now < WINDOW
         if token is None or ends or not (issuer.caching or issuer.life is None):
@@ -398,7 +398,7 @@ class World:
     # ------------------------------------------------------------------------------------------------ what happens
 
     def set_network(self, up: bool) -> None:
-        """The network goes or returns; the kernel tells of its return, but not more often than is good."""
+        """The network goes or returns; the kernel reports its return, but not more often than is good."""
         returned, self.network = up and not self.network, up
         if returned and self.told and not self.asleep:
             self.news_at = max(self.now + 0.25, self.news_at + 5.0)
@@ -572,7 +572,7 @@ class World:
         self.feed(events.Configured(Settings("config.toml", chosen)))
 
     def kill(self, reboot: bool = False) -> None:
-        """kill -9, or a reboot, and a new start that knows what stands in the file and what the state file says."""
+        """kill -9, or a reboot, and a new start that knows what is in the file and what the state file says."""
         if self.asleep or self.dazed or self.hung:
             return
         indexes, self.agent = self.agent.indexes, Agent()
@@ -602,7 +602,7 @@ class World:
                 assert token.alive(self.now), "the status calls a dead token delivered"
 
     def heal(self) -> None:
-        """Everything works again, and goes on to."""
+        """Everything works again, and continues to."""
         self.healed = True
         if self.asleep:
             self.wake()

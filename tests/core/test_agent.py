@@ -211,7 +211,7 @@ def test_a_token_that_dies_is_taken_out() -> None:
 
 def test_an_agent_for_some_requests_fetches_no_others() -> None:
     """`once NAME` fetches for NAME alone: not what else is due, nor after a wake-up, a sign-in or a tick; and it plans
-    nothing for the others. What stands for them stays."""
+    nothing for the others. Their entries stay."""
     agent = Plain(only={ACME})
     due = {CORP: (token("c", -1800), NOW), ACME: (token("a", -1800), NOW)}
     actions = agent.handle(Configured(SETTINGS, due), NOW)
@@ -225,7 +225,7 @@ def test_an_agent_for_some_requests_fetches_no_others() -> None:
 
 
 def test_a_dead_token_on_arrival_is_a_failure() -> None:
-    """An end of life in the past never replaces a living token."""
+    """An end of life in the past never replaces a valid token."""
     agent = holding()
     agent.handle(Tick(), after(1800))
     agent.handle(FetchEnded(ACME, token("x", -9000), 0.5), after(1801))
@@ -302,7 +302,7 @@ def test_a_foreign_entry_blocks_its_index_alone() -> None:
 
 
 def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
-    """A fatal problem voids the delivery, a warning does not; both are said once."""
+    """A fatal problem voids the delivery, a warning does not; both are reported once."""
     agent = holding()
     warning = Problem(".netrc", "line 3", "A default entry.", "remove it", fatal=False)
     fatal = Problem(".netrc", "line 1", "An unknown word.", "remove it")
@@ -320,7 +320,7 @@ def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
 
 
 def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
-    """Who sees an index without delivery sees why, and the fix."""
+    """The status of an index without delivery contains the reason and the fix."""
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
     fatal = Problem(".netrc", "line 1", "An unknown word", "delete the word")
@@ -337,7 +337,7 @@ def test_a_note_of_the_sink_is_shown() -> None:
 
 
 def test_who_asks_for_a_refresh_joins_the_fetch_in_flight() -> None:
-    """Two who ask get one fetch, and are answered when it is delivered."""
+    """Two clients that ask share one fetch, and are answered when it is delivered."""
     agent = holding()
     assert agent.handle(RefreshAsked(("prod",), 1), after(10)) == [StartFetch(ACME)]
     assert agent.handle(RefreshAsked(("dev",), 2), after(10)) == []
@@ -611,7 +611,7 @@ def test_a_user_name_that_is_a_secret_is_not_spoken_out() -> None:
 
 
 def test_a_netrc_entry_shadows_the_store() -> None:
-    """uv asks the netrc first: an entry for the host, or a default one, stands in the way."""
+    """uv asks the netrc first: an entry for the host, or a default one, is in the way."""
     for foreign, hint in (("pkgs.dev.azure.com", "uvtokend adopt feed"), ("default", "delete it, or name the host")):
         agent = both()
         agent.handle(SinkDrifted(), NOW)
@@ -732,7 +732,7 @@ def work(agent: Agent, event: Event, at: datetime) -> int:
 
 @pytest.mark.parametrize("kind", ["due", "fetched", "failed", "refresh", "login", "wait", "gone"])
 def test_an_event_costs_what_it_touches(kind: str) -> None:
-    """A thousand other leases make an event of one lease no dearer."""
+    """An event of one lease costs the same with a thousand other leases."""
     costs = []
     for count in (10, 1000):
         agent, indexes = many(count)
@@ -776,7 +776,7 @@ def test_a_time_that_comes_too_early_is_planned_again() -> None:
 
 
 def test_a_wake_up_starts_the_fetch_in_flight_again() -> None:
-    """Its connection may be dead; and when the clock was set as well, all other tokens are fetched anew."""
+    """After a wake-up the fetch in flight is restarted; if the clock was set as well, all tokens are fetched again."""
     agent = holding()
     agent.handle(RefreshAsked(("prod",)), after(10))
     actions = agent.handle(Woke(stepped=True), after(20))
@@ -785,7 +785,7 @@ def test_a_wake_up_starts_the_fetch_in_flight_again() -> None:
 
 
 def test_a_paused_machine_keeps_no_expired_token_that_cannot_be_replaced() -> None:
-    """The wall clock says that the token has expired, our own that it is valid. It stands while it is fetched anew, for
+    """The wall clock says that the token has expired, our own that it is valid. It stays while it is fetched again, for
     which there is little time, and goes when no new one came, if a time service keeps the wall clock."""
     agent, shift = configured(), timedelta(hours=2)
     for request in (ACME, CORP):
@@ -861,7 +861,7 @@ def test_a_new_name_is_planned_anew() -> None:
 
 
 def test_a_new_token_is_no_warning() -> None:
-    """The log tells of it for information."""
+    """The log reports it for information."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     actions = agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)

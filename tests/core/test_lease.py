@@ -74,7 +74,7 @@ def test_success_forgets_failures() -> None:
 
 @pytest.mark.parametrize(("failure", "state"), [(TRANSIENT, "retrying"), (LOGIN, "blocked"), (REJECTED, "blocked")])
 def test_a_failure_never_drops_a_valid_credential(failure: Failure, state: State) -> None:
-    """Whatever fails, the token that stands keeps standing."""
+    """Whatever fails, the current token stays."""
     failed = leases.failed(leases.ask(HOLDING, after(1800)), failure, after(1800), 0.5)
     assert failed.state == state
     assert failed.valid(after(1801)) == token()
@@ -109,7 +109,7 @@ def test_health_without_a_token_or_an_end() -> None:
 
 
 def test_a_login_is_noticed() -> None:
-    """Blocked and retrying leases fetch at once, unless the issuer asked for a wait; the others go on."""
+    """Blocked and retrying leases fetch at once, unless the issuer asked for a wait; the others continue."""
     blocked = leases.failed(FETCHING, LOGIN, NOW, 0.5)
     assert leases.login_changed(blocked, after(7)).act_at == after(7)
     retrying = leases.failed(FETCHING, TRANSIENT, NOW, 0.5)
@@ -175,7 +175,7 @@ def test_the_promise_makes_the_next_try_urgent() -> None:
 
 
 def test_what_a_lease_promises() -> None:
-    """Half of a short life; what an issuer leaves that hands out one token twice; nothing known without a token."""
+    """Half of a short life; what an issuer leaves that issues one token twice; nothing known without a token."""
     assert (FETCHING.min_life, FETCHING.promised_until, FETCHING.life) == (None, None, (None, None))
     assert (HOLDING.min_life, HOLDING.promised_until) == (1800, after(1800))
     cached = leases.fetched(leases.ask(HOLDING, after(1700)), token(), after(1700), 0.5)
@@ -184,7 +184,7 @@ def test_what_a_lease_promises() -> None:
 
 
 def test_when_a_lease_wants_to_act() -> None:
-    """At its refresh, and when its token expires."""
+    """A lease wants to act at its refresh, and when its token expires."""
     assert HOLDING.next_at(NOW) == HOLDING.refresh_at
     assert leases.ask(HOLDING, after(1700)).next_at(after(1700)) == after(3600)
     assert FETCHING.next_at(NOW) is None

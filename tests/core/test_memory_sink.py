@@ -89,7 +89,7 @@ def test_a_token_in_memory_is_delivered_by_being_there() -> None:
 
 
 def test_the_former_sink_is_cleaned_before_anything_is_fetched() -> None:
-    """An index that moves from the netrc to memory is fetched anew, when its entry is gone."""
+    """An index that moves from the netrc to memory is fetched again, when its entry is gone."""
     world = World()
     assert world.configure(IN_NETRC) == ["netrc: ", "fetch"]
     world.delivered()
@@ -112,7 +112,7 @@ def test_every_former_sink_counts() -> None:
 
 
 def test_a_sink_that_cannot_be_cleaned() -> None:
-    """Nothing is fetched, the status says why, and nobody waits for it; with the disk free again it goes on."""
+    """Nothing is fetched, the status says why, and nobody waits for it; with the disk free again it continues."""
     world = World()
     world.configure(IN_MEMORY)
     assert world.feed(RefreshAsked(("a",), 1)) == []

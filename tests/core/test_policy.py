@@ -52,7 +52,7 @@ def test_jitter_is_small_and_only_makes_it_earlier(life: float, roll: float) -> 
 
 @given(LIVES, ROLLS, st.floats(0, 1), st.booleans())
 def test_never_a_hot_loop_and_never_past_the_end(life: float, roll: float, spent: float, cached: bool) -> None:
-    """Whatever the issuer hands out, we wait a second at least, and ask again at the end of life at the latest."""
+    """Whatever the issuer issues, we wait a second at least, and ask again at the end of life at the latest."""
     received = NOW + timedelta(seconds=life * spent)
     token = credential(life)
     due = policy.refresh_at(token, received, token if cached else None, roll)
@@ -81,7 +81,7 @@ def test_a_cached_answer_is_asked_again_in_the_issuers_window() -> None:
 
 
 def test_an_end_that_is_named_in_seconds_from_now_is_the_same_end() -> None:
-    """Such an answer differs a little each time; it is a cached one all the same, and asked again halfway."""
+    """Such an answer differs a little each time; it is a cached one anyway, and asked again halfway."""
     token, received = credential(3600), NOW + timedelta(seconds=1800)
     for late in (-9.0, 0.3, 9.0):
         before = replace(token, expires_at=NOW + timedelta(seconds=3600 + late))
@@ -133,7 +133,7 @@ def test_retry_after_wins_up_to_an_hour() -> None:
 
 @given(ROLLS)
 def test_a_blocked_lease_is_probed_every_five_minutes(roll: float) -> None:
-    """The slow probe, spread a little."""
+    """A blocked lease is probed every 5 minutes, with a little jitter."""
     assert 285 <= policy.probe(roll) <= 300
 
 

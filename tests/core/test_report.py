@@ -126,7 +126,7 @@ def test_a_well_daemon_is_a_headline_and_one_line_an_index() -> None:
 
 
 def test_eighty_columns_lose_nothing() -> None:
-    """What has no room as a column stands below its index, so that nothing is lost."""
+    """What has no room as a column is below its index, so that nothing is lost."""
     assert lines(document(index()), 80) == [
         "The index is ready.",
         "",
@@ -165,12 +165,12 @@ def test_eighty_columns_lose_nothing() -> None:
     ],
 )
 def test_the_headline(indexes: list[dict[str, Any]], headline: str) -> None:
-    """The first line says whether uv works now, and what stands in the way, in the right number."""
+    """The first line says whether uv works now, and what is in the way, in the right number."""
     assert lines(document(*indexes))[0] == headline
 
 
 def test_what_is_broken_comes_next_with_cause_and_fix() -> None:
-    """The cause stands below the headline, and the exact command that fixes it below the cause."""
+    """The cause is below the headline, and the exact command that fixes it below the cause."""
     text = lines(document(index("good"), blocked("a"), blocked("b")))
     assert text[1:3] == [
         "a, b: The SSO session of profile 'dev' has expired.",
@@ -179,7 +179,7 @@ def test_what_is_broken_comes_next_with_cause_and_fix() -> None:
 
 
 def test_a_blocked_index_with_a_live_token_says_how_long_uv_works() -> None:
-    """Nobody has to sign in this minute: until then uv works."""
+    """A sign-in that is needed later is not urgent: until then uv works."""
     text = lines(document(index("a", state="blocked", last_error=ERROR)))
     assert text[1] == "a: The SSO session of profile 'dev' has expired. uv works until 16:23."
 
@@ -443,7 +443,7 @@ def test_the_prompt(shown: dict[str, Any], line: str) -> None:
 
 
 def test_once_shows_tokens_and_no_daemon() -> None:
-    """Where nobody goes on refreshing, no refresh is promised and no process named."""
+    """Where nobody continues refreshing, no refresh is promised and no process named."""
     text = report.once(document(index()), NOW, 200, zone=UTC)
     assert text.startswith("The index is ready.\n")
     assert "refresh" not in text

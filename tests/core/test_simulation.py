@@ -423,7 +423,7 @@ def wakes_with_a_dead_connection(told: bool) -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_an_agent_that_does_not_try_after_a_wake_up_is_caught(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fetch in flight is started again: fresh within 5 s where the kernel tells of the wake-up, else within 30."""
+    """The fetch in flight is started again: fresh within 5 s where the kernel reports the wake-up, else within 30."""
     wakes_with_a_dead_connection(told)
     monkeypatch.setattr(leases, "woke", lambda lease, _: lease)
     if told:

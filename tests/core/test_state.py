@@ -36,7 +36,7 @@ def edited(change: Callable[[Any], object]) -> State:
 
 
 def test_it_survives_the_disk_and_holds_neither_token_nor_login() -> None:
-    """What is written is read back. A login may be a secret, too, so a digest stands for both."""
+    """What is written is read back. A login may be a secret, too, so a digest represents both."""
     secret = replace(TOKEN, login="name-code")
     known = replace(STATE, records=(state.record(REQUEST, secret, NOW + HOUR / 2, ("a.example",)),))
     text = state.encode(known)

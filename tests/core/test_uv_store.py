@@ -1,4 +1,4 @@
-"""Our records in uv's credential store: what is ours, what stands in the way, and that nothing else changes."""
+"""Our records in uv's credential store: what is ours, what is in the way, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: StoredRecor
     ],
 )
 def test_a_store_that_uv_cannot_read(text: str) -> None:
-    """One bad record makes uv ignore the whole file, so it is none."""
+    """One invalid record makes uv ignore the whole file, so the file counts as invalid."""
     with pytest.raises(ValueError):  # noqa: PT011 - its text is nobody's business
         uv_store.parse(text.encode(errors="surrogateescape"))
 
@@ -231,7 +231,7 @@ def test_a_broken_ledger_knows_nothing(text: bytes) -> None:
 
 
 def test_a_ledger_of_version_1_is_still_read() -> None:
-    """It held user names in clear; they become digests. A later version that is unknown says nothing."""
+    """It held user names in clear text text text; they become digests. A later version that is unknown says nothing."""
     sha256 = hashlib.sha256(b"t0").hexdigest()
     record = {"service": "https://a.example/", "username": "me", "sha256": [sha256]}
     text = json.dumps({"version": 1, "records": [record, {**record, "username": "you"}]}).encode()

@@ -96,7 +96,7 @@ def test_an_end_of_all_times_is_none(end: str) -> None:
     ],
 )
 def test_garbage_is_a_failure_and_is_not_repeated(line: bytes) -> None:
-    """A worker's garbage ends classified, and none of it stands in the message."""
+    """A worker's garbage ends classified, and none of it is in the message."""
     failure = wire.decode_answer(line)
     assert isinstance(failure, Failure)
     assert failure.reason == "garbage"

@@ -140,7 +140,7 @@ def test_what_the_daemon_tells_of_its_environment() -> None:
 
 
 def test_what_decides_whether_a_cloud_can_be_reached() -> None:
-    """The daemon tells of the proxies, both spellings of each, of the certificates, and of PATH; of nothing else."""
+    """The daemon reports the proxies, both spellings of each, of the certificates, and of PATH; of nothing else."""
     proxies = [f"{kind}_proxy" for kind in ("https", "http", "all", "no")]
     certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"]
     names = [*proxies, *(name.upper() for name in proxies), *certificates, "PATH"]

@@ -122,7 +122,7 @@ def test_others_get_nothing(world: World, url: str, username: str | None) -> Non
 
 
 def test_the_longest_prefix_with_that_login_answers() -> None:
-    """A longer prefix wins; asked for the other one's login, the other one answers."""
+    """The longer prefix wins; a request for the other index's login gets the other index's credential."""
     world = World(PROD, DEEP)
     world.end(token("t1"))
     world.end(token("t2", login="me"), CORP)
@@ -135,7 +135,7 @@ def test_the_longest_prefix_with_that_login_answers() -> None:
 
 
 def test_two_indexes_with_one_url() -> None:
-    """Who names the index gets its credential and no other's, however its URL reads; a name with another URL, none."""
+    """A program that names an index gets only that index's credential; with another URL it gets none."""
     twin = Index("twin", PROD.url, PROD.host, "static", CORP)
     world = World(PROD, twin)
     world.end(token("t1"))
@@ -180,7 +180,7 @@ def test_a_token_without_an_end_is_never_short() -> None:
 
 
 def test_the_wait_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the fetch does not end, what is valid is answered; with nothing valid, the program is told."""
+    """If the fetch does not end, a valid token is returned; without one, the program gets an error."""
     monkeypatch.setattr(answers, "SOON", 0.01)
     monkeypatch.setattr(answers, "PATIENCE", 0.01)
     world.clock.at = START + timedelta(minutes=45)

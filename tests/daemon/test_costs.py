@@ -212,8 +212,9 @@ def test_an_event_costs_what_it_touches() -> None:
 
 
 def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guard tick that finds nothing new starts no thread and no task, makes no picture and plans no job anew; systemd
-    hears that the daemon lives, and no more."""
+    """A guard tick that finds nothing new starts no thread and no task, makes no snapshot and plans no job; systemd
+    hears that the daemon lives, and no more.
+    """
     done: list[str] = []
 
     def counted(owner: Any, name: str) -> None:

@@ -186,7 +186,7 @@ def test_one_owner_for_a_netrc(laptop: AwsMachine, own_state: bool) -> None:
 def test_a_slow_truncating_writer(laptop: AwsMachine) -> None:
     """``gpg -d x > ~/.netrc`` empties the file at once and writes later: it is waited for and named, also by a refresh.
 
-    When its text is there, ours stands above it, and not a byte of it is lost.
+    When its text is there, ours is above it, and not a byte of it is lost.
     """
     laptop.netrc.write_bytes(FOREIGN)
     start(laptop)
@@ -286,7 +286,7 @@ def test_a_machine_that_was_paused_fetches_at_once(laptop: AwsMachine, cloud: Co
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
 def test_no_time_zone_puts_a_refresh_off(zone: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """All times are UTC: where the machine believes to be, behind or ahead, and its summer time, are nothing to it."""
+    """All times are UTC: the machine's time zone and summer time do not matter."""
     with CodeArtifact(life=4) as cloud:
         laptop = AwsMachine(tmp_path_factory.mktemp("z"), cloud)
         laptop.configure(a="https://a.example/simple/")

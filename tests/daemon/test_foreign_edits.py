@@ -35,7 +35,7 @@ class Stage:
     """Deliveries into one netrc, and what they tell the log.
 
     Args:
-        folder: An empty directory.
+        directory: An empty directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_edit_that_lands_during_a_delivery_is_told(tmp_path: Path, monkeypatc
 
 
 def test_an_edit_that_a_delivery_finds_first_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has looked for drift since: the delivery that takes the edit up tells of it."""
+    """Nobody has looked for drift since: the delivery that takes the edit up reports it."""
 
     async def story(stage: Stage) -> None:
         await stage.deliver("first")
@@ -113,7 +113,7 @@ def test_an_edit_that_a_delivery_finds_first_is_told(tmp_path: Path, monkeypatch
 
 
 def test_an_edit_that_was_told_is_not_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look that finds it tells of it, not the delivery that follows, nor the next look; another edit is told."""
+    """The look that finds it reports it, not the delivery that follows, nor the next look; another edit is told."""
 
     async def story(stage: Stage) -> None:
         await stage.deliver("first")

@@ -86,7 +86,7 @@ def test_a_failure_is_told_and_repeated(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_program_that_is_missing() -> None:
-    """It is told by name, and the daemon goes on."""
+    """It is told by name, and the daemon continues."""
 
     async def test() -> None:
         told = Told()

@@ -173,7 +173,7 @@ def events(desk: Desk) -> list[tuple[str, str]]:
 
 
 def test_the_daemon_ends_when_it_was_uninstalled(installed: Installed) -> None:
-    """It says why, removes its socket and leaves the netrc as it is; nothing was crashed."""
+    """The daemon logs why it ends, removes its socket and leaves the netrc unchanged; there is no crash."""
     netrc = installed.desk.netrc.read_bytes()
     daemon = installed.daemon()
     shutil.rmtree(installed.root)

@@ -117,7 +117,7 @@ def told(folder: Path, kind: str) -> list[str]:
 
 
 def test_the_log_tells_of_sleep_and_of_clock_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks why tokens were fetched at an odd time reads it there: for how long it slept, how far it was set."""
+    """The log explains fetches at unusual times: for how long the machine slept, and how far the clock was set."""
 
     async def story(daemon: Daemon) -> None:
         daemon._tick()
@@ -239,7 +239,7 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch
 def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After its time the start goes on without what a former daemon left; the status says why at once, and when the
+    """After its time the start continues without what a former daemon left; the status says why at once, and when the
     file system answers the token is delivered."""
     monkeypatch.setattr("uvtokend.daemon.deliveries.FIRST_LOOK", 0.1)
     monkeypatch.setattr("uvtokend.daemon.loop.SOON", 0.05)
@@ -363,7 +363,7 @@ def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, mo
 
 
 def test_what_the_kernel_tells_starts_the_fetch_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wake-up that the kernel tells of reaches the worker in flight without a guard tick, as does the network."""
+    """A wake-up that the kernel reports reaches the worker in flight without a guard tick, as does the network."""
     starts: list[str] = []
 
     async def story(daemon: Daemon) -> None:

@@ -52,7 +52,7 @@ def test_what_is_news(kind: int, body: bytes, news: bool) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x10", struct.pack("=IHHII", 4, 20, 0, 0, 0), message(20, address(0))[:-6]])
 def test_a_message_that_is_cut_off_ends_the_reading(data: bytes) -> None:
-    """Whatever the length says, nothing is read beyond the end, and no loop goes on for ever."""
+    """Whatever the length says, nothing is read beyond the end, and no loop continues for ever."""
     assert list(messages(data)) == []
 
 

@@ -45,7 +45,7 @@ def block(*hosts: str) -> bytes:
 
 
 def test_an_own_entry_with_the_same_login_and_password_is_foreign(machine: Machine) -> None:
-    """The natural migration from a netrc of one's own: the line stays to the byte, and adopt is the fix."""
+    """The natural migration from a netrc of one's own: the line stays byte for byte, and adopt is the fix."""
     machine.netrc.write_bytes(OWN)
     done = machine.uvtokend("once")
     assert done.returncode == 1
@@ -135,7 +135,7 @@ def status(machine: Machine) -> dict[str, Any]:
 
 
 def test_a_secret_user_name_is_in_no_file_but_the_sinks(machine: Machine) -> None:
-    """A name code of Nexus is kept like a password: neither the state file nor the ledger holds it in clear."""
+    """A name code of Nexus is kept like a password: neither the state file nor the ledger holds it in clear text."""
     machine.environment["NAME"] = "name-code"
     configure(machine, username='{ env = "NAME" }')
     machine.config.write_text(machine.config.read_text().replace('"static"', '"nexus"'))

@@ -94,7 +94,7 @@ def test_printing_and_reading_do_no_harm(tmp_path: Path, how: str, capfd: pytest
 
 
 def test_a_provider_that_is_not_installed(tmp_path: Path) -> None:
-    """It is named, and the others go on."""
+    """It is named, and the others continue."""
     outcome = fetch(tmp_path / "p", Request("nowhere"))
     assert isinstance(outcome, Failure)
     assert "nowhere" in outcome.message
@@ -283,7 +283,7 @@ def test_only_one_time_secrets_are_waited_for(spends: bool, tmp_path: Path, monk
 
 
 def test_a_worker_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process to be had is a transient failure."""
+    """If no process can be started, that is a transient failure."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "no-python"))
     outcome = fetch(tmp_path / "p", request())
     assert isinstance(outcome, Failure)

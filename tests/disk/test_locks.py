@@ -133,7 +133,7 @@ class TestOwner:
 
     @pytest.mark.mounts
     def test_in_a_read_only_directory_it_is_on_the_netrc(self, netrc: Path) -> None:
-        """The file itself is locked and written in place, and the owner is named all the same."""
+        """The file itself is locked and written in place, and the owner is named anyway."""
         netrc.write_bytes(b"#x\n")
         setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount --bind "$p" "$p"; mount -o remount,bind,ro "$d"'
         script = """
@@ -229,7 +229,7 @@ class TestChanging:
         assert caught.value.reason == "busy"
 
     def test_where_directories_cannot_be_locked(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """NFS refuses such a lock; the netrc is written all the same."""
+        """NFS refuses such a lock; the netrc is written anyway."""
 
         def refuse(*_: object) -> None:
             raise OSError(9, "Bad file descriptor")

@@ -133,7 +133,7 @@ class TestDeliver:
         assert NetrcSink(str(path)).path == str(store / "netrc")
 
     def test_problems_and_foreign_hosts_are_told(self, path: Path) -> None:
-        """The delivery says what stands in the way, and names the file as it was given."""
+        """The delivery says what is in the way, and names the file as it was given."""
         path.write_bytes(b"machine a.example login me password mine\n\n# two words\n")
         delivery = deliver(path, entry())
         assert delivery.foreign == {"a.example"}
@@ -243,7 +243,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
     def test_a_temporary_name_that_is_taken(self, path: Path, kind: str) -> None:
-        """What stands under the name that we write and is no file is neither followed, opened nor deleted."""
+        """What is under the name that we write and is no file is neither followed, opened nor deleted."""
         make: dict[str, Callable[[], object]] = {
             "link": lambda: leftover(path).symlink_to(path.parent / "elsewhere"),
             "folder": leftover(path).mkdir,
@@ -344,7 +344,7 @@ class TestAsOrdinaryUser:
         assert done.stdout == f"no-permission|chmod u+rw {path}\n"
 
     def test_a_folder_of_somebody_else(self, users_home: Path) -> None:
-        """A folder whose owner could put a netrc of his own there is refused; the system's own folders are not."""
+        """A directory whose owner could replace the netrc is refused; the system's own directories are not."""
         other = users_home / "other"
         other.mkdir()
         if os.geteuid() == 0:
@@ -480,7 +480,7 @@ class TestFallbacks:
         assert os.listdir(path.parent) == [".netrc"]
 
     def test_a_file_system_without_links(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A new file is renamed to its name."""
+        """A file that did not exist before appears complete, by a rename."""
         monkeypatch.setattr(os, "link", without_exchange)
         assert deliver(path, entry()).changed
         assert path.read_bytes() == block()
@@ -640,7 +640,7 @@ class TestHeld:
         assert os.listdir(path.parent) == [".netrc"]
 
     def test_a_first_look_at_a_file_that_is_still_being_written(self, path: Path) -> None:
-        """A program that stands at the end of what it has written is not done, whatever the file held before."""
+        """A program that is at the end of what it has written is not done, whatever the file held before."""
         path.write_bytes(FOREIGN)
         with holder(path, "wb", "#1\n", say="#2\n"):
             assert refused(lambda: deliver(path, entry())).reason == "held"
@@ -669,7 +669,7 @@ class TestHeld:
         assert (failure.reason, failure.hint) == ("held", fixes.users_of(str(path)))
 
     def test_what_a_slow_writer_left_of_our_block(self, path: Path) -> None:
-        """Its text has landed over the start of our block: the tail goes, and uv can read the file again."""
+        """Another program has overwritten the start of our block: the rest is removed, so uv can read the file."""
         theirs = b"machine x.example login me password mine\n" * 2
         path.write_bytes(theirs + block("old" * 30)[len(theirs) :])
         ours = {"a.example": [entry("old" * 30).digest]}
@@ -717,7 +717,7 @@ class TestFingerprint:
         assert done.fingerprint != NetrcSink(str(path)).fingerprint()
 
     def test_a_missing_file_has_none(self, path: Path) -> None:
-        """Nothing was wanted and nothing stands there: that is no drift."""
+        """Nothing was wanted and nothing is there: that is no drift."""
         assert deliver(path).fingerprint == NetrcSink(str(path)).fingerprint() == ()
 
 
@@ -765,7 +765,7 @@ class TestErrors:
         assert sorted(os.listdir(path.parent)) == [".netrc", "second"]
 
     def test_short_writes(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A write that takes one byte at a time writes all the same; one that takes none is an error."""
+        """A write that takes one byte at a time writes anyway; one that takes none is an error."""
         real = os.pwrite
         path.write_bytes(FOREIGN)
         monkeypatch.setattr(os, "pwrite", lambda file, text, at: real(file, bytes(text[:1]), at))
@@ -914,7 +914,7 @@ class TestRivals:
         assert path.read_bytes().startswith(block())
 
     def test_a_file_that_goes_away(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is made anew without the text that somebody deleted."""
+        """It is made again without the text that somebody deleted."""
         path.write_bytes(b"#old\n")
         self.overtake(monkeypatch, path.unlink)
         deliver(path, entry())
@@ -1055,7 +1055,7 @@ class TestCrashes:
         assert path.read_bytes() == block() + b"#mine\n"
 
     def test_an_edit_since_the_crash_wins(self, path: Path) -> None:
-        """Somebody has replaced the file meanwhile: his values come last, and nothing is lost."""
+        """If another program has replaced the file meanwhile, its values come last, and nothing is lost."""
         path.write_bytes(b"machine x.example login a password new\n")
         leftover(path).write_bytes(b"machine x.example login a password old\n#gone\n")
         deliver(path, entry())
@@ -1075,7 +1075,7 @@ class TestCrashes:
         assert os.listdir(path.parent) == [".netrc"]
 
     def test_killed_at_any_moment(self, path: Path) -> None:
-        """After each of many sudden deaths the file is whole, foreign text included, and the next start goes on."""
+        """After each of many sudden deaths the file is whole, foreign text included, and the next start continues."""
         foreign = FOREIGN + b"\n" + b"#filler\n" * 500
         path.write_bytes(foreign)
         script = """

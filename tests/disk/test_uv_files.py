@@ -137,7 +137,7 @@ def test_a_workspace(place: Place) -> None:
 
 
 def test_where_uv_would_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a path it is the current folder, or what uv's variables say; files may be named; a wrong path is told."""
+    """The default is the current directory or that of uv's variables; files may be named; a wrong path is reported."""
     place.write("home/work/pyproject.toml", "project", more=PROJECT)
     place.write("other.toml", "other")
     monkeypatch.chdir(place.root / "home/work")

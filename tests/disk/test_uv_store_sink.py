@@ -86,7 +86,7 @@ def test_a_uv_that_hangs_is_ended(
 
 
 def test_uv_delivers_and_uv_reads_it_back(sink: UvStoreSink, file: Path) -> None:
-    """Two tenants on one host, each its token; file and folder are ours alone; what is there is not written again."""
+    """Two tenants on one host have a token each; file and directory are private; nothing is written twice."""
     delivery = sink.deliver([entry(), entry(BETA, "token-2")], {})
     assert (delivery.changed, delivery.note) == (True, None)
     assert [believed(file, f"{service}/_packaging/x/pypi/") for service in (ACME, BETA)] == ["token-1", "token-2"]
@@ -375,7 +375,7 @@ class World:
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything, with the daemon not started yet."""
-    folder = tmp_path_factory.mktemp("s")  # a short path, since a socket lies in it
+    folder = tmp_path_factory.mktemp("s")  # a short path, since a socket is in it
     pats: dict[str, str] = {}
     feeds: dict[str, PackageIndex] = {}
 
@@ -467,7 +467,7 @@ def test_a_restart_keeps_what_stands_in_the_store(world: World) -> None:
 
 
 def test_a_netrc_entry_for_the_host_is_told_and_can_be_adopted(world: World) -> None:
-    """uv would take it first. After `adopt` the store counts; after `purge` it stands there again."""
+    """uv would take it first. After `adopt` the store counts; after `purge` it is there again."""
     world.laptop.netrc.write_text("machine 127.0.0.1 login me password mine\n")
     world.laptop.netrc.chmod(0o600)
     world.laptop.start()

@@ -78,7 +78,7 @@ def test_another_home_with_its_own_configuration(patient: Patient) -> None:
 
 
 def test_another_home_and_another_socket(patient: Patient) -> None:
-    """Where not even the daemon answers, it is found all the same, and its home is named."""
+    """Where not even the daemon answers, it is found anyway, and its home is named."""
     usual = patient.machine.home / ".config" / "uvtokend"
     usual.mkdir(parents=True)
     patient.machine.config.rename(usual / "config.toml")

@@ -163,7 +163,7 @@ def test_what_the_daemon_does_not_know_yet() -> None:
 
 
 def test_notices_of_the_daemon() -> None:
-    """What it tells of several indexes is shown once."""
+    """What it reports several indexes is shown once."""
     notice = {"reason": "temporary-environment", "message": "m", "hint": "unset X && uvtokend restart"}
     two = ACME + ACME.replace("acme", "two")
     found = list(daemon.notices(running(facts(two), notices=[notice])))

@@ -48,7 +48,7 @@ def test_a_netrc_that_uv_reads_otherwise(patient: Patient, name: str) -> None:
 
 
 def test_what_is_only_worth_knowing(patient: Patient) -> None:
-    """Notes do not change the exit status, uv installs all the same, and each has its culprit."""
+    """Notes do not change the exit status, uv installs anyway, and each has its culprit."""
     patient.netrc.chmod(0o644)
     patient.netrc.write_text(patient.netrc.read_text() + "default login d password p\n")
     (patient.project / ".env").write_text("UV_INDEX_ACME_PASSWORD=s3cret\nOTHER=1\n")

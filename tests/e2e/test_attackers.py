@@ -131,7 +131,7 @@ def test_another_user_asks_the_daemon(laptop: AwsMachine) -> None:
     ("place", "kind"), [("socket", "his"), ("socket", "link"), ("state", "his"), ("state", "open")]
 )
 def test_folders_that_somebody_was_quicker_to_make(laptop: AwsMachine, kind: str, place: str) -> None:
-    """In a place like /tmp another user makes our folder before us: it is refused by a sentence, and left as it is."""
+    """If another user creates our directory in a place like /tmp, it is refused by a sentence and left unchanged."""
     shared = laptop.directory / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -19,7 +19,7 @@ TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+\.[\w-]{100,}")
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where temporary directories are made, and a home beside it; the path is short, since a socket lies in it."""
+    """Where temporary directories are made, and a home beside it; the path is short, since a socket is in it."""
     found = tmp_path_factory.mktemp("d")
     (found / "home").mkdir(0o700)
     (found / "tmp").mkdir()
@@ -99,7 +99,7 @@ def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, mo
 
 
 def test_a_kill_leaves_nothing_behind(folder: Path) -> None:
-    """Killed without a chance to clean up, its daemon and its directory go all the same, soon afterwards."""
+    """Killed without a chance to clean up, its daemon and its directory go anyway, soon afterwards."""
     process = start(folder, 600)
     assert process.stdout is not None
     assert process.stderr is not None

@@ -234,7 +234,7 @@ def test_a_failure_says_why(machine: Issuing) -> None:
 
 
 def test_ensure_refreshes_only_what_it_must(either: Issuing) -> None:
-    """A token with enough life is left alone; a short one is fetched anew, delivered, and then the command runs."""
+    """A token with enough life is left alone; a short one is fetched again, delivered, and then the command runs."""
     either.set_life(600)
     assert either.uvtokend("ensure").returncode == 0
     fetched = len(either.tokens)

@@ -21,7 +21,7 @@ from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import AwsMachine
 
-#: Notes down all that reached it, and hands out a token that says whom it is for.
+#: Notes down all that reached it, and issues a token that says whom it is for.
 SPY = """
 import json, os, stat, subprocess, time
 from datetime import UTC, datetime, timedelta

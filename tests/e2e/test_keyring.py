@@ -85,7 +85,7 @@ def test_pip_asks_for_json(machine: Issuing) -> None:
 
 
 def test_uv_publishes_with_keyring(machine: Issuing) -> None:
-    """`uv publish` asks keyring for the upload URL, which lies below the index's root."""
+    """`uv publish` asks keyring for the upload URL, which is below the index's root."""
     file = machine.directory / "omega-1.0-py3-none-any.whl"
     file.write_bytes(wheel("omega", "1.0"))
     arguments = ("--keyring-provider", "subprocess", "--username", LOGIN, "--trusted-publishing", "never")
@@ -179,7 +179,7 @@ def test_a_daemon_that_ends_while_it_is_asked(machine: Issuing, number: signal.S
 
 
 def test_install_tells_whether_it_will_be_found(machine: Issuing) -> None:
-    """After the installation a person is told how to use it, or what stands in the way; uninstall leaves nothing."""
+    """After the installation a person is told how to use it, or what is in the way; uninstall leaves nothing."""
     said = machine.uvtokend("keyring", "install", str(machine.home / "bin")).stderr
     assert "uv sync --keyring-provider subprocess" in said
     other = machine.home / "other"

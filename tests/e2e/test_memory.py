@@ -1,4 +1,4 @@
-"""Nothing at rest: with `sink = "memory"` no file ever holds a token, and real uv and pip get it all the same."""
+"""Nothing at rest: with `sink = "memory"` no file ever holds a token, and real uv and pip get it anyway."""
 
 from __future__ import annotations
 

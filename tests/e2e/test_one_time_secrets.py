@@ -21,7 +21,7 @@ from uvtokend.sandbox.web import Answer
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine whose daemon is ended at the end."""
-    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket lies in it
+    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket is in it
     yield made
     made.stop()
 
@@ -70,7 +70,7 @@ def pending(pid: int) -> set[int]:
 
 
 def test_stopping_loses_no_jfrog_chain(machine: Machine) -> None:
-    """The worker saves the new refresh token before it ends, and the next start goes on from it."""
+    """The worker saves the new refresh token before it ends, and the next start continues from it."""
     burning = Burning()
     with JFrog() as platform:
         access, refresh = platform.pair()

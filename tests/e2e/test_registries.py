@@ -19,7 +19,7 @@ from uvtokend.sandbox.web import Answer, Call
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine whose daemon is ended at the end."""
-    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket lies in it
+    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket is in it
     yield made
     made.stop()
 
@@ -68,7 +68,7 @@ def artifactory() -> Iterator[tuple[JFrog, PackageIndex]]:
 
 
 def test_uv_installs_from_artifactory(machine: Machine, artifactory: tuple[JFrog, PackageIndex]) -> None:
-    """A chain of refresh tokens carries uv from token to token, though each old one dies at once; the tokens stand in
+    """A chain of refresh tokens carries uv from token to token, though each old one dies at once; the tokens are in
     the netrc and the chain's file alone."""
     platform, index = artifactory
     access, refresh = platform.pair()

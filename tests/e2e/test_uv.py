@@ -57,7 +57,7 @@ class World:
         self.wait(lambda: "machine" in self.entry())
 
     def entry(self) -> str:
-        """Return what stands in the netrc."""
+        """Return what is in the netrc."""
         return self.laptop.netrc.read_text() if self.laptop.netrc.exists() else ""
 
     def wait(self, condition: Callable[[], bool]) -> None:
@@ -90,7 +90,7 @@ authenticate = "always"
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything, with the daemon not started yet."""
     made: World | None = None
-    tmp_path = tmp_path_factory.mktemp("w")  # a short path, since a socket lies in it
+    tmp_path = tmp_path_factory.mktemp("w")  # a short path, since a socket is in it
     with (
         CodeArtifact(fault=lambda call: made.hook(call) if made else None) as cloud,
         PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
@@ -108,7 +108,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_uv_works_through_the_netrc_alone(world: World) -> None:
     """Lock, sync, add, pip install and publish all get what they want with no request refused on the way, and the
-    token stands in no file, output or log beside the netrc."""
+    token is in no file, output or log beside the netrc."""
     world.start()
     said = [world.uv("lock"), world.uv("sync"), world.uv("add", "eta==1.1")]
     assert "alpha-2.0" in world.seen()
@@ -135,7 +135,7 @@ def test_uv_works_through_the_netrc_alone(world: World) -> None:
 
 
 def test_the_token_stands_in_no_argument_and_no_environment(world: World) -> None:
-    """While a worker holds the new token and the old one stands in the netrc, neither shows in the process list."""
+    """While a worker holds the new token and the old one is in the netrc, neither shows in the process list."""
     seen: list[str] = []
     known: set[str] = set()
 
@@ -183,7 +183,7 @@ def test_a_dead_token_is_taken_out_and_uv_asks_nobody(world: World) -> None:
 
 
 def test_a_foreign_netrc_is_kept(world: World) -> None:
-    """What a user has written for other hosts stands there to the byte, before, while and after we run."""
+    """What a user has written for other hosts is there byte for byte, before, while and after we run."""
     foreign = b"# mine\nmachine ftp.example login me password mine"
     world.laptop.netrc.write_bytes(foreign)
     world.laptop.netrc.chmod(0o600)

@@ -178,7 +178,7 @@ class TestFiles:
 
 
 class TestKernel:
-    """What the kernel tells of processes and of itself."""
+    """What the kernel reports processes and of itself."""
 
     def test_the_boot_session(self) -> None:
         """sysctl(8) tells the same; the clock counts the sleep since then."""

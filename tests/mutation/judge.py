@@ -1,7 +1,7 @@
 """A pytest plugin that judges mutants: one forked child for each, which runs the tests that reach the changed line.
 
 pytest collects once. In the child the changed function gets its new code in place, which takes no import; the changed
-module also stands on disk, for the processes that tests start. For a change outside of functions (a constant, a
+module also is on disk, for the processes that tests start. For a change outside of functions (a constant, a
 default) the child forgets every module of the checkout and runs a pytest of its own, which imports them again; what
 others wrote (pytest, Hypothesis, SDKs) stays imported. Tests that have killed mutants of the same module run first.
 

@@ -51,7 +51,7 @@ class Mutant:
     Args:
         start: Where the changed text begins, in bytes of the source.
         end: Where it ends.
-        text: What stands there instead.
+        text: What is there instead.
         line: The line of the change, from 1.
         operator: The kind of change.
     """

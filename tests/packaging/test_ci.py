@@ -116,7 +116,7 @@ class Federation:
         environment: What is set in the job's settings, and what leads the SDK to the emulator.
         trust: Makes it take a token.
         opens: Tells whether a password opens the index.
-        file: What stands in ``ci/google.json``.
+        file: What is in ``ci/google.json``.
     """
 
     config: str
@@ -328,7 +328,7 @@ def test_the_azure_pipeline(runner: Runner) -> None:
 
 
 def test_the_azure_pipeline_with_a_service_connection(runner: Runner, federation: tuple[str, Federation]) -> None:
-    """The OIDC token that the task AzureCLI@2 hands to its script opens each cloud, and lies in a private file only."""
+    """The OIDC token that the task AzureCLI@2 hands to its script opens each cloud, and is in a private file only."""
     _, cloud = federation
     (step,) = (step["inputs"] for step in steps_of("federated") if step["task"] == "AzureCLI@2")
     assert step["addSpnToEnvironment"]

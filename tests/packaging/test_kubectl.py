@@ -47,7 +47,7 @@ def test_the_secret_is_the_netrc(desk: Desk, api: Kubernetes) -> None:
 
 
 def test_a_missing_permission_is_told(desk: Desk, api: Kubernetes) -> None:
-    """Without the role binding the token is delivered to the netrc all the same, and ``status`` names the hook."""
+    """Without the role binding the token is delivered to the netrc anyway, and ``status`` names the hook."""
     api.allowed = False
     desk.run("start")
     document = until(lambda: (found := desk.document("status"))["delivery"]["problem"] and found)

@@ -600,7 +600,7 @@ def test_the_extra_for_aws_login_is_named(cloud: CodeArtifact, tmp_path: Path) -
 
 
 def test_an_expired_answer_of_a_credential_process(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """A helper that hands out dead keys means a login."""
+    """A helper that issues dead keys means a login."""
     answer = {"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "x", "SessionToken": "t", "Expiration": _iso(-60)}
     (tmp_path / "answer").write_text(json.dumps(answer))
     configure(tmp_path, f"[profile dev]\ncredential_process = cat {tmp_path / 'answer'}\n")

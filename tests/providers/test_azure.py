@@ -499,7 +499,7 @@ def test_az_answers_no_token(world: World, said: str) -> None:
 
 
 def test_az_answers_an_expired_token(world: World) -> None:
-    """A tool may hand out an expired token from its cache."""
+    """A tool may issue an expired token from its cache."""
     world.log_in(life=-10)
     assert world.failure(credential="cli").reason == "expired-on-arrival"
 

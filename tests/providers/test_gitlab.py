@@ -248,7 +248,7 @@ def lose(world: World) -> str:
 
 def test_a_lost_response(world: World) -> None:
     """The old token is never sent again, since that would revoke the new one too; a new token in the file is all that
-    it takes to go on."""
+    it takes to continue."""
     old = lose(world)
     asked = len(world.cloud.server.calls)
     for _ in range(2):
@@ -296,7 +296,7 @@ def test_a_lost_response_outlives_purge(world: World) -> None:
 
 
 def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
-    """While nobody listens there is no mark; then it goes on."""
+    """While nobody listens there is no mark; then it continues."""
     world.plant(90, 85)
     world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     assert world.failure().reason == "unreachable"

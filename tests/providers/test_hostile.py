@@ -242,7 +242,7 @@ def answers(token: str) -> Answer:
 
 @pytest.mark.parametrize("provider", ["aws", "google", "azure", "command"])
 def test_a_token_that_is_text_for_a_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
-    """It is refused by name, or stands in the netrc so that Python reads just it; what others wrote stays."""
+    """It is refused by name, or is in the netrc so that Python reads just it; what others wrote stays."""
     said = [answers("")]
     delivered = []
     with Server(lambda _: said[0]) as issuer:

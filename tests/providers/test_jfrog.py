@@ -419,7 +419,7 @@ def test_two_at_once_refresh_once(world: World) -> None:
 
 
 def _waiting_for(inode: int) -> int:
-    """Return how many processes wait for a lock (proc(5), /proc/locks: waiters stand behind an arrow)."""
+    """Return how many processes wait for a lock (proc(5), /proc/locks: waiters are behind an arrow)."""
     lines = Path("/proc/locks").read_text().splitlines()
     return sum("->" in line and f":{inode} " in line for line in lines)
 

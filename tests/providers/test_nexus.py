@@ -24,7 +24,7 @@ def kept(folder: Path, name: str, text: str) -> Frozen:
 
 
 def test_user_and_password(tmp_path: Path) -> None:
-    """The user's name stands in the configuration; the password has no known end and is read again every time."""
+    """The user's name is in the configuration; the password has no known end and is read again every time."""
     password = kept(tmp_path, "password", "old\n")
     for text in ("old", "new"):
         (tmp_path / "password").write_text(text)

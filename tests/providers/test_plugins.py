@@ -55,7 +55,7 @@ def failed(outcome: Credential | Failure) -> Failure:
     ],
 )
 def test_one_that_cannot_be_loaded(tmp_path: Path, fetch: FETCH, code: str, words: str) -> None:
-    """It is rejected by its package's name, with the command that installs it anew; another one works beside it."""
+    """It is rejected by its package's name, with the command that installs it again; another one works beside it."""
     install(tmp_path, code)
     install(tmp_path, SIMPLE, "good-provider", "[uvtokend.providers]\ngood = good_provider:fetch\n")
     found = failed(fetch())

@@ -1,6 +1,6 @@
 """Publishing with what each provider delivers: the real `uv publish` and twine, and indexes that check every upload.
 
-What a credential needs to publish stands in the provider's help page; here each emulator enforces it.
+What a credential needs to publish is in the provider's help page; here each emulator enforces it.
 """
 
 from __future__ import annotations

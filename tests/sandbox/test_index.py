@@ -139,7 +139,7 @@ def test_the_blob_store_refuses_a_credential() -> None:
 
 
 def test_uv_publishes(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
-    """What uv publishes with the netrc's credential is there afterwards, to the byte."""
+    """What uv publishes with the netrc's credential is there afterwards, byte for byte."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     data = wheel("omega", "3.0", ["alpha"])
     path = laptop.directory / "omega-3.0-py3-none-any.whl"

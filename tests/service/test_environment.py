@@ -46,7 +46,7 @@ def test_no_secret_is_recorded(name: str, value: str) -> None:
 
 
 def test_a_file_with_a_secret_is_recorded() -> None:
-    """Only the path stands in the variable, not the secret."""
+    """Only the path is in the variable, not the secret."""
     recorded = environment.record({"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "/f"}, environment.patterns())
     assert recorded.variables == (("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "/f"),)
 

@@ -65,7 +65,7 @@ HELPERS: Mapping[str, Helper] = {
         f"{dotnet_program()} -Uri {FEED} -IsRetry False -NonInteractive True -OutputFormat Json",
         '{"Username":"me","Password":"dotnet-token"}',
     ),
-    # With a token file, gcloud asks no server; it writes its log and its databases all the same.
+    # With a token file, gcloud asks no server; it writes its log and its databases anyway.
     "gcloud": Helper("gcloud", "gcloud auth print-access-token", "gcloud-token", ".config/gcloud"),
     "az": Helper(
         "az",

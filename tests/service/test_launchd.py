@@ -242,7 +242,7 @@ def test_a_bad_configuration_is_not_restarted(label: str, expected: int, tmp_pat
 
 @pytest.mark.parametrize(("label", "kept"), [(LAUNCHD_LABEL, False), ("", True)])
 def test_the_file_of_launchd_does_not_grow(label: str, kept: bool, tmp_path: Path) -> None:
-    """launchd only appends to it: a start under launchd begins it anew when it is long."""
+    """launchd only appends to it: a start under launchd begins it again when it is long."""
     output = tmp_path / "uvtokend.log"
     output.write_text("x" * (1 << 17))
     (tmp_path / "config.toml").write_text("nonsense = 1")

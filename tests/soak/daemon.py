@@ -1,6 +1,6 @@
 """The daemon's part: real daemon, real boto3, real uv, and one fault after the other.
 
-Two threads install from an index that lets in living tokens only, a third edits the netrc, a fourth looks at it 20
+Two threads install from an index that lets in valid tokens only, a third edits the netrc, a fourth looks at it 20
 times a second. After each fault the daemon must prove to be over it within `verdict.PROMISE`; then the foreign text is
 compared with the rival's own history, and a quiet time follows. `verdict` tells which installs were owed to work.
 """
@@ -178,7 +178,7 @@ class _Soak:
     # ------------------------------------------------------------------------------------------------------ threads
 
     def _watch(self) -> None:
-        """See what stands in the netrc."""
+        """See what is in the netrc."""
         last: Sighting | None = None
         while not self._stop.wait(LOOK):
             seen = Sighting(time.time(), self._world.standing(self._world.read()))

@@ -95,7 +95,7 @@ def garbage(world: World, _: Rival, fault: Fault) -> None:
 
 
 def dead_on_arrival(world: World, _: Rival, fault: Fault) -> None:
-    """Tokens whose end lies in the past."""
+    """Tokens whose end is in the past."""
 
     def answer(_: Call) -> Answer:
         end = time.time() - 3600
@@ -219,7 +219,7 @@ def adopted(world: World, _: Rival, fault: Fault) -> None:
     """Somebody writes entries for our host, and adopts each, while tokens are delivered as fast as that can be.
 
     Raises:
-        PromiseBroken: An entry stands neither in the netrc nor in a backup; or none of ours stands in the end.
+        PromiseBroken: An entry stands neither in the netrc nor in a backup; or none of ours is in the end.
     """
     end, stop = time.monotonic() + fault.seconds, threading.Event()
 

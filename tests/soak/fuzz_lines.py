@@ -229,7 +229,7 @@ def against_server(dice: random.Random, samples: int, folder: Path) -> list[str]
     Args:
         dice: What chance there is.
         samples: How many lines.
-        folder: An empty one, with a short path.
+        directory: An empty one, with a short path.
     """
     broken: list[str] = []
     shares = [samples // 8 + (number < samples % 8) for number in range(8)]

@@ -2,7 +2,7 @@
 
 Two things that an edit cannot help are counted, and no broken law: words of others that reach into our block, or our
 marks into theirs, as nobody's editor makes but our generator does; and a comment of several words at the top of a file,
-which Python and uv read as a part of it where it is the first thing there, and not where it stands below an entry.
+which Python and uv read as a part of it where it is the first thing there, and not where it is below an entry.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ FIGURES = (
 )
 
 #: A word of others that takes the next one, which is ours; a comment of theirs that a quoted value of ours, without the
-#: mark between them, turns into words; or words right behind our block, which go on with the last entry in it.
+#: mark between them, turns into words; or words right behind our block, which continue with the last entry in it.
 _REACHING = re.compile(
     rb"(?:^|\s)(?:machine|login|user|account|password|macdef)\s+(?:#uvtokend:|machine\s)"
     rb'|machine (?:a\.|b\.|index\.)[^\n]*"\r?\n\s*#(?!uvtokend:)'
@@ -93,7 +93,7 @@ class Netrcs:
         self._file.close()
 
     def judge_one(self) -> None:
-        """Draw a file, write entries into it, let somebody edit it, and write anew."""
+        """Draw a file, write entries into it, let somebody edit it, and write again."""
         foreign, wanted = self.foreign(), self.wanted()
         try:
             first = edit(foreign, wanted, {})
@@ -249,7 +249,7 @@ def against_uv(dice: random.Random, samples: int, folder: Path) -> list[str]:
     Args:
         dice: What chance there is.
         samples: How many files.
-        folder: An empty one.
+        directory: An empty one.
     """
     (folder / "needs.in").write_text("alpha\n")
     files = Netrcs(dice)

@@ -1,7 +1,7 @@
 """The part of the faults: every system call of a delivery, a purge, an adopt and a state write fails in turn.
 
-After each fault the netrc is one that stood there before or after, whatever was written in place aside. Then the work
-is done again without a fault, and a purge follows: the foreign text is back to the byte, nothing stands beside it, and
+After each fault the netrc is one that was there before or after, whatever was written in place aside. Then the work
+is done again without a fault, and a purge follows: the foreign text is back byte for byte, nothing is beside it, and
 no file below the home and the state directory holds a token.
 """
 
@@ -218,7 +218,7 @@ class _Scene:
 
         def begin(_foreign: frozenset[str]) -> Ours:
             new = state.began(known, sink.path, [entry], (), str(self._config), created=created)
-            with contextlib.suppress(OSError):  # a daemon goes on without its state
+            with contextlib.suppress(OSError):  # a daemon continues without its state
                 store.save(new)
             return new.ours(sink.path, ours)
 

@@ -105,7 +105,7 @@ class _World(Victims):
         self.plant()
 
     def _on_disk(self, what: str) -> tuple[str, bool]:
-        """Return the refresh token that the next fetch will use, and whether a mark stands beside it."""
+        """Return the refresh token that the next fetch will use, and whether a mark is beside it."""
         chains = self.directory / "state" / "uvtokend" / "chains"
         if stat.S_IMODE(chains.stat().st_mode) != 0o700:
             self.breaks(what, "the directory is open to others")

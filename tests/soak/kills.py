@@ -1,6 +1,6 @@
 """The part of the kills: a process that delivers is killed at a random moment, and what it left behind is judged.
 
-Right after the kill the file is one that stood there before or after a delivery, whole, to the byte; only where a rival
+Right after the kill the file is one that was there before or after a delivery, whole, byte for byte; only where a rival
 edits it as well is it judged by what must be in it. Then the next delivery is made, after which nothing is left beside
 the file, and all foreign text is where it was.
 """
@@ -99,7 +99,7 @@ class _Scene(ABC):
     """One kill.
 
     Args:
-        folder: An empty one.
+        directory: An empty one.
         dice: What chance there is.
         kind: ``netrc`` or ``store``.
         file: What the victim writes.
@@ -264,7 +264,7 @@ class _Netrc(_Scene):
                 self.break_law(f"after {done} deliveries there stands {found[:300]!r} of {len(found)} bytes")
 
     def _torn(self, found: bytes, done: int) -> bool:
-        """Tell whether a mounted file, which cannot be replaced, holds a mixture, and both whole texts stand beside it.
+        """Tell whether a mounted file, which cannot be replaced, holds a mixture, and both whole texts are beside it.
 
         Nothing else can be had there; the next delivery must make it whole.
         """
@@ -450,7 +450,7 @@ def _read_by_python(path: Path) -> Mapping[str, tuple[str, str | None, str]] | N
 
 
 def _until_ended(home: Path) -> None:
-    """Wait until no child of a victim lives any more: a uv goes on, and one that had just been forked holds a lock."""
+    """Wait until no child of a victim runs: a uv continues, and one that had just been forked holds a lock."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         for name in filter(str.isdigit, os.listdir("/proc")):

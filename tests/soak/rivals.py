@@ -1,8 +1,8 @@
 """The rival: other programs that edit the netrc, and the reference model of what they did.
 
-Each edit is done twice: on the file as it was read, ours included, and on the model, which knows the foreign text
-only. At rest the file's foreign text must be the model, to the byte. Every foreign line has a number, so that one that
-is lost is seen.
+Each edit is done twice: on the file as it was read, ours included, and on the model, which knows the foreign text only.
+At rest the file's foreign text must equal the model byte for byte. Every foreign line has a number, so that one that is
+lost is seen.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Rival:
             yield
 
     def difference(self) -> Difference | None:
-        """Compare the file with the model; only at rest. None: it is the same to the byte."""
+        """Compare the file with the model; only at rest. None: it is the same byte for byte."""
         found = [line for line in self._world.read() if not self._world.ours(line)]
         if found == self.model:
             return None

@@ -104,7 +104,7 @@ def test_trouble_ends_with_a_proof() -> None:
 
 
 def test_recoveries_and_dead_tokens_are_measured() -> None:
-    """From a fault's end to the last moment without a living token; and how long a dead one stood."""
+    """From a fault's end to the last moment without a valid token; and how long a dead one stood."""
     seen = (*SEEN, Sighting(135, None), Sighting(140, Token(139, 159)))
     assert recovery(trouble("fetch", 112, 132), seen, 150) == 8
     assert recovery(trouble("fetch", 112, 113), seen, 125) == 0

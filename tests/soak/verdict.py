@@ -5,14 +5,14 @@ An install is *owed* to work, so that its failure was avoidable, unless the hist
 * Outside of all trouble it is owed, always. What the daemon promises is a token with half of its life left; an install
   that takes so long that even this would not do is the machine's fault (`SLOW`).
 * Trouble begins with a fault and ends with a proof that the daemon is over it (a token that was issued after the
-  fault's end stands in the netrc), or when the promised time to recover has passed, whichever is first. Within it an
+  fault's end is in the netrc), or when the promised time to recover has passed, whichever is first. Within it an
   install is excused only if no token could serve it. A token serves an install if it outlives it, and
 
   - in trouble with the *fetch* (a cloud that is away or talks nonsense, a wall clock that was set): it was issued long
     enough before the install to be delivered by then. Nothing takes away what stands already;
   - in trouble with the *delivery* (a disk that is full or read-only, a daemon that is stopped or dead): it was issued
     long enough before the fault to be delivered by then;
-  - after a rival wrote an older text back (*entry*): it is the very token that stood in that text.
+  - after a rival wrote an older text back (*entry*): it is the very token that was in that text.
 
 * While a rival writes in place, a reader may see half a file (*reading*): what overlaps that is excused.
 
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: Seconds after the end of a fault within which a living token stands again: DESIGN's 30 s after the network's return,
+#: Seconds after the end of a fault within which a valid token stands again: DESIGN's 30 s after the network's return,
 #: and one guard tick of 30 s after a suspend or a clock step; both only begin the fetch, which takes a moment.
 PROMISE = 30.0 + 5.0
 #: Seconds from the cloud's answer to the entry: boto3 still asks who we are, and the machine may be busy.
@@ -79,7 +79,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What stood in the netrc from a moment on, as somebody saw who looks often; None: no token of ours."""
+    """What was in the netrc from a moment on, as somebody saw who looks often; None: no token of ours."""
 
     at: float
     token: Token | None
@@ -111,7 +111,7 @@ def excuse(
         install: When it was.
         tokens: All that the cloud ever issued to the daemon.
         troubles: All there were.
-        sightings: What stood in the netrc.
+        sightings: What was in the netrc.
         life: Seconds that a token lives.
     """
     near = [trouble for trouble in troubles if trouble.begin <= install.ended]
@@ -143,7 +143,7 @@ def _serves(token: Token, install: Install, around: Iterable[Trouble]) -> bool:
 
 
 def recovery(trouble: Trouble, sightings: Sequence[Sighting], stop: float) -> float:
-    """Return the seconds from a fault's end to the last moment, before `stop`, at which no living token stood."""
+    """Return the seconds from a fault's end to the last moment, before `stop`, at which no valid token stood."""
     dead = [(begin, end) for begin, end in _dead(sightings, stop) if end > trouble.end and begin < stop]
     return max((min(end, stop) - trouble.end for _, end in dead), default=0.0)
 
@@ -163,7 +163,7 @@ def rot(sightings: Sequence[Sighting], troubles: Sequence[Trouble], stop: float)
 
 
 def _dead(sightings: Sequence[Sighting], stop: float) -> Iterable[tuple[float, float]]:
-    """Return the spans in which no living token stood."""
+    """Return the spans in which no valid token stood."""
     begin: float | None = sightings[0].at if sightings else None
     for seen, gone in zip(sightings, [*(next_.at for next_ in sightings[1:]), stop], strict=True):
         if seen.token is not None and seen.token.end > seen.at:

@@ -30,7 +30,7 @@ if "run" in sys.orig_argv:
     from uvtokend.core import delivery
     delivery.FIGHT = datetime.timedelta(0)
 """
-#: While this file stands in the directory of the shim, the disk does not answer.
+#: While this file is in the directory of the shim, the disk does not answer.
 HUNG = "hung"
 _HANGS = f"""\
 import os, select, sys
@@ -51,7 +51,7 @@ class World:
     """Everything that a soak needs; a context manager.
 
     Args:
-        folder: An empty directory with a short path.
+        directory: An empty directory with a short path.
         life: Seconds that a token lives.
         broken: Python that the daemon runs before anything else: how a test breaks it.
         faketime: The daemon's wall clock can be set. On one busy core libfaketime lets two threads that ask for the
@@ -100,7 +100,7 @@ class World:
             self.laptop.stop()
             self._forget_clock()
         finally:
-            if self.small:  # what lies there is gone with the mount, and may have to be looked at
+            if self.small:  # what is there is gone with the mount, and may have to be looked at
                 shutil.copytree(self.disk, self.laptop.directory / "left")
                 subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
             self.index.close()
@@ -178,7 +178,7 @@ class World:
         return line in _MARKS or self.known(line) is not None
 
     def standing(self, lines: list[bytes]) -> Token | None:
-        """Return the token that stands in a netrc."""
+        """Return the token that is in a netrc."""
         return next((token for line in lines if (token := self.known(line)) is not None), None)
 
     def read(self) -> list[bytes]:
@@ -196,7 +196,7 @@ def lines_of(path: Path) -> list[bytes]:
 
 
 def enter_namespace() -> None:
-    """Begin this program anew in a mount namespace of its own, where it may fill disks that nobody else sees.
+    """Begin this program again in a mount namespace of its own, where it may fill disks that nobody else sees.
 
     Does nothing where it is in one already, or where only root on Linux could.
     """
@@ -218,7 +218,7 @@ def mount(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Lay a read-only view of a directory over it. What has files open beneath may go on: it is another mount."""
+    """Lay a read-only view of a directory over it. What has files open beneath may continue: it is another mount."""
     mount("--bind", str(folder), str(folder))
     try:
         mount("-o", "remount,bind,ro", str(folder))

@@ -18,7 +18,7 @@ class Issuing(Machine):
     """A machine with a token program.
 
     Args:
-        folder: An empty directory; nothing is written elsewhere.
+        directory: An empty directory; nothing is written elsewhere.
         life: Seconds that each token lives.
 
     Attributes:

@@ -202,7 +202,7 @@ def prepared(folder: Path) -> Iterator[Patient]:
     """Make a machine on which everything works; the daemon does not run, since a token is there.
 
     Args:
-        folder: An empty directory.
+        directory: An empty directory.
     """
     with (
         PackageIndex(lambda login, token: (login, token) == (LOGIN, TOKEN)) as index,

@@ -78,7 +78,7 @@ class Person:
 
     Args:
         home: The home directory, which is /home/tester inside.
-        reaches: Directories that this user can reach even if they lie in a closed one.
+        reaches: Directories that this user can reach even if they are in a closed one.
     """
 
     home: Path

@@ -16,7 +16,7 @@ from uvtokend.sandbox.web import Answer, Call, Server
 
 @dataclass(frozen=True)
 class Arrangement:
-    """One way of arranging credentials; ``HOST``, ``PORT`` and ``HOME`` in any text stand for the real ones.
+    """One way of arranging credentials; ``HOST``, ``PORT`` and ``HOME`` in any text represent the real ones.
 
     Args:
         netrc: The text of ``~/.netrc``; None for no file.
@@ -129,7 +129,7 @@ def wire(decision: Decision) -> str:
 
 
 def credential(call: Call) -> str:
-    """Return the credential of a request in clear; ``-`` if it has none."""
+    """Return the credential of a request in clear text text; ``-`` if it has none."""
     scheme, _, text = (call.headers.get("Authorization") or "").partition(" ")
     if scheme == "Basic":
         return base64.b64decode(text).decode()

@@ -24,7 +24,7 @@ class Example(ProviderContract):
 
     @pytest.fixture(autouse=True)
     def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """The installed plug-in, and a server that hands out tokens."""
+        """The installed plug-in, and a server that issues tokens."""
         yield from self.made(tmp_path, monkeypatch)
 
     def made(self, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -71,7 +71,7 @@ REFUSED = '    if refused:\n        raise rejected("wrong-key"'
 WORKS, SEEN = "test_a_token_through_the_worker", "test_a_token_under_observation"
 FAILS, FAILURE = "test_a_failure_through_the_worker", "test_a_failure_under_observation"
 
-#: What an author may do wrong: the line of the example, what stands there instead, the test that catches it, and how.
+#: What an author may do wrong: the line of the example, what is there instead, the test that catches it, and how.
 DEFECTS: dict[str, tuple[str, str, str, str]] = {
     "naive times, to the worker": (NOW, "    now = datetime.now()\n", WORKS, "one of its times has no time zone"),
     "naive times": (NOW, "    now = datetime.now()\n", SEEN, "one of its times has no time zone"),

@@ -176,7 +176,7 @@ TRICKS = {
 
 @pytest.mark.parametrize("url", SPECIAL, ids=SPECIAL.get)
 def test_special_hosts(url: str) -> None:
-    """Whatever form of their hosts the clouds hand out is known, in any case and with any port."""
+    """Whatever form of their hosts the clouds issue is known, in any case and with any port."""
     assert recognize(url) is not None
 
 
@@ -270,7 +270,7 @@ def test_a_derived_name_is_one_that_uv_allows(url: str, name: str) -> None:
 
 @given(st.text(max_size=60))
 def test_no_url_raises_but_valueerror(text: str) -> None:
-    """Whatever stands in a file as a URL ends in an answer or in ValueError."""
+    """Whatever is in a file as a URL ends in an answer or in ValueError."""
     try:
         recognize(f"https://{text}")
         assert IndexUrl.parse(f"https://{text}").name

@@ -62,7 +62,7 @@ def test_what_shadows_what(environ: dict[str, str], request_: Request, names: st
     st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["", "ASIA-the-canary"])), st.sampled_from([AWS, GOOGLE])
 )
 def test_what_is_said(environ: dict[str, str], provider: str) -> None:
-    """Whatever stands there: the variables that are named are set, after the fix nothing shadows, no value is told."""
+    """Whatever is there: the variables that are named are set, after the fix nothing shadows, no value is told."""
     request = asked(provider, source="gcloud") if provider == GOOGLE else asked(provider)
     found = temporary_credentials(environ, request)
     if found is None:

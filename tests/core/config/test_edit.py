@@ -1,4 +1,4 @@
-"""``config.toml`` with one index more or one less, and all else to the byte."""
+"""``config.toml`` with one index more or one less, and all else byte for byte."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_what_is_no_list_of_indexes_is_not_edited(text: str) -> None:
     ],
 )
 def test_one_more_comes_behind_all_else(text: str, glue: str) -> None:
-    """Behind a blank line; what was there is there to the byte."""
+    """Behind a blank line; what was there is there byte for byte."""
     assert edit.append(text, [NEW]) == text + glue + RENDERED
 
 
@@ -290,7 +290,7 @@ def test_what_was_added_and_removed_leaves_the_bytes(made: tuple[str, list[str]]
 
 @given(texts())
 def test_a_removal_takes_whole_lines_of_one_index(made: tuple[str, list[str]]) -> None:
-    """What is left stands in the old order, byte for byte; every other table says what it said."""
+    """What is left is in the old order, byte for byte; every other table says what it said."""
     text, names = made
     for name in names:
         left = without(text, name)

@@ -120,7 +120,7 @@ def test_secrets_are_references() -> None:
 
 
 def jfrog(**options: str) -> str:
-    """Return a configuration; `o` stands for a secret that is kept elsewhere."""
+    """Return a configuration; `o` represents a secret that is kept elsewhere."""
     values = {name: "{ env = 'V' }" if value == "o" else repr(value) for name, value in options.items()}
     lines = [f"{name.replace('_', '-')} = {value}" for name, value in values.items()]
     return "\n".join(['[[index]]\nurl = "https://acme.jfrog.io/artifactory/api/pypi/a/simple/"', *lines])
@@ -215,7 +215,7 @@ def test_access_of_azure(lines: str, where: str | None) -> None:
 
 
 def test_a_login_may_be_a_secret() -> None:
-    """Nexus' user tokens have a name code, which is kept like a password; a name may stand in the file."""
+    """Nexus' user tokens have a name code, which is kept like a password; a name may be in the file."""
     nexus = (
         '[[index]]\nurl = "https://nexus.example/repository/a/simple/"\nprovider = "nexus"\npassword = { env = "P" }\n'
     )

@@ -135,7 +135,7 @@ class TestGrammar:
 
     @given(st.binary(max_size=200))
     def test_reads_anything(self, text: bytes) -> None:
-        """No bytes make the scan fail, and every word that it names stands in the file in order."""
+        """No bytes make the scan fail, and every word that it names is in the file in order."""
         for found in scan(text).entries:
             spans = [at for part in found.parts for at in part]
             assert spans == sorted(spans)
@@ -185,7 +185,7 @@ class TestGrammar:
 class TestEdit:
     @given(FOREIGN, WANTED)
     def test_leaves_foreign_text_to_the_byte(self, foreign: bytes, wanted: list[Entry]) -> None:
-        """Taking our entries out again gives the file of before, whatever stood in it."""
+        """Taking our entries out again gives the file of before, whatever was in it."""
         text = edit(foreign, wanted, {}).text
         assert edit(text, [], delivered(wanted)).text == foreign
 
@@ -231,7 +231,7 @@ class TestEdit:
 
     @given(WANTED)
     def test_block_is_sorted_and_marked(self, wanted: list[Entry]) -> None:
-        """The block stands at the top between its marks, one line an entry, by host; without entries it is gone."""
+        """The block is at the top between its marks, one line an entry, by host; without entries it is gone."""
         lines = edit(b"#mine\n", wanted, {}).text.split(b"\n")
         if wanted:
             assert lines[0] == BEGIN
@@ -241,7 +241,7 @@ class TestEdit:
 
     @given(FOREIGN, WANTED)
     def test_entries_can_be_recovered(self, foreign: bytes, wanted: list[Entry]) -> None:
-        """What stands in the block is read back as it was given, token and all."""
+        """What is in the block is read back as it was given, token and all."""
         assert block_entries(edit(foreign, wanted, {}).text) == {item.host: item for item in wanted}
 
     @given(st.lists(ENTRIES, unique_by=lambda item: item.host, min_size=1, max_size=3), GOOD)
@@ -361,7 +361,7 @@ class TestEdit:
             assert edit(text, [], ours).text == left
 
     def test_a_large_file(self) -> None:
-        """A megabyte of foreign entries is kept to the byte, and all of it is read."""
+        """A megabyte of foreign entries is kept byte for byte, and all of it is read."""
         foreign = b"".join(b"machine host%d.example login me password mine\n" % number for number in range(20_000))
         text = edit(foreign, [entry("a.example")], {}).text
         assert text.endswith(END + b"\n" + foreign)
@@ -492,7 +492,7 @@ class TestProblems:
 class TestAdopt:
     @given(FOREIGN, st.sampled_from(["x.example", "y.example", "z.example"]), WANTED)
     def test_restore_undoes_take_over(self, foreign: bytes, host: str, wanted: list[Entry]) -> None:
-        """With the rest unchanged the file is what it was, to the byte, also with our block come and gone."""
+        """With the rest unchanged the file is what it was, byte for byte, also with our block come and gone."""
         text = edit(foreign, wanted, {}).text
         taken = take_over(text, host)
         assert (taken.removed == 0) == (taken.text == text)
@@ -523,7 +523,7 @@ class TestAdopt:
         assert taken.text == edit(b"#a\n#b\nmachine y login 3\n", [entry("a.example")], {}).text
 
     def test_a_piece_comes_back_to_its_place(self) -> None:
-        """Below the line that it stood below, although the file has grown at the top; never inside another entry."""
+        """Below the line that it was below, although the file has grown at the top; never inside another entry."""
         foreign = b"#top\nmachine y\nlogin 1\nmachine x login 2\nmachine z login 3\n"
         taken = take_over(foreign, "x")
         assert restore(b"#new\n" + taken.text, taken.backup) == b"#new\n" + foreign
@@ -613,7 +613,7 @@ class TestUnion:
 
     @given(GOOD, GOOD)
     def test_a_change_of_one_version_is_the_result(self, base: str, changed: str) -> None:
-        """If only one version differs from the base, it is the result to the byte, deleted lines included."""
+        """If only one version differs from the base, it is the result byte for byte, deleted lines included."""
         before, after = base.encode(), changed.encode()
         ended = after if after.endswith(b"\n") or not before.endswith(b"\n") or not after else after + b"\n"
         assert merge(before, before, after) == ended
@@ -653,7 +653,7 @@ class TestUnion:
             assert as_read(merge(known, newer, older))["x"][2] == "old"
 
     def test_a_last_line_without_end_stays_a_line(self) -> None:
-        """It is not joined to what comes to stand below it."""
+        """It is not joined to what comes to be below it."""
         assert merge(None, b"#a", b"#b") == b"#a\n#b"
         assert merge(b"", b"#a", b"#b\n") == b"#a\n#b\n"
 
@@ -671,7 +671,7 @@ class TestTail:
 
     @pytest.mark.parametrize("known", [True, False])
     def test_is_cut_wherever_it_begins(self, known: bool) -> None:
-        """Their text is kept to the byte, ours comes above it, and nothing of the old token is left.
+        """Their text is kept byte for byte, ours comes above it, and nothing of the old token is left.
 
         Where the tokens are not known, as after a restart, parts of a token are told by their place. A line break alone
         cannot be told from one of theirs, and stays.

@@ -122,7 +122,7 @@ def test_what_lies_below_what() -> None:
 
 
 def test_the_deepest_index_covers_a_url() -> None:
-    """Where one index lies below another, the deeper one counts; a URL of no index has none."""
+    """Where one index is below another, the deeper one counts; a URL of no index has none."""
     text = '[[index]]\nurl = "https://example.com/a/simple"\n[[index]]\nurl = "https://example.com/a/b/simple"\n'
     found = settings.read([document(text)], {})
     deep, none = found.covering("https://example.com/a/b/simple/x/"), found.covering("https://example.com/")
