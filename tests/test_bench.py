@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_uv_installs_from_the_fast_index(front: Front, tmp_path: Path) -> None:
     assert sorted(path for path in asked if b"/one/" in path) == [b"/pypi/simple/one/", wheel, wheel + b".metadata"]
     refused = machine.install(tmp_path / "no", index[0], index[1].format("x"), "one", env=_through(front))
     assert "401" in refused.stderr
+
+
+def test_the_front_goes_down_and_comes_up_at_the_same_port(front: Front) -> None:
+    """While it is down nobody listens there; afterwards the same URL works."""
+    address = ("127.0.0.1", int(front.url.rpartition(":")[2]))
+    front.down()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    front.up()
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"CONNECT else.example:443 HTTP/1.1\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 502 ")
 
 
 def test_the_front_answers_for_an_emulator(front: Front, tmp_path: Path) -> None:

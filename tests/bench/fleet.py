@@ -82,14 +82,28 @@ def until_delivered(machine: Machine) -> None:
     Raises:
         SystemExit: That does not happen.
     """
+    _until(machine, "delivered")
+
+
+def until_failed(machine: Machine) -> None:
+    """Wait until the fetch of every index has failed.
+
+    Raises:
+        SystemExit: That does not happen.
+    """
+    _until(machine, "last_error")
+
+
+def _until(machine: Machine, key: str) -> None:
+    """Wait until a key of the status is true of every index."""
     end, document = time.monotonic() + PATIENCE, None
     while time.monotonic() < end:
         with contextlib.suppress(OSError):  # it has not begun yet
             document = ask(machine.environment["UVTOKEND_SOCKET"], "status")
-            if all(index["delivered"] for index in document["indexes"]):
+            if all(index[key] for index in document["indexes"]):
                 return
         time.sleep(0.005)
-    raise SystemExit(f"Not everything was delivered: {document}\n{machine.output.read_text()[-2000:]}")
+    raise SystemExit(f"Not every index has {key}: {document}\n{machine.output.read_text()[-2000:]}")
 
 
 def ask(path: str, method: str, **params: Any) -> Any:

@@ -47,8 +47,9 @@ class Front:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._server = self._wait(self._serve())
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = self._wait(self._serve(0))
+        self._port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
 
     def context(self, host: str) -> ssl.SSLContext:
         """Return the server side of TLS for a host; its certificate is made once."""
@@ -57,16 +58,24 @@ class Front:
             self._authority.issue_cert(host, key_type=trustme.KeyType.ECDSA).configure_cert(context)
         return self._contexts[host]
 
+    def down(self) -> None:
+        """Refuse connections until `up`."""
+        self._wait(self._end())
+
+    def up(self) -> None:
+        """Listen again, at the same port."""
+        self._server = self._wait(self._serve(self._port))
+
     def close(self) -> None:
-        """Stop; open connections are cut."""
+        """Stop; what is being answered is cut off."""
         self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._directory.cleanup()
 
-    async def _serve(self) -> asyncio.Server:
-        return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+    async def _serve(self, port: int) -> asyncio.Server:
+        return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", port)
 
     async def _end(self) -> None:
         self._server.close()

@@ -8,7 +8,6 @@ as an interface does with every network that a laptop joins.
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,11 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.fleet import ask, until_delivered
+from bench.fleet import until_delivered, until_failed
 from bench.three_clouds import ThreeClouds
 
 #: An address for documentation (RFC 5737).
 ADDRESS = "192.0.2.10/24"
-_PATIENCE = 120.0
 
 
 def main() -> int:
@@ -41,7 +39,7 @@ def _once(directory: Path) -> float:
         _ip("link", "set", "lo", "down")
         world.machine.start()
         try:
-            _until_all_failed(world)
+            until_failed(world.machine)
             _ip("link", "set", "lo", "up")
             _ip("addr", "add", ADDRESS, "dev", "lo")
             began = time.monotonic()
@@ -50,17 +48,6 @@ def _once(directory: Path) -> float:
         finally:
             world.machine.stop()
             _ip("addr", "del", ADDRESS, "dev", "lo")
-
-
-def _until_all_failed(world: ThreeClouds) -> None:
-    end, document = time.monotonic() + _PATIENCE, None
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):  # it has not begun yet
-            document = ask(world.machine.environment["UVTOKEND_SOCKET"], "status")
-            if all(index["last_error"] for index in document["indexes"]):
-                return
-        time.sleep(0.01)
-    raise SystemExit(f"The network is not away: {document}")
 
 
 def _ip(*words: str) -> None:

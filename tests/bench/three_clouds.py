@@ -86,6 +86,16 @@ class ThreeClouds:
         file.write_text(json.dumps(self.google.service_account(f"{name}@{PROJECT}.iam.gserviceaccount.com")))
         return str(file)
 
+    def down(self) -> None:
+        """Let every cloud refuse connections until `up`."""
+        self.front.down()
+        self.aws.server.down()
+
+    def up(self) -> None:
+        """Let the clouds answer again."""
+        self.aws.server.up()
+        self.front.up()
+
     def __enter__(self) -> Self:
         return self
 
