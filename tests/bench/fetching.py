@@ -61,11 +61,14 @@ def signed_in(stage: Stage) -> list[Line]:
                 peer.ask()
 
         ours, theirs = [], []
-        for _ in range(stage.scale.few + 1):
-            ours.append(_timed(begin))
-            _forget(world)
-            if None not in asked_:
-                theirs.append(_timed(others))
+        try:
+            for _ in range(stage.scale.few + 1):
+                ours.append(_timed(begin))
+                _forget(world)
+                if None not in asked_:
+                    theirs.append(_timed(others))
+        finally:
+            world.machine.uvtokend("stop")  # a daemon that `start` has started is no child of ours
     if not theirs:
         return [alone(row, "uvtokend start", ours, "s"), *missing(row, stage.peers.missing)]
     figures = {"uvtokend start": ours, "the peers' commands": theirs}
@@ -78,14 +81,25 @@ def network(stage: Stage) -> list[Line]:
     root = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-rn")
     command = (*root, sys.executable, str(Path(__file__).parent / "offline.py"), str(stage.directory()))
     try:
-        done = subprocess.run(
-            (*command, str(stage.scale.few)), capture_output=True, text=True, check=True, timeout=_PATIENCE * 10
-        )
+        seconds = _seconds((*command, str(stage.scale.few)))
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip().rpartition("\n")[2]
         note = f"the clouds return, and the daemon finds out by itself; no network can be taken away: {said}"
         return [alone(row, "daemon", _clouds_return(stage), "s", note=note)]
-    return [alone(row, "daemon", [float(word) for word in done.stdout.split()], "s", 5.0)]
+    return [alone(row, "daemon", seconds, "s", 5.0)]
+
+
+def _seconds(command: tuple[str, ...]) -> list[float]:
+    """Return what a command prints. If we are told to end, so is the command, which ends its own daemon then."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, complaint = process.communicate(timeout=_PATIENCE * 10)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command, out, complaint)
+    return [float(word) for word in out.split()]
 
 
 def _clouds_return(stage: Stage) -> list[float]:

@@ -8,6 +8,7 @@ as an interface does with every network that a laptop joins.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ ADDRESS = "192.0.2.10/24"
 
 def main() -> int:
     """Measure as often as asked."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the daemon is ended, too
     directory, rounds = Path(sys.argv[1]), int(sys.argv[2])
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=directory) as name:

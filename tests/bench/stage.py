@@ -34,7 +34,7 @@ class Scale:
         wheels: How many wheels the larger installation has.
     """
 
-    rounds: int = 21
+    rounds: int = 13
     few: int = 5
     sizes: tuple[int, ...] = (1, 10, 100, 1000)
     idle: float = 126.0
@@ -42,7 +42,7 @@ class Scale:
     wheels: int = 30
 
 
-QUICK = Scale(rounds=3, few=1, sizes=(1, 10, 50), idle=26.0, questions=1000, wheels=10)
+QUICK = Scale(rounds=2, few=1, sizes=(1, 10, 50), idle=26.0, questions=1000, wheels=10)
 
 
 class Stage:
