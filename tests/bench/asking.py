@@ -32,6 +32,7 @@ def status(stage: Stage) -> list[Line]:
             command = (str(Path(peer.get[0]).parent / program), arguments)
             sides[f"{program} {arguments}"] = quietly(command, dict(peer.environment))
     seconds = turns(sides, stage.scale.rounds)
+    stage.used()
     ten, floor = "uvtokend status, 10 indexes", "python -I -c pass"
     lines = [compared("status", seconds, ten, floor, Aim(2.5)), compared("status", seconds, many, floor, Aim(4.0))]
     lines += [compared("status", seconds, ten, name) for name in list(seconds)[3:]]
@@ -58,6 +59,7 @@ def requests(stage: Stage) -> list[Line]:
         each.start()
     for each in clients:
         each.join()
+    stage.used()
     row = f"{total:,} requests of {CLIENTS} clients"
     after = {"RSS afterwards": [memory(fleet.pid)[0]], "RSS before": [before]}
     return [

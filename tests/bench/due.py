@@ -29,6 +29,7 @@ def measure(stage: Stage) -> list[Line]:
         took, used = time.monotonic() - began, cpu(fleet.pid)
     finally:
         seen.close()
+        stage.used()
     row = f"{size:,} leases due at once"
     share = size / 1000  # what is allowed for a thousand
     return [

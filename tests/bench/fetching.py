@@ -62,7 +62,7 @@ def signed_in(stage: Stage) -> list[Line]:
 
         ours, theirs = [], []
         try:
-            for _ in range(stage.scale.few + 1):
+            for _ in range(stage.scale.few):
                 ours.append(_timed(begin))
                 _forget(world)
                 if None not in asked_:

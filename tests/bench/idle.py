@@ -32,6 +32,12 @@ google_ = google.auth.transport.requests.Request()
 """
 
 
+def begin(stage: Stage) -> None:
+    """Start the daemons that no other row starts, so that they have come to rest when it is their turn."""
+    for size in stage.scale.sizes[:-1]:
+        stage.fleet(size)
+
+
 def measure(stage: Stage) -> list[Line]:
     """Watch idle daemons of all sizes at once, beside a process that holds the SDKs and a bare event loop."""
     sizes = stage.scale.sizes
@@ -39,7 +45,7 @@ def measure(stage: Stage) -> list[Line]:
     with ExitStack() as stack:
         sdks = stack.enter_context(_python(SDKS + ASYNCIO))
         bare = stack.enter_context(_python(ASYNCIO))
-        time.sleep(_SETTLED)
+        stage.rest(_SETTLED)
         pids = [fleet.pid for fleet in fleets.values()]
         began, used, slept = time.monotonic(), {pid: cpu(pid) for pid in pids}, {pid: switches(pid) for pid in pids}
         watch = Watch(*pids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Stage:
         self._say = say
         self._stack = ExitStack()
         self._fleets: dict[int, Fleet] = {}
+        self._used_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +89,16 @@ class Stage:
         """Return a machine whose daemon keeps so many secrets, all delivered."""
         if size not in self._fleets:
             self.new_fleet(size).start()
+            self.used()
         return self._fleets[size]
+
+    def used(self) -> None:
+        """Note that a row has just worked with a daemon."""
+        self._used_at = time.monotonic()
+
+    def rest(self, seconds: float) -> None:
+        """Wait until no row has worked with a daemon for so many seconds."""
+        time.sleep(max(0.0, self._used_at + seconds - time.monotonic()))
 
     def new_fleet(self, size: int) -> Fleet:
         """Return a machine whose daemon has not begun; once it has, it is what `fleet` returns."""
