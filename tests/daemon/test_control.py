@@ -45,7 +45,7 @@ class Answers:
             raise NoMatchError
         return {"url": url, "username": username, "min_life": min_life, "pid": asker.pid, "name": name}
 
-    def reload(self) -> dict[str, Json]:
+    async def reload(self) -> dict[str, Json]:
         raise ConfigError([Problem("config.toml", "index[0].url", "It is missing.", "add it")])
 
     def stop(self) -> dict[str, Json]:

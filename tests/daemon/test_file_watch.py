@@ -29,7 +29,7 @@ def heard(looks: list[tuple[bool, OnDisk]]) -> list[FilesSeen]:
     told: list[FilesSeen] = []
 
     async def main() -> None:
-        watch = FileWatch(lambda _: looks[0][0], lambda: looks[0][1], told.append)
+        watch = FileWatch(lambda _: looks[0][0], lambda: looks[0][1], lambda: None, told.append)
         while looks:
             watch.look(("netrc",))
             while watch.busy:

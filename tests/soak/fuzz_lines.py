@@ -210,7 +210,7 @@ class _Handler:
             raise NoMatchError
         return {"login": username, "token": "t", "expires_at": None}
 
-    def reload(self) -> dict[str, Json]:
+    async def reload(self) -> dict[str, Json]:
         return {"ok": True}
 
     def stop(self) -> dict[str, Json]:

@@ -1,13 +1,20 @@
 """Notice that the configuration files differ from the loaded configuration.
 
-`status` asks often and the files change rarely, so they are read again only if the metadata of one has changed.
+`status` asks often and the files change rarely, so they are read again only if the metadata of one has changed. Their
+file system may not answer. So they are read in threads, never in the loop, and nobody waits for them for long: the
+fetches and deliveries go on with the loaded configuration.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from uvtokend import paths
 from uvtokend.core.model import Settings
@@ -15,6 +22,11 @@ from uvtokend.core.report import INVALID, duration
 from uvtokend.errors import ConfigError, UvtokendError
 
 Load = Callable[[], Settings]
+_T = TypeVar("_T")
+
+#: Seconds that the files may take to be read when the user has changed them.
+PATIENCE = 10.0
+_NO_ANSWER = "The configuration cannot be read: its file system does not answer."
 
 
 class ConfigFiles:
@@ -30,29 +42,72 @@ class ConfigFiles:
         self._settings = settings
         self._compared = self._fingerprint()
         self._difference: Callable[[float], str] | None = None
+        self._reading = threading.Lock()  # held by the thread that reads, even if it hangs
+        self._hangs = False
+        self._looking: asyncio.Future[None] | None = None
         self._compare()  # the files may have changed since they were loaded
 
-    def load(self) -> Settings:
+    async def load(self) -> Settings:
         """Read the files and return their settings, which count as loaded from now on.
 
         Raises:
-            UvtokendError: The files are invalid; the previous settings stay loaded.
+            UvtokendError: The files are invalid, or their file system does not answer; the previous settings stay
+                loaded.
         """
-        self._settings = self._load()
-        self._compared, self._difference = self._fingerprint(), None
-        return self._settings
+        with contextlib.suppress(TimeoutError):
+            return await _aside(self._loaded, PATIENCE)
+        self._hangs = True
+        raise _hung()
+
+    def _loaded(self) -> Settings:
+        if not self._reading.acquire(timeout=PATIENCE):
+            raise _hung()
+        try:
+            new = self._load()
+            self._settings, self._hangs = new, False
+            self._compared, self._difference = self._fingerprint(), None
+            return new
+        finally:
+            self._reading.release()
+
+    async def look(self, seconds: float) -> None:
+        """Look whether the files have changed, for so many seconds at the most; many that ask share one look."""
+        if self._looking is None or self._looking.done():
+            others = 0.0 if self._hangs else seconds / 2
+            self._looking = asyncio.ensure_future(_aside(partial(self.check, others), seconds))
+        try:
+            await asyncio.shield(self._looking)
+        except TimeoutError:
+            self._hangs = True
+
+    def check(self, patience: float = 0.0) -> None:
+        """Look whether the files have changed; in a thread, since their file system may not answer.
+
+        Args:
+            patience: The seconds after which another thread that reads them hangs.
+        """
+        if not self._reading.acquire(timeout=patience):
+            self._hangs = self._hangs or patience > 0.0
+            return
+        try:
+            seen = self._fingerprint()
+            if seen != self._compared:
+                self._compared = seen
+                self._compare()
+            self._hangs = False
+        finally:
+            self._reading.release()
 
     def stale(self, now: float) -> str | None:
-        """Return a sentence if the files differ from the loaded settings, or are invalid; otherwise None.
+        """Return a sentence if the last look found that the files differ from the loaded settings, or are invalid.
 
         Args:
             now: The wall clock in seconds, for ``changed 3 min ago``.
         """
-        seen = self._fingerprint()
-        if seen != self._compared:
-            self._compared = seen
-            self._compare()
-        return None if self._difference is None else self._difference(now)
+        if self._hangs:
+            return _NO_ANSWER
+        difference = self._difference
+        return None if difference is None else difference(now)
 
     def _compare(self) -> None:
         try:
@@ -79,6 +134,40 @@ class ConfigFiles:
         """Return when one of the files last changed, on the wall clock; 0 if there are no files."""
         times = [looks[2] for path in self._files() if (looks := _looks(path)) is not None]
         return max(times, default=0) / 1e9
+
+
+def _hung() -> UvtokendError:
+    return UvtokendError(_NO_ANSWER, "make it answer again (dmesg says more), then: uvtokend reload")
+
+
+async def _aside(function: Callable[[], _T], seconds: float) -> _T:
+    """Return what a function returns, or raise what it raises; it runs in a thread of its own, which may hang.
+
+    Raises:
+        TimeoutError: It has not ended after so many seconds.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def end(result: _T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type] # without an error it is the result
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as raised:  # noqa: BLE001 - it is raised in the loop
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(end, result, error)
+
+    threading.Thread(target=work, name="config files", daemon=True).start()
+    return await asyncio.wait_for(done, seconds)
 
 
 def _looks(path: str) -> tuple[int, int, int, int, int] | None:

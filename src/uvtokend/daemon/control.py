@@ -56,7 +56,7 @@ class ControlHandler(Protocol):
     ) -> dict[str, Json]:
         """Return the login, token and end of life of the credential for a URL."""
 
-    def reload(self) -> dict[str, Json]:
+    async def reload(self) -> dict[str, Json]:
         """Read the configuration again."""
 
     def stop(self) -> dict[str, Json]:
@@ -202,7 +202,7 @@ class ControlServer:
             case "credential":
                 return _credential(handler, params, peer)
             case "reload":
-                return _soon(handler.reload)
+                return _reload(handler)
             case "stop":
                 return _soon(handler.stop)
             case "version":
@@ -246,6 +246,10 @@ def explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueErr
 async def _soon(call: Callable[[], dict[str, Json]]) -> Json:
     """Make an immediate answer awaitable, like the others."""
     return call()
+
+
+async def _reload(handler: ControlHandler) -> Json:
+    return await handler.reload()
 
 
 async def _status(handler: ControlHandler, params: dict[str, Json]) -> Json:

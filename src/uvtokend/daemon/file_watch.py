@@ -1,4 +1,4 @@
-"""Check the sinks and the installation at each guard tick, in one thread that always exists.
+"""Check the sinks, the installation and the configuration at each guard tick, in one thread that always exists.
 
 At rest a tick costs one wake-up of this thread and one stat call per file, and the loop is called only after a change.
 A file system that does not answer blocks this thread, but neither the loop nor a delivery. The sinks are checked first,
@@ -37,6 +37,7 @@ class FileWatch:
     Args:
         drifted: Returns whether one of these sinks seems to have drifted; called in the thread.
         installed: Returns the state of the installation on disk; called in the thread.
+        config: Checks whether the configuration has changed; called in the thread.
         told: Called in the loop if a sink seems to have drifted, and if the installation is incomplete or has changed.
     """
 
@@ -44,10 +45,12 @@ class FileWatch:
         self,
         drifted: Callable[[Sequence[Sink]], bool],
         installed: Callable[[], OnDisk],
+        config: Callable[[], None],
         told: Callable[[FilesSeen], None],
     ) -> None:
         self._drifted = drifted
         self._installed = installed
+        self._config = config
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._asked: SimpleQueue[Sequence[Sink] | None] = SimpleQueue()
@@ -67,7 +70,7 @@ class FileWatch:
         return not self._sinks_done
 
     def look(self, sinks: Sequence[Sink]) -> None:
-        """Check the installation and these sinks. No check may be under way."""
+        """Check the installation, the configuration and these sinks. No check may be under way."""
         self._sinks_done = self._done = False
         self._asked.put(sinks)
 
@@ -80,6 +83,7 @@ class FileWatch:
             drifted = self._drifted(sinks)
             self._sinks_done = True
             installed = self._installed()
+            self._config()
             self._done = True
             if drifted or installed.missing is not None or installed != self._before:
                 self._before = installed

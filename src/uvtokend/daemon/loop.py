@@ -98,12 +98,15 @@ class Daemon:
         self._clocks = ClockWatch(self._clock, self._clock_moved)
         self._installation = Installation(self.end, log.emit)
         self._orphans = Orphans()
-        self._files_watch = FileWatch(self._deliveries.seem_drifted, InstalledFiles().look, self._files_seen)
+        self._files_watch = FileWatch(
+            self._deliveries.seem_drifted, InstalledFiles().look, self._files.check, self._files_seen
+        )
         self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
         self._waiters = Waiters(self._feed)
         self._closed = False
         self._worked = False
         self._looking: asyncio.Task[bool] | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._status_line = StatusLine(lambda: views.one_line(self._agent.snapshot(self._clock.now()).indexes))
         self._logins = login_watch.Watch(self._environment)
         self._outlook = None if socket is None else Outlook(self._whole, lambda: self._settings, log.emit)
@@ -128,7 +131,7 @@ class Daemon:
         Entries that have not expired stay where they are.
         """
         self._closed = True
-        for handle in (self._watch, self._looking):
+        for handle in (self._watch, self._looking, self._loading):
             if handle is not None:
                 handle.cancel()
         self._status_line.close()
@@ -218,7 +221,7 @@ class Daemon:
             # The disk has not answered for a whole tick: a delivery ends, or is reported as hung.
             for sink in sinks:
                 self._feed(events.SinkDrifted(sink))
-        elif self._files_watch.busy:  # the installation hangs, but the sinks need not
+        elif self._files_watch.busy:  # the installation or the configuration hangs, but the sinks need not
             self._looking = self._loop.create_task(self._look_for_drift())
         else:
             self._files_watch.look(sinks)
@@ -336,8 +339,8 @@ class Daemon:
 
     def _look(self) -> None:
         self._watch = None
-        if not self._settings.indexes:
-            self._look_for_configuration()
+        if not self._settings.indexes and (self._loading is None or self._loading.done()):
+            self._loading = self._loop.create_task(self._look_for_configuration())
         if any(self._logins.changed(request) for request in self._agent.blocked):
             failed = [
                 request for request, lease in self._agent.leases.items() if lease.state in {"blocked", "retrying"}
@@ -345,12 +348,12 @@ class Daemon:
             self._feed(events.LoginChanged(tuple(request for request in failed if self._logins.changed(request))))
         self._watch_if_needed()
 
-    def _look_for_configuration(self) -> None:
+    async def _look_for_configuration(self) -> None:
         try:
-            settings = self._files.load()
+            settings = await self._files.load()
         except UvtokendError:
             return  # `reload` and the next start report the error
-        if settings.indexes:
+        if settings.indexes and not self._settings.indexes and not self._closed:
             self._take(settings)
 
     # ------------------------------------------------------------------------------------------ the control's wishes
@@ -362,6 +365,7 @@ class Daemon:
         Otherwise more deliveries would follow at once, and a thousand of them would delay every `status`.
         """
         self._worked = True
+        await self._files.look(SOON)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SOON):
                 drifted = not self._agent.delivering and await self._look_for_drift()
@@ -416,9 +420,9 @@ class Daemon:
         """Wait until the ``on-delivered`` program has ended."""
         await self._hook.finished()
 
-    def reload(self) -> dict[str, Json]:
+    async def reload(self) -> dict[str, Json]:
         """Reload the configuration. An invalid one is refused as a whole, and the previous settings stay loaded."""
-        self._take(self._files.load())
+        self._take(await self._files.load())
         settings = self._settings
         return {"config": settings.file, "indexes": len(settings.indexes), "notices": list(settings.notices)}
 

@@ -74,7 +74,14 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.end, number.name)
-    loop.add_signal_handler(signal.SIGHUP, _reload, daemon, log)
+    reloads: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+
+    def reload() -> None:
+        task = loop.create_task(_reload(daemon, log))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     await endpoint.server.open()
     daemon.at_tick = endpoint.look
     daemon.start()
@@ -96,9 +103,9 @@ def _tell_start(log: EventLog) -> None:
     log.emit(Report("info", STARTED, (), f"The daemon started: version {__version__}, pid {os.getpid()}."))
 
 
-def _reload(daemon: Daemon, log: EventLog) -> None:
+async def _reload(daemon: Daemon, log: EventLog) -> None:
     try:
-        daemon.reload()
+        await daemon.reload()
     except UvtokendError as error:
         log.emit(Report("error", "configuration", (), f"The new configuration is refused: {error.message}", error.hint))
 

@@ -1,0 +1,95 @@
+"""The configuration on a file system that does not answer: the daemon goes on with what it has loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_loop import INDEX, live
+
+from uvtokend.core.model import Settings
+from uvtokend.daemon import config_files, loop
+from uvtokend.daemon.config_files import ConfigFiles
+from uvtokend.daemon.loop import Daemon
+from uvtokend.errors import UvtokendError
+
+SETTINGS = Settings("/nowhere/config.toml", (INDEX,))
+
+
+class Disk:
+    """Where the configuration lies; it answers, or does not."""
+
+    def __init__(self) -> None:
+        self.settings = SETTINGS
+        self.answers = threading.Event()
+        self.answers.set()
+        self.reads = 0
+
+    def load(self) -> Settings:
+        """Read the configuration."""
+        self.reads += 1
+        self.answers.wait()
+        return self.settings
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A disk that answers in the end; the files seem to have changed at each look, and nobody waits for long."""
+    made = Disk()
+    monkeypatch.setattr(ConfigFiles, "_fingerprint", lambda _: (object(),))
+    monkeypatch.setattr(config_files, "PATIENCE", 0.05)
+    monkeypatch.setattr(loop, "SOON", 0.05)
+    yield made
+    made.answers.set()
+
+
+def test_a_look_that_hangs_is_told_and_holds_nobody_up(disk: Disk) -> None:
+    """Status after status gets the sentence, with one thread that waits; when the disk answers, all is as before."""
+
+    async def main() -> None:
+        files = ConfigFiles(disk.load, SETTINGS)
+        assert files.stale(0.0) is None
+        disk.answers.clear()
+        before = disk.reads
+        for _ in range(5):
+            await files.look(0.05)
+            assert files.stale(0.0) == "The configuration cannot be read: its file system does not answer."
+        assert disk.reads == before + 1
+        with pytest.raises(UvtokendError, match="does not answer") as caught:
+            await files.load()
+        assert caught.value.hint == "make it answer again (dmesg says more), then: uvtokend reload"
+        disk.answers.set()
+        while files.stale(0.0) is not None:
+            await files.look(10.0)
+        disk.settings = replace(SETTINGS, log_level="error")
+        await files.look(10.0)
+        assert files.stale(0.0) is not None
+        assert (await files.load(), files.stale(0.0)) == (disk.settings, None)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_configuration_that_hangs_stops_no_fetch(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status, refresh and guard ticks work as before; the status names the trouble, and a reload is refused."""
+
+    async def story(daemon: Daemon) -> None:
+        daemon._files._load = disk.load
+        disk.answers.clear()
+        before = (tmp_path / "netrc").read_text()
+        for _ in range(3):
+            daemon._tick()
+        document = await daemon.status(None)
+        assert "does not answer" in str(document["config_stale"])
+        await daemon.refresh(None, wait=True)
+        assert (tmp_path / "netrc").read_text() != before
+        with pytest.raises(UvtokendError, match="does not answer"):
+            await daemon.reload()
+        disk.answers.set()
+        while "does not answer" in str((await daemon.status(None))["config_stale"]):
+            pass
+
+    live(tmp_path, monkeypatch, story)
