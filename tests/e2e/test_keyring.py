@@ -96,7 +96,7 @@ def test_uv_publishes_with_keyring(machine: Issuing) -> None:
 
 def test_keyrings_own_command_agrees(machine: Issuing) -> None:
     """With our backend, the keyring library answers as our command does, in every form and with the same status."""
-    for arguments in (
+    forms = (
         ["get", machine.index.url, LOGIN],
         ["get", machine.index.url, LOGIN, "--output", "json"],
         ["--mode", "creds", "get", machine.index.url],
@@ -106,9 +106,12 @@ def test_keyrings_own_command_agrees(machine: Issuing) -> None:
         ["get", machine.index.base.replace("http://127", "http://128"), LOGIN],
         ["get", machine.index.base, LOGIN],
         ["get", machine.index.url],
-    ):
+    )
+    for asked, arguments in enumerate(forms):
+        # The library has chosen our backend among all; the other times it is told, and loads no other.
+        chosen = {"PYTHON_KEYRING_BACKEND": "uvtokend.keyring_backend.UvtokendKeyring"} if asked else {}
         ours = machine.run(["keyring", *arguments], env={**BLIND, "PATH": str(machine.home / "bin")})
-        theirs = machine.run([*KEYRING, *arguments], env=BLIND)
+        theirs = machine.run([*KEYRING, *arguments], env={**BLIND, **chosen})
         assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), arguments
 
 
