@@ -97,6 +97,8 @@ def check(python, arguments):
             # The second is checked for the newest Python, whose library has what the oldest is missing.
             [python, "-m", "mypy", "--platform", "linux"],
             [*mypy_darwin, "--cache-dir", ".mypy_cache/darwin"],
+            # pytest compiles the tests in its own way, and keeps the result: once, not in each of its processes.
+            [python, "-m", "pytest", "--collect-only", "--quiet", "--quiet", *arguments],
         ]
     )
     say("pytest")
@@ -125,10 +127,11 @@ def run(command):
 def surroundings():
     """This process's environment without what would send pip elsewhere than into the virtual environment.
 
-    Mirrors, proxies and certificates of pip's own configuration stay in force.
+    Mirrors, proxies and certificates of pip's own configuration stay in force. Python keeps what it compiles: without
+    that, each of some thousand processes would compile the program again.
     """
     elsewhere = ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PYTHONHOME", "VIRTUAL_ENV")
-    kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    kept = {name: value for name, value in os.environ.items() if name not in (*elsewhere, "PYTHONDONTWRITEBYTECODE")}
     return dict(kept, PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0")
 
 

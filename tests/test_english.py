@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def spoken(file: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
+@cache
 def sentences() -> list[tuple[str, str]]:
     """Return everything that a person reads, each text with its place."""
     said = [
@@ -69,19 +71,16 @@ def sentences() -> list[tuple[str, str]]:
     return said
 
 
-SENTENCES = sentences()
-
-
 def test_the_sentences_are_seen() -> None:
     """What follows would hold for an empty list, too."""
-    texts = [text for _, text in SENTENCES]
+    texts = [text for _, text in sentences()]
     assert any("uvtokend is not running" in text for text in texts)
-    assert any(place.startswith("README.md") for place, _ in SENTENCES)
+    assert any(place.startswith("README.md") for place, _ in sentences())
 
 
 @pytest.mark.parametrize("pattern", WORDS)
 def test_nobody_has_to_translate(pattern: str) -> None:
     """A person who reads a message, the help, the README or the source understands it at once."""
-    wrong = [(place, match) for place, text in SENTENCES if (match := re.search(pattern, text, re.IGNORECASE))]
+    wrong = [(place, match) for place, text in sentences() if (match := re.search(pattern, text, re.IGNORECASE))]
     told = [f"{place}: {match.string[max(0, match.start() - 50) : match.end() + 50]}" for place, match in wrong]
     assert told == [], f"write instead: {WORDS[pattern]}"
