@@ -340,8 +340,19 @@ class TestAsOrdinaryUser:
         path = users_home / ".netrc"
         path.write_bytes(b"#x\n")
         path.chmod(0o000)
+        if os.geteuid() == 0:
+            os.chown(path, ORDINARY, ORDINARY)
         done = as_owner(self.SCRIPT, str(path))
         assert done.stdout == f"no-permission|chmod u+rw {path}\n"
+
+    def test_a_file_of_somebody_else(self, users_home: Path) -> None:
+        """As an editor under sudo leaves it: its mode is not what helps, but its owner."""
+        path = users_home / ".netrc"
+        path.write_bytes(b"#x\n")
+        path.chmod(0o600)
+        if os.geteuid() == 0:
+            done = as_owner(self.SCRIPT, str(path))
+            assert done.stdout == f"not-ours|sudo chown {ORDINARY} {path}\n"
 
     def test_a_folder_of_somebody_else(self, users_home: Path) -> None:
         """A directory whose owner could replace the netrc is refused; the system's own directories are not."""

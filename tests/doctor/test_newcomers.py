@@ -133,3 +133,34 @@ def test_a_netrc_that_is_a_directory(patient: Patient) -> None:
     patient.repair(fix)
     assert patient.ours("refresh")[0] == 0
     assert patient.uv(), patient.said
+
+
+def test_a_state_directory_that_is_a_file(patient: Patient) -> None:
+    """It is named with the command that moves it away; then the daemon starts and uv installs."""
+    shutil.rmtree(patient.machine.state)
+    patient.machine.state.write_text("notes")
+    patient.netrc.write_text("")
+    assert patient.ours("start")[0] == 1
+    assert not patient.uv()
+    found = first(patient, "--offline")
+    assert found["name"] == "not-a-directory"
+    assert found["fix"] == f"mv {patient.machine.state} {patient.machine.state}.old"
+    patient.repair(found["fix"])
+    assert patient.ours("start")[0] == 0
+    assert patient.uv(), patient.said
+
+
+def test_a_secret_that_is_a_directory(patient: Patient) -> None:
+    """status gives the command that moves it away and takes the secret; the next look finds the token good."""
+    secret = patient.machine.home / "secret"
+    secret.unlink()
+    secret.mkdir()
+    patient.netrc.write_text("")
+    assert patient.ours("start")[0] == 0
+    assert not patient.uv()
+    line, fix = patient.ours("status")[1].splitlines()[1:3]
+    assert line == f"acme: {secret} is a directory."
+    assert fix == f"  fix: mv {secret} {secret}.old && (umask 077; cat > {secret})"
+    assert patient.run(["sh", "-c", fix.removeprefix("  fix: ").replace("cat", f"printf {TOKEN}")]).returncode == 0
+    assert patient.ours("refresh")[0] == 0
+    assert patient.uv(), patient.said

@@ -107,8 +107,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert (missing.kind, missing.reason) == ("rejected", "no-secret")
     assert missing.hint == f"(umask 077; cat > {tmp_path}/nothing)"
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+    for path in (tmp_path / "pipe", Path("/dev/null")):
         assert failure(file(path)).hint == f"ls -ld {path}"
+    assert failure(file(tmp_path)).hint == f"mv {tmp_path} {tmp_path}.old && (umask 077; cat > {tmp_path})"
     (tmp_path / "file").write_text("x")
     assert failure(file(tmp_path / "file" / "below")).reason == "no-secret"
     assert failure(file(tmp_path / ("x" * 300))).reason == "no-secret"

@@ -123,6 +123,8 @@ def _no_permission(path: str, by_policy: bool) -> DeliveryFailed:
         hint = f"move the netrc out of {place}, or allow it in System Settings > Privacy & Security > Full Disk Access"
         return DeliveryFailed("protected", message, hint)
     if os.access(directory, os.W_OK | os.X_OK):
+        if os.path.exists(path) and not _is_ours(path):
+            return not_ours(path, os.geteuid())
         message = f"You have no permission to read and write {path}."
         return DeliveryFailed("no-permission", message, f"chmod u+rw {shlex.quote(path)}")
     message = f"You have no permission to write {path} in the directory {directory}."

@@ -46,6 +46,10 @@ def directory(
         report: Returns the finding: a note while uv still works.
     """
     quoted = shlex.quote(path)
+    if not os.path.isdir(path):
+        message = f"{path}, a directory of the {what}, is not a directory, so {consequence}."
+        yield report("not-a-directory", message, path, f"mv {quoted} {quoted}.old")
+        return
     try:
         system = os.statvfs(path)
     except OSError as problem:

@@ -53,6 +53,7 @@ class Facts:
         owner: The process that owns the netrc although no daemon answers here, as ``pid N on HOST``.
         keyring: Whether the first ``keyring`` on PATH is one that `uvtokend keyring install` created.
         status: The daemon's status document; None if no daemon answers.
+        unreadable_fix: The fix if the netrc cannot be read.
     """
 
     environ: Mapping[str, str]
@@ -75,6 +76,7 @@ class Facts:
     owner: str | None
     keyring: bool
     status: Mapping[str, Any] | None
+    unreadable_fix: str | None = None
 
     @property
     def indexes(self) -> tuple[Index, ...]:
@@ -135,7 +137,7 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
     written = next((path for path, each in known.netrcs.items() if each.config in {file, ""}), None)
     default = settings.netrc if settings is not None else os.path.expanduser("~/.netrc")
     netrc_path = os.path.realpath(str(status["netrc"]) if status is not None else named or written or default)
-    text, unreadable = _netrc(netrc_path)
+    text, failure = _netrc(netrc_path)
     ours = _ours(netrc_path, text, known)
     now = datetime.now(UTC)
     uv_path, uv_version = _uv()
@@ -152,7 +154,8 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
         netrc_path=netrc_path,
         named_netrc=named,
         netrc=text,
-        unreadable=unreadable,
+        unreadable=None if failure is None else failure.message,
+        unreadable_fix=None if failure is None else failure.hint,
         uv_netrc=uv_files.text_file(uv_files.netrc(environ)),
         store=uv_files.store(environ),
         ours=ours,
@@ -170,13 +173,13 @@ def _settings(config: str | None) -> tuple[Settings | None, tuple[Problem, ...]]
         return None, error.problems
 
 
-def _netrc(path: str) -> tuple[bytes | None, str | None]:
+def _netrc(path: str) -> tuple[bytes | None, DeliveryFailed | None]:
     if not os.path.exists(path):
         return None, None
     try:
         return NetrcSink(path).read(), None
     except DeliveryFailed as error:
-        return None, error.message
+        return None, error
 
 
 def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str | None:

@@ -69,8 +69,7 @@ def syntax(facts: Facts) -> Iterator[Finding]:
 def unreadable(facts: Facts) -> Iterator[Finding]:
     """The netrc exists but cannot be read."""
     if facts.unreadable is not None and _ours(facts):
-        path = shlex.quote(facts.netrc_path)
-        fix = f"mv {path} {path}.old" if os.path.isdir(facts.netrc_path) else f"ls -l {path}"
+        fix = facts.unreadable_fix or f"ls -l {shlex.quote(facts.netrc_path)}"
         yield error("netrc-unreadable", facts.unreadable, facts.netrc_path, fix)
 
 

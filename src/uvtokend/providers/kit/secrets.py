@@ -134,7 +134,7 @@ def _from_file(path: str) -> Secret:
                 raise rejected("no-secret", f"{path} is not a file.", f"ls -ld {quoted}")
             return checked(file.read(programs.LIMIT), f"The file {path}", write)
     except IsADirectoryError:
-        raise rejected("no-secret", f"{path} is a directory.", f"ls -ld {quoted}") from None
+        raise rejected("no-secret", f"{path} is a directory.", f"mv {quoted} {quoted}.old && {write}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise rejected("no-secret", f"The file {path} does not exist.", write) from None
     except PermissionError:
