@@ -36,7 +36,19 @@ from uvtokend.core.events import (
     WaiterLeft,
     Woke,
 )
-from uvtokend.core.model import Credential, Entry, Failure, Index, Notice, Problem, Request, Secret, Settings, Sink
+from uvtokend.core.model import (
+    Credential,
+    Entry,
+    Failure,
+    FailureKind,
+    Index,
+    Notice,
+    Problem,
+    Request,
+    Secret,
+    Settings,
+    Sink,
+)
 from uvtokend.core.views import one_line
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -866,3 +878,13 @@ def test_a_new_token_is_no_warning() -> None:
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     actions = agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     assert [(action.level, action.event) for action in actions if isinstance(action, Report)] == [("info", "refreshed")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"), [("transient", "warning"), ("login-required", "error"), ("rejected", "error")]
+)
+def test_what_a_person_has_to_mend_is_an_error(kind: FailureKind, level: str) -> None:
+    """What may pass by itself is a warning."""
+    agent = configured()
+    actions = agent.handle(FetchEnded(ACME, Failure(kind, "why", "Why."), 0.5), NOW)
+    assert [action.level for action in actions if isinstance(action, Report)] == [level]

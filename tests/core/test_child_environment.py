@@ -209,3 +209,18 @@ def test_each_variable_that_names_another_target_is_named() -> None:
             )
         assert f"{what} and names another target than the index 'a'" in caught.value.message
         assert caught.value.hint == f"unset {' '.join(names)}"
+
+
+def test_a_slash_at_the_end_names_no_other_target() -> None:
+    """But any other character does, in a variable and on the command line."""
+    upload, url = "https://a.example/X", "https://a.example/X/simple/"
+    child_environment.check_targets("a", upload, {"UV_PUBLISH_URL": f"{upload}/"})
+    for other in ("https://a.example/", "https://a.example"):
+        with pytest.raises(UsageError):
+            child_environment.check_targets("a", upload, {"UV_PUBLISH_URL": other})
+    real = child_environment.upload_url("static", url)
+    assert real is not None
+    command = ["uv", "publish", "--publish-url"]
+    child_environment.check_publishing("a", "static", url, [*command, f"{real.rstrip('/')}/"])
+    with pytest.raises(UsageError):
+        child_environment.check_publishing("a", "static", url, [*command, real.rstrip("/").removesuffix("X") + "Y"])

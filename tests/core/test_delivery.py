@@ -201,5 +201,6 @@ def test_a_delivery_that_hangs_plans_nothing() -> None:
     """It was told once; only its end changes that. Before that, the time to tell is planned."""
     flying = Delivery(in_flight=True, began_at=NOW)
     assert flying.next_at(NOW) == NOW + delivery.HUNG
-    assert delivery.hung(flying, "netrc", NOW + delivery.HUNG).next_at(NOW) is None
+    told = delivery.hung(flying, "netrc", NOW + delivery.HUNG)
+    assert (told.next_at(NOW), told.failed_at) == (None, NOW + delivery.HUNG)
     assert (Delivery().begun, Delivery().ended, Delivery().failures) == (0, 0, 0)

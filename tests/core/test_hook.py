@@ -58,3 +58,8 @@ def test_no_change_is_lost_and_no_two_runs_overlap(history: list[str | bool]) ->
                 state, running, seen = hook.due(state), True, True
             assert seen or wait is not None
     assert seen or running or state.state != "idle"
+
+
+def test_nobody_is_asked_again_within_a_second() -> None:
+    """However the dice fall, and however few failures there were."""
+    assert hook.ended(Hook("running"), False, 0.0)[1] == 1.0

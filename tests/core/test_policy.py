@@ -178,3 +178,13 @@ def test_ends_of_short_lives_differ_by_less_to_be_the_same() -> None:
     first = Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=16))
     assert not policy.is_same(Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=19)), first)
     assert policy.is_same(Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=17)), first)
+
+
+@pytest.mark.parametrize(("life", "apart", "same"), [(40, 5.0, True), (40, 5.01, False), (3600, 10.0, True)])
+def test_ends_that_are_near_are_one(life: float, apart: float, same: bool) -> None:
+    """Within ten seconds, or an eighth of the life if that is less; at the bound they still are."""
+    start = datetime(2026, 1, 31, tzinfo=UTC)
+    one = Credential("u", Secret("t"), start, start + timedelta(seconds=life))
+    moved = timedelta(seconds=apart)
+    other = replace(one, issued_at=start + moved, expires_at=start + timedelta(seconds=life) + moved)
+    assert policy.is_same(other, one) == same

@@ -94,3 +94,11 @@ def test_the_metrics() -> None:
     assert names == {line.split(" ")[2] for line in lines if line.startswith("# TYPE")}
     assert metrics.exposition(document(), NOW.replace(microsecond=500000)).count("1769846400.500") == 1
     assert "index" not in metrics.exposition(document(), NOW)
+
+
+@pytest.mark.parametrize("state", ["waiting", "fetching", "retrying", "blocked"])
+def test_each_state_has_its_metric(state: str) -> None:
+    """It is 1 for the state, and 0 for the three others."""
+    lines = metrics.exposition(document(index("a", state=state)), NOW).splitlines()
+    states = {line.split('state="')[1].split('"')[0]: line[-1] for line in lines if 'state="' in line}
+    assert states == {**dict.fromkeys(("waiting", "fetching", "retrying", "blocked"), "0"), state: "1"}

@@ -559,3 +559,30 @@ def test_details_share_a_line_that_is_wide_enough_for_them() -> None:
     joined = f"  {'h' * 30}, for {'i' * 30}"
     assert joined in lines(doc, len(joined))
     assert joined not in lines(doc, len(joined) - 1)
+
+
+def test_no_problem_hides_another() -> None:
+    """A stale configuration, a delivery that failed, and two indexes with reasons of their own are all named."""
+    other = {**ERROR, "message": "The other reason."}
+    doc = document(
+        blocked("a"),
+        blocked("b", last_error=other),
+        config_stale="config.toml changed 3 min ago.",
+        delivery={"ok": False, "problem": "The disk is full."},
+    )
+    text = "\n".join(lines(doc))
+    for sentence in ("config.toml changed", "The disk is full.", ERROR["message"], other["message"]):
+        assert str(sentence) in text
+
+
+def test_colors_are_those_of_every_terminal() -> None:
+    """Select Graphic Rendition (ECMA-48): green, yellow, red, bold, faint."""
+    assert (report.GREEN, report.YELLOW, report.RED, report.BOLD, report.DIM) == ("32", "33", "31", "1", "2")
+    assert report.clean("a\x1bb\u202ec") == "a\\x1bb\\u202ec"
+
+
+def test_what_is_not_known_takes_no_line() -> None:
+    """Below a row of a narrow terminal stand only facts."""
+    text = lines(document(index("a", identity=None, username=None)), 60)
+    assert not any("for -" in line for line in text)
+    assert report.once(document(index("a")), NOW, zone=UTC) == report.once(document(index("a")), NOW, 80, zone=UTC)

@@ -192,6 +192,7 @@ def test_the_end_on_the_wall_clock_stays() -> None:
     document = json.loads(state.encode(STATE))
     del document["tokens"][0]["wall_end"]
     assert state.decode(json.dumps(document).encode()).records[0].wall_end == NOW + HOUR
+    assert state.record(REQUEST, replace(TOKEN, wall_end=NOW), NOW, ("h",)).wall_end == NOW
 
 
 def test_without_a_clock_step_nothing_moves() -> None:

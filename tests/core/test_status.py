@@ -126,3 +126,9 @@ def test_the_document_says_how_the_delivery_went() -> None:
         "me",
         None,
     )
+
+
+def test_an_index_that_is_switched_off_has_no_failures() -> None:
+    """Nothing is tried, so nothing failed."""
+    (shown,) = status.of_daemon(FRAME, Snapshot((), True, None), (OFF,), NOW)["indexes"]
+    assert (shown["failures"], shown["health"], shown["delivered"]) == (0, "none", False)

@@ -213,3 +213,9 @@ def test_a_notice_goes_over_the_wire() -> None:
     cut = wire.decode_answer(line.replace(b"Later.", b"Much\\nlater."))
     assert isinstance(cut, Credential)
     assert cut.notice == Notice("throttled", "Much later.")
+
+
+def test_a_sign_in_without_an_end_is_none() -> None:
+    """An end that no clock reaches is no end to tell of."""
+    assert wire._sign_in_end(None) is None
+    assert wire._sign_in_end({"at": None, "name": "x", "command": "y"}) is None

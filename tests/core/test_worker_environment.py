@@ -155,3 +155,9 @@ def test_every_tool_gets_the_bundle() -> None:
         *("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
         "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     }
+
+
+def test_a_worker_never_reads_our_netrc_nor_asks_us() -> None:
+    """By the names that requests and our own keyring command know."""
+    got = worker_environment({"NETRC": "/home/me/.netrc"}, Request("static"), Settings("config.toml"))
+    assert (got["NETRC"], got["UVTOKEND_IN_WORKER"]) == ("/dev/null", "1")

@@ -230,8 +230,10 @@ def tasks(tree: Path, name: str, found: Map, budget: float) -> Iterator[dict[str
         reached = found.of_lines(name, range(first_line(source, mutant), mutant.line + 1))
         if function is None:
             reached |= found.of_module(name) | found.beside(name)
-        reached = reached or {*found.times}
         tests, seconds = found.chosen(name, reached, budget)
+        if function is None or not tests:  # a table is read by tests that reach no line of its module
+            more, longer = found.chosen(name, found.times.keys() - {*tests}, budget)
+            tests, seconds = tests + more, seconds + longer
         before = source[mutant.start : mutant.end].decode()
         task = Task(name, str(file), **asdict(mutant), before=before, function=function, tests=tests, seconds=seconds)
         yield {**asdict(task), "source": lines[mutant.line - 1].strip()}

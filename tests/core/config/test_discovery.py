@@ -543,3 +543,10 @@ def test_a_name_leaves_out_what_every_url_has() -> None:
         assert IndexUrl.parse(f"https://h.example/{word}/").name == "h.example"
         assert IndexUrl.parse(f"https://h.example/{word}/mine/{word}/").name == "mine"
     assert IndexUrl.parse("https://h.exämple/mine/").known_host == ""
+
+
+@pytest.mark.parametrize("word", ["PROJECT", "REGION", "REPO", "REPOSITORY", "YOUR", "ACCOUNT", "DOMAIN", "OWNER"])
+def test_words_that_stand_for_another(word: str) -> None:
+    """In the host one is enough, where nobody writes capitals; and a name loses the marks around it."""
+    assert IndexUrl.parse(f"https://{word}-x.example/simple/").placeholder == word
+    assert IndexUrl.parse(f"https://h.example/-.{word}X.-/").name == f"{word}X"

@@ -555,9 +555,24 @@ class TestAdopt:
             b"#new\nmachine x login 2\n#more\n\nmachine z login 3\n"
         )
 
+    def test_a_piece_of_the_top_comes_back_to_the_top(self) -> None:
+        """There was no line above it."""
+        taken = take_over(b"machine x login 2\nmachine z login 3\n", "x")
+        assert restore(taken.text + b"#new\n", taken.backup) == b"machine x login 2\nmachine z login 3\n#new\n"
+
+    @pytest.mark.parametrize("pieces", [2, 3, 4])
+    def test_each_of_many_pieces_has_its_place(self, pieces: int) -> None:
+        """They are put back where they were, however much was taken out above them."""
+        foreign = b"".join(b"machine x login %d\n#%d\n" % (number, number) for number in range(pieces))
+        taken = take_over(foreign, "x")
+        assert taken.removed == pieces
+        assert restore(taken.text, taken.backup) == foreign
+
     def test_a_piece_below_a_line_without_end(self) -> None:
         """That line gets its end, and no other byte."""
         assert adopt._joined(b"#a", b"machine x login 2\n", b"") == b"#a\nmachine x login 2\n"
+        assert adopt._joined(b"", b"machine x login 2", b"#a") == b"machine x login 2\n#a"
+        assert adopt._joined(b"", b"machine x login 2", b"") == b"machine x login 2"
         assert adopt._joined(b"", b"machine x login 2\n", b"#a") == b"machine x login 2\n#a"
 
     def test_a_piece_that_uv_cannot_read_does_not_fall_into_a_macro(self) -> None:

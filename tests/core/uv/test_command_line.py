@@ -102,6 +102,7 @@ def test_what_is_run(words: list[str], script: str | None) -> None:
         (["uv", "lock", "--script=s", "-q"], ["s"]),
         (["uv", "run", "tool", "A.PY", "data", "--with-requirements=r.py", "tool"], ["A.PY", "r.py"]),
         (["uv", "run", "-q", "-s", "tool", "data"], ["tool"]),
+        (["uv", "run", "tool", "window.pyw"], ["window.pyw"]),
         (["uv", "sync"], []),
     ],
 )
