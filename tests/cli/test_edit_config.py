@@ -466,7 +466,7 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         ([GOOGLE, "--set", "hunter2"], "--set wants KEY=VALUE"),
         ([GOOGLE, "--set", "a b=hunter2"], "--set wants KEY=VALUE"),
         ([GOOGLE, "--set", "[x]\nb=hunter2"], "--set wants KEY=VALUE"),
-        ([GOOGLE, "--set", "url=x"], "--set url says twice"),
+        ([GOOGLE, "--set", "url=x"], "--set url is given twice"),
         ([GOOGLE, "--set", "source=adc", "--set", "source=gcloud"], "--set source is given twice"),
         ([GOOGLE, "--set", "env.A=1", "--set", "env=2"], "--set env is given twice"),
         ([GOOGLE, "--set", "env=2", "--set", "env.A=1"], "--set env is given twice"),

@@ -189,7 +189,7 @@ def test_a_gitlab_group_takes_no_uploads() -> None:
     assert child_environment.upload_url("gitlab", url) is None
     assert sorted(child_environment.environment([access], {})) == ["UV_INDEX_G_PASSWORD", "UV_INDEX_G_USERNAME"]
     for command in (["/bin/uv", "publish"], ["twine", "upload", "dist/*"]):
-        with pytest.raises(UsageError, match="takes no uploads") as caught:
+        with pytest.raises(UsageError, match="is a GitLab group, but packages") as caught:
             child_environment.check_publishing("g", "gitlab", url, command)
         assert caught.value.hint == "uvtokend add https://gitlab.com/api/v4/projects/ID/packages/pypi/simple"
         child_environment.check_publishing("p", "gitlab", url.replace("groups/7/-", "projects/7"), command)

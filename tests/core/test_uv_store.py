@@ -231,7 +231,7 @@ def test_a_broken_ledger_knows_nothing(text: bytes) -> None:
 
 
 def test_a_ledger_of_version_1_is_still_read() -> None:
-    """It held user names in clear text text text; they become digests. A later version that is unknown says nothing."""
+    """It held user names in clear text; they become digests. A later version that is unknown says nothing."""
     sha256 = hashlib.sha256(b"t0").hexdigest()
     record = {"service": "https://a.example/", "username": "me", "sha256": [sha256]}
     text = json.dumps({"version": 1, "records": [record, {**record, "username": "you"}]}).encode()

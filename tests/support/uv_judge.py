@@ -129,7 +129,7 @@ def wire(decision: Decision) -> str:
 
 
 def credential(call: Call) -> str:
-    """Return the credential of a request in clear text text; ``-`` if it has none."""
+    """Return the credential of a request in clear text; ``-`` if it has none."""
     scheme, _, text = (call.headers.get("Authorization") or "").partition(" ")
     if scheme == "Basic":
         return base64.b64decode(text).decode()

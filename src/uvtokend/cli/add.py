@@ -160,7 +160,7 @@ def _setting(assignment: str, provider: str) -> tuple[list[str], Json]:
         message = "--set wants KEY=VALUE, with a key of the index's table."
         raise UsageError(message, "uvtokend add URL --set duration=3600 --set 'password={ env = \"VAR\" }'")
     if path[0] in {"url", "name"}:
-        raise UsageError(f"--set {path[0]} says twice what is given once.", "uvtokend add URL --name NAME")
+        raise UsageError(f"--set {path[0]} is given twice.", "uvtokend add URL --name NAME")
     value = _value(text)
     options = CLOUDS[provider].options if provider in CLOUDS else {}
     texts = {"provider", "sink", *(name for name, option in options.items() if option.kind.is_text)}
@@ -206,9 +206,9 @@ def _set(table: edit.Table, path: Sequence[str], value: Json) -> None:
 def _check_name(table: edit.Table, text: str, config_file: str | None, assignments: Sequence[str]) -> None:
     name = str(table["name"])
     if name in edit.names(text):
-        message = f"An index called {name!r} is there already."
+        message = f"An index called {name!r} already exists."
     elif name in {index.name for index in _of_site(config_file)}:
-        message = f"The site's configuration has an index called {name!r} already."
+        message = f"The site's configuration already has an index called {name!r}."
     else:
         return
     recognized = clouds.recognize(IndexUrl.parse(str(table["url"])))

@@ -19,16 +19,20 @@ EXAMPLES = (
     "uvtokend ensure private-registry -- uv lock",
 )
 DETAILS = """\
-uv reads a token once, when it starts. This makes sure that the token lives long enough for what follows.
-Without --min, the life that uvtokend promises is enough. The exit status is the command's own, or 1 if the
-life cannot be had."""
+uv reads a token once, when it starts. `ensure` makes sure that the token is valid long enough for the command.
+Without --min, the life that uvtokend promises is enough. The exit status is the command's own, or 1 if no
+token with that much life is available."""
 
 
 def arguments(own: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
     own.usage = "uvtokend ensure [--min DURATION] [--config PATH] [NAME…] [-- COMMAND…]"
     own.add_argument(
-        "--min", metavar="DURATION", type=_duration, dest="minimum", help="how long the tokens must live: 20m, 1h30m"
+        "--min",
+        metavar="DURATION",
+        type=_duration,
+        dest="minimum",
+        help="life that the tokens must have: 20m, 1h30m",
     )
     own.add_argument("names", metavar="NAME", nargs="*", help="an index (default: all)")
     own.set_defaults(command=[])

@@ -127,7 +127,7 @@ def _say_what_is_done(plan: Proposal, target: str) -> None:
     if plan.project:
         console.say(
             "uv tells two organizations on one host apart by the user names in their URLs. So pyproject.toml needs "
-            "these indexes (uv.toml the same, as [[index]]) in the place of those without a user name:"
+            "these indexes (uv.toml the same, as [[index]]) instead of those without a user name:"
         )
         console.out("\n" + "\n".join(plan.project) + "\n")
 

@@ -18,7 +18,7 @@ from uvtokend.errors import FAILED, OK, NotRunning
 EXAMPLES = ("uvtokend login", "uvtokend login private-registry")
 DETAILS = """\
 Runs the sign-in commands that `uvtokend status` names, such as `aws sso login --profile dev`, each once, and fetches
-the tokens that waited for them. Does nothing where every sign-in is still good."""
+the tokens that waited for them. Does nothing if every sign-in is still valid."""
 
 #: Characters in a command that only a shell or a person understands.
 _SHELL = frozenset("<>|;&`$")

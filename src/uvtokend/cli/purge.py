@@ -21,7 +21,7 @@ from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, ConfigError, NotRunning, UvtokendError
 
 EXAMPLES = ("uvtokend purge", "uvtokend purge --yes")
-DETAILS = "Stops the daemon first. Your netrc is then, to the byte, what it would be without uvtokend."
+DETAILS = "Stops the daemon first. Afterwards, your netrc is byte for byte the same as without uvtokend."
 
 _STATE_FILES = (
     "state.json",

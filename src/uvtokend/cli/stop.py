@@ -65,7 +65,7 @@ def stop(config: str | None = None, pid: int | None = None) -> int:
     except (client.NoAnswerError, client.HungUpError) as error:
         process = process or _process_of(named_owner(f"{paths.socket_file()}.lock")) or unreachable(config)
         if process is None and isinstance(error, client.NoAnswerError):
-            message = "The daemon does not answer, and it cannot be told which process it is."
+            message = "The daemon does not answer, and its process ID is unknown."
             raise UvtokendError(message, fixes.daemons()) from None
         if process is not None:
             _end(process.terminate)

@@ -37,8 +37,8 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("init", "init", "find the private indexes that uv knows and add them"),
         Verb("add", "add", "add one index to config.toml"),
         Verb("remove", "remove", "remove an index from config.toml, and its token"),
-        Verb("list", "list", "show what is configured, and in which file"),
-        Verb("adopt", "adopt", "take over an existing netrc entry for an index's host"),
+        Verb("list", "list", "show the configured indexes and their files"),
+        Verb("adopt", "adopt", "replace an existing netrc entry for an index's host"),
         Verb("purge", "purge", "remove everything that uvtokend wrote"),
     ),
     "daemon": (
@@ -57,7 +57,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     ),
     "use": (
         Verb("exec", "exec", "run a command with credentials in its environment"),
-        Verb("ensure", "ensure", "make sure that tokens live long enough, then run a command"),
+        Verb("ensure", "ensure", "refresh tokens that expire too soon, then run a command"),
         Verb("token", "token", "print one token"),
         Verb("keyring", "keyring", "put a fast keyring command on PATH"),
         Verb("credential-helper", "credential_helper", "answer Bazel, as its credential helper"),

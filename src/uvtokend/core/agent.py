@@ -458,6 +458,6 @@ def admit(outcome: Credential | Failure, host: str, now: datetime) -> Credential
 
 def _life_sentence(credential: Credential, now: datetime) -> str:
     if credential.expires_at is None:
-        return "Fetched a new token; when it expires is not known."
+        return "Fetched a new token; its end of life is unknown."
     left = (credential.expires_at - now).total_seconds()
     return f"Fetched a new token, valid for {duration(left if left < 120 else 60 * round(left / 60))}."

@@ -133,7 +133,7 @@ def check_publishing(name: str, provider: str, url: str, command: Sequence[str])
     upload = upload_url(provider, url)
     if upload is None:
         server = url.partition("/api/v4/")[0]
-        message = f"The index {name!r} is a GitLab group, which takes no uploads: packages are published to a project."
+        message = f"The index {name!r} is a GitLab group, but packages are published to a project."
         raise UsageError(message, f"uvtokend add {server}/api/v4/projects/ID/packages/pypi/simple")
     for option, value in _values(command, options):
         if value != name and value.rstrip("/") != upload.rstrip("/"):

@@ -86,7 +86,7 @@ def decode_answer(line: bytes) -> Credential | Failure:
             return _failure(message["failure"])
         return _credential(message["credential"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return Failure("rejected", "garbage", "The provider answered something that is not a credential.")
+        return Failure("rejected", "garbage", "The provider's answer is not a credential.")
 
 
 def _failure(raw: dict[str, Any]) -> Failure:

@@ -237,7 +237,7 @@ def explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueErr
         problems: list[Json] = [
             {"file": bad.file, "where": bad.where, "message": bad.message, "hint": bad.hint} for bad in error.problems
         ]
-        return wire.REFUSED, "The configuration is wrong.", {"problems": problems}
+        return wire.REFUSED, "The configuration is invalid.", {"problems": problems}
     if isinstance(error, UvtokendError):
         return wire.REFUSED, error.message, {"hint": error.hint}
     return wire.INVALID_PARAMS, str(error), None

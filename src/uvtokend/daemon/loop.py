@@ -458,7 +458,7 @@ class Daemon:
 
     def _take(self, settings: Settings) -> None:
         if settings.netrc != self._settings.netrc:
-            message = "The netrc was changed in the configuration, which takes a new start."
+            message = "The configuration names another netrc, which requires a restart."
             raise UvtokendError(message, "uvtokend restart")
         self._settings = settings
         self._environments = Environments(os.environ, settings)

@@ -94,7 +94,7 @@ def _failure(error: OSError, path: str) -> DeliveryFailed:
             message = f"{directory}, where the netrc should be, is not a directory."
             return DeliveryFailed("directory-missing", message, f"ls -ld {place}")
         case errno.ENOSPC | errno.EDQUOT:
-            message = f"The disk is full, so {path} could not be written; it is as it was."
+            message = f"The disk is full, so {path} could not be written; it is unchanged."
             return DeliveryFailed("disk-full", message, f"df -h {place}")
         case errno.EROFS:
             message = f"{path} is on a read-only file system."

@@ -63,7 +63,7 @@ def _conflict(options: Mapping[str, Frozen]) -> Conflict | None:
     if kind == "job" and options.get("username", JOB_LOGIN) != JOB_LOGIN:
         return Conflict("username", f"The user name of a job token is always {JOB_LOGIN}.", "remove username")
     if kind == "personal" and options.get("username") == JOB_LOGIN:
-        message = f"GitLab takes the password of {JOB_LOGIN} for a job token."
+        message = f"For the user name {JOB_LOGIN}, GitLab expects a job token."
         return Conflict("username", message, 'remove username, or write kind = "job"')
     return None
 
