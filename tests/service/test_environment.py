@@ -66,14 +66,13 @@ def test_the_file_is_read_back(value: str, tmp_path: Path) -> None:
     [
         (["/usr/bin/uvtokend"], "/usr/bin/uvtokend"),
         (["/opt/My Tools/uvtokend"], '"/opt/My Tools/uvtokend"'),
-        (["/h/100%/$HOME/u"], "/h/100%%/$$HOME/u"),
-        (['/q"\\/u', "-P"], '"/q\\"\\\\/u" -P'),
+        (["/h/100%/u", "$HOME"], '/h/100%%/u "$$HOME"'),
+        (["/h/$HOME/u"], '/usr/bin/env "/h/$$HOME/u"'),
+        (['/q"\\/u', "-P"], '/usr/bin/env "/q\\"\\\\/u" -P'),
     ],
 )
 def test_a_command_of_a_unit(words: list[str], line: str) -> None:
     """Spaces, quotes, specifiers and variables reach the program as they are: systemd.service(5), "Command lines"."""
-    if "$" in line:
-        line = f'"{line}"'
     assert systemd.command_line(words) == line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ await() { for _ in $(seq 300); do ! eval "$1" >/dev/null 2>&1 || return 0; sleep
 PROGRAM = """\
 #!{python} -P
 import sys
-sys.path.insert(0, "/home/tester/lib")
+sys.path.insert(0, {lib!r})
 if "run" in sys.argv:
     from uvtokend.daemon import timer
     timer.GUARD_TICK = 0.5
@@ -77,12 +78,14 @@ class Person:
     """An ordinary user.
 
     Args:
-        home: The home directory, which is /home/tester inside.
+        home: The home directory.
         reaches: Directories that this user can reach even if they are in a closed one.
+        place: What the home directory is called inside.
     """
 
     home: Path
     reaches: tuple[Path, ...] = ()
+    place: str = "/home/tester"
 
     def __call__(self, *scripts: str) -> list[str]:
         """Run scripts beside a real user manager, each in a login session of its own; return what they printed."""
@@ -90,7 +93,8 @@ class Person:
         command = [str(SCRIPT), str(self.home), *code, "--", *(HEAD + script for script in scripts)]
         # Ended by SIGTERM, it takes everything along; so it gets one if we are killed, too.
         words = ["setpriv", "--pdeathsig", "TERM", *command]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        env = {**os.environ, "TESTER_HOME": self.place}
+        with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 said, complained = process.communicate(timeout=_PATIENCE)
             except BaseException:
@@ -115,11 +119,16 @@ class Person:
         )
         self.write(".config/uvtokend/config.toml", "".join(tables))
 
+    def installs(self) -> None:
+        """Install the program."""
+        shutil.copytree(PACKAGE, self.home / "lib" / "uvtokend", ignore=shutil.ignore_patterns("__pycache__"))
+        program = PROGRAM.format(python=sys.executable, lib=f"{self.place}/lib")
+        self.write(".local/bin/uvtokend", program, 0o755)
+
 
 @pytest.fixture
 def person(tmp_path: Path) -> Person:
     """A user who has installed the program."""
     someone = Person(tmp_path)
-    shutil.copytree(PACKAGE, tmp_path / "lib" / "uvtokend", ignore=shutil.ignore_patterns("__pycache__"))
-    someone.write(".local/bin/uvtokend", PROGRAM.format(python=sys.executable), 0o755)
+    someone.installs()
     return someone

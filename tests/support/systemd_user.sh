@@ -3,12 +3,13 @@
 #
 # Each script of bash has a login session of its own: before the next one starts, the manager ends with all its services,
 # and the runtime directory is emptied. Needs root, cgroup v2 and util-linux, but no systemd as PID 1. All happens in
-# namespaces of its own and leaves nothing behind: there is a user `tester` whose home directory is HOME, in /home/tester;
-# each DIRECTORY can be reached even if it lies in a closed one such as /root; a real journald answers `journalctl --user`;
+# namespaces of its own and leaves nothing behind: there is a user `tester` whose home directory is HOME, in /home/tester
+# or in $TESTER_HOME; each DIRECTORY can be reached even if it lies in a closed one such as /root; a real journald answers `journalctl --user`;
 # the manager owns a cgroup, and a fresh /run with what sd_booted(3) and systemd.exec(5) look for: /run/systemd/system,
 # /run/systemd/{unit-root,mount-rootfs}.
 set -euo pipefail
 user=tester
+place=${TESTER_HOME:-/home/$user}
 uid=54321 # journald keeps a journal for each user outside the ranges of system and dynamic users, see UIDS-GIDS
 
 outside() {
@@ -67,9 +68,9 @@ make_the_user() {
   mkdir /run/kept/home
   mount --bind "$1" /run/kept/home
   open_the_way
-  mkdir "/home/$user"
-  mount --bind /run/kept/home "/home/$user"
-  chown -R "$uid:$uid" "/home/$user"
+  mkdir -p "$place"
+  mount --bind /run/kept/home "$place"
+  chown -R "$uid:$uid" "$place"
   cp /etc/passwd /run/passwd
   echo "$user:x:$uid:$uid::/home/$user:/bin/sh" >>/run/passwd
   mount --bind /run/passwd /etc/passwd
@@ -114,10 +115,10 @@ inside() {
   echo $$ >/sys/fs/cgroup/rest/cgroup.procs
   chown "$uid:$uid" "$own" "$own/init.scope" "$own"/cgroup.{procs,threads,subtree_control} "$own"/init.scope/cgroup.procs
 
-  as_user=(setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all env -i "HOME=/home/$user" "USER=$user"
-    "PATH=/home/$user/.local/bin:/usr/local/bin:/usr/bin:/bin" LANG=C.UTF-8 "XDG_RUNTIME_DIR=/run/user/$uid"
+  as_user=(setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all env -i "HOME=$place" "USER=$user"
+    "PATH=$place/.local/bin:/usr/local/bin:/usr/bin:/bin" LANG=C.UTF-8 "XDG_RUNTIME_DIR=/run/user/$uid"
     "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/$uid/bus")
-  cd "/home/$user"
+  cd "$place"
   for script in "$@"; do session "$script"; done
 }
 

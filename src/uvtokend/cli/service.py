@@ -66,6 +66,7 @@ def install(hardened: bool, config_file: str | None) -> int:
     if config_file is not None:
         raise UvtokendError("A service reads the default configuration file only.", "uvtokend service install")
     settings = configuration.load(config_file)
+    paths.check_home(environment.file_of(paths.config_file()))
     words = manager.program()
     recorded = environment.record(os.environ, environment.patterns())
     _explain(recorded, settings)
@@ -82,9 +83,10 @@ def uninstall() -> int:
     Raises:
         UvtokendError: The service manager refuses to stop it.
     """
+    recorded = Path(environment.file_of(paths.config_file()))
+    paths.check_home(str(recorded))
     with console.Ticking("Stopping the service"):
         removed = [launchd.uninstall()] if sys.platform == "darwin" else [systemd.uninstall(), autostart.uninstall()]
-    recorded = Path(environment.file_of(paths.config_file()))
     if recorded.is_file():
         recorded.unlink()
         removed.append(recorded)
@@ -133,12 +135,16 @@ def _put(words: list[str], recorded: environment.Recorded, hardened: bool, confi
 
 def _put_on_linux(words: list[str], recorded: environment.Recorded, hardened: bool, config_file: str | None) -> Path:
     if not systemd.available():
+        if (runtime := systemd.runtime_of_manager()) is not None:
+            message = "Your systemd user manager runs, but this shell has no XDG_RUNTIME_DIR, as after su or sudo."
+            raise UvtokendError(message, f"export XDG_RUNTIME_DIR={runtime} && uvtokend service install")
         console.say("The systemd user manager does not answer, so the desktop's autostart is used.")
         return autostart.install(words)
+    file = environment.file_of(paths.config_file(config_file))
+    systemd.refuse_unprintable([*words, file])
     if hardened:
         with console.Ticking("Trying the hardened settings"):
             systemd.probe(words)
-    file = environment.file_of(paths.config_file(config_file))
     try:
         paths.make_directory(os.path.dirname(file))
         files.replace(file, environment.environment_file(recorded.variables).encode())

@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from uvtokend import paths
@@ -106,7 +106,13 @@ def unit(program: str = USUAL_PROGRAM, environment: str = USUAL_ENVIRONMENT, pat
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Quote a command for ``ExecStart=``: systemd.service(5), "Command lines"; systemd.unit(5), "Specifiers"."""
+    """Quote a command for ``ExecStart=``: systemd.service(5), "Command lines"; systemd.unit(5), "Specifiers".
+
+    The path of the program itself must not contain quotes, backslashes or dollars, even quoted, so env(1) finds such a
+    one. It becomes the program, with the same process id.
+    """
+    if re.search(r"""["'\\$]""", words[0]):
+        words = ["/usr/bin/env", *words]
     return " ".join(_quoted(word) for word in words)
 
 
@@ -115,6 +121,23 @@ def _quoted(word: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_@%+=:,./~-]+", plain):
         return plain
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _file_name(path: str) -> str:
+    """Quote a path for ``EnvironmentFile=``, which takes it for a pattern: systemd.exec(5), glob(7)."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", path).replace("%", "%%")
+
+
+def refuse_unprintable(paths: Iterable[str]) -> None:
+    """Refuse paths that no unit file can hold, before anything is written.
+
+    Raises:
+        UvtokendError: One of them contains a line break, another control character or something that is not UTF-8.
+    """
+    for path in paths:
+        if not path.isprintable():
+            message = f"The path {path!a} contains a character that no systemd unit can hold"
+            raise UvtokendError(f"{message}.", "move it to a directory whose name is plain text")
 
 
 def directory() -> Path:
@@ -128,6 +151,16 @@ def available() -> bool:
     """Return whether this user's service manager answers."""
     done = _systemctl("show-environment")
     return done is not None and done.returncode == 0
+
+
+def runtime_of_manager() -> Path | None:
+    """Return the runtime directory of this user's manager if it runs but this shell does not know the directory.
+
+    pam_systemd(8) sets the variable at a login, su and sudo do not.
+    """
+    directory = Path(f"/run/user/{os.getuid()}")
+    hidden = not os.environ.get("XDG_RUNTIME_DIR") and (directory / "systemd" / "private").exists()
+    return directory if hidden else None
 
 
 def install(words: Sequence[str], environment_file: str, hardened: bool) -> Path:
@@ -146,7 +179,7 @@ def install(words: Sequence[str], environment_file: str, hardened: bool) -> Path
     """
     file = directory() / UNIT
     layer = file.with_name(f"{UNIT}.d") / "hardened.conf"
-    text = unit(command_line(words), f"-{environment_file.replace('%', '%%')}")
+    text = unit(command_line(words), f"-{_file_name(environment_file)}")
     try:
         _write(file, text)
         if hardened:
@@ -171,7 +204,7 @@ def uninstall() -> Path | None:
     if not file.is_file():
         return None
     if available():
-        ask("disable", "--now", UNIT)
+        _stop()
     (file.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)  # without a manager, remove the link
     _delete(file.with_name(f"{UNIT}.d") / "hardened.conf")
     _delete(file)
@@ -182,6 +215,20 @@ def uninstall() -> Path | None:
         with contextlib.suppress(OSError):  # other users have units of their own
             empty.rmdir()
     return file
+
+
+def _stop() -> None:
+    """Disable and stop the unit; a unit that the manager cannot load does not run.
+
+    Raises:
+        UvtokendError: The manager refuses to stop it.
+    """
+    try:
+        ask("disable", "--now", UNIT)
+    except UvtokendError:
+        shown = _systemctl("show", UNIT, "--property=ActiveState", "--value")
+        if shown is None or shown.stdout.strip() not in {"inactive", "failed"}:
+            raise
 
 
 def lines() -> list[str]:
@@ -239,10 +286,11 @@ def probe(words: Sequence[str]) -> None:
     Raises:
         UvtokendError: This system cannot run uvtokend under the second layer.
     """
+    home = '"' + str(Path.home()).replace("\\", "\\\\").replace('"', '\\"') + '"'
     command = ["systemd-run", "--user", "--wait", "--collect", "--quiet", "--pipe"]
     for line in HARDENED.splitlines():
         if "=" in line:  # specifiers are not expanded in a transient unit
-            command += ["--property", line.replace("%h", str(Path.home())).replace(" -%t", "")]
+            command += ["--property", line.replace("%h", home).replace(" -%t", "")]
     done = programs.run(*command, "--", *words, "--version")
     if done is None or done.returncode != 0:
         said = " ".join(done.stderr.split()) if done else "systemd-run does not answer"
