@@ -284,6 +284,7 @@ def test_a_lock_that_somebody_deleted_is_taken_again(netrc: Path) -> None:
         with pytest.raises(DeliveryFailed, match=f"pid {owner.pid} "):
             sink.change(lambda _: b"#two\n")
         assert netrc.read_bytes() == b"#one\n"
+        assert beside(netrc).exists()  # it is the other's
     sink.change(lambda _: b"#three\n")
     sink.release(remove=True)
     assert [file.name for file in netrc.parent.iterdir()] == [".netrc"]
@@ -300,6 +301,7 @@ def test_a_link_that_leads_elsewhere_moves_the_ownership(netrc: Path) -> None:
     netrc.symlink_to(second)
     sink.change(lambda _: b"#two\n")
     assert netrc_owner(str(first)) is None
+    assert not beside(first).with_name(".first.uvtokend.lock").exists()
     owner = netrc_owner(str(second))
     assert owner is not None
     assert owner.pid == os.getpid()
@@ -365,3 +367,14 @@ def test_a_directory_in_the_way_is_named(name: str, netrc: Path) -> None:
             act()
         assert caught.value.hint == f"rm -r {planted}"
     assert netrc.read_bytes() == b"#mine\n"
+
+
+def test_a_lock_of_another_process_is_not_deleted(netrc: Path) -> None:
+    """It was made when somebody had deleted ours."""
+    ours = netrc_lock(str(netrc))
+    beside(netrc).unlink()
+    with another(netrc) as owner:
+        ours.remove()
+        found = netrc_owner(str(netrc))
+        assert found is not None
+        assert found.pid == owner.pid

@@ -130,10 +130,11 @@ class Lock:
         os.close(self._file)
 
     def remove(self) -> None:
-        """Delete the lock file and release the lock."""
+        """Delete the lock file, unless another process has made a new one, and release the lock."""
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
+            if _same_file(self._file, self._path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
         finally:
             self.release()
 

@@ -104,7 +104,7 @@ class NetrcSink:
         path = self.path
         if self._owner is not None and not self._owner.guards(path):
             owner, self._owner = self._owner, None
-            owner.release()
+            owner.remove()
         if self._owner is None:
             with contextlib.suppress(OSError):
                 paths.make_directory(os.path.dirname(path))
