@@ -335,8 +335,8 @@ class World:
         self.serial += 1
         number = self.delivering = self.serial
         before, records = state.on_clock(self.known, self._boot()), self._records(action)
-        began = state.began(before, "netrc", action.wanted, records, "config.toml", created=False)
-        self._save(replace(began, boot=self._boot()))
+        news = state.began(before, "netrc", action.wanted, records, "config.toml", created=False)
+        self._save(replace(state.joined(before, news), boot=self._boot()))
         self.later(DELIVERY, lambda: self._delivered(number, action))
 
     def _delivered(self, number: int, action: events.Deliver) -> None:

@@ -76,16 +76,29 @@ def test_version_1_is_still_read() -> None:
 
 def test_a_digest_counts_from_the_moment_its_delivery_begins() -> None:
     """The new one comes first, each once; of a host's former ones the oldest are forgotten, those of others are not."""
-    known = state.began(State(), "/n", [Entry("c.example", "me", Secret("other"))], [], "/c", created=True)
+    known = state.joined(
+        State(), state.began(State(), "/n", [Entry("c.example", "me", Secret("other"))], [], "/c", created=True)
+    )
     entries = [Entry("b.example", "me", Secret(str(number))) for number in range(2 * state.KEPT)]
     for entry in entries:
         for _ in range(2):
-            known = state.began(known, "/n", [entry], [RECORD], "/c", created=False)
+            known = state.joined(known, state.began(known, "/n", [entry], [RECORD], "/c", created=False))
     newest = tuple(entry.digest for entry in entries[: -state.KEPT - 1 : -1])
     assert known.ours("/n")["b.example"] == newest
     assert known.ours("/n").keys() == {"b.example", "c.example"}
     assert known.netrc("/n").created
     assert known.records == (RECORD,)
+
+
+def test_only_what_is_new_is_noted() -> None:
+    """An entry whose digest is known as the latest is not new, nor is a record that is in the state already."""
+    second = Entry("c.example", "me", Secret("other"))
+    news = state.began(STATE, "/home/me/.netrc", [ENTRY, second], STATE.records, "/c", created=False)
+    assert news.netrcs["/home/me/.netrc"].delivered == {"c.example": (second.digest,)}
+    assert (news.records, news.boot) == ((), STATE.boot)
+    assert state.joined(STATE, news).records is STATE.records
+    again = state.joined(state.joined(STATE, news), news)
+    assert again == state.joined(STATE, news)
 
 
 def test_only_what_was_delivered_to_a_netrc_is_ours_in_it() -> None:
@@ -122,8 +135,8 @@ def test_a_target_is_forgotten() -> None:
 
 def test_a_written_file_is_remembered_until_it_is_clean() -> None:
     """A netrc or store of a former configuration is known by its path; that of another configuration is not former."""
-    known = state.began(STATE, "/new", [], [], "/etc/config.toml", created=False)
-    known = state.began(known, "/other", [], [], "/other.toml", created=False)
+    known = state.joined(STATE, state.began(STATE, "/new", [], [], "/etc/config.toml", created=False))
+    known = state.joined(known, state.began(known, "/other", [], [], "/other.toml", created=False))
     assert state.former(known, "/new", "/etc/config.toml") == ("/home/me/.netrc",)
     assert state.former(known, "/home/me/.netrc", "/other.toml") == ("/other",)
     unnamed = replace(known, netrcs={**known.netrcs, "/home/me/.netrc": Netrc()})

@@ -19,16 +19,16 @@ FOREIGN = "machine b.example login you password theirs\n"
 
 
 class Busy(Store):
-    """A state file, whose `at_save` is called once, after the netrc was read and before it is written."""
+    """A state file, whose `at_note` is called once, after the netrc was read and before it is written."""
 
-    at_save: Callable[[], object] | None = None
+    at_note: Callable[[], object] | None = None
 
-    def save(self, new: State, durable: bool = True) -> None:
-        """Replace the file."""
-        at_save, self.at_save = self.at_save, None
-        if at_save is not None:
-            at_save()
-        super().save(new, durable)
+    def note(self, news: State) -> None:
+        """Note what is new."""
+        at_note, self.at_note = self.at_note, None
+        if at_note is not None:
+            at_note()
+        super().note(news)
 
 
 class Stage:
@@ -90,7 +90,7 @@ def test_an_edit_that_lands_during_a_delivery_is_told(tmp_path: Path, monkeypatc
     async def story(stage: Stage) -> None:
         await stage.deliver("first")
         assert stage.told == 0
-        stage.store.at_save = stage.edit
+        stage.store.at_note = stage.edit
         await stage.deliver("second")
         assert FOREIGN in stage.netrc.read_text()
         assert stage.told == 1

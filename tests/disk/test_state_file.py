@@ -24,7 +24,7 @@ def full(leases: int) -> State:
     entries = [Entry(f"host-{number}.example", "me", Secret("x")) for number in range(leases)]
     for day in range(state.KEPT):
         tokens = [Entry(entry.host, "me", Secret(f"{day}")) for entry in entries]
-        known = state.began(known, "/home/me/.netrc", tokens, [], "/c", created=False)
+        known = state.joined(known, state.began(known, "/home/me/.netrc", tokens, [], "/c", created=False))
     records = [
         state.record(
             Request("static", entry.host),
@@ -47,6 +47,36 @@ def test_any_number_of_leases_is_remembered(tmp_path: Path, leases: int) -> None
     status = (tmp_path / "state.json").stat()
     assert stat.S_IMODE(status.st_mode) == 0o600
     assert status.st_size > (1 << 20 if leases > 500 else 0)
+
+
+def test_a_note_is_read_with_the_file_that_it_belongs_to(tmp_path: Path) -> None:
+    """It counts after a crash, also before there is a state file. Half of one counts for nothing, nor does one that was
+    left beside a newer state file."""
+    path, note = tmp_path / "state.json", tmp_path / "state.json.began"
+    known, new = full(2), Entry("host-0.example", "me", Secret("new"))
+    news = state.began(known, "/home/me/.netrc", [new], [], "/c", created=False)
+    store = Store(str(tmp_path))
+    store.note(news)
+    assert Store(str(tmp_path)).load().ours("/home/me/.netrc") == {"host-0.example": (new.digest,)}
+    store.save(known)
+    assert os.listdir(tmp_path) == ["state.json"]
+    store.note(news)
+    assert Store(str(tmp_path)).load() == state.joined(known, news) != known
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    after = Store(str(tmp_path))
+    more = state.began(
+        after.load(), "/home/me/.netrc", [Entry("b.example", "me", Secret("b"))], [], "/c", created=False
+    )
+    after.note(more)  # what a daemon noted that was killed stays in the note of the next one
+    assert Store(str(tmp_path)).load() == state.joined(state.joined(known, news), more)
+    stale = note.read_bytes()
+    note.write_bytes(stale[:-20])
+    assert store.load() == known
+    store.save(full(1))
+    note.write_bytes(stale)
+    assert store.load() == full(1)
+    path.unlink()
+    assert store.load() == State()
 
 
 def test_a_file_beyond_reason_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,10 +217,10 @@ class _Scene:
         ours = cleanup.ours(sink, known, {OURS, TAKEN})
 
         def begin(_foreign: frozenset[str]) -> Ours:
-            new = state.began(known, sink.path, [entry], (), str(self._config), created=created)
+            news = state.began(known, sink.path, [entry], (), str(self._config), created=created)
             with contextlib.suppress(OSError):  # a daemon continues without its state
-                store.save(new)
-            return new.ours(sink.path, ours)
+                store.note(news)
+            return state.joined(known, news).ours(sink.path, ours)
 
         sink.deliver([entry], ours, begin=begin)
 
@@ -252,12 +252,9 @@ class _Scene:
         with mock.patch.dict(os.environ, environment, clear=True), contextlib.ExitStack() as stack:
             self._make_netrc(stack)
             before = Store(str(self._state)).load()
-            self._states = (
-                before,
-                state.began(
-                    before, str(self._real), [Entry(OURS, "aws", Secret("new"))], (), str(self._config), created=False
-                ),
-            )
+            new = [Entry(OURS, "aws", Secret("new"))]
+            news = state.began(before, str(self._real), new, (), str(self._config), created=False)
+            self._states = (before, state.joined(before, news))
             try:
                 yield
             finally:

@@ -26,6 +26,8 @@ DETAILS = "Stops the daemon first. Afterwards, your netrc is byte for byte the s
 _STATE_FILES = (
     "state.json",
     "state.json.new",
+    "state.json.began",
+    "state.json.began.new",
     "events.jsonl",
     "events.jsonl.1",
     "daemon.log",

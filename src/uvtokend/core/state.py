@@ -119,7 +119,9 @@ def request_key(request: Request) -> str:
 def began(
     state: State, path: str, entries: Iterable[Entry], records: Iterable[Record], config: str, created: bool
 ) -> State:
-    """Return the state while entries are being written to a netrc: from now on they count as delivered.
+    """Return what is new while entries are being written to a netrc: from now on they count as delivered.
+
+    It is a state that contains nothing else; see `joined`.
 
     Args:
         state: The state before.
@@ -129,13 +131,27 @@ def began(
         config: The configuration file that names the netrc.
         created: The netrc does not exist yet.
     """
-    known = state.netrc(path)
-    delivered = dict(known.delivered)
-    for entry in entries:
-        latest = (entry.digest, *delivered.get(entry.host, ()))
-        delivered[entry.host] = tuple(dict.fromkeys(latest))[:KEPT]
-    netrcs = {**state.netrcs, path: Netrc(config, known.created or created, delivered)}
-    return replace(state, records=tuple(dict.fromkeys((*records, *state.records))), netrcs=netrcs)
+    known, same = state.netrc(path), set(map(id, state.records))
+    delivered = {
+        entry.host: (digest,)
+        for entry in entries
+        if (digest := entry.digest) != next(iter(known.delivered.get(entry.host, ())), None)
+    }
+    news = tuple(each for each in records if id(each) not in same)
+    return State(news, {path: Netrc(config, created, delivered)}, boot=state.boot)
+
+
+def joined(state: State, news: State) -> State:
+    """Return a state with what is new in it: of a host that both know, the newer digest comes first."""
+    netrcs = dict(state.netrcs)
+    for path, new in news.netrcs.items():
+        known = state.netrc(path)
+        delivered = dict(known.delivered)
+        for host, digests in new.delivered.items():
+            delivered[host] = tuple(dict.fromkeys((*digests, *delivered.get(host, ()))))[:KEPT]
+        netrcs[path] = Netrc(new.config, known.created or new.created, delivered)
+    records = tuple(dict.fromkeys((*news.records, *state.records))) if news.records else state.records
+    return replace(state, records=records, netrcs=netrcs)
 
 
 def began_store(state: State, path: str, records: Iterable[Record]) -> State:
@@ -159,6 +175,8 @@ def with_records(state: State, records: Iterable[Record], sink: Sink) -> State:
 
 def without(state: State, targets: Collection[str]) -> State:
     """Return a state in which nothing is known about some targets, because our entries for them are gone."""
+    if not targets:
+        return state
     netrcs = {
         path: replace(
             known, delivered={host: digests for host, digests in known.delivered.items() if host not in targets}
@@ -187,8 +205,10 @@ def former(state: State, path: str, config: str) -> tuple[str, ...]:
 
 def _kept(records: Iterable[Record], keeps: Callable[[str], bool]) -> tuple[Record, ...]:
     """Return the records with the targets that are kept; a record without a target is forgotten."""
-    shrunk = (replace(known, targets=tuple(filter(keeps, known.targets))) for known in records)
-    return tuple(known for known in shrunk if known.targets)
+    left = ((known, tuple(filter(keeps, known.targets))) for known in records)
+    return tuple(
+        known if targets == known.targets else replace(known, targets=targets) for known, targets in left if targets
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- clocks

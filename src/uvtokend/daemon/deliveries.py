@@ -12,7 +12,7 @@ import contextlib
 import os
 import shlex
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -97,6 +97,8 @@ class Deliveries:
         self._noticed: dict[Sink, object] = {}
         self._uv_store: UvStoreSink | None = None
         self._unsaved: tuple[Problem, ...] = ()
+        #: Entries whose digests the state knows, by netrc and host.
+        self._saved: dict[tuple[str, str], Entry] = {}
 
     def look(self, indexes: tuple[Index, ...]) -> FirstLook:
         """Return the records and entries of the previous daemon, and whether a delivery can be written.
@@ -207,8 +209,8 @@ class Deliveries:
 
         The first write names the entries that are about to be written, the second the entries in place. So our entries
         stay known whenever the daemon is killed, and even if another program writes an older text back. Before a netrc,
-        the first write is not synced, because a program would have to wait for the disk three times until it finds its
-        token. It may be lost in a power cut, after which everything in our block counts as ours
+        the first write is only a note that is not synced, because a program would have to wait for the disk three times
+        until it finds its token. It may be lost in a power cut, after which everything in our block counts as ours
         (`uvtokend.disk.cleanup`).
         """
         action = order.deliver
@@ -250,18 +252,20 @@ class Deliveries:
         shadowing = {index.host for index in order.indexes if index.sink != "netrc"}
         ours = cleanup.ours(self.netrc, self._state, hosts)
 
-        def began(foreign: Collection[str]) -> State:
-            entries = [entry for entry in action.wanted if entry.host not in foreign]
-            return state.began(
-                self._state, path, entries, order.records, order.config, created=not os.path.lexists(path)
-            )
+        def news(foreign: Collection[str]) -> State:
+            entries = [e for e in action.wanted if self._saved.get((path, e.host)) is not e and e.host not in foreign]
+            created = not os.path.lexists(path)
+            return state.began(self._state, path, entries, order.records, order.config, created)
 
         def begin(foreign: Collection[str]) -> Ours:
-            self._save(began(foreign), durable=False)
+            self._note(news(foreign))
             return self._state.ours(path, ours)
 
         result = self.netrc.deliver(action.wanted, ours, action.left, action.yielding, shadowing, begin, action.urgent)
-        self._state = state.without(began(result.foreign), self._state.ours(path).keys() - hosts)
+        if not result.changed:  # nothing was written, so nothing was noted
+            self._state = state.joined(self._state, news(result.foreign))
+        self._saved = {(path, entry.host): entry for entry in action.wanted if entry.host not in result.foreign}
+        self._state = state.without(self._state, self._state.ours(path).keys() - hosts)
         return replace(result, problems=(*result.problems, *self._clean_former(path, order.config)))
 
     def _clean_former(self, current: str, config: str) -> list[Problem]:
@@ -291,11 +295,22 @@ class Deliveries:
             self._uv_store = UvStoreSink(paths.uv_credentials_file(), paths.state_directory())
         return self._uv_store
 
-    def _save(self, new: State, durable: bool = True) -> None:
-        """Write the state file. A failure only costs a fetch after the next start."""
+    def _note(self, news: State) -> None:
+        """Note what is new. If that fails, it costs a fetch after the next start, no more."""
+        self._state = state.joined(self._state, news)
+        with self._told_of_failure():
+            self._store.note(news)
+
+    def _save(self, new: State) -> None:
+        """Write the state file. If that fails, it costs a fetch after the next start, no more."""
         self._state = new
+        with self._told_of_failure():
+            self._store.save(new)
+
+    @contextlib.contextmanager
+    def _told_of_failure(self) -> Iterator[None]:
         try:
-            self._store.save(new, durable)
+            yield
         except OSError as error:
             path = paths.state_file()
             message = f"The state file could not be written: {error.strerror}."

@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 from uvtokend import __version__, clock
@@ -105,6 +105,7 @@ class Daemon:
         self._waiters = Waiters(self._feed)
         self._closed = False
         self._worked = False
+        self._records_made: dict[Request, tuple[tuple[Credential, datetime, tuple[str, ...], timedelta], Record]] = {}
         self._looking: asyncio.Task[bool] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._status_line = StatusLine(lambda: views.one_line(self._agent.snapshot(self._clock.now()).indexes))
@@ -170,7 +171,7 @@ class Daemon:
         if not isinstance(event, events.Tick):
             self._worked = True
         actions = self._agent.handle(event, self._clock.now())
-        for action in actions:
+        for action in sorted(actions, key=lambda action: not isinstance(action, events.Deliver)):  # uv waits for it
             match action:
                 case events.StartFetch(request, limit, hung):
                     self._logins.begins(request)
@@ -328,8 +329,11 @@ class Daemon:
         for request, places in targets.items():
             lease = self._agent.leases[request]
             if lease.credential is not None and lease.refresh_at is not None:
-                record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(places)))
-                yield state.shifted(record, shift)
+                made_of = (lease.credential, lease.refresh_at, tuple(sorted(places)), shift)
+                if request not in self._records_made or self._records_made[request][0] != made_of:
+                    record = state.record(request, *made_of[:3])
+                    self._records_made[request] = made_of, state.shifted(record, shift)
+                yield self._records_made[request][1]
 
     # -------------------------------------------------------------------------------------------- what we wait for
 
@@ -462,6 +466,7 @@ class Daemon:
             raise UvtokendError(message, "uvtokend restart")
         self._settings = settings
         self._environments = Environments(os.environ, settings)
+        self._records_made.clear()
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
         count = len(settings.indexes)

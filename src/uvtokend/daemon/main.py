@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,6 +29,9 @@ from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import FAILED, OK, UsageError, UvtokendError
 
+#: Seconds after which a thread that computes lets another one go on (sys.setswitchinterval). The loop and the disk
+#: thread hand over to each other many times in each delivery.
+TURN = 0.0005
 #: The events that show whether the previous daemon was stopped.
 STARTED, STOPPED = "started", "stopped"
 
@@ -48,6 +52,7 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
         UvtokendError: The daemon could not start; the message says why.
     """
     _harden(executes=False)
+    sys.setswitchinterval(TURN)
     settings = configuration.load(config_file)
     socket = paths.socket_file()
     with _owned(settings) as (sink, state_directory):

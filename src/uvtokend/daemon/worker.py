@@ -171,8 +171,8 @@ class Workers:
             self._end(request)
         del self._limits[request]
         self._slots.leave(request)
+        self._ended(request, outcome)  # before another worker is started, which takes some milliseconds
         self._fill()
-        self._ended(request, outcome)
 
     def _end(self, request: Request) -> None:
         process = self._running.pop(request).end()

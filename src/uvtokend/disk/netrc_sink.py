@@ -82,6 +82,7 @@ class NetrcSink:
         self._owner: Lock | None = None
         self._owned = False
         self._seen: tuple[str, int] | None = None
+        self._layout: block.Layout | None = None
 
     @property
     def path(self) -> str:
@@ -200,13 +201,17 @@ class NetrcSink:
             nonlocal first, rival, overtaken
             first = text if first is None else first
             overtaken = overtaken or text != first
-            rival = left is not None and block.block_entries(text, ours) != {entry.host: entry for entry in left}
+            edited = block.edit(text, wanted, ours, self._path, shadowing, left or (), self._layout)
+            if left is not None:
+                before = block.block_entries(text, ours) if edited.before is None else edited.before
+                rival = before != {entry.host: entry for entry in left}
             if rival and yielding:
                 raise self._contested()
-            edits[:] = [block.edit(text, wanted, ours, self._path, shadowing, left or ())]
-            return edits[0].text
+            edits[:] = [edited]
+            return edited.text
 
         change = self.change(edit, urgent, before_write)
+        self._layout = edits[0].layout
         done = DeliveryResult(edits[0].foreign, edits[0].problems, change.note, change.changed, rival, overtaken)
         return replace(done, fingerprint=change.fingerprint)
 

@@ -1,8 +1,16 @@
-"""Read and write the state file: read once at the start, replaced as a whole, mode 0600."""
+"""Read and write the state file: read once at the start, replaced as a whole, mode 0600.
+
+Beside it there may be a note with what is new since: writing the note takes no longer for a thousand tokens than for
+one, and no program waits for the disk meanwhile. A note begins with the digest of the state file that it belongs to, so
+it counts for no other one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+from dataclasses import replace
 
 from uvtokend import clock
 from uvtokend.core import state
@@ -15,7 +23,7 @@ _LIMIT_PER_INDEX = 16 * 1024
 
 
 class Store:
-    """Reads and writes ``state.json``.
+    """Reads and writes ``state.json`` and its note, ``state.json.began``.
 
     Args:
         directory: The state directory.
@@ -24,17 +32,46 @@ class Store:
 
     def __init__(self, directory: str, indexes: int = 0) -> None:
         self._path = os.path.join(directory, "state.json")
+        self._note = f"{self._path}.began"
+        self._digest: bytes | None = None
+        self._news = State()
         self._limit = _LIMIT + indexes * _LIMIT_PER_INDEX
 
     def load(self) -> State:
         """Return the state, with times on the current wall clock. It is empty if the file is missing or damaged."""
+        text = self._text(self._path)
+        self._digest = hashlib.sha256(text).hexdigest().encode()
+        known = state.on_clock(state.decode(text), clock.boot())
+        belongs_to, _, news = self._text(self._note).partition(b"\n")
+        self._news = State()
+        if belongs_to == self._digest:
+            self._news = state.on_clock(state.decode(news), clock.boot())
+        return state.joined(known, self._news)
+
+    def _text(self, path: str) -> bytes:
+        """Return the text of a file; empty if it is missing."""
         try:
-            return state.on_clock(state.decode(files.read(self._path, self._limit)), clock.boot())
+            return files.read(path, self._limit)
         except OSError:
-            return State()
+            return b""
+
+    def note(self, news: State) -> None:
+        """Note what is new since the last `save`, besides what was noted before. It survives a kill, not a power cut.
+
+        Args:
+            news: What is new; see `uvtokend.core.state.began`.
+
+        Raises:
+            OSError: The note could not be written.
+        """
+        if self._digest is None:
+            self._digest = hashlib.sha256(self._text(self._path)).hexdigest().encode()
+        before = self._news if news.boot is None else state.on_clock(self._news, news.boot)
+        self._news = replace(state.joined(before, news), boot=news.boot)
+        files.replace(self._note, self._digest + b"\n" + state.encode(self._news), durable=False)
 
     def save(self, new: State, durable: bool = True) -> None:
-        """Replace the file.
+        """Replace the file, and delete the note.
 
         Args:
             new: The new content.
@@ -43,4 +80,8 @@ class Store:
         Raises:
             OSError: The file could not be written; the old one is still there.
         """
-        files.replace(self._path, state.encode(new), durable)
+        text, self._digest = state.encode(new), None
+        files.replace(self._path, text, durable)
+        self._digest, self._news = hashlib.sha256(text).hexdigest().encode(), State()
+        with contextlib.suppress(OSError):  # it counts no longer
+            os.unlink(self._note)

@@ -805,3 +805,50 @@ def test_a_line_of_ours_is_read_in_one_step_as_word_by_word(wanted: Entry) -> No
 def test_where_the_line_above_begins(text: bytes, start: int, above: int) -> None:
     """An empty line is a line; above the first one there is none."""
     assert tail._line_above(text, start) == above
+
+
+class TestLayout:
+    @given(FOREIGN, st.lists(WANTED, min_size=1, max_size=4), st.sets(st.sampled_from(HOSTS), max_size=2), FOREIGN)
+    @example(b"machine a.example login me password mine\n", [[entry("a.example")], [entry("b.example")]], set(), b"")
+    @example(b"", [[], [entry("a.example")], []], {"a.example"}, b"default login x password y\n")
+    def test_an_edit_with_the_layout_is_the_same_edit(
+        self, text: bytes, deliveries: list[list[Entry]], shadowing: set[str], more: bytes
+    ) -> None:
+        """Edit after edit, with the layout of the last one: the text, what is foreign, what stood there before, and
+        what another program added in between are the same as without it."""
+        ours: dict[str, list[str]] = {}
+        layout: block.Layout | None = None
+        left: tuple[Entry, ...] = ()
+        for number, wanted in enumerate([*deliveries, *deliveries]):
+            if number == len(deliveries):
+                text += more
+            fast = edit(text, wanted, ours, "f", shadowing, left, layout)
+            slow = edit(text, wanted, ours, "f", shadowing, left)
+            assert (fast.text, fast.foreign, fast.hosts) == (slow.text, slow.foreign, slow.hosts)
+            assert fast.before is None or fast.before == block_entries(text, ours)
+            text, layout = fast.text, fast.layout
+            left = tuple(one for one in wanted if one.host in fast.hosts)
+            ours |= {one.host: [one.digest, *ours.get(one.host, [])] for one in left}
+
+    def test_lines_that_stay_are_not_read_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beside a thousand entries and much foreign text, one new token means one new line and no scan."""
+        entries = [entry(f"h{number}.example") for number in range(1000)]
+        rest = b"".join(b"machine f%d.example login me password mine\n" % number for number in range(1000))
+        first = edit(rest, entries, {})
+        ours = delivered(entries)
+        second = edit(first.text, entries, ours, layout=first.layout)
+        lines: list[str] = []
+        honest = block._line
+
+        def line(one: Entry) -> bytes:
+            lines.append(one.host)
+            return honest(one)
+
+        monkeypatch.setattr(block, "_line", line)
+        monkeypatch.setattr(block, "scan", None)
+        entries[500] = entry("h500.example", "t1")
+        third = edit(second.text, entries, ours, layout=second.layout)
+        assert lines == ["h500.example"]
+        assert third.text == second.text.replace(
+            b"h500.example login aws password t0", b"h500.example login aws password t1"
+        )

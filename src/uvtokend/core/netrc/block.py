@@ -18,9 +18,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from uvtokend.core.model import Entry, Problem, Secret
@@ -30,7 +31,7 @@ from uvtokend.core.netrc.lint import BEGIN, END, problems
 from uvtokend.core.netrc.tail import Written, without_tail
 from uvtokend.errors import DeliveryFailed
 
-__all__ = ["BEGIN", "END", "Edit", "Ours", "Scan", "block_entries", "check", "edit", "problems", "scan"]
+__all__ = ["BEGIN", "END", "Edit", "Layout", "Ours", "Scan", "block_entries", "check", "edit", "problems", "scan"]
 
 #: The longest token or login, in bytes of UTF-8.
 LIMIT = 16 * 1024
@@ -45,6 +46,41 @@ Ours: TypeAlias = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How a text was made, without the text: a later edit of exactly this text need not read it again.
+
+    Args:
+        digest: The SHA-256 of the text.
+        lines: host -> the entry in our block, and where its line begins and ends.
+        rest_at: Where the foreign text begins.
+        absent: Hosts that have no entry in the foreign text.
+        present: Hosts of ours, and of wanted or shadowing entries, that have one -> what was known to be ours of it.
+    """
+
+    digest: bytes
+    lines: Mapping[str, tuple[Entry, int, int]]
+    rest_at: int
+    absent: frozenset[str]
+    present: Mapping[str, tuple[str, ...]]
+
+    def holds(self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str]) -> bool:
+        """Return whether this is the layout of a text, and nothing else in that text has become ours since.
+
+        Args:
+            text: The text.
+            ours: The recent deliveries, as for `edit`.
+            wanted: The wanted hosts.
+            looked_for: These, and all others whose entries matter.
+        """
+        if hashlib.sha256(text).digest() != self.digest or not self.lines.keys() <= {*ours, *wanted}:
+            return False
+        if any(tuple(ours.get(host, ())) != digests for host, digests in self.present.items()):
+            return False
+        new = {*ours, *looked_for} - self.absent - self.present.keys()
+        return not new or _scanned_for(text[self.rest_at :], new) is None
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
     """The new content of a netrc.
 
@@ -54,12 +90,16 @@ class Edit:
             `shadowing` that have a foreign entry, and ``default`` if it is one of them.
         hosts: The hosts of the entries that are written.
         file: The name of the file in messages.
+        layout: How the text is made, for the next `edit`; None if it cannot be used again.
+        before: Our entries in the text before the edit, by host, if its layout was known.
     """
 
     text: bytes
     foreign: frozenset[str]
     hosts: frozenset[str] = frozenset()
     file: str = "the netrc"
+    layout: Layout | None = None
+    before: Mapping[str, Entry] | None = None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -100,6 +140,7 @@ def edit(
     file: str = "the netrc",
     shadowing: Collection[str] = (),
     left: Sequence[Entry] = (),
+    layout: Layout | None = None,
 ) -> Edit:
     """Return a netrc with the wanted entries and no other entry of ours; all foreign text is kept byte for byte.
 
@@ -112,22 +153,62 @@ def edit(
         shadowing: Hosts that must have no entry in the file at all, not even a ``default``.
         left: The entries of the last write, if they are known. A part of them may be left over; see
             `uvtokend.core.netrc.tail`.
+        layout: The layout of the last edit, which makes the next edit of the same text cheap.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
     """
+    hosts = [entry.host for entry in wanted]
+    looked_for = [*hosts, *shadowing, *(["default"] if shadowing else [])]
+    if layout is not None and layout.holds(text, ours, hosts, looked_for):
+        absent = layout.absent.union(ours, looked_for).difference(layout.present)
+        return _edit_again(text, wanted, looked_for, replace(layout, absent=absent), file)
     for entry in wanted:
         check(entry)
-    hosts = {*ours, *(entry.host for entry in wanted)}
-    rest = _foreign(text, hosts, ours, _written_lines(hosts, ours, wanted, left))
-    looked_for = [*(entry.host for entry in wanted), *shadowing, *(["default"] if shadowing else [])]
-    scanned = _scanned_for(rest, looked_for)
-    names = {entry.name for entry in scanned.entries} if scanned else set()
-    foreign = frozenset(entry.host for entry in wanted if entry.host.encode() in names)
-    written = [entry for entry in wanted if entry.host not in foreign]
+    rest = _foreign(text, {*ours, *hosts}, ours, _written_lines({*ours, *hosts}, ours, wanted, left))
+    names = {*ours, *looked_for}
+    scanned = _scanned_for(rest, names)
+    machines = {entry.name for entry in scanned.entries} if scanned else set()
+    present = {host: tuple(ours.get(host, ())) for host in names if host.encode(errors="replace") in machines}
+    written = [entry for entry in wanted if entry.host not in present]
     new = join(written, rest)
-    shadows = frozenset(host for host in looked_for if host.encode() in names)
-    return Edit(new, foreign | shadows, frozenset(entry.host for entry in written), file)
+    layout = _layout(new, written, rest, frozenset(names.difference(present)), present)
+    return Edit(new, frozenset(present.keys() & looked_for), frozenset(entry.host for entry in written), file, layout)
+
+
+def _layout(
+    text: bytes, written: Sequence[Entry], rest: bytes, absent: frozenset[str], present: Mapping[str, tuple[str, ...]]
+) -> Layout | None:
+    """Return the layout of a text that `join` made; None if its parts are not one after the other."""
+    if rest.startswith(BOM) or b"#uvtokend:" in rest:
+        return None
+    lines, at = {}, len(BEGIN) + 1
+    for entry in sorted(written, key=lambda entry: entry.host):
+        end = text.index(b"\n", at)
+        lines[entry.host] = entry, at, end
+        at = end + 1
+    return Layout(hashlib.sha256(text).digest(), lines, len(text) - len(rest), absent, present)
+
+
+def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str], layout: Layout, file: str) -> Edit:
+    """Edit a text whose layout is known: lines that stay and the foreign text are taken from it as they are."""
+    pieces, lines, at = [BEGIN + b"\n"], {}, len(BEGIN) + 1
+    for entry in sorted((entry for entry in wanted if entry.host not in layout.present), key=lambda entry: entry.host):
+        former, start, end = layout.lines.get(entry.host, (None, 0, 0))
+        if former is entry:
+            line = text[start : end + 1]
+        else:
+            check(entry)
+            line = _line(entry) + b"\n"
+        pieces.append(line)
+        lines[entry.host] = entry, at, at + len(line) - 1
+        at += len(line)
+    rest = text[layout.rest_at :]
+    new = b"".join([*pieces, END, b"\n", rest]) if lines else rest
+    foreign = frozenset(layout.present.keys() & looked_for)
+    before = {host: entry for host, (entry, *_) in layout.lines.items()}
+    layout = replace(layout, digest=hashlib.sha256(new).digest(), lines=lines, rest_at=len(new) - len(rest))
+    return Edit(new, foreign, frozenset(lines), file, layout, before)
 
 
 def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
