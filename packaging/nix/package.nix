@@ -12,7 +12,7 @@ python3Packages.buildPythonApplication {
     apscheduler
     azure-core
     azure-identity
-    botocore
+    boto3
     botocore
     google-auth
     platformdirs

@@ -1,4 +1,4 @@
-"""aws-codeartifact: the real botocore against the emulator, through every way to log in and every way to fail."""
+"""aws-codeartifact: the real boto3 against the emulator, through every way to log in and every way to fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulator against clients that we did not write: they must be as content with it as botocore is."""
+"""The emulator against clients that we did not write: they must be as content with it as boto3 is."""
 
 from __future__ import annotations
 

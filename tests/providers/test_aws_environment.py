@@ -20,7 +20,7 @@ OPTIONS = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-centr
 def test_keys_of_the_environment_against_a_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, str], profile: str | None
 ) -> None:
-    """botocore signs with the temporary keys of the environment exactly where we say that they shadow the login."""
+    """boto3 signs with the temporary keys of the environment exactly where we say that they shadow the login."""
     for name in list(os.environ):
         if name.startswith("AWS_") or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)

@@ -140,7 +140,7 @@ _ENVIRONMENT = "the environment that uvtokend was started from"
 
 
 def classify(error: Exception, sign_in: ProfileSignIn, renewal: Mapping[str, Any] | None = None) -> Failure:
-    """Return what an exception of botocore means.
+    """Return what an exception of boto3 or botocore means.
 
     Args:
         error: The exception. Its text is used only if AWS wrote it; other texts may contain a secret from a

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+import boto3
 from botocore import exceptions as raised
 from botocore.config import Config
 from botocore.session import Session
@@ -82,11 +83,11 @@ class _AwsFetch:
         self._use_keys(session)
         if role := self._options.get("role-arn"):
             session = self._assume(session, role)
-        client = self._client(session, "codeartifact")
+        client = session.client("codeartifact")
         wanted: dict[str, Any] = {"domain": self._options["domain"], "domainOwner": self._options["domain-owner"]}
         if "duration" in self._options:
             wanted["durationSeconds"] = int(self._options["duration"])
-        caller = _Caller(self._client(session, "sts", _BRIEF)) if self._role is None else None
+        caller = _Caller(session) if self._role is None else None
         credential = _read(_ask(client.get_authorization_token, **wanted))
         identity = self._role or (caller.arn() if caller else None)
         return replace(credential, identity=identity, sign_in_end=self._sign_in_end())
@@ -105,24 +106,20 @@ class _AwsFetch:
             end, name = sso_end(file.read_bytes() if file.is_file() else b""), "the AWS SSO session"
         return SignInEnd(f"{name} of {sign_in.name}", end, sign_in.command) if end is not None else None
 
-    def _client(self, session: Session, service: str, config: Config | None = None) -> Any:
-        return session.create_client(service, self._options["region"], config=config)
-
-    def _session(self) -> Session:
-        """Return botocore's own session: boto3's adds nothing to one call but 0.05 s of imports."""
+    def _session(self) -> boto3.Session:
         core, profile = Session(), self._options.get("profile")
         core.set_default_client_config(self._config)
         core.register("after-call.sts", self._see_role)
         core.register("after-call.sso-oidc", self._see_renewal)
-        core.set_config_variable("region", self._options["region"])
         if profile is not None:
             core.set_config_variable("profile", profile)
         keys = profile is None and "AWS_ACCESS_KEY_ID" in os.environ  # botocore looks for the keys only then
         self.sign_in = find_sign_in(core.profile, keys, core.full_config, self._env)
+        session = boto3.Session(botocore_session=core, region_name=self._options["region"])
         _no_prompts(core)
-        return core
+        return session
 
-    def _use_keys(self, session: Session) -> None:
+    def _use_keys(self, session: boto3.Session) -> None:
         """Let botocore's chain find the keys first: a helper's invalid answer must not look like CodeArtifact's."""
         try:
             credentials = session.get_credentials()
@@ -132,14 +129,13 @@ class _AwsFetch:
         except (KeyError, TypeError, AttributeError):
             raise FetchFailed(failures.garbled(self.sign_in, self.renewal)) from None
 
-    def _assume(self, session: Session, role: str) -> Session:
+    def _assume(self, session: boto3.Session, role: str) -> boto3.Session:
         """Assume a role with the identity that the chain found (STS API, AssumeRole)."""
-        sts = self._client(session, "sts")
-        keys = _ask(sts.assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
+        keys = _ask(session.client("sts").assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
         core = Session()
         core.set_default_client_config(self._config)
         core.set_credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
-        return core
+        return boto3.Session(botocore_session=core, region_name=self._options["region"])
 
     def _see_role(self, **event: Any) -> None:
         """Remember the role from STS, so that it need not be asked for the identity."""
@@ -221,12 +217,12 @@ class _Caller:
     it.
 
     Args:
-        client: Of STS, with the keys that are asked about.
+        session: Whose keys are asked about.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, session: boto3.Session) -> None:
         self._arn: str | None = None
-        self._client = client
+        self._client = session.client("sts", config=_BRIEF)
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
