@@ -77,3 +77,8 @@ def test_a_keychain_entry_is_read_by_the_systems_program() -> None:
     """By its full path: another `security` on PATH would be handed to a reader of secrets."""
     words = '["/usr/bin/security", "find-generic-password", "-s", "svc", "-a", "me", "-w"]'
     assert f"{{ command = {words} }}" in fixes.read_keychain("svc", "me")
+
+
+def test_a_program_that_the_shell_finds() -> None:
+    """Only where the shell finds it does a restart help, which takes over its PATH."""
+    assert fixes.find_program("corp token") == "command -v 'corp token' && uvtokend restart"

@@ -550,3 +550,11 @@ def test_words_that_stand_for_another(word: str) -> None:
     """In the host one is enough, where nobody writes capitals; and a name loses the marks around it."""
     assert IndexUrl.parse(f"https://{word}-x.example/simple/").placeholder == word
     assert IndexUrl.parse(f"https://h.example/-.{word}X.-/").name == f"{word}X"
+
+
+@pytest.mark.parametrize(("name", "option"), [("corp", " --name corp"), (None, "")])
+def test_the_command_that_adds_an_unknown_index(name: str | None, option: str) -> None:
+    """It names a provider, and has examples for what nobody else knows; a shell reads it as it is."""
+    command = init_plan.by_hand(IndexUrl.parse("https://x.example/simple/"), name)
+    settings = "--set provider=static --set username=YOU --set 'password = {file = \"~/FILE\"}'"
+    assert command == f"uvtokend add https://x.example/simple/{option} {settings}"
