@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from uvtokend.sandbox.codeartifact import CodeArtifact
-from uvtokend.sandbox.machine import Laptop, Machine
+from uvtokend.sandbox.machine import AwsMachine, Machine
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 COLUMNS = 96
@@ -71,7 +71,7 @@ def main() -> None:
     """Draw all pictures."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="uvtokend-") as folder, CodeArtifact() as cloud:
-        machine = Laptop(Path(folder), cloud)
+        machine = AwsMachine(Path(folder), cloud)
         machine.configure(**{"private-registry": PRIVATE})
         machine.config.write_text(machine.config.read_text() + OTHERS)
         try:

@@ -275,9 +275,9 @@ class Demo:
 
 def _introduce() -> None:
     console.out(
-        f"On loopback: an emulated CodeArtifact with tokens valid for {LIFE:g} s, and a package index that accepts\n"
-        "only valid tokens. uvtokend, boto3 and uv are the real ones. Each line is an install of "
-        f"{len(PACKAGES)} packages,\nnothing cached.\n\n"
+        f"On loopback: an emulated CodeArtifact with tokens valid for {LIFE:g} s, and a package index that\n"
+        "accepts only valid tokens. uvtokend, boto3 and uv are the real ones. Each line is an install\n"
+        f"of {len(PACKAGES)} packages, nothing cached.\n\n"
         + _paint(f"          {'uv with uvtokend':{_COLUMN}}  uv with a token exported once", _DIM)
         + "\n"
     )
