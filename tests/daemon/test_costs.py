@@ -22,7 +22,7 @@ from support.desk import Desk, desk
 from support.waiting import until
 from uvtokend.core import events
 from uvtokend.core.agent import Agent
-from uvtokend.core.model import Credential, Index, Request, Secret, Settings
+from uvtokend.core.model import Credential, Index, Json, Request, Secret, Settings
 from uvtokend.core.views import Snapshot
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
@@ -188,6 +188,68 @@ def test_a_status_waits_for_no_delivery_while_more_tokens_are_on_their_way(
     live(tmp_path, indexes, story)
 
 
+def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status of one index among a thousand looks at that index, and at those that share its host."""
+    sizes: list[int] = []
+    honest = Agent.snapshot
+
+    def snapshot(agent: Agent, now: datetime, *rest: Any) -> Snapshot:
+        made = honest(agent, now, *rest)
+        sizes.append(len(made.indexes))
+        return made
+
+    monkeypatch.setattr(Agent, "snapshot", snapshot)
+    first, *others = many(THOUSAND)
+    indexes = (first, *others, replace(first, name="twin"))
+
+    async def story(daemon: Daemon) -> None:
+        document = await daemon.status(["i5"])
+        assert [row["name"] for row in rows(document)] == ["i5"]
+        document = await daemon.status(["twin"])
+        assert [row["name"] for row in rows(document)] == ["twin"]
+        document = await daemon.status(None)
+        assert len(rows(document)) == THOUSAND + 1
+        assert [size for size in sizes if size <= 2] == [1, 2]
+
+    live(tmp_path, indexes, story)
+
+
+def rows(document: dict[str, Json]) -> list[dict[str, Json]]:
+    """Return the indexes of a status document."""
+    shown = document["indexes"]
+    assert isinstance(shown, list)
+    return [row for row in shown if isinstance(row, dict)]
+
+
+#: The most system calls that a status makes beyond those of a Python that starts and ends; each module that it imports
+#: takes some twenty.
+CALLS_OF_A_STATUS = 700
+
+
+@pytest.mark.strace
+def test_a_status_makes_few_system_calls(desk: Desk, tmp_path: Path) -> None:
+    """A cold status asks the socket once; how many indexes there are changes nothing but the size of the answer."""
+    desk.configure(*((f"i{number}", f"i{number}.example") for number in range(3)))
+    started = desk.run("start")
+    assert started.returncode == 0, started.stderr
+    floor = system_calls(desk, tmp_path, "-c", "pass")
+    few = system_calls(desk, tmp_path, "-m", "uvtokend", "status")
+    desk.configure(*((f"i{number}", f"i{number}.example") for number in range(30)))
+    assert desk.run("reload").returncode == 0
+    until(lambda: all(row["delivered"] for row in ask(desk.socket, "status")["indexes"]))
+    more = system_calls(desk, tmp_path, "-m", "uvtokend", "status")
+    assert few - floor <= CALLS_OF_A_STATUS
+    assert abs(more - few) <= 20
+
+
+def system_calls(desk: Desk, folder: Path, *arguments: str) -> int:
+    """Return how many system calls a Python makes."""
+    trace = folder / "calls"
+    command = [*STRACE, str(trace), sys.executable, "-P", *arguments]
+    subprocess.run(command, env=desk.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    return sum("resumed>" not in line for line in trace.read_text().splitlines())
+
+
 def test_an_event_costs_what_it_touches() -> None:
     """The agent's work for one token is the same beside a thousand leases as beside ten."""
 
@@ -256,7 +318,7 @@ async def looked(daemon: Daemon) -> None:
 
 
 #: The most system calls of a guard tick: of the loop, of the thread that looks, and to hand over from one to the other.
-CALLS_OF_A_TICK = 16
+CALLS_OF_A_TICK = 24
 #: A daemon whose guard tick comes often; what it is traced with.
 OFTEN = """\
 import sys

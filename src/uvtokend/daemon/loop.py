@@ -379,9 +379,10 @@ class Daemon:
 
     def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:
         _check_names(names, (*self._agent.indexes, *disabled))
-        return cast("dict[str, Json]", status.chosen(self._whole(disabled), names or ()))
+        return cast("dict[str, Json]", status.chosen(self._whole(disabled, names), names or ()))
 
-    def _whole(self, disabled: tuple[Index, ...] = ()) -> StatusDocument:
+    def _whole(self, disabled: tuple[Index, ...] = (), names: Collection[str] | None = None) -> StatusDocument:
+        """Return the status document, with the named indexes and those that share a host with them; None means all."""
         now, shift = self._clock.now(), self._clock.shift()
         frame = status.Frame(
             __version__,
@@ -392,7 +393,8 @@ class Daemon:
             os.getpid(),
             self._clock.started + shift,
         )
-        snapshot = self._agent.snapshot(now)
+        hosts = {index.host for index in self._agent.indexes if not names or index.name in names}
+        snapshot = self._agent.snapshot(now, (index for index in self._agent.indexes if index.host in hosts))
         if snapshot.delivery_problem is None:
             snapshot = replace(snapshot, delivery_problem=self._hook.problem)
         return status.of_daemon(frame, snapshot, disabled, now, shift)
