@@ -28,7 +28,7 @@ systemctl --user start uvtokend
 echo "type $(show Type) state $(show ActiveState) umask $(show UMask) core $(show LimitCORE)"
 echo "watchdog $(show WatchdogUSec)"
 uvtokend refresh 2>&1
-for _ in $(seq 100); do case "$(show StatusText)" in *valid*) break ;; esac; sleep 0.1; done
+await '[ "$(show StatusText)" = "1 of 1 indexes have a valid token" ]'
 echo "text $(show StatusText)"
 first=$(show MainPID)
 systemctl --user reload uvtokend
