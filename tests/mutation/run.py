@@ -35,7 +35,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mutation.judge import JOB, RESULTS, TIMES
-from mutation.operators import Mutant, mutants
+from mutation.operators import mutants
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path("src/uvtokend")
@@ -199,10 +199,10 @@ def function_at(source: bytes, start: int) -> str | None:
     return find(ast.parse(source).body, "")
 
 
-def first_line(source: bytes, mutant: Mutant) -> int:
-    """Return the line on which the innermost statement around a mutant begins."""
+def first_line(source: bytes, line: int) -> int:
+    """Return the line on which the innermost statement around a line begins."""
     lines = [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
-    return max(line for line in lines if line <= mutant.line)
+    return max(first for first in lines if first <= line)
 
 
 def equivalent() -> set[tuple[str, str, str, str]]:
@@ -220,23 +220,29 @@ def key(task: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return task["module"], task["source"], task["before"], task["text"].strip()
 
 
-def tasks(tree: Path, name: str, found: Map, budget: float) -> Iterator[dict[str, Any]]:
-    """Yield every mutant of a module, as `Task`, with the text of its line as `source`."""
+def tasks(tree: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield every mutant of a module, as `Task` without tests, with the text of its line as `source`."""
     file = tree / PACKAGE / name
     source = file.read_bytes()
     lines = source.decode().splitlines()
     for mutant in mutants(source):
-        function = function_at(source, mutant.start)
-        reached = found.of_lines(name, range(first_line(source, mutant), mutant.line + 1))
-        if function is None:
-            reached |= found.of_module(name) | found.beside(name)
-        tests, seconds = found.chosen(name, reached, budget)
-        if function is None or not tests:  # a table is read by tests that reach no line of its module
-            more, longer = found.chosen(name, found.times.keys() - {*tests}, budget)
-            tests, seconds = tests + more, seconds + longer
         before = source[mutant.start : mutant.end].decode()
-        task = Task(name, str(file), **asdict(mutant), before=before, function=function, tests=tests, seconds=seconds)
+        task = Task(name, str(file), **asdict(mutant), before=before, function=None, tests=[], seconds=0.0)
         yield {**asdict(task), "source": lines[mutant.line - 1].strip()}
+
+
+def with_tests(task: dict[str, Any], found: Map, budget: float) -> dict[str, Any]:
+    """Return a task with its function, and with the tests that may kill it."""
+    name, source = task["module"], Path(task["file"]).read_bytes()
+    function = function_at(source, task["start"])
+    reached = found.of_lines(name, range(first_line(source, task["line"]), task["line"] + 1))
+    if function is None:
+        reached |= found.of_module(name) | found.beside(name)
+    tests, seconds = found.chosen(name, reached, budget)
+    if function is None or not tests:  # a table is read by tests that reach no line of its module
+        more, longer = found.chosen(name, found.times.keys() - {*tests}, budget)
+        tests, seconds = tests + more, seconds + longer
+    return {**task, "function": function, "tests": tests, "seconds": seconds}
 
 
 def interval(killed: int, counted: int) -> tuple[float, float]:
@@ -300,15 +306,16 @@ def main() -> None:
         ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "dist")
         shutil.copytree(ROOT, tree, ignore=ignored)
         names = options.module or [name for name in modules() if name.startswith(options.package or "")]
-        packages = sorted({name.partition("/")[0] for name in names})
-        maps = {package: Map.made(tree, package, options.cache) for package in packages}
-        todo = [task for name in names for task in tasks(tree, name, maps[name.partition("/")[0]], options.budget)]
+        todo = [task for name in names for task in tasks(tree, name)]
         if options.line:
             todo = [task for task in todo if task["line"] in options.line]
         print(f"{len(todo)} mutants in {len(names)} modules", flush=True)
         if options.sample is not None:
             todo = random.Random(options.seed).sample(todo, min(options.sample, len(todo)))
         todo = chosen_of(todo, results, options.survivors)
+        packages = sorted({task["module"].partition("/")[0] for task in todo})
+        maps = {package: Map.made(tree, package, options.cache) for package in packages}
+        todo = [with_tests(task, maps[task["module"].partition("/")[0]], options.budget) for task in todo]
         job = tree / "mutation-job.json"
         job.write_text(json.dumps(todo))
         if todo:
