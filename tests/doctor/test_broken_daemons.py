@@ -8,18 +8,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from clouds.tls import TlsProxy
 from support.mounts import namespace, sh
-from support.patient import Patient, prepared
+from support.patient import Patient, patient, prepared_machine
 from support.waiting import until
 from uvtokend import __version__
 from uvtokend.sandbox.codeartifact import ACCOUNT, CodeArtifact, error
 from uvtokend.sandbox.machine import find_uv
 from uvtokend.sandbox.web import Answer, Call
+
+__all__ = ["patient", "prepared_machine"]
 
 #: The daemon of an older version: this one, which calls itself so.
 OLD = """\
@@ -51,22 +52,6 @@ domain = "acme"
 domain-owner = "{ACCOUNT}"
 region = "eu-central-1"
 """
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of this file."""
-    with prepared(tmp_path_factory.mktemp("d")) as patient:
-        yield patient
-
-
-@pytest.fixture
-def patient(machine: Patient) -> Iterator[Patient]:
-    """The machine as it was when everything worked."""
-    machine.reset()
-    valid = machine.index.valid
-    yield machine
-    machine.index.valid = valid
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ class Patient:
 
     def __post_init__(self) -> None:
         self.said = ""
+        self.valid = self.index.valid
         self.project = self.machine.home / "project"
         self.netrc = self.machine.home / ".netrc"
         self.pyproject = self.project / "pyproject.toml"
@@ -110,6 +111,7 @@ class Patient:
         self.env.clear()
         self.inside.clear()
         self.machine.home.chmod(0o700)
+        self.index.valid = self.valid
         self.index.server.site, self.public.server.site = self.index.answer, self.public.answer
         if self.restarted():
             self.ours("stop")
@@ -218,6 +220,7 @@ def prepared(folder: Path) -> Iterator[Patient]:
         assert status == 0, (out, err)
         patient.save()
         yield patient
+        patient.reset()
 
 
 @pytest.fixture(scope="session")
