@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from pathlib import Path
 
 import pytest
 from botocore import exceptions as raised
 from botocore.config import Config
+from botocore.loaders import JSONFileLoader, Loader
 
 from support.loopback import forget
 from uvtokend.core import wire
@@ -49,6 +51,16 @@ def request(**options: Frozen) -> Request:
     known: dict[str, Frozen] = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-central-1"}
     known |= {name.replace("_", "-"): value for name, value in options.items()}
     return Request("aws-codeartifact", options=tuple(sorted(known.items())))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_are_read_once() -> Iterator[None]:
+    """botocore would parse megabytes of JSON, and look into the directories of 400 services, for each test anew."""
+    read, known = cache(JSONFileLoader().load_file), cache(Loader().list_available_services)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
+        patch.setattr(Loader, "list_available_services", lambda _, type_name: known(type_name))
+        yield
 
 
 @pytest.fixture
