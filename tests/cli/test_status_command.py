@@ -193,7 +193,8 @@ def test_an_unknown_index_is_wrong_usage_whether_a_daemon_runs_or_not(desk: Desk
 def test_an_unknown_index_where_none_is_configured(desk: Desk) -> None:
     """The name is wrong usage, and the fix is to configure an index first."""
     said = desk.run("token", "a", status=2).stderr
-    assert said == "uvtokend: Unknown index 'a'. No index is configured.\n  fix: uvtokend init\n"
+    more = "If init recognizes no provider for it, see: uvtokend add --help"
+    assert said == f"uvtokend: Unknown index 'a'. No index is configured. {more}\n  fix: uvtokend init\n"
 
 
 def test_list_fits_the_terminal(desk: Desk) -> None:

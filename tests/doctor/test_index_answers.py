@@ -41,7 +41,8 @@ def test_one_401_proves_nothing(patient: Patient) -> None:
     patient.answer(lambda answer: Answer(next(answers, answer.status), answer.body, answer.headers))
     assert all(each["severity"] == "note" for each in patient.doctor())
     patient.answer(lambda _: Answer(401))
-    assert (first(patient)["name"], first(patient)["fix"]) == ("index-401", "uvtokend refresh acme")
+    found = first(patient)  # the token is the person's own, so fetching it again alone would not help
+    assert (found["name"], found["fix"].rpartition(" && ")[2]) == ("index-401", "uvtokend refresh acme")
 
 
 @pytest.mark.parametrize("status", [200, 401])

@@ -249,9 +249,7 @@ def unknown(missing: list[str], known: list[str]) -> UsageError:
     )
     if known:
         return UsageError(message)
-    from uvtokend.core import report  # noqa: PLC0415 - the hot path needs no usage errors
-
-    return UsageError(message, f"uvtokend init; if it recognizes no provider: {report.EXAMPLE}")
+    return UsageError(f"{message} If init recognizes no provider for it, see: uvtokend add --help", "uvtokend init")
 
 
 def _stranger() -> UvtokendError:
