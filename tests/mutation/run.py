@@ -7,7 +7,8 @@
 A run copies the checkout, runs the tests once to see which of them reach which line, and judges one mutant after the
 other in one process (see `judge`). Results are appended to ``--results`` as they come, and a mutant that is there
 already is not judged again, so a run may be interrupted and continued. `equivalent.txt` lists the survivors that no
-test can kill, each with its reason: they do not count. A full run takes hours. It needs Linux.
+test can kill, each with its reason: they do not count. `survivors.txt` has the last scores, and the survivors that are
+open. A full run takes hours. It needs Linux.
 
 No kept tool fits: mutmut 3 changes nothing outside of functions, where policy and catalogs stand, and cannot draw a
 sample; cosmic-ray starts pytest again, and imports everything again, for each mutant.
