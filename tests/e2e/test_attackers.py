@@ -184,7 +184,7 @@ def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: AwsMachine, 
                 except BlockingIOError:
                     break
             done = laptop.uvtokend("stop")
-            assert (done.returncode, "cannot be told which process it is" in done.stderr) == (1, True)
+            assert (done.returncode, "its process ID is unknown" in done.stderr) == (1, True)
             assert hung.poll() is None
         assert innocent.poll() is None
 
