@@ -93,7 +93,7 @@ def test_verbs_of_a_user_without_an_entry(
     if home is None and os.geteuid() != 0:
         home = ""  # we cannot become such a user, but then too there is no home
     env = {"XDG_CONFIG_DIRS": str(open_folder)} | ({} if home is None else {"HOME": home})
-    imports = "sys, platformdirs.unix, uvtokend.daemon.main\n"
+    imports = "sys, encodings.ascii, platformdirs.unix, uvtokend.daemon.main\n"
     imports += "from uvtokend.cli import disk, init, once, parser, status, stopped"
     script = "from uvtokend.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     for verb, (exit_status, said) in expected.items():
