@@ -30,7 +30,7 @@ def test_a_careless_write_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal.Journal, "leftover", lambda _: None)
     monkeypatch.setattr(injected, "PLACES", ("hard-linked",))
     monkeypatch.setattr(injected, "WORKS", ("deliver",))
-    assert injected.run(1, 0.06, print).broken != ()
+    assert injected.run(2, 0.12, print).broken != ()
 
 
 def test_a_fault_strikes_where_it_should() -> None:
