@@ -11,6 +11,7 @@ Run as a script by `_server`: it serves until nobody is connected.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -97,6 +98,7 @@ def _forked(request: Mapping[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
 def _server() -> socket.socket:
     """Start the server, and return the connection to it."""
     ours, theirs = socket.socketpair()
+    atexit.register(ours.close)
     with theirs:
         theirs.set_inheritable(True)
         words = [sys.executable, "-P", __file__, str(theirs.fileno())]
