@@ -428,7 +428,7 @@ def test_a_token_without_an_end_has_no_deadline_but_its_reading() -> None:
     agent = configured()
     actions = agent.handle(FetchEnded(CORP, token("c", life=None), 0.5), NOW)
     assert isinstance(actions[0], Report)
-    assert "not known" in actions[0].message
+    assert "unknown" in actions[0].message
     agent.handle(FetchEnded(ACME, DENIED, 0.0), NOW)
     agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5), NOW)
     assert agent.deadline() == after(300)

@@ -830,6 +830,15 @@ class TestLayout:
             left = tuple(one for one in wanted if one.host in fast.hosts)
             ours |= {one.host: [one.digest, *ours.get(one.host, [])] for one in left}
 
+    def test_an_entry_that_was_foreign_and_is_ours_now_is_read_again(self) -> None:
+        """What we have delivered meanwhile may be the entry that was foreign to the last edit: it is taken back."""
+        text = b"machine a.example login aws password t0\n"
+        first = edit(text, [entry("a.example"), entry("b.example")], {})
+        assert first.foreign == {"a.example"}
+        ours = delivered([entry("a.example"), entry("b.example")])
+        again = edit(first.text, [entry("a.example"), entry("b.example")], ours, layout=first.layout)
+        assert (again.foreign, again.text) == (frozenset(), block.join([entry("a.example"), entry("b.example")], b""))
+
     def test_lines_that_stay_are_not_read_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Beside a thousand entries and much foreign text, one new token means one new line and no scan."""
         entries = [entry(f"h{number}.example") for number in range(1000)]
