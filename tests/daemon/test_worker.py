@@ -166,11 +166,11 @@ def test_no_more_workers_than_the_limit(tmp_path: Path) -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Return the workers that run; the tests have other processes, too."""
+    """Return the workers that run; the tests have other processes, too. A process has no words while it begins."""
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if "uvtokend.providers.worker" in child.cmdline():
+            if "uvtokend.providers.worker" in until(child.cmdline):
                 found.append(child)
     return found
 
