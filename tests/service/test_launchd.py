@@ -9,8 +9,8 @@ import os
 import plistlib
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,7 +149,8 @@ def test_an_agent_that_ends_slowly_is_waited_for(mac: Mac, monkeypatch: pytest.M
     target = f"{DOMAIN}/{LAUNCHD_LABEL}"
     mac.fail("bootout")
     mac.orders()
-    monkeypatch.setattr(time, "sleep", lambda _: mac.fail("bootout", "print"))
+    # Not time.sleep itself: subprocess sleeps, too, while it waits for a program.
+    monkeypatch.setattr(launchd, "time", SimpleNamespace(sleep=lambda _: mac.fail("bootout", "print")))
     launchd._unload(target)
     assert mac.orders() == [f"bootout {target}", f"print {target}", f"print {target}"]
 
