@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import linux
+from support.daemons import await_ready
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import AwsMachine
 
@@ -199,7 +200,7 @@ def test_what_the_daemon_and_its_workers_let_out(laptop: AwsMachine) -> None:
     script = 'echo "$(ulimit -c) $(ulimit -Hc) $(umask) $(readlink /proc/self/fd/0) ${UVTOKEND_REQUEST-none}"'
     (laptop.home / "fetch").write_text(f"{script} > {note}; cat {laptop.home}/answer")
     laptop.start()
-    assert laptop.uvtokend("start").returncode == 0
+    await_ready(laptop)
     assert laptop.uvtokend("refresh").returncode == 0
     assert note.read_text().split() == ["0", "0", "0077", "/dev/null", "none"]
     assert laptop.daemon is not None
