@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from support.patient import INDEX, PROJECT
 from support.person import Person, person
 from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import find_uv
@@ -19,19 +20,6 @@ case "$1" in
   enable-linger) touch ~/lingers ;;
   show-user) [ -e ~/lingers ] && echo yes || echo no ;;
 esac
-"""
-PROJECT = """\
-[project]
-name = "work"
-version = "1"
-requires-python = ">=3.11"
-dependencies = ["alpha"]
-
-[[tool.uv.index]]
-name = "acme"
-url = "{url}"
-default = true
-authenticate = "always"
 """
 STEPS = """
 export UV_PYTHON={python} UV_NO_PROGRESS=1
@@ -74,7 +62,7 @@ def test_each_fix_of_the_service_repairs_it(person: Person) -> None:
     with PackageIndex(lambda login, token: (login, token) == ("me", "good")) as index:
         person.write("tools/corp-token", '#!/bin/sh\necho \'{"username": "me", "password": "good"}\'\n', 0o755)
         person.write("tools/loginctl", LOGINCTL, 0o755)
-        person.write("project/pyproject.toml", PROJECT.format(url=index.url))
+        person.write("project/pyproject.toml", (PROJECT + INDEX).format(url=index.url))
         table = f'[[index]]\nname = "acme"\nurl = "{index.url}"\nprovider = "command"\ncommand = ["corp-token"]\n'
         person.write(".config/uvtokend/config.toml", table)
         said = person(STEPS.format(python=sys.executable, uv=find_uv()))

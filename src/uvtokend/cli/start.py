@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from uvtokend import __version__, paths
@@ -64,7 +63,7 @@ def start(config_file: str | None, wait: float) -> int:
         if running is not None:
             _check(config_file)
             console.say(f"The running daemon is version {running['version']}, this is {__version__}: it is restarted.")
-            _stop().stop(config_file, running["pid"])
+            _end(running["pid"], config_file)
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
     status.show(_first_tokens(deadline), as_json=False, config=config_file)
@@ -78,11 +77,11 @@ def _check(config_file: str | None) -> None:
     configuration.load(config_file)
 
 
-def _stop() -> ModuleType:
-    """Return the verb that stops a daemon: it needs psutil, which takes longer than all the rest that we import."""
-    from uvtokend.cli import stop  # noqa: PLC0415 - for a daemon that is in the way
+def _end(pid: int, config_file: str | None) -> None:
+    """Stop the daemon of another version."""
+    from uvtokend.cli import stop  # noqa: PLC0415 - psutil takes longer than all the rest that is imported here
 
-    return stop
+    stop.stop(config_file, pid)
 
 
 def _start(config_file: str | None, deadline: float, wait: float) -> Any:
@@ -128,7 +127,9 @@ def _start_child(config_file: str | None, deadline: float, progress: console.Pro
 
 def _blame_owner(child: _Child, config_file: str | None) -> None:
     """Raise UvtokendError if another daemon owns the netrc, but cannot be reached."""
-    owner = _stop().unreachable(config_file)
+    from uvtokend.cli import stop  # noqa: PLC0415 - psutil takes longer than all the rest that is imported here
+
+    owner = stop.unreachable(config_file)
     if owner is not None and owner.pid != child.process.pid:
         child.process.terminate()  # it must not take over later
         message = (
