@@ -1,4 +1,4 @@
-"""What every test shares: a cloud, a directory, settings, and which tests this machine cannot run, said aloud."""
+"""Shared fixtures and settings; also decides which tests this machine cannot run, and reports them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uvtokend.sandbox import machine
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import Machine
 
-#: A machine's environment starts empty; packaging/covered.py measures its processes too.
+#: A `Machine` starts with an empty environment; this variable lets packaging/covered.py measure its processes too.
 machine._KEPT = (*machine._KEPT, "COVERAGE_PROCESS_CONFIG")
 
 
@@ -29,24 +29,24 @@ def _command(self: Machine, *arguments: str) -> subprocess.CompletedProcess[str]
     return commands.run(arguments, self.environment, self.directory)
 
 
-#: The commands on a machine are forked by `support.commands`; its daemon is started.
+#: `support.commands` forks a `Machine`'s commands, which is faster than starting Python; its daemon is started anew.
 Machine.uvtokend = _command  # type: ignore[method-assign]
-#: How many examples Hypothesis tries of each law: a few on each run, many with ``--hypothesis-profile thorough``.
-#: Another user than the checkout's owner could not write its database of examples, and a warning is an error. A busy
-#: machine is no failure: no example has a time limit of its own.
+#: How many examples Hypothesis tries per property: 50 in a normal run, 2000 with ``--hypothesis-profile thorough``.
+#: No database: a user who cannot write to the checkout would get a warning, and warnings are errors. No deadline: on a
+#: busy machine a slow example is not a failure.
 for profile, examples in {"uvtokend": 50, "thorough": 2000}.items():
     settings.register_profile(profile, max_examples=examples, database=None, deadline=None)
 settings.load_profile("uvtokend")
-#: A shell that starts a job in the background lets it ignore SIGINT, and nohup SIGHUP; what the tests start would too.
+#: Background jobs of a shell ignore SIGINT, and nohup's ignore SIGHUP; the tests' child processes would inherit that.
 for ignored in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
 
 
 TESTS = Path(__file__).parent
-#: Open files that the tests need: macOS allows 256, and one test has 129 clients and their daemon in one process.
+#: Open files that the tests need. macOS allows 256; one test runs 129 clients and their daemon in one process.
 FILES = 4096
-#: Parts that run real daemons, clients and clouds; the fast loop leaves them out.
+#: Directories whose tests run real daemons, clients and emulators; the fast loop skips them.
 SLOW = {
     *("cli", "daemon", "disk", "doctor", "e2e", "mutation", "packaging", "providers", "sandbox", "service", "soak"),
     "testing",
@@ -55,7 +55,9 @@ SLOW = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Allow enough open files, and on macOS short paths: a socket's has at most 103 bytes, and TMPDIR takes 60."""
+    """Raise the limit of open files; on macOS also use a short base directory, since a socket path has at most 103
+    bytes.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
         resource.setrlimit(
@@ -67,15 +69,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Start twice as many workers as there are cores: tests of processes wait for half of their time."""
+    """Start twice as many workers as there are cores, because tests of processes wait half of the time."""
     return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the slow tests and those that are not measured; leave out what this machine cannot run.
+    """Mark the slow and the unmeasured tests, and deselect those that this machine cannot run.
 
-    `--cov` measures the core, and its own tests must execute every branch of it. The simulator and the tests of other
-    parts run untraced, because a tracer makes them three times as slow.
+    `--cov` measures core/, whose own tests must execute every branch of it. The simulator and the tests of other
+    directories run untraced, because tracing makes them three times as slow.
     """
     for item in items:
         part = item.path.relative_to(TESTS).parts[0]
@@ -93,7 +95,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out; here, because xdist's workers, which do the collecting, have nowhere to say it."""
+    """Report which tests were left out, and why; done here because xdist's workers cannot write to the terminal."""
     for name, missing in NEEDS.items():
         if reason := missing():
             terminalreporter.write_line(f"left out, the tests marked {name}: {reason}")
@@ -101,22 +103,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_daemon_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Stop what still runs below our directory when we end, even by SIGKILL."""
+    """Stop every process that still runs from the tests' directory when the test run ends, even by SIGKILL."""
     with ended_with_us(tmp_path_factory.getbasetemp()):
         yield
 
 
 @pytest.fixture
 def cloud() -> Iterator[CodeArtifact]:
-    """The emulated AWS."""
+    """Return a running AWS CodeArtifact emulator."""
     with CodeArtifact() as emulator:
         yield emulator
 
 
 @pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A directory that every user may enter, which pytest's own are not."""
+def open_directory() -> Iterator[Path]:
+    """Return a directory that every user may enter, unlike pytest's own temporary directories."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory

@@ -1,4 +1,4 @@
-"""The benchmark's own parts: its arithmetic, its picture, and the fast servers that it measures with."""
+"""Tests of the benchmark itself: its arithmetic, its chart, and the fast servers that it measures with."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from uvtokend.sandbox.web import Answer, Call
 
 
 def test_a_ratio_is_formed_within_each_turn() -> None:
-    """A turn that was slow for both sides says the same as a fast one."""
+    """Ratios are formed within each turn, so a turn that was slow for both sides gives the same ratio as a fast one."""
     assert ratio([1.0, 10.0, 3.0], [0.5, 5.0, 1.5]) == spread([2.0, 2.0, 2.0])
     assert spread([7.0]) == spread([7.0, 7.0])
     assert (spread([1.0, 2.0, 3.0]).low, spread([1.0, 2.0, 3.0]).high) == (1.5, 2.5)
 
 
 def test_sides_take_turns_in_changing_order() -> None:
-    """Each side is run once before, and then once in each turn; none is always the first."""
+    """Each side runs once as a warm-up and then once per turn, and a different side starts each turn."""
     seen: list[str] = []
     ticks = iter(range(1000))
     figures = turns({name: lambda name=name: seen.append(name) for name in "abc"}, 3, lambda: next(ticks))  # type: ignore[misc]
@@ -35,7 +35,7 @@ def test_sides_take_turns_in_changing_order() -> None:
 
 
 def test_an_aim_is_met_or_not() -> None:
-    """At most, at least, of the ratio or of the figure; without an aim or without a figure nothing is claimed."""
+    """An aim is an upper or a lower bound, of the ratio or of the value; without an aim or a figure, `met` is None."""
     figures = {"ours": [1.0, 1.0], "peer": [4.0, 6.0]}
     assert compared("row", figures, "ours", "peer", Aim(0.5)).met is True
     assert compared("row", figures, "ours", "peer", Aim(5.0, at_least=True)).met is True
@@ -46,16 +46,16 @@ def test_an_aim_is_met_or_not() -> None:
     assert Line("row", "ours", None, "s", aim=Aim(1.0, of="value")).met is None
 
 
-def test_a_peer_that_cannot_be_had_has_a_reason_and_no_figure() -> None:
-    """It is in the table by its name, and in no picture."""
+def test_a_missing_peer_has_a_reason_and_no_figure() -> None:
+    """A peer that cannot be installed is in the table with its name and the reason, and is left out of the chart."""
     lines = missing("keyring get", {"keyring + keyrings.codeartifact": "no network"})
     assert "not available: no network" in shown(lines)
     assert lines[0].as_json()["value"] is None
     assert "codeartifact" not in plot.draw(lines)
 
 
-def test_the_picture_is_made_of_the_same_figures() -> None:
-    """Each side of a panel is one bar, as long as its figure; what others wrote is text, not markup."""
+def test_the_chart_shows_the_measured_figures() -> None:
+    """Each side of a panel is a bar as long as its figure, and names of peers are escaped as text."""
     figures = {"shim": [0.02], "<peer>": [0.4]}
     root = ET.fromstring(plot.draw([compared("keyring get", figures, "shim", "<peer>")]))
     texts = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -65,7 +65,7 @@ def test_the_picture_is_made_of_the_same_figures() -> None:
 
 
 def test_every_row_is_documented() -> None:
-    """The rows that can be chosen are those that the reference names."""
+    """The help topic `measured` names every row that the benchmark can run."""
     page = Path(run.__file__).parents[2] / "src" / "uvtokend" / "help" / "measured.md"
     text = page.read_text()
     assert [name for name in run.ROWS if f"| `{name}` |" not in text] == []
@@ -73,7 +73,7 @@ def test_every_row_is_documented() -> None:
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    """Open a front that represents no host yet."""
+    """Start a front that serves no host yet."""
     with Front() as front:
         yield front
 
@@ -83,7 +83,7 @@ def _through(front: Front) -> dict[str, str]:
 
 
 def test_uv_installs_from_the_fast_index(front: Front, tmp_path: Path) -> None:
-    """Pages, metadata and wheels are what uv expects, and nobody gets them without a token."""
+    """uv accepts the pages, the metadata and the wheels of the fast index, which answers 401 to a wrong token."""
     asked: list[bytes] = []
     pages = Pages("/pypi", ("one", "two"), lambda login, token: (login, token) == ("me", "t"))
 
@@ -104,7 +104,7 @@ def test_uv_installs_from_the_fast_index(front: Front, tmp_path: Path) -> None:
 
 
 def test_the_front_goes_down_and_comes_up_at_the_same_port(front: Front) -> None:
-    """While it is down nobody listens there; afterwards the same URL works."""
+    """While the front is down, nothing listens on its port; after `up()` the same URL works again."""
     address = ("127.0.0.1", int(front.url.rpartition(":")[2]))
     front.down()
     with pytest.raises(ConnectionRefusedError):
@@ -116,7 +116,7 @@ def test_the_front_goes_down_and_comes_up_at_the_same_port(front: Front) -> None
 
 
 def test_the_front_answers_for_an_emulator(front: Front, tmp_path: Path) -> None:
-    """A site gets each call as from its own server; a host without a site is refused."""
+    """The front passes each call for a known host to its site, and answers 502 for an unknown host."""
     calls: list[Call] = []
 
     def site(call: Call) -> Answer:

@@ -1,4 +1,4 @@
-"""The calls into macOS, driven through their seam with bytes laid out as in Apple's headers (xnu, proc_info.h)."""
+"""The macOS system calls, tested against a recorded kernel whose bytes follow Apple's headers (xnu, proc_info.h)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH = "/Users/me/.netrc"
 
 @dataclass
 class Recorded:
-    """A kernel of recorded answers: process -> descriptor -> bytes; a socket is empty."""
+    """A kernel with recorded answers: process -> descriptor -> bytes. A descriptor without bytes is a socket."""
 
     processes: Mapping[int, Mapping[int, bytes]] = field(default_factory=dict)
     failure: int = 0
@@ -32,7 +32,7 @@ class Recorded:
     filled: Iterator[int] = field(default_factory=lambda: iter(()))
 
     def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
-        """Answer at most so many bytes, as the kernel does."""
+        """Return at most `size` bytes, as the kernel does."""
         assert path == os.fsencode(PATH)
         self.asked += 1
         if self.failure:
@@ -41,7 +41,7 @@ class Recorded:
         return len(buffer), buffer.ljust(size, b"\0"), 0
 
     def pid_info(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
-        """List a process's descriptors; a process that is not ours fails with EPERM and 0."""
+        """List a process's descriptors; for another user's process, return EPERM and 0 bytes."""
         assert flavor == 1
         if not self.processes[pid]:
             return 0, b"\0" * size, errno.EPERM
@@ -50,32 +50,32 @@ class Recorded:
         return len(buffer), buffer.ljust(size, b"\0"), 0
 
     def descriptor_info(self, pid: int, descriptor: int, flavor: int, size: int) -> tuple[int, bytes, int]:
-        """Describe one open file; one that was closed meanwhile fails with EBADF and 0."""
+        """Describe an open file; for one that has been closed meanwhile, return EBADF and 0 bytes."""
         assert (flavor, size) == (1, ctypes.sizeof(VnodeFile))
         data = self.processes[pid][descriptor]
         return (0, b"\0" * size, errno.EBADF) if data == b"closed" else (len(data), data, 0)
 
     def name(self, pid: int) -> bytes:
-        """Name a process."""
+        """Return a process's name."""
         return f"program{pid}".encode()
 
     def system_value(self, name: bytes, size: int) -> tuple[int, bytes, int]:
-        """Answer for the boot session only."""
+        """Return the boot session, the only value that is known."""
         assert (name, size) == (b"kern.bootsessionuuid", 64)
         return (-1, b"", errno.ENOENT) if self.failure else (0, self.value, 0)
 
     def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
-        """Note the call."""
+        """Record the call."""
         self.copied.append((source, target, flags))
         return (-1, self.failure) if self.failure else (0, 0)
 
     def usage(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
-        """Answer the next amount of memory."""
+        """Return the next amount of memory."""
         assert (pid, flavor, size) == (os.getpid(), 0, ctypes.sizeof(Usage))
         return (-1, b"", self.failure) if self.failure else (0, bytes(Usage(ri_phys_footprint=next(self.filled))), 0)
 
     def allow_keychain_dialogs(self, allowed: bool) -> int:
-        """Refuse, if so told."""
+        """Return the recorded status."""
         assert not allowed
         return self.failure
 
@@ -95,26 +95,26 @@ class Recorded:
     ],
 )
 def test_who_writes_a_file(descriptors: Mapping[int, bytes], expected: bool) -> None:
-    """A process counts if one of its descriptors has this very file open for writing; others are left alone."""
+    """`writers` lists a process only if one of its descriptors has exactly this file open for writing."""
     kernel = Recorded({4711: descriptors})
-    found = darwin.writers(PATH, DEVICE, INODE, kernel)
-    assert found == ((darwin.Writer(4711, "program4711", appends=False, position=42),) if expected else ())
+    writing = darwin.writers(PATH, DEVICE, INODE, kernel)
+    assert writing == ((darwin.Writer(4711, "program4711", appends=False, position=42),) if expected else ())
 
 
 def test_how_a_file_was_opened() -> None:
-    """FAPPEND and the offset say where the next write lands (fill_fileinfo, bsd/kern/proc_info.c)."""
-    (found,) = darwin.writers(PATH, DEVICE, INODE, Recorded({4711: {3: opened(WRITE | APPEND)}}))
-    assert (found.appends, found.position) == (True, 42)
+    """A writer's append flag and position come from FAPPEND and the offset (fill_fileinfo, bsd/kern/proc_info.c)."""
+    (writer,) = darwin.writers(PATH, DEVICE, INODE, Recorded({4711: {3: opened(WRITE | APPEND)}}))
+    assert (writer.appends, writer.position) == (True, 42)
 
 
 def test_this_process_counts_if_it_writes() -> None:
-    """We only read the file while we look; a lease on Linux makes no difference between processes, either."""
+    """Our own process counts as a writer if it has the file open for writing, but not while it only reads it."""
     assert darwin.writers(PATH, DEVICE, INODE, Recorded({os.getpid(): {3: opened(READ)}})) == ()
     assert len(darwin.writers(PATH, DEVICE, INODE, Recorded({os.getpid(): {3: opened(READ), 4: opened(WRITE)}}))) == 1
 
 
 def test_many_processes_and_descriptors() -> None:
-    """The buffers grow until the whole answer fits."""
+    """`writers` enlarges its buffers until the kernel's whole answer fits."""
     processes: dict[int, Mapping[int, bytes]] = {pid: {3: opened(READ)} for pid in range(1, 600)}
     processes[4711] = {number: opened(READ) for number in range(3, 1500)} | {1500: opened(WRITE)}
     kernel = Recorded(processes)
@@ -122,20 +122,20 @@ def test_many_processes_and_descriptors() -> None:
     assert kernel.asked == 3
 
 
-def test_a_kernel_that_does_not_tell() -> None:
-    """The error is passed on: whoever asks decides what is safe without an answer."""
+def test_the_kernels_error_is_raised() -> None:
+    """If the kernel refuses to list processes, `writers` raises its error, and the caller decides what is safe."""
     with pytest.raises(PermissionError):
         darwin.writers(PATH, DEVICE, INODE, Recorded(failure=errno.EPERM))
 
 
 def test_a_negative_device_number() -> None:
-    """Python reads dev_t as signed (bsd/sys/types.h, __darwin_dev_t), the kernel answers it unsigned."""
+    """Device numbers match although Python reads dev_t as signed (bsd/sys/types.h) and the kernel as unsigned."""
     kernel = Recorded({4711: {3: opened(WRITE, device=0xFF000004)}})
     assert darwin.writers(PATH, 0xFF000004 - (1 << 32), INODE, kernel) != ()
 
 
 def test_the_boot_session() -> None:
-    """The text ends at the NUL; a system without it says nothing."""
+    """`boot_session` returns the text before the NUL, and an empty text on a system without boot sessions."""
     kernel = Recorded(value=b"0A1B2C3D-0000-4000-8000-000000000000\0")
     assert darwin.boot_session(kernel) == "0A1B2C3D-0000-4000-8000-000000000000"
     assert darwin.boot_session(Recorded(failure=errno.ENOENT)) == ""
@@ -145,29 +145,29 @@ def test_the_boot_session() -> None:
     ("filled", "failure", "expected"), [([1, 10, 11, 99], 0, [True]), ([11], 0, [True]), ([], errno.EPERM, [])]
 )
 def test_memory_is_watched(filled: list[int], failure: int, expected: list[bool]) -> None:
-    """The first look above the limit is told, once; a system that does not tell is left alone."""
-    told: list[bool] = []
-    darwin.watch_memory(10, lambda: told.append(True), 0, Recorded(filled=iter(filled), failure=failure))
-    assert told == expected
+    """The callback runs once, when memory first exceeds the limit; if the system gives no figure, it never runs."""
+    reports: list[bool] = []
+    darwin.watch_memory(10, lambda: reports.append(True), 0, Recorded(filled=iter(filled), failure=failure))
+    assert reports == expected
 
 
 def test_dialogs_are_forbidden() -> None:
-    """The function says whether the Keychain takes it (OSStatus 0)."""
+    """The function returns whether the Keychain accepted the setting (OSStatus 0)."""
     assert darwin.forbid_keychain_dialogs(Recorded())
     assert not darwin.forbid_keychain_dialogs(Recorded(failure=-25291))
 
 
 def test_attributes_are_copied() -> None:
-    """Access list and extended attributes (COPYFILE_ACL | COPYFILE_XATTR), not data, mode or times."""
+    """`copy_attributes` copies only the access list and extended attributes (COPYFILE_ACL | COPYFILE_XATTR)."""
     kernel = Recorded()
     assert darwin.copy_attributes(3, 4, kernel)
     assert kernel.copied == [(3, 4, 5)]
     assert not darwin.copy_attributes(3, 4, Recorded(failure=errno.ENOTSUP))
 
 
-@pytest.mark.linux("/proc plays F_GETPATH")
+@pytest.mark.linux("/proc stands in for F_GETPATH")
 def test_a_path_as_its_volume_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F_GETPATH answers in the volume's own case, so all spellings get one lock; what is missing stays as it is."""
+    """All spellings of a path get one lock: F_GETPATH returns the volume's own case; missing parts stay as written."""
     import fcntl
 
     (tmp_path / "home").mkdir()
@@ -196,7 +196,7 @@ def test_a_path_as_its_volume_knows_it(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_places_that_macos_protects(path: str, place: str | None) -> None:
-    """A netrc that is linked into Documents, iCloud or a volume needs the user's consent."""
+    """`private_place` returns the directory that needs the user's consent: Documents, iCloud Drive or a volume."""
     assert darwin.private_place(path, "/Users/me") == place
 
 
@@ -205,7 +205,7 @@ def test_places_that_macos_protects(path: str, place: str | None) -> None:
     [(0, ["full", "done"]), (errno.ENOTSUP, ["full", "fsync", "done"]), (errno.EIO, ["full"])],
 )
 def test_a_full_sync(refusal: int, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F_FULLFSYNC first, fsync where the file system does not know it; a real error is not hidden."""
+    """`full_sync` tries F_FULLFSYNC, uses fsync where it is not supported, and raises any other error."""
     import fcntl
 
     calls: list[str] = []
@@ -225,14 +225,14 @@ def test_a_full_sync(refusal: int, expected: object, tmp_path: Path, monkeypatch
 
 
 class Socket:
-    """A socket as macOS answers for it: no SO_PEERCRED, and ENOTCONN once the peer has closed."""
+    """A socket as macOS implements it: without SO_PEERCRED, and with ENOTCONN once the peer has closed."""
 
     def __init__(self, answer: Callable[[int], bytes]) -> None:
         self.getsockopt = lambda _level, option, _size: answer(option)
 
 
 def test_a_peer_that_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LOCAL_PEERPID answers ENOTCONN then (uipc_usrreq.c): no process is known, and nothing is raised."""
+    """LOCAL_PEERPID fails with ENOTCONN once the peer has closed (uipc_usrreq.c): `pid` returns 0; `uid` works."""
 
     def answer(option: int) -> bytes:
         if option == 2:

@@ -1,4 +1,4 @@
-"""What README and help topics tell a person to write is what the program takes, and what they name is there."""
+"""The examples in README and help topics work: configurations parse, commands exist, links lead to a file."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ COMMANDS = [
 
 
 def uncommented(block: str) -> str:
-    """Return an example with each option that it only suggests."""
+    """Return an example with its commented-out options switched on."""
     return re.sub(r"^# (?=[a-z-]+ = )", "", block, flags=re.MULTILINE)
 
 
 def without_files(block: str) -> str:
-    """Return an example without the file that must exist."""
+    """Return an example without the option that names a file that must exist."""
     return re.sub(r'^ca-bundle = "/.*$', "", block, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize(("page", "block"), OURS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(OURS)])
-def test_every_configuration_is_taken(page: str, block: str) -> None:
-    """A person who copies it is not refused, nor one who takes up its suggestions."""
+def test_every_configuration_is_valid(page: str, block: str) -> None:
+    """Every example configuration is valid, both as shown and with its commented-out options switched on."""
     for text in (block, uncommented(block)):
         settings = parse([Source(page, without_files(text).encode(), "/")], "/home/me", {}, lambda: "/ca.pem")
         assert len(settings.indexes) + len(settings.disabled) == text.count("[[index]]")
 
 
 def test_every_other_example_is_toml() -> None:
-    """What is for uv or for a package's author can be read as well."""
+    """Examples that are not for uvtokend (for uv, or for a plug-in's pyproject.toml) are valid TOML."""
     assert all(tomllib.loads(text) for page, text in TOML if (page, text) not in OURS)
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(COMMANDS)])
-def test_every_command_is_one(page: str, line: str) -> None:
-    """A command that a page shows is understood: the verb exists, and its arguments are accepted."""
+def test_every_command_is_accepted(page: str, line: str) -> None:
+    """Every command shown uses an existing verb and arguments that its parser accepts."""
     assert page
     words = shlex.split(line, comments=True)[1:]
     verb = words[0]
@@ -76,15 +76,15 @@ def test_every_command_is_one(page: str, line: str) -> None:
 
 @pytest.mark.parametrize("provider", CLOUDS)
 def test_every_provider_has_a_page(provider: str) -> None:
-    """The page names each option, and which permissions it takes."""
+    """Each provider's help topic names all of its options and the permissions that it needs."""
     (page,) = (text for name, text in TOPICS.items() if name.startswith("provider-") and f"`{provider}`" in text[:200])
     missing = [name for name in CLOUDS[provider].options if f"`{name}`" not in page and f"{name} = " not in page]
     assert missing == []
     assert re.search(r"^(## |\*\*)Permissions", page, re.MULTILINE) or provider in {"static", "command"}
 
 
-def test_every_reason_is_one_that_is_given() -> None:
-    """The words that the status is said to show are in the source."""
+def test_every_listed_reason_exists() -> None:
+    """Every reason word that a help topic lists occurs in the source."""
     for page, text in TOPICS.items():
         listed = " ".join(re.findall(r"\(((?:`[a-z]+(?:-[a-z]+)+`(?:, )?)+)\)", text))
         words = set(re.findall(r"`([a-z-]+)`", listed))
@@ -92,19 +92,19 @@ def test_every_reason_is_one_that_is_given() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """A relative link of the README or of a page for contributors names a file of this repository."""
-    for folder, pages in ((ROOT, {"README.md": README}), (ROOT / ".github", GITHUB)):
+    """Every relative link in the README and in the contributors' pages names a file of this repository."""
+    for directory, pages in ((ROOT, {"README.md": README}), (ROOT / ".github", GITHUB)):
         for page, text in pages.items():
             for link in re.findall(r"\]\(([^)#]+)\)", text):
-                assert link.startswith("https://") or (folder / link).is_file(), f"{page}: {link}"
+                assert link.startswith("https://") or (directory / link).is_file(), f"{page}: {link}"
 
 
 def test_the_readme_is_short() -> None:
-    """A newcomer skims it in two minutes."""
+    """The README has at most 250 lines, which a newcomer skims in two minutes."""
     assert len(README.splitlines()) <= 250
 
 
 def test_every_topic_has_a_title() -> None:
-    """``uvtokend help`` lists topics by their first line."""
+    """Every help topic starts with a title, which ``uvtokend help`` lists."""
     assert TOPICS
     assert all(text.startswith("# ") and text.endswith("\n") for text in TOPICS.values())

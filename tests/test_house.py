@@ -1,4 +1,4 @@
-"""The rules of the house that no tool knows: they hold for every file that is, or is about to be, in the repository."""
+"""Project rules that no linter checks; they apply to every file that is in the repository or about to be added."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from support.needs import NEEDS
 
 ROOT = Path(__file__).parent.parent
 TOP = {"pyproject.toml", "README.md", "LICENSE", "src", "tests", "packaging", "launchd", "systemd"}
-#: Package registries, in two halves so that this file names none.
+#: Package registries, each split in two so that this file does not contain their names.
 REGISTRIES = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"), ("crates", "io")]
 
 
 def files() -> list[Path]:
-    """Return the files that git has or would take; without git, those outside of directories that tools make."""
+    """Return the files that git tracks or would add; without git, all files except in directories that tools create."""
     command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-        found = [ROOT / name for name in listed if name]
+        paths = [ROOT / name for name in listed if name]
     except (OSError, subprocess.CalledProcessError):
-        found = [file for top in [*TOP, ".ci"] for file in [ROOT / top, *(ROOT / top).rglob("*")]]
-    return sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
+        paths = [file for top in [*TOP, ".ci"] for file in [ROOT / top, *(ROOT / top).rglob("*")]]
+    return sorted(file for file in paths if file.is_file() and "__pycache__" not in file.parts)
 
 
 FILES = files()
@@ -47,29 +47,29 @@ def lines_with(pattern: str) -> list[str]:
 
 
 def test_the_files_are_seen() -> None:
-    """What follows would hold for an empty list, too."""
+    """The list of files is not empty; otherwise the tests below would prove nothing."""
     assert {ROOT / "README.md", ROOT / ".ci" / "run", Path(__file__)} <= set(FILES)
 
 
 def test_the_top_level_is_tidy() -> None:
-    """A newcomer finds what is expected there, and dot-files."""
+    """The top level contains only the expected files and directories, and dot-files."""
     tops = {file.relative_to(ROOT).parts[0] for file in FILES}
     assert {top for top in tops if not top.startswith(".")} == TOP
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=[first for first, _ in REGISTRIES])
 def test_no_registry_is_named(registry: tuple[str, str]) -> None:
-    """Where packages come from is the user's to say: a mirror must do."""
+    """No file names a package registry, because users may install from a mirror."""
     assert lines_with(rf"(?i)\b{registry[0]}\.{registry[1]}\b") == []
 
 
 def test_no_path_of_this_machine_is_named() -> None:
-    """A checkout works in any directory."""
+    """No file contains the absolute path of this checkout, so a checkout works in any directory."""
     assert lines_with(rf"(?<![\w.}}]){re.escape(str(ROOT))}/") == []
 
 
-def test_every_test_says_its_law() -> None:
-    """A test without a sentence that says what must hold cannot be told from a habit."""
+def test_every_test_has_a_docstring() -> None:
+    """Every test has a docstring that says what must hold."""
     silent = [
         f"{file.name}:{node.name}"
         for file in TESTS
@@ -81,7 +81,7 @@ def test_every_test_says_its_law() -> None:
     assert silent == []
 
 
-def test_a_name_has_one_meaning_and_tells_it() -> None:
+def test_names_have_one_meaning() -> None:
     """No two classes of the package share a name, and nothing is just called ``found``."""
     modules = [file for file in FILES if file.is_relative_to(ROOT / "src") and file.suffix == ".py"]
     nodes = [(file, node) for file in modules for node in ast.walk(ast.parse(file.read_text()))]
@@ -94,14 +94,14 @@ def test_a_name_has_one_meaning_and_tells_it() -> None:
 @pytest.mark.parametrize(
     "words", [("pragma", ": no "), ("TO", "DO"), ("FIX", "ME"), ("pytest.", "skip"), ("x", "fail")]
 )
-def test_nothing_is_put_off(words: tuple[str, str]) -> None:
-    """No line is left out of the coverage, no test is skipped, nothing waits to be written."""
+def test_nothing_is_postponed(words: tuple[str, str]) -> None:
+    """No file excludes a line from coverage, skips a test, or marks something as unfinished."""
     assert lines_with(rf"\b{re.escape(''.join(words))}") == []
 
 
 @pytest.mark.parametrize("file", TESTS, ids=[file.name for file in TESTS])
-def test_what_needs_linux_says_why(file: Path) -> None:
-    """A test that is left out on a Mac gives the reason beside the marker, as one string."""
+def test_every_linux_marker_gives_a_reason(file: Path) -> None:
+    """Every test marked `linux` gives the reason as one string in the marker."""
     if file.suffix != ".py":
         return
     uses = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute | ast.Call)]
@@ -116,14 +116,14 @@ def test_what_needs_linux_says_why(file: Path) -> None:
     assert all(reasons)
 
 
-def test_what_a_machine_may_miss_is_declared() -> None:
-    """Tests are left out only by a marker that says what it needs, and every such marker has a reason to give."""
+def test_every_marker_of_a_need_is_declared() -> None:
+    """The markers that say what a test needs are the same in pyproject.toml and in `support.needs`."""
     text = (ROOT / "pyproject.toml").read_text()
     assert set(re.findall(r'"(\w+)(?:\(reason\))?: needs ', text)) == set(NEEDS)
 
 
 def test_signals_work_in_a_test_run_in_the_background() -> None:
-    """A shell lets its background jobs ignore SIGINT, and programs inherit that: Ctrl-C would end none of them."""
+    """In a background test run, child processes react to SIGINT, which a shell's background jobs ignore."""
     script = "trap '' INT HUP; exec \"$@\""
     words = (
         "import conftest, subprocess, sys; sys.exit(subprocess.run(['sh', '-c', 'kill -INT $$; sleep 9']).returncode)"
@@ -133,8 +133,8 @@ def test_signals_work_in_a_test_run_in_the_background() -> None:
     assert done.returncode == 256 - signal.SIGINT, done.stderr
 
 
-def test_scripts_can_be_run() -> None:
-    """What starts with #! can be executed, and the shell's parser takes it."""
+def test_scripts_are_executable_and_valid() -> None:
+    """Every file that starts with #! is executable and is valid shell."""
     scripts = [file for file in FILES if file.read_bytes().startswith(b"#!")]
     assert [file.name for file in scripts if not os.access(file, os.X_OK)] == []
     for file in scripts:

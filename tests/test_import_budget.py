@@ -1,4 +1,4 @@
-"""What `uvtokend status` may import: it runs in prompts and hooks, so it must start near Python's own floor."""
+"""Import budgets: `uvtokend status` runs in prompts and hooks, so it must start nearly as fast as Python itself."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ OURS = {
     "uvtokend.paths",
     "uvtokend.peers",
 }
-#: What talking JSON over a socket and reading a time cost in themselves, on whatever Python this is.
+#: The imports needed to exchange JSON over a socket and to read a time, on this Python.
 NEEDED = "import __future__, _json, _socket, datetime, json, os, select, socket, stat, sys, time"
-TOO_DEAR = {
+EXPENSIVE = {
     "apscheduler",
     "argparse",
     "asyncio",
@@ -57,7 +57,7 @@ TOO_DEAR = {
     "typing",
     "urllib",
 }
-TOO_DEAR_FOR_A_WORKER = {"apscheduler", "azure", "boto3", "botocore", "google", "platformdirs", "psutil", "requests"}
+EXPENSIVE_FOR_A_WORKER = {"apscheduler", "azure", "boto3", "botocore", "google", "platformdirs", "psutil", "requests"}
 INDEX = {
     "name": "a",
     "health": "fresh",
@@ -72,18 +72,18 @@ INDEX = {
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Serve one status document on a control socket, and give the environment that leads there."""
-    folder = tmp_path / "s"
-    folder.mkdir(0o700)
+    """Serve one status document on a control socket, and return the environment that leads to it."""
+    directory = tmp_path / "s"
+    directory.mkdir(0o700)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.bind(str(folder / "c"))
+    server.bind(str(directory / "c"))
     server.listen()
     thread = threading.Thread(target=_serve, args=(server,))
     thread.start()
     yield {
         "HOME": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "UVTOKEND_SOCKET": str(folder / "c"),
+        "UVTOKEND_SOCKET": str(directory / "c"),
     }
     server.shutdown(socket.SHUT_RDWR)
     thread.join()
@@ -99,7 +99,7 @@ def _serve(server: socket.socket) -> None:
         "netrc": "/n",
         "delivery": {"ok": True, "problem": None},
         "indexes": [INDEX],
-        "login": "me",  # for `credential`
+        "login": "me",  # the rest is for `credential`
         "token": "t",
     }
     while True:
@@ -113,7 +113,7 @@ def _serve(server: socket.socket) -> None:
 
 
 def imported(code: str, environment: dict[str, str]) -> set[str]:
-    """Return the modules that a fresh Python has after some code, beyond those that it has anyway."""
+    """Return the modules that some code loads in a fresh Python, beyond those loaded at its start."""
     code = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before), file=sys.stderr)"
     command = [sys.executable, "-S", "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -122,20 +122,20 @@ def imported(code: str, environment: dict[str, str]) -> set[str]:
 
 @pytest.mark.parametrize("args", [["status"], ["status", "a", "--json"], ["refresh", "--json", "a"]])
 def test_a_hot_verb_imports_next_to_nothing(args: list[str], environment: dict[str, str]) -> None:
-    """The hot verbs import what a socket, JSON and a time need, and their own few modules, no more."""
+    """The hot verbs import only what sockets, JSON and times need, plus a few modules of uvtokend."""
     modules = imported(f"from uvtokend.cli.main import main; assert main({args}) == 0", environment)
     assert "uvtokend.cli.client" in modules
     assert modules <= imported(NEEDED, environment) | OURS
 
 
 def test_a_status_for_a_person_needs_neither_json_nor_socket(environment: dict[str, str]) -> None:
-    """The two packages cost as much as Python's own start; CPython's own parts of them do the same for one line."""
+    """`uvtokend status` uses `_socket` directly, because importing json and socket takes as long as Python's start."""
     modules = imported("from uvtokend.cli.main import main; assert main(['status']) == 0", environment)
     assert "_socket" in modules
     assert not modules & {"collections", "enum", "json", "re", "selectors", "socket"}
 
 
-#: What the keyring command may import: with -I, Python's own start has nearly all that it needs.
+#: What the keyring command may import: with -I, Python has loaded nearly everything else at its start.
 KEYRING_OURS = {
     "uvtokend",
     "uvtokend.ask",
@@ -148,7 +148,9 @@ KEYRING_NEEDED = {"__future__", "_json", "_socket", "errno"}
 
 
 def test_the_keyring_command_imports_nearly_nothing(environment: dict[str, str]) -> None:
-    """uv runs it for every index and every time, so it must cost no more than twice Python's own start."""
+    """uv runs the keyring command for every index of every install, so it may take at most twice as long as Python's
+    start.
+    """
     code = (
         "sys.argv = ['keyring', 'get', 'https://a.example/', 'me']; from uvtokend.shim import main; assert main() == 0"
     )
@@ -158,14 +160,14 @@ def test_the_keyring_command_imports_nearly_nothing(environment: dict[str, str])
 
 
 def test_what_is_needed_is_cheap(environment: dict[str, str]) -> None:
-    """The needed modules import nothing expensive, so that the test above is meaningful."""
+    """The modules allowed above import nothing expensive themselves; otherwise the tests above would prove nothing."""
     roots = {module.partition(".")[0] for module in imported(NEEDED, environment)}
     assert "socket" in roots
-    assert not roots & TOO_DEAR
+    assert not roots & EXPENSIVE
 
 
-def test_the_first_line_costs_nothing(environment: dict[str, str]) -> None:
-    """`--version` and `--help` load neither the daemon nor any SDK."""
+def test_version_imports_no_daemon_and_no_sdk(environment: dict[str, str]) -> None:
+    """`--version` loads neither the daemon nor an SDK."""
     modules = imported("from uvtokend.cli.main import main; assert main(['--version']) == 0", environment)
     roots = {module.partition(".")[0] for module in modules}
     assert not roots & {"apscheduler", "asyncio", "azure", "boto3", "google", "platformdirs", "psutil"}
@@ -173,28 +175,28 @@ def test_the_first_line_costs_nothing(environment: dict[str, str]) -> None:
 
 
 def test_start_imports_little_before_there_is_a_daemon(environment: dict[str, str]) -> None:
-    """What `start` imports first, everybody waits for; the rest it imports while the daemon starts on another core."""
+    """`start` spawns the daemon before it imports anything expensive, and imports the rest while the daemon starts."""
     modules = imported("import uvtokend.cli.start", environment)
     assert not modules & {"psutil", "tomllib", "uvtokend.disk.configuration", "uvtokend.core.model"}
 
 
-#: What no worker may load for a secret that is in a file or a variable: a thousand of them may be due at once.
+#: What no worker may load for a secret in a file or a variable: a thousand such fetches may be due at once.
 NOT_FOR_A_SECRET = {"asyncio", "email", "importlib.metadata", "pathlib", "tomllib", "uvtokend.core.uv_store", "zipfile"}
 
 
 def test_a_worker_loads_its_own_provider_only(environment: dict[str, str]) -> None:
-    """A fetch of a secret pays for no plug-in search, no SDK, no parser and no catalog of another cloud."""
+    """The worker of a static secret loads no plug-in search, no SDK, no parser and no other cloud's catalog."""
     request = wire.encode_request(Request("static", options=(("password", (("env", "PW"),)), ("username", "me"))))
     variables = {"PW": "a-secret", "UVTOKEND_REQUEST": request, "UVTOKEND_FETCH_TIMEOUT": "60"}
     modules = imported("from uvtokend.providers.worker import main; main()", {**environment, **variables})
     assert "uvtokend.providers.static" in modules
-    assert not modules & (TOO_DEAR_FOR_A_WORKER | NOT_FOR_A_SECRET)
+    assert not modules & (EXPENSIVE_FOR_A_WORKER | NOT_FOR_A_SECRET)
     catalogs = {name.rpartition(".")[2] for name in modules if name.startswith("uvtokend.core.clouds.")}
     assert catalogs == {"catalog", "static"}
 
 
-#: Provider -> the most modules that its worker may import besides those of Python's own start, and what it must not
-#: import at all. A worker costs nearly nothing but its imports. Newer Pythons need a few modules more.
+#: Provider -> how many modules its worker may import beyond those of Python's own start, and which ones it must not
+#: import at all. Imports are nearly the whole cost of a worker. Newer Pythons need a few modules more.
 WORKERS = {
     "aws-codeartifact": (440, {"requests", "charset_normalizer", "cryptography"}),
     "google-artifact-registry": (500, {"sqlite3", "boto3", "botocore", "azure", "msal", "apscheduler"}),
@@ -209,7 +211,7 @@ WORKERS = {
 
 @pytest.mark.parametrize("provider", CLOUDS)
 def test_a_worker_imports_no_more_than_its_own_sdk(provider: str, environment: dict[str, str]) -> None:
-    """Every provider has a budget of modules, and what belongs to another SDK is not among them."""
+    """Each provider's worker stays within its budget of modules, and loads no other provider's SDK."""
     code = f"import uvtokend.providers.worker as w; w.load({provider!r})"
     modules = imported(code, environment)
     most, foreign = WORKERS[provider]

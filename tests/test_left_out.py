@@ -1,4 +1,4 @@
-"""Which tests a platform leaves out, as `support.needs` decides it; each run says so at its end."""
+"""Which tests `support.needs` leaves out on which platform; every test run reports them at its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ TESTS = Path(__file__).parent
 def test_what_a_platform_leaves_out(
     mac: bool, domain: str | None, expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A Mac runs what needs a Mac, and launchd only where somebody is on the screen; Linux runs the rest."""
+    """Linux leaves out the macOS tests, a Mac the Linux tests, and a Mac that nobody is logged in to also the GUI
+    tests.
+    """
     monkeypatch.setattr(needs, "_MAC", mac)
     monkeypatch.setattr(needs, "_LINUX", not mac)
     monkeypatch.setattr(launchd, "domain", lambda: domain)
@@ -32,8 +34,8 @@ def test_what_a_platform_leaves_out(
     assert (needs.NEEDS["systemd"]() is not None) >= mac
 
 
-def test_nobody_asks_for_the_platform_by_himself() -> None:
-    """A test that returns early on another platform would pass without having run: the markers say it aloud."""
+def test_no_test_checks_the_platform_itself() -> None:
+    """No test returns early on another platform, which would pass without running; markers leave tests out visibly."""
     silent = [
         f"{file.name}:{node.lineno}"
         for file in TESTS.rglob("test_*.py")
@@ -46,7 +48,7 @@ def test_nobody_asks_for_the_platform_by_himself() -> None:
 
 
 def test_the_hosted_workflow_has_macs() -> None:
-    """Apple silicon and Intel, the oldest and the newest Python and Homebrew's; enough descriptors and short paths."""
+    """The hosted workflow tests Apple silicon and Intel, three Pythons, with enough descriptors and short paths."""
     job = yaml.safe_load((TESTS.parent / ".github" / "workflows" / "test.yml").read_text())["jobs"]["macos"]
     assert job["strategy"]["matrix"] == {"os": ["macos-15", "macos-15-intel"], "python": ["3.11", "3.14", "homebrew"]}
     scripts = [step["run"] for step in job["steps"] if "run" in step]
@@ -59,7 +61,7 @@ def test_the_hosted_workflow_has_macs() -> None:
 
 
 def test_types_are_checked_for_both_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one strict command runs mypy for Linux and macOS, wherever it runs."""
+    """The strict check runs mypy for both Linux and macOS, whichever platform it runs on."""
     spec = importlib.util.spec_from_file_location("bootstrap", TESTS.parent / "packaging" / "bootstrap.py")
     assert spec is not None
     assert spec.loader is not None

@@ -15,7 +15,7 @@ from support.desk import Desk, desk, gone
 
 __all__ = ["desk"]
 
-#: What a test run is to its daemons, and its sudden end.
+#: A test run that guards its daemons as conftest.py does, and then kills itself.
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
@@ -26,8 +26,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_a_killed_run_takes_its_daemons_along(desk: Desk) -> None:
-    """A daemon that detached itself ends although its test run was killed and could not stop it."""
+def test_the_daemons_of_a_killed_test_run_stop(desk: Desk) -> None:
+    """A detached daemon stops although the test run that started it was killed and could not stop it."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     daemon = psutil.Process(ask(desk.socket, "version")["pid"])

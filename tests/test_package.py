@@ -1,4 +1,4 @@
-"""What is shipped: the file lists of wheel and sdist, metadata, entry points, and what is pinned to set it up."""
+"""What is shipped: the files in wheel and sdist, the metadata, the entry points, and the pinned requirements."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wheel and sdist, built without a network."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    """Build wheel and sdist without a network, and return their directory."""
+    directory = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return folder
+    return directory
 
 
 def test_the_wheel_holds_the_source_and_nothing_else(built: Path) -> None:
-    """Every module, the help topics, the type marker and the license; no test."""
+    """The wheel contains every module, the help topics, the type marker and the license, and no test."""
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         info = {name.partition("/")[2] for name in wheel.namelist() if ".dist-info/" in name}
@@ -43,7 +43,7 @@ def test_the_wheel_holds_the_source_and_nothing_else(built: Path) -> None:
 
 
 def test_the_sdist_can_be_built_and_tested_from(built: Path) -> None:
-    """Source, tests, units and packaging are in it; caches and environments are not."""
+    """The sdist contains source, tests, units and packaging, but no caches and no environments."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     tops = {name.partition("/")[0] for name in names}
@@ -55,21 +55,21 @@ def test_the_sdist_can_be_built_and_tested_from(built: Path) -> None:
 
 
 def test_the_metadata(built: Path) -> None:
-    """An installer is told what the project says: versions, licence, what is needed, and the README."""
+    """The wheel's metadata repeats the project's versions, license, dependencies and README."""
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
-        told = message_from_string(wheel.read(name).decode())
+        metadata = message_from_string(wheel.read(name).decode())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert (told["Name"], told["Version"]) == ("uvtokend", __version__)
-    assert (told["Requires-Python"], told["License-Expression"]) == (">=3.11", "MIT")
-    needed = {Requirement(text) for text in told.get_all("Requires-Dist", []) if "extra" not in text}
+    assert (metadata["Name"], metadata["Version"]) == ("uvtokend", __version__)
+    assert (metadata["Requires-Python"], metadata["License-Expression"]) == (">=3.11", "MIT")
+    needed = {Requirement(text) for text in metadata.get_all("Requires-Dist", []) if "extra" not in text}
     assert needed == {Requirement(text) for text in project["dependencies"]}
-    assert told.get_payload() == (ROOT / "README.md").read_text()
+    assert metadata.get_payload() == (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["demo", "dev"])
 def test_the_pinned_requirements(name: str) -> None:
-    """Every pin has a hash and names no host, and what the project needs is pinned to a version that it accepts."""
+    """Every pin has a hash and names no host, and each dependency is pinned to a version that the project accepts."""
     text = (ROOT / "packaging" / f"requirements-{name}.txt").read_text()
     assert "://" not in text
     pins = [pin for pin in text.replace("\\\n", " ").splitlines() if pin]
@@ -86,18 +86,18 @@ def test_the_pinned_requirements(name: str) -> None:
 
 def test_every_provider_resolves() -> None:
     """Each entry point names a function that can be imported."""
-    found = entry_points(group="uvtokend.providers")
+    points = entry_points(group="uvtokend.providers")
     names = {"aws-codeartifact", "google-artifact-registry", "azure-artifacts", "static", "command"}
-    assert names <= {point.name for point in found}
-    for point in found:
+    assert names <= {point.name for point in points}
+    for point in points:
         if point.name in names:
             assert callable(point.load())
     (command,) = entry_points(group="console_scripts", name="uvtokend")
     assert callable(command.load())
 
 
-def test_our_own_providers_are_found_without_a_search() -> None:
-    """A worker knows our own providers by their catalogs; the entry points, by which others list them, are the same."""
+def test_the_entry_points_match_the_catalogs() -> None:
+    """The entry points are the same as the catalogs, by which a worker loads our own providers without a search."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["uvtokend.providers"] == {
         name: f"{cloud.module}:fetch" for name, cloud in CLOUDS.items()
@@ -106,10 +106,10 @@ def test_our_own_providers_are_found_without_a_search() -> None:
 
 
 def test_help_and_documentation_name_every_verb() -> None:
-    """What can be typed is offered by `--help`, and described in the README or a help topic."""
+    """`--help` lists every verb, and the README or a help topic describes it."""
     command = [sys.executable, "-m", "uvtokend", "--help"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert {*VERBS} <= set(re.findall(r"^ {2}([a-z-]+) +\S", text, re.MULTILINE))
     topics = sorted((ROOT / "src" / "uvtokend" / "help").glob("*.md"))
-    told = "".join(file.read_text() for file in [ROOT / "README.md", *topics])
-    assert [verb for verb in VERBS if not re.search(rf"(uvtokend |`){verb}\b", told)] == []
+    documents = "".join(file.read_text() for file in [ROOT / "README.md", *topics])
+    assert [verb for verb in VERBS if not re.search(rf"(uvtokend |`){verb}\b", documents)] == []

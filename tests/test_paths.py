@@ -1,4 +1,4 @@
-"""Where things are: the same places as platformdirs names, and no directory that others could reach into."""
+"""Where uvtokend's files are: the directories that platformdirs names, and none that other users could access."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def private(path: Path) -> Path:
 @pytest.mark.parametrize("xdg", [None, "", "relative", "/somewhere/else", "/somewhere/else/", "/"])
 @pytest.mark.parametrize("home", ["/home/me", "/home/me/", "/", None])
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_the_state_folder_is_platformdirs_own(
+def test_the_state_directory_is_the_one_of_platformdirs(
     monkeypatch: pytest.MonkeyPatch, xdg: str | None, home: str | None, platform: str
 ) -> None:
-    """What the hot path works out by itself is what platformdirs would have said, without HOME by the passwd entry."""
+    """The hot path computes the same state directory as platformdirs; without HOME it uses the passwd entry."""
     monkeypatch.setattr(pwd, "getpwuid", lambda _: types.SimpleNamespace(pw_dir="/home/entry"))
     for name, value in (("XDG_STATE_HOME", xdg), ("HOME", home)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
@@ -56,17 +56,17 @@ def test_the_state_folder_is_platformdirs_own(
 
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
-def test_without_a_home_its_places_are_refused(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
-    """Where nothing says an absolute home, what is in it is refused with the fix; what was named is not."""
+def test_paths_below_an_unknown_home_are_refused(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """Without an absolute home directory, a path below it raises an error with a fix; XDG variables still work."""
 
-    def nobody(_: int) -> None:
+    def no_entry(_: int) -> None:
         raise KeyError
 
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
     monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
-    for place in (paths.home_directory, paths.config_file, paths.state_directory):
+    for path in (paths.home_directory, paths.config_file, paths.state_directory):
         with pytest.raises(UsageError) as caught:
-            place()
+            path()
         assert caught.value.hint == "set HOME to an absolute path"
     monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
@@ -87,49 +87,51 @@ NOTHING = {"status": (0, "uvtokend init"), "init": (1, "nothing to add")}
     ],
 )
 def test_verbs_of_a_user_without_an_entry(
-    open_folder: Path, home: str | None, expected: dict[str, tuple[int, str]]
+    open_directory: Path, home: str | None, expected: dict[str, tuple[int, str]]
 ) -> None:
-    """A number without a name, as containers run it: each verb says what is missing, and none shows a traceback."""
+    """A uid without a passwd entry, as in containers: each verb says what is missing, without a traceback."""
     if home is None and os.geteuid() != 0:
-        home = ""  # we cannot become such a user, but then too there is no home
-    env = {"XDG_CONFIG_DIRS": str(open_folder)} | ({} if home is None else {"HOME": home})
+        home = ""  # we cannot become such a user, but an empty HOME has the same effect
+    env = {"XDG_CONFIG_DIRS": str(open_directory)} | ({} if home is None else {"HOME": home})
     imports = "sys, encodings.ascii, platformdirs.unix, uvtokend.daemon.main\n"
     imports += "from uvtokend.cli import disk, init, once, parser, status, stopped"
     script = "from uvtokend.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     for verb, (exit_status, said) in expected.items():
-        arguments = ("--yes", str(open_folder)) if verb == "init" else ()
+        arguments = ("--yes", str(open_directory)) if verb == "init" else ()
         done = as_user(script, verb, *arguments, imports=f"{imports}, main", env=env)
         assert (done.returncode, said in done.stdout + done.stderr) == (exit_status, True), (verb, done)
         assert "Traceback" not in done.stderr
         assert "Internal error" not in done.stderr
 
 
-def test_the_socket_is_in_platformdirs_runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A runtime directory as the XDG specification wants it is used just as platformdirs uses it."""
+def test_the_socket_is_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If the runtime directory meets the XDG specification, the socket is where platformdirs would put it."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(private(tmp_path / "run")))
     assert paths.socket_file() == os.path.join(platformdirs.user_runtime_dir("uvtokend", False), "control.sock")
 
 
 @pytest.mark.parametrize("kind", ["missing", "open", "file", "symlink", "relative"])
-def test_without_a_usable_runtime_folder_the_socket_is_in_the_state_folder(
+def test_without_a_usable_runtime_directory_the_socket_is_in_the_state_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
-    """A runtime directory that is not there, not ours alone or no directory, as after `su`, counts as none."""
-    folder = tmp_path / "run"
+    """A runtime directory that is missing, open to others, or another user's (after `su`, for example) is not used."""
+    directory = tmp_path / "run"
     if kind == "open":
-        private(folder).chmod(0o777)
+        private(directory).chmod(0o777)
     elif kind == "file":
-        folder.touch()
+        directory.touch()
     elif kind == "symlink":
-        folder.symlink_to(private(tmp_path / "real"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "run" if kind == "relative" else str(folder))
-    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)  # nobody's /run/user
+        directory.symlink_to(private(tmp_path / "real"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run" if kind == "relative" else str(directory))
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)  # a uid without /run/user
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert paths.socket_file() == str(tmp_path / "uvtokend" / "control.sock")
 
 
 def test_variables_name_other_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """UVTOKEND_SOCKET and UVTOKEND_CONFIG win, --config wins over the latter, and all become absolute."""
+    """UVTOKEND_SOCKET and UVTOKEND_CONFIG set the paths, --config overrides the latter, and every path becomes
+    absolute.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("UVTOKEND_SOCKET", "here/c.sock")
@@ -142,8 +144,8 @@ def test_variables_name_other_files(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert paths.site_config_file() == str(platformdirs.site_config_path("uvtokend", False) / "config.toml")
 
 
-def test_a_path_too_long_for_a_socket_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest path works; one byte more names the variable that repairs it, instead of a bare OSError."""
+def test_a_path_too_long_for_a_socket_is_refused_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest possible socket path works; one byte more raises an error whose fix names UVTOKEND_SOCKET."""
     longest = "/" + "ä" * ((paths.SUN_PATH_MAX - 1) // 2)
     monkeypatch.setenv("UVTOKEND_SOCKET", longest)
     assert paths.socket_file() == longest
@@ -153,8 +155,8 @@ def test_a_path_too_long_for_a_socket_is_refused_with_the_way_out(monkeypatch: p
     assert "UVTOKEND_SOCKET" in str(caught.value.hint)
 
 
-def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
-    """What is made is 0700, whatever the umask, and making it again is fine."""
+def test_a_private_directory_is_made_with_its_parents(tmp_path: Path) -> None:
+    """New directories get mode 0700 whatever the umask, and making an existing one again succeeds."""
     before = os.umask(0)
     try:
         paths.private_directory(str(tmp_path / "a" / "b"))
@@ -175,39 +177,41 @@ def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
         ("foreign", "but uvtokend runs as uid 4000000"),
     ],
 )
-def test_a_folder_that_is_not_private_is_refused(
+def test_a_directory_that_is_not_private_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, message: str
 ) -> None:
-    """A directory that others may enter, or that leads elsewhere, is refused with the fix, and left as it is."""
-    folder = tmp_path / "x"
+    """A directory that other users can enter, or a symlink instead of one, raises an error with a fix and is not
+    changed.
+    """
+    directory = tmp_path / "x"
     if kind == "symlink":
-        folder.symlink_to(private(tmp_path / "real"))
+        directory.symlink_to(private(tmp_path / "real"))
     elif kind == "dangling":
-        folder.symlink_to(tmp_path / "nowhere")
+        directory.symlink_to(tmp_path / "nowhere")
     elif kind == "file":
-        folder.touch()
+        directory.touch()
     else:
-        private(folder).chmod(0o755 if kind == "open" else 0o700)
+        private(directory).chmod(0o755 if kind == "open" else 0o700)
     if kind == "foreign":
         monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     for check in (paths.private_directory, paths.check_private):
         with pytest.raises(UvtokendError, match=message) as caught:
-            check(str(folder))
+            check(str(directory))
         assert caught.value.hint
 
 
-def test_a_hint_can_be_pasted(tmp_path: Path) -> None:
-    """The command that repairs a directory works on a path with a space, as macOS has it."""
-    folder = private(tmp_path / "Application Support")
-    folder.chmod(0o755)
+def test_a_fix_can_be_pasted(tmp_path: Path) -> None:
+    """The command that repairs a directory quotes paths with a space, which are usual on macOS."""
+    directory = private(tmp_path / "Application Support")
+    directory.chmod(0o755)
     with pytest.raises(UvtokendError) as caught:
-        paths.check_private(str(folder))
+        paths.check_private(str(directory))
     subprocess.run(["/bin/sh", "-c", str(caught.value.hint)], check=True)
-    paths.check_private(str(folder))
+    paths.check_private(str(directory))
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
-    """A file in the way of a parent is a sentence, not a bare OSError."""
+def test_a_directory_that_cannot_be_made_raises_our_error(tmp_path: Path) -> None:
+    """If a parent directory is a file, the error is ours with a full sentence, not a bare OSError."""
     (tmp_path / "file").touch()
     with pytest.raises(UvtokendError, match="cannot be created"):
         paths.private_directory(str(tmp_path / "file" / "a"))
@@ -216,7 +220,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> Non
 
 
 def test_the_hot_path_imports_no_platformdirs() -> None:
-    """Socket and state directory are found without platformdirs, which would cost as much as Python's own start."""
+    """Socket and state directory are computed without platformdirs, whose import takes as long as Python's start."""
     code = "import sys; from uvtokend import paths; paths.socket_file(); paths.state_file(); print(*sys.modules)"
     command, env = [sys.executable, "-c", code], {"HOME": "/home/me"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
@@ -224,8 +228,10 @@ def test_the_hot_path_imports_no_platformdirs() -> None:
     assert not {"platformdirs", "pathlib", "typing", "dataclasses"} & set(done.stdout.split())
 
 
-def test_files_of_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The company's file does not depend on the interpreter; uv's former directory wins if it exists."""
+def test_paths_on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS the site configuration is the same for every Python, and uv's old credentials directory wins if it
+    exists.
+    """
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("XDG_CONFIG_DIRS", "XDG_DATA_HOME", "UV_CREDENTIALS_DIR"):
@@ -249,7 +255,7 @@ def test_files_of_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ],
     ids=["one's own", "sudo", "nothing inside", "a container", "a closed container", "a user namespace"],
 )
-def test_whose_home_it_is(
+def test_who_owns_the_home_directory(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     owner: int,
@@ -258,14 +264,14 @@ def test_whose_home_it_is(
     inside: bool,
     refused: bool,
 ) -> None:
-    """Another user's home is refused where something of ours would be in it; root's is fine where we can write."""
+    """Another user's home is refused if uvtokend would write into it; root's is accepted where we can write."""
     home = tmp_path / "home"
     home.mkdir()
     real = os.stat
 
     def stat_of(path: str, **options: bool) -> os.stat_result:
-        found = real(path, **options)
-        return os.stat_result([*found[:4], owner, *found[5:]]) if str(path) == str(home) else found
+        status = real(path, **options)
+        return os.stat_result([*status[:4], owner, *status[5:]]) if str(path) == str(home) else status
 
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setattr(os, "stat", stat_of)
@@ -290,10 +296,10 @@ def test_whose_home_it_is(
     ],
 )
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_directory_that_cannot_be_made_names_what_to_change(
+def test_the_fix_for_a_directory_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, path: str, code: int
 ) -> None:
-    """The fix names the variable that decides where it lies; on a full disk, the command that shows how full it is."""
+    """The fix names the variable that sets the directory; on a full disk, the command that shows its usage."""
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv(variable, value)
 

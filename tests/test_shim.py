@@ -1,4 +1,4 @@
-"""The `keyring` command: what it answers, what it hands over, and what it survives, over a real socket."""
+"""The `keyring` command over a real socket: its answers, the call of another keyring, and the failures it survives."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from uvtokend.errors import UvtokendError
 URL = "https://h.example/simple/"
 RESULT = {"login": "me", "token": 't"0ken', "expires_at": None}
 NO_MATCH = {"code": -32002, "message": "No index."}
-#: Writes what it was called with, reads its input to the end, and has a status of its own.
+#: Prints its arguments, copies its input, and exits with 5.
 OTHER = '#!/bin/sh\necho "other $*"; cat; echo "complaint" >&2; exit 5\n'
 
 
 @dataclass
 class Daemon:
-    """A control socket that does what a test says with each request; None means that it hangs up."""
+    """A control socket that answers each request as the test says; an answer of None closes the connection."""
 
     path: str
     answer: Callable[[dict[str, object]], bytes | None] = lambda _: None
@@ -56,7 +56,7 @@ class Daemon:
             with client:
                 line = client.makefile().readline()
                 if not line:
-                    continue  # it looked who we are, and went away
+                    continue  # the client only checked who serves the socket
                 request = json.loads(line)
                 self.asked.append(request)
                 with contextlib.suppress(OSError):
@@ -64,8 +64,8 @@ class Daemon:
 
 
 @dataclass
-class Place:
-    """A directory with a shim, an environment, and maybe a daemon."""
+class Desk:
+    """A directory with an installed shim, an environment, and possibly a daemon."""
 
     directory: Path
     shim: str
@@ -82,7 +82,7 @@ class Place:
         return subprocess.run(command, env=environment, input="in\n", capture_output=True, text=True, check=False)
 
     def other(self, name: str = "other", text: str = OTHER) -> str:
-        """Make another keyring, and return its directory."""
+        """Make another keyring program, and return its directory."""
         (self.directory / name).mkdir(exist_ok=True)
         (self.directory / name / "keyring").write_text(text)
         (self.directory / name / "keyring").chmod(0o755)
@@ -90,13 +90,13 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def desk(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     directory = tmp_path_factory.mktemp("s")
     (directory / "run").mkdir(0o700)
     monkeypatch.setenv("HOME", str(directory))
     monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
     environment = {"HOME": str(directory), "UVTOKEND_SOCKET": str(directory / "run" / "control.sock")}
-    made = Place(directory, shims.install(str(directory / "bin")), environment)
+    made = Desk(directory, shims.install(str(directory / "bin")), environment)
     yield made
     if made.daemon is not None:
         made.daemon.close()
@@ -122,21 +122,21 @@ def error(document: object) -> Callable[[dict[str, object]], bytes]:
         (["get", "--", URL, "me"], 't"0ken\n'),
     ],
 )
-def test_it_prints_what_keyring_prints(place: Place, arguments: list[str], output: str) -> None:
-    """The forms that uv, pip, pipx and build use, with the options in any order."""
-    daemon = place.serve(result(RESULT))
-    done = place.run(*arguments)
+def test_the_shim_prints_what_keyring_prints(desk: Desk, arguments: list[str], output: str) -> None:
+    """The shim supports the forms that uv, pip, pipx and build use, with the options in any order."""
+    daemon = desk.serve(result(RESULT))
+    done = desk.run(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
     username = "me" if "me" in arguments else None
     assert daemon.asked[0]["params"] == {"url": URL, "username": username, "shim": True}
 
 
-def test_the_json_is_keyrings_own(place: Place) -> None:
-    """Token and login come back from the JSON as they are, whatever they hold."""
-    odd = {"login": "mé\u2028", "token": '\\"\u00e9\U0001f600', "expires_at": None}
-    place.serve(result(odd))
-    printed = json.loads(place.run("--mode=creds", "--output=json", "get", URL).stdout)
-    assert printed == {"username": odd["login"], "password": odd["token"]}
+def test_the_json_preserves_login_and_token(desk: Desk) -> None:
+    """The JSON output preserves login and token exactly, including quotes, line separators and non-ASCII characters."""
+    unusual = {"login": "mé\u2028", "token": '\\"\u00e9\U0001f600', "expires_at": None}
+    desk.serve(result(unusual))
+    printed = json.loads(desk.run("--mode=creds", "--output=json", "get", URL).stdout)
+    assert printed == {"username": unusual["login"], "password": unusual["token"]}
 
 
 @pytest.mark.parametrize(
@@ -155,30 +155,32 @@ def test_the_json_is_keyrings_own(place: Place) -> None:
         ["--help"],
     ],
 )
-def test_anything_else_is_handed_over(place: Place, arguments: list[str]) -> None:
-    """Arguments, input, output, errors and status are the other keyring's; without one, the way out is named."""
-    place.serve(result(RESULT))
-    other = place.other()
-    done = place.run(*arguments, path=f"{place.directory}/bin:{other}:/bin")
+def test_other_calls_go_to_the_next_keyring(desk: Desk, arguments: list[str]) -> None:
+    """Any other call runs the next keyring on PATH with its input and output; without one, the shim says what it
+    supports.
+    """
+    desk.serve(result(RESULT))
+    other = desk.other()
+    done = desk.run(*arguments, path=f"{desk.directory}/bin:{other}:/bin")
     assert (done.returncode, done.stdout, done.stderr) == (5, f"other {' '.join(arguments)}\nin\n", "complaint\n")
-    done = place.run(*arguments)
+    done = desk.run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "answers only 'keyring get" in done.stderr
 
 
-def test_services_that_are_not_ours_are_handed_over(place: Place) -> None:
-    """With another keyring it answers; with none, it ends as keyring does: status 1 and not a word."""
-    place.serve(error(NO_MATCH))
-    done = place.run("get", "https://theirs.example/", "me", path=f"{place.directory}/bin:{place.other()}:/bin")
+def test_unknown_services_go_to_the_next_keyring(desk: Desk) -> None:
+    """For a URL of no index the next keyring answers; without one, the shim exits with 1 silently, as keyring does."""
+    desk.serve(error(NO_MATCH))
+    done = desk.run("get", "https://theirs.example/", "me", path=f"{desk.directory}/bin:{desk.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, "other get https://theirs.example/ me\nin\n")
-    done = place.run("get", "https://theirs.example/", "me")
+    done = desk.run("get", "https://theirs.example/", "me")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
-def test_a_url_of_ours_without_a_token_is_not_handed_over(place: Place) -> None:
-    """One line says why and what helps; nobody else is asked for the credential of our index."""
-    place.serve(error({"code": -32001, "message": "The sign-in\nexpired.", "data": {"hint": "aws sso login"}}))
-    done = place.run("get", URL, "me", path=f"{place.directory}/bin:{place.other()}:/bin")
+def test_an_index_without_a_token_does_not_go_to_the_next_keyring(desk: Desk) -> None:
+    """If an index has no token, one line gives the reason and the fix, and no other keyring is asked for it."""
+    desk.serve(error({"code": -32001, "message": "The sign-in\nexpired.", "data": {"hint": "aws sso login"}}))
+    done = desk.run("get", URL, "me", path=f"{desk.directory}/bin:{desk.other()}:/bin")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "uvtokend: The sign-in?expired. fix: aws sso login\n"
 
@@ -196,29 +198,29 @@ def test_a_url_of_ours_without_a_token_is_not_handed_over(place: Place) -> None:
         lambda _: b"[" * 100_000 + b"\n",
     ],
 )
-def test_a_daemon_that_breaks_off(place: Place, answer: Callable[[dict[str, object]], bytes | None]) -> None:
-    """A daemon that stops while it is asked, or a stranger: one line on standard error, then keyring's own way."""
-    place.serve(answer)
-    done = place.run("get", URL, "me")
+def test_a_daemon_that_breaks_off(desk: Desk, answer: Callable[[dict[str, object]], bytes | None]) -> None:
+    """An incomplete or invalid response gives one line on standard error; then the next keyring, if any, answers."""
+    desk.serve(answer)
+    done = desk.run("get", URL, "me")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("uvtokend: ")
-    done = place.run("get", URL, "me", path=f"{place.directory}/bin:{place.other()}:/bin")
+    done = desk.run("get", URL, "me", path=f"{desk.directory}/bin:{desk.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
 
 
-def test_no_daemon(place: Place) -> None:
-    """Where none runs, one line says so."""
-    done = place.run("get", URL, "me")
+def test_no_daemon(desk: Desk) -> None:
+    """Without a daemon, one line says that uvtokend is not running."""
+    done = desk.run("get", URL, "me")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "uvtokend: uvtokend is not running. fix: uvtokend start\n"
 
 
-def test_a_daemon_that_hangs(place: Place) -> None:
-    """A daemon that takes requests and never answers is noticed after two short waits."""
+def test_a_daemon_that_hangs(desk: Desk) -> None:
+    """The shim gives up on a daemon that accepts requests and never answers, after two short waits."""
     free = threading.Event()
-    daemon = place.serve(lambda _: b"" if free.wait() else None)
-    done = place.run("get", URL, "me")
+    daemon = desk.serve(lambda _: b"" if free.wait() else None)
+    done = desk.run("get", URL, "me")
     free.set()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "uvtokend: The uvtokend daemon does not answer. fix: uvtokend restart\n"
@@ -226,11 +228,11 @@ def test_a_daemon_that_hangs(place: Place) -> None:
     assert 2 * ask.QUICK < 2
 
 
-def test_a_slow_answer_of_a_living_daemon(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a fetch takes its time, the daemon is asked for its version, and the answer is waited for."""
+def test_a_slow_answer_of_a_running_daemon(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a fetch is slow, the shim keeps waiting as long as the daemon still answers `version`."""
     monkeypatch.setattr(ask, "QUICK", 0.05)
     versions = threading.Semaphore(0)
-    path = str(place.directory / "run" / "slow.sock")
+    path = str(desk.directory / "run" / "slow.sock")
     monkeypatch.setenv("UVTOKEND_SOCKET", path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -256,132 +258,126 @@ def test_a_slow_answer_of_a_living_daemon(place: Place, monkeypatch: pytest.Monk
 
         thread = threading.Thread(target=serve)
         thread.start()
-        found = ask.credential(URL, None)
+        answered = ask.credential(URL, None)
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
-    assert found is not None
-    assert found.token == RESULT["token"]
+    assert answered is not None
+    assert answered.token == RESULT["token"]
 
 
 @pytest.mark.parametrize("service", ["x" * 100_000, "https://h.example/\nx", "https://hé.example/", "\x1b[2J"])
-def test_a_hostile_argument(place: Place, service: str) -> None:
-    """What can belong to no index does not even reach the daemon."""
-    daemon = place.serve(result(RESULT))
-    done = place.run("get", service, "me")
+def test_a_hostile_argument(desk: Desk, service: str) -> None:
+    """A service that no index can match, such as one with a line break, is not even sent to the daemon."""
+    daemon = desk.serve(result(RESULT))
+    done = desk.run("get", service, "me")
     assert (done.returncode, done.stdout, done.stderr, daemon.asked) == (1, "", "", [])
     assert ask.credential("https://h.example/" + "x" * 10_000_000, None) is None
     assert ask.credential("https://h.example/", "x" * 100_000) is None
 
 
-def test_another_users_socket(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket that another user serves, or a directory that others may enter, is not asked."""
-    daemon = place.serve(result(RESULT))
+def test_another_users_socket(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shim sends no request to another user's socket or to one in a directory that others can enter."""
+    daemon = desk.serve(result(RESULT))
     monkeypatch.setenv("UVTOKEND_SOCKET", daemon.path)
     monkeypatch.setattr("uvtokend.peers.uid", lambda _: os.getuid() + 1)
     with pytest.raises(UvtokendError, match="Another user"):
         ask.credential(URL, None)
-    (place.directory / "run").chmod(0o777)
-    done = place.run("get", URL, "me")
+    (desk.directory / "run").chmod(0o777)
+    done = desk.run("get", URL, "me")
     assert (done.returncode, done.stdout) == (1, "")
     assert "chmod 700" in done.stderr
     assert daemon.asked == []
 
 
-def test_every_shim_of_ours_is_skipped(place: Place) -> None:
-    """Shims in a row, one of them a symlink, and an empty and a relative entry of PATH: another program answers."""
-    place.serve(error(NO_MATCH))
-    second = os.path.dirname(shims.install(str(place.directory / "second")))
-    (place.directory / "linked").mkdir()
-    (place.directory / "linked" / "keyring").symlink_to(place.shim)
-    path = (
-        f"{place.directory}/bin::bin:{second}:{place.directory}/linked:{place.directory}/missing:{place.other()}:/bin"
-    )
-    done = place.run("get", URL, "me", path=path)
+def test_our_own_shims_on_path_are_skipped(desk: Desk) -> None:
+    """The search for another keyring skips our own shims, symlinks to them, and empty or relative entries of PATH."""
+    desk.serve(error(NO_MATCH))
+    second = os.path.dirname(shims.install(str(desk.directory / "second")))
+    (desk.directory / "linked").mkdir()
+    (desk.directory / "linked" / "keyring").symlink_to(desk.shim)
+    path = f"{desk.directory}/bin::bin:{second}:{desk.directory}/linked:{desk.directory}/missing:{desk.other()}:/bin"
+    done = desk.run("get", URL, "me", path=path)
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
-    done = place.run("get", URL, "me", path=path.replace(f":{place.directory}/other", ""))
+    done = desk.run("get", URL, "me", path=path.replace(f":{desk.directory}/other", ""))
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
-def test_a_keyring_that_hands_over_to_us(place: Place) -> None:
-    """A wrapper that calls the first keyring on PATH again comes back once, not for ever."""
-    place.serve(error(NO_MATCH))
-    wrapper = place.other("wrapper", '#!/bin/sh\nexec keyring "$@"\n')
-    done = place.run("get", URL, "me", path=f"{place.directory}/bin:{wrapper}:{place.other()}:/bin")
+def test_a_wrapper_that_calls_the_shim_again(desk: Desk) -> None:
+    """If the next keyring is a wrapper that runs the shim again, there is no endless loop: the one after it answers."""
+    desk.serve(error(NO_MATCH))
+    wrapper = desk.other("wrapper", '#!/bin/sh\nexec keyring "$@"\n')
+    done = desk.run("get", URL, "me", path=f"{desk.directory}/bin:{wrapper}:{desk.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
 
 
-def test_a_keyring_that_cannot_be_executed(place: Place) -> None:
-    """One whose interpreter is gone is passed over."""
-    place.serve(error(NO_MATCH))
-    broken = place.other("broken", "#!/nonexistent/python\n")
-    done = place.run("get", URL, "me", path=f"{broken}:{place.other()}:/bin")
+def test_a_keyring_that_cannot_be_executed(desk: Desk) -> None:
+    """A keyring whose interpreter is missing is skipped."""
+    desk.serve(error(NO_MATCH))
+    broken = desk.other("broken", "#!/nonexistent/python\n")
+    done = desk.run("get", URL, "me", path=f"{broken}:{desk.other()}:/bin")
     assert (done.returncode, done.stdout) == (5, f"other get {URL} me\nin\n")
 
 
-def test_no_foreign_file_is_touched(place: Place) -> None:
-    """A keyring of somebody else is neither overwritten nor removed, and neither is a dangling link."""
-    other = place.other()
+def test_foreign_files_are_not_changed(desk: Desk) -> None:
+    """Install and uninstall neither overwrite nor remove another program's keyring or a dangling symlink."""
+    other = desk.other()
     before = Path(other, "keyring").read_text()
-    (place.directory / "dangling").mkdir()
-    (place.directory / "dangling" / "keyring").symlink_to("/nonexistent")
-    for directory in (other, str(place.directory / "dangling")):
+    (desk.directory / "dangling").mkdir()
+    (desk.directory / "dangling" / "keyring").symlink_to("/nonexistent")
+    for directory in (other, str(desk.directory / "dangling")):
         with pytest.raises(UvtokendError, match="not made by uvtokend"):
             shims.install(directory)
-    assert shims.install(os.path.dirname(place.shim)) == place.shim  # ours is renewed
-    Path(place.shim).write_text(OTHER)
+    assert shims.install(os.path.dirname(desk.shim)) == desk.shim  # ours is renewed
+    Path(desk.shim).write_text(OTHER)
     assert shims.uninstall() == []
     assert Path(other, "keyring").read_text() == before
-    assert Path(place.shim).read_text() == OTHER
-    assert sorted(os.listdir(os.path.dirname(place.shim))) == ["keyring"]
+    assert Path(desk.shim).read_text() == OTHER
+    assert sorted(os.listdir(os.path.dirname(desk.shim))) == ["keyring"]
 
 
-def test_uninstall_leaves_nothing(place: Place) -> None:
-    """Every directory that we ever installed to is cleaned, and so is the list of them."""
-    second = shims.install(str(place.directory / "second"))
+def test_uninstall_leaves_nothing(desk: Desk) -> None:
+    """Uninstall removes the shim from every directory that it was ever installed to, and the list of them."""
+    second = shims.install(str(desk.directory / "second"))
     default = shims.install(shims.default_directory())
-    assert shims.uninstall() == [place.shim, second, default]
-    assert not [path for path in place.directory.rglob("*") if path.name in {"keyring", "shims.json"}]
+    assert shims.uninstall() == [desk.shim, second, default]
+    assert not [path for path in desk.directory.rglob("*") if path.name in {"keyring", "shims.json"}]
     assert shims.uninstall() == []
 
 
-def test_a_directory_that_cannot_be_written(place: Place) -> None:
-    """The reason and another way are named."""
-    (place.directory / "file").write_text("")
+def test_a_directory_that_cannot_be_written(desk: Desk) -> None:
+    """Installing into a path that cannot be written raises an error that says so."""
+    (desk.directory / "file").write_text("")
     with pytest.raises(UvtokendError, match="cannot be written"):
-        shims.install(str(place.directory / "file" / "bin"))
+        shims.install(str(desk.directory / "file" / "bin"))
 
 
-def test_an_interpreter_with_an_odd_path(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A space in Python's path, or a path that is too long for a first line, goes through the shell."""
-    directory = place.directory / "a 'dir'"
+def test_an_interpreter_with_an_unusual_path(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Python's path has a space or is too long for a #! line, the shim starts through the shell."""
+    directory = desk.directory / "a 'dir'"
     directory.mkdir()
     (directory / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (directory / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(directory / "python"))
-    place.shim = shims.install(str(place.directory / "odd"))
-    place.serve(result(RESULT))
-    done = place.run("get", URL, "me", path="/bin")
+    desk.shim = shims.install(str(desk.directory / "odd"))
+    desk.serve(result(RESULT))
+    done = desk.run("get", URL, "me", path="/bin")
     assert (done.returncode, done.stdout, done.stderr) == (0, 't"0ken\n', "")
 
 
-def test_an_installation_that_is_gone(place: Place) -> None:
-    """Without uvtokend the command says in one line that it can be removed."""
-    text = Path(place.shim).read_text().replace("uvtokend.shim import", "uvtokend.gone import")
-    Path(place.shim).write_text(text)
-    done = place.run("get", URL, "me")
+def test_a_shim_without_its_installation(desk: Desk) -> None:
+    """After uvtokend has been uninstalled, a remaining shim prints one line with the command that removes it."""
+    text = Path(desk.shim).read_text().replace("uvtokend.shim import", "uvtokend.gone import")
+    Path(desk.shim).write_text(text)
+    done = desk.run("get", URL, "me")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"uvtokend: {place.shim} asks uvtokend, which is no longer installed. fix: rm {place.shim}\n"
-    )
+    assert done.stderr == (f"uvtokend: {desk.shim} asks uvtokend, which is no longer installed. fix: rm {desk.shim}\n")
 
 
-def test_isolated_mode(place: Place) -> None:
-    """Nothing in the environment or in the current directory decides what the command runs."""
-    (place.directory / "uvtokend.py").write_text("raise SystemExit('hijacked')\n")
-    place.serve(result(RESULT))
-    done = place.run(
-        "get", URL, "me", PYTHONPATH=str(place.directory), PYTHONSTARTUP=str(place.directory / "uvtokend.py")
-    )
+def test_isolated_mode(desk: Desk) -> None:
+    """The environment and the current directory cannot change which code the shim runs."""
+    (desk.directory / "uvtokend.py").write_text("raise SystemExit('hijacked')\n")
+    desk.serve(result(RESULT))
+    done = desk.run("get", URL, "me", PYTHONPATH=str(desk.directory), PYTHONSTARTUP=str(desk.directory / "uvtokend.py"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert Path(place.shim).read_text().splitlines()[0].endswith(" -I")
-    assert shim.is_ours(place.shim)
+    assert Path(desk.shim).read_text().splitlines()[0].endswith(" -I")
+    assert shim.is_ours(desk.shim)

@@ -234,9 +234,9 @@ def test_what_cannot_be_edited_safely_names_an_editor(machine: Machine) -> None:
     assert machine.config.read_text() == text
 
 
-def test_a_folder_that_may_not_be_written(open_folder: Path) -> None:
+def test_a_folder_that_may_not_be_written(open_directory: Path) -> None:
     """The file is as it was, and the sentence says so."""
-    home = open_folder / "home"
+    home = open_directory / "home"
     folder = home / "conf"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(MINE)
@@ -259,18 +259,18 @@ def test_a_folder_that_may_not_be_written(open_folder: Path) -> None:
     assert (folder / "config.toml").read_text() == MINE
 
 
-def test_another_users_home_is_refused(open_folder: Path) -> None:
+def test_another_users_home_is_refused(open_directory: Path) -> None:
     """With sudo and a HOME that was kept, the file would belong to root."""
     script = """\
         import sys
         from uvtokend.cli import main
         sys.exit(main.main(["add", "https://europe-west3-python.pkg.dev/a/b/simple/"]))
     """
-    env = {"HOME": "/", "UVTOKEND_CONFIG": str(open_folder / "c.toml"), "PATH": os.environ["PATH"]}
+    env = {"HOME": "/", "UVTOKEND_CONFIG": str(open_directory / "c.toml"), "PATH": os.environ["PATH"]}
     imports = "gettext, locale, platformdirs.unix, uvtokend.cli.add, uvtokend.cli.parser, uvtokend.cli.main"
     done = as_user(script, imports=imports, env=env)
     assert (done.returncode, "set HOME to a directory that you can write" in done.stderr) == (1, True), done.stderr
-    assert not (open_folder / "c.toml").exists()
+    assert not (open_directory / "c.toml").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ rivals

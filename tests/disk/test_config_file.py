@@ -221,19 +221,19 @@ def load_as(folder: Path, uid: int) -> str:
     return as_user(script, path, imports=imports, uid=uid, env={**os.environ, "HOME": str(folder)}).stdout.strip()
 
 
-def test_files_of_three_users(home: Path, open_folder: Path) -> None:
+def test_files_of_three_users(home: Path, open_directory: Path) -> None:
     """As an ordinary user: one's own and root's are read, a third one's and one that cannot be read are not."""
-    path = write(open_folder / "config.toml", INDEX.format("a"))
-    assert load_as(open_folder, os.getuid()) == "1"
+    path = write(open_directory / "config.toml", INDEX.format("a"))
+    assert load_as(open_directory, os.getuid()) == "1"
     if os.getuid() != 0:
         path.chmod(0)
-        assert load_as(open_folder, os.getuid()) == f"ls -l {path}"
+        assert load_as(open_directory, os.getuid()) == f"ls -l {path}"
         return
     found = {}
     for owner, mode in ((ORDINARY, 0o600), (0, 0o644), (ORDINARY + 1, 0o644), (0, 0o600)):
         os.chown(path, owner, -1)
         path.chmod(mode)
-        found[owner, mode] = load_as(open_folder, ORDINARY)
+        found[owner, mode] = load_as(open_directory, ORDINARY)
     assert found == {
         (ORDINARY, 0o600): "1",
         (0, 0o644): "1",

@@ -265,9 +265,9 @@ def as_owner(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def users_home(open_folder: Path) -> Iterator[Path]:
+def users_home(open_directory: Path) -> Iterator[Path]:
     """A home of the ordinary user that `as_owner` runs as."""
-    home = open_folder / "home"
+    home = open_directory / "home"
     home.mkdir(0o700)
     if os.geteuid() == 0:
         os.chown(home, ORDINARY, ORDINARY)

@@ -240,7 +240,7 @@ def test_the_file_system_below(patient: Patient, setup: str, words: str) -> None
     assert str(patient.machine.home) in out
 
 
-def test_a_home_that_may_not_be_written(open_folder: Path) -> None:
+def test_a_home_that_may_not_be_written(open_directory: Path) -> None:
     """The directory is named with the command that opens it, and a missing state directory is no trouble by itself."""
     script = """
         import sys
@@ -248,7 +248,7 @@ def test_a_home_that_may_not_be_written(open_folder: Path) -> None:
         for finding in disk.directory("netrc", sys.argv[1]):
             print(finding.name, finding.fix)
     """
-    home = open_folder / "home"
+    home = open_directory / "home"
     home.mkdir(0o777)
     home.chmod(0o777)
     assert as_user(script, str(home), imports="uvtokend.doctor.disk, sys").stdout == ""

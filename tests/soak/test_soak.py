@@ -151,11 +151,11 @@ def test_a_small_soak_of_the_file_itself() -> None:
     assert result.broken == ()
 
 
-def test_a_broken_daemon_is_caught(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_daemon_is_caught(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that never refreshes is to blame for what fails, fault or no fault; what happened is kept."""
-    monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
     never = "import datetime\nfrom uvtokend.core import policy\npolicy.refresh_at = "
     never += "lambda credential, *_: credential.expires_at + datetime.timedelta(days=1)\n"
     result = daemon.soak(3, 14, [], print, life=6, broken=never)
     assert any("an avoidable failure" in sentence for sentence in result.broken)
-    assert [file.name for file in open_folder.glob("*/soak.jsonl")] == ["soak.jsonl"]
+    assert [file.name for file in open_directory.glob("*/soak.jsonl")] == ["soak.jsonl"]
