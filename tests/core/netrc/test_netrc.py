@@ -1,4 +1,5 @@
-"""The netrc as text: Python's own `netrc` is the oracle of the grammar, Hypothesis the author of the files."""
+"""Test the netrc functions on text. Python's own `netrc` is the oracle for the grammar; Hypothesis generates the
+files."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ WORDS = [
     *("#note", "#", "#two words", '""', '"q u"', '"in \\" side"', "es\\cape", '"open'),
 ]
 GAPS = (" ", "\n", "\n\n", "\t", " \n", "  ")
-#: Files made of the words of a netrc, most of them wrong somewhere.
+#: Files made of the words of a netrc, most of them invalid somewhere.
 SOUP = st.lists(st.sampled_from(WORDS) | st.sampled_from(GAPS), max_size=24).map("".join)
 GOOD = st.lists(
     st.sampled_from(
@@ -82,7 +83,7 @@ FOREIGN = (st.binary(max_size=60) | SOUP.map(str.encode) | GOOD.map(str.encode))
 
 
 def known(token: str) -> str:
-    """Return the digest of one of our entries."""
+    """Return the digest of an entry of ours that has this token."""
     return Entry("", "aws", Secret(token)).digest
 
 
@@ -91,7 +92,7 @@ def delivered(entries: list[Entry]) -> Ours:
 
 
 def quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # which escapes the same two characters
+    return json.dumps(value, ensure_ascii=False)  # JSON escapes the same two characters
 
 
 def entry(host: str, token: str = "t0", login: str = "aws") -> Entry:
@@ -117,29 +118,30 @@ class TestGrammar:
     @example("machine x login a password b\n\n# password old\n")
     @example('machine x login a "" machine y')
     def test_reads_as_python_does(self, text: str) -> None:
-        """Every file is read with the values that Python's netrc reads, or refused where that refuses it.
+        """`scan` reads from every file the values that Python's netrc reads, and reports a problem in every file that
+        Python refuses.
 
-        One quirk apart: at an empty word, where a keyword is due, uv and Python up to 3.13 stop reading without a
-        complaint, and Python 3.14 refuses the file ("bad follower token"). We say what uv does.
+        There is one exception: at an empty word where a keyword is expected, uv and Python up to 3.13 stop reading
+        without an error, whereas Python 3.14 refuses the file ("bad follower token"). `scan` follows uv.
         """
         if not text.endswith("\n"):
-            text += "\n"  # a macro that the end of the file cuts off is an error for Python alone
+            text += "\n"  # only Python treats a macro that the end of the file cuts off as an error
         try:
             expected = read_by_python(text.encode())
         except oracle.NetrcParseError:
-            found = scan(text.encode())
-            assert not found.readable or any(trouble.kind == "empty-word" for trouble in found.troubles)
+            scanned = scan(text.encode())
+            assert not scanned.readable or any(trouble.kind == "empty-word" for trouble in scanned.troubles)
         else:
             assert scan(text.encode()).readable
             assert as_read(text.encode()) == expected
 
     @given(st.binary(max_size=200))
     def test_reads_anything(self, text: bytes) -> None:
-        """No bytes make the scan fail, and every word that it names is in the file in order."""
-        for found in scan(text).entries:
-            spans = [at for part in found.parts for at in part]
+        """`scan` accepts any bytes, and the words of each entry are in the order in which they are in the file."""
+        for machine in scan(text).entries:
+            spans = [at for part in machine.parts for at in part]
             assert spans == sorted(spans)
-            assert 0 <= found.start < found.end <= len(text)
+            assert 0 <= machine.start < machine.end <= len(text)
 
     @pytest.mark.parametrize(
         ("text", "read"),
@@ -156,36 +158,38 @@ class TestGrammar:
         ],
     )
     def test_reads_as_uv_does(self, text: bytes, read: dict[str, tuple[str, str, str]]) -> None:
-        """Where uv and Python part, uv counts: half words at the end, macros that end at white space or the end."""
-        found = scan(text)
-        if found.readable:
+        """Where uv and Python differ, `scan` follows uv: incomplete words at the end, and macros that end at white
+        space or at the end of the file."""
+        scanned = scan(text)
+        if scanned.readable:
             assert as_read(text) == read
         else:
-            assert {item.name.decode() for item in found.entries} == set(read)
+            assert {item.name.decode() for item in scanned.entries} == set(read)
 
-    def test_what_is_no_text_in_a_macro_is_skipped(self) -> None:
-        """A macro ends at a blank line, whatever bytes it has."""
-        (found,) = scan(b"macdef x\n\xff\xfe\n\nmachine a login b password c\n").entries
-        assert found.name == b"a"
+    def test_undecodable_bytes_in_a_macro_are_skipped(self) -> None:
+        """A macro ends at a blank line even if it contains undecodable bytes."""
+        (machine,) = scan(b"macdef x\n\xff\xfe\n\nmachine a login b password c\n").entries
+        assert machine.name == b"a"
 
     def test_goes_on_after_an_unknown_word(self) -> None:
-        """All troubles are found at once, and so are the entries between them, although uv reads none of them."""
-        found = scan(b"machine x port 21 login a\n\n# of old\nmachine y protocol https\n")
-        assert [(item.name, item.login) for item in found.entries] == [(b"x", b"a"), (b"y", b"")]
-        assert [trouble.kind for trouble in found.troubles] == [
+        """After an unknown word `scan` continues, so that it reports all problems and entries at once, although uv
+        reads none of them."""
+        scanned = scan(b"machine x port 21 login a\n\n# of old\nmachine y protocol https\n")
+        assert [(item.name, item.login) for item in scanned.entries] == [(b"x", b"a"), (b"y", b"")]
+        assert [trouble.kind for trouble in scanned.troubles] == [
             "unknown-word",
             "unknown-word",
             "comment",
             "unknown-word",
             "unknown-word",
         ]
-        assert found.as_read() == {}
+        assert scanned.as_read() == {}
 
 
 class TestEdit:
     @given(FOREIGN, WANTED)
     def test_leaves_foreign_text_to_the_byte(self, foreign: bytes, wanted: list[Entry]) -> None:
-        """Taking our entries out again gives the file of before, whatever was in it."""
+        """Removing our entries again restores the original file byte for byte, whatever it contained."""
         text = edit(foreign, wanted, {}).text
         assert edit(text, [], delivered(wanted)).text == foreign
 
@@ -198,7 +202,7 @@ class TestEdit:
 
     @given(LINES, WANTED)
     def test_loses_no_foreign_line(self, text: bytes, wanted: list[Entry]) -> None:
-        """Where the marks stand, in whatever disorder: all lines but marks and our own entries stay, in their order."""
+        """Wherever the marks are, an edit keeps all lines except the marks and our own entries, in their order."""
         ours = dict.fromkeys(HOSTS, ())
 
         def foreign(text: bytes) -> list[bytes]:
@@ -208,8 +212,8 @@ class TestEdit:
         assert foreign(edit(text, wanted, ours).text) == foreign(text)
 
     @given(GOOD, WANTED)
-    def test_python_reads_what_was_wanted(self, foreign: str, wanted: list[Entry]) -> None:
-        """Python's netrc reads our entries as they were given, and the foreign ones as before."""
+    def test_python_reads_the_wanted_entries(self, foreign: str, wanted: list[Entry]) -> None:
+        """Python's netrc reads our entries with the values we wrote, and the foreign ones unchanged."""
         if not foreign.endswith("\n"):
             foreign += "\n"
         try:
@@ -221,8 +225,8 @@ class TestEdit:
         assert after == {**before, **ours}
 
     @given(FOREIGN, WANTED)
-    def test_without_a_fatal_problem_uv_reads_what_was_wanted(self, foreign: bytes, wanted: list[Entry]) -> None:
-        """If nothing is reported as fatal, every written entry is read as it was given."""
+    def test_without_a_fatal_problem_uv_reads_the_wanted_entries(self, foreign: bytes, wanted: list[Entry]) -> None:
+        """If the edit reports no fatal problem, uv reads every entry with the values we wrote."""
         result = edit(foreign, wanted, {})
         if not any(problem.fatal for problem in result.problems):
             read = scan(result.text).as_read()
@@ -231,7 +235,8 @@ class TestEdit:
 
     @given(WANTED)
     def test_block_is_sorted_and_marked(self, wanted: list[Entry]) -> None:
-        """The block is at the top between its marks, one line an entry, by host; without entries it is gone."""
+        """The block is at the top between its marks, with one line per entry, sorted by host. Without entries there
+        is no block."""
         lines = edit(b"#mine\n", wanted, {}).text.split(b"\n")
         if wanted:
             assert lines[0] == BEGIN
@@ -241,12 +246,13 @@ class TestEdit:
 
     @given(FOREIGN, WANTED)
     def test_entries_can_be_recovered(self, foreign: bytes, wanted: list[Entry]) -> None:
-        """What is in the block is read back as it was given, token and all."""
+        """The entries in the block are read back with the values we wrote, tokens included."""
         assert block_entries(edit(foreign, wanted, {}).text) == {item.host: item for item in wanted}
 
     @given(st.lists(ENTRIES, unique_by=lambda item: item.host, min_size=1, max_size=3), GOOD)
     def test_bare_entries_are_taken_back(self, wanted: list[Entry], foreign: str) -> None:
-        """A program that rewrites the file as Python's netrc does leaves our entries bare; they are still ours."""
+        """If a program rewrites the file as Python's netrc does, our entries lose their marks, but they are still
+        recognized as ours."""
         try:
             hosts = read_by_python(edit(foreign.encode() + b"\n\n", wanted, {}).text)
         except oracle.NetrcParseError:
@@ -261,14 +267,15 @@ class TestEdit:
         assert names == [host for host in hosts if host not in ours]
 
     def test_a_foreign_entry_is_not_touched(self) -> None:
-        """A host for which somebody else has an entry is named, and not written; the others are."""
+        """If a host already has a foreign entry, the edit reports the host and does not write it. It writes the
+        other hosts."""
         text = b"machine a.example login me password mine\n"
         result = edit(text, [entry("a.example"), entry("b.example")], {"a.example": [known("t0")]})
         assert result.foreign == {"a.example"}
         assert result.text == BEGIN + b"\nmachine b.example login aws password t0\n" + END + b"\n" + text
 
     def test_a_foreign_line_inside_the_block_is_kept(self) -> None:
-        """What others put between our marks stays theirs, also if it is written as we write."""
+        """Lines that others put between our marks remain foreign, even if they are written in our style."""
         theirs = b"machine x.example login me password mine\n"
         text = BEGIN + b"\nmachine a.example login aws password t0\n" + theirs + b"#word\n" + END + b"\n#last"
         result = edit(text, [entry("a.example", "t1")], {"a.example": [known("t0")]})
@@ -278,36 +285,37 @@ class TestEdit:
         )
 
     def test_a_block_without_end_ends_at_the_first_foreign_line(self) -> None:
-        """Only the lines that we wrote go, and the second entry of one host is none of those."""
+        """Without an end mark, the edit removes only lines that we wrote. A second entry for the same host is
+        foreign."""
         ours: Ours = {"a.example": (), "b.example": ()}
         lines = [f"machine {host} login aws password t0\n".encode() for host in ("a.example", "b.example", "a.example")]
         foreign = b"machine x.example login b password c\nmachine b.example login aws password t0\n"
         assert edit(BEGIN + b"\n" + b"".join(lines), [], ours).text == lines[2]
         assert edit(BEGIN + b"\n" + lines[0] + foreign, [], ours).text == foreign
 
-    def test_what_is_no_text_in_the_block_is_foreign(self) -> None:
-        """A line that looks like ours, but is no UTF-8, was not written by us."""
+    def test_an_undecodable_line_in_the_block_is_foreign(self) -> None:
+        """A line that resembles ours but is not valid UTF-8 is foreign."""
         line = b"machine a.example login aws password \xff\n"
         text = BEGIN + b"\n" + line + END + b"\n"
         assert block_entries(text) == {}
         assert edit(text, [], {"a.example": ()}).text == line
 
-    def test_ours_below_a_foreign_line_inside_the_block_are_ours(self) -> None:
-        """The block has an end, so all of it is looked at."""
+    def test_entries_below_a_foreign_line_inside_the_block_are_ours(self) -> None:
+        """If the block has an end mark, all of it is searched for our entries."""
         text = edit(b"", [entry("a.example"), entry("b.example")], {}).text
         middle = text.index(b"machine b.example")
-        found, foreign = block.split(text[:middle] + b"#mine\n" + text[middle:], None)
-        assert [one.host for one in found] == ["a.example", "b.example"]
+        entries, foreign = block.split(text[:middle] + b"#mine\n" + text[middle:], None)
+        assert [one.host for one in entries] == ["a.example", "b.example"]
         assert foreign == b"#mine\n"
 
     def test_two_blocks_are_merged(self) -> None:
-        """A block that was copied, before and after foreign text, comes out as one at the top."""
+        """If our block was copied, the edit merges both copies into one block at the top."""
         block = edit(b"", [entry("a.example"), entry("b.example")], {}).text
         result = edit(b"#one\n" + block + b"#two\n" + block, [entry("a.example")], {"b.example": ()})
         assert result.text == edit(b"", [entry("a.example")], {}).text + b"#one\n#two\n"
 
-    def test_an_entry_of_old_values_is_foreign_outside_the_block(self) -> None:
-        """A bare entry with another password, or an account, is somebody's own."""
+    def test_an_entry_with_other_values_is_foreign_outside_the_block(self) -> None:
+        """Outside the block, an entry whose password differs from ours, or that has an account, is foreign."""
         for text in (
             b"machine a.example login aws password t1\n",
             b"machine a.example login aws account x password t0\n",
@@ -315,13 +323,15 @@ class TestEdit:
             assert edit(text, [], {"a.example": [known("t0")]}).text == text
 
     def test_a_byte_order_mark_stays_first(self) -> None:
-        """It voids the file wherever it stands, but an editor finds it only at the start."""
+        """A byte order mark makes the file unreadable for uv wherever it is, but an editor finds it only at the
+        start."""
         result = edit(b"\xef\xbb\xbfmachine x.example login a password b\n", [entry("a.example")], {})
         assert result.text.startswith(b"\xef\xbb\xbf" + BEGIN)
         assert [problem.where for problem in result.problems] == ["line 1"]
 
     def test_taking_a_bare_entry_out_breaks_no_comment(self) -> None:
-        """A comment that is safe only because it follows our entry stays safe: a lone mark takes the entry's place."""
+        """If a comment is safe only because it follows our entry, a lone comment mark replaces the removed entry to
+        keep it safe."""
         text = (
             b"machine x login a password b\n\nmachine a.example login aws password t0\n# two words\nmachine y login c\n"
         )
@@ -331,7 +341,8 @@ class TestEdit:
 
     @pytest.mark.parametrize("above", [b"", b"port 21\n"])
     def test_taking_a_bare_entry_out_changes_no_other(self, above: bytes) -> None:
-        """A comment whose words would go to the entry above stays a comment, also in a file that uv cannot read."""
+        """A comment whose words would otherwise belong to the entry above remains a comment, even in a file that uv
+        cannot read."""
         other = b"machine x login a password b\n\n"
         below = b"# password two\nmachine y login c\n"
         ours = delivered([entry("a.example")])
@@ -339,16 +350,17 @@ class TestEdit:
         assert result == above + other + b"#\n" + below
         assert [item.password for item in scan(result).entries] == [b"b", b""]
 
-    def test_any_of_the_last_tokens_is_known(self) -> None:
-        """Whoever drops the comments may have read the file before our last delivery."""
+    def test_an_entry_with_any_recent_token_is_ours(self) -> None:
+        """A program that drops the comments may have read the file before our last delivery, so older digests count
+        too."""
         ours = {"a.example": [known("t1"), known("t0")]}
         for token in ("t0", "t1"):
             text = f"machine a.example login aws password {token}\nmachine x login y password z\n".encode()
             assert edit(text, [], ours).text == b"machine x login y password z\n"
             assert block_entries(text, ours) == {"a.example": entry("a.example", token)}
 
-    def test_what_stands_on_the_line_of_a_bare_entry_stays(self) -> None:
-        """Comments and other entries on its lines are foreign."""
+    def test_other_text_on_the_line_of_a_bare_entry_stays(self) -> None:
+        """Comments and other entries on the same lines are foreign and stay."""
         ours = {"a.example": [known("t0")]}
         for text, left in (
             (b"machine a.example login aws password t0 #note\n", b" #note\n"),
@@ -361,14 +373,14 @@ class TestEdit:
             assert edit(text, [], ours).text == left
 
     def test_a_large_file(self) -> None:
-        """A megabyte of foreign entries is kept byte for byte, and all of it is read."""
+        """A megabyte of foreign entries is kept byte for byte."""
         foreign = b"".join(b"machine host%d.example login me password mine\n" % number for number in range(20_000))
         text = edit(foreign, [entry("a.example")], {}).text
         assert text.endswith(END + b"\n" + foreign)
         assert edit(text, [], {"a.example": ()}).text == foreign
 
     def test_a_line_of_a_megabyte(self) -> None:
-        """Neither a value of that length nor a comment makes the scan slow or deep."""
+        """The scan handles a value or a comment of a megabyte without deep recursion."""
         for filler in (b"x" * 1_000_000, b"\\x" * 500_000, b'"' + b'\\"' * 500_000, b"# " + b"w " * 50_000):
             scan(b"machine x login a password " + filler)
             scan(b"\n" + filler)
@@ -395,8 +407,8 @@ class TestRefusals:
             ("control-character", entry("a.example", login="bell\a")),
         ],
     )
-    def test_what_netrc_cannot_carry_is_refused(self, reason: str, wrong: Entry) -> None:
-        """The refusal says why, and never the token."""
+    def test_an_entry_that_a_netrc_cannot_hold_is_refused(self, reason: str, wrong: Entry) -> None:
+        """The error names the reason and never contains the token."""
         with pytest.raises(DeliveryFailed) as caught:
             edit(b"", [wrong], {})
         assert caught.value.reason == reason
@@ -404,13 +416,13 @@ class TestRefusals:
         assert len(token) < 2 or token not in caught.value.message
 
     @pytest.mark.parametrize("host", ["a", "1.2.3.4", "[::1]", "under_score.example", "x" * 63 + ".example"])
-    def test_what_it_can_carry_is_not(self, host: str) -> None:
-        """Names, addresses and the longest token pass."""
+    def test_valid_hosts_and_long_tokens_are_accepted(self, host: str) -> None:
+        """Host names, IP addresses and a token of the maximum length pass the check."""
         check(entry(host, "x" * 16384, login=""))
 
     @given(TOKENS)
-    def test_harmless_tokens_stand_bare(self, token: str) -> None:
-        """A token is quoted only if it needs to be; curl before 7.84 knows no quotes."""
+    def test_harmless_tokens_are_not_quoted(self, token: str) -> None:
+        """A token is quoted only if necessary, because curl before 7.84 does not support quotes."""
         line = edit(b"", [entry("a.example", token)], {}).text.split(b"\n")[1].decode()
         bare = all(char.isascii() and (char.isalnum() or char in "._~+/=:-") for char in token)
         assert line.endswith(f" {token}" if bare else '"')
@@ -440,51 +452,52 @@ class TestProblems:
             (b"#a\nmacdef init\ncd /x\nmachine y login b\n\n", 2, "not ended by an empty line"),
         ],
     )
-    def test_each_trouble_has_a_line_and_a_mend(self, text: bytes, line: int, words: str) -> None:
-        """What uv stumbles over in silence is told, with the line where it stands."""
+    def test_each_problem_has_a_line_and_a_fix(self, text: bytes, line: int, words: str) -> None:
+        """Each construct that uv silently fails on is reported with its line and a fix."""
         first, *_ = problems(text, (), "the file")
         assert (first.file, first.where) == ("the file", f"line {line}")
         assert words in first.message
         assert first.hint
 
-    def test_only_what_costs_us_something_is_fatal(self) -> None:
-        """An open macro or quote below our block, and a default entry, are warnings."""
+    def test_only_a_problem_that_affects_our_entries_is_fatal(self) -> None:
+        """An open macro or quote below our block, an empty word and a default entry are only warnings."""
         for text in (b"macdef init\ncd\n", b'machine x login "a', b'""', b"default login a\n"):
             assert [problem.fatal for problem in edit(text, [entry("a.example")], {}).problems] == [False]
 
-    def test_carriage_returns_have_a_mend_of_their_own(self) -> None:
-        """Joining words is no help where every line end is wrong."""
+    def test_carriage_returns_have_their_own_fix(self) -> None:
+        """If every line ends in CR LF, the fix is to change the line ends, not to join the words of the comment."""
         (problem,) = problems(b"machine x login a\r\n# two words\r\n", (), "f")
         assert "LF line ends" in problem.hint
 
     def test_an_entry_after_ours_shadows_it(self) -> None:
-        """Somebody has put a second entry of our host below: the last wins for uv, so that line is named."""
+        """A second entry for our host below the block wins for uv, so its line is reported as fatal."""
         text = edit(b"#x\n", [entry("a.example")], {}).text + b"machine a.example login me password mine\n"
         (problem,) = problems(text, ["a.example"], "f")
         assert problem.where == "line 5"
         assert problem.fatal
         assert problems(text, ["b.example"], "f") == ()
 
-    def test_words_without_a_machine_fall_to_our_entry(self) -> None:
-        """Below our block they change our login: the line is named."""
+    def test_words_without_a_machine_change_our_entry(self) -> None:
+        """Below our block, uv adds a `login` without a machine to our entry; its line is reported as fatal."""
         result = edit(b"\nlogin me\n", [entry("a.example")], {})
         assert as_read(result.text)["a.example"] == ("me", "", "t0")
         assert [(problem.where, problem.fatal) for problem in result.problems] == [("line 5", True)]
 
     @pytest.mark.parametrize("word", ["port", "protocol", "host", "username", "passwd", "url"])
-    def test_a_familiar_word_behind_a_password_is_quoted(self, word: str) -> None:
-        """It is a word of other programs' files, and no part of the password; any other may be one."""
-        (found,) = problems(f"machine a login b password c {word} x\n".encode(), [], "netrc")[:1]
-        assert word in found.message
-        (found,) = problems(b"machine a login b password c hunter2 x\n", [], "netrc")[:1]
-        assert "hunter2" not in found.message
+    def test_a_well_known_word_after_a_password_is_quoted(self, word: str) -> None:
+        """The message quotes an unknown word only if it is a keyword of other programs; any other word may be part
+        of the password."""
+        (problem,) = problems(f"machine a login b password c {word} x\n".encode(), [], "netrc")[:1]
+        assert word in problem.message
+        (problem,) = problems(b"machine a login b password c hunter2 x\n", [], "netrc")[:1]
+        assert "hunter2" not in problem.message
 
-    def test_there_is_an_end_to_problems(self) -> None:
-        """A file that is no netrc at all is told in a screenful, and in no time."""
+    def test_at_most_twenty_problems_are_reported(self) -> None:
+        """A file that is not a netrc at all yields 20 problems, not thousands."""
         assert len(problems(b"x y\n" * 20_000, (), "f")) == 20
 
     def test_no_problem_quotes_the_file(self) -> None:
-        """An unknown word may be the second half of a password."""
+        """An unknown word may be the second half of a password, so no message contains it."""
         text = b"machine x login me password hunter2 hunter3\n\n# hunter4 hunter5\n"
         assert "hunter" not in "".join(map(str, problems(text, (), "f")))
 
@@ -492,7 +505,8 @@ class TestProblems:
 class TestAdopt:
     @given(FOREIGN, st.sampled_from(["x.example", "y.example", "z.example"]), WANTED)
     def test_restore_undoes_take_over(self, foreign: bytes, host: str, wanted: list[Entry]) -> None:
-        """With the rest unchanged the file is what it was, byte for byte, also with our block come and gone."""
+        """`restore` after `take_over` gives the original file byte for byte, even if our block was written in
+        between."""
         text = edit(foreign, wanted, {}).text
         taken = take_over(text, host)
         assert (taken.removed == 0) == (taken.text == text)
@@ -502,7 +516,8 @@ class TestAdopt:
 
     @given(GOOD, st.sampled_from(["x.example", "y.example"]), GOOD, st.integers(0, 200))
     def test_restore_into_a_changed_file_loses_nothing(self, foreign: str, host: str, other: str, at: int) -> None:
-        """Every entry that was taken is back, every other is still there; doing it twice does no more."""
+        """If the file has changed, `restore` brings back every removed entry and keeps all others. A second
+        `restore` changes nothing."""
         taken = take_over(foreign.encode(), host)
         lines = taken.text.split(b"\n\n")
         where = at % (len(lines) + 1)
@@ -515,15 +530,16 @@ class TestAdopt:
         assert restore(back, taken.backup) == back
 
     def test_takes_all_entries_of_the_host_and_no_other(self) -> None:
-        """Duplicates go together; our block and everybody else's text stay."""
+        """`take_over` removes all entries of the host, duplicates included, and keeps our block and all other text."""
         foreign = b"#a\nmachine x login 1 password 2\n#b\nmachine y login 3\nmachine x\nlogin 4\n"
         text = edit(foreign, [entry("a.example")], {}).text
         taken = take_over(text, "x")
         assert taken.removed == 2
         assert taken.text == edit(b"#a\n#b\nmachine y login 3\n", [entry("a.example")], {}).text
 
-    def test_a_piece_comes_back_to_its_place(self) -> None:
-        """Below the line that it was below, although the file has grown at the top; never inside another entry."""
+    def test_a_restored_entry_returns_to_its_position(self) -> None:
+        """`restore` puts the entry below the line that preceded it, even if the file has grown, and never inside
+        another entry."""
         foreign = b"#top\nmachine y\nlogin 1\nmachine x login 2\nmachine z login 3\n"
         taken = take_over(foreign, "x")
         assert restore(b"#new\n" + taken.text, taken.backup) == b"#new\n" + foreign
@@ -531,22 +547,23 @@ class TestAdopt:
         assert restore(split, taken.backup) == foreign.replace(b"login 1\n", b"login 1\npassword 4\n")
 
     def test_an_entry_made_since_then_still_wins(self) -> None:
-        """The old entry comes before the one that somebody has written since, and the last wins."""
+        """`restore` puts the old entry above an entry for the same host that was added since, because the last one
+        wins."""
         taken = take_over(b"machine y login 1\nmachine x login old\n", "x")
         back = restore(b"machine x login new\nmachine y login 1", taken.backup)
         assert as_read(back)["x"][0] == "new"
         assert b"machine x login old\n" in back
 
-    def test_a_file_without_last_line_end(self) -> None:
-        """A piece that comes back below it begins a line of its own."""
+    def test_a_file_without_a_final_line_end(self) -> None:
+        """An entry restored below a line without a line end starts on a new line."""
         taken = take_over(b"machine y login 1\nmachine x login 2", "x")
         assert restore(b"machine w login 1", taken.backup) in (
             b"machine w login 1\nmachine x login 2",
             b"machine x login 2\nmachine w login 1",
         )
 
-    def test_the_line_above_a_piece_is_what_counts(self) -> None:
-        """However the lines farther up have changed; an empty first line is a line, too."""
+    def test_the_line_above_a_restored_entry_determines_its_position(self) -> None:
+        """Changes farther up do not matter. An empty first line counts as a line."""
         taken = take_over(b"#one\n#two\nmachine x login 2\nmachine z login 3\n", "x")
         changed = taken.text.replace(b"#one", b"#another and longer")
         assert restore(changed, taken.backup) == b"#another and longer\n#two\nmachine x login 2\nmachine z login 3\n"
@@ -555,28 +572,28 @@ class TestAdopt:
             b"#new\nmachine x login 2\n#more\n\nmachine z login 3\n"
         )
 
-    def test_a_piece_of_the_top_comes_back_to_the_top(self) -> None:
-        """There was no line above it."""
+    def test_an_entry_from_the_top_returns_to_the_top(self) -> None:
+        """An entry with no line above it returns to the top of the file."""
         taken = take_over(b"machine x login 2\nmachine z login 3\n", "x")
         assert restore(taken.text + b"#new\n", taken.backup) == b"machine x login 2\nmachine z login 3\n#new\n"
 
     @pytest.mark.parametrize("pieces", [2, 3, 4])
-    def test_each_of_many_pieces_has_its_place(self, pieces: int) -> None:
-        """They are put back where they were, however much was taken out above them."""
+    def test_each_of_several_entries_returns_to_its_position(self, pieces: int) -> None:
+        """Several removed entries all return to their positions."""
         foreign = b"".join(b"machine x login %d\n#%d\n" % (number, number) for number in range(pieces))
         taken = take_over(foreign, "x")
         assert taken.removed == pieces
         assert restore(taken.text, taken.backup) == foreign
 
-    def test_a_piece_below_a_line_without_end(self) -> None:
-        """That line gets its end, and no other byte."""
+    def test_an_entry_below_a_line_without_an_end(self) -> None:
+        """Joining adds only the missing line ends and no other byte."""
         assert adopt._joined(b"#a", b"machine x login 2\n", b"") == b"#a\nmachine x login 2\n"
         assert adopt._joined(b"", b"machine x login 2", b"#a") == b"machine x login 2\n#a"
         assert adopt._joined(b"", b"machine x login 2", b"") == b"machine x login 2"
         assert adopt._joined(b"", b"machine x login 2\n", b"#a") == b"machine x login 2\n#a"
 
-    def test_a_piece_that_uv_cannot_read_does_not_fall_into_a_macro(self) -> None:
-        """No place makes such a file readable, but only some let every entry be seen as before."""
+    def test_an_entry_that_uv_cannot_read_is_not_restored_into_a_macro(self) -> None:
+        """No position makes such a file readable; `restore` chooses one where every entry is read as before."""
         piece = b"machine x.example login again password twicemachine x.example login me password mine\n"
         foreign = b"macdef init\ncd /tmp\nls\n\n"
         taken = take_over(foreign + piece, "x.example")
@@ -584,8 +601,8 @@ class TestAdopt:
         assert [(item.login, item.password) for item in scan(back).entries] == [(b"me", b"mine")]
         assert restore(back, taken.backup) == back
 
-    def test_into_a_hopeless_file(self) -> None:
-        """Where every place is inside somebody's open quote or macro, the piece still comes back."""
+    def test_restore_into_a_broken_file(self) -> None:
+        """Even if every position is inside an open quote or macro, `restore` brings the entry back."""
         taken = take_over(b"machine x login 2\n", "x")
         assert b"machine x login 2\n" in restore(b'login 1\npassword "open\n' + b"x\n" * 50, taken.backup)
 
@@ -600,16 +617,16 @@ class TestAdopt:
         ],
     )
     def test_a_broken_backup_is_refused(self, broken: bytes) -> None:
-        """With a ValueError, and no change."""
+        """`restore` raises ValueError for a backup that is not valid."""
         with pytest.raises(ValueError, match=r".+"):
             restore(b"", broken)
 
 
 class TestUnion:
     @given(st.binary(max_size=8), st.binary(max_size=8), st.integers(0, 8), st.binary(min_size=1, max_size=3))
-    def test_a_write_in_place_that_is_cut_short(self, old: bytes, new: bytes, cut: int, more: bytes) -> None:
-        """What is longer is written first, then the rest from the front; whenever it stops, both texts are known in
-        what is there, and not in what somebody else has added to it or taken away."""
+    def test_an_interrupted_write_in_place_is_recognized(self, old: bytes, new: bytes, cut: int, more: bytes) -> None:
+        """A write in place first appends what is longer, then overwrites from the front. At whatever byte it stops,
+        `mixture` recognizes the old and the new text, but not if another program has added or removed bytes."""
         whole = old + new[len(old) :]
         head = min(cut, len(new))
         for torn in (old, whole[: len(old) + cut], new[:head] + whole[head:], new):
@@ -620,76 +637,77 @@ class TestUnion:
 
     @given(GOOD, GOOD)
     def test_without_a_base_no_line_is_lost(self, older: str, newer: str) -> None:
-        """Every line of both is in the result, in the order of each."""
+        """Without a base, the merge contains every line of both versions, each in its order."""
         merged = merge(None, older.encode(), newer.encode()).split(b"\n")
         for text in (older, newer):
             lines = iter(merged)
             assert all(line in lines for line in text.encode().rstrip(b"\n").split(b"\n") if line)
 
     @given(GOOD, GOOD)
-    def test_a_change_of_one_version_is_the_result(self, base: str, changed: str) -> None:
-        """If only one version differs from the base, it is the result byte for byte, deleted lines included."""
+    def test_a_version_that_alone_changed_is_the_result(self, base: str, changed: str) -> None:
+        """If only one version differs from the base, it is the result byte for byte, including deleted lines."""
         before, after = base.encode(), changed.encode()
         ended = after if after.endswith(b"\n") or not before.endswith(b"\n") or not after else after + b"\n"
         assert merge(before, before, after) == ended
         assert merge(before, after, before) == ended
 
     @given(GOOD)
-    def test_of_equal_texts_is_the_text(self, text: str) -> None:
-        """To the byte, with and without a base."""
+    def test_a_merge_of_equal_texts_is_that_text(self, text: str) -> None:
+        """Merging a text with itself returns it byte for byte, with and without a base."""
         assert merge(None, text.encode(), text.encode()) == text.encode()
         assert merge(b"#other\n", text.encode(), text.encode()) == text.encode()
 
-    def test_both_changes_count(self) -> None:
-        """A line that one version deleted is gone, although the other still has it; what the other added is there."""
+    def test_changes_of_both_versions_are_applied(self) -> None:
+        """A line that one version deleted is deleted, and a line that the other version added is added."""
         base = b"#a\n#b\n#c\n"
         assert merge(base, b"#a\n#c\n", b"#a\n#b\n#c\n#d\n") == b"#a\n#c\n#d\n"
         assert merge(base, b"#new\n#a\n#b\n#c\n", b"#a\n#b\n") == b"#new\n#a\n#b\n"
         assert merge(base, b"", b"#a\n#b\n#c\n") == b""
 
-    def test_what_both_end_with_is_there_once(self) -> None:
-        """As what both begin with; only what differs is taken from each."""
+    def test_a_common_tail_appears_once(self) -> None:
+        """Lines that both versions begin or end with appear once; all differing lines are kept."""
         for older, newer in ((b"#a\n#z\n", b"#b\n#z\n"), (b"#z\n", b"#b\n#z\n"), (b"#a\n#z\n", b"#z\n")):
             merged = merge(None, older, newer)
             assert sorted(merged.split()) == sorted({*older.split(), *newer.split()})
 
-    def test_a_mixture_agrees_in_its_head_and_in_its_tail(self) -> None:
-        """A cut write leaves bytes of one or the other everywhere, and the end of the longer one."""
+    def test_a_mixture_agrees_at_its_head_and_its_tail(self) -> None:
+        """After an interrupted write, every byte comes from one of the two texts and the tail from the longer one."""
         assert mixture(b"abZZ", b"ab", b"xyZZ")
         assert not mixture(b"!bZZ", b"ab", b"xyZZ")
         assert not mixture(b"abZ!", b"ab", b"xyZZ")
 
     def test_the_newer_value_wins(self) -> None:
-        """A password that both changed is read as the newer version has it."""
+        """If both versions changed a password, the merged file is read with the newer one."""
         base = b"machine x\nlogin a\npassword base\n#e\n"
         older, newer = base.replace(b"base", b"old"), base.replace(b"base", b"new")
-        for known in (None, base):
-            assert as_read(merge(known, older, newer))["x"][2] == "new"
-            assert as_read(merge(known, newer, older))["x"][2] == "old"
+        for base_or_none in (None, base):
+            assert as_read(merge(base_or_none, older, newer))["x"][2] == "new"
+            assert as_read(merge(base_or_none, newer, older))["x"][2] == "old"
 
-    def test_a_last_line_without_end_stays_a_line(self) -> None:
-        """It is not joined to what comes to be below it."""
+    def test_a_last_line_without_an_end_stays_a_line(self) -> None:
+        """The merge does not join a line without a line end to the line that follows it."""
         assert merge(None, b"#a", b"#b") == b"#a\n#b"
         assert merge(b"", b"#a", b"#b\n") == b"#a\n#b\n"
 
-    def test_a_torn_line_is_seen(self) -> None:
-        """A text is made of others only if none of its lines was cut in two."""
+    def test_a_torn_line_is_detected(self) -> None:
+        """A text consists of two others only if none of its lines was cut."""
         assert made_of(b"#a\n#d", b"#a\n#b\n", b"#d\n")
         assert not made_of(b"#a\n#d", b"#a\n#b\n", b"#dd\n")
 
 
 class TestTail:
-    """What is left of a block when a program that had emptied the file before writes its text over it."""
+    """Another program empties the file and then writes its text over our block: the tail of the block remains."""
 
     OLD = (entry("a.example", "eyJhbGciOi.J9"), entry("b.example", "two words"))
     THEIRS = b"machine x.example login me password mine\n"
 
     @pytest.mark.parametrize("known", [True, False])
-    def test_is_cut_wherever_it_begins(self, known: bool) -> None:
-        """Their text is kept byte for byte, ours comes above it, and nothing of the old token is left.
+    def test_is_removed_wherever_it_begins(self, known: bool) -> None:
+        """Wherever the tail begins, the edit keeps the other program's text byte for byte, writes our block above it
+        and leaves nothing of the old token.
 
-        Where the tokens are not known, as after a restart, parts of a token are told by their place. A line break alone
-        cannot be told from one of theirs, and stays.
+        If the old tokens are unknown, as after a restart, parts of a token are recognized by their position. A lone
+        line break cannot be distinguished from one of the other program, and stays.
         """
         block = edit(b"", self.OLD, {}).text
         for length in range(1, len(block) - 4):
@@ -700,25 +718,26 @@ class TestTail:
             kept = theirs + b"\n" * block.startswith(b"\n", length)
             assert new.text == edit(kept, [entry("a.example", "new")], {}).text, length
 
-    def test_what_stood_below_the_block_is_foreign(self) -> None:
-        """Only the tail goes; all text above and below it stays."""
+    def test_text_below_the_block_is_foreign(self) -> None:
+        """The edit removes only the tail; all text above and below it stays."""
         tail = b'J9\nmachine b.example login aws password "two words"\n#uvtokend:end\n'
         result = edit(self.THEIRS + tail + b"#below\n", [], delivered([*self.OLD]))
         assert result.text == self.THEIRS + b"#below\n"
 
-    def test_right_behind_their_last_word(self) -> None:
-        """A text without a last line end is glued to the tail: the tail is cut if we know what we wrote."""
+    def test_a_tail_directly_after_the_last_foreign_word(self) -> None:
+        """If the foreign text has no final line end, the tail follows it directly and is removed if we know what we
+        wrote."""
         theirs = self.THEIRS[:-1]
         text = theirs + b'bGciOi.J9\nmachine b.example login aws password "two words"\n#uvtokend:end\n'
         assert edit(text, [], delivered([*self.OLD]), left=self.OLD).text == theirs
 
     def test_a_foreign_line_above_a_lone_end_stays(self) -> None:
-        """A line that uv can read is somebody's, and so is one that does not look like a part of a line of ours."""
+        """Lines above a lone end mark stay if uv can read them or if they do not look like part of one of our lines."""
         for line in (self.THEIRS, b"machine y login a\npassword\nsecret\n", b"two words\n", b"#word\n", b"\n"):
             assert edit(line + END + b"\n", [], delivered([*self.OLD])).text == line
 
-    def test_a_word_that_is_no_part_of_the_mark_stays(self) -> None:
-        """Only the end of the end mark, alone on the last line, was written by us."""
+    def test_a_word_that_is_not_part_of_the_mark_stays(self) -> None:
+        """Only the end of our end mark, alone on the last line, is removed."""
         for word in (b"end\n", b"kend:end x\n", b"mark:end\n"):
             assert edit(self.THEIRS + word, [], {}).text == self.THEIRS + word
         assert edit(self.THEIRS + b"kend:end\n", [], {}).text == self.THEIRS
@@ -726,7 +745,7 @@ class TestTail:
         assert edit(macro, [], {}).text == macro
 
     def test_a_whole_block_is_left_alone(self) -> None:
-        """Marks in order have no tail, however many blocks there are."""
+        """If the marks are in order, nothing is treated as a tail, however many blocks there are."""
         foreign = b"\xef\xbb\xbfmachine b.example login me password mine\n"
         marked = edit(foreign, [entry("a.example"), entry("b.example")], {}).text
         assert edit(marked, [], {**delivered([entry("a.example")]), "b.example": ()}).text == foreign
@@ -736,8 +755,8 @@ class TestTail:
 
 
 class TestLargeFiles:
-    def test_a_plain_entry_is_read_as_word_by_word(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The short cut for plain entries changes nothing: the general reader gives the same scan."""
+    def test_the_fast_path_reads_what_the_general_reader_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The fast path for plain entries gives the same scan as the general reader."""
 
         @given(SOUP | GOOD, st.sampled_from(["", "#x\n", "machine x login a password b\n", "machine m\n", "\ufeff"]))
         @example("machine x login a password b\nlogin c\n\n# two words\n", "")
@@ -752,8 +771,9 @@ class TestLargeFiles:
         plain, never = grammar._PLAIN, re.compile(rb"(?!)")
         same()
 
-    def test_is_not_read_word_by_word(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An edit of a megabyte of plain entries scans none of it; to find problems, one scan after the write does."""
+    def test_an_edit_does_not_scan_a_large_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Editing a file of a megabyte of plain entries scans none of it; listing its problems afterwards takes one
+        scan."""
         words, scans = [0], [0]
         read, start = grammar._Reader.word, grammar._Reader.__init__
 
@@ -776,8 +796,8 @@ class TestLargeFiles:
         assert (scans[0], words[0] < 20) == (1, True)
 
 
-def test_names_are_the_same_everywhere() -> None:
-    """The parts that other code imports from one place are the ones that the grammar defines."""
+def test_block_reexports_the_scanner() -> None:
+    """`block.scan` is the function that the grammar module defines."""
     assert block.scan is grammar.scan
 
 
@@ -790,11 +810,11 @@ def test_names_are_the_same_everywhere() -> None:
         st.from_regex(r"[A-Za-z0-9._~+/=:-]+", fullmatch=True).map(Secret),
     )
 )
-def test_a_line_of_ours_is_read_in_one_step_as_word_by_word(wanted: Entry) -> None:
-    """The short way to read a line of our block finds the entry that the general reader finds."""
+def test_the_fast_reader_of_our_lines_agrees_with_the_general_reader(wanted: Entry) -> None:
+    """The fast reader for lines of our block returns the same entry as the general reader."""
     line = block._line(wanted)
-    (found,) = scan(line + b"\n").entries
-    assert block._written(line, None) == block._entry(found) == wanted
+    (machine,) = scan(line + b"\n").entries
+    assert block._written(line, None) == block._entry(machine) == wanted
     assert block._written(line, {wanted.host}) == wanted
     assert block._written(line, {"other.example"}) is None
 
@@ -803,7 +823,7 @@ def test_a_line_of_ours_is_read_in_one_step_as_word_by_word(wanted: Entry) -> No
     ("text", "start", "above"), [(b"x", 0, 0), (b"\nx", 1, 0), (b"a\nx", 2, 0), (b"a\nb\nx", 4, 2)]
 )
 def test_where_the_line_above_begins(text: bytes, start: int, above: int) -> None:
-    """An empty line is a line; above the first one there is none."""
+    """An empty line counts as a line. Above the first line there is none, so its own offset is returned."""
     assert tail._line_above(text, start) == above
 
 
@@ -814,8 +834,8 @@ class TestLayout:
     def test_an_edit_with_the_layout_is_the_same_edit(
         self, text: bytes, deliveries: list[list[Entry]], shadowing: set[str], more: bytes
     ) -> None:
-        """Edit after edit, with the layout of the last one: the text, what is foreign, what stood there before, and
-        what another program added in between are the same as without it."""
+        """Repeated edits that reuse the layout of the previous edit give the same text, foreign hosts and previous
+        entries as edits without it, even if another program adds text in between."""
         ours: dict[str, list[str]] = {}
         layout: block.Layout | None = None
         left: tuple[Entry, ...] = ()
@@ -830,8 +850,8 @@ class TestLayout:
             left = tuple(one for one in wanted if one.host in fast.hosts)
             ours |= {one.host: [one.digest, *ours.get(one.host, [])] for one in left}
 
-    def test_an_entry_that_was_foreign_and_is_ours_now_is_read_again(self) -> None:
-        """What we have delivered meanwhile may be the entry that was foreign to the last edit: it is taken back."""
+    def test_a_foreign_entry_that_became_ours_is_taken_back(self) -> None:
+        """An entry that was foreign to the last edit may match a later delivery; the next edit treats it as ours."""
         text = b"machine a.example login aws password t0\n"
         first = edit(text, [entry("a.example"), entry("b.example")], {})
         assert first.foreign == {"a.example"}
@@ -839,8 +859,8 @@ class TestLayout:
         again = edit(first.text, [entry("a.example"), entry("b.example")], ours, layout=first.layout)
         assert (again.foreign, again.text) == (frozenset(), block.join([entry("a.example"), entry("b.example")], b""))
 
-    def test_lines_that_stay_are_not_read_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Beside a thousand entries and much foreign text, one new token means one new line and no scan."""
+    def test_unchanged_lines_are_not_rendered_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a thousand entries and much foreign text, one new token causes one new line and no scan."""
         entries = [entry(f"h{number}.example") for number in range(1000)]
         rest = b"".join(b"machine f%d.example login me password mine\n" % number for number in range(1000))
         first = edit(rest, entries, {})

@@ -1,4 +1,5 @@
-"""What the real uv and curl read in a netrc, against what we say that they read: a server remembers what they send."""
+"""Compare what the real uv and curl read in a netrc with what `scan` reads. A server records the credentials they
+send."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ HOST = "127.0.0.1"
 OURS = b"machine 127.0.0.1 login aws password t0\n"
 THEIRS = b"machine x.example login me password mine\n"
 
-#: Logins and tokens that must come back exactly.
+#: Logins and tokens that must be read back exactly.
 CREDENTIALS = {
     "codeartifact": ("aws", "eyJ2ZXIiOjEsImlzdSI6MTc2OTg1MDAwMH0." + "aB3-_" * 300 + "=="),
     "google": ("oauth2accesstoken", "ya29.a0AfH6SMB-x_y/z+" + "q" * 200),
@@ -30,7 +31,7 @@ CREDENTIALS = {
     "keyword": ("machine", "password"),
     "percent": ("user", "%41$HOME`id`"),
 }
-#: Files with an entry of ours, and what others have done around it.
+#: Files with an entry of ours and various text from other programs around it.
 FILES = {
     "alone": OURS,
     "comment-above": b"# two words\n" + OURS,
@@ -77,7 +78,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def index() -> Iterator[Server]:
-    """An index that lets nobody in."""
+    """Run an index that answers every request with 401."""
 
     def answer(_call: Call) -> Answer:
         return Answer(401, headers={"WWW-Authenticate": 'Basic realm="index"'})
@@ -87,7 +88,7 @@ def index() -> Iterator[Server]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     (tmp_path / "needs.in").write_text("alpha\n")
     return tmp_path
 
@@ -98,42 +99,43 @@ def rendered() -> dict[str, bytes]:
     }
 
 
-def as_we_say(text: bytes) -> str | None:
+def as_scanned(text: bytes) -> str | None:
     read = scan(text).as_read()
-    found = read.get(HOST.encode(), read.get(b"default"))
-    return None if found is None else f"{found[0].decode()}:{found[2].decode()}"
+    entry = read.get(HOST.encode(), read.get(b"default"))
+    return None if entry is None else f"{entry[0].decode()}:{entry[2].decode()}"
 
 
-def test_uv_reads_our_entries_back(index: Server, folder: Path) -> None:
-    """Every login and token comes to the index exactly as it was delivered."""
-    assert sent(index, folder, rendered(), uv) == {name: ":".join(pair) for name, pair in CREDENTIALS.items()}
+def test_uv_reads_our_entries_back(index: Server, directory: Path) -> None:
+    """uv sends every login and token to the index exactly as it was delivered."""
+    assert sent(index, directory, rendered(), uv) == {name: ":".join(pair) for name, pair in CREDENTIALS.items()}
 
 
 @pytest.mark.curl
-def test_curl_reads_our_entries_back(index: Server, folder: Path) -> None:
-    """And so it does from curl, which has a grammar of its own."""
-    assert sent(index, folder, rendered(), curl) == {name: ":".join(pair) for name, pair in CREDENTIALS.items()}
+def test_curl_reads_our_entries_back(index: Server, directory: Path) -> None:
+    """curl, which has its own netrc grammar, sends every login and token exactly as it was delivered."""
+    assert sent(index, directory, rendered(), curl) == {name: ":".join(pair) for name, pair in CREDENTIALS.items()}
 
 
-def test_uv_reads_files_as_we_say(index: Server, folder: Path) -> None:
-    """What `scan` takes for unreadable, uv ignores as a whole; all else it reads with the very values."""
-    assert sent(index, folder, FILES, uv) == {name: as_we_say(text) for name, text in FILES.items()}
+def test_uv_reads_files_as_scan_does(index: Server, directory: Path) -> None:
+    """uv ignores the files that `scan` calls unreadable, and reads the same values as `scan` from all others."""
+    assert sent(index, directory, FILES, uv) == {name: as_scanned(text) for name, text in FILES.items()}
 
 
-def test_uv_reads_our_entry_wherever_nothing_fatal_is_told(index: Server, folder: Path) -> None:
-    """Of the same files with our block at the top, uv sends our token, unless a fatal problem says that it will not."""
+def test_uv_sends_our_token_unless_a_fatal_problem_is_reported(index: Server, directory: Path) -> None:
+    """With our block at the top of the same files, uv sends our token unless a fatal problem was reported."""
     wanted = [Entry(HOST, "aws", Secret("t1"))]
     foreign = {name: text.replace(b"127.0.0.1", b"y.example") for name, text in FILES.items()}
     edits = {name: edit(text, wanted, {}) for name, text in foreign.items()}
-    told = {name for name, result in edits.items() if any(problem.fatal for problem in result.problems)}
-    got = sent(index, folder, {name: result.text for name, result in edits.items()}, uv)
-    assert {name for name, pair in got.items() if pair != "aws:t1"} <= told
-    assert {name for name in told if got[name] == "aws:t1"} == {"comment-with-data"}
+    fatal = {name for name, result in edits.items() if any(problem.fatal for problem in result.problems)}
+    got = sent(index, directory, {name: result.text for name, result in edits.items()}, uv)
+    assert {name for name, pair in got.items() if pair != "aws:t1"} <= fatal
+    assert {name for name in fatal if got[name] == "aws:t1"} == {"comment-with-data"}
 
 
-def test_a_joined_comment_is_safe_below_our_block(index: Server, folder: Path) -> None:
-    """At the top of a file it stops Python, and uv before its pull request 19494; below our block it stops nobody."""
+def test_a_joined_comment_is_safe_below_our_block(index: Server, directory: Path) -> None:
+    """At the top of a file a comment like "#two words" breaks Python's netrc, and uv before its pull request 19494.
+    Below our block it harms neither."""
     foreign = b"#two words\n" + THEIRS
     assert not scan(foreign).readable
     text = edit(foreign, [Entry(HOST, "aws", Secret("t1"))], {}).text
-    assert sent(index, folder, {"joined": text}, uv) == {"joined": "aws:t1"} == {"joined": as_we_say(text)}
+    assert sent(index, directory, {"joined": text}, uv) == {"joined": "aws:t1"} == {"joined": as_scanned(text)}
