@@ -1,4 +1,4 @@
-"""URL -> provider: what is recognised, what is not, and what shares a token."""
+"""URL -> provider: which URLs are recognized, which are not, and which indexes share a token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request(provider: str, url: str, options: dict[str, Frozen], env: dict[str, 
 
 
 def test_the_table_of_catalogs() -> None:
-    """It is a mapping: as many catalogs as names, and each name loads a catalog of its own."""
+    """CLOUDS is a mapping with one catalog per name, and each name loads its own catalog."""
     assert len(CLOUDS) == len([*CLOUDS]) == len({id(cloud) for cloud in CLOUDS.values()})
 
 
@@ -61,8 +61,9 @@ def test_the_table_of_catalogs() -> None:
         ("https://GitLab.com/api/v4/groups/7/-/packages/pypi/simple", "gitlab", {}),
     ],
 )
-def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
-    """The clouds' own hosts tell their provider, and CodeArtifact's their domain, owner and region."""
+def test_recognized(url: str, provider: str, options: dict[str, str]) -> None:
+    """Each cloud's hosts determine the provider. A CodeArtifact host also gives the domain, its owner and the
+    region."""
     assert recognize(url) == (provider, options)
     assert clouds.options_in_url(provider, IndexUrl.parse(url)) == options
 
@@ -112,8 +113,8 @@ def test_recognised(url: str, provider: str, options: dict[str, str]) -> None:
         "https://corp.example/simple/",
     ],
 )
-def test_not_recognised(url: str) -> None:
-    """Look-alikes and strangers are nobody's."""
+def test_not_recognized(url: str) -> None:
+    """Look-alike hosts and unknown hosts match no provider."""
     assert recognize(url) is None
     assert clouds.options_in_url("aws-codeartifact", IndexUrl.parse(url)) == {}
 
@@ -134,9 +135,9 @@ SPECIAL = {
     "https://PKGS.dev.Azure.com/acme/_packaging/feed/pypi/simple/": "upper case",
     "https://Europe-West3-Python.PKG.dev/acme/models/simple/": "upper case",
 }
-#: Where a Cyrillic letter, a full-width dot or a Kelvin sign stands, is said by its name.
+#: URLs with a Cyrillic letter, a full-width dot or a Kelvin sign; each character is written by its name.
 TRICKS = {
-    f"https://{D}.eu-west-1.amazonaws.com./pypi/prod/simple/": "a trailing dot, which no netrc can hold",
+    f"https://{D}.eu-west-1.amazonaws.com./pypi/prod/simple/": "a trailing dot, which a netrc cannot hold",
     "https://pkgs.dev.azure.com./acme/_packaging/feed/pypi/simple/": "a trailing dot",
     f"https://{D}.eu-west-1.amazonaws.com@evil.example/pypi/prod/simple/": "our host as a user",
     f"https://{D}.eu-west-1.amazonaws.com:x@evil.example/pypi/prod/simple/": "our host as a user with a password",
@@ -164,7 +165,7 @@ TRICKS = {
     "https://codeartifact.eu-west-1.amazonaws.com/pypi/prod/simple/": "the API",
     "https://vpce-0a.d.codeartifact.eu-west-1.vpce.amazonaws.com/pypi/d/acme/p/": "a VPC without an owner",
     "https://acme-123456789012.codeartifact.eu-west-1.on.aws.evil/pypi/prod/": "a longer end of dualstack's",
-    "https://acme.visualstudio.com/_packaging/feed/pypi/simple/": "an organisation's portal",
+    "https://acme.visualstudio.com/_packaging/feed/pypi/simple/": "an organization's portal",
     "https://pkgs.dev.azure.com.acme.pkgs.visualstudio.com.evil.example/x/": "two of our hosts",
     "https://dev.azure.com/acme/_packaging/feed/pypi/simple/": "the portal",
     "https://europe-west3-docker.pkg.dev/acme/models/": "another kind of registry",
@@ -176,18 +177,19 @@ TRICKS = {
 
 @pytest.mark.parametrize("url", SPECIAL, ids=SPECIAL.get)
 def test_special_hosts(url: str) -> None:
-    """Whatever form of their hosts the clouds issue is known, in any case and with any port."""
+    """Every form of host that a cloud issues is recognized, in any letter case and with any port."""
     assert recognize(url) is not None
 
 
 @pytest.mark.parametrize("url", TRICKS, ids=TRICKS.get)
 def test_look_alikes(url: str) -> None:
-    """Nobody's host is taken for a cloud's, whoever made it look like one; its path is that of a real index."""
+    """A host that imitates a cloud's host matches no provider, even if its path is that of a real index."""
     assert recognize(url) is None
 
 
-def test_what_shares_a_token() -> None:
-    """All repositories of a domain, all of one Google identity, all feeds of an organisation; others do not."""
+def test_which_indexes_share_a_token() -> None:
+    """Repositories of one CodeArtifact domain, of one Google identity, and feeds of one Azure organization share a
+    token; different options, environments or organizations do not."""
     aws = [request("aws-codeartifact", f"https://x/{repository}", ACME, {}) for repository in "ab"]
     assert aws[0] == aws[1]
     assert aws[0] != request("aws-codeartifact", "https://x/a", {**ACME, "profile": "dev"}, {})
@@ -215,7 +217,8 @@ def test_what_shares_a_token() -> None:
     ],
 )
 def test_the_platform_of_an_artifactory(url: str, platform: str) -> None:
-    """All repositories of one platform share a token, under any host name; a URL that hides it has none."""
+    """All repositories of one JFrog platform share a token, whatever its host. A URL that does not contain
+    Artifactory's path has no platform."""
     assert request("jfrog-artifactory", url, {}, {}).service == platform
 
 
@@ -237,14 +240,14 @@ def test_the_platform_of_an_artifactory(url: str, platform: str) -> None:
     ],
 )
 def test_the_server_of_a_gitlab(url: str, server: str, prefix: str) -> None:
-    """All projects of one server share a token. The files of a project are below its numeric id, so only an index URL
-    with that id has a prefix of its own."""
+    """All projects of one GitLab server share a token. GitLab serves a project's files below its numeric id, so only
+    an index URL with that id has its own prefix in uv's store."""
     assert request("gitlab", url, {}, {}).service == server
     assert clouds.store_service("gitlab", IndexUrl.parse(url)) == f"{server}/api/v4{prefix}"
 
 
-def test_an_index_that_only_calls_itself_a_gitlab() -> None:
-    """A URL without GitLab's API has no server, and keeps to its own root."""
+def test_a_gitlab_url_without_the_api_path() -> None:
+    """A URL without GitLab's API path has no server, and its prefix in uv's store is its own root."""
     url = "https://corp.example/pypi/simple/"
     assert request("gitlab", url, {}, {}).service == ""
     assert clouds.store_service("gitlab", IndexUrl.parse(url)) == "https://corp.example/pypi"
@@ -263,14 +266,14 @@ def test_an_index_that_only_calls_itself_a_gitlab() -> None:
     ],
 )
 def test_a_derived_name_is_one_that_uv_allows(url: str, name: str) -> None:
-    """The last telling word of the path, else the host."""
+    """The derived name is the last meaningful segment of the path, otherwise the host."""
     assert IndexUrl.parse(url).name == name
     assert clouds.options_in_url("plug-in", IndexUrl.parse(url)) == {}
 
 
 @given(st.text(max_size=60))
-def test_no_url_raises_but_valueerror(text: str) -> None:
-    """Whatever is in a file as a URL ends in an answer or in ValueError."""
+def test_an_invalid_url_raises_only_valueerror(text: str) -> None:
+    """Parsing an arbitrary text as a URL succeeds or raises ValueError."""
     try:
         recognize(f"https://{text}")
         assert IndexUrl.parse(f"https://{text}").name
@@ -298,15 +301,16 @@ def test_no_url_raises_but_valueerror(text: str) -> None:
         ("a-plug-in", "https://x.example/a/simple/", "/a/"),
     ],
 )
-def test_where_packages_are_published_to(provider: str, url: str, upload: str) -> None:
-    """Each service's own upload URL, as its documentation of publishing with twine has it."""
+def test_the_upload_url(provider: str, url: str, upload: str) -> None:
+    """The upload URL is the one that each service documents for publishing with twine."""
     parsed = IndexUrl.parse(url)
     assert clouds.upload_url(provider, parsed) == f"https://{parsed.host}{upload}"
 
 
 @pytest.mark.parametrize("cloud", clouds.CLOUDS.values(), ids=lambda cloud: cloud.provider)
 def test_a_catalog_is_consistent(cloud: Cloud) -> None:
-    """Every way to sign in names options that exist; a template has an example for each; a choice has its default."""
+    """Every way to sign in names existing options, required options have an example for the template, and the
+    default of a choice is its first value."""
     for way in cloud.sign_ins:
         assert {*way.needs, *way.takes} <= cloud.options.keys()
         assert all(cloud.options[name].example is not None for name in way.needs)
@@ -318,8 +322,8 @@ def test_a_catalog_is_consistent(cloud: Cloud) -> None:
     assert all(option.example is not None for option in required)
 
 
-def test_which_fetches_spend_a_one_time_secret() -> None:
-    """A refresh token of JFrog works once, and so does a token of GitLab that is rotated."""
+def test_which_fetches_use_a_one_time_secret() -> None:
+    """A JFrog refresh token and a rotated GitLab token work only once."""
     secret = (("env", "X"),)
     assert clouds.spends_one_time_secret(Request("gitlab", options=(("rotate", True), ("token", secret))))
     assert not clouds.spends_one_time_secret(Request("gitlab", options=(("token", secret),)))
@@ -343,7 +347,7 @@ def test_which_fetches_spend_a_one_time_secret() -> None:
     ],
 )
 def test_which_programs_a_fetch_starts(request_: Request, programs: tuple[str, ...]) -> None:
-    """Only what the options name."""
+    """A fetch starts only the programs that the options name."""
     assert clouds.CLOUDS[request_.provider].runs(request_) == programs
 
 
@@ -360,13 +364,15 @@ def test_which_programs_a_fetch_starts(request_: Request, programs: tuple[str, .
     ],
 )
 def test_organizations_of_azure_devops(service: str, portal: str | None) -> None:
-    """A token goes to the token service of a known organization, and nowhere else."""
-    found = azure_artifacts.organization(service)
-    assert (found.portal if found else None) == portal
+    """`organization` accepts only URLs of Azure DevOps organizations, because the token is sent to the service it
+    returns."""
+    organization = azure_artifacts.organization(service)
+    assert (organization.portal if organization else None) == portal
 
 
 def test_the_files_of_a_sign_in() -> None:
-    """Those of the cloud, where its variables say; those that the options name; none twice."""
+    """The files to watch are the cloud's own, moved by its environment variables, and those that the options name,
+    each once."""
     request = Request("google-artifact-registry", options=(("credentials-file", "/key.json"),))
     assert [*clouds.sign_in_paths(request, {})] == ["~/.config/gcloud", "/key.json"]
     moved = {"GOOGLE_APPLICATION_CREDENTIALS": "/adc.json", "CLOUDSDK_CONFIG": "/g"}
@@ -375,8 +381,8 @@ def test_the_files_of_a_sign_in() -> None:
     assert [*clouds.sign_in_paths(plugin, {})] == ["/y"]
 
 
-def test_what_a_service_records() -> None:
-    """Where a cloud's files and settings are, and never a secret."""
+def test_which_variables_a_service_records() -> None:
+    """An installed service records the variables that locate a cloud's files and settings, but no secret."""
     recorded = {
         "AWS_PROFILE": "dev",
         "AWS_CONFIG_FILE": "/c",
@@ -407,36 +413,38 @@ def test_what_a_service_records() -> None:
 
 
 def test_a_global_pat_is_named() -> None:
-    """A personal access token that serves several organizations is about to stop working, and each of them says so."""
+    """Each organization that uses a global personal access token gets a notice, because Azure DevOps is about to
+    retire them."""
     pat: Frozen = (("env", "PAT"),)
     organizations = [Request("azure-artifacts", f"https://pkgs.dev.azure.com/{name}", (("pat", pat),)) for name in "ab"]
     alone = Request("azure-artifacts", "https://pkgs.dev.azure.com/c", (("pat", (("env", "OTHER"),)),))
     signed_in = Request("azure-artifacts", "https://pkgs.dev.azure.com/d")
-    found = clouds.notices({}, [*organizations, alone, signed_in, Request("nexus"), Request("a-plug-in")])
-    assert found.keys() == {*organizations}
-    assert {notice.reason for told in found.values() for notice in told} == {"global-pat"}
+    notices = clouds.notices({}, [*organizations, alone, signed_in, Request("nexus"), Request("a-plug-in")])
+    assert notices.keys() == {*organizations}
+    assert {notice.reason for of_one in notices.values() for notice in of_one} == {"global-pat"}
     assert clouds.notices({}, [organizations[0], alone, signed_in]) == {}
 
 
 def test_a_pat_for_two_urls_of_one_organization_is_not_global() -> None:
-    """An organization has URLs of two forms, and a server of one's own is known by its URL."""
+    """The two URL forms of one organization count as one. A self-hosted server is identified by its URL."""
     pat: Frozen = (("env", "PAT"),)
     both = [f"https://{host}" for host in ("pkgs.dev.azure.com/acme", "acme.pkgs.visualstudio.com")]
     assert clouds.notices({}, [Request("azure-artifacts", url, (("pat", pat),)) for url in both]) == {}
     own = [f"https://{host}/tfs/all" for host in ("one.example", "two.example")]
-    (told, _) = clouds.notices({}, [Request("azure-artifacts", url, (("pat", pat),)) for url in own]).values()
-    assert "https://one.example/tfs/all, https://two.example/tfs/all" in told[0].message
+    (of_first, _) = clouds.notices({}, [Request("azure-artifacts", url, (("pat", pat),)) for url in own]).values()
+    assert "https://one.example/tfs/all, https://two.example/tfs/all" in of_first[0].message
 
 
-def test_notices_of_a_request_come_together() -> None:
-    """Temporary credentials in the daemon's environment are one of them."""
+def test_the_notices_of_a_request() -> None:
+    """The notices of a request include temporary credentials in the daemon's environment."""
     request = Request("aws-codeartifact")
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_SESSION_TOKEN": "z"}
-    ((told,),) = clouds.notices(keys, [request]).values()
-    assert told == clouds.temporary_credentials(keys, request)
+    ((notice,),) = clouds.notices(keys, [request]).values()
+    assert notice == clouds.temporary_credentials(keys, request)
 
 
-#: The contract's table: the values of a choice with the default first; "!" where the file or the URL must contain it.
+#: The options table of the contract. The first value of a choice is its default; "!" marks an option that the file or
+#: the URL must contain.
 OPTIONS: dict[str, dict[str, str]] = {
     "aws-codeartifact": {
         "profile": "text",
@@ -498,34 +506,36 @@ def described(option: values.Option) -> str:
 
 @pytest.mark.parametrize("provider", OPTIONS)
 def test_the_options_are_those_of_the_contract(provider: str) -> None:
-    """Names, kinds, choices, bounds and defaults, for every provider; a choice is a choice by its kind, too."""
+    """For every provider, the names, kinds, choices, bounds and defaults of the options are those of the contract."""
     options = CLOUDS[provider].options
     assert {name: described(option) for name, option in options.items()} == OPTIONS[provider]
     assert all((option.kind is values.CHOICE) == bool(option.choices) for option in options.values())
 
 
-def test_what_a_kind_of_value_allows() -> None:
-    """Numbers and truth values keep their look; text that looks like one does not; only secrets may be references."""
+def test_which_kinds_are_text_and_which_are_secret() -> None:
+    """Only secrets, and logins where allowed, may be references. Numbers and truth values keep their type."""
     kinds = [kind for kind in vars(values).values() if isinstance(kind, values.Kind)]
     assert {kind.name for kind in kinds if kind.may_be_secret} == {"secret", "login or secret"}
     texts = {"text", "login", "AWS account ID", "choice", "hours of the day", "path"}
     assert {kind.name for kind in kinds if kind.is_text} == texts
 
 
-def test_the_domains_options_may_stand_in_the_url() -> None:
-    """Of all options only those of a CodeArtifact domain do."""
-    found = {(name, key) for name, cloud in CLOUDS.items() for key, option in cloud.options.items() if option.from_url}
-    assert found == {("aws-codeartifact", key) for key in ("domain", "domain-owner", "region")}
+def test_which_options_come_from_the_url() -> None:
+    """Only the options of a CodeArtifact domain are read from the URL."""
+    from_url = {
+        (name, key) for name, cloud in CLOUDS.items() for key, option in cloud.options.items() if option.from_url
+    }
+    assert from_url == {("aws-codeartifact", key) for key in ("domain", "domain-owner", "region")}
 
 
 def test_an_organization_keeps_its_letters() -> None:
-    """Only slashes around its name are cut."""
+    """Only the slashes around the name of an organization are removed; its letter case is kept."""
     url = IndexUrl.parse("https://pkgs.dev.azure.com/XbX/_packaging/feed/pypi/simple/")
     assert CLOUDS["azure-artifacts"].service(url) == "https://pkgs.dev.azure.com/XbX"
 
 
-#: What each cloud's own tools call things: the program, its sign-in command and its page; the files of a sign-in, each
-#: with the variable that moves it; the variables that a service takes over from a shell.
+#: The names in each cloud's own tools: the program, its sign-in command and its page; the files of a sign-in, each with
+#: the variable that moves it; the variables that an installed service copies from the shell.
 TOOLS: dict[str, tuple[str, str, str]] = {
     "aws-codeartifact": (
         "aws: aws sso login: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
@@ -558,7 +568,8 @@ TOOLS: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("provider", CLOUDS)
 def test_the_tools_of_each_cloud(provider: str) -> None:
-    """A wrong name here is a sign-in that is never noticed, a service without its variables, or a dead link."""
+    """The sign-in programs, watched files and variables of each cloud are exact. A wrong one means a missed sign-in,
+    a service without its variables, or a broken link."""
     cloud = CLOUDS[provider]
     program = "" if cloud.program is None else f"{cloud.program.name}: {cloud.program.sign_in}: {cloud.program.page}"
     watched = ", ".join(f"{file.default} {file.variable}{file.below}" for file in cloud.watched)
@@ -567,18 +578,18 @@ def test_the_tools_of_each_cloud(provider: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Xa", "aX", "XX", "X-X"])
-def test_an_organization_is_found_by_any_name(name: str) -> None:
-    """Its name is what stands between the slashes, letter for letter, and without one there is none."""
-    found = azure_artifacts.organization(f"https://pkgs.dev.azure.com/{name}/")
-    assert found is not None
-    assert (found.name, found.portal) == (name, f"https://dev.azure.com/{name}")
+def test_an_organization_may_have_any_name(name: str) -> None:
+    """The organization is the path segment, letter for letter. A URL without one has no organization."""
+    organization = azure_artifacts.organization(f"https://pkgs.dev.azure.com/{name}/")
+    assert organization is not None
+    assert (organization.name, organization.portal) == (name, f"https://dev.azure.com/{name}")
     assert azure_artifacts.organization("https://pkgs.dev.azure.com/") is None
     assert recognize("https://pkgs.dev.azure.com/") is None
     assert recognize(f"https://pkgs.dev.azure.com/{name}/_packaging/f/pypi/simple/") == ("azure-artifacts", {})
 
 
-def test_lasting_keys_are_not_temporary() -> None:
-    """Without a key, with a lasting one, or where a profile is named, there is nothing to tell."""
-    lasting = {"AWS_ACCESS_KEY_ID": "AKIAX", "AWS_SECRET_ACCESS_KEY": "x"}
+def test_long_term_keys_are_not_temporary() -> None:
+    """No notice is given without AWS keys or with long-term keys."""
+    long_term = {"AWS_ACCESS_KEY_ID": "AKIAX", "AWS_SECRET_ACCESS_KEY": "x"}
     temporary = CLOUDS["aws-codeartifact"].temporary
-    assert temporary(lasting, Request("aws-codeartifact")) == temporary({}, Request("aws-codeartifact")) == ()
+    assert temporary(long_term, Request("aws-codeartifact")) == temporary({}, Request("aws-codeartifact")) == ()

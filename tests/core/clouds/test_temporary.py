@@ -1,4 +1,4 @@
-"""Which variables of the daemon's own environment shadow a login, and die."""
+"""Temporary credentials in the daemon's environment shadow a sign-in and will expire."""
 
 from __future__ import annotations
 
@@ -18,57 +18,58 @@ GCLOUD = {"CLOUDSDK_AUTH_ACCESS_TOKEN": "the-canary"}
 NAMES = [*ROLE, "AWS_SECURITY_TOKEN", "AWS_PROFILE", *GCLOUD, "AZURE_CLIENT_SECRET", "SYSTEM_ACCESSTOKEN"]
 
 
-def asked(provider: str, env: tuple[tuple[str, str], ...] = (), **options: Frozen) -> Request:
+def request_for(provider: str, env: tuple[tuple[str, str], ...] = (), **options: Frozen) -> Request:
     return Request(provider, options=tuple(options.items()), env=env)
 
 
 @pytest.mark.parametrize(
     ("environ", "request_", "names"),
     [
-        ({}, asked(AWS), ""),
-        (LONG_TERM, asked(AWS), ""),
-        (ROLE, asked(AWS), "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"),
-        (ROLE, asked(AWS, role_arn="arn"), "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"),
-        ({**ROLE, "AWS_PROFILE": "dev"}, asked(AWS), "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"),
-        (ROLE, asked(AWS, profile="dev"), ""),
-        (ROLE, asked(AWS, env=(("AWS_ACCESS_KEY_ID", ""),)), ""),
-        ({**LONG_TERM, "AWS_SESSION_TOKEN": ""}, asked(AWS), ""),
+        ({}, request_for(AWS), ""),
+        (LONG_TERM, request_for(AWS), ""),
+        (ROLE, request_for(AWS), "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"),
+        (ROLE, request_for(AWS, role_arn="arn"), "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"),
+        ({**ROLE, "AWS_PROFILE": "dev"}, request_for(AWS), "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"),
+        (ROLE, request_for(AWS, profile="dev"), ""),
+        (ROLE, request_for(AWS, env=(("AWS_ACCESS_KEY_ID", ""),)), ""),
+        ({**LONG_TERM, "AWS_SESSION_TOKEN": ""}, request_for(AWS), ""),
         (
             {**LONG_TERM, "AWS_SECURITY_TOKEN": "x", "AWS_CREDENTIAL_EXPIRATION": "2026-01-01T00:00:00Z"},
-            asked(AWS),
+            request_for(AWS),
             "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SECURITY_TOKEN AWS_CREDENTIAL_EXPIRATION",
         ),
-        ({"AWS_SESSION_TOKEN": "x"}, asked(AWS), ""),
-        ({"AWS_ACCESS_KEY_ID": "ASIAEXAMPLE"}, asked(AWS), "AWS_ACCESS_KEY_ID"),
-        (GCLOUD, asked(GOOGLE, source="gcloud"), "CLOUDSDK_AUTH_ACCESS_TOKEN"),
+        ({"AWS_SESSION_TOKEN": "x"}, request_for(AWS), ""),
+        ({"AWS_ACCESS_KEY_ID": "ASIAEXAMPLE"}, request_for(AWS), "AWS_ACCESS_KEY_ID"),
+        (GCLOUD, request_for(GOOGLE, source="gcloud"), "CLOUDSDK_AUTH_ACCESS_TOKEN"),
         (
             {"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "/x"},
-            asked(GOOGLE, source="gcloud"),
+            request_for(GOOGLE, source="gcloud"),
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE",
         ),
-        (GCLOUD, asked(GOOGLE, source="adc"), ""),
-        (GCLOUD, asked(GOOGLE), ""),
-        ({**ROLE, **GCLOUD}, asked(AZURE), ""),
-        ({**ROLE, **GCLOUD}, asked("command"), ""),
+        (GCLOUD, request_for(GOOGLE, source="adc"), ""),
+        (GCLOUD, request_for(GOOGLE), ""),
+        ({**ROLE, **GCLOUD}, request_for(AZURE), ""),
+        ({**ROLE, **GCLOUD}, request_for("command"), ""),
     ],
 )
-def test_what_shadows_what(environ: dict[str, str], request_: Request, names: str) -> None:
-    """Temporary keys come before every login but a named profile; an access token before gcloud's account alone."""
-    found = temporary_credentials(environ, request_)
-    assert (found.hint if found else "") == (f"unset {names} && uvtokend restart" if names else "")
+def test_which_variables_shadow_a_sign_in(environ: dict[str, str], request_: Request, names: str) -> None:
+    """Temporary AWS keys shadow every sign-in except a named profile. An access token in the environment shadows
+    only gcloud's account."""
+    notice = temporary_credentials(environ, request_)
+    assert (notice.hint if notice else "") == (f"unset {names} && uvtokend restart" if names else "")
 
 
 @given(
     st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["", "ASIA-the-canary"])), st.sampled_from([AWS, GOOGLE])
 )
-def test_what_is_said(environ: dict[str, str], provider: str) -> None:
-    """Whatever is there: the variables that are named are set, after the fix nothing shadows, no value is told."""
-    request = asked(provider, source="gcloud") if provider == GOOGLE else asked(provider)
-    found = temporary_credentials(environ, request)
-    if found is None:
+def test_the_notice_about_temporary_credentials(environ: dict[str, str], provider: str) -> None:
+    """The notice names only variables that are set, unsetting them removes the shadow, and no value is shown."""
+    request = request_for(provider, source="gcloud") if provider == GOOGLE else request_for(provider)
+    notice = temporary_credentials(environ, request)
+    if notice is None:
         return
-    named = (found.hint or "").removeprefix("unset ").partition(" &&")[0].split()
+    named = (notice.hint or "").removeprefix("unset ").partition(" &&")[0].split()
     assert all(environ[name] for name in named)
     assert temporary_credentials({name: environ[name] for name in environ if name not in named}, request) is None
-    assert "canary" not in repr(found)
-    assert found.reason == "temporary-environment"
+    assert "canary" not in repr(notice)
+    assert notice.reason == "temporary-environment"

@@ -1,4 +1,4 @@
-"""What uv's own configuration says of private indexes, and what is to be done about it."""
+"""Which private indexes uv's own configuration names, and what `init` proposes to add to config.toml."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ index-url = "{JFROG}"
 """
 
 
-def found(text: str) -> list[Candidate]:
+def candidates_in(text: str) -> list[Candidate]:
     return list(discovery.from_document(tomllib.loads(text), "uv.toml"))
 
 
 def candidate(url: str, name: str | None = None) -> Candidate:
-    """Return an index as uv's configuration names it."""
+    """Return the candidate that uv's configuration names with this URL."""
     document: dict[str, Json] = {"index": [{"url": url, **({"name": name} if name else {})}]}
     (one,) = discovery.from_document(document, "uv.toml")
     return one
@@ -58,18 +58,19 @@ def planned(candidates: Sequence[Candidate], text: str = "", profile: str | None
 
 
 def written(plan: Proposal, text: str = "") -> str:
-    """Return the configuration with what a plan adds, checked by the settings."""
+    """Return the configuration with the additions of a plan, after checking that the settings accept it."""
     new = edit.append(text, [each.table for each in plan.additions], [draft.remark for draft in plan.drafts])
     configured(new)
     return new
 
 
-# -------------------------------------------------------------------------------------------------- what uv says
+# ------------------------------------------------------------------------------------------- uv's configuration
 
 
 def test_a_document() -> None:
-    """Names and bare URLs with their providers; a credential is noticed and never kept; odd names are dropped."""
-    acme, azure, public, google, jfrog = found(DOCUMENT)
+    """Named indexes and plain URLs are read with their providers. A credential is reported but not kept, and an
+    invalid name is dropped."""
+    acme, azure, public, google, jfrog = candidates_in(DOCUMENT)
     assert acme == Candidate(
         "acme", IndexUrl.parse(ACME), "aws-codeartifact", "uv.toml", secret=True, line=f'url = "{ACME}"'
     )
@@ -80,7 +81,7 @@ def test_a_document() -> None:
         f'extra-index-url = ["{GOOGLE}"]',
     )
     assert jfrog.provider == "jfrog-artifactory"
-    assert "hunter2" not in repr(found(DOCUMENT))
+    assert "hunter2" not in repr(candidates_in(DOCUMENT))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_document() -> None:
         "[[index]]\nname = 'a'",
         "[[index]]\nurl = 7",
         'extra-index-url = "x"',
-        'index-url = "./folder"',
+        'index-url = "./directory"',
         'index-url = "https://["',
         'index-url = "https://x.example/\\u001b"',
         'index-url = "https://x.example/a b"',
@@ -100,13 +101,13 @@ def test_a_document() -> None:
         'index-url = "https:///simple"',
     ],
 )
-def test_what_is_no_index_is_left_out(text: str) -> None:
-    """Wrong types, broken URLs, local directories and control characters are nobody's."""
-    assert found(text) == []
+def test_entries_that_are_not_indexes_are_ignored(text: str) -> None:
+    """Wrong types, broken URLs, local directories and control characters yield no candidate."""
+    assert candidates_in(text) == []
 
 
 def test_names_with_their_urls_as_written() -> None:
-    """Nothing with a name is left out, whatever its URL: uv may read it in another way than we do."""
+    """Every named index is returned with its URL as written, even if invalid: uv may parse the URL differently."""
     document: dict[str, Json] = {
         "index": [{"name": "a", "url": "https:/é.example\\@x/"}, {"url": ACME}, {"name": "b"}, 1],
         "pip": {"index": [{"name": "c", "url": " http:x"}]},
@@ -125,27 +126,27 @@ def test_names_with_their_urls_as_written() -> None:
 
 
 def test_other_projects_that_uv_reads() -> None:
-    """The members of a workspace and the paths of sources; whatever is not a text is none."""
+    """The members of a workspace and the paths of sources are returned; values of other types are ignored."""
     table: dict[str, Json] = {
         "workspace": {"members": ["packages/*", 1, ""]},
         "sources": {"a": {"path": "../a"}, "b": [{"path": "b"}, {"index": "x"}], "c": 1, "d": {"path": 1}},
     }
     assert list(discovery.workspace_members(table)) == ["packages/*"]
     assert list(discovery.path_sources(table)) == ["../a", "b"]
-    nothing: list[dict[str, Json]] = [{}, {"workspace": 1, "sources": 1}, {"workspace": {"members": 1}}]
-    for odd in nothing:
-        assert [*discovery.workspace_members(odd), *discovery.path_sources(odd)] == []
+    unusable: list[dict[str, Json]] = [{}, {"workspace": 1, "sources": 1}, {"workspace": {"members": 1}}]
+    for table in unusable:
+        assert [*discovery.workspace_members(table), *discovery.path_sources(table)] == []
 
 
 def test_requirements_by_a_file_url() -> None:
-    """Wherever in the document they stand; other texts and values are left out."""
+    """Requirements with a file URL are returned from anywhere in the document; other values are ignored."""
     groups: Json = {"dev": ["a @ file:///a", "b", {"include-group": "c"}], "c": ["c @ file:c"]}
     document: dict[str, Json] = {"project": {"dependencies": ["d@file:///d"]}, "dependency-groups": groups, "x": 1}
     assert sorted(discovery.file_requirements(document)) == ["a @ file:///a", "c @ file:c", "d@file:///d"]
 
 
-def test_nobody_has_so_many() -> None:
-    """A file with very many is cut off."""
+def test_the_number_of_indexes_is_limited() -> None:
+    """A document with too many indexes is cut off at the limit."""
     document: dict[str, Json] = {"extra-index-url": [f"https://x.example/{number}" for number in range(500)]}
     assert len(list(discovery.from_document(document, "x"))) == discovery.MOST
 
@@ -161,11 +162,12 @@ def test_nobody_has_so_many() -> None:
             {"UV_EXTRA_INDEX_URL": GOOGLE, "UV_INDEX_URL": "https://a:b@public.example/simple"},
             [(None, "UV_INDEX_URL={}"), (None, f"UV_EXTRA_INDEX_URL={GOOGLE}")],
         ),
-        ({"UV_INDEX": "./folder name= =", "OTHER": GOOGLE}, []),
+        ({"UV_INDEX": "./directory name= =", "OTHER": GOOGLE}, []),
     ],
 )
 def test_the_environment(environ: Env, expected: list[tuple[str | None, str]]) -> None:
-    """Named and plain URLs, several in one variable; where the variable must change, its line is known."""
+    """Variables may hold named and plain URLs, several in one variable. Each candidate knows the line that the user
+    must change."""
     said = [(one.name, one.line) for one in discovery.from_environment(environ)]
     assert said == [(name, line.replace("{}", "https://public.example/simple")) for name, line in expected]
 
@@ -175,12 +177,12 @@ def test_the_environment(environ: Env, expected: list[tuple[str | None, str]]) -
     [({}, None), ({"tool": 1}, None), ({"tool": {"uv": 1}}, None), ({"tool": {"uv": {"pip": {}}}}, {"pip": {}})],
 )
 def test_the_table_of_uv(pyproject: dict[str, Json], expected: object) -> None:
-    """It is where it is, or nowhere."""
+    """`tool_uv` returns the `[tool.uv]` table, or None if it is missing or not a table."""
     assert discovery.tool_uv(pyproject) == expected
 
 
 @pytest.mark.parametrize(
-    ("workspace", "folder", "expected"),
+    ("workspace", "directory", "expected"),
     [
         ({"members": ["packages/*"]}, "packages/a", True),
         ({"members": ["./packages/*/"]}, "packages/a", True),
@@ -192,35 +194,35 @@ def test_the_table_of_uv(pyproject: dict[str, Json], expected: object) -> None:
         (1, "a", False),
     ],
 )
-def test_a_workspace_has_members(workspace: Json, folder: str, expected: bool) -> None:
-    """Those that it lists and does not exclude."""
-    assert discovery.is_member(workspace, folder) is expected
+def test_a_workspace_has_members(workspace: Json, directory: str, expected: bool) -> None:
+    """A directory is a member if the workspace lists it and does not exclude it."""
+    assert discovery.is_member(workspace, directory) is expected
 
 
-# --------------------------------------------------------------------------------------------- what to do about it
+# ------------------------------------------------------------------------------------------ what init proposes
 
 
-def test_only_what_is_missing_is_added() -> None:
-    """Each URL once, and what is written can be read, with the AWS profile in force and no credential."""
-    plan = planned([*found(DOCUMENT), *found(DOCUMENT)], profile="dev")
+def test_only_missing_indexes_are_added() -> None:
+    """Each missing URL is added once, with the current AWS profile and without credentials, and the result is valid."""
+    plan = planned([*candidates_in(DOCUMENT), *candidates_in(DOCUMENT)], profile="dev")
     assert [each.table["url"] for each in plan.additions] == [ACME, AZURE.format("acme"), GOOGLE]
     assert [one.url.text for one in plan.unknown] == ["https://public.example/simple"]
     text = written(plan)
     assert "hunter2" not in text
     assert [index.request.option("profile") for index in configured(text).indexes] == ["dev", None, None]
-    again = planned(found(DOCUMENT), text)
+    again = planned(candidates_in(DOCUMENT), text)
     assert (again.additions, again.drafts) == ((), ())
-    assert "profile" not in written(planned(found(DOCUMENT)))
+    assert "profile" not in written(planned(candidates_in(DOCUMENT)))
 
 
-def test_what_is_switched_off_stays_so() -> None:
-    """With or without the last part of its URL."""
+def test_a_disabled_index_stays_disabled() -> None:
+    """A disabled index is not added again, with or without the final /simple/ of its URL."""
     off = f'[[index]]\nurl = "{GOOGLE.removesuffix("simple/")}"\nenabled = false\n'
     assert planned([candidate(GOOGLE)], off).additions == ()
 
 
-def test_a_name_is_given_once() -> None:
-    """What two projects call alike gets two names, and a person is told; derived names need no word."""
+def test_names_are_unique() -> None:
+    """If two projects use one name, the second index gets another name and a note. A derived name needs no note."""
     other = ACME.replace("prod", "dev")
     plan = planned(
         [candidate(ACME, "a"), candidate(other, "a"), candidate(GOOGLE), candidate(GOOGLE + "models/simple/")]
@@ -254,22 +256,23 @@ def test_a_name_is_given_once() -> None:
         ),
     ],
 )
-def test_one_login_serves_a_host(there: str, url: str) -> None:
-    """A second index of the same tenant is written with the options of the first, and so shares its token."""
+def test_an_index_of_the_same_tenant_shares_the_sign_in(there: str, url: str) -> None:
+    """A second index of a tenant is written with the options of the first, so that both share a token."""
     text = written(planned([candidate(url)], there), there)
     first, second = configured(text).indexes
     assert (first.request, first.sink, second.url) == (second.request, second.sink, url)
 
 
-def test_a_login_serves_no_other_tenant() -> None:
-    """An index on the host of one in the netrc that needs another token is not added, and the way out is named."""
+def test_another_tenant_on_the_same_host_is_a_conflict() -> None:
+    """If an index needs another token for a host that is already in the netrc, it is not added, and the conflict
+    names the fix."""
     there = f'[[index]]\nname = "a"\nurl = "{AZURE.format("acme")}"\n'
     plan = planned([candidate(AZURE.format("beta"))], there)
     assert plan.additions == ()
     (sentence,) = plan.conflicts
     assert 'sink = "uv-store" and username = "acme" for \'a\'' in sentence
-    mended = f'{there}sink = "uv-store"\nusername = "acme"\n'
-    assert len(configured(written(planned([candidate(AZURE.format("beta"))], mended), mended)).indexes) == 2
+    fixed = f'{there}sink = "uv-store"\nusername = "acme"\n'
+    assert len(configured(written(planned([candidate(AZURE.format("beta"))], fixed), fixed)).indexes) == 2
     other = f'[[index]]\nname = "a"\nurl = "{ACME}"\nprovider = "static"\nusername = "u"\npassword = {{ env = "P" }}\n'
     assert planned([candidate(ACME.replace("prod", "dev"))], other).additions[0].table["provider"] == "static"
 
@@ -278,7 +281,8 @@ VPC = "https://vpce-1-a.d.codeartifact.eu-west-1.vpce.amazonaws.com/pypi/d/{}-12
 
 
 def test_two_tenants_on_one_host_go_to_the_store() -> None:
-    """A netrc could not hold both; where uv cannot use both in one run, that is said."""
+    """A netrc cannot hold two tenants of one host, so both go to uv's store. A caution says if uv cannot use both in
+    one run."""
     plan = planned([candidate(VPC.format("one")), candidate(VPC.format("two")), candidate(GOOGLE)])
     assert [each.table.get("sink") for each in plan.additions] == ["uv-store", "uv-store", None]
     (sentence,) = plan.cautions
@@ -287,8 +291,8 @@ def test_two_tenants_on_one_host_go_to_the_store() -> None:
     assert len(configured(written(plan)).indexes) == 3
 
 
-def test_a_host_in_memory_stays_there() -> None:
-    """What is added on it goes to memory too, and what uv then needs is said once."""
+def test_a_host_in_memory_stays_in_memory() -> None:
+    """New indexes on a host with `sink = "memory"` get the same sink, and one caution says what uv then needs."""
     there = f'[[index]]\nname = "a"\nurl = "{ACME}"\nsink = "memory"\n'
     plan = planned([candidate(ACME.replace("prod", "dev")), candidate(ACME.replace("prod", "test"))], there)
     assert [each.table["sink"] for each in plan.additions] == ["memory", "memory"]
@@ -297,8 +301,8 @@ def test_a_host_in_memory_stays_there() -> None:
     assert 'keyring-provider = "subprocess"' in sentence
 
 
-def test_a_login_that_the_url_changes_is_not_shared() -> None:
-    """Another domain behind one VPC endpoint is another token."""
+def test_a_sign_in_for_another_domain_is_not_shared() -> None:
+    """Another CodeArtifact domain behind the same VPC endpoint needs its own token, so it does not copy the options."""
     there = f'[[index]]\nurl = "{VPC.format("one")}"\nsink = "uv-store"\nprofile = "x"\n'
     (addition,) = planned([candidate(VPC.format("two"), "b")], there).additions
     assert addition.table == {"name": "b", "url": VPC.format("two"), "sink": "uv-store"}
@@ -325,8 +329,9 @@ explicit = true
 """
 
 
-def test_each_organisation_of_azure_has_a_user_name() -> None:
-    """It tells the two apart; the lines that uv needs for it are given, for what is configured, too, and only once."""
+def test_each_azure_organization_gets_a_user_name() -> None:
+    """User names distinguish two organizations. The plan lists the lines that uv's configuration needs, for
+    configured indexes too, and only if they are missing."""
     both = [candidate(AZURE.format("acme"), "a"), candidate(AZURE.format("beta"), "b")]
     plan = planned(both)
     assert [each.table["username"] for each in plan.additions] == ["acme", "beta"]
@@ -334,13 +339,14 @@ def test_each_organisation_of_azure_has_a_user_name() -> None:
     assert plan.cautions == ()
     text = written(planned(both[:1]), "").rstrip("\n") + '\nsink = "uv-store"\nusername = "acme"\n'
     assert "\n".join(planned(both, text).project) == PROJECT
-    told = discovery.from_document({"index": tomllib.loads(PROJECT)["tool"]["uv"]["index"]}, "uv.toml")
-    again = planned([*told])
+    as_written = discovery.from_document({"index": tomllib.loads(PROJECT)["tool"]["uv"]["index"]}, "uv.toml")
+    again = planned([*as_written])
     assert ([each.table for each in again.additions], again.project) == ([each.table for each in plan.additions], ())
 
 
 def test_the_user_name_in_a_url_is_the_login() -> None:
-    """uv takes no other one then; the login that is the default is not written, and odd names are none."""
+    """uv accepts no login other than the user name in the URL, so it is copied, unless it is the default login or
+    invalid."""
     for user, expected in (("me", {"username": "me"}), ("VssSessionToken", {}), ("a%3Ab", {})):
         plan = planned([candidate(AZURE.format("acme").replace("//", f"//{user}@"), "a")])
         assert [each.table for each in plan.additions] == [{"name": "a", "url": AZURE.format("acme"), **expected}]
@@ -352,8 +358,9 @@ def test_the_user_name_in_a_url_is_the_login() -> None:
 LEGACY = "https://{}.pkgs.visualstudio.com/_packaging/feed/pypi/simple/"
 
 
-def test_user_names_stay_with_their_organisation() -> None:
-    """Also where it has a host of its own; the second feed of one in the store has its login, whatever it is."""
+def test_a_user_name_belongs_to_one_organization() -> None:
+    """A user name applies only to its organization, even if the organization has its own host. A second feed in uv's
+    store gets the same login."""
     plan = planned([candidate(LEGACY.format("one").replace("//", "//me@")), candidate(LEGACY.format("two"))])
     assert [each.table.get("username") for each in plan.additions] == ["me", None]
     there = '[[index]]\nname = "a"\nurl = "{}"\nsink = "uv-store"\n'
@@ -367,15 +374,16 @@ def test_user_names_stay_with_their_organisation() -> None:
 
 
 def test_a_shared_login_in_the_store_is_no_caution() -> None:
-    """Nor has uv to be told anything of it."""
+    """A new index that shares a credential in uv's store needs no caution and no change in uv's configuration."""
     there = f'[[index]]\nurl = "{JFROG}"\nsink = "uv-store"\nusername = "me"\npassword = {{ env = "P" }}\n'
     plan = planned([candidate(JFROG.replace("local", "remote"))], there)
     assert [each.table["sink"] for each in plan.additions] == ["uv-store"]
     assert (plan.project, plan.cautions) == ((), ())
 
 
-def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
-    """It is a comment that a person completes; without its marks the settings take it; it is made once."""
+def test_an_unknown_way_to_sign_in_becomes_a_draft() -> None:
+    """If only the user knows how to sign in, the plan adds a commented-out table once. Completed and uncommented, it
+    is valid."""
     there = "[daemon]\n"
     plan = planned([candidate(JFROG, "j")], there)
     assert plan.additions == ()
@@ -404,8 +412,8 @@ def test_a_way_to_log_in_that_nobody_can_guess_is_a_draft() -> None:
         ),
     ],
 )
-def test_a_server_of_ones_own_is_guessed_by_its_paths(url: str, settings: list[str]) -> None:
-    """It is only said, and never taken for sure; what is said makes a table that the settings take."""
+def test_the_provider_of_a_self_hosted_server_is_suggested(url: str, settings: list[str]) -> None:
+    """The path of an unknown host suggests a provider. The suggestion is only shown, and it makes a valid table."""
     (unknown,) = planned([candidate(url)]).unknown
     assert init_plan.suggested(unknown.url) == settings
     if settings[1:]:
@@ -415,7 +423,7 @@ def test_a_server_of_ones_own_is_guessed_by_its_paths(url: str, settings: list[s
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
-    """Whatever a hostile project calls its index, what we write is tables with those names and URLs."""
+    """Whatever names and URLs a hostile project uses, the written text contains exactly those tables."""
     urls = [base + path for base in (GOOGLE, JFROG, AZURE.format("a"), AZURE.format("b"))]
     document: dict[str, Json] = {"index": [{"name": name, "url": url} for url in urls]}
     plan = planned(list(discovery.from_document(document, "x")))
@@ -429,8 +437,8 @@ def test_no_name_or_url_breaks_the_file(name: str, path: str) -> None:
     assert all(line.isprintable() for line in [*text.splitlines(), *plan.project])
 
 
-def test_one_unencrypted_index_keeps_no_other_out() -> None:
-    """An http:// index of a known provider is left out and named; the others are added."""
+def test_an_unencrypted_index_does_not_block_the_others() -> None:
+    """An http:// index of a known provider is left out and reported; the others are added."""
     plan = planned([candidate(ACME), candidate(GOOGLE.replace("https:", "http:"))])
     assert [each.table["url"] for each in plan.additions] == [ACME]
     (sentence,) = plan.conflicts
@@ -448,7 +456,8 @@ NAMES = ["me", "me@corp.example", "acme-research-and-development", "__token__", 
 
 @pytest.mark.parametrize("user", TOKENS)
 def test_a_user_name_that_looks_like_a_token_is_refused(user: str) -> None:
-    """People write https://TOKEN@host/: it is warned of as a password is, and copied and shown nowhere."""
+    """A token written as a user name (https://TOKEN@host/) is treated like a password: reported, but neither copied
+    nor shown."""
     url = AZURE.format("acme")
     one, two = candidate(url.replace("://", f"://{user}@")), candidate(AZURE.format("other"))
     assert (one.secret, one.user, one.url.text) == (True, "", url)
@@ -457,7 +466,7 @@ def test_a_user_name_that_looks_like_a_token_is_refused(user: str) -> None:
 
 @pytest.mark.parametrize("user", NAMES)
 def test_an_ordinary_user_name_is_kept(user: str) -> None:
-    """uv accepts no other login than the user name in the URL, so the index has to have it."""
+    """uv accepts no login other than the user name in the URL, so the index gets it."""
     one = candidate(AZURE.format("acme").replace("://", f"://{quote(user)}@"))
     assert (one.secret, one.user) == (False, user)
     (addition,) = planned([one]).additions
@@ -466,27 +475,27 @@ def test_an_ordinary_user_name_is_kept(user: str) -> None:
 
 @pytest.mark.parametrize(("length", "token"), [(31, False), (32, True)])
 def test_a_user_name_of_32_characters_may_be_a_token(length: int, token: bool) -> None:
-    """Even if none of its words is long."""
+    """A user name of 32 characters or more is treated as a token, even if its words are short."""
     user = "word-one.word-two.word-three.word-four"[:length]
     assert candidate(AZURE.format("acme").replace("://", f"://{user}@")).secret == token
 
 
 @pytest.mark.parametrize("name", ["Xo", "oX"])
 def test_an_organization_keeps_its_letters_as_a_user_name(name: str) -> None:
-    """Only slashes around it are cut."""
+    """Only the slashes around the organization's name are removed; its letter case is kept."""
     assert init_plan._organization(f"https://pkgs.dev.azure.com/{name}/") == name
 
 
-def test_a_draft_asks_before_it_lists() -> None:
-    """Its first line is the question, and the table follows."""
+def test_a_draft_begins_with_a_question() -> None:
+    """The first line of a draft asks how the user signs in, and the table follows."""
     (draft,) = planned([candidate(JFROG, "j")]).drafts
     question, first = draft.remark.splitlines()[:2]
     assert question.startswith("## How do you sign in to ")
     assert first == "# [[index]]"
 
 
-def test_no_user_name_of_a_url_is_shown() -> None:
-    """The lines to paste for two organizations on one host have a place for a name that was read from a URL."""
+def test_a_user_name_from_a_url_is_not_shown() -> None:
+    """In the lines to paste for two organizations on one host, USER replaces a user name that was read from a URL."""
     one = candidate(AZURE.format("acme").replace("://", "://mine@"))
     plan = planned([one, candidate(AZURE.format("other"))])
     assert "mine" not in "".join(plan.project)
@@ -494,9 +503,9 @@ def test_no_user_name_of_a_url_is_shown() -> None:
     assert "https://other@pkgs.dev.azure.com/other" in "".join(plan.project)
 
 
-def test_the_sign_in_that_a_program_keeps() -> None:
-    """JFrog's own tool is used where it is signed in; Google's is only tried, since the default may work as well."""
-    candidates = found(f'index-url = "{JFROG}"\nextra-index-url = ["{GOOGLE}"]\n')
+def test_a_stored_sign_in_is_used() -> None:
+    """If JFrog's CLI is signed in, the plan uses it. Google's default source stays, since it may work as well."""
+    candidates = candidates_in(f'index-url = "{JFROG}"\nextra-index-url = ["{GOOGLE}"]\n')
     plan = init_plan.plan(candidates, (), (), {}, "", clouds.stored_sign_ins({}, lambda path: path != ""))
     tables = {str(addition.candidate.provider): addition.table for addition in plan.additions}
     assert tables["jfrog-artifactory"]["source"] == "jf"
@@ -505,16 +514,16 @@ def test_the_sign_in_that_a_program_keeps() -> None:
     assert init_plan.plan(candidates, (), (), {}).drafts
 
 
-def test_where_a_program_keeps_its_sign_in() -> None:
-    """Its own variable moves the file; where none is, nothing is stored."""
-    asked: list[str] = []
+def test_where_a_program_stores_its_sign_in() -> None:
+    """A program's environment variable moves the file that is looked for. If no file exists, no sign-in is stored."""
+    paths: list[str] = []
 
     def exists(path: str) -> bool:
-        asked.append(path)
+        paths.append(path)
         return False
 
     assert clouds.stored_sign_ins({"JFROG_CLI_HOME_DIR": "/jf"}, exists) == frozenset()
-    assert sorted(asked) == ["/jf/jfrog-cli.conf.v6", "~/.config/gcloud/credentials.db"]
+    assert sorted(paths) == ["/jf/jfrog-cli.conf.v6", "~/.config/gcloud/credentials.db"]
 
 
 @pytest.mark.parametrize(
@@ -532,13 +541,15 @@ def test_where_a_program_keeps_its_sign_in() -> None:
         (NEXUS, None),
     ],
 )
-def test_a_url_that_was_copied_from_an_example(url: str, placeholder: str | None) -> None:
-    """What only its reader can fill in is found; a feed may have a name in capitals, and a host any case."""
+def test_placeholders_in_a_url(url: str, placeholder: str | None) -> None:
+    """A placeholder copied from an example is recognized. A feed may have an upper-case name, and a host any letter
+    case."""
     assert IndexUrl.parse(url).placeholder == placeholder
 
 
-def test_a_name_leaves_out_what_every_url_has() -> None:
-    """A name is the last telling word, or the host; one that Python and uv read differently is not known."""
+def test_a_derived_name_skips_generic_words() -> None:
+    """The name is the last meaningful word of the path, or the host. A host that Python and uv read differently is
+    unknown."""
     for word in ("simple", "pypi", "_packaging", "packages", "-", "d", "repository", "api", "artifactory"):
         assert IndexUrl.parse(f"https://h.example/{word}/").name == "h.example"
         assert IndexUrl.parse(f"https://h.example/{word}/mine/{word}/").name == "mine"
@@ -546,15 +557,15 @@ def test_a_name_leaves_out_what_every_url_has() -> None:
 
 
 @pytest.mark.parametrize("word", ["PROJECT", "REGION", "REPO", "REPOSITORY", "YOUR", "ACCOUNT", "DOMAIN", "OWNER"])
-def test_words_that_stand_for_another(word: str) -> None:
-    """In the host one is enough, where nobody writes capitals; and a name loses the marks around it."""
+def test_placeholder_words(word: str) -> None:
+    """One of these words in upper case in the host is a placeholder. A derived name loses the punctuation around it."""
     assert IndexUrl.parse(f"https://{word}-x.example/simple/").placeholder == word
     assert IndexUrl.parse(f"https://h.example/-.{word}X.-/").name == f"{word}X"
 
 
 @pytest.mark.parametrize(("name", "option"), [("corp", " --name corp"), (None, "")])
 def test_the_command_that_adds_an_unknown_index(name: str | None, option: str) -> None:
-    """It names a provider, and has examples for what nobody else knows; a shell reads it as it is."""
+    """The command names a provider, has examples for values that only the user knows, and is quoted for a shell."""
     command = init_plan.by_hand(IndexUrl.parse("https://x.example/simple/"), name)
     settings = "--set provider=static --set username=YOU --set 'password = {file = \"~/FILE\"}'"
     assert command == f"uvtokend add https://x.example/simple/{option} {settings}"

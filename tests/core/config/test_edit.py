@@ -1,4 +1,4 @@
-"""``config.toml`` with one index more or one less, and all else byte for byte."""
+"""Add an index to ``config.toml`` or remove one, and keep all other text byte for byte."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ def without(text: str, name: str) -> str:
     ],
 )
 def test_a_name_is_what_the_settings_make_of_it(table: object, name: str | None) -> None:
-    """Written or derived from the URL; none where there is no good one."""
+    """The name of a table is the written one or the one derived from its URL, and None if neither is valid."""
     assert edit.name_of(table) == name
 
 
 def test_the_names_of_a_text() -> None:
-    """In their order, however the list is written."""
+    """Names are returned in their order in the file, whether the list consists of tables or is one value."""
     assert edit.names(TWO) == ["one", "two"]
     assert edit.names('index = [{ name = "a" }, {}]') == ["a", None]
     assert edit.names("") == []
 
 
 @pytest.mark.parametrize("text", ["[[index", "index = 1", "[index]\nname = 'a'", "a = " + "[" * 5000, "a = 1\na = 2"])
-def test_what_is_no_list_of_indexes_is_not_edited(text: str) -> None:
-    """Each of the three says so in a sentence."""
+def test_a_file_without_a_list_of_indexes_is_not_edited(text: str) -> None:
+    """Each operation refuses such a text with a sentence that says why."""
     for attempt in (
         lambda: edit.names(text),
         lambda: edit.append(text, [NEW]),
@@ -90,7 +90,7 @@ def test_what_is_no_list_of_indexes_is_not_edited(text: str) -> None:
             attempt()
 
 
-# -------------------------------------------------------------------------------------------------------------- more
+# ---------------------------------------------------------------------------------------------------------- append
 
 
 @pytest.mark.parametrize(
@@ -104,33 +104,33 @@ def test_what_is_no_list_of_indexes_is_not_edited(text: str) -> None:
         ("[[index]]\nname = 'a'\nurl = '''\n[[index]]\n# '''", "\n\n"),
     ],
 )
-def test_one_more_comes_behind_all_else(text: str, glue: str) -> None:
-    """Behind a blank line; what was there is there byte for byte."""
+def test_a_new_index_is_appended(text: str, glue: str) -> None:
+    """`append` adds the table at the end after a blank line and keeps the text before it byte for byte."""
     assert edit.append(text, [NEW]) == text + glue + RENDERED
 
 
-def test_several_are_set_apart() -> None:
-    """A blank line stands between two."""
+def test_new_indexes_are_separated_by_blank_lines() -> None:
+    """A blank line separates two new tables; appending nothing changes nothing."""
     assert edit.append("", [NEW, {"name": "b"}]) == RENDERED + '\n[[index]]\nname = "b"\n'
     assert edit.append(TWO, []) == TWO
 
 
 def test_remarks_come_last() -> None:
-    """As comments; where the list is one value, behind that, too."""
+    """Remarks are appended as comments after the tables, even if the list is one value."""
     assert edit.append("# a", [{"name": "b"}], ["# x\n", "# y\n"]) == '# a\n\n[[index]]\nname = "b"\n\n# x\n\n# y\n'
     assert edit.append("index = []\n", [{"name": "b"}], ["# x\n"]) == 'index = [{name = "b"}]\n\n# x\n'
     assert edit.append("", [], ["# x\n"]) == "# x\n"
 
 
 def test_a_table_on_one_line() -> None:
-    """As a person would say it."""
+    """`inline` writes a table on one line, as a person would."""
     assert (
         edit.inline({"username": "YOU", "password": {"file": "~/x"}}) == 'username = "YOU", password = {file = "~/x"}'
     )
 
 
-def test_the_line_ends_are_those_of_the_file() -> None:
-    """A file from Windows stays one."""
+def test_the_line_ends_of_the_file_are_kept() -> None:
+    """New lines in a file with CR LF line ends get the same line ends."""
     text = TWO.replace("\n", "\r\n")
     added = edit.append(text, [NEW])
     assert added == text + "\r\n" + RENDERED.replace("\n", "\r\n")
@@ -148,17 +148,19 @@ def test_the_line_ends_are_those_of_the_file() -> None:
         ),
     ],
 )
-def test_a_list_in_one_value_grows_there(before: str, after: str) -> None:
-    """TOML allows no table behind it; comments in it stay; what came goes."""
+def test_an_inline_list_is_extended_in_place(before: str, after: str) -> None:
+    """TOML allows no table after an inline list, so the list itself grows; its comments stay, and `remove` undoes
+    it."""
     assert edit.append(before, [{"name": "b"}]) == after
     assert tomllib.loads(without(after, "b")) == tomllib.loads(before)
 
 
-# -------------------------------------------------------------------------------------------------------------- less
+# ---------------------------------------------------------------------------------------------------------- remove
 
 
-def test_its_own_comments_go_and_no_others() -> None:
-    """Those inside it, right above it behind a blank line, and right below it; those between two blank lines stay."""
+def test_only_the_comments_of_an_index_are_removed() -> None:
+    """`remove` removes the comments inside an index, directly above it and directly below it. Comments between two
+    blank lines stay."""
     removal = edit.remove(TWO, "one")
     assert removal is not None
     gone = '# about one\n[[index]]\nname = "one"   # inside\nurl = "https://one.example/"\n# below one\n'
@@ -167,8 +169,8 @@ def test_its_own_comments_go_and_no_others() -> None:
     assert removal.table == {"name": "one", "url": "https://one.example/"}
 
 
-def test_its_tables_go_with_it() -> None:
-    """``[index.env]`` belongs to the index above it, also where another table stands between the two."""
+def test_the_subtables_of_an_index_are_removed() -> None:
+    """``[index.env]`` belongs to the index above it, even if another table is between the two."""
     assert without(TWO, "two") == TWO[: TWO.index('[[index]]\nname = "two"')] + "# at the end\n"
     apart = '[[index]]\nname = "a"\n[daemon]\nmax-workers = 2\n[index.env]\nA = "b"\n[[index]]\nname = "c"\n'
     assert without(apart, "a") == '[daemon]\nmax-workers = 2\n[[index]]\nname = "c"\n'
@@ -181,7 +183,7 @@ def test_its_tables_go_with_it() -> None:
         ("[[index]]\nname = 'a'\n", "a", ""),
         ("[[index]]\nname = 'a'", "a", ""),
         ("[[index]]\nname = 'a'\n# below", "a", ""),
-        ("# mine\n[[index]]\nname = 'a'\n", "a", "# mine\n"),  # at the top of the file it may be the file's own
+        ("# mine\n[[index]]\nname = 'a'\n", "a", "# mine\n"),  # a comment at the top may be about the file
         ("[[ 'index' ]] # x\nname = 'a'\n\n[[index]]\nname = 'b'\n", "a", "[[index]]\nname = 'b'\n"),
         ("[[index]]\nname = 'a'\n# of b\n[[index]]\nname = 'b'\n", "a", "# of b\n[[index]]\nname = 'b'\n"),
         ("[[index]]\nname = 'a'\n\n# of b\n[[index]]\nname = 'b'\n", "a", "# of b\n[[index]]\nname = 'b'\n"),
@@ -191,13 +193,13 @@ def test_its_tables_go_with_it() -> None:
         ("index = [{ name = 'a' }, { name = 'b' }]\n", "b", "index = [{ name = 'a' }]\n"),
     ],
 )
-def test_one_goes(text: str, name: str, left: str) -> None:
-    """What is left is what a person would leave."""
+def test_the_text_after_a_removal(text: str, name: str, left: str) -> None:
+    """`remove` leaves the text that a person would leave."""
     assert without(text, name) == left
 
 
-def test_one_that_is_not_there() -> None:
-    """Is no error of the text; nor is a text without any."""
+def test_removing_an_unknown_index() -> None:
+    """`remove` returns None if the file does not contain the index."""
     assert edit.remove(TWO, "three") is None
     assert edit.remove("", "a") is None
 
@@ -210,14 +212,15 @@ def test_one_that_is_not_there() -> None:
     ],
 )
 def test_a_list_that_cannot_be_edited_safely_is_left_alone(text: str) -> None:
-    """A comment in it would go, and nobody can tell whose it is."""
+    """The list contains a comment that would be lost, so `remove` refuses to edit it."""
     with pytest.raises(NotEditableError, match="safely"):
         edit.remove(text, "a")
 
 
 @pytest.mark.parametrize("text", ["index = [{}# mine\n]", "index = [ {},# mine\n]\n", "index = [{}\n# mine\n]\r\n"])
-def test_what_tomlkit_writes_wrongly_is_not_written(text: str) -> None:
-    """It (0.15) puts a value into the comment in front of it, or a comment on another line; a better one may pass."""
+def test_an_invalid_result_of_tomlkit_is_not_written(text: str) -> None:
+    """tomlkit 0.15 may write a value into the comment before it, or move a comment. The edit either is right or is
+    refused."""
     try:
         added = edit.append(text, [NEW])
     except NotEditableError:
@@ -227,8 +230,9 @@ def test_what_tomlkit_writes_wrongly_is_not_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, RecursionError, TOMLKitError])
-def test_what_tomlkit_does_not_read_is_left_alone(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    """It (0.15) gives up on what is nested deep, say, which tomllib reads."""
+def test_a_file_that_tomlkit_cannot_read_is_not_edited(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    """tomlkit 0.15 fails on some valid files, such as deeply nested ones, and the error says that the file is
+    unusual."""
 
     def give_up(_: str) -> None:
         raise error
@@ -241,14 +245,14 @@ def test_what_tomlkit_does_not_read_is_left_alone(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "written", ["index = [{}]\na = 1\n", "index = [{}] # mine {\n", "index = [{}, {}] # mine\n", "index = [{}"]
 )
-def test_what_tomlkit_writes_is_read_before_it_is_believed(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
-    """Whatever is lost, broken or other than it should be: the text is left alone."""
+def test_the_result_of_tomlkit_is_verified(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    """If the text that tomlkit writes is invalid or has lost something, the edit is refused."""
     monkeypatch.setattr(tomlkit, "dumps", lambda _: written)
     with pytest.raises(NotEditableError):
         edit.append("index = [{}] # mine\n", [NEW])
 
 
-# -------------------------------------------------------------------------------------------------------------- laws
+# ------------------------------------------------------------------------------------------------------ properties
 
 words = st.text("ab#[]='\"\\ é\t", max_size=6).map(lambda text: text.replace("\t", " "))
 values = st.one_of(
@@ -261,7 +265,7 @@ gaps = st.lists(st.sampled_from(["", "# mine", "  # [[index]]", " "]), max_size=
 
 @st.composite
 def texts(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """Return a configuration as people write it, and the names of its indexes."""
+    """Return a configuration in the style of a person, and the names of its indexes."""
     lines: list[str] = draw(gaps)
     names: list[str] = []
     if draw(st.booleans()):
@@ -280,8 +284,8 @@ def comments(text: str) -> list[str]:
 
 
 @given(texts())
-def test_what_was_added_and_removed_leaves_the_bytes(made: tuple[str, list[str]]) -> None:
-    """But for the line end that the last line may not have."""
+def test_removing_an_added_index_restores_the_text(made: tuple[str, list[str]]) -> None:
+    """Adding and then removing an index restores the text, except for a missing final line end."""
     text, _ = made
     added = edit.append(text, [NEW])
     assert added.startswith(text)
@@ -289,8 +293,8 @@ def test_what_was_added_and_removed_leaves_the_bytes(made: tuple[str, list[str]]
 
 
 @given(texts())
-def test_a_removal_takes_whole_lines_of_one_index(made: tuple[str, list[str]]) -> None:
-    """What is left is in the old order, byte for byte; every other table says what it said."""
+def test_a_removal_removes_whole_lines_of_one_index(made: tuple[str, list[str]]) -> None:
+    """The remaining lines are in their order byte for byte, and every other table keeps its values."""
     text, names = made
     for name in names:
         left = without(text, name)
@@ -309,8 +313,8 @@ def test_a_removal_takes_whole_lines_of_one_index(made: tuple[str, list[str]]) -
 
 
 @given(st.text(max_size=60), st.text(max_size=5))
-def test_any_text_is_edited_rightly_or_not_at_all(text: str, name: str) -> None:
-    """Whatever comes out says what it should; all else is refused."""
+def test_any_text_is_edited_correctly_or_refused(text: str, name: str) -> None:
+    """For any text, `append` adds exactly the new index or refuses the edit."""
     try:
         added = edit.append(text, [NEW])
     except NotEditableError:
@@ -337,6 +341,6 @@ def test_any_text_is_edited_rightly_or_not_at_all(text: str, name: str) -> None:
         max_size=3,
     )
 )
-def test_any_table_is_one_table(table: Table) -> None:
-    """Whatever a key or a value holds, what is written is that table and nothing more."""
+def test_any_table_is_written_as_one_table(table: Table) -> None:
+    """Whatever the keys and values contain, the written text is that table and nothing more."""
     assert tomllib.loads(edit.append("", [table])) == {"index": [table]}

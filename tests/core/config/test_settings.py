@@ -1,4 +1,4 @@
-"""TOML -> Settings, or every problem at once."""
+"""Parse TOML into Settings, or report every problem at once."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def problems(user: str | bytes, site: str | None = None) -> list[tuple[str, str]
     return [(re.sub(r"^(?:index '[^']*'|\[\[index\]\] \d+)", "index", p.where), p.hint) for p in caught.value.problems]
 
 
-def test_the_whole_of_it() -> None:
-    """Every key of the contract is read, expanded and checked; nothing is lost."""
+def test_every_key_is_read() -> None:
+    """Every key of the contract is read, expanded and checked."""
     settings = read(WHOLE)
     (index,) = settings.indexes
     assert (settings.netrc, settings.fetch_timeout, settings.max_workers) == ("/home/me/.netrc", 60.0, 4)
@@ -81,7 +81,7 @@ def test_the_whole_of_it() -> None:
 
 
 def test_nothing_configured() -> None:
-    """No file, an empty one, and where the netrc is then."""
+    """Without a file or with an empty one, the defaults apply, and $NETRC determines the netrc."""
     assert parse([], "/home/me", {}).indexes == ()
     assert read("").netrc == "/home/me/.netrc"
     assert read("", NETRC="~/other").netrc == "/home/me/other"
@@ -93,8 +93,9 @@ def test_nothing_configured() -> None:
     assert read("[daemon]\nnotify = true").notify
 
 
-def test_the_users_file_lies_over_the_sites() -> None:
-    """Key by key in [daemon], by name in the indexes, each path relative to its own file."""
+def test_the_users_file_overrides_the_sites_file() -> None:
+    """The user's file overrides the site's file key by key in [daemon] and by name in the indexes. Paths are
+    relative to their own file."""
     site = (
         f'[daemon]\nmax-workers = 2\nlog-level = "debug"\nca-bundle = "corp.pem"\n[[index]]\nurl = "{CODEARTIFACT}"\n'
     )
@@ -106,8 +107,8 @@ def test_the_users_file_lies_over_the_sites() -> None:
     assert read('[[index]]\nname = "production"\nenabled = false', site).indexes == ()
 
 
-def test_secrets_are_references() -> None:
-    """env, file, command and keyring, each with its paths expanded."""
+def test_references_to_secrets() -> None:
+    """A secret may be an env, file, command or keyring reference, and paths in it are expanded."""
     for reference, frozen in (
         ('{ env = "VAR" }', (("env", "VAR"),)),
         ('{ file = "~/x" }', (("file", "/home/me/x"),)),
@@ -120,7 +121,7 @@ def test_secrets_are_references() -> None:
 
 
 def jfrog(**options: str) -> str:
-    """Return a configuration; `o` represents a secret that is kept elsewhere."""
+    """Return a configuration; the value `o` represents a reference to a secret."""
     values = {name: "{ env = 'V' }" if value == "o" else repr(value) for name, value in options.items()}
     lines = [f"{name.replace('_', '-')} = {value}" for name, value in values.items()]
     return "\n".join(['[[index]]\nurl = "https://acme.jfrog.io/artifactory/api/pypi/a/simple/"', *lines])
@@ -153,15 +154,16 @@ NO_WAYS = [
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
-def test_one_way_to_log_in(options: dict[str, str]) -> None:
-    """Each way that Artifactory knows can be written, and what is written is what is asked for."""
+def test_each_way_to_sign_in_to_jfrog(options: dict[str, str]) -> None:
+    """Each way to sign in to Artifactory is accepted, and the request has exactly its options."""
     (index,) = read(jfrog(**options)).indexes
     assert {name.replace("-", "_") for name, _ in index.request.options} == options.keys()
 
 
 @pytest.mark.parametrize("options", NO_WAYS, ids=str)
-def test_two_ways_are_none(options: dict[str, str]) -> None:
-    """No way, half a way, or two ways: one problem at the index, beside all others, with every way as the fix."""
+def test_an_incomplete_or_ambiguous_way_to_sign_in(options: dict[str, str]) -> None:
+    """No way to sign in, half a way, or two ways are one problem of the index. Its fix lists every way, and other
+    problems are still reported."""
     ((where, hint),) = problems(jfrog(**options))
     assert where == "index"
     ways = "write username and password, or access-token, or refresh-token, or oidc-provider and oidc-token, or source"
@@ -189,11 +191,11 @@ GITLAB = '[[index]]\nurl = "https://gitlab.com/api/v4/projects/42/packages/pypi/
     ],
 )
 def test_options_of_gitlab(lines: str, where: str | None) -> None:
-    """Only a personal access token in a file can be rotated, and each kind has its own user name."""
+    """Only a personal access token in a file can be rotated, and each kind of token has its own user name."""
     if where is None:
         assert read(GITLAB + lines).indexes[0].provider == "gitlab"
     else:
-        assert [place for place, _ in problems(GITLAB + lines)] == [f"index: {where}"]
+        assert [key for key, _ in problems(GITLAB + lines)] == [f"index: {where}"]
 
 
 @pytest.mark.parametrize(
@@ -206,16 +208,17 @@ def test_options_of_gitlab(lines: str, where: str | None) -> None:
     ],
 )
 def test_access_of_azure(lines: str, where: str | None) -> None:
-    """Only a session token has a scope that uvtokend chooses."""
+    """`access` is accepted only for session tokens, because uvtokend chooses the scope of no other token."""
     azure = '[[index]]\nname = "a"\nurl = "https://pkgs.dev.azure.com/acme/_packaging/feed/pypi/simple/"\n'
     if where is None:
         assert read(azure + lines).indexes[0].provider == "azure-artifacts"
     else:
-        assert [place for place, _ in problems(azure + lines)] == [f"index: {where}"]
+        assert [key for key, _ in problems(azure + lines)] == [f"index: {where}"]
 
 
 def test_a_login_may_be_a_secret() -> None:
-    """Nexus' user tokens have a name code, which is kept like a password; a name may be in the file."""
+    """The user name may be a secret reference for Nexus, whose user tokens have a secret name code. It may also be
+    plain text."""
     nexus = (
         '[[index]]\nurl = "https://nexus.example/repository/a/simple/"\nprovider = "nexus"\npassword = { env = "P" }\n'
     )
@@ -228,8 +231,8 @@ def test_a_login_may_be_a_secret() -> None:
     assert [where for where, _ in problems(nexus)] == ["index"]
 
 
-def test_no_plug_in_takes_a_name_of_ours() -> None:
-    """Who installed a plug-in that calls itself as ours and writes its options is told that ours wins."""
+def test_a_plug_in_cannot_use_a_built_in_name() -> None:
+    """If a plug-in has the name of a built-in provider, the built-in one is used, and the problem says so."""
     with pytest.raises(ConfigError) as caught:
         read("[[index]]\nurl = 'https://x.example/'\nprovider = 'command'\ncommand = ['x']\noptions = {}")
     (problem,) = caught.value.problems
@@ -238,7 +241,7 @@ def test_no_plug_in_takes_a_name_of_ours() -> None:
 
 
 def test_other_options() -> None:
-    """Times, choices, paths, commands and a plug-in's own table."""
+    """Times, choices, paths, commands and a plug-in's own options are read and normalized."""
     for expires in ('"2027-01-01T00:00:00Z"', "2027-01-01T01:00:00+01:00"):
         (index,) = read(f'{STATIC}password = {{ env = "V" }}\nexpires = {expires}').indexes
         assert index.request.option("expires") == "2027-01-01T00:00:00Z"
@@ -260,8 +263,9 @@ def test_other_options() -> None:
     assert read(f'[[index]]\nname = "_.x-"\nurl = "{CODEARTIFACT}"').indexes[0].name == "_.x-"
 
 
-def test_a_default_written_down_changes_nothing() -> None:
-    """Two indexes of which one writes the default share one token, and so one host."""
+def test_an_explicit_default_changes_nothing() -> None:
+    """An index that writes the default of an option has the same request as one that omits it, so both share a
+    token."""
     for url, default in (
         ("https://eu-python.pkg.dev/a/{}/simple/", 'source = "adc"'),
         ("https://pkgs.dev.azure.com/acme/_packaging/{}/pypi/simple/", 'credential = "default"'),
@@ -284,8 +288,8 @@ def test_a_default_written_down_changes_nothing() -> None:
         ('password = "hunter2', "unterminated string"),
     ],
 )
-def test_what_is_not_toml_says_why(text: str, reason: str) -> None:
-    """The line and the reason, in words that hold no value of the file."""
+def test_invalid_toml_is_explained(text: str, reason: str) -> None:
+    """The message contains the reason and the column, but no value from the file."""
     with pytest.raises(ConfigError) as caught:
         read(text)
     (problem,) = caught.value.problems
@@ -395,44 +399,44 @@ BAD = [
 
 
 def test_a_key_of_thousands_of_parts() -> None:
-    """It is one problem, whether tomllib reads such a key (before 3.14) or refuses it."""
-    assert [place for place, _ in problems(f"daemon{'.a' * 5000} = 1")] in (["the file"], ["the end"])
+    """The file has one problem, whether tomllib parses such a key (before 3.14) or refuses it."""
+    assert [key for key, _ in problems(f"daemon{'.a' * 5000} = 1")] in (["the file"], ["the end"])
 
 
 @pytest.mark.parametrize(("text", "where"), BAD, ids=[str(row[0])[:40] for row in BAD])
 def test_one_problem(text: str | bytes, where: str) -> None:
-    """Each mistake is named with its key and its fix, and no secret is repeated."""
-    found = problems(text)
-    assert [place for place, _ in found] == [where]
+    """Each mistake is reported with its key and a fix, and no secret is repeated."""
+    reported = problems(text)
+    assert [key for key, _ in reported] == [where]
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert "canary" not in caught.value.message.replace("aws_secret_x", "")
 
 
 def test_all_problems_at_once() -> None:
-    """Every mistake in every file, in one go, with the nearest key where there is one."""
-    found = problems("[daemon]\nfetch-timout = 3\n[[index]]\nurl = 'http://x.example'\n[[index]]\nname = 7", "x = 1")
-    assert [where for where, _ in found] == [
+    """All mistakes in all files are reported together, with the nearest known key if there is one."""
+    reported = problems("[daemon]\nfetch-timout = 3\n[[index]]\nurl = 'http://x.example'\n[[index]]\nname = 7", "x = 1")
+    assert [where for where, _ in reported] == [
         "x",
         "daemon.fetch-timout",
         "index: name",
         "index: url",
         "index: url",
     ]
-    assert found[1][1] == "did you mean fetch-timeout?"
+    assert reported[1][1] == "did you mean fetch-timeout?"
     assert 'did you mean "static"?' in problems("[[index]]\nurl = 'https://x.e/'\nprovider = 'statik'")[0][1]
     assert "ca-bundle" in problems("[daemon]\nzzz = 1")[0][1]
     keys = [f"k{number}" for number in range(9)]
     assert [where for where, _ in problems("\n".join(f"{key} = 1" for key in keys))] == keys
     rest = "enabled = 1\nsink = 2\nenv = 3\nduration = 4\nprovider = 'aws-codeartifact'\n"
-    places = [f"index: {key}" for key in ("name", "enabled", "url", "sink", "env", "duration")]
-    assert [where for where, _ in problems(f"[[index]]\nname = 'ä'\nurl = 'https://'\n{rest}")] == places
+    keys_in_order = [f"index: {key}" for key in ("name", "enabled", "url", "sink", "env", "duration")]
+    assert [where for where, _ in problems(f"[[index]]\nname = 'ä'\nurl = 'https://'\n{rest}")] == keys_in_order
     twice = f"[[index]]\nurl = '{CODEARTIFACT}'\nduration = 1\n[[index]]\nurl = '{CODEARTIFACT}'\nduration = 2"
     assert [where for where, _ in problems(twice)] == ["index", "index: duration", "index: duration"]
 
 
-def test_somebody_elses_home() -> None:
-    """``~name`` would have to be looked up: it is refused wherever a path stands."""
+def test_another_users_home_directory_is_refused() -> None:
+    """A path that begins with ``~name`` is refused everywhere, because it would require a user lookup."""
     command = '[[index]]\nurl = "https://x.example/"\nprovider = "command"\ncommand = ["~bob/x"]'
     assert "index: command" in [where for where, _ in problems(command)]
     assert problems(f'{STATIC}password = {{ file = "~bob/x" }}') == [("index: password", "write the whole path")]
@@ -441,20 +445,20 @@ def test_somebody_elses_home() -> None:
 
 
 def test_no_system_bundle() -> None:
-    """Where the platform's bundle is in no known place, it must be named."""
+    """If the platform's CA bundle has no known location, the user must write its path."""
     with pytest.raises(ConfigError) as caught:
         parse([Source("c", b'[daemon]\nca-bundle = "system"', "/")], "/home/me", {})
     assert [problem.hint for problem in caught.value.problems] == ["write the path of the file"]
 
 
 def test_names_must_differ() -> None:
-    """Two indexes that would be called alike, derived or not, are an error that says what to write."""
+    """Two indexes with the same name, derived or not, are a problem, and the fix says what to write."""
     twice = f'[[index]]\nurl = "{CODEARTIFACT}"\n' * 2
     assert problems(twice) == [("index", 'give one of them another name, for example name = "production-2"')]
 
 
 def test_two_credentials_on_one_host() -> None:
-    """A netrc knows hosts only: the way out is named."""
+    """Two credentials for one host are a problem for the netrc, and the fix names uv's store."""
     other = f'[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\nprofile = "b"\n'
     ((where, hint),) = problems(f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n{other}')
     assert where == "index: url"
@@ -477,13 +481,13 @@ def test_two_credentials_on_one_host() -> None:
     ],
 )
 def test_durations(text: object, value: int | None) -> None:
-    """Whole seconds or days, hours, minutes and seconds in this order."""
+    """A duration is a number of seconds, or days, hours, minutes and seconds in this order."""
     assert seconds(text) == value
 
 
 @given(st.integers(0, 90), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
 def test_durations_add_up(days: int, hours: int, minutes: int, rest: int) -> None:
-    """A written duration is the sum of its parts."""
+    """A duration is the sum of its parts."""
     assert seconds(f"{days}d{hours}h{minutes}m{rest}s") == ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
@@ -522,7 +526,7 @@ CANARY = "Canary7Xq"
     st.integers(1, 2),
 )
 def test_a_password_in_a_url_is_never_repeated(url: str, password: str, more: str, times: int) -> None:
-    """Whatever else is wrong with a table, no part of the URL's user information gets into a message."""
+    """Whatever else is wrong in a table, no message contains any part of the user information in the URL."""
     text = f'[[index]]\n{more}url = "{url.format(password.format(CANARY))}"\n' * times
     with pytest.raises(ConfigError) as caught:
         read(text)
@@ -548,8 +552,8 @@ def test_a_password_in_a_url_is_never_repeated(url: str, password: str, more: st
         ]
     )
 )
-def test_no_value_is_ever_repeated(line: str) -> None:
-    """A literal that is refused may be a secret: its key is named, never its text."""
+def test_no_refused_value_is_repeated(line: str) -> None:
+    """A literal that is refused may be a secret, so the message names its key but not its text."""
     with pytest.raises(ConfigError) as caught:
         read(f'[[index]]\nurl = "https://x.example/"\nprovider = "static"\n{line.format(CANARY)}\n')
     assert CANARY not in caught.value.message
@@ -559,12 +563,12 @@ def test_no_value_is_ever_repeated(line: str) -> None:
     st.binary(max_size=100)
     | st.dictionaries(KEYS, VALUES).map(lambda d: "\n".join(f"{k} = {toml(v)}" for k, v in d.items()).encode())
 )
-def test_any_file_is_settings_or_problems(text: bytes) -> None:
-    """No configuration ends in any other exception."""
+def test_any_file_gives_settings_or_problems(text: bytes) -> None:
+    """Parsing any bytes returns Settings or raises ConfigError."""
     try:
         assert isinstance(read(text), Settings)
     except ConfigError as error:
-        assert error.problems  # noqa: PT017 - either way is fine
+        assert error.problems  # noqa: PT017 - either result is valid
 
 
 AZURE = "https://pkgs.dev.azure.com/{}/_packaging/{}/pypi/simple/"
@@ -574,8 +578,8 @@ def table(name: str, url: str, **more: str) -> str:
     return f'[[index]]\nname = "{name}"\nurl = "{url}"\n' + "".join(f'{key} = "{text}"\n' for key, text in more.items())
 
 
-def test_two_tenants_on_one_host_live_in_uvs_store() -> None:
-    """Each organisation has its own record; the feeds of one share it."""
+def test_two_tenants_on_one_host_in_uvs_store() -> None:
+    """Each Azure organization has its own record in uv's store, and its feeds share it."""
     text = "".join(
         table(name, AZURE.format(org, name), **{"sink": "uv-store", "tenant-id": org})
         for name, org in (("a", "acme"), ("b", "beta"), ("c", "acme"))
@@ -597,12 +601,13 @@ def test_two_tenants_on_one_host_live_in_uvs_store() -> None:
     ],
 )  # fmt: skip
 def test_the_prefix_of_a_record(provider: str, url: str, service: str) -> None:
-    """It covers the pages and the files of the index, and no other tenant's."""
+    """The prefix of a record covers the pages and files of the index, and no other tenant's."""
     assert clouds.store_service(provider, IndexUrl.parse(url)) == service
 
 
 def test_mixing_the_sinks_of_one_host_is_an_error() -> None:
-    """The netrc would shadow the store."""
+    """All indexes on one host must have the same sink, because an entry in netrc would shadow a record in uv's
+    store."""
     text = table("a", AZURE.format("acme", "f")) + table("b", AZURE.format("acme", "g"), sink="uv-store")
     ((where, hint),) = problems(text)
     assert where == "index: url"
@@ -610,7 +615,7 @@ def test_mixing_the_sinks_of_one_host_is_an_error() -> None:
 
 
 def test_two_credentials_for_one_record_are_an_error() -> None:
-    """Two accounts of one organisation cannot be told apart by a prefix."""
+    """Two accounts of one organization have the same prefix in uv's store, so uvtokend refuses to write both."""
     text = "".join(
         table(name, AZURE.format("acme", name), **{"sink": "uv-store", "tenant-id": name}) for name in ("a", "b")
     )
@@ -618,7 +623,7 @@ def test_two_credentials_for_one_record_are_an_error() -> None:
 
 
 def test_a_problem_names_the_index() -> None:
-    """Nobody counts tables: the index is called by its name, and only one without a name by its number."""
+    """A problem identifies the index by its name, or by its number if it has no valid name."""
     text = f'{STATIC}password = "canary"\n[[index]]\nname = "mine"\n[[index]]\nname = "-x"\nurl = 1\n'
     with pytest.raises(ConfigError) as caught:
         read(text)
@@ -641,8 +646,8 @@ def test_a_problem_names_the_index() -> None:
         "",
     ],
 )
-def test_an_index_that_is_switched_off_blocks_nothing(table: str) -> None:
-    """It is shown by its name however incomplete it is; and switched on, it is a problem again."""
+def test_a_disabled_index_blocks_nothing(table: str) -> None:
+    """A disabled index may be incomplete and is still shown by name. Once enabled, its problems are reported."""
     off = f'[[index]]\nname = "a"\nenabled = false\n{table}'
     settings = read(f"{STATIC}password = {{ env = 'V' }}\n{off}")
     assert [index.name for index in settings.indexes] == ["corp.example"]
@@ -650,15 +655,16 @@ def test_an_index_that_is_switched_off_blocks_nothing(table: str) -> None:
     assert problems(off.replace("false", "true"))
 
 
-def test_the_secrets_of_an_incomplete_index_are_still_its_own() -> None:
-    """What is switched off and incomplete names a variable: no other index's worker may see it."""
+def test_the_secrets_of_a_disabled_index_are_recorded() -> None:
+    """A disabled, incomplete index keeps its secret references, so that the variables stay hidden from other
+    workers."""
     text = '[[index]]\nname = "a"\nenabled = false\nurl = "https://x.example/"\nprovider = "nexus"\n'
     (off,) = read(f"{text}password = {{ env = 'OFF' }}\nusername = 7").disabled
     assert off.request.option("password") == (("env", "OFF"),)
 
 
 def test_a_ca_bundle_must_exist() -> None:
-    """A file that cannot be read is a problem of the configuration, not of a certificate."""
+    """A CA bundle that cannot be read is a problem of the configuration."""
     source = Source("c", b'[daemon]\nca-bundle = "/missing.pem"', "/")
     with pytest.raises(ConfigError) as caught:
         parse([source], "/home/me", {}, unreadable=lambda path: path and "No such file or directory")
@@ -668,8 +674,8 @@ def test_a_ca_bundle_must_exist() -> None:
 
 
 @pytest.mark.parametrize("option", ["refresh-token = { env = 'T' }"])
-def test_what_has_to_be_kept_on_disk_is_not_for_memory(option: str) -> None:
-    """A refresh token that works once must be kept: nothing at rest is a promise that it would break."""
+def test_a_refresh_token_cannot_be_combined_with_memory(option: str) -> None:
+    """A JFrog refresh token works once, so its successor must be saved to disk, which `sink = "memory"` forbids."""
     url = "https://acme.jfrog.io/artifactory/api/pypi/a/simple/"
     text = f'[[index]]\nurl = "{url}"\nsink = "memory"\n'
     assert read(f"{text}access-token = {{ env = 'T' }}").indexes[0].sink == "memory"
@@ -678,7 +684,7 @@ def test_what_has_to_be_kept_on_disk_is_not_for_memory(option: str) -> None:
 
 
 def test_two_credentials_in_memory() -> None:
-    """Memory tells any two indexes apart; beside a netrc on the same host it would never be asked."""
+    """Two credentials on one host are allowed if both are in memory, and refused if one of them is in the netrc."""
     other = f'[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\nprofile = "b"\nsink = "memory"\n'
     both = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\nsink = "memory"\n{other}'
     assert len(read(both).indexes) == 2
@@ -697,12 +703,12 @@ def test_two_credentials_in_memory() -> None:
     ],
 )
 def test_a_hint_is_accepted_by_the_check_that_gives_it(text: str, hint: str) -> None:
-    """Bounds are said as durations that may be written; the nearest value is named; examples are right."""
+    """The fix states bounds as valid durations, names the nearest value, and gives valid examples."""
     assert problems(text)[0][1] == hint
 
 
-def test_what_is_in_force_where_nothing_is_written() -> None:
-    """The defaults of the contract, with and without a file."""
+def test_the_defaults() -> None:
+    """The defaults are those of the contract, with and without a file."""
     for settings in (parse([], "/home/me", {}), read(""), Settings("")):
         assert (settings.fetch_timeout, settings.max_workers, settings.log_level) == (60.0, 4, "info")
         assert (settings.ca_bundle, settings.notify, settings.on_delivered) == (None, False, ())
@@ -710,15 +716,15 @@ def test_what_is_in_force_where_nothing_is_written() -> None:
 
 
 @pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 1 << 64, -(1 << 64)])
-def test_a_number_has_64_bits(number: int) -> None:
-    """TOML promises no more, at either end."""
+def test_numbers_are_limited_to_64_bits(number: int) -> None:
+    """TOML guarantees only 64-bit integers, so a number beyond either bound is refused."""
     assert module._unusable({"a": [number]}) is not None
     assert module._unusable({"a": [(1 << 63) - 1, -(1 << 63), 0]}) is None
 
 
 @pytest.mark.parametrize(("seconds", "good"), [(59, False), (60, True), (100, True), (101, False), (0, False)])
 def test_a_duration_may_be_at_either_bound(seconds: int, good: bool) -> None:
-    """Its bounds are part of its range; 0 is only where that means something."""
+    """A duration may equal its lower or upper bound; 0 is allowed only if the option accepts it."""
     option = values.Option(values.DURATION, low=60, high=100)
     base = values.Base("/home/me", "/home/me")
     if good:
@@ -729,8 +735,8 @@ def test_a_duration_may_be_at_either_bound(seconds: int, good: bool) -> None:
     assert values.Option(values.DURATION, low=60, high=100, zero=True).check(0, base) == 0
 
 
-def test_a_file_may_be_a_mebibyte_long() -> None:
-    """And not a byte longer."""
+def test_the_size_of_a_file_is_limited() -> None:
+    """A file of 1 MiB is read; one byte more is refused."""
     assert read("#" * (1 << 20)).indexes == ()
     with pytest.raises(ConfigError):
         read("#" * ((1 << 20) + 1))
