@@ -129,3 +129,15 @@ def test_a_run_tells_killed_from_survived(
     monkeypatch.setattr(run, "equivalent", lambda: {("core/sums.py", "return a", "a", "(None)")})
     run.main()  # everything was judged before
     assert "1 of them equivalent: 3 of 3 killed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["equivalent.txt", "survivors.txt"])
+def test_the_lists_name_lines_that_are_there(name: str) -> None:
+    """A row is found again by its module and the text of its line, so both follow every move."""
+    here = Path(__file__).parent
+    rows = [line.split(" | ") for line in (here / name).read_text().splitlines() if line and not line.startswith("#")]
+    assert rows
+    for module, text, *_ in rows:
+        file = here.parent.parent / "src" / "uvtokend" / module
+        assert file.is_file(), module
+        assert text.strip() in " ".join(file.read_text().split()), f"{module}: {text}"
