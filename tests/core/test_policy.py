@@ -188,3 +188,22 @@ def test_ends_that_are_near_are_one(life: float, apart: float, same: bool) -> No
     moved = timedelta(seconds=apart)
     other = replace(one, issued_at=start + moved, expires_at=start + timedelta(seconds=life) + moved)
     assert policy.is_same(other, one) == same
+
+
+@pytest.mark.parametrize(("skew", "behind"), [(None, 0), (60.0, 0), (-60.0, 60)])
+def test_the_times_of_an_issuer_are_moved_to_our_clock(skew: float | None, behind: int) -> None:
+    """All of them move by as much as the wall clock is ahead; the end on a wall clock that is right stays. A clock that
+    was behind by what the issuer's answer showed is right when it is set."""
+    ahead, hour = timedelta(hours=5), timedelta(hours=1)
+    wall = NOW + ahead
+    fetched = replace(credential(7200, wall - hour, 5400), skew=skew)
+    moved = policy.on_our_clock(fetched, ahead, NOW)
+    assert (moved.issued_at, moved.expires_at, moved.refresh_after) == (NOW - hour, NOW + hour, NOW + hour / 2)
+    assert moved.wall_end == wall + hour + timedelta(seconds=behind)
+
+
+def test_an_issuer_whose_clock_is_ahead_issued_no_token_in_the_future() -> None:
+    """Its token counts from now; a token without an end or an advice keeps none."""
+    moved = policy.on_our_clock(credential(None, NOW + timedelta(minutes=9)), timedelta(), NOW)
+    assert moved.issued_at == NOW
+    assert (moved.expires_at, moved.refresh_after, moved.wall_end) == (None, None, None)

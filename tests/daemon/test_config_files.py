@@ -82,14 +82,14 @@ def test_a_configuration_that_hangs_stops_no_fetch(disk: Disk, tmp_path: Path, m
         before = (tmp_path / "netrc").read_text()
         for _ in range(3):
             daemon._tick()
-        document = await daemon.status(None)
+        document = await daemon.requests.status(None)
         assert "does not answer" in str(document["config_stale"])
-        await daemon.refresh(None, wait=True)
+        await daemon.requests.refresh(None, wait=True)
         assert (tmp_path / "netrc").read_text() != before
         with pytest.raises(UvtokendError, match="does not answer"):
-            await daemon.reload()
+            await daemon.requests.reload()
         disk.answers.set()
-        while "does not answer" in str((await daemon.status(None))["config_stale"]):
+        while "does not answer" in str((await daemon.requests.status(None))["config_stale"]):
             pass
 
     live(tmp_path, monkeypatch, story)

@@ -117,7 +117,7 @@ def test_tokens_that_come_together_are_written_together(tmp_path: Path, monkeypa
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
             await asyncio.sleep(0)  # a turn for the deliveries, as between two real fetches
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
 
     live(tmp_path, indexes, story)
     assert (tmp_path / "netrc").read_bytes().count(b"machine i") == THOUSAND
@@ -140,12 +140,12 @@ def test_uv_waits_for_one_write_to_the_disk(tmp_path: Path, monkeypatch: pytest.
 
     async def story(daemon: Daemon) -> None:
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         monkeypatch.setattr(files, "fsync", seen("fsync", files.fsync))
         monkeypatch.setattr(exchange, "swap", seen("visible", exchange.swap))
-        await daemon.refresh(None, wait=False)
+        await daemon.requests.refresh(None, wait=False)
         daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         assert steps[:2] == ["fsync", "visible"]
         assert steps.count("visible") == 1
         assert steps.count("fsync") >= 4  # then the directory of the netrc, and the state in its own
@@ -168,19 +168,19 @@ def test_a_status_waits_for_no_delivery_while_more_tokens_are_on_their_way(
     indexes = many(2)
 
     async def story(daemon: Daemon) -> None:
-        await daemon._look_for_drift()  # the first delivery, of nothing, has ended
+        await daemon.look_for_drift()  # the first delivery, of nothing, has ended
         monkeypatch.setattr(NetrcSink, "deliver", deliver)
-        monkeypatch.setattr("uvtokend.daemon.loop.SOON", 3600.0)
+        monkeypatch.setattr("uvtokend.daemon.requests.SOON", 3600.0)
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
         while not busy.is_set():
             await asyncio.sleep(0.01)
-        document = await daemon.status(None)
+        document = await daemon.requests.status(None)
         rows = document["indexes"]
         assert isinstance(rows, list)
         assert [row["state"] for row in rows if isinstance(row, dict)] == ["waiting", "fetching"]
         disk.set()
         daemon._fetch_ended(indexes[1].request, token(datetime.now(UTC)))
-        document = await daemon.status(None)  # now it waits: nothing else is on its way
+        document = await daemon.requests.status(None)  # now it waits: nothing else is on its way
         rows = document["indexes"]
         assert isinstance(rows, list)
         assert [row["delivered"] for row in rows if isinstance(row, dict)] == [True, True]
@@ -203,11 +203,11 @@ def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
     indexes = (first, *others, replace(first, name="twin"))
 
     async def story(daemon: Daemon) -> None:
-        document = await daemon.status(["i5"])
+        document = await daemon.requests.status(["i5"])
         assert [row["name"] for row in rows(document)] == ["i5"]
-        document = await daemon.status(["twin"])
+        document = await daemon.requests.status(["twin"])
         assert [row["name"] for row in rows(document)] == ["twin"]
-        document = await daemon.status(None)
+        document = await daemon.requests.status(None)
         assert len(rows(document)) == THOUSAND + 1
         assert [size for size in sizes if size <= 2] == [1, 2]
 
@@ -291,7 +291,7 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     async def story(daemon: Daemon) -> None:
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         daemon._tick()  # the first one after work tidies up
         await looked(daemon)
         await asyncio.sleep(2 * _PAUSE)  # what others see is brought up to date

@@ -62,19 +62,19 @@ def daemon_at_rest(folder: Path, story: Callable[[Daemon, list[events.Event]], A
     async def main(daemon: Daemon) -> None:
         for index in indexes:
             daemon._fetch_ended(index.request, token(daemon._clock.now()))
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         daemon._tick()
         await looked(daemon)
         await asyncio.sleep(0.01)
         fed: list[events.Event] = []
-        honest = daemon._feed
+        honest = daemon.feed
 
         def feed(event: events.Event) -> None:
             if not isinstance(event, events.Tick):
                 fed.append(event)
             honest(event)
 
-        daemon._feed = feed  # type: ignore[method-assign]
+        daemon.feed = feed  # type: ignore[method-assign]
         await story(daemon, fed)
 
     live(folder, indexes, main)

@@ -20,7 +20,7 @@ from plugin import install
 from uvtokend import clock
 from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
-from uvtokend.core.model import Credential, Index, Request, Secret, Settings
+from uvtokend.core.model import Index, Request, Settings
 from uvtokend.daemon import deliveries, hook, memory, outlook, worker
 from uvtokend.daemon import events as log_file
 from uvtokend.daemon import main as daemon_main
@@ -48,7 +48,7 @@ def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Story, *indexes: 
         daemon = Daemon(lambda: settings, settings, NetrcSink(str(folder / "netrc")), Store(str(folder)), log, None)
         try:
             daemon.start()
-            await asyncio.wait_for(daemon.settle(None), 60)
+            await asyncio.wait_for(daemon.requests.settle(None), 60)
             await asyncio.wait_for(story(daemon), 60)
         finally:
             await daemon.close()
@@ -62,12 +62,12 @@ def test_a_wall_clock_that_is_set_costs_a_fetch_and_no_token(tmp_path: Path, mon
     async def story(daemon: Daemon) -> None:
         before = (tmp_path / "netrc").read_text()
         daemon._tick()
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         assert (tmp_path / "netrc").read_text() == before
         monkeypatch.setattr(daemon._clock, "shift", lambda: timedelta(seconds=40))
         daemon._tick()
         assert (tmp_path / "netrc").read_text() == before
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         assert (tmp_path / "netrc").read_text() != before
 
     live(tmp_path, monkeypatch, story)
@@ -85,8 +85,8 @@ def test_a_machine_that_was_paused_keeps_no_expired_token(
         monkeypatch.setattr(daemon._clock, "shift", lambda: timedelta(days=2))
         (tmp_path / "plugin/made_up.py").write_text("raise RuntimeError\n")
         daemon._tick()
-        await daemon.settle(None)
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
+        await daemon.requests.settle(None)
         assert ("a.example" in (tmp_path / "netrc").read_text()) != kept
 
     live(tmp_path, monkeypatch, story)
@@ -98,13 +98,13 @@ def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytes
     async def story(daemon: Daemon) -> None:
         (tmp_path / "netrc").unlink()
         (tmp_path / "netrc").mkdir()
-        await daemon.refresh(None, wait=True)
-        assert daemon._agent.deliveries["netrc"].failure is not None
+        await daemon.requests.refresh(None, wait=True)
+        assert daemon.agent.deliveries["netrc"].failure is not None
         (tmp_path / "netrc").rmdir()
         moment, shift, slept = daemon._clocks._seen
         daemon._clocks._seen = (moment - timedelta(hours=9), shift, slept)
         daemon._tick()
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         assert "a.example" in (tmp_path / "netrc").read_text()
 
     live(tmp_path, monkeypatch, story)
@@ -128,7 +128,7 @@ def test_the_log_tells_of_sleep_and_of_clock_steps(tmp_path: Path, monkeypatch: 
         daemon._tick()
         monkeypatch.setattr(daemon._clock, "shift", lambda: shift)
         daemon._tick()
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
 
     live(tmp_path, monkeypatch, story)
     (woke,) = told(tmp_path, "woke")
@@ -163,7 +163,7 @@ def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     indexes = [Index(n, f"https://{n}.example/", f"{n}.example", "static", r) for n, r in requests.items()]
 
     def states(daemon: Daemon) -> list[str]:
-        return [lease.state for lease in daemon._agent.leases.values()]
+        return [lease.state for lease in daemon.agent.leases.values()]
 
     async def story(daemon: Daemon) -> None:
         for _ in range(3):
@@ -172,7 +172,7 @@ def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         files["b"].write_text("mended")
         daemon._look()
         assert "fetching" in states(daemon)
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         assert states(daemon) == ["blocked", "waiting"]
         assert "b.example login me password mended" in (tmp_path / "netrc").read_text()
 
@@ -185,7 +185,7 @@ def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(
     """After its time the delivery counts as failed, the watchdog starves, waiters and statuses are answered and none of
     them piles up; when the disk answers again, all is well."""
     monkeypatch.setattr(delivery, "HUNG", timedelta(seconds=0.3))
-    monkeypatch.setattr("uvtokend.daemon.loop.SOON", 0.05)
+    monkeypatch.setattr("uvtokend.daemon.requests.SOON", 0.05)
     disk = threading.Event()
     fed: list[str] = []
     monkeypatch.setattr("uvtokend.daemon.loop.notify", fed.append)
@@ -198,20 +198,20 @@ def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(
             return honest(*args, **kwargs)
 
         monkeypatch.setattr(daemon._deliveries.netrc, "deliver", hang)
-        document = await daemon.refresh(None, wait=True)
+        document = await daemon.requests.refresh(None, wait=True)
         told = document["delivery"]
         assert isinstance(told, dict)
         assert told["ok"] is False
         assert "has not ended" in str(told["problem"])
         for _ in range(50):
-            await daemon.status(None)
+            await daemon.requests.status(None)
         assert len(daemon._waiters) == 0
-        assert daemon._agent._waiters == {}
+        assert daemon.agent._waiters == {}
         fed.clear()
         daemon._tick()
         assert "WATCHDOG=1" not in fed
         disk.set()
-        await until_async(lambda: daemon._agent.snapshot(daemon._clock.now()).delivery_ok)
+        await until_async(lambda: daemon.agent.snapshot(daemon._clock.now()).delivery_ok)
         daemon._tick()
         assert "WATCHDOG=1" in fed
 
@@ -229,8 +229,8 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch
             raise DeliveryFailed("late", "It ended.")
 
         monkeypatch.setattr(daemon._deliveries.netrc, "deliver", hang)
-        daemon._feed(events.RefreshAsked(("a",)))
-        await until_async(lambda: daemon._agent.deliveries["netrc"].in_flight)
+        daemon.feed(events.RefreshAsked(("a",)))
+        await until_async(lambda: daemon.agent.deliveries["netrc"].in_flight)
 
     live(tmp_path, monkeypatch, story)
     disk.set()
@@ -242,7 +242,7 @@ def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
     """After its time the start continues without what a former daemon left; the status says why at once, and when the
     file system answers the token is delivered."""
     monkeypatch.setattr("uvtokend.daemon.deliveries.FIRST_LOOK", 0.1)
-    monkeypatch.setattr("uvtokend.daemon.loop.SOON", 0.05)
+    monkeypatch.setattr("uvtokend.daemon.requests.SOON", 0.05)
     disk = threading.Event()
     honest = NetrcSink.check_writable
 
@@ -261,9 +261,9 @@ def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
         daemon = Daemon(lambda: settings, settings, sink, Store(str(tmp_path)), log, None)
         try:
             daemon.start()
-            told.append((await daemon.status(None))["delivery"])
+            told.append((await daemon.requests.status(None))["delivery"])
             disk.set()
-            await until_async(lambda: daemon._agent.snapshot(daemon._clock.now()).indexes[0].delivered)
+            await until_async(lambda: daemon.agent.snapshot(daemon._clock.now()).indexes[0].delivered)
         finally:
             disk.set()
             await daemon.close()
@@ -367,7 +367,7 @@ def test_what_the_kernel_tells_starts_the_fetch_again(tmp_path: Path, monkeypatc
     starts: list[str] = []
 
     async def story(daemon: Daemon) -> None:
-        daemon._feed(events.RefreshAsked(("a",)))
+        daemon.feed(events.RefreshAsked(("a",)))
         monkeypatch.setattr(daemon._workers, "restart", lambda *_: starts.append("again"))
         moment, shift, slept = daemon._clocks._seen
         daemon._clocks._seen = (moment, shift, slept - timedelta(hours=9))
@@ -391,11 +391,11 @@ def test_memory_is_given_back_once_after_work(tmp_path: Path, monkeypatch: pytes
             daemon._tick()
             await until_async(lambda: not daemon._files_watch.busy)
             assert freed == ["now"]
-        await daemon.status(None)
-        daemon._feed(events.RefreshAsked(("a",)))
+        await daemon.requests.status(None)
+        daemon.feed(events.RefreshAsked(("a",)))
         daemon._tick()  # while a token is on its way there is something else to do
         assert freed == ["now"]
-        await daemon.settle(None)
+        await daemon.requests.settle(None)
         daemon._tick()
         assert freed == ["now", "now"]
 
@@ -445,27 +445,7 @@ def test_a_status_is_of_those_that_are_asked_for(tmp_path: Path, monkeypatch: py
 
     async def story(daemon: Daemon) -> None:
         for names, shown in ((["b"], ["b"]), (None, ["a", "b"]), ([], ["a", "b"])):
-            document: Any = await daemon.status(names)
+            document: Any = await daemon.requests.status(names)
             assert [index["name"] for index in document["indexes"]] == shown
 
     live(tmp_path, monkeypatch, story, INDEX, other)
-
-
-def test_the_times_of_an_issuer_are_moved_to_our_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, by as much as the wall clock is ahead; the end on a wall clock that is right stays. A clock that was
-    behind by what the issuer's answer showed is right when it is set."""
-
-    async def story(daemon: Daemon) -> None:
-        ahead, now = timedelta(hours=5), daemon._clock.now()
-        monkeypatch.setattr(daemon._clock, "shift", lambda: ahead)
-        wall = now + ahead
-        given = Credential("me", Secret("t"), wall - HOUR, wall + HOUR, wall + HOUR / 2)
-        for skew, behind in ((None, 0), (60.0, 0), (-60.0, 60)):
-            found = daemon._on_our_clock(replace(given, skew=skew))
-            assert (found.issued_at, found.expires_at) == (now - HOUR, now + HOUR)
-            assert found.refresh_after == now + HOUR / 2
-            assert found.wall_end == wall + HOUR + timedelta(seconds=behind)
-        endless = daemon._on_our_clock(replace(given, expires_at=None, refresh_after=None))
-        assert (endless.expires_at, endless.refresh_after, endless.wall_end) == (None, None, None)
-
-    live(tmp_path, monkeypatch, story)

@@ -28,6 +28,7 @@ All times are aware UTC datetimes, all durations seconds. `roll` is a dice roll 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from uvtokend.core.model import Credential, Failure
@@ -110,6 +111,26 @@ def min_life(credential: Credential, planned: datetime, cached: bool = False) ->
     left = (credential.expires_at - planned).total_seconds()
     at_fetch = min(left, ISSUER_WINDOW) if cached else left
     return max(0.0, min(life * (1 - _fraction(life)), at_fetch - min(MARGIN, life / 40)))
+
+
+def on_our_clock(credential: Credential, shift: timedelta, now: datetime) -> Credential:
+    """Return a credential with the issuer's times moved from the wall clock to the daemon's clock.
+
+    A wall clock that is behind, as the issuer's answer showed, is right once somebody sets it.
+
+    Args:
+        credential: As the worker returned it.
+        shift: The difference between the wall clock and the daemon's own.
+        now: Aware UTC, on the daemon's clock.
+    """
+    end, behind = credential.expires_at, min(0.0, credential.skew or 0.0)
+    return replace(
+        credential,
+        wall_end=None if end is None else end - timedelta(seconds=behind),
+        issued_at=min(credential.issued_at - shift, now),
+        expires_at=None if end is None else end - shift,
+        refresh_after=None if credential.refresh_after is None else credential.refresh_after - shift,
+    )
 
 
 def doubt(credential: Credential | None, shift: timedelta) -> timedelta:

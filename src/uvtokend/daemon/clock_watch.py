@@ -11,11 +11,13 @@ import asyncio
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from uvtokend.clock import Clock
+from uvtokend.core.events import Report
+from uvtokend.core.report import duration
 
 #: A guard tick that is this late means that the process was stopped, or that it slept and no clock shows it.
 LATE = timedelta(seconds=10)
@@ -51,6 +53,16 @@ class ClockChange:
     def stepped(self) -> bool:
         """Whether the wall clock was set, or the machine was paused from outside while its own clocks stood still."""
         return abs(self.step) > STEPPED
+
+    def reports(self) -> Iterator[Report]:
+        """Yield what to write to the event log."""
+        if self.slept:
+            away = duration(self.away.total_seconds())
+            yield Report("info", "woke", (), f"The machine or the daemon was suspended for about {away}.")
+        if self.stepped:
+            step = self.step.total_seconds()
+            how = f"{'forward' if step > 0 else 'back'} by {duration(abs(step))}"
+            yield Report("warning", "clock", (), f"The wall clock was set {how}, so all tokens are fetched again.")
 
 
 class ClockWatch:

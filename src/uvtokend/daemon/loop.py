@@ -6,29 +6,24 @@ Everything slow happens elsewhere: fetches in child processes, deliveries in a t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import cast
+from collections.abc import Callable, Collection
+from datetime import timedelta
 
-from uvtokend import __version__, clock
+from uvtokend import clock
 from uvtokend.clock import Clock
-from uvtokend.core import clouds, events, fixes, state, status, views
+from uvtokend.core import clouds, events, fixes, policy, state, views
 from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
-from uvtokend.core.model import Credential, Failure, Index, Json, Record, Request, Settings, Sink
-from uvtokend.core.report import duration
-from uvtokend.core.status import StatusDocument
-from uvtokend.core.worker_environment import Environments, shown
+from uvtokend.core.model import Credential, Failure, Request, Settings, Sink
+from uvtokend.core.worker_environment import Environments
 from uvtokend.daemon import login_watch, memory
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
-from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.deliveries import Deliveries, FirstLook, Order
+from uvtokend.daemon.documents import Documents
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.file_watch import FilesSeen, FileWatch
 from uvtokend.daemon.hook import HookProgram
@@ -37,7 +32,8 @@ from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import StatusLine, notify
 from uvtokend.daemon.orphans import Orphans
 from uvtokend.daemon.outlook import Outlook
-from uvtokend.daemon.processes import Process
+from uvtokend.daemon.records import Records
+from uvtokend.daemon.requests import Requests
 from uvtokend.daemon.timer import GUARD_TICK, Timer
 from uvtokend.daemon.waiters import Waiters
 from uvtokend.daemon.worker import Workers
@@ -66,8 +62,12 @@ class Daemon:
         only: The only requests to fetch; None for all.
 
     Attributes:
-        stopped: Set when the daemon should end.
+        stopped: Set when the daemon should end, and `end_reason` why.
         at_tick: Called at each guard tick.
+        agent: The leases and deliveries.
+        settings: The loaded settings.
+        worked: Something was done since memory was last given back to the system.
+        requests: Answers clients.
     """
 
     def __init__(
@@ -83,46 +83,52 @@ class Daemon:
         self.stopped = asyncio.Event()
         self.end_reason = ""
         self.at_tick: Callable[[], None] = _nothing
-        self._files = ConfigFiles(load, settings)
-        self._settings = settings
+        self.agent = Agent(only)
+        self.settings = settings
+        self.worked = False
         self._log = log
-        self._socket = socket
-        self._agent = Agent(only)
         self._clock = Clock()
         self._loop = asyncio.get_running_loop()
-        self._deliveries = Deliveries(sink, store, self._delivery_ended, self._log.emit)
-        self._hook = HookProgram(lambda: self._settings.on_delivered, self._of_hook, HOOK_LIMIT, self._hook_ended)
+        self._closed = False
+        self._looking: asyncio.Task[bool] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        # What carries out the agent's actions.
         self._environments = Environments(os.environ, settings)
         self._workers = Workers(settings.max_workers, settings.fetch_timeout, self._environment, self._fetch_ended)
-        self._timer = Timer(self._clock.now, lambda job: self._feed(events.Due(job)), self._tick)
+        self._deliveries = Deliveries(sink, store, self._delivery_ended, log.emit)
+        self._records = Records(self.agent)
+        self._hook = HookProgram(lambda: self.settings.on_delivered, self._of_hook, HOOK_LIMIT, self._hook_ended)
+        self._timer = Timer(self._clock.now, lambda job: self.feed(events.Due(job)), self._tick)
+        self._waiters = Waiters(self.feed)
+        # What notices that the world has changed.
         self._clocks = ClockWatch(self._clock, self._clock_moved)
+        self._network = NetworkWatch(lambda: self.feed(events.NetworkReturned()))
+        self._logins = login_watch.Watch(self._environment)
+        self._files = ConfigFiles(load, settings)
         self._installation = Installation(self.end, log.emit)
-        self._orphans = Orphans()
         self._files_watch = FileWatch(
             self._deliveries.seem_drifted, InstalledFiles().look, self._files.check, self._files_seen
         )
-        self._network = NetworkWatch(lambda: self._feed(events.NetworkReturned()))
-        self._waiters = Waiters(self._feed)
-        self._closed = False
-        self._worked = False
-        self._records_made: dict[Request, tuple[tuple[Credential, datetime, tuple[str, ...], timedelta], Record]] = {}
-        self._looking: asyncio.Task[bool] | None = None
-        self._loading: asyncio.Task[None] | None = None
-        self._status_line = StatusLine(lambda: views.one_line(self._agent.snapshot(self._clock.now()).indexes))
-        self._logins = login_watch.Watch(self._environment)
-        self._outlook = None if socket is None else Outlook(self._whole, lambda: self._settings, log.emit)
-        self._answers = Answers(self._agent, self._clock, self._waiters.settled, log.emit)
-        self._watch: asyncio.TimerHandle | None = None
+        self._orphans = Orphans()
+        # What shows the status, and answers clients.
+        documents = Documents(
+            self.agent, self._clock, lambda: self.settings, self._files, self._hook, sink.path, socket
+        )
+        self._status_line = StatusLine(lambda: views.one_line(self.agent.snapshot(self._clock.now()).indexes))
+        self._outlook = None if socket is None else Outlook(documents.whole, lambda: self.settings, log.emit)
+        answers = Answers(self.agent, self._clock, self._waiters.settled, log.emit)
+        self.requests = Requests(self, documents, self._files, self._waiters, answers, log)
 
     # ----------------------------------------------------------------------------------------------------- life
 
     def start(self) -> None:
         """Recover the previous daemon's tokens and begin, after at most `deliveries.FIRST_LOOK` seconds."""
-        self._log.level = self._settings.log_level
-        first_look = self._deliveries.look(self._settings.indexes)
+        self._log.level = self.settings.log_level
+        first_look = self._deliveries.look(self.settings.indexes)
         if first_look.failure is not None:
-            self._feed(events.DeliveryEnded((), random.random(), first_look.failure))
-        self._feed(self._configured(self._recover(first_look)))
+            self.feed(events.DeliveryEnded((), random.random(), first_look.failure))
+        self.feed(self._configured(self._recover(first_look)))
         self._judge()
         self._notices()
 
@@ -151,26 +157,27 @@ class Daemon:
             self._log.emit(Report("warning", "worker-hung", (), message, fixes.show_processes(left)))
 
     def _configured(self, recovered: state.Recovered) -> events.Configured:
-        said = clouds.notices(os.environ, dict.fromkeys(index.request for index in self._settings.indexes))
-        return events.Configured(self._settings, recovered, said, self._deliveries.sinks(self._settings.indexes))
+        said = clouds.notices(os.environ, dict.fromkeys(index.request for index in self.settings.indexes))
+        return events.Configured(self.settings, recovered, said, self._deliveries.sinks(self.settings.indexes))
 
     def _recover(self, first_look: FirstLook) -> state.Recovered:
         # A token that was in a file is not kept in memory: a new one is fetched when the file is clean.
-        requests = tuple(index.request for index in self._settings.indexes if index.sink != "memory")
+        requests = tuple(index.request for index in self.settings.indexes if index.sink != "memory")
         return state.recover(first_look.records, first_look.standing, requests, self._clock.now())
 
     def _notices(self) -> None:
-        for notice in self._settings.notices:
+        for notice in self.settings.notices:
             self._log.emit(Report("warning", "configuration", (), notice))
 
     # ------------------------------------------------------------------------------------------------- the loop
 
-    def _feed(self, event: events.Event) -> None:
+    def feed(self, event: events.Event) -> None:
+        """Give an event to the agent and carry out its actions, unless the daemon has been closed."""
         if self._closed:
             return
         if not isinstance(event, events.Tick):
-            self._worked = True
-        actions = self._agent.handle(event, self._clock.now())
+            self.worked = True
+        actions = self.agent.handle(event, self._clock.now())
         for action in sorted(actions, key=lambda action: not isinstance(action, events.Deliver)):  # uv waits for it
             match action:
                 case events.StartFetch(request, limit, hung):
@@ -200,30 +207,30 @@ class Daemon:
 
     def _tick(self) -> None:
         """Handle the guard tick: check everything that may have changed without an event."""
-        if not self._agent.stuck:
+        if not self.agent.stuck:
             notify("WATCHDOG=1")
         self._look_at_clocks(timedelta(seconds=GUARD_TICK))
         self._look_at_files()
         self._orphans.reap()
-        self._feed(events.Tick())
+        self.feed(events.Tick())
         self._judge()
         if self._outlook is not None:
             self._outlook.ticked()
         self._status_line.again()
-        if self._worked and not self._agent.fetching:
-            self._worked = False
+        if self.worked and not self.agent.fetching:
+            self.worked = False
             memory.give_back()
         self.at_tick()
 
     def _look_at_files(self) -> None:
         """Check whether a sink or the installation has changed, and whether the disk answers at all."""
-        sinks = tuple(self._agent.deliveries)
+        sinks = tuple(self.agent.deliveries)
         if self._files_watch.sinks_hang or not (self._looking is None or self._looking.done()):
             # The disk has not answered for a whole tick: a delivery ends, or is reported as hung.
             for sink in sinks:
-                self._feed(events.SinkDrifted(sink))
+                self.feed(events.SinkDrifted(sink))
         elif self._files_watch.busy:  # the installation or the configuration hangs, but the sinks need not
-            self._looking = self._loop.create_task(self._look_for_drift())
+            self._looking = self._loop.create_task(self.look_for_drift())
         else:
             self._files_watch.look(sinks)
 
@@ -232,7 +239,7 @@ class Daemon:
             return
         self._installation.seen(seen.installed)
         if seen.drifted and (self._looking is None or self._looking.done()):
-            self._looking = self._loop.create_task(self._look_for_drift())
+            self._looking = self._loop.create_task(self.look_for_drift())
 
     def _clock_moved(self) -> None:
         """Handle the kernel's report that the machine woke up, or that its clock was set."""
@@ -241,60 +248,43 @@ class Daemon:
     def _look_at_clocks(self, planned: timedelta | None) -> None:
         self._timer.again()
         change = self._clocks.look(planned)
-        if change.slept:
-            away = duration(change.away.total_seconds())
-            self._log.emit(Report("info", "woke", (), f"The machine or the daemon was suspended for about {away}."))
-            if self._outlook is not None:
-                self._outlook.woke()
-        if change.stepped:
-            step = change.step.total_seconds()
-            how = f"{'forward' if step > 0 else 'back'} by {duration(abs(step))}"
-            message = f"The wall clock was set {how}, so all tokens are fetched again."
-            self._log.emit(Report("warning", "clock", (), message))
+        for report in change.reports():
+            self._log.emit(report)
+        if change.slept and self._outlook is not None:
+            self._outlook.woke()
         if change.slept or change.stepped:
-            self._feed(events.Woke(change.stepped))
+            self.feed(events.Woke(change.stepped))
 
-    async def _look_for_drift(self) -> bool:
+    async def look_for_drift(self) -> bool:
         """Check the sinks for drift, and return whether one has drifted."""
-        return self._drift(await self._deliveries.drifted(tuple(self._agent.deliveries)))
+        return self._drift(await self._deliveries.drifted(tuple(self.agent.deliveries)))
 
     def _drift(self, sinks: tuple[Sink, ...]) -> bool:
         drifted = False
         for sink in sinks:
-            if sink in self._agent.deliveries and not self._agent.deliveries[sink].in_flight:
-                self._feed(events.SinkDrifted(sink))
+            if sink in self.agent.deliveries and not self.agent.deliveries[sink].in_flight:
+                self.feed(events.SinkDrifted(sink))
                 drifted = True
         return drifted
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         logged_in = False
         if isinstance(outcome, Credential):
-            outcome = self._on_our_clock(outcome)
+            outcome = policy.on_our_clock(outcome, self._clock.shift(), self._clock.now())
             self._logins.succeeds(request)
         elif outcome.kind != "transient":
             logged_in = self._logins.fails(request)
-        self._feed(events.FetchEnded(request, outcome, random.random()))
+        self.feed(events.FetchEnded(request, outcome, random.random()))
         if logged_in:
-            self._feed(events.LoginChanged((request,)))
+            self.feed(events.LoginChanged((request,)))
         if isinstance(outcome, Failure):
             self._judge()
 
     def _judge(self) -> None:
         """Remove tokens that have expired by a correct wall clock, if no fetch has replaced them."""
         shift = self._clock.shift()
-        if self._agent.doubts(shift) and clock.synchronized():
-            self._feed(events.ClockTrusted(shift))
-
-    def _on_our_clock(self, credential: Credential) -> Credential:
-        """Convert the issuer's times from the wall clock to the daemon's clock."""
-        shift, end, behind = self._clock.shift(), credential.expires_at, min(0.0, credential.skew or 0.0)
-        return replace(
-            credential,
-            wall_end=None if end is None else end - timedelta(seconds=behind),
-            issued_at=min(credential.issued_at - shift, self._clock.now()),
-            expires_at=None if end is None else end - shift,
-            refresh_after=None if credential.refresh_after is None else credential.refresh_after - shift,
-        )
+        if self.agent.doubts(shift) and clock.synchronized():
+            self.feed(events.ClockTrusted(shift))
 
     def _environment(self, request: Request) -> dict[str, str]:
         return self._environments.of(request)
@@ -302,16 +292,16 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------- delivery
 
     def _deliver(self, action: events.Deliver) -> None:
-        records = tuple(self._records(action))
-        self._deliveries.begin(Order(action, records, self._settings.indexes, random.random(), self._settings.file))
+        records = self._records.of({entry.target for entry in action.wanted}, self._clock.shift())
+        self._deliveries.begin(Order(action, records, self.settings.indexes, random.random(), self.settings.file))
 
     def _delivery_ended(self, event: events.DeliveryEnded) -> None:
-        self._feed(event)
+        self.feed(event)
         if event.changed and not self._closed:
             self._hook.changed()
 
     def _of_hook(self) -> dict[str, str]:
-        names = (index.name for index in self._settings.indexes)
+        names = (index.name for index in self.settings.indexes)
         return self._environments.of_hook(names, self._deliveries.netrc.path)
 
     def _hook_ended(self, problem: str | None) -> None:
@@ -319,37 +309,19 @@ class Daemon:
             self._log.emit(Report("error", "on-delivered", (), problem))
         self._changed()
 
-    def _records(self, action: events.Deliver) -> Iterator[Record]:
-        shift = self._clock.shift()
-        wanted = {entry.target for entry in action.wanted}
-        targets: dict[Request, set[str]] = {}
-        for index in self._agent.indexes:
-            if index.target in wanted:
-                targets.setdefault(index.request, set()).add(index.target)
-        for request, places in targets.items():
-            lease = self._agent.leases[request]
-            if lease.credential is not None and lease.refresh_at is not None:
-                made_of = (lease.credential, lease.refresh_at, tuple(sorted(places)), shift)
-                if request not in self._records_made or self._records_made[request][0] != made_of:
-                    record = state.record(request, *made_of[:3])
-                    self._records_made[request] = made_of, state.shifted(record, shift)
-                yield self._records_made[request][1]
-
     # -------------------------------------------------------------------------------------------- what we wait for
 
     def _watch_if_needed(self) -> None:
-        if self._watch is None and (self._agent.blocked or not self._settings.indexes):
+        if self._watch is None and (self.agent.blocked or not self.settings.indexes):
             self._watch = self._loop.call_later(WATCH, self._look)
 
     def _look(self) -> None:
         self._watch = None
-        if not self._settings.indexes and (self._loading is None or self._loading.done()):
+        if not self.settings.indexes and (self._loading is None or self._loading.done()):
             self._loading = self._loop.create_task(self._look_for_configuration())
-        if any(self._logins.changed(request) for request in self._agent.blocked):
-            failed = [
-                request for request, lease in self._agent.leases.items() if lease.state in {"blocked", "retrying"}
-            ]
-            self._feed(events.LoginChanged(tuple(request for request in failed if self._logins.changed(request))))
+        if any(self._logins.changed(request) for request in self.agent.blocked):
+            failed = [request for request, lease in self.agent.leases.items() if lease.state in {"blocked", "retrying"}]
+            self.feed(events.LoginChanged(tuple(request for request in failed if self._logins.changed(request))))
         self._watch_if_needed()
 
     async def _look_for_configuration(self) -> None:
@@ -357,80 +329,14 @@ class Daemon:
             settings = await self._files.load()
         except UvtokendError:
             return  # `reload` and the next start report the error
-        if settings.indexes and not self._settings.indexes and not self._closed:
-            self._take(settings)
+        if settings.indexes and not self.settings.indexes and not self._closed:
+            self.take(settings)
 
-    # ------------------------------------------------------------------------------------------ the control's wishes
-
-    async def status(self, names: list[str] | None) -> dict[str, Json]:
-        """Return the status document for the current state of the netrc.
-
-        While more tokens are being fetched, `status` waits only for a delivery that undoes another program's change.
-        Otherwise more deliveries would follow at once, and a thousand of them would delay every `status`.
-        """
-        self._worked = True
-        await self._files.look(SOON)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SOON):
-                drifted = not self._agent.delivering and await self._look_for_drift()
-                if drifted or not self._agent.fetching:
-                    await self._waiters.settled((), fetch=False)
-        return self._document(names, self._settings.disabled)
-
-    def _document(self, names: list[str] | None, disabled: tuple[Index, ...] = ()) -> dict[str, Json]:
-        _check_names(names, (*self._agent.indexes, *disabled))
-        return cast("dict[str, Json]", status.chosen(self._whole(disabled, names), names or ()))
-
-    def _whole(self, disabled: tuple[Index, ...] = (), names: Collection[str] | None = None) -> StatusDocument:
-        """Return the status document, with the named indexes and those that share a host with them; None means all."""
-        now, shift = self._clock.now(), self._clock.shift()
-        frame = status.Frame(
-            __version__,
-            self._settings.file,
-            self._deliveries.netrc.path,
-            self._socket,
-            self._files.stale((now + shift).timestamp()),
-            os.getpid(),
-            self._clock.started + shift,
-        )
-        hosts = {index.host for index in self._agent.indexes if not names or index.name in names}
-        snapshot = self._agent.snapshot(now, (index for index in self._agent.indexes if index.host in hosts))
-        if snapshot.delivery_problem is None:
-            snapshot = replace(snapshot, delivery_problem=self._hook.problem)
-        return status.of_daemon(frame, snapshot, disabled, now, shift)
-
-    async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
-        """Fetch now and return the status document once it is delivered or has failed."""
-        chosen = tuple(index.name for index in self._chosen(names))
-        if not wait:
-            self._feed(events.RefreshAsked(chosen))
-            return self._document(names)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._look_for_drift(), SOON)
-        await self._waiters.settled(chosen, fetch=True)
-        return self._document(names)
-
-    async def credential(
-        self, url: str, username: str | None, min_life: float | None, asker: Process, name: str | None = None
-    ) -> dict[str, Json]:
-        """Return the credential for a URL. See `Answers.credential`."""
-        return await self._answers.credential(url, username, min_life, asker, name)
-
-    async def settle(self, names: list[str] | None) -> dict[str, Json]:
-        """Wait until everything due is delivered or has failed, and return the status document."""
-        chosen = tuple(index.name for index in self._chosen(names))
-        await self._waiters.settled(chosen, fetch=False)
-        return self._document(names)
+    # ------------------------------------------------------------------------------------- what others ask of it
 
     async def finished(self) -> None:
         """Wait until the ``on-delivered`` program has ended."""
         await self._hook.finished()
-
-    async def reload(self) -> dict[str, Json]:
-        """Reload the configuration. An invalid one is refused as a whole, and the previous settings stay loaded."""
-        self._take(await self._files.load())
-        settings = self._settings
-        return {"config": settings.file, "indexes": len(settings.indexes), "notices": list(settings.notices)}
 
     def end(self, reason: str) -> None:
         """End the daemon.
@@ -441,57 +347,25 @@ class Daemon:
         self.end_reason = self.end_reason or reason
         self.stopped.set()
 
-    def stop(self) -> dict[str, Json]:
-        """End the daemon because a client asked for it."""
-        self.end("uvtokend stop")
-        return {"pid": os.getpid()}
+    def take(self, settings: Settings) -> None:
+        """Replace the settings with those that were read.
 
-    def version(self) -> dict[str, Json]:
-        """Return the version, process ID and files of this daemon, and its PATH and network settings."""
-        environment: dict[str, Json] = {**shown(os.environ)}
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "stopping": self.stopped.is_set(),
-            "config": self._settings.file,
-            "netrc": self._deliveries.netrc.path,
-            "environment": environment,
-        }
-
-    def listen(self, listener: Callable[[dict[str, Json]], None]) -> Callable[[], None]:
-        """Pass events to the listener until the returned function is called."""
-        return self._log.listen(listener)
-
-    def _take(self, settings: Settings) -> None:
-        if settings.netrc != self._settings.netrc:
+        Raises:
+            UvtokendError: They name another netrc; the previous settings stay loaded.
+        """
+        if settings.netrc != self.settings.netrc:
             message = "The configuration names another netrc, which requires a restart."
             raise UvtokendError(message, "uvtokend restart")
-        self._settings = settings
+        self.settings = settings
         self._environments = Environments(os.environ, settings)
-        self._records_made.clear()
+        self._records.clear()
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
         count = len(settings.indexes)
         message = f"Configuration reloaded ({count} {'index' if count == 1 else 'indexes'})."
         self._log.emit(Report("info", "reloaded", (), message))
-        self._feed(self._configured({}))
+        self.feed(self._configured({}))
         self._notices()
-
-    def _chosen(self, names: list[str] | None) -> tuple[Index, ...]:
-        off = next((index.name for index in self._settings.disabled if index.name in (names or ())), None)
-        if off is not None:
-            message = f"The index {off!r} is disabled."
-            raise UvtokendError(message, f"remove its line enabled = false from {self._settings.file}, then reload")
-        _check_names(names, self._agent.indexes)
-        known = {index.name: index for index in self._agent.indexes}
-        return tuple(known.values()) if not names else tuple(known[name] for name in dict.fromkeys(names))
-
-
-def _check_names(names: list[str] | None, indexes: Iterable[Index]) -> None:
-    known = [index.name for index in indexes]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise UnknownNamesError(unknown, known)
 
 
 def _nothing() -> None:

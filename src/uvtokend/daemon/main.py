@@ -75,7 +75,7 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     daemon = Daemon(load, settings, sink, store, log, socket_lock.socket)
-    endpoint = Endpoint(socket_lock, daemon, log.emit)
+    endpoint = Endpoint(socket_lock, daemon.requests, log.emit)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.end, number.name)
@@ -110,7 +110,7 @@ def _tell_start(log: EventLog) -> None:
 
 async def _reload(daemon: Daemon, log: EventLog) -> None:
     try:
-        await daemon.reload()
+        await daemon.requests.reload()
     except UvtokendError as error:
         log.emit(Report("error", "configuration", (), f"The new configuration is refused: {error.message}", error.hint))
 
@@ -161,11 +161,11 @@ async def _once(
     daemon = Daemon(lambda: settings, settings, sink, store, log, None, only)
     try:
         daemon.start()
-        document = await daemon.settle(names or None)
+        document = await daemon.requests.settle(names or None)
         short = [str(index["name"]) for index in _indexes(document) if enough is not None and not enough(index)]
         if short:
-            await daemon.refresh(short, wait=True)
-            document = await daemon.settle(names or None)
+            await daemon.requests.refresh(short, wait=True)
+            document = await daemon.requests.settle(names or None)
         await daemon.finished()
         return document
     except UnknownNamesError as error:
