@@ -115,6 +115,10 @@ class GitLab:
         """Return when a personal access token expires."""
         return self._tokens[token].expires
 
+    def today(self) -> date:
+        """Return the date on the server's clock, UTC."""
+        return self._now().date()
+
     def issued(self) -> list[str]:
         """Return every token that is or was valid, for a look whether one leaked."""
         return [*self._tokens, *self.deploy, *self.jobs]
@@ -173,7 +177,7 @@ class GitLab:
                 return refusal or Answer(500)
             if not {"api", "self_rotate"} & {*old.scopes}:
                 return insufficient_scope("api self_rotate")
-            today = self._now().date()
+            today = self.today()
             until = date.fromisoformat(asked["expires_at"]) if "expires_at" in asked else today + timedelta(days=7)
             if not today < until <= today + timedelta(days=self.longest):
                 # Status: documentation; text: no evidence.
@@ -221,7 +225,7 @@ class GitLab:
         }
 
     def _expired(self, token: Token) -> bool:
-        return token.expires is not None and token.expires <= self._now().date()
+        return token.expires is not None and token.expires <= self.today()
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(time.time() + self.clock_ahead, UTC)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ class World:
     def file(self) -> Path:
         """The token's file."""
         return self.home / "token"
+
+    def at(self, hour: str) -> None:
+        """Let GitLab's clock show a time of day, UTC, as ``23:50``: a token's end is a date, and so depends on it."""
+        now = datetime.now(UTC)
+        shown = datetime.combine(now.date(), time.fromisoformat(hour), UTC)
+        self.cloud.clock_ahead = (shown - now).total_seconds()
 
     def keep(self, token: str) -> Frozen:
         """Keep a token in the file and return the reference to it."""

@@ -132,29 +132,40 @@ def test_a_token_is_sent_to_its_own_server_alone(world: World) -> None:
 # ---------------------------------------------------------------------------------------------------------- rotation
 
 
-def test_a_young_token_is_not_rotated(world: World) -> None:
+#: How many days a token is valid in total, its age in days, and the time of day on GitLab's clock.
+YOUNG = [(90, 60, "12:00"), (6, 3, "23:50"), (2, 1, "00:01"), (2, 1, "07:50"), (1, 0, "15:50")]
+OLD = [(90, 80, "00:01"), (365, 355, "12:00"), (6, 5, "00:01"), (2, 1, "08:10"), (2, 1, "23:50"), (1, 0, "16:10")]
+
+
+@pytest.mark.parametrize(("days", "age", "hour"), YOUNG)
+def test_a_young_token_is_not_rotated(world: World, days: int, age: int, hour: str) -> None:
     """A rotation revokes the token that uv runs in progress use, so it comes as late as is safe."""
-    token = world.plant(days=90, age=60)
+    world.at(hour)
+    token = world.plant(days, age)
     found = world.fetch()
     assert (found.password.reveal(), world.cloud.rotated, found.renew) == (token, 0, None)
     assert found.refresh_after is not None
     assert found.expires_at is not None
-    assert found.expires_at - found.refresh_after == rotation.LONGEST_MARGIN
+    margin = min(rotation.LONGEST_MARGIN, timedelta(days=days) / 3)
+    assert found.expires_at - found.refresh_after == margin
 
 
-@pytest.mark.parametrize(("days", "age"), [(90, 80), (365, 355), (6, 5), (2, 1)])
-def test_an_old_token_is_rotated(world: World, days: int, age: int) -> None:
+@pytest.mark.parametrize(("days", "age", "hour"), OLD)
+def test_an_old_token_is_rotated(world: World, days: int, age: int, hour: str) -> None:
     """In the last third of its life, at most 14 days before its end, the token in the file becomes a new one that is
-    valid as long as the old one was."""
+    valid as long as the old one was, and longer than the old one: no token of one day, which would end with it."""
+    world.at(hour)
     old = world.plant(days, age)
     found = world.fetch()
     new = found.password.reveal()
     assert (world.kept(), world.cloud.rotated) == (new, 1)
     assert world.cloud.active(new)
     assert not world.cloud.active(old)
-    expires = world.cloud.expires(new)
+    expires, before = world.cloud.expires(new), world.cloud.expires(old)
     assert expires is not None
-    assert (expires - datetime.now(UTC).date()).days == days
+    assert before is not None
+    assert expires > before
+    assert expires == world.cloud.today() + timedelta(days=max(days, 2))
     assert world.marks() == []
     assert world.fetch().password.reveal() == new
 

@@ -52,6 +52,8 @@ from uvtokend.providers.kit.http import Exchange, host_of
 ROOM = 16 * 1024 + 2
 #: A token is rotated in the last third of its life, at most so long before its end.
 LONGEST_MARGIN = timedelta(days=14)
+#: Days: a token that ends tomorrow, rotated today to a token of one day, would end tomorrow again.
+SHORTEST = 2
 _SCOPES = "read_api and self_rotate"
 
 
@@ -121,7 +123,7 @@ class TokenFile:
     def rotate(self, token: Secret, known: About) -> tuple[Secret, Exchange]:
         """Rotate a token and return the new one, which is in the file, with GitLab's response.
 
-        The new token is valid for as many days as the old one was.
+        The new token is valid for as many days as the old one was, and at least for `SHORTEST`.
 
         Args:
             token: What the file contains.
@@ -156,7 +158,7 @@ class TokenFile:
     # ---------------------------------------------------------------------------------------------------- GitLab
 
     def _ask(self, token: Secret, known: About) -> Exchange:
-        until = known.today + timedelta(days=known.days)
+        until = known.today + timedelta(days=max(known.days, SHORTEST))
         url = f"{self._server}/api/v4/personal_access_tokens/self/rotate"
         return once.post(url, {"expires_at": until.isoformat()}, {"PRIVATE-TOKEN": token.reveal()})
 
