@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.daemons import ask
+from support.daemons import ask, await_daemon
 from support.desk import FOREIGN, TOKEN, Desk, desk, gone, on_terminal
 from uvtokend import __version__
 
@@ -359,21 +359,12 @@ def _pending(process: psutil.Process, number: int) -> bool:
 def test_run_ends_well_when_it_is_asked_to(desk: Desk, number: int) -> None:
     """`run` stays in the foreground, waits for a configuration if there is none, and exits 0 after a signal."""
     daemon = desk.popen("run")
-    wait_for_daemon(desk)
+    await_daemon(desk.socket)
     assert "uvtokend init" in desk.run("status").stdout
     assert ask(desk.socket, "version")["pid"] == daemon.pid
     daemon.send_signal(number)
     daemon.communicate(timeout=20)
     assert daemon.returncode == 0
-
-
-def wait_for_daemon(desk: Desk) -> None:
-    """Return when a daemon answers."""
-    while True:
-        with contextlib.suppress(OSError):
-            ask(desk.socket, "version")
-            return
-        time.sleep(0.02)
 
 
 SYSTEMCTL = """#!/bin/sh

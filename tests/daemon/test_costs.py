@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.daemons import ask
+from support.daemons import ask, await_daemon
 from support.desk import Desk, desk
 from support.waiting import until
 from uvtokend.core import events
@@ -27,7 +27,6 @@ from uvtokend.core.views import Snapshot
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
-from uvtokend.daemon.outlook import _PAUSE
 from uvtokend.disk import exchange, files
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
@@ -294,7 +293,10 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         await daemon.requests.settle(None)
         daemon._tick()  # the first one after work tidies up
         await looked(daemon)
-        await asyncio.sleep(2 * _PAUSE)  # what others see is brought up to date
+        outlook = daemon._outlook
+        assert outlook is not None
+        while outlook._planned is not None or (outlook._writing is not None and not outlook._writing.done()):
+            await asyncio.sleep(0.01)  # what others see is brought up to date
         counted(threading.Thread, "start")
         counted(Agent, "snapshot")
         counted(Store, "save")
@@ -312,9 +314,10 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def looked(daemon: Daemon) -> None:
-    """Wait until the look of the last tick has ended."""
+    """Wait until the look of the last tick has ended, and the loop has heard of it."""
     while daemon._files_watch.busy:
         await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
 
 
 #: The most system calls of a guard tick: of the loop, of the thread that looks, and to hand over from one to the other.
@@ -337,7 +340,7 @@ def test_a_tick_at_rest_makes_few_system_calls(desk: Desk, tmp_path: Path) -> No
     trace = tmp_path / "trace"
     command = [*STRACE, str(trace), sys.executable, "-P", "-c", OFTEN]
     with subprocess.Popen(command, env=desk.env, stdin=subprocess.DEVNULL) as tracer:
-        until(desk.socket.exists)
+        await_daemon(desk.socket)
         until(lambda: all(row["delivered"] for row in ask(desk.socket, "status")["indexes"]))
         asked = len(trace.read_text().splitlines())
         until(lambda: len(ticks(trace.read_text().splitlines()[asked:])) > 30)

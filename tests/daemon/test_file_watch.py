@@ -34,9 +34,9 @@ def heard(looks: list[tuple[bool, OnDisk]]) -> list[FilesSeen]:
             watch.look(("netrc",))
             while watch.busy:
                 await asyncio.sleep(0.001)
+            await asyncio.sleep(0)  # a turn for what was told before
             del looks[0]
         watch.close()
-        await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(main(), 30))
     return told
@@ -65,7 +65,6 @@ def daemon_at_rest(folder: Path, story: Callable[[Daemon, list[events.Event]], A
         await daemon.requests.settle(None)
         daemon._tick()
         await looked(daemon)
-        await asyncio.sleep(0.01)
         fed: list[events.Event] = []
         honest = daemon.feed
 

@@ -110,15 +110,16 @@ def runs(pid: int) -> bool:
 def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     """After the deadline, and when the daemon closes: nothing of it is left."""
 
-    async def test() -> list[int]:
-        told = Told()
-        program = shell(f'sleep 600 & echo $! >> "{tmp_path}/pids"; wait', {}, told, deadline=0.5)
+    async def test(seconds: float) -> list[int]:
+        told, pids = Told(), tmp_path / f"{seconds}"
+        program = shell(f'sleep 600 & echo $! > "{pids}"; wait', {}, told, deadline=seconds)
         program.changed()
-        assert "did not end within 0.5 s and was killed" in (await told.next() or "")
+        assert f"did not end within {seconds:g} s and was killed" in (await told.next() or "")
         program.close()
-        return [int(line) for line in (tmp_path / "pids").read_text().split()]
+        return [int(line) for line in pids.read_text().split()] if pids.exists() else []
 
-    (child,) = asyncio.run(test())
+    # On a busy machine it takes long until the child is there.
+    (child,) = next(filter(None, (asyncio.run(test(seconds)) for seconds in (0.5, 4.0, 25.0))))
     until(lambda: not runs(child))
 
 

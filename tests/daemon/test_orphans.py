@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.daemons import await_daemon
 from support.desk import TOKEN, Desk, desk
 from support.namespace import namespace
 from support.waiting import until
@@ -42,7 +43,7 @@ def test_orphans_of_helpers_are_reaped(desk: Desk, tmp_path: Path) -> None:
     words = namespace("", [sys.executable, "-c", QUICK], "--pid", "--fork", "--kill-child", "--mount-proc")
     container = subprocess.Popen(words, env=desk.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(desk.socket.exists)
+        await_daemon(desk.socket)
         (daemon,) = psutil.Process(container.pid).children()
         desk.run("refresh")
         until(lambda: left.exists() and not daemon.children(recursive=True))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ import pytest
 
 from support import linux
 from support.daemons import await_ready
+from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import AwsMachine
 
@@ -100,7 +102,7 @@ def test_another_user_on_the_socket(laptop: AwsMachine) -> None:
 def test_another_user_asks_the_daemon(laptop: AwsMachine) -> None:
     """Even if directory and socket stand open, he is hung up on, and we are told of the open directory."""
     laptop.start()
-    assert laptop.uvtokend("start").returncode == 0
+    await_ready(laptop)
     folder = os.path.dirname(listener(laptop))
     os.chmod(laptop.directory, 0o711)
     os.chmod(folder, 0o711)
@@ -208,6 +210,16 @@ def test_what_the_daemon_and_its_workers_let_out(laptop: AwsMachine) -> None:
     assert linux.core_limits(laptop.daemon.pid) == (0, 0)
     assert "Umask:\t0077\n" in (process / "status").read_text()
     folders = [laptop.state, Path(listener(laptop)).parent]
-    modes = {file: file.stat().st_mode & 0o777 for folder in folders for file in [folder, *folder.iterdir()]}
-    assert modes == {file: 0o700 if file in folders else 0o600 for file in modes}
-    assert {"state.json", "events.jsonl", "control.sock", "control.sock.lock"} <= {file.name for file in modes}
+    written = {"state.json", "events.jsonl", "control.sock", "control.sock.lock"}
+    until(lambda: written <= {file.name for file in modes(folders)})
+    found = modes(folders)
+    assert found == {file: 0o700 if file in folders else 0o600 for file in found}
+
+
+def modes(folders: list[Path]) -> dict[Path, int]:
+    """Return the modes of directories and of the files in them; a file may be replaced in this very moment."""
+    found = {}
+    for file in [*folders, *(file for folder in folders for file in folder.iterdir())]:
+        with contextlib.suppress(FileNotFoundError):
+            found[file] = stat.S_IMODE(file.stat().st_mode)
+    return found

@@ -63,14 +63,17 @@ def _knows(process: psutil.Process, folder: str) -> bool:
 
 def test_every_install_works_beside_one_that_fails(folder: Path) -> None:
     """Tokens rotate, every install with the daemon works, the control side fails once its token has died; exit 0."""
-    out, err = start(folder, 12).communicate(timeout=120)
-    summary = re.search(
-        r"rotated (\d+) times\.\n +with uvtokend: +(\d+) installs, 0 failed.*\n"
-        r" +with a token exported: +(\d+) installs, (\d+) failed",
-        out,
-    )
-    assert summary, (out, err)
-    rotations, installs, control, failed = map(int, summary.groups())
+    for seconds in (12, 40):  # on a busy machine the last install may begin before the exported token has expired
+        out, err = start(folder, seconds).communicate(timeout=120)
+        summary = re.search(
+            r"rotated (\d+) times\.\n +with uvtokend: +(\d+) installs, 0 failed.*\n"
+            r" +with a token exported: +(\d+) installs, (\d+) failed",
+            out,
+        )
+        assert summary, (out, err)
+        rotations, installs, control, failed = map(int, summary.groups())
+        if failed:
+            break
     assert rotations >= 1
     assert installs == control > failed > 0
     assert out.count("FAILED: 401 Unauthorized") == failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -24,6 +25,17 @@ def ask(path: Path | str, method: str) -> Any:
         client.connect(str(path))
         client.sendall(json.dumps({"jsonrpc": "2.0", "id": 7, "method": method}).encode() + b"\n")
         return json.loads(client.makefile().readline())["result"]
+
+
+def await_daemon(path: Path | str) -> None:
+    """Wait until a daemon answers: its socket is there a moment before it listens."""
+
+    def answers() -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionError, json.JSONDecodeError):
+            return bool(ask(path, "version"))
+        return False
+
+    until(answers)
 
 
 def status(machine: Machine) -> dict[str, Any]:

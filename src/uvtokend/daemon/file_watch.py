@@ -84,8 +84,8 @@ class FileWatch:
             self._sinks_done = True
             installed = self._installed()
             self._config()
-            self._done = True
             if drifted or installed.missing is not None or installed != self._before:
                 self._before = installed
                 with contextlib.suppress(RuntimeError):  # the loop has ended
                     self._loop.call_soon_threadsafe(self._told, FilesSeen(drifted, installed))
+            self._done = True
