@@ -1,4 +1,4 @@
-"""``uvtokend adopt`` when things go wrong: the foreign entry is in the netrc or in a backup, or in both."""
+"""``uvtokend adopt`` under failures: the foreign entry is always in the netrc, in a backup, or in both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = b"# mine\nmachine a.example login old password old-secret\nmachine ftp.exa
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with a foreign entry for the host of an index."""
+    """Make a home directory whose netrc has a foreign entry for the host of an index, and return the netrc."""
     for name in [name for name in os.environ if name.startswith(("XDG_", "UVTOKEND_", "UV_"))]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("NETRC", raising=False)
@@ -38,7 +38,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def failing(code: int) -> Callable[..., None]:
-    """Return a function that fails."""
+    """Return a function that raises an OSError with this code."""
 
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -47,7 +47,7 @@ def failing(code: int) -> Callable[..., None]:
 
 
 def test_an_edit_that_fails_late_keeps_its_backup(netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new text may be in place although the sync after it failed: purge still restores the entry."""
+    """If the sync after the edit fails, the backup stays, because the entry may be gone: purge still restores it."""
     with monkeypatch.context() as patch:
         real = backups.keep
 
@@ -64,8 +64,8 @@ def test_an_edit_that_fails_late_keeps_its_backup(netrc: Path, monkeypatch: pyte
     assert netrc.read_bytes() == OWN
 
 
-def test_without_a_backup_nothing_is_taken_out(netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk is named, and the netrc stays byte for byte."""
+def test_without_a_backup_nothing_is_removed(netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk is full, adopt says so and leaves the netrc unchanged byte for byte."""
     with monkeypatch.context() as patch:
         patch.setattr(files, "create", failing(errno.ENOSPC))
         with pytest.raises(UvtokendError, match=r"The backup .* could not be written: there is no space left"):
@@ -74,7 +74,7 @@ def test_without_a_backup_nothing_is_taken_out(netrc: Path, monkeypatch: pytest.
 
 
 def test_an_entry_that_changes_meanwhile_is_restored_once(netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each attempt writes a backup of its own, and purge restores what was really taken out."""
+    """If the entry changes during adopt, each attempt writes its own backup, and purge restores the removed entry."""
     real = backups.keep
     changed = OWN.replace(b"old-secret", b"new-secret")
 

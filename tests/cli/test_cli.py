@@ -1,4 +1,4 @@
-"""The command line: real processes, the real daemon, real files."""
+"""The command line, with real processes, the real daemon and real files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from uvtokend import __version__
 __all__ = ["desk"]
 
 
-# ----------------------------------------------------------------------------------------------- wrong use, no daemon
+# --------------------------------------------------------------------------------------------- wrong usage, no daemon
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ __all__ = ["desk"]
     ],
 )
 def test_wrong_usage_is_2(desk: Desk, args: list[str]) -> None:
-    """Wrong usage, an unknown index name too, is exit status 2 and a sentence on standard error."""
+    """Wrong usage, including an unknown index name, exits with 2 and a message on standard error."""
     done = desk.run(*args, status=2)
     assert done.stderr
     assert not done.stdout
 
 
-def test_help_and_version_are_for_standard_output(desk: Desk) -> None:
-    """What was asked for goes to standard output, and every verb has help."""
+def test_help_and_version_go_to_standard_output(desk: Desk) -> None:
+    """`--help` and `--version` print to standard output, and `--help` lists every verb."""
     assert desk.run("--version").stdout == f"uvtokend {__version__}\n"
     text = desk.run("--help").stdout
     verbs = ("run", "start", "stop", "restart", "reload", "status", "refresh", "once", "log", "purge", "adopt", "demo")
@@ -63,8 +63,8 @@ def test_help_and_version_are_for_standard_output(desk: Desk) -> None:
     assert "--watch" in desk.run("status", "--help").stdout
 
 
-def test_without_a_configuration_status_says_how_to_go_on(desk: Desk) -> None:
-    """No configuration, or one without an index, is no error: `uvtokend init` is named, and the status is 0."""
+def test_without_a_configuration_status_names_init(desk: Desk) -> None:
+    """A missing or empty configuration is not an error: status names `uvtokend init` and exits with 0."""
     assert "uvtokend init" in desk.run("status").stdout
     document = json.loads((done := desk.run("status", "--json")).stdout)
     assert (document["pid"], document["indexes"]) == (None, [])
@@ -75,8 +75,8 @@ def test_without_a_configuration_status_says_how_to_go_on(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "start", "restart", "once", "adopt"])
-def test_a_wrong_configuration_is_2_with_all_its_problems(desk: Desk, verb: str) -> None:
-    """All problems come at once, each with its file, key and fix, whichever verb finds them."""
+def test_an_invalid_configuration_is_2_with_all_its_problems(desk: Desk, verb: str) -> None:
+    """For an invalid configuration, every verb exits with 2 and lists all problems, each with file, key and fix."""
     desk.configure()
     desk.config.write_text('[daemon]\nmax-wrkers = 1\n\n[[index]]\nurl = "ftp://x.example/"\nname = "x"\n')
     done = desk.run(verb, *(["x"] if verb == "adopt" else []), status=2)
@@ -86,8 +86,8 @@ def test_a_wrong_configuration_is_2_with_all_its_problems(desk: Desk, verb: str)
     assert "max-workers" in done.stderr
 
 
-def test_another_configuration_may_stand_before_or_after_the_verb(desk: Desk) -> None:
-    """`--config` means the same in both places, for the hot verbs and for the others."""
+def test_the_option_config_works_before_and_after_the_verb(desk: Desk) -> None:
+    """`--config` works before and after the verb, for the hot verbs and for the others."""
     desk.configure(("a", "a.example"))
     other = desk.home / "other.toml"
     desk.config.rename(other)
@@ -100,8 +100,8 @@ def test_another_configuration_may_stand_before_or_after_the_verb(desk: Desk) ->
 @pytest.mark.parametrize(
     ("args", "said"), [(["stop"], "nothing to stop"), (["reload"], "uvtokend start"), (["refresh"], "uvtokend start")]
 )
-def test_without_a_daemon_it_is_3(desk: Desk, args: list[str], said: str) -> None:
-    """What needs a daemon says that there is none, and how to start one if that helps."""
+def test_a_verb_that_needs_a_daemon_is_3_without_one(desk: Desk, args: list[str], said: str) -> None:
+    """A verb that needs a daemon exits with 3 if none runs, and says how to start one if that helps."""
     desk.configure(("a", "a.example"))
     done = desk.run(*args, status=3)
     assert "not running" in done.stderr
@@ -112,7 +112,7 @@ def test_without_a_daemon_it_is_3(desk: Desk, args: list[str], said: str) -> Non
 
 
 def test_a_life_from_start_to_purge(desk: Desk) -> None:
-    """The verbs do what they promise, one after the other, and purge leaves the netrc as if we had never been."""
+    """Each verb, run one after the other, does what it promises, and purge leaves the netrc as it was at first."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     assert "is running (pid" in desk.run("start").stderr
     assert "already" in desk.run("start").stderr
@@ -143,8 +143,8 @@ def test_a_life_from_start_to_purge(desk: Desk) -> None:
     desk.run("purge")
 
 
-def test_purge_ends_a_running_daemon_and_takes_a_netrc_of_our_own_away(desk: Desk) -> None:
-    """Where there was no netrc before us there is none after us; the daemon is gone first."""
+def test_purge_stops_the_daemon_and_removes_a_netrc_that_it_created(desk: Desk) -> None:
+    """purge stops the daemon first, and deletes the netrc if uvtokend created it."""
     desk.netrc.unlink()
     desk.configure(("a", "a.example"))
     desk.run("start")
@@ -155,8 +155,8 @@ def test_purge_ends_a_running_daemon_and_takes_a_netrc_of_our_own_away(desk: Des
     assert not desk.netrc.exists()
 
 
-def test_purge_needs_no_state_and_leaves_a_strange_netrc_alone(desk: Desk) -> None:
-    """Our block goes also when the state directory is lost; a netrc that never held anything of ours is not touched."""
+def test_purge_needs_no_state_and_leaves_a_foreign_netrc_alone(desk: Desk) -> None:
+    """purge removes our block even without the state directory, and does not touch a netrc without our block."""
     desk.netrc.chmod(0o644)
     before = desk.netrc.stat()
     desk.run("purge")
@@ -172,8 +172,8 @@ def test_purge_needs_no_state_and_leaves_a_strange_netrc_alone(desk: Desk) -> No
     assert desk.netrc.read_bytes() == FOREIGN
 
 
-def test_purge_takes_the_chains_of_refresh_tokens_away(desk: Desk) -> None:
-    """No refresh token of ours is left, and a person is told that the own ones are used up."""
+def test_purge_removes_the_chains_of_refresh_tokens(desk: Desk) -> None:
+    """purge deletes our stored refresh tokens, and tells the user that the original token pairs are used up."""
     assert "token pairs" not in desk.run("purge").stderr
     chains = desk.state / "chains"
     chains.mkdir(parents=True, mode=0o700)
@@ -185,7 +185,7 @@ def test_purge_takes_the_chains_of_refresh_tokens_away(desk: Desk) -> None:
 
 
 def test_purge_keeps_the_mark_of_an_interrupted_rotation(desk: Desk) -> None:
-    """It says which files stay, why, and how they go; nothing is said of refresh tokens that never were."""
+    """purge says which marks of an interrupted token rotation it keeps, why, and how to get rid of them."""
     chains, token = desk.state / "chains", desk.home / "token"
     chains.mkdir(parents=True, mode=0o700)
     desk.state.chmod(0o700)
@@ -214,7 +214,9 @@ def test_purge_keeps_the_mark_of_an_interrupted_rotation(desk: Desk) -> None:
 
 
 def test_restart_starts_a_stopped_daemon_and_replaces_a_running_one(desk: Desk) -> None:
-    """`restart` ends with a new daemon, whatever was before; with a wrong configuration the old one continues."""
+    """`restart` starts a new daemon whether one ran or not; if the configuration is invalid, the old one keeps
+    running.
+    """
     desk.configure(("a", "a.example"))
     desk.run("restart")
     first = ask(desk.socket, "version")["pid"]
@@ -226,8 +228,8 @@ def test_restart_starts_a_stopped_daemon_and_replaces_a_running_one(desk: Desk) 
     assert ask(desk.socket, "version")["pid"] == second
 
 
-def test_reload_takes_a_good_configuration_and_refuses_a_bad_one(desk: Desk) -> None:
-    """A bad configuration is refused whole, with all problems; the old one stays in force."""
+def test_reload_loads_a_valid_configuration_and_refuses_an_invalid_one(desk: Desk) -> None:
+    """reload refuses an invalid configuration as a whole, with all problems; the previous one stays loaded."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.configure(("a", "a.example"), ("b", "b.example"))
@@ -239,8 +241,8 @@ def test_reload_takes_a_good_configuration_and_refuses_a_bad_one(desk: Desk) -> 
     assert len(desk.document("refresh")["indexes"]) == 2
 
 
-def test_a_failure_is_1_and_shows_its_mend_first(desk: Desk) -> None:
-    """Where a token cannot be had, `status`, `refresh` and `once` exit 1, and cause and fix stand on top."""
+def test_a_failure_is_1_and_shows_its_fix_first(desk: Desk) -> None:
+    """If a token cannot be fetched, `status`, `refresh` and `once` exit with 1 and show cause and fix at the top."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     desk.answer("b", "garbage")
     desk.run("once", status=1)
@@ -256,14 +258,14 @@ def test_a_failure_is_1_and_shows_its_mend_first(desk: Desk) -> None:
     desk.answer("b")
     desk.run("once")
     desk.run("status")
-    # A refresh that fails although the old token still lives has failed anyway.
+    # A failed refresh exits with 1 although the previous token is still valid.
     desk.answer("a", "garbage")
     desk.run("refresh", "a", status=1)
     desk.run("status", "a")
 
 
 def test_once_needs_no_daemon(desk: Desk) -> None:
-    """`once` fetches what is due, delivers it and leaves no process behind; what is fresh it leaves alone."""
+    """`once` fetches and delivers due tokens, leaves no process behind, and does not fetch a fresh token again."""
     desk.configure(("a", "a.example"))
     desk.run("once")
     assert TOKEN in desk.netrc.read_text()
@@ -272,13 +274,13 @@ def test_once_needs_no_daemon(desk: Desk) -> None:
     desk.run("once")
 
 
-def test_once_with_a_name_fetches_for_that_index_alone(desk: Desk) -> None:
-    """Nothing else that is due is fetched, and the entries of the other indexes stay."""
+def test_once_with_a_name_fetches_for_that_index_only(desk: Desk) -> None:
+    """`once NAME` fetches only that index's token, and leaves the other indexes' entries in the netrc."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     desk.run("once", "a")
     assert "b.example" not in desk.netrc.read_text()
-    told = [json.loads(line) for line in (desk.state / "events.jsonl").read_text().splitlines()]
-    assert [event["names"] for event in told if event["event"] == "refreshed"] == [["a"]]
+    events = [json.loads(line) for line in (desk.state / "events.jsonl").read_text().splitlines()]
+    assert [event["names"] for event in events if event["event"] == "refreshed"] == [["a"]]
     desk.run("once")
     both = desk.netrc.read_text()
     assert "b.example" in both
@@ -290,26 +292,26 @@ def test_once_with_a_name_fetches_for_that_index_alone(desk: Desk) -> None:
 
 
 def test_two_starts_at_once_make_one_daemon(desk: Desk) -> None:
-    """Whoever starts at the same instant gets the same daemon, and all succeed."""
+    """Concurrent `start` commands all succeed and name the same daemon; only one daemon runs."""
     desk.configure(("a", "a.example"))
     starts = [desk.popen("start", "--config", str(desk.config)) for _ in range(3)]
     texts = ["".join(start.communicate(timeout=60)) for start in starts]
     assert [start.returncode for start in starts] == [0, 0, 0], texts
     pid = ask(desk.socket, "version")["pid"]
     assert all(f"(pid {pid})" in text for text in texts)
-    # Nor may a slow one take over later, when that daemon is stopped.
+    # No slower daemon still waits to take over when this one is stopped.
     assert [process.pid for process in psutil.process_iter() if daemon_of(desk, process)] == [pid]
 
 
 def daemon_of(desk: Desk, process: psutil.Process) -> bool:
-    """Tell whether a process is a daemon of this desk. A daemon shows its environment to root alone."""
+    """Return whether a process is a daemon of this desk; other users' processes do not count."""
     with contextlib.suppress(psutil.Error):
         return {"run", str(desk.config)} <= {*process.cmdline()}
     return False
 
 
 def test_start_fails_with_the_reason(desk: Desk) -> None:
-    """A daemon that cannot start says why through `start`, which exits 1."""
+    """If the daemon cannot start, `start` prints the daemon's reason and exits with 1."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.extra["UVTOKEND_SOCKET"] = str(desk.home / "run" / "other.sock")
@@ -320,17 +322,17 @@ def test_start_fails_with_the_reason(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("verb", ["start", "status", "run"])
-def test_a_socket_folder_that_others_may_enter_is_refused(desk: Desk, verb: str) -> None:
-    """Daemon and client refuse a control socket in a directory that is not private, and name the fix."""
+def test_a_socket_directory_that_others_may_enter_is_refused(desk: Desk, verb: str) -> None:
+    """Daemon and clients refuse a control socket in a directory that other users can enter, and print the fix."""
     desk.configure(("a", "a.example"))
     (desk.home / "run" / "uvtokend").mkdir()
     (desk.home / "run" / "uvtokend").chmod(0o755)
     assert "chmod 700" in desk.run(verb, status=1).stderr
 
 
-@pytest.mark.linux("/proc tells that a signal waits")
-def test_a_daemon_that_hangs_is_ended_by_stop(desk: Desk) -> None:
-    """A daemon that does not answer any more is named by `status`, and `stop` still gets rid of it."""
+@pytest.mark.linux("/proc shows pending signals")
+def test_stop_ends_a_daemon_that_hangs(desk: Desk) -> None:
+    """`status` says that the daemon does not answer, and `stop` still ends it."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     process = psutil.Process(ask(desk.socket, "version")["pid"])
@@ -338,7 +340,7 @@ def test_a_daemon_that_hangs_is_ended_by_stop(desk: Desk) -> None:
     try:
         stop = desk.popen("stop")
         assert "uvtokend restart" in desk.run("status", status=1).stderr
-        # A stopped process does not see SIGTERM until it continues.
+        # A suspended process does not receive SIGTERM until it continues.
         while not _pending(process, signal.SIGTERM):
             time.sleep(0.02)
     finally:
@@ -356,8 +358,8 @@ def _pending(process: psutil.Process, number: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_ends_well_when_it_is_asked_to(desk: Desk, number: int) -> None:
-    """`run` stays in the foreground, waits for a configuration if there is none, and exits 0 after a signal."""
+def test_run_exits_with_0_after_a_signal(desk: Desk, number: int) -> None:
+    """`run` stays in the foreground, waits for a configuration if there is none, and exits with 0 after a signal."""
     daemon = desk.popen("run")
     await_daemon(desk.socket)
     assert "uvtokend init" in desk.run("status").stdout
@@ -378,8 +380,8 @@ esac
 
 
 @pytest.mark.linux("the service is a unit of systemd")
-def test_an_installed_service_is_what_start_starts(desk: Desk) -> None:
-    """With a user unit and a manager that can be reached, `start` goes through it, and tells why it refuses."""
+def test_start_starts_the_installed_service(desk: Desk) -> None:
+    """If a user unit is installed and systemd is reachable, `start` starts the unit, and prints systemd's error."""
     unit = desk.home / ".config" / "systemd" / "user" / "uvtokend.service"
     unit.parent.mkdir(parents=True)
     unit.touch()
@@ -405,7 +407,7 @@ def test_an_installed_service_is_what_start_starts(desk: Desk) -> None:
 
 
 def test_a_killed_daemon_is_not_running(desk: Desk) -> None:
-    """A socket left behind by SIGKILL does no harm: `start` works at once."""
+    """After SIGKILL the daemon's socket remains; `status` says that no daemon runs, and `start` works at once."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     process = psutil.Process(ask(desk.socket, "version")["pid"])
@@ -419,8 +421,8 @@ def test_a_killed_daemon_is_not_running(desk: Desk) -> None:
 # ---------------------------------------------------------------------------------------------------------------- adopt
 
 
-def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
-    """A foreign entry blocks its index, `adopt` repairs it, and `purge` restores the netrc byte for byte."""
+def test_adopt_removes_an_entry_and_purge_restores_it(desk: Desk) -> None:
+    """A foreign entry blocks its index, `adopt` fixes that, and `purge` restores the netrc byte for byte."""
     before = (
         FOREIGN + b"machine a.example\n  login old # why\n  password old-secret\nmachine z.example login z password z"
     )
@@ -441,8 +443,8 @@ def test_adopt_takes_over_and_purge_puts_back(desk: Desk) -> None:
     assert not desk.state.exists()
 
 
-def test_a_broken_backup_stops_purge_before_it_forgets(desk: Desk) -> None:
-    """What purge cannot put back it does not delete."""
+def test_purge_keeps_a_backup_that_it_cannot_restore(desk: Desk) -> None:
+    """If a backup is corrupt, purge fails, names it and deletes nothing; once it is repaired, purge restores it."""
     desk.netrc.write_bytes(b"machine a.example login old password old\n")
     desk.configure(("a", "a.example"))
     desk.run("adopt", "a")
@@ -459,8 +461,8 @@ def test_a_broken_backup_stops_purge_before_it_forgets(desk: Desk) -> None:
 # ------------------------------------------------------------------------------------------------- terminals and pipes
 
 
-def test_watch_prints_anew_after_each_event_and_ends_with_the_daemon(desk: Desk) -> None:
-    """Without a terminal `--watch` prints lines; when the daemon is stopped it says so and exits 3."""
+def test_watch_prints_after_each_event_and_ends_with_the_daemon(desk: Desk) -> None:
+    """Without a terminal, `--watch` prints a line per event; when the daemon stops, it says so and exits with 3."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -475,8 +477,8 @@ def test_watch_prints_anew_after_each_event_and_ends_with_the_daemon(desk: Desk)
     assert "uvtokend start" in err
 
 
-def test_watch_on_a_terminal_draws_over_itself_until_interrupted(desk: Desk) -> None:
-    """On a terminal the picture is redrawn, in colour; Ctrl-C ends it with 130 and no traceback."""
+def test_watch_on_a_terminal_redraws_until_interrupted(desk: Desk) -> None:
+    """On a terminal, `--watch` redraws the table in color; Ctrl-C ends it with 130 and no traceback."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -492,8 +494,8 @@ def test_watch_on_a_terminal_draws_over_itself_until_interrupted(desk: Desk) -> 
     assert "\x1b" not in text
 
 
-def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
-    """`uvtokend log --follow | head -1` ends quietly."""
+def test_a_closed_pipe_is_not_an_error(desk: Desk) -> None:
+    """`uvtokend log --follow | head -1` ends without a message."""
     desk.configure(("a", "a.example"))
     desk.run("once")
     log = desk.popen("log", "--follow")
@@ -509,8 +511,8 @@ def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
     log.stderr.close()
 
 
-def test_the_log_goes_on_after_rotation_and_over_broken_lines(desk: Desk) -> None:
-    """Each event is shown once and complete: across a rotation, half a line, and a line that is not ours."""
+def test_the_log_continues_after_rotation_and_invalid_lines(desk: Desk) -> None:
+    """`log --follow` prints each event once and complete, across a rotation, a half-written and an invalid line."""
     assert "has not run here yet" in desk.run("log").stderr
     desk.state.mkdir(0o700, parents=True)
     events = desk.state / "events.jsonl"
@@ -534,12 +536,12 @@ def test_the_log_goes_on_after_rotation_and_over_broken_lines(desk: Desk) -> Non
     assert [line.split()[-1] for line in desk.run("log").stdout.splitlines()] == ["one", "event)", "two", "\\x1b[31m"]
 
 
-# -------------------------------------------------------------------------------------------------- strange daemons
+# --------------------------------------------------------------------------------------------------- other daemons
 
 
 @contextlib.contextmanager
 def impostor(desk: Desk, *answers: bytes) -> Iterator[None]:
-    """Stand in for the daemon: each client gets the next answer, then is hung up on."""
+    """Listen on the daemon's socket: each client gets the next answer, and is then disconnected."""
     desk.socket.parent.mkdir(0o700)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(str(desk.socket))
@@ -574,12 +576,12 @@ def impostor(desk: Desk, *answers: bytes) -> Iterator[None]:
         (b'{"error": {"code": 1}}\n', "is not uvtokend"),
         (b"", "disconnected"),
         (b'{"half', "disconnected"),
-        (b'{"error": {"code": -32603, "message": "Ouch \\u001b[31m", "data": {"hint": "mend it"}}}\n', "mend it"),
+        (b'{"error": {"code": -32603, "message": "Ouch \\u001b[31m", "data": {"hint": "repair"}}}\n', "repair"),
         (b'{"error": {"code": -32602, "message": "names is a list"}}\n', "names is a list"),
     ],
 )
-def test_a_strange_answer_is_a_sentence(desk: Desk, answer: bytes, sentence: str) -> None:
-    """Whatever answers on the socket, the client says what is wrong; it neither hangs nor shows a traceback."""
+def test_an_invalid_answer_causes_a_clear_message(desk: Desk, answer: bytes, sentence: str) -> None:
+    """For any answer on the socket, the client prints what is wrong; it neither hangs nor shows a traceback."""
     with impostor(desk, answer):
         done = desk.run("status", status=1)
     assert sentence in done.stderr
@@ -588,7 +590,7 @@ def test_a_strange_answer_is_a_sentence(desk: Desk, answer: bytes, sentence: str
 
 
 def test_another_version_is_named(desk: Desk) -> None:
-    """A daemon that does not know a method is told apart by its version, with the fix."""
+    """If the daemon does not know a method, the client names the daemon's version and the fix."""
     refusal = b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "There is no method."}}\n'
     with impostor(desk, refusal, b'{"jsonrpc": "2.0", "id": 1, "result": {"version": "0.0.7", "pid": 1}}\n'):
         done = desk.run("reload", status=1)
@@ -596,8 +598,8 @@ def test_another_version_is_named(desk: Desk) -> None:
     assert "uvtokend restart" in done.stderr
 
 
-def test_an_older_daemon_is_named_by_status(desk: Desk) -> None:
-    """After an upgrade the daemon that still runs is of the old version, and `status` says so."""
+def test_status_names_an_older_daemon(desk: Desk) -> None:
+    """If the running daemon is of an older version, as after an upgrade, `status` says so and names the fix."""
     document = {
         "version": "0.0.7",
         "pid": 1,

@@ -1,4 +1,4 @@
-"""``uvtokend add``, ``remove`` and ``list``: real processes and files, with a daemon and without one."""
+"""``uvtokend add``, ``remove`` and ``list`` with real processes and files, with and without a daemon."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SITE = (
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A home with a netrc, and without a configuration."""
+    """Make a machine with a netrc and without a configuration."""
     made = Machine(tmp_path_factory.mktemp("m"))
     made.environment["XDG_CONFIG_HOME"] = str(made.home / ".config")
     del made.environment["UVTOKEND_CONFIG"]
@@ -46,7 +46,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def run(machine: Machine, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, without a traceback and with this exit status."""
+    """Run a command, and check that it exits with this status and without a traceback."""
     done = machine.uvtokend(*arguments)
     assert "Traceback" not in done.stderr
     assert "Internal error" not in done.stderr
@@ -55,7 +55,7 @@ def run(machine: Machine, *arguments: str, status: int = 0) -> subprocess.Comple
 
 
 def configure(machine: Machine, text: str) -> None:
-    """Write the configuration byte for byte."""
+    """Write the configuration exactly as given."""
     machine.config.parent.mkdir(parents=True, exist_ok=True)
     machine.config.write_bytes(text.encode())
     machine.config.chmod(0o600)
@@ -69,10 +69,10 @@ def add(machine: Machine, name: str, *settings: str) -> subprocess.CompletedProc
     return run(machine, "add", url, "--name", name, "--set", "provider=command", "--set", command, *words)
 
 
-def remembered(machine: Machine) -> list[str]:
-    """Return the places that the state file knows."""
+def recorded_targets(machine: Machine) -> list[str]:
+    """Return the targets in the state file."""
     records = json.loads((machine.state / "state.json").read_text())["tokens"]
-    return sorted({place for record in records for place in record["targets"]})
+    return sorted({target for record in records for target in record["targets"]})
 
 
 def store(machine: Machine) -> str:
@@ -83,8 +83,8 @@ def store(machine: Machine) -> str:
 # ------------------------------------------------------------------------------------------- with and without a daemon
 
 
-def test_add_makes_the_file_and_remove_leaves_what_was_there(machine: Machine) -> None:
-    """The first index makes a file of one's own, 0600; with the last one gone, its head stays for the next."""
+def test_add_creates_the_file_and_remove_keeps_its_header(machine: Machine) -> None:
+    """`add` creates config.toml with mode 0600; after the last `remove`, only the file's header remains."""
     done = add(machine, "a")
     assert done.stdout.startswith('[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "command"\n')
     assert done.stderr == f"Added to {machine.config}.\nNo daemon is running. Start it with: uvtokend start\n"
@@ -99,30 +99,30 @@ def test_add_makes_the_file_and_remove_leaves_what_was_there(machine: Machine) -
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["with a daemon", "without one"])
-def test_remove_takes_entry_and_record_out_at_once(machine: Machine, running: bool) -> None:
-    """When the command ends, both are removed, and everything foreign is unchanged."""
+def test_remove_deletes_entry_and_state_at_once(machine: Machine, running: bool) -> None:
+    """When `remove` ends, the netrc entry and the state of that index are gone, and foreign entries are unchanged."""
     run(machine, "start")
     for name in ("a", "b"):
         assert "The running daemon has loaded it." in add(machine, name).stderr
     run(machine, "refresh")
     if not running:
         run(machine, "stop")
-    assert remembered(machine) == ["a.example", "b.example"]
+    assert recorded_targets(machine) == ["a.example", "b.example"]
     run(machine, "remove", "a")
     netrc = machine.netrc.read_text()
     assert ("a.example" in netrc, "b.example" in netrc, FOREIGN in netrc) == (False, True, True)
-    assert remembered(machine) == ["b.example"]
+    assert recorded_targets(machine) == ["b.example"]
     if running:
         (index,) = json.loads(run(machine, "status", "--json").stdout)["indexes"]
         assert (index["name"], index["delivered"]) == ("b", True)
     run(machine, "remove", "b")
     assert machine.netrc.read_text() == FOREIGN
-    assert remembered(machine) == []
+    assert recorded_targets(machine) == []
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["with a daemon", "without one"])
-def test_remove_takes_the_record_out_of_uvs_store_at_once(machine: Machine, running: bool) -> None:
-    """What others have put there stays."""
+def test_remove_deletes_the_record_in_uvs_store_at_once(machine: Machine, running: bool) -> None:
+    """When `remove` ends, the record in uv's store is gone, and other programs' records are unchanged."""
     path = machine.home / ".local/share/uv/credentials/credentials.toml"
     path.parent.mkdir(parents=True)
     path.parent.chmod(0o700)
@@ -136,14 +136,14 @@ def test_remove_takes_the_record_out_of_uvs_store_at_once(machine: Machine, runn
         run(machine, "stop")
     run(machine, "remove", "a")
     assert [f"https://{name}.example/" in store(machine) for name in "abf"] == [False, True, True]
-    assert remembered(machine) == ["https://b.example/"]
+    assert recorded_targets(machine) == ["https://b.example/"]
     run(machine, "remove", "b")
     assert [f"https://{name}.example/" in store(machine) for name in "abf"] == [False, False, True]
     assert not os.path.exists(f"{path}.uvtokend")
 
 
-def test_a_second_index_on_the_host_keeps_the_entry(machine: Machine) -> None:
-    """A host's entry is removed together with the last index on that host."""
+def test_the_entry_stays_while_another_index_needs_it(machine: Machine) -> None:
+    """`remove` deletes a host's entry only with the last index on that host, and says which of the two happened."""
     add(machine, "a")
     text = machine.config.read_text()
     machine.config.write_text(text + text[text.index("[[index]]") :].replace('"a"', '"a2"').replace("simple", "two"))
@@ -154,8 +154,8 @@ def test_a_second_index_on_the_host_keeps_the_entry(machine: Machine) -> None:
     assert machine.netrc.read_text() == FOREIGN
 
 
-def test_a_daemon_of_another_configuration_is_told_apart(machine: Machine) -> None:
-    """It does not take up what it does not read, and keeps the entry that its own configuration asks for."""
+def test_a_daemon_with_another_configuration_is_named(machine: Machine) -> None:
+    """If the daemon runs with another configuration, `remove` says so, and the daemon keeps its own entry."""
     add(machine, "a")
     run(machine, "start")
     run(machine, "refresh")
@@ -174,7 +174,7 @@ MINE = "# mine\n\n[daemon] # all of it\nmax-workers = 2\n\n# the end"
 
 @pytest.mark.parametrize("text", [MINE, MINE.replace("\n", "\r\n"), f"{MINE}\n", "\n", ""])
 def test_a_file_comes_back_as_it_was(machine: Machine, text: str) -> None:
-    """Comments and line ends stay; only a missing last line end is added."""
+    """`add` and then `remove` preserve comments, line endings and mode; at most a final line ending is added."""
     configure(machine, text)
     machine.config.chmod(0o640)
     before = machine.config.stat().st_mode
@@ -188,7 +188,7 @@ def test_a_file_comes_back_as_it_was(machine: Machine, text: str) -> None:
 
 
 def test_a_symlink_stays_one(machine: Machine) -> None:
-    """The target of a symbolic link, such as a file in a directory of dotfiles, is edited in place."""
+    """If config.toml is a symlink, as with dotfiles, its target is edited and the symlink stays."""
     real = machine.home / "dotfiles" / "uvtokend.toml"
     real.parent.mkdir()
     real.write_text(MINE)
@@ -202,8 +202,8 @@ def test_a_symlink_stays_one(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("text", ['[[index]]\nname = "x"\n', "[daemon\n", "colour = 1\n"])
-def test_a_file_that_is_wrong_is_told_and_not_touched(machine: Machine, text: str) -> None:
-    """Nothing is added to it; each problem is told with its fix."""
+def test_an_invalid_file_is_reported_and_not_changed(machine: Machine, text: str) -> None:
+    """`add` and `list` report the problems of an invalid configuration, and leave the file unchanged."""
     configure(machine, text)
     said = run(machine, "add", "https://europe-west3-python.pkg.dev/a/b/simple/", status=2).stderr
     assert str(machine.config) in said
@@ -211,8 +211,8 @@ def test_a_file_that_is_wrong_is_told_and_not_touched(machine: Machine, text: st
     assert run(machine, "list", status=2).stderr == said
 
 
-def test_an_index_that_is_wrong_can_be_taken_out(machine: Machine) -> None:
-    """Removing the invalid index repairs the file; its entry is removed, too."""
+def test_an_invalid_index_can_be_removed(machine: Machine) -> None:
+    """`remove` can remove an invalid index together with its entry, which repairs the configuration."""
     add(machine, "a")
     run(machine, "once")
     good = machine.config.read_text()
@@ -222,8 +222,10 @@ def test_an_index_that_is_wrong_can_be_taken_out(machine: Machine) -> None:
     assert machine.netrc.read_text() == FOREIGN
 
 
-def test_what_cannot_be_edited_safely_names_an_editor(machine: Machine) -> None:
-    """A list in one value with a comment in it, say; not a byte changes."""
+def test_a_file_that_cannot_be_edited_safely(machine: Machine) -> None:
+    """A file that cannot be edited safely, such as an array with a comment, is unchanged; the fix is to edit it by
+    hand.
+    """
     text = (
         'index = [\n  { name = "a", url = "https://a.example/", provider = "command", command = ["x"] }, # mine\n'
         '  { name = "b", url = "https://b.example/", provider = "command", command = ["x"] },\n]\n'
@@ -234,18 +236,18 @@ def test_what_cannot_be_edited_safely_names_an_editor(machine: Machine) -> None:
     assert machine.config.read_text() == text
 
 
-def test_a_folder_that_may_not_be_written(open_directory: Path) -> None:
-    """The file is as it was, and the sentence says so."""
+def test_a_directory_that_cannot_be_written(open_directory: Path) -> None:
+    """If the directory is not writable, the configuration is unchanged, and the message says so."""
     home = open_directory / "home"
-    folder = home / "conf"
-    folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(MINE)
-    for path in (folder / "config.toml", folder, home):
+    directory = home / "conf"
+    directory.mkdir(parents=True)
+    (directory / "config.toml").write_text(MINE)
+    for path in (directory / "config.toml", directory, home):
         if os.geteuid() == 0:
             os.chown(path, 12345, 12345)
-    (folder / "config.toml").chmod(0o600)
-    folder.chmod(0o500)
-    env = {"HOME": str(home), "UVTOKEND_CONFIG": str(folder / "config.toml"), "PATH": os.environ["PATH"]}
+    (directory / "config.toml").chmod(0o600)
+    directory.chmod(0o500)
+    env = {"HOME": str(home), "UVTOKEND_CONFIG": str(directory / "config.toml"), "PATH": os.environ["PATH"]}
     script = """\
         import sys
         from uvtokend.cli import main
@@ -254,13 +256,13 @@ def test_a_folder_that_may_not_be_written(open_directory: Path) -> None:
     imports = "gettext, locale, platformdirs.unix, uvtokend.cli.add, uvtokend.cli.parser, uvtokend.cli.main"
     done = as_user(script, imports=imports, env=env)
     assert done.returncode == 1, done.stderr
-    assert f"{folder}/config.toml could not be written and is unchanged: Permission denied." in done.stderr
-    assert f"ls -ld {folder}" in done.stderr
-    assert (folder / "config.toml").read_text() == MINE
+    assert f"{directory}/config.toml could not be written and is unchanged: Permission denied." in done.stderr
+    assert f"ls -ld {directory}" in done.stderr
+    assert (directory / "config.toml").read_text() == MINE
 
 
 def test_another_users_home_is_refused(open_directory: Path) -> None:
-    """With sudo and a HOME that was kept, the file would belong to root."""
+    """With another user's HOME, as under sudo, `add` is refused, because root would own the file."""
     script = """\
         import sys
         from uvtokend.cli import main
@@ -273,12 +275,12 @@ def test_another_users_home_is_refused(open_directory: Path) -> None:
     assert not (open_directory / "c.toml").exists()
 
 
-# ------------------------------------------------------------------------------------------------------------ rivals
+# ---------------------------------------------------------------------------------------------- concurrent edits
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration that this process itself edits."""
+    """Return the path of a configuration that this process edits itself."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -292,8 +294,8 @@ def appending(name: str) -> Callable[[str], str]:
     return lambda text: edit.append(text, [table])
 
 
-def test_many_at_once_lose_nothing(config: Path) -> None:
-    """Also where none of them finds a file."""
+def test_concurrent_edits_are_all_kept(config: Path) -> None:
+    """Concurrent edits are all kept, even if the file does not exist yet."""
     names = [f"i{number}" for number in range(6)]
     threads = [threading.Thread(target=config_editor.edit, args=(None, appending(name))) for name in names]
     for thread in threads:
@@ -305,8 +307,8 @@ def test_many_at_once_lose_nothing(config: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["before the edit", "before the exchange", "where there was no file"])
-def test_an_edit_of_somebody_else_is_kept(config: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    """Whenever another program's edit comes, our edit is repeated on top of it."""
+def test_another_programs_edit_is_kept(config: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """If another program changes the file during our edit, our edit is repeated on top of that change."""
     rivals = iter(["# theirs\n"])
 
     def rival() -> None:
@@ -335,7 +337,7 @@ def test_an_edit_of_somebody_else_is_kept(config: Path, monkeypatch: pytest.Monk
 
 
 def test_another_uvtokend_that_hangs_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command waits for the other process, and then names it with its pid."""
+    """If another uvtokend holds the lock for too long, the error names its pid."""
     monkeypatch.setattr(config_editor, "PATIENCE", 0.05)
     held: list[UvtokendError] = []
 
@@ -350,8 +352,8 @@ def test_another_uvtokend_that_hangs_is_named(config: Path, monkeypatch: pytest.
     assert '"b"' not in config.read_text()
 
 
-def test_somebody_who_never_rests_is_told_of(config: Path) -> None:
-    """After some tries; what is there is theirs."""
+def test_a_program_that_keeps_changing_the_file(config: Path) -> None:
+    """If another program changes the file at every try, the edit fails with that reason and keeps the other's text."""
     config.write_text("# 0\n")
     config.chmod(0o600)
 
@@ -366,10 +368,10 @@ def test_somebody_who_never_rests_is_told_of(config: Path) -> None:
 
 @pytest.mark.parametrize("missing", [True, False], ids=["a new file", "an old one"])
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EBUSY, errno.EACCES])
-def test_a_file_system_that_can_do_less(
+def test_a_file_system_without_exchange_or_link(
     config: Path, monkeypatch: pytest.MonkeyPatch, code: int, missing: bool
 ) -> None:
-    """Without exchange or link the file is replaced, a mount of a single file is written in place; else it is told."""
+    """Without exchange or link, the file is replaced; a mounted file is written in place; otherwise it is unchanged."""
 
     def refuse(one: str, other: str) -> None:
         raise OSError(code, os.strerror(code), one, None, other)
@@ -392,8 +394,8 @@ def test_a_file_system_that_can_do_less(
     assert list(config.parent.glob(".config.toml*")) == []
 
 
-def test_a_mounted_file_that_somebody_changes_is_read_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is never written over."""
+def test_a_mounted_file_that_changes_is_read_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a mounted file changes during the edit, it is read again, so the other program's text is not overwritten."""
     config.write_text("# old\n")
     config.chmod(0o600)
     rivals = iter(["# theirs\n"])
@@ -408,8 +410,8 @@ def test_a_mounted_file_that_somebody_changes_is_read_again(config: Path, monkey
     assert config.read_text().startswith("# theirs\n\n[[index]]\n")
 
 
-def test_what_would_not_be_accepted_is_not_written(config: Path) -> None:
-    """The problems are those of the whole configuration."""
+def test_an_edit_that_would_be_invalid_is_not_written(config: Path) -> None:
+    """An edit that would make the configuration invalid raises its problems, and nothing is written."""
     with pytest.raises(ConfigError, match="No provider is known"):
         config_editor.edit(None, lambda text: edit.append(text, [{"url": "https://x.example/"}]))
     assert not config.exists()
@@ -420,8 +422,8 @@ def test_what_would_not_be_accepted_is_not_written(config: Path) -> None:
 GOOGLE = "https://europe-west3-python.pkg.dev/a/b/simple/"
 
 
-def test_settings_are_what_they_look_like(machine: Machine) -> None:
-    """Numbers, texts that look like numbers, lists, tables and dotted keys; a bare word is a text."""
+def test_values_of_set_get_the_type_of_their_option(machine: Machine) -> None:
+    """`--set` accepts numbers, strings, lists, tables and dotted keys, each with the type that the option needs."""
     url = "https://self.example/pypi/d/simple/"
     words = [
         "provider=aws-codeartifact",
@@ -492,10 +494,10 @@ def test_settings_are_what_they_look_like(machine: Machine) -> None:
         (["https://pypi.corp.example/simple/"], "--set provider=static --set username=YOU --set 'password = {file"),
     ],
 )
-def test_what_cannot_be_added_is_told(
+def test_an_index_that_cannot_be_added_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    """In a sentence, with exit status 2; nothing is written, and what may be a secret is not repeated."""
+    """A wrong `add` exits with 2, explains why, writes nothing, and does not repeat a possible secret."""
     assert main.main(["add", *words]) == 2
     shown = capsys.readouterr()
     assert said in shown.err
@@ -503,8 +505,8 @@ def test_what_cannot_be_added_is_told(
     assert not config.exists()
 
 
-def test_a_name_that_is_taken(machine: Machine) -> None:
-    """By an index of one's own, or of the site: another name is proposed, and that command does it."""
+def test_a_name_that_is_already_used(machine: Machine) -> None:
+    """If another index already has the name, the fix is a complete command with a new name, and that command works."""
     site = machine.home / "etc" / "uvtokend" / "config.toml"
     site.parent.mkdir(parents=True)
     site.write_text(SITE)
@@ -517,8 +519,8 @@ def test_a_name_that_is_taken(machine: Machine) -> None:
         run(machine, *hint)
 
 
-def test_the_proposed_name_keeps_the_settings(machine: Machine) -> None:
-    """The command to paste does what was asked for; only a text that may be a secret is not repeated."""
+def test_the_command_with_a_new_name_keeps_the_settings(machine: Machine) -> None:
+    """The proposed command repeats the given settings, except for a value that may be a secret."""
     run(machine, "add", GOOGLE, "--set", "lifetime=30m")
     options = ["--set", "lifetime=30m", "--set", "env.A_TOKEN=hunter2"]
     done = run(machine, "add", GOOGLE, "--name", "b", *options, status=2)
@@ -529,8 +531,8 @@ def test_the_proposed_name_keeps_the_settings(machine: Machine) -> None:
     assert words[4:] == reference
 
 
-def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:
-    """A second index on a host gets the options and sink of the first; with settings of its own, only those."""
+def test_a_second_index_on_a_host_gets_the_settings_of_the_first(machine: Machine) -> None:
+    """A second index on a host gets the settings and the sink of the first, unless it is given settings itself."""
     add(machine, "a", "sink=uv-store")
     done = run(machine, "add", "https://a.example/two/")
     assert "It shares the token of 'a'." in done.stderr
@@ -542,8 +544,8 @@ def test_a_second_index_on_a_host_needs_no_more_words(machine: Machine) -> None:
     assert "the new index: url: 'a' on a.example has sink = 'uv-store'" in done.stderr
 
 
-def test_an_index_of_the_site(machine: Machine) -> None:
-    """It is not one's own to remove, but can be switched off; what one has written over it can be taken away."""
+def test_an_index_of_the_site_configuration(machine: Machine) -> None:
+    """`remove` does not remove an index of the site's configuration: it says how to disable it, and can undo that."""
     site = machine.home / "etc" / "uvtokend" / "config.toml"
     site.parent.mkdir(parents=True)
     site.write_text(SITE)
@@ -560,42 +562,42 @@ def test_an_index_of_the_site(machine: Machine) -> None:
     assert machine.config.read_text().strip() == ""
 
 
-def test_a_name_that_nobody_has(machine: Machine) -> None:
-    """Those that there are are named."""
+def test_an_unknown_name_lists_the_configured_ones(machine: Machine) -> None:
+    """`remove` with an unknown name lists the configured names."""
     assert "No index is configured" in run(machine, "remove", "x", status=2).stderr
     add(machine, "a")
     assert "Configured: a." in run(machine, "remove", "x", status=2).stderr
 
 
-def test_a_token_that_cannot_be_taken_out_is_told(machine: Machine) -> None:
-    """The index is out of the configuration; the next start takes the entry out."""
-    folder = machine.home / "n"
-    folder.mkdir(0o700)
-    netrc = folder / "netrc"
+def test_an_entry_that_cannot_be_removed_is_reported(machine: Machine) -> None:
+    """If the entry cannot be removed, `remove` exits with 1 and a fix; the next start of the daemon removes it."""
+    directory = machine.home / "n"
+    directory.mkdir(0o700)
+    netrc = directory / "netrc"
     machine.environment["NETRC"] = str(netrc)
     add(machine, "a")
     run(machine, "once")
-    folder.chmod(0o777)
+    directory.chmod(0o777)
     done = run(machine, "remove", "a", status=1)
-    assert f"fix: chmod go-w {folder}" in done.stderr
+    assert f"fix: chmod go-w {directory}" in done.stderr
     assert machine.config.read_text() == config_editor.HEADER
     assert "a.example" in netrc.read_text()
-    folder.chmod(0o700)
+    directory.chmod(0o700)
     run(machine, "start")
     until(lambda: "a.example" not in netrc.read_text())
 
 
-def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
+def test_remove_gives_up_on_a_daemon_that_cannot_remove_the_entry(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in its way is told."""
-    folder = machine.home / "n"
-    folder.mkdir(0o700)
-    machine.environment["NETRC"] = str(folder / "netrc")
+    """If the daemon cannot remove the entry, `remove` stops waiting and reports the daemon's reason."""
+    directory = machine.home / "n"
+    directory.mkdir(0o700)
+    machine.environment["NETRC"] = str(directory / "netrc")
     add(machine, "a")
     run(machine, "start")
     run(machine, "refresh")
-    folder.chmod(0o777)
+    directory.chmod(0o777)
     for name, text in machine.environment.items():
         monkeypatch.setenv(name, text)
     monkeypatch.delenv("UVTOKEND_CONFIG", raising=False)
@@ -605,8 +607,8 @@ def test_a_daemon_that_cannot_take_it_out_is_not_waited_for_in_vain(
     assert caught.value.hint == "uvtokend status"
 
 
-def test_a_state_that_cannot_be_written_is_told(machine: Machine) -> None:
-    """The entry is gone anyway."""
+def test_a_state_file_that_cannot_be_written_is_reported(machine: Machine) -> None:
+    """If the state file cannot be written, `remove` exits with 1 and says so, but the entry is removed."""
     add(machine, "a")
     run(machine, "once")
     (machine.state / "state.json.new").mkdir()
@@ -615,8 +617,8 @@ def test_a_state_that_cannot_be_written_is_told(machine: Machine) -> None:
     assert machine.netrc.read_text() == FOREIGN
 
 
-def test_a_store_that_uv_cannot_read_is_told(machine: Machine) -> None:
-    """The store is left unchanged, byte for byte, and the ledger still knows our record."""
+def test_a_store_that_uv_cannot_read_is_reported(machine: Machine) -> None:
+    """If uv's store is invalid, `remove` says so, leaves it unchanged, and keeps our record in the ledger."""
     path = machine.home / ".local/share/uv/credentials/credentials.toml"
     add(machine, "a", "sink=uv-store")
     run(machine, "once")

@@ -1,4 +1,4 @@
-"""``uvtokend init``, as a newcomer runs it: in a project that uses CodeArtifact, with a valid login."""
+"""``uvtokend init`` as a newcomer runs it: in a project that uses CodeArtifact, with a valid AWS login."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROJECT = f'[project]\nname = "x"\nversion = "1"\n[[tool.uv.index]]\nname = "acm
 
 @pytest.fixture
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
-    """A machine with an AWS login, a project, and no configuration of ours."""
+    """Make a machine with an AWS login, a project, and no configuration."""
     with CodeArtifact() as cloud:
         machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         machine.environment |= {
@@ -49,7 +49,7 @@ def project(laptop: AwsMachine) -> Path:
 
 
 def test_init_and_start(laptop: AwsMachine) -> None:
-    """Two commands: the index is found, tried, written down with its profile, and served."""
+    """`init` finds the index, tries it and writes it with its profile; after `start`, its token is delivered."""
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0, done.stderr
     assert "acme: works, as arn:aws:sts::" in done.stdout
@@ -61,16 +61,16 @@ def test_init_and_start(laptop: AwsMachine) -> None:
     assert json.loads(shown.stdout)["indexes"][0]["delivered"]
 
 
-def test_it_asks_first(laptop: AwsMachine) -> None:
-    """Without a terminal and ``--yes`` nothing is fetched and nothing is written."""
+def test_init_asks_first(laptop: AwsMachine) -> None:
+    """Without a terminal and without ``--yes``, `init` fetches and writes nothing, and exits with 1."""
     done = laptop.uvtokend("init", str(project(laptop)))
     assert (done.returncode, laptop.cloud.fetches) == (1, 0)
     assert "uvtokend init --yes" in done.stderr
     assert not laptop.config.exists()
 
 
-def test_it_never_overwrites(laptop: AwsMachine) -> None:
-    """A second run adds nothing; a file with comments keeps them byte for byte; new indexes come behind."""
+def test_init_only_appends_to_the_configuration(laptop: AwsMachine) -> None:
+    """A second `init` changes nothing; a new index is appended, and the text before it stays byte for byte."""
     laptop.uvtokend("init", "--yes", str(project(laptop)))
     before = laptop.config.read_text() + "# mine, without a line end"
     laptop.config.write_text(before)
@@ -83,16 +83,16 @@ def test_it_never_overwrites(laptop: AwsMachine) -> None:
     assert "second" in laptop.config.read_text()
 
 
-def test_a_login_that_is_missing_is_named(laptop: AwsMachine) -> None:
-    """The index is added anyway, with the command that repairs it."""
+def test_a_missing_sign_in_is_named(laptop: AwsMachine) -> None:
+    """Without AWS credentials, `init` still adds the index, and names the command that signs in."""
     (laptop.home / "aws").write_text("")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0
     assert "aws configure" in done.stdout
 
 
-def test_a_password_in_a_url_is_not_taken(laptop: AwsMachine) -> None:
-    """A secret in a URL is reported with the line to write instead, and is never written to a file of ours."""
+def test_a_password_in_a_url_is_not_copied(laptop: AwsMachine) -> None:
+    """A secret in a project's URL is reported with the line to write instead, and is neither printed nor stored."""
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace("https://", "https://aws:hunter2@"))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0
@@ -100,8 +100,8 @@ def test_a_password_in_a_url_is_not_taken(laptop: AwsMachine) -> None:
     assert "hunter2" not in done.stdout + done.stderr + laptop.config.read_text()
 
 
-def test_nothing_to_find(laptop: AwsMachine) -> None:
-    """A project without private indexes, or with invalid TOML, causes an error and no traceback."""
+def test_a_project_without_private_indexes(laptop: AwsMachine) -> None:
+    """A project without private indexes, or with invalid TOML, exits with 1 and a message, without a traceback."""
     for text in ("", "[tool", "tool = 1", "[tool]\nuv = 1"):
         (project(laptop) / "pyproject.toml").write_text(text)
         done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -130,8 +130,8 @@ def on_terminal(laptop: AwsMachine, answer: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("answer", ["y", "Yes", "n", "x"])
-def test_a_person_is_asked_before_anything_is_fetched(laptop: AwsMachine, answer: str) -> None:
-    """Only "yes" continues."""
+def test_init_asks_before_it_fetches(laptop: AwsMachine, answer: str) -> None:
+    """On a terminal, `init` asks before it fetches or writes anything; only "y" or "yes" continues."""
     yes = answer.lower().startswith("y")
     seen, status = on_terminal(laptop, answer)
     assert f"acme: {URL}\r\n" in seen
@@ -140,8 +140,8 @@ def test_a_person_is_asked_before_anything_is_fetched(laptop: AwsMachine, answer
     assert ("works, as arn:aws:sts::" in seen, "Nothing was added." in seen) == (yes, not yes)
 
 
-def test_what_is_wrong_already_is_told_first(laptop: AwsMachine) -> None:
-    """Nothing is tried or written over a configuration that is wrong."""
+def test_an_invalid_configuration_is_reported_first(laptop: AwsMachine) -> None:
+    """If the configuration is already invalid, `init` reports that, tries nothing and writes nothing."""
     laptop.config.parent.mkdir(parents=True)
     laptop.config.write_text("colour = 1\n")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -150,20 +150,22 @@ def test_what_is_wrong_already_is_told_first(laptop: AwsMachine) -> None:
     assert laptop.config.read_text() == "colour = 1\n"
 
 
-def test_control_characters_are_shown_as_such(laptop: AwsMachine) -> None:
-    """A checkout may be hostile: neither its directory's name nor its indexes' names reach the terminal raw."""
-    folder = laptop.directory / "p\x1b[2J"
-    folder.mkdir()
+def test_control_characters_are_escaped(laptop: AwsMachine) -> None:
+    """Control characters in a hostile project's directory or index names are escaped in output and configuration."""
+    directory = laptop.directory / "p\x1b[2J"
+    directory.mkdir()
     text = PROJECT.replace('"acme"', '"a\\u001b[2Jb"') + '[[tool.uv.index]]\nurl = "https://x.example/\\u001b[2J"\n'
-    (folder / "pyproject.toml").write_text(text)
-    done = laptop.uvtokend("init", "--yes", str(folder))
+    (directory / "pyproject.toml").write_text(text)
+    done = laptop.uvtokend("init", "--yes", str(directory))
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr + laptop.config.read_text()
     assert "p\\x1b[2J/pyproject.toml" in done.stdout
 
 
-def test_two_tokens_for_one_host_go_to_the_store(laptop: AwsMachine) -> None:
-    """Two domains behind one VPC endpoint: both are tried and delivered; what uv cannot do with them is said."""
+def test_two_tokens_for_one_host_go_to_uvs_store(laptop: AwsMachine) -> None:
+    """Two domains behind one VPC endpoint both go to uv's store; `init` says that one uv run can use only one of
+    them.
+    """
     host = "https://vpce-1-a.d.codeartifact.eu-central-1.vpce.amazonaws.com/pypi/d"
     urls = [f"{host}/{domain}-123456789012/prod/simple/" for domain in ("acme", "beta")]
     (project(laptop) / "uv.toml").write_text("".join(f'[[index]]\nurl = "{url}"\n' for url in urls))
@@ -181,9 +183,9 @@ def test_two_tokens_for_one_host_go_to_the_store(laptop: AwsMachine) -> None:
 AZURE = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
 
 
-def test_two_organisations_of_azure(laptop: AwsMachine) -> None:
-    """Each gets a user name, and uv's lines for it are shown; once they are in the project, all is well."""
-    nowhere = "http://127.0.0.1:9"  # nobody is asked, as there is no login
+def test_two_azure_organizations(laptop: AwsMachine) -> None:
+    """Each of two Azure organizations gets a login, and lines for uv.toml; once those are there, `init` prints none."""
+    nowhere = "http://127.0.0.1:9"  # no request is made, because nobody is signed in
     variables = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
     laptop.environment |= dict.fromkeys(variables, nowhere)
     laptop.environment["PATH"] = os.path.dirname(laptop.ourselves()[0])
@@ -210,8 +212,10 @@ def test_two_organisations_of_azure(laptop: AwsMachine) -> None:
 JFROG = "https://acme.jfrog.io/artifactory/api/pypi/{}/simple/"
 
 
-def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: AwsMachine) -> None:
-    """The template is added once, as a comment. Once completed, it works, also for the next repository there."""
+def test_an_index_with_unknown_credentials_gets_a_template(laptop: AwsMachine) -> None:
+    """If only the user has the secret, `init` adds a commented template once; completed, it serves further indexes
+    too.
+    """
     file = project(laptop) / "pyproject.toml"
     file.write_text(PROJECT.replace(URL, JFROG.format("local")))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -234,8 +238,8 @@ def test_a_login_that_nobody_can_guess_is_left_to_complete(laptop: AwsMachine) -
     assert "the-canary" not in done.stdout + done.stderr + laptop.config.read_text()
 
 
-def test_a_server_of_ones_own_is_left_to_add(laptop: AwsMachine) -> None:
-    """It cannot be recognised: the command is shown, it is found by its paths, and it works when completed."""
+def test_a_self_hosted_server_gets_a_command_to_complete(laptop: AwsMachine) -> None:
+    """For a self-hosted server, `init` guesses the provider from the path and prints an `add` command that works."""
     url = "https://nexus.example/repository/pypi/simple/"
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, url))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -252,8 +256,8 @@ def test_a_server_of_ones_own_is_left_to_add(laptop: AwsMachine) -> None:
     assert "nexus.example" not in laptop.netrc.read_text()
 
 
-def test_a_fix_says_where_its_program_comes_from(tmp_path: Path) -> None:
-    """A command that is not installed is no fix yet: its page is named beside it."""
+def test_a_fix_links_to_a_missing_program(tmp_path: Path) -> None:
+    """If the sign-in command's program is not on PATH, the fix is followed by the page that says how to install it."""
     here = {"PATH": str(tmp_path)}
     program = CLOUDS["google-artifact-registry"].program
     assert program is not None
@@ -266,7 +270,7 @@ def test_a_fix_says_where_its_program_comes_from(tmp_path: Path) -> None:
 
 
 def test_the_lines_that_uv_needs_are_printed(laptop: AwsMachine) -> None:
-    """Without authenticate and explicit uv fails open: each is named with the line to paste, until it is there."""
+    """If a project's index misses `authenticate` or `explicit`, `init` prints the line to add, until it is there."""
     file = project(laptop) / "pyproject.toml"
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0, done.stderr
@@ -281,8 +285,8 @@ def test_the_lines_that_uv_needs_are_printed(laptop: AwsMachine) -> None:
     assert "have different URLs" in laptop.uvtokend("init", "--yes", str(project(laptop))).stderr
 
 
-def test_without_any_aws_profile_the_first_one_is_made(laptop: AwsMachine) -> None:
-    """A newcomer to AWS needs a profile before a sign-in; the index is added anyway."""
+def test_without_any_aws_profile_the_fix_creates_one(laptop: AwsMachine) -> None:
+    """Without any AWS profile, the index is still added, and the fix creates the first profile: `aws configure sso`."""
     del laptop.environment["AWS_PROFILE"]
     laptop.environment |= {"AWS_SHARED_CREDENTIALS_FILE": "/nowhere/c", "AWS_CONFIG_FILE": "/nowhere/f"}
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
@@ -296,15 +300,15 @@ echo '{"credential": {"access_token": "ya29.example", "token_expiry": "2099-01-0
 """
 
 
-def test_the_sign_in_of_gcloud_is_used_where_there_is_no_other(laptop: AwsMachine) -> None:
-    """After only `gcloud auth login` there are no default credentials: what works is tried, said and written down."""
-    programs, kept = laptop.home / "bin", laptop.home / "gcloud"
+def test_the_sign_in_of_gcloud_is_used_without_default_credentials(laptop: AwsMachine) -> None:
+    """Without default credentials, `init` tries gcloud's sign-in, and writes `source = "gcloud"` only if that works."""
+    programs, settings = laptop.home / "bin", laptop.home / "gcloud"
     programs.mkdir()
-    kept.mkdir()
+    settings.mkdir()
     (programs / "gcloud").write_text(GCLOUD)
     (programs / "gcloud").chmod(0o755)
-    (kept / "credentials.db").touch()
-    laptop.environment |= {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(kept)}
+    (settings / "credentials.db").touch()
+    laptop.environment |= {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": str(settings)}
     laptop.environment["PATH"] = f"{programs}:{laptop.environment['PATH']}"
     url = "https://europe-west3-python.pkg.dev/acme-ml/models/simple/"
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, url))
@@ -312,7 +316,7 @@ def test_the_sign_in_of_gcloud_is_used_where_there_is_no_other(laptop: AwsMachin
     assert done.returncode == 0, done.stderr
     assert "acme: works, as me@example.com, with the sign-in of gcloud\n" in done.stdout
     assert 'source = "gcloud"\n' in laptop.config.read_text()
-    (programs / "gcloud").write_text("#!/bin/sh\nexit 1\n")  # and where that one does not work, either, nothing is
+    (programs / "gcloud").write_text("#!/bin/sh\nexit 1\n")  # if gcloud fails too, no source is written
     laptop.config.unlink()
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert "works" not in done.stdout
@@ -320,11 +324,11 @@ def test_the_sign_in_of_gcloud_is_used_where_there_is_no_other(laptop: AwsMachin
 
 
 def test_the_sign_in_of_jf_is_used(laptop: AwsMachine) -> None:
-    """Who has signed in with jf needs to complete nothing."""
-    kept = laptop.home / ".jfrog" / "jfrog-cli.conf.v6"
-    kept.parent.mkdir()
+    """If the user has signed in with jf, `init` uses that and writes no template to complete."""
+    config = laptop.home / ".jfrog" / "jfrog-cli.conf.v6"
+    config.parent.mkdir()
     server = {"serverId": "acme", "url": "https://acme.jfrog.io/", "accessToken": "cmVmdGtuOjAxOmV4YW1wbGU"}
-    kept.write_text(json.dumps({"servers": [server], "version": "6"}))
+    config.write_text(json.dumps({"servers": [server], "version": "6"}))
     (project(laptop) / "pyproject.toml").write_text(PROJECT.replace(URL, JFROG.format("local")))
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))
     assert done.returncode == 0, done.stderr
@@ -333,7 +337,7 @@ def test_the_sign_in_of_jf_is_used(laptop: AwsMachine) -> None:
 
 
 def test_an_index_that_only_pip_knows(laptop: AwsMachine) -> None:
-    """uv reads nothing of pip's configuration: the lines to paste are printed, and with them init continues."""
+    """For an index that only pip knows, `init` prints the lines for uv.toml; once they are there, it adds the index."""
     (project(laptop) / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\n')
     laptop.environment["PIP_INDEX_URL"] = URL.replace("https://", "https://aws:hunter2@")
     done = laptop.uvtokend("init", "--yes", str(project(laptop)))

@@ -1,4 +1,4 @@
-"""`login` runs the sign-in commands that are needed, and nothing else; `status --prompt` reads the daemon's file."""
+"""`login` runs only the sign-in commands that are needed; `status --prompt` reads a file that the daemon writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ test ! -e "$HOME/refuse" || exit 3
 
 @pytest.fixture
 def needing(desk: Desk) -> Desk:
-    """A desk where an SSO session has ended: botocore finds a profile with SSO and no cached session."""
+    """Return a desk with an expired SSO session: botocore finds an SSO profile without a cached session."""
     programs = desk.home / "bin"
     programs.mkdir()
     (programs / "aws").write_text(AWS)
@@ -42,21 +42,21 @@ def needing(desk: Desk) -> Desk:
 
 
 def test_login_runs_the_command_that_status_names(needing: Desk) -> None:
-    """The very command, once, on this terminal; the index is fetched again, and the exit status is the truth."""
+    """`login` runs the exact command that `status` names, once, fetches again, and exits with the outcome."""
     needing.run("start")
     error = needing.document("status", status=1)["indexes"][0]["last_error"]
     assert error["kind"] == "login-required"
     done = needing.run("login", status=1)
     assert (needing.home / "calls").read_text() == f"{error['hint'].removeprefix('aws ')}\n"
     assert error["hint"] in done.stderr
-    # The session was not really there afterwards: it is said again, with its fix.
+    # The command did not create a session, so login reports the problem and its fix again.
     assert f"  fix: {error['hint']}" in done.stderr.splitlines()
     (needing.home / "refuse").touch()
     assert "failed with status 3" in needing.run("login", "a", status=1).stderr
 
 
 def test_a_program_that_is_missing_is_named(needing: Desk) -> None:
-    """Whoever has no aws program is told where to get it."""
+    """If the `aws` program is missing, `login` says so and links to its installation page."""
     needing.run("start")
     needing.extra["PATH"] = "/nonexistent"
     done = needing.run("login", status=1)
@@ -65,13 +65,13 @@ def test_a_program_that_is_missing_is_named(needing: Desk) -> None:
 
 
 def test_login_works_without_a_daemon(needing: Desk) -> None:
-    """Without a daemon, `login` fetches, as `once` does, to find the needed sign-ins."""
+    """Without a daemon, `login` fetches as `once` does, to find out which sign-ins are needed."""
     needing.run("login", status=1)
     assert (needing.home / "calls").read_text().startswith("sso login")
 
 
-def test_login_does_nothing_where_nothing_is_needed(desk: Desk) -> None:
-    """All signed in is 0; an index that is broken otherwise is named; a wrong name is 2."""
+def test_login_without_anything_to_do(desk: Desk) -> None:
+    """If no sign-in is needed, `login` exits with 0, or with 1 if an index fails otherwise; an unknown name is 2."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     assert "No index needs a sign-in." in desk.run("login").stderr
@@ -84,8 +84,8 @@ def test_login_does_nothing_where_nothing_is_needed(desk: Desk) -> None:
     assert "not all are ready" in desk.run("login", status=1).stderr
 
 
-def test_the_prompt_is_kept_up_to_date(desk: Desk) -> None:
-    """One short line from a file, without the daemon being asked; no file while none runs."""
+def test_the_daemon_keeps_the_prompt_file_up_to_date(desk: Desk) -> None:
+    """`status --prompt` prints a short line from a file that the daemon keeps up to date, and deletes when it stops."""
     assert desk.run("status", "--prompt", status=3).stdout == "not running\n"
     desk.configure(("a", "a.example"))
     desk.run("start")
@@ -100,12 +100,12 @@ def test_the_prompt_is_kept_up_to_date(desk: Desk) -> None:
     desk.run("status", "--prompt", "nobody", status=2)
     assert not file.exists()
     desk.state.mkdir(exist_ok=True)
-    file.write_text("1 ready\n1700000000\n0\n")  # of a daemon that was killed long ago
+    file.write_text("1 ready\n1700000000\n0\n")  # left by a daemon that was killed long ago
     assert desk.run("status", "--prompt", status=3).stdout == "not running\n"
 
 
-def test_metrics_are_written_where_they_are_wanted(desk: Desk) -> None:
-    """A collector finds the expiry of each token."""
+def test_the_daemon_writes_the_metrics_file(desk: Desk) -> None:
+    """The daemon writes each index's state and expiry to `metrics-file`, and deletes the file when it stops."""
     metrics = desk.home / "m.prom"
     desk.configure(("a", "a.example"), daemon=f"[daemon]\nmetrics-file = {json.dumps(str(metrics))}\n")
     desk.run("start")

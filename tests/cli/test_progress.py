@@ -1,6 +1,6 @@
-"""Every wait of more than a second shows on a terminal what for and for how long; the line is gone when it is over.
+"""A wait of more than a second shows on a terminal what it waits for and how long; the line disappears afterwards.
 
-What each command waits for ends when its progress was seen, never sooner or later: no test depends on a speed.
+Each test ends the wait as soon as it has seen the progress line, so no test depends on the machine's speed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uvtokend.sandbox.web import Answer, Call, Server
 __all__ = ["desk"]
 
 ANSWER = f'{{"username": "me", "password": "{TOKEN}", "expires_in": 3600}}'
-#: A service manager whose `restart` waits for a word, and then lets the daemon run.
+#: A systemctl whose `restart` waits for a line from a pipe, and then starts the daemon.
 SYSTEMCTL = """\
 #!/bin/sh
 case "$*" in *restart*) read -r word <{pipe}; {python} -P -m uvtokend run --quiet >/dev/null 2>&1 & ;; esac
@@ -31,21 +31,23 @@ case "$*" in *restart*) read -r word <{pipe}; {python} -P -m uvtokend run --quie
 
 @pytest.fixture
 def held(desk: Desk) -> Callable[[], None]:
-    """Let the token of an index wait until this is called."""
+    """Block the fetch of an index's token until the returned function is called."""
     desk.configure(("a", "a.example"))
     (desk.home / "answer-a").unlink()
     os.mkfifo(desk.home / "answer-a")
-    return lambda: said(desk, ANSWER)
+    return lambda: answer(desk, ANSWER)
 
 
-def said(desk: Desk, text: str) -> None:
-    """Write to whoever reads the pipe, now or soon."""
+def answer(desk: Desk, text: str) -> None:
+    """Write to the process that reads the pipe, now or soon."""
     with (desk.home / "answer-a").open("w") as pipe:
         pipe.write(text)
 
 
 def shown(desk: Desk, what: str, act: Callable[[], object], *words: str) -> int:
-    """Run a command on a terminal, act when its progress shows, and return its exit status; the line must be gone."""
+    """Run a command on a terminal and act once its progress shows; check that the line is cleared; return the
+    status.
+    """
     sign = f"\r{what} ("
     text, status = on_terminal(desk, [*words], lambda seen: sign in seen, act)
     assert sign in text
@@ -55,12 +57,12 @@ def shown(desk: Desk, what: str, act: Callable[[], object], *words: str) -> int:
 
 @pytest.mark.parametrize("words", ["once", "login", "ensure -- true", "exec a -- true"])
 def test_a_fetch_without_a_daemon(desk: Desk, held: Callable[[], None], words: str) -> None:
-    """Whatever the command, the wait for its tokens is shown."""
+    """Every command that fetches tokens itself shows that it is waiting for them."""
     assert shown(desk, "Fetching new tokens", held, *words.split()) == 0
 
 
 def test_a_wait_for_the_daemon(desk: Desk, held: Callable[[], None]) -> None:
-    """For its first tokens, for new ones, and for its end, which comes late because it is suspended."""
+    """`start`, `refresh` and `ensure` show that they wait for tokens; `purge` shows that it waits for the daemon."""
     assert shown(desk, "Waiting for the first tokens: 0 of 1", held, "start", "--wait", "60") == 0
     assert shown(desk, "Fetching new tokens", held, "refresh") == 0
     assert shown(desk, "Fetching new tokens", held, "ensure", "--min", "1h") == 1
@@ -70,7 +72,7 @@ def test_a_wait_for_the_daemon(desk: Desk, held: Callable[[], None]) -> None:
 
 
 def test_init_tries_each_index(desk: Desk) -> None:
-    """The cloud answers only when the progress was seen."""
+    """`init` shows that it is fetching; the cloud answers only once the progress is visible."""
     answers = threading.Event()
 
     def late(_: Call) -> None:
@@ -86,7 +88,7 @@ def test_init_tries_each_index(desk: Desk) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, threading.Event]]:
-    """Give the URL of an index that answers when the event is set."""
+    """Return the URL of an index, and the event that makes it answer."""
     answers = threading.Event()
 
     def site(_: Call) -> Answer:
@@ -98,8 +100,8 @@ def silent() -> Iterator[tuple[str, threading.Event]]:
         answers.set()
 
 
-def test_doctor_asks_the_indexes(desk: Desk, silent: tuple[str, threading.Event]) -> None:
-    """The index answers only when the progress was seen."""
+def test_doctor_shows_that_it_asks_the_indexes(desk: Desk, silent: tuple[str, threading.Event]) -> None:
+    """`doctor` shows that it asks the indexes; the index answers only once the progress is visible."""
     url, answers = silent
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text().replace("https://a.example/simple/", url))
@@ -108,8 +110,8 @@ def test_doctor_asks_the_indexes(desk: Desk, silent: tuple[str, threading.Event]
 
 
 @pytest.mark.linux("the service manager of this test is systemd's")
-def test_the_service_manager_takes_its_time(desk: Desk) -> None:
-    """`service install` waits for systemctl, which waits for the daemon."""
+def test_a_wait_for_the_service_manager(desk: Desk) -> None:
+    """`service install` shows that it waits for systemctl, which waits for the daemon."""
     desk.configure(("a", "a.example"))
     words = ("service", "install")
     programs = desk.home / "bin"

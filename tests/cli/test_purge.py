@@ -1,4 +1,4 @@
-"""``uvtokend purge`` asks on a terminal only."""
+"""``uvtokend purge`` asks for confirmation, but only on a terminal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ CONFIG = '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "
     [(b"y\n", [], True), (b"n\n", [], False), (b"\n", [], False), (None, ["--yes"], True), (None, [], True)],
     ids=["yes", "no", "enter", "--yes", "no terminal"],
 )
-def test_it_asks_on_a_terminal_only(tmp_path: Path, answer: bytes | None, arguments: list[str], purged: bool) -> None:
-    """Only a clear yes continues; --yes is never asked, and neither is a command without a terminal."""
+def test_purge_asks_on_a_terminal_only(
+    tmp_path: Path, answer: bytes | None, arguments: list[str], purged: bool
+) -> None:
+    """On a terminal only "y" continues; with --yes or without a terminal, purge does not ask."""
     machine = Machine(tmp_path)
     machine.environment["SECRET"] = "hunter2"
     machine.write(CONFIG + 'password = { env = "SECRET" }\n')
@@ -37,8 +39,8 @@ def test_it_asks_on_a_terminal_only(tmp_path: Path, answer: bytes | None, argume
     )
     os.close(theirs)
     os.write(ours, answer or b"")
-    said = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=60)[1]
     os.close(ours)
-    assert ("[y/N]" in said) == (answer is not None)
-    assert ("Nothing was removed." in said) == (not purged)
+    assert ("[y/N]" in errors) == (answer is not None)
+    assert ("Nothing was removed." in errors) == (not purged)
     assert (process.returncode, machine.netrc.exists()) == ((0, False) if purged else (1, True))

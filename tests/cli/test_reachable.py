@@ -1,4 +1,4 @@
-"""A daemon that cannot be reached is found, and every fix that is printed leads out."""
+"""A daemon whose socket is gone is still found, and following the printed fixes leads to a working daemon."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with a static index."""
+    """Make a machine with a static index."""
     made = Machine(tmp_path_factory.mktemp("m"))
     made.environment["SECRET"] = "hunter2"
     made.write(CONFIG + 'password = { env = "SECRET" }\n')
@@ -37,7 +37,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def unreachable(machine: Machine) -> int:
-    """Start a daemon, take its runtime directory away, and return its pid."""
+    """Start a daemon, delete its runtime directory, and return its pid."""
     machine.start()
     await_ready(machine)
     shutil.rmtree(machine.directory / "run")
@@ -48,13 +48,13 @@ def unreachable(machine: Machine) -> int:
 
 
 def ended(machine: Machine) -> bool:
-    """Return whether the first daemon is gone."""
+    """Return whether the first daemon has exited with 0."""
     assert machine.daemon is not None
     return machine.daemon.wait(30) == 0
 
 
 def test_stop_finds_a_daemon_without_a_socket(machine: Machine) -> None:
-    """The lock beside the netrc names it."""
+    """`stop` finds a daemon without a socket by its lock beside the netrc."""
     unreachable(machine)
     assert machine.uvtokend("stop").returncode == 0
     assert ended(machine)
@@ -62,7 +62,7 @@ def test_stop_finds_a_daemon_without_a_socket(machine: Machine) -> None:
 
 
 def test_purge_works_without_a_socket(machine: Machine) -> None:
-    """The daemon is gone first, so it writes nothing back."""
+    """purge stops a daemon without a socket before it deletes anything, so the daemon writes nothing back."""
     unreachable(machine)
     assert machine.uvtokend("purge").returncode == 0
     assert ended(machine)
@@ -70,8 +70,8 @@ def test_purge_works_without_a_socket(machine: Machine) -> None:
     assert not machine.state.exists()
 
 
-def test_the_hints_form_no_circle(machine: Machine) -> None:
-    """`start` cannot replace a daemon that owns the netrc and does not answer; it names `restart`, which does."""
+def test_the_fixes_lead_to_a_working_daemon(machine: Machine) -> None:
+    """`start` cannot replace a daemon that does not answer and owns the netrc; its fix is `restart`, which works."""
     pid = unreachable(machine)
     done = machine.uvtokend("start", "--wait", "2")
     assert (done.returncode, f"an owner: pid {pid}," in done.stderr) == (1, True)
@@ -83,7 +83,7 @@ def test_the_hints_form_no_circle(machine: Machine) -> None:
 
 
 def test_start_during_stop_ends_with_a_daemon(machine: Machine) -> None:
-    """A daemon that is about to end does not count as running, whenever `start` meets it."""
+    """`start` does not treat a stopping daemon as running: whenever it runs during `stop`, a new daemon results."""
     assert machine.uvtokend("start").returncode == 0
     with (machine.directory / "log").open("wb") as log:
         for _ in range(2):
@@ -95,7 +95,7 @@ def test_start_during_stop_ends_with_a_daemon(machine: Machine) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`start` cannot open the daemon's output: the sentence names the disk and the fix shows how full it is."""
+    """If `start` cannot open the daemon's log because the disk is full, the error says so and the fix is `df -h`."""
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -107,18 +107,18 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("status", "expected"), [(1, FAILED), (2, USAGE), (120, FAILED), (-9, FAILED)])
-def test_the_exit_status_of_the_daemon_is_no_exit_status_of_start(status: int, expected: int) -> None:
-    """Python ends with 120 where it could not write its last words: that is none of ours."""
+def test_start_maps_the_daemons_exit_status(status: int, expected: int) -> None:
+    """`start` exits with 1 or 2 only, even if Python ended the daemon with 120, as when it cannot flush its output."""
     failed = start_verb._StartFailedError(UvtokendError("It ended."), status, overtaken=False)
     assert failed.exit_status == expected
 
 
 class TestRefused:
-    """A socket that refuses to be connected: nobody listens, or on macOS too many clients wait already."""
+    """A socket that refuses connections: nothing listens, or on macOS its queue of clients is full."""
 
     @pytest.fixture
     def listener(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-        """A socket at the daemon's place that nobody listens on."""
+        """Bind a socket at the daemon's path without listening on it."""
         tmp_path.chmod(0o700)
         monkeypatch.setenv("UVTOKEND_SOCKET", str(tmp_path / "s"))
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
@@ -126,13 +126,13 @@ class TestRefused:
             yield server
 
     def test_without_a_daemon(self, listener: socket.socket) -> None:
-        """Nobody holds the socket's lock, so the daemon was killed, and it is not running."""
+        """If no process holds the socket's lock, the daemon was killed, and the client raises NotRunning."""
         assert listener.fileno() > 0
         with pytest.raises(NotRunning):
             client.Connection()
 
     def test_with_one_that_hangs(self, listener: socket.socket) -> None:
-        """A living process holds the lock, so the daemon runs but does not answer."""
+        """If a running process holds the lock, the daemon hangs, and the client raises NoAnswerError."""
         assert listener.fileno() > 0
         lock = Lock(f"{paths.socket_file()}.lock", "The socket")
         with pytest.raises(client.NoAnswerError):
@@ -140,7 +140,7 @@ class TestRefused:
         lock.remove()
 
     def test_with_one_that_begins(self, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A daemon that holds the lock and does not listen yet is waited for."""
+        """If the daemon holds the lock but does not listen yet, the client waits until it does."""
         lock = Lock(f"{paths.socket_file()}.lock", "The socket")
         monkeypatch.setattr(time, "sleep", lambda _: listener.listen())
         with client.Connection() as connection:

@@ -1,4 +1,4 @@
-"""`start` and what it waits for, and what the log says of the daemon's life."""
+"""`start` and what it waits for, and which of the daemon's events the log contains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["desk"]
 
 
 def test_start_waits_for_the_first_tokens(desk: Desk) -> None:
-    """`uvtokend start && uv sync` works on a first start: the tokens are there when it returns, and it says so."""
+    """`start` returns once the first tokens are delivered, so `uvtokend start && uv sync` works on a first start."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     done = desk.run("start")
     assert TOKEN in desk.netrc.read_text()
@@ -27,13 +27,13 @@ def test_start_waits_for_the_first_tokens(desk: Desk) -> None:
 
 
 def slow(desk: Desk) -> None:
-    """Configure an index whose command takes longer than a test."""
+    """Configure an index whose command takes longer than the test."""
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text().replace('["cat", ', '["tail", "-f", '))
 
 
-def test_start_waits_no_longer_than_it_is_told(desk: Desk) -> None:
-    """The daemon runs, so it is success; the status says what it is still doing."""
+def test_start_waits_no_longer_than_requested(desk: Desk) -> None:
+    """After `--wait` seconds, `start` succeeds because the daemon runs, and shows that the fetch continues."""
     slow(desk)
     with desk.popen("run", "--quiet"):
         await_daemon(desk.socket)  # which may take longer than the wait on a busy machine
@@ -44,15 +44,15 @@ def test_start_waits_no_longer_than_it_is_told(desk: Desk) -> None:
 
 
 def test_start_shows_a_failed_token_and_still_succeeds(desk: Desk) -> None:
-    """The daemon runs: that is what was asked for. Why there is no token is in the status."""
+    """`start` exits with 0 because the daemon runs, and prints why an index has no token."""
     desk.configure(("a", "a.example"))
     desk.answer("a", "garbage")
     done = desk.run("start")
     assert done.stdout.splitlines()[1].startswith("a: ")
 
 
-def test_an_invalid_configuration_is_shown_as_it_is_and_no_daemon_remains(desk: Desk) -> None:
-    """The daemon starts while `start` reads the configuration; if that is invalid, the daemon is ended first."""
+def test_an_invalid_configuration_leaves_no_daemon(desk: Desk) -> None:
+    """If the configuration is invalid, `start` stops the daemon that it has already spawned and prints the problems."""
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text() + "\nnonsense = 1\n")
     done = desk.run("start", status=2)
@@ -69,8 +69,8 @@ def _environment(process: psutil.Process) -> str:
         return ""
 
 
-def test_start_names_a_daemon_that_ends_without_a_word(desk: Desk) -> None:
-    """What no code of ours caught is in the daemon's output, and the command that shows it is named."""
+def test_start_reports_a_daemon_that_ends_without_a_message(desk: Desk) -> None:
+    """If the daemon ends unexpectedly, `start` prints its exit status and the command that shows its output."""
     desk.configure(("a", "a.example"))
     broken = desk.home / "broken"
     broken.mkdir()
@@ -89,25 +89,29 @@ def events(desk: Desk) -> list[tuple[str, str]]:
     return [(record["event"], record["message"]) for record in records]
 
 
-def test_the_log_tells_the_daemons_life(desk: Desk) -> None:
-    """Start, reload, another program's edit, stop with its reason, and a crash, found at the next start."""
+def test_the_log_contains_the_daemons_events(desk: Desk) -> None:
+    """The log contains start, reload, other programs' edits, stop with its reason, and a crash, noted at the next
+    start.
+    """
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("reload")
     desk.netrc.write_bytes(desk.netrc.read_bytes() + b"# somebody was here\n")
-    until(lambda: desk.run("status") and "changed" in [kind for kind, _ in events(desk)])  # asked, it looks at once
+    until(
+        lambda: desk.run("status") and "changed" in [kind for kind, _ in events(desk)]
+    )  # a request makes the daemon check the netrc at once
     desk.run("stop")
-    told = events(desk)
-    kinds = [kind for kind, _ in told]
+    logged = events(desk)
+    kinds = [kind for kind, _ in logged]
     assert [kind for kind in kinds if kind in {"started", "reloaded", "changed", "stopped", "crashed"}] == [
         "started",
         "reloaded",
         "changed",
         "stopped",
     ]
-    assert told[-1] == ("stopped", "The daemon stopped: uvtokend stop.")
-    assert ("reloaded", "Configuration reloaded (1 index).") in told
-    assert ("changed", f"Another program changed {desk.netrc}.") in told
+    assert logged[-1] == ("stopped", "The daemon stopped: uvtokend stop.")
+    assert ("reloaded", "Configuration reloaded (1 index).") in logged
+    assert ("changed", f"Another program changed {desk.netrc}.") in logged
     desk.run("start")
     process = psutil.Process(ask(desk.socket, "version")["pid"])
     process.kill()
@@ -120,8 +124,8 @@ def test_the_log_tells_the_daemons_life(desk: Desk) -> None:
     assert events(desk)[-1] == ("stopped", "The daemon stopped: SIGTERM.")
 
 
-def test_a_log_that_is_gone_is_not_a_daemon_that_never_ran(desk: Desk) -> None:
-    """Nobody is told that the daemon never ran when it did."""
+def test_a_deleted_log_does_not_mean_that_no_daemon_ran(desk: Desk) -> None:
+    """`log` says that no daemon has run yet only if that is true; otherwise it says that the file was deleted."""
     desk.configure(("a", "a.example"))
     assert "has not run here yet" in desk.run("log").stderr
     desk.run("start")
@@ -130,8 +134,8 @@ def test_a_log_that_is_gone_is_not_a_daemon_that_never_ran(desk: Desk) -> None:
     assert "the file was deleted, or log-level hides what happened" in desk.run("log").stderr
 
 
-def test_a_daemon_without_an_index_takes_up_the_first(desk: Desk) -> None:
-    """Started before anything is configured, as on a new machine, it waits and says so; `add` is all that is needed."""
+def test_a_daemon_without_an_index_loads_the_first_one(desk: Desk) -> None:
+    """A daemon that started without an index loads the first one that `add` writes, without a restart."""
     done = desk.run("start")
     assert "uvtokend init" in done.stdout
     pid = ask(desk.socket, "version")["pid"]
@@ -144,8 +148,8 @@ def test_a_daemon_without_an_index_takes_up_the_first(desk: Desk) -> None:
     assert ask(desk.socket, "version")["pid"] == pid
 
 
-def test_a_daemon_without_an_index_takes_up_the_sites(desk: Desk) -> None:
-    """Nobody needs to tell it of a file that a device management puts in place later."""
+def test_a_daemon_without_an_index_loads_a_new_configuration(desk: Desk) -> None:
+    """A daemon that started without an index loads a configuration file that appears later, without a reload."""
     desk.run("start")
     desk.configure(("a", "a.example"))
     until(lambda: TOKEN in desk.netrc.read_text())

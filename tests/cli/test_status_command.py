@@ -1,4 +1,4 @@
-"""What `status` says of real daemons, of one that is gone, and of a configuration that changed under it."""
+"""What `status` says about running daemons, stopped ones, and a configuration that changed on disk."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from support.desk import Desk, desk, gone, on_terminal
 __all__ = ["desk"]
 
 
-def test_a_broken_configuration_changes_nothing_about_a_running_daemon(desk: Desk) -> None:
-    """The tokens are still valid, so the status is 0; the problem is named, and reported again when it changes."""
+def test_an_invalid_configuration_does_not_affect_a_running_daemon(desk: Desk) -> None:
+    """If config.toml becomes invalid, `status` says so but exits with 0, because the tokens are still valid."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -35,7 +35,7 @@ def test_a_broken_configuration_changes_nothing_about_a_running_daemon(desk: Des
 
 
 def test_a_changed_configuration_is_noticed_until_it_is_loaded(desk: Desk) -> None:
-    """An index that was added by hand is not silently ignored: `status` names the command that loads it."""
+    """If config.toml has changed, `status` names `reload` until it is loaded; changes in comments do not count."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -46,13 +46,13 @@ def test_a_changed_configuration_is_noticed_until_it_is_loaded(desk: Desk) -> No
     assert "fix: uvtokend reload" in desk.run("refresh").stdout
     desk.run("reload")
     assert desk.document("refresh")["config_stale"] is None
-    # A file that was only touched, or that says the same in other words, needs nothing.
+    # A change that does not affect the settings needs no reload.
     desk.config.write_text(desk.config.read_text() + "\n# a remark\n")
     assert desk.document("status")["config_stale"] is None
 
 
-def test_without_a_daemon_a_broken_configuration_is_still_a_document(desk: Desk) -> None:
-    """A script reads on standard output that nothing runs; a person reads on standard error what is wrong."""
+def test_without_a_daemon_an_invalid_configuration_is_still_a_document(desk: Desk) -> None:
+    """`status --json` prints a document even if the configuration is invalid, and the problems on standard error."""
     desk.configure(("a", "a.example"))
     desk.config.write_text('[daemon]\nmax-wrkers = 1\n\n[[index]]\nurl = "ftp://x.example/"\nname = "x"\n')
     done = desk.run("status", "--json", status=3)
@@ -63,8 +63,8 @@ def test_without_a_daemon_a_broken_configuration_is_still_a_document(desk: Desk)
     assert "not running" in desk.run("status", status=3).stdout
 
 
-def test_a_stopped_daemon_is_not_said_to_do_anything(desk: Desk) -> None:
-    """The document has the same keys as that of a running one; nothing in it claims that somebody acts."""
+def test_a_stopped_daemon_has_no_activity(desk: Desk) -> None:
+    """Without a daemon, the document has the same keys, but its pid, start time and states are null."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -81,7 +81,7 @@ def test_a_stopped_daemon_is_not_said_to_do_anything(desk: Desk) -> None:
 
 
 def test_a_daemon_on_another_socket_is_named(desk: Desk) -> None:
-    """A shell with another UVTOKEND_SOCKET looks in the wrong place: the daemon that runs is named with its own."""
+    """If UVTOKEND_SOCKET names another socket, `status` says where the running daemon listens, and how to reach it."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
@@ -99,7 +99,7 @@ def test_a_daemon_on_another_socket_is_named(desk: Desk) -> None:
 
 
 def test_watch_survives_a_restart(desk: Desk) -> None:
-    """Whoever watches on continues watching when the daemon is restarted: the new one is shown."""
+    """`status --watch` continues when the daemon is restarted, and shows the new one."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     watch = desk.popen("status", "--watch", "--json")
@@ -115,7 +115,7 @@ def test_watch_survives_a_restart(desk: Desk) -> None:
 
 
 def test_force_color_and_no_color(desk: Desk) -> None:
-    """FORCE_COLOR turns color on without a terminal; NO_COLOR overrides it, and a terminal."""
+    """FORCE_COLOR turns color on without a terminal; NO_COLOR turns it off everywhere, and wins."""
     desk.configure(("a", "a.example"))
     desk.run("once")
     assert "\x1b" not in desk.run("status", status=3).stdout
@@ -127,8 +127,8 @@ def test_force_color_and_no_color(desk: Desk) -> None:
     assert "\x1b" not in text
 
 
-def test_once_promises_nothing(desk: Desk) -> None:
-    """Nobody continues refreshing after `once`: it names no process and no next refresh."""
+def test_once_names_no_next_refresh(desk: Desk) -> None:
+    """The output of `once` names no process and no next refresh, because nothing runs afterwards."""
     desk.configure(("a", "a.example"))
     text = desk.run("once").stdout
     assert text.startswith("The index is ready.\n")
@@ -137,7 +137,7 @@ def test_once_promises_nothing(desk: Desk) -> None:
 
 
 def test_a_disabled_index_is_shown_and_does_not_count(desk: Desk) -> None:
-    """Also an incomplete one: it is in the table and in the document, blocks nothing, and is not fetched."""
+    """A disabled index, even an incomplete one, is listed as disabled, is not fetched, and blocks nothing."""
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
     assert desk.run("start").stdout.splitlines()[0] == "The index is ready; 1 is disabled."
@@ -150,14 +150,14 @@ def test_a_disabled_index_is_shown_and_does_not_count(desk: Desk) -> None:
     assert [index["enabled"] for index in desk.document("status", status=3)["indexes"]] == [True, False]
 
 
-def test_stop_without_a_daemon_proposes_no_start(desk: Desk) -> None:
-    """Who wants nothing to run has what they want: status 3 says so, without a fix that does the opposite."""
+def test_stop_without_a_daemon_does_not_suggest_a_start(desk: Desk) -> None:
+    """`stop` without a daemon exits with 3 and does not suggest `uvtokend start`, since the user wants none to run."""
     desk.configure(("a", "a.example"))
     assert desk.run("stop", status=3).stderr == "uvtokend: uvtokend is not running, so there is nothing to stop.\n"
 
 
-def test_keyring_install_says_its_fix_on_a_line_of_its_own(desk: Desk) -> None:
-    """A directory that is not first on PATH: the command to paste is alone, and quoted."""
+def test_keyring_install_prints_its_fix_on_its_own_line(desk: Desk) -> None:
+    """If the directory is not first on PATH, the command to paste is on its own line, quoted for the shell."""
     directory = desk.home / "my bin"
     directory.mkdir()
     said = desk.run("keyring", "install", str(directory)).stderr.splitlines()
@@ -165,7 +165,9 @@ def test_keyring_install_says_its_fix_on_a_line_of_its_own(desk: Desk) -> None:
 
 
 def test_a_disabled_index_is_not_called_unknown(desk: Desk) -> None:
-    """Without a daemon, too, a command that needs its token says that it is disabled, and how to enable it."""
+    """For a disabled index, a command that needs its token exits with 1 and says how to enable it, even without a
+    daemon.
+    """
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
     for command in (["once", "off"], ["adopt", "off"], ["token", "off"]):
@@ -175,7 +177,7 @@ def test_a_disabled_index_is_not_called_unknown(desk: Desk) -> None:
 
 
 def test_an_unknown_index_is_wrong_usage_whether_a_daemon_runs_or_not(desk: Desk) -> None:
-    """The exit status is 2 in each command that takes a NAME; a disabled index is 1 in each that needs its token."""
+    """An unknown index name exits with 2 and a disabled one with 1, with and without a daemon."""
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
     for command in (["status"], ["status", "--json"], ["refresh"], ["once"], ["token"], ["remove"], ["login"]):
@@ -190,15 +192,15 @@ def test_an_unknown_index_is_wrong_usage_whether_a_daemon_runs_or_not(desk: Desk
     desk.run("once")
 
 
-def test_an_unknown_index_where_none_is_configured(desk: Desk) -> None:
-    """The name is wrong usage, and the fix is to configure an index first."""
+def test_an_unknown_index_without_any_configured(desk: Desk) -> None:
+    """If no index is configured, a command with an index name exits with 2, and the fix is `uvtokend init`."""
     said = desk.run("token", "a", status=2).stderr
     more = "If init recognizes no provider for it, see: uvtokend add --help"
     assert said == f"uvtokend: Unknown index 'a'. No index is configured. {more}\n  fix: uvtokend init\n"
 
 
 def test_list_fits_the_terminal(desk: Desk) -> None:
-    """On a narrow terminal nothing is lost or wrapped by it; on a pipe there is one unpadded line for each index."""
+    """`list` puts URL and file on their own lines on a narrow terminal; in a pipe, each index is one unpadded line."""
     desk.configure(("a", "a.example"), ("bbbbbbbbbb", "b.example"))
     text, status = on_terminal(desk, ["list"])
     lines = text.replace("\r", "").splitlines()
@@ -209,16 +211,16 @@ def test_list_fits_the_terminal(desk: Desk) -> None:
     assert piped[1] == f"a  yes  command  netrc  https://a.example/simple/  {desk.config}"
 
 
-def test_watch_without_a_daemon_waits_for_nobody(desk: Desk) -> None:
-    """In a script it says at once that no daemon runs, and how to start one; an unknown name is wrong usage."""
+def test_watch_without_a_daemon_ends_in_a_script(desk: Desk) -> None:
+    """In a script, `--watch` without a daemon exits with 3 at once and names the fix; an unknown name exits with 2."""
     desk.configure(("a", "a.example"))
     done = desk.run("status", "--watch", "--json", status=3)
     assert (done.stdout, done.stderr) == ("", "uvtokend: uvtokend is not running.\n  fix: uvtokend start\n")
     desk.run("status", "--watch", "nobody", status=2)
 
 
-def test_watch_keeps_its_top_on_a_small_terminal(desk: Desk) -> None:
-    """A terminal of 24 lines would scroll the headline and the problems away; what does not fit is counted."""
+def test_watch_fits_a_small_terminal(desk: Desk) -> None:
+    """`--watch` shows as many lines as the terminal has, starting with the headline, and counts the rest."""
     desk.configure(*((f"i{number}", f"h{number}.example") for number in range(30)))
     desk.config.write_text(re.sub(r"answer-i\d+", "answer-i0", desk.config.read_text()))  # one request for all
     desk.run("start")
@@ -231,7 +233,7 @@ def test_watch_keeps_its_top_on_a_small_terminal(desk: Desk) -> None:
 
 
 def test_watch_on_a_terminal_survives_a_restart(desk: Desk) -> None:
-    """While nothing runs it says so, with the command that starts it; then it shows the new daemon."""
+    """On a terminal, `--watch` shows the start command while no daemon runs, and then the new daemon."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     pids: list[str] = []
@@ -252,8 +254,8 @@ def test_watch_on_a_terminal_survives_a_restart(desk: Desk) -> None:
     assert "Traceback" not in text
 
 
-def test_the_log_is_local_for_people_and_utc_in_the_file(desk: Desk) -> None:
-    """A person reads their own time; a file that travels has one for everybody."""
+def test_log_prints_local_time_and_the_file_has_utc(desk: Desk) -> None:
+    """`log` prints times in the local time zone; the file contains UTC."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("stop")
@@ -265,8 +267,8 @@ def test_the_log_is_local_for_people_and_utc_in_the_file(desk: Desk) -> None:
     assert shown.startswith(f"{at:%Y-%m-%d %H:%M:%S}  info ")
 
 
-def test_a_daemon_that_crashed_is_not_just_not_running(desk: Desk) -> None:
-    """Without a daemon status says whether the last one was killed; after a stop that was asked for it says nothing."""
+def test_status_says_whether_the_last_daemon_crashed(desk: Desk) -> None:
+    """Without a daemon, `status` says if the last one crashed or was killed; after `stop` it does not."""
     desk.configure(("a", "a.example"))
     desk.run("start")
     process = psutil.Process(ask(desk.socket, "version")["pid"])

@@ -1,4 +1,4 @@
-"""The table of the verbs: each row leads to a complete module, and a person who is wrong is shown the way."""
+"""The table of verbs: each row has a complete module, and wrong usage gets a helpful message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLI = Path(main.__file__).parent
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_is_complete(name: str) -> None:
-    """A verb brings its arguments, its run function and examples, and its help shows them."""
+    """Every verb has arguments and examples, and its help shows them."""
     module = importlib.import_module(f"uvtokend.cli.{VERBS[name].module}")
     assert list(inspect.signature(module.arguments).parameters) == ["own"]
     assert module.EXAMPLES
@@ -30,7 +30,7 @@ def test_every_verb_is_complete(name: str) -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_example_is_accepted(name: str) -> None:
-    """An example that a person copies is not refused: its words are parsed by the verb's own parser."""
+    """Every example is accepted by its verb's own parser."""
     for example in importlib.import_module(f"uvtokend.cli.{VERBS[name].module}").EXAMPLES:
         words = shlex.split(example.partition(" | ")[0].partition(" && ")[0].partition(" > ")[0])
         assert words[0] == "uvtokend"
@@ -40,7 +40,7 @@ def test_every_example_is_accepted(name: str) -> None:
 
 
 def test_every_summary_is_one_short_line() -> None:
-    """`uvtokend --help` fits into 80 columns, and no verb appears twice."""
+    """`uvtokend --help` fits into 80 columns, lists each verb once, and its summaries share one style."""
     assert all(len(line) <= 80 for line in parser.overview().splitlines())
     assert sum(len(verbs) for verbs in GROUPS.values()) == len(VERBS)
     assert [verb.name for verb in VERBS.values() if verb.summary.endswith(".") or verb.summary[0].isupper()] == []
@@ -64,10 +64,10 @@ def test_every_summary_is_one_short_line() -> None:
         (["help", "exit-stauts"], "Did you mean 'exit-status'?", "uvtokend help"),
     ],
 )
-def test_who_is_wrong_is_shown_the_way(
+def test_wrong_usage_gets_a_helpful_message(
     args: list[str], sentence: str, fix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong usage is status 2, names what was probably meant, and points to the help of that very command."""
+    """Wrong usage exits with 2, suggests the likely word, and points to the help of that command."""
     assert main.main(args) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -77,7 +77,7 @@ def test_who_is_wrong_is_shown_the_way(
 
 
 def test_help_lists_its_topics_and_shows_each(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a topic all are listed with their titles; each is shown as it ships; a command's name shows its help."""
+    """`help` lists all topics with their titles, `help TOPIC` prints a topic, and `help VERB` a verb's help."""
     topics = help_verb.topics()
     assert topics
     assert main.main(["help"]) == 0
@@ -95,7 +95,7 @@ def test_help_lists_its_topics_and_shows_each(capsys: pytest.CaptureFixture[str]
 
 
 def test_every_module_of_a_verb_has_a_row() -> None:
-    """A verb that nobody can call does not exist: each file with a `run` function is in the table."""
+    """Every module with EXAMPLES is in the table of verbs."""
     modules = {verb.module for verb in VERBS.values()}
     callable_files = {file.stem for file in CLI.glob("*.py") if "\nEXAMPLES = (" in file.read_text()}
     assert callable_files == modules
