@@ -101,6 +101,18 @@ def test_only_what_is_new_is_noted() -> None:
     assert again == state.joined(STATE, news)
 
 
+def test_news_name_more_only_with_another_host_or_netrc() -> None:
+    """Another token for a known host names nothing that the state does not name."""
+    for path, host, more in (
+        ("/home/me/.netrc", "a.example", False),
+        ("/home/me/.netrc", "c.example", True),
+        ("/home/me/other", "a.example", True),
+    ):
+        news = state.began(STATE, path, [Entry(host, "me", Secret("new"))], [], "/etc/config.toml", created=False)
+        assert state.names_more(STATE, news) == more
+    assert not state.names_more(STATE, State())
+
+
 def test_only_what_was_delivered_to_a_netrc_is_ours_in_it() -> None:
     """A token that was fetched or delivered elsewhere is nobody's proof; a configured host counts inside the block."""
     assert STATE.ours("/home/me/.netrc") == NETRC.delivered

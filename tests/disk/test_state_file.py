@@ -79,6 +79,37 @@ def test_a_note_is_read_with_the_file_that_it_belongs_to(tmp_path: Path) -> None
     assert store.load() == State()
 
 
+def test_a_note_of_a_new_host_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is synced, and so is each later note, which repeats it, until the state file names the host. A note of another
+    token for a known host is not synced, since somebody waits for that token."""
+    synced: list[int] = []
+    honest = files.fsync
+
+    def fsync(file: int) -> None:
+        synced.append(os.fstat(file).st_ino)
+        honest(file)
+
+    monkeypatch.setattr(files, "fsync", fsync)
+
+    def lasts(store: Store, host: str, token: str) -> bool:
+        news = state.began(known, "/home/me/.netrc", [Entry(host, "me", Secret(token))], [], "/c", created=False)
+        synced.clear()
+        store.note(news)
+        return (tmp_path / "state.json.began").stat().st_ino in synced
+
+    known, store = full(1), Store(str(tmp_path))
+    assert lasts(store, "host-0.example", "new")  # there is no state file
+    store.save(known)
+    assert not lasts(store, "host-0.example", "new")
+    assert lasts(store, "b.example", "b")
+    assert lasts(store, "host-0.example", "newer")
+    after = Store(str(tmp_path))
+    known = after.load()
+    assert lasts(after, "host-0.example", "newest")
+    after.save(known)
+    assert not lasts(after, "b.example", "b2")
+
+
 def test_a_file_beyond_reason_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as missing; the limit grows with the number of configured indexes."""
     monkeypatch.setattr(state_file, "_LIMIT", 1 << 10)

@@ -1,20 +1,25 @@
 """The part of the faults: every system call of a delivery, a purge, an adopt and a state write fails in turn.
 
-After each fault the netrc is one that was there before or after, whatever was written in place aside. Then the work
+A delivery is the daemon's own (`uvtokend.daemon.deliveries`), with the note before the netrc and the state file after
+it. After each fault the netrc is one that was there before or after, whatever was written in place aside. Then the work
 is done again without a fault, and a purge follows: the foreign text is back byte for byte, nothing is beside it, and
-no file below the home and the state directory holds a token.
+no file below the home and the state directory holds a token. After a kill or a power cut, the purge also follows at
+once, with a configuration that names no index any more.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -23,24 +28,29 @@ from soak.injection import Fault
 from soak.result import Result
 from uvtokend.cli import adopt, console, purge
 from uvtokend.core import state
-from uvtokend.core.model import Entry, Secret
-from uvtokend.core.netrc.block import Ours, split
+from uvtokend.core.events import Deliver, DeliveryEnded
+from uvtokend.core.model import Credential, Entry, Index, Request, Secret
+from uvtokend.core.netrc.block import split
 from uvtokend.core.state import State
-from uvtokend.disk import cleanup, files, locks, netrc_write
+from uvtokend.daemon.deliveries import Deliveries, Order
+from uvtokend.disk import files, locks, netrc_write
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
-from uvtokend.errors import UvtokendError
+from uvtokend.errors import DeliveryFailed, UvtokendError
 
-OURS, TAKEN = "b.example", "a.example"
+#: The host of the first delivery; of the second one alone; and of a foreign entry that is adopted.
+OURS, NEW, TAKEN = "b.example", "c.example", "a.example"
+HOSTS = (OURS, NEW, TAKEN)
 FOREIGN = (
     b"# mine\nmachine x.example login me password theirs\nmachine a.example login me password theirs\n"
     b"machine y.example\r\n\tlogin you\n#end \xff\nno last line end"
 )
 TOKEN = "uvtokend-secret-%d."
-CONFIG = """
+DAEMON = """
 [daemon]
 netrc = "{netrc}"
-""" + "".join(
+"""
+CONFIG = DAEMON + "".join(
     f"""
 [[index]]
 name = "{host[0]}"
@@ -49,8 +59,10 @@ provider = "static"
 username = "aws"
 password = {{{{ env = "NONE" }}}}
 """
-    for host in (OURS, TAKEN)
+    for host in HOSTS
 )
+INDEXES = tuple(Index(host[0], f"https://{host}/simple/", host, "static", Request("static", host)) for host in HOSTS)
+NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 PLACES = ("plain", "first", "missing", "symlinked", "hard-linked", "held", "mounted")
 WORKS = ("deliver", "purge", "adopt", "state")
 
@@ -84,7 +96,8 @@ def run(seed: int, scale: float, say: Say) -> Result:
             say(f"{place}: {counts['runs']} runs so far")
     figures: dict[str, int | float | str] = {
         "runs": counts["runs"],
-        "... with a kill": counts["kill"],
+        "... with a kill": counts["kill"] + counts["kill before"],
+        "... with a power cut": counts["power"],
         "... with a short write": counts["short"],
         "... with an error": counts["error"],
         "... after which the work had failed": counts["failed"],
@@ -108,6 +121,30 @@ def _quick() -> Iterator[None]:
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         yield
+
+
+class _Loop:
+    """A loop that does nothing."""
+
+    def call_soon_threadsafe(self, *_: object) -> None:
+        """Do nothing."""
+
+
+class _Thread:
+    """A thread that does nothing."""
+
+    def __init__(self, **_: object) -> None:
+        """Take what a thread takes."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+
+def _delivered(order: Order, sink: NetrcSink, store: Store) -> DeliveryEnded:
+    """Deliver in this thread: a process with threads could not be forked safely."""
+    with mock.patch.object(asyncio, "get_running_loop", _Loop), mock.patch.object(threading, "Thread", _Thread):
+        deliveries = Deliveries(sink, store, lambda _: None, lambda _: None)
+    return deliveries._deliver(order)
 
 
 class _Scene:
@@ -138,17 +175,20 @@ class _Scene:
     def play(self, fault: Fault) -> Counter[str]:
         """Inject one fault, and return what there was to count."""
         kind = fault.kind if isinstance(fault.kind, str) else "error"
-        counts = Counter({"runs": 1, kind: 1})
-        try:
-            with self._set_up():
-                try:
-                    injection.run(self._once, fault, self._exchanges)
-                except (UvtokendError, OSError):
-                    counts["failed"] += 1
-                self._judge(fault, counts)
-                self._heal()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
-            self._break(fault, repr(error))
+        counts: Counter[str] = Counter()
+        ended = kind in injection.ENDS and self._work == "deliver" and self._place != "held"  # a mixture stays there
+        for heals in (self._heal, self._forget) if ended else (self._heal,):
+            counts.update({"runs": 1, kind: 1})
+            try:
+                with self._set_up():
+                    try:
+                        injection.run(self._once, fault, self._exchanges, self._folder)
+                    except (UvtokendError, OSError):
+                        counts["failed"] += 1
+                    self._judge(fault, counts)
+                    heals()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+                self._break(fault, f"{heals.__name__}: {error!r}")
         return counts
 
     def _break(self, fault: Fault, law: str) -> None:
@@ -158,12 +198,12 @@ class _Scene:
     def _judge(self, fault: Fault, counts: Counter[str]) -> None:
         text = self._read()
         counts["leftover"] += any(".uvtokend" in name and "lock" not in name for name in os.listdir(self._real.parent))
-        foreign = split(text, {OURS, TAKEN})[1]
+        foreign = split(text, HOSTS)[1]
         whole = (self._before, self._before.replace(b"machine a.example login me password theirs\n", b""))
         if foreign in whole:
             return
         in_place = self._place in ("hard-linked", "held", "mounted")
-        if in_place and (fault.kind == "kill" or fault.for_good):
+        if in_place and (fault.kind in injection.ENDS or fault.for_good):
             counts["mixture"] += 1
         else:
             self._break(fault, f"the netrc is {text!r}")
@@ -176,10 +216,18 @@ class _Scene:
         with contextlib.suppress(UvtokendError):  # a held file cannot be adopted
             self._once()
         if self._work == "deliver":
-            expected = split(self._read())
-            assert expected[1] == self._before, f"healed, it is {self._read()!r}"
-            assert [entry.host for entry in expected[0]] == [OURS], f"healed, it is {self._read()!r}"
+            entries, foreign = split(self._read())
+            assert foreign == self._before, f"healed, it is {self._read()!r}"
+            assert [entry.host for entry in entries] == [OURS, NEW], f"healed, it is {self._read()!r}"
             self._assert_tidy()
+        self._purge()
+
+    def _forget(self) -> None:
+        """Remove all indexes from the configuration, then purge."""
+        self._config.write_text(DAEMON.format(netrc=self._netrc))
+        self._purge()
+
+    def _purge(self) -> None:
         if self._held is not None:
             os.close(self._held)
             self._held = None
@@ -208,21 +256,23 @@ class _Scene:
             self._deliver(1)
 
     def _deliver(self, number: int) -> None:
-        """Deliver as the daemon does: the state file names the entry before it is written."""
-        entry = Entry(OURS, "aws", Secret(TOKEN % number + "x" * (number * 40)))
-        store = Store(str(self._state))
-        known = store.load()
+        """Deliver as the daemon does, the first time (0) or later, and end it."""
+        entries, records = [], []
+        for index in INDEXES[: 1 + (number > 0)]:
+            token = Secret(TOKEN % number + "x" * (number * 40))
+            entries.append(Entry(index.host, "aws", token))
+            credential = Credential("aws", token, NOW, NOW + timedelta(hours=1))
+            records.append(state.record(index.request, credential, NOW, (index.host,)))
+        order = Order(Deliver(tuple(entries)), tuple(records), INDEXES, 0.5, str(self._config))
         sink = NetrcSink(str(self._netrc))
-        created = not os.path.lexists(sink.path)
-        ours = cleanup.ours(sink, known, {OURS, TAKEN})
-
-        def begin(_foreign: frozenset[str]) -> Ours:
-            news = state.began(known, sink.path, [entry], (), str(self._config), created=created)
-            with contextlib.suppress(OSError):  # a daemon continues without its state
-                store.note(news)
-            return state.joined(known, news).ours(sink.path, ours)
-
-        sink.deliver([entry], ours, begin=begin)
+        sink.take_ownership()
+        try:
+            ended = _delivered(order, sink, Store(str(self._state)))
+        finally:
+            sink.release(remove=True)
+        if ended.failure is not None:
+            assert ended.failure.reason != "unexpected", ended.failure.message
+            raise DeliveryFailed(ended.failure.reason, ended.failure.message)
 
     def _write_state(self) -> None:
         Store(str(self._state)).save(self._states[1])

@@ -1,8 +1,9 @@
-"""Makes one system call of a piece of work fail, fall short, or be the last one before SIGKILL.
+"""Makes one system call of a piece of work fail, fall short, or be the last one before SIGKILL or a power cut.
 
 As SQLite tests its I/O: the calls are counted once, then each of them fails in turn, once or from then on. Faults are
-injected where Python calls the system, so the code under test is the real one; a kill is a child process that ends
-right behind the call.
+injected where Python calls the system, so the code under test is the real one. A kill is a child process that ends
+right before the call or right after it: between two calls the code may do something that is not among `CALLS`. After a
+power cut, each new file is empty that was not synced, as journaling file systems leave them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,6 +30,8 @@ CALLS: tuple[tuple[Any, str], ...] = (
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EINTR)
 #: The exit status of a child that was killed by us.
 KILLED = 77
+#: The kinds that end the process.
+ENDS = ("kill", "kill before", "power")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Fault:
 
     Args:
         at: The number of the call, from 0; -1 for none.
-        kind: The errno that it fails with, ``short`` or ``kill``.
+        kind: The errno that it fails with, ``short``, or one of `ENDS`.
         for_good: Every later call of that name fails, too.
     """
 
@@ -50,45 +54,81 @@ class Fault:
 
 
 @contextlib.contextmanager
-def injected(fault: Fault, exchanges: bool) -> Iterator[list[str]]:
+def injected(fault: Fault, exchanges: bool, directory: Path | None = None) -> Iterator[list[str]]:
     """Inject a fault; what is yielded grows by the name of each call.
 
     Args:
         fault: The fault.
         exchanges: The file system can exchange two files.
+        directory: Where a power cut loses data.
     """
-    made: list[str] = []
-    struck: list[str] = []
+    injection = _Injection(fault, directory)
     with contextlib.ExitStack() as stack:
         for module, name in CALLS:
             real = getattr(module, name)
             if name == "swap" and not exchanges:
                 real = _no_exchange
-            stack.enter_context(mock.patch.object(module, name, _wrapped(name, real, fault, made, struck)))
-        yield made
+            stack.enter_context(mock.patch.object(module, name, injection.wrapped(name, real)))
+        yield injection.made
 
 
-def _wrapped(
-    name: str, real: Callable[..., Any], fault: Fault, made: list[str], struck: list[str]
-) -> Callable[..., Any]:
-    def call(*arguments: Any, **named: Any) -> Any:
-        number = len(made)
-        made.append(name)
-        hit = number == fault.at or (fault.for_good and name in struck)
-        if not hit:
-            return real(*arguments, **named)
-        struck.append(name)
-        if isinstance(fault.kind, int):
-            raise OSError(fault.kind, os.strerror(fault.kind))
-        if fault.kind == "short" and name == "pwrite":
+class _Injection:
+    """One fault, and the calls made so far.
+
+    Args:
+        fault: The fault.
+        directory: Where a power cut loses data.
+    """
+
+    def __init__(self, fault: Fault, directory: Path | None) -> None:
+        self.made: list[str] = []
+        self._fault = fault
+        self._directory = directory
+        self._struck: set[str] = set()
+        self._unsynced: set[int] = set()
+
+    def wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that strikes, or makes the real call."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            hit = len(self.made) == self._fault.at or (self._fault.for_good and name in self._struck)
+            self.made.append(name)
+            if hit:
+                self._struck.add(name)
+                return self._strike(name, real, arguments, named)
+            return self._done(name, real, arguments, named)
+
+        return call
+
+    def _strike(self, name: str, real: Callable[..., Any], arguments: Any, named: Any) -> Any:
+        kind = self._fault.kind
+        if isinstance(kind, int):
+            raise OSError(kind, os.strerror(kind))
+        if kind == "kill before":
+            os._exit(KILLED)
+        if kind == "short" and name == "pwrite":
             file, text, at = arguments
             return real(file, bytes(text[: len(text) // 2 or 1]), at)
-        done = real(*arguments, **named)
-        if fault.kind == "kill":
+        done = self._done(name, real, arguments, named)
+        if kind == "power":
+            self._lose()
+        if kind in ENDS:
             os._exit(KILLED)
         return done
 
-    return call
+    def _done(self, name: str, real: Callable[..., Any], arguments: Any, named: Any) -> Any:
+        done = real(*arguments, **named)
+        if name == "open" and arguments[1] & os.O_CREAT and not os.fstat(done).st_size:
+            self._unsynced.add(os.fstat(done).st_ino)
+        if name == "fsync":
+            self._unsynced.discard(os.fstat(arguments[0]).st_ino)
+        return done
+
+    def _lose(self) -> None:
+        """Empty each new file that was not synced."""
+        for file in self._directory.rglob("*") if self._directory is not None else ():
+            if file.lstat().st_ino in self._unsynced:
+                os.truncate(file, 0)
 
 
 def _no_exchange(_one: str, _other: str) -> None:
@@ -98,7 +138,8 @@ def _no_exchange(_one: str, _other: str) -> None:
 def faults(calls: list[str]) -> Iterator[Fault]:
     """Yield every fault for a piece of work that makes these calls."""
     for at, name in enumerate(calls):
-        yield Fault(at)
+        for kind in ENDS:
+            yield Fault(at, kind)
         for code in ERRORS:
             yield Fault(at, code)
             yield Fault(at, code, for_good=True)
@@ -107,20 +148,26 @@ def faults(calls: list[str]) -> Iterator[Fault]:
             yield Fault(at, "short", for_good=True)
 
 
-def run(work: Callable[[], object], fault: Fault, exchanges: bool) -> list[str]:
+def run(work: Callable[[], object], fault: Fault, exchanges: bool, directory: Path) -> list[str]:
     """Do some work with a fault, a kill in a child process, and return the calls that it made.
+
+    Args:
+        work: The work.
+        fault: The fault.
+        exchanges: The file system can exchange two files.
+        directory: Where a power cut loses data.
 
     Raises:
         Exception: What the work raised.
     """
-    if fault.kind == "kill" and fault.at >= 0:
+    if fault.kind in ENDS and fault.at >= 0:
         child = os.fork()
         if not child:
-            with injected(fault, exchanges):
-                try:
+            try:
+                with injected(fault, exchanges, directory):
                     work()
-                finally:
-                    os._exit(0)
+            finally:
+                os._exit(0)
         os.waitpid(child, 0)
         return []
     with injected(fault, exchanges) as made:

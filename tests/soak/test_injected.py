@@ -8,29 +8,50 @@ import pytest
 
 from soak import injected, injection
 from soak.injection import Fault
+from uvtokend.core import state
 from uvtokend.disk import files, journal
 
 
 def test_no_fault_loses_anything() -> None:
     """Whichever system call fails or is the last one, nothing foreign is lost and no token is left behind."""
-    outcome = injected.run(1, 0.004, print)
+    outcome = injected.run(1, 0.002, print)
     assert outcome.broken == ()
     assert int(outcome.figures["runs"]) > 40
 
 
 def test_a_careless_write_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that truncates the netrc first, with nothing beside it that is read after a crash, loses text."""
+    """A write that truncates the netrc first, with nothing beside it that is read after a crash, loses text, and a kill
+    between the two shows it: the one right before the write."""
 
     def careless(path: str, _old: bytes, new: bytes) -> files.Fingerprint:
         with open(path, "wb", buffering=0) as file:
             files.write_all(file.fileno(), new)
         return ()
 
-    monkeypatch.setattr(files, "overwrite", careless)
-    monkeypatch.setattr(journal.Journal, "leftover", lambda _: None)
+    def right_before_each_write(calls: list[str]) -> list[Fault]:
+        return [Fault(at, "kill before") for at, name in enumerate(calls) if name == "pwrite"]
+
     monkeypatch.setattr(injected, "PLACES", ("hard-linked",))
     monkeypatch.setattr(injected, "WORKS", ("deliver",))
-    assert injected.run(2, 0.12, print).broken != ()
+    monkeypatch.setattr(injection, "faults", right_before_each_write)
+    assert injected.run(1, 1, print).broken == ()
+    monkeypatch.setattr(files, "overwrite", careless)
+    monkeypatch.setattr(journal.Journal, "leftover", lambda _: None)
+    assert "kill before" in injected.run(1, 1, print).broken[0]
+
+
+def test_a_note_that_a_power_cut_takes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing durable names a new host before its entry is in place, a power cut leaves a token behind."""
+
+    def after_each_exchange(calls: list[str]) -> list[Fault]:
+        return [Fault(at, "power") for at, name in enumerate(calls) if name == "swap"]
+
+    monkeypatch.setattr(injected, "PLACES", ("plain",))
+    monkeypatch.setattr(injected, "WORKS", ("deliver",))
+    monkeypatch.setattr(injection, "faults", after_each_exchange)
+    assert injected.run(1, 1, print).broken == ()
+    monkeypatch.setattr(state, "names_more", lambda *_: False)
+    assert "purged" in injected.run(1, 1, print).broken[0]
 
 
 def test_a_fault_strikes_where_it_should() -> None:

@@ -154,6 +154,19 @@ def joined(state: State, news: State) -> State:
     return replace(state, records=records, netrcs=netrcs)
 
 
+def names_more(state: State, news: State) -> bool:
+    """Return whether some news name a netrc, or a host in a netrc, that a state does not name.
+
+    Args:
+        state: The state.
+        news: What is new; see `began`.
+    """
+    return any(
+        path not in state.netrcs or not new.delivered.keys() <= state.netrcs[path].delivered.keys()
+        for path, new in news.netrcs.items()
+    )
+
+
 def began_store(state: State, path: str, records: Iterable[Record]) -> State:
     """Return the state while records are being written to a credential store of uv's; see `began`."""
     stores = tuple(dict.fromkeys((*state.stores, path)))

@@ -209,9 +209,8 @@ class Deliveries:
 
         The first write names the entries that are about to be written, the second the entries in place. So our entries
         stay known whenever the daemon is killed, and even if another program writes an older text back. Before a netrc,
-        the first write is only a note that is not synced, because a program would have to wait for the disk three times
-        until it finds its token. It may be lost in a power cut, after which everything in our block counts as ours
-        (`uvtokend.disk.cleanup`).
+        the first write is only a note, which is not waited for unless it names a new host. Otherwise a program would
+        have to wait for the disk three times until it finds its token (`uvtokend.disk.state_file`).
         """
         action = order.deliver
         ended = partial(DeliveryEnded, action.wanted, order.roll, sink=action.sink)

@@ -1,8 +1,13 @@
 """Read and write the state file: read once at the start, replaced as a whole, mode 0600.
 
-Beside it there may be a note with what is new since: writing the note takes no longer for a thousand tokens than for
-one, and no program waits for the disk meanwhile. A note begins with the digest of the state file that it belongs to, so
-it counts for no other one.
+Beside it there may be a note with what is new since. It is written before each delivery to a netrc, while a program may
+be waiting for its token, so writing it takes no longer for a thousand tokens than for one:
+
+1. A note begins with the digest of the state file that it belongs to, so it counts for no other one.
+2. A note that names a netrc or a host that the state file does not name survives a power cut: our entry would be left
+   in that netrc if the configuration named the host no longer after the power cut.
+3. Any other note survives only the end of the process, and is not waited for. If a power cut takes it, some tokens are
+   fetched again: an entry in our block is ours if its host is known, whatever its token.
 """
 
 from __future__ import annotations
@@ -34,14 +39,14 @@ class Store:
         self._path = os.path.join(directory, "state.json")
         self._note = f"{self._path}.began"
         self._digest: bytes | None = None
-        self._news = State()
+        self._saved, self._news = State(), State()
         self._limit = _LIMIT + indexes * _LIMIT_PER_INDEX
 
     def load(self) -> State:
         """Return the state, with times on the current wall clock. It is empty if the file is missing or damaged."""
         text = self._text(self._path)
         self._digest = hashlib.sha256(text).hexdigest().encode()
-        known = state.on_clock(state.decode(text), clock.boot())
+        known = self._saved = state.on_clock(state.decode(text), clock.boot())
         belongs_to, _, news = self._text(self._note).partition(b"\n")
         self._news = State()
         if belongs_to == self._digest:
@@ -56,7 +61,7 @@ class Store:
             return b""
 
     def note(self, news: State) -> None:
-        """Note what is new since the last `save`, besides what was noted before. It survives a kill, not a power cut.
+        """Note what is new since the last `save`, besides what was noted before.
 
         Args:
             news: What is new; see `uvtokend.core.state.began`.
@@ -68,7 +73,8 @@ class Store:
             self._digest = hashlib.sha256(self._text(self._path)).hexdigest().encode()
         before = self._news if news.boot is None else state.on_clock(self._news, news.boot)
         self._news = replace(state.joined(before, news), boot=news.boot)
-        files.replace(self._note, self._digest + b"\n" + state.encode(self._news), durable=False)
+        text = self._digest + b"\n" + state.encode(self._news)
+        files.replace(self._note, text, durable=state.names_more(self._saved, self._news))
 
     def save(self, new: State, durable: bool = True) -> None:
         """Replace the file, and delete the note.
@@ -82,6 +88,7 @@ class Store:
         """
         text, self._digest = state.encode(new), None
         files.replace(self._path, text, durable)
-        self._digest, self._news = hashlib.sha256(text).hexdigest().encode(), State()
+        self._digest = hashlib.sha256(text).hexdigest().encode()
+        self._saved, self._news = new, State()
         with contextlib.suppress(OSError):  # it counts no longer
             os.unlink(self._note)
