@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure
 from uvtokend.providers.azure import fetch as azure
 from uvtokend.providers.azure import transport
+from uvtokend.providers.kit import jwt
 from uvtokend.sandbox.web import Answer, Call, Server, Site
 
 Setting = Callable[[World], object]
@@ -81,6 +83,20 @@ def test_a_login_becomes_a_session_token(world: World, credential: str, service:
     assert call.path.endswith("/_apis/Token/SessionTokens")
     assert json.loads(call.body)["scope"] == "vso.packaging_write"
     assert call.headers["X-TFS-FedAuthRedirect"] == "Suppress"
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/St_Johns"])
+def test_no_time_zone_moves_the_end_of_a_token_of_azd(world: World, zone: str) -> None:
+    """azd prints UTC, which azure-identity takes for local time: a valid token would be refused east of Greenwich, and
+    an expired one delivered west of it."""
+    token = world.log_in()
+    world.tool("azd", world.cloud.azd_answer(token))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        found = world.fetch(credential="developer-cli", token="entra")
+    time.tzset()
+    assert found.expires_at == jwt.end(token)
 
 
 def test_access_chooses_the_scope(world: World) -> None:

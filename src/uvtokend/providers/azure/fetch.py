@@ -323,7 +323,7 @@ class _AzureFetch:
 
     def _delivered(self, info: AccessTokenInfo, who: Who) -> Credential:
         now = datetime.now(UTC)
-        token, ends = _checked(info, now)
+        token, ends = _checked(info, who, now)
         claims = jwt.claims(info.token)
         identity = _identity(claims)
         kind = self._kind or ("session" if _is_person(claims, who) else "entra")
@@ -414,11 +414,20 @@ def _missing_variables() -> str:
     return f"Missing in the environment of uvtokend: {', '.join(missing)}."
 
 
-def _checked(info: AccessTokenInfo, now: datetime) -> tuple[Secret, datetime]:
+def _checked(info: AccessTokenInfo, who: Who, now: datetime) -> tuple[Secret, datetime]:
+    """Return a token and its end of life.
+
+    azd prints the end in UTC (``auth_token.go``), but azure-identity 1.27 reads it as local time (``azd_cli.py``), so a
+    token of azd says itself when it expires.
+
+    Raises:
+        FetchFailed: It is not a token, or it has expired.
+    """
     token = info.token
     if not isinstance(token, str) or not token or not token.isprintable() or " " in token:
         raise transient("bad-answer", "The response did not contain a valid token.")
-    ends = datetime.fromtimestamp(info.expires_on, UTC)
+    told = jwt.end(token) if who.method == "developer-cli" else None
+    ends = told or datetime.fromtimestamp(info.expires_on, UTC)
     if ends <= now:
         message = "The token has already expired. If this machine's clock is right, a tool returned an old one."
         raise transient("expired-on-arrival", message)
