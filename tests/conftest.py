@@ -55,8 +55,8 @@ SLOW = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Raise the limit of open files; on macOS also use a short base directory, since a socket path has at most 103
-    bytes.
+    """Raise the limit of open files; on macOS also use a short base directory,
+    since a socket path has at most 103 bytes.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:

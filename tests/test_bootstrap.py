@@ -1,5 +1,5 @@
-"""The README's two setup commands on machines where something is missing: each prints one clear message, writes
-nothing.
+"""The README's two setup commands on machines where something is missing:
+each prints one clear message, writes nothing.
 """
 
 from __future__ import annotations

@@ -148,8 +148,8 @@ KEYRING_NEEDED = {"__future__", "_json", "_socket", "errno"}
 
 
 def test_the_keyring_command_imports_nearly_nothing(environment: dict[str, str]) -> None:
-    """uv runs the keyring command for every index of every install, so it may take at most twice as long as Python's
-    start.
+    """uv runs the keyring command for every index of every install,
+    so it may take at most twice as long as Python's start.
     """
     code = (
         "sys.argv = ['keyring', 'get', 'https://a.example/', 'me']; from uvtokend.shim import main; assert main() == 0"

@@ -121,8 +121,8 @@ def breaches(part: str, forbidden: set[str]) -> list[str]:
 
 
 def test_the_core_imports_only_harmless_modules() -> None:
-    """core/ imports only modules without effects: no clock, no random numbers, no files, no sockets, no SDK, no other
-    layer.
+    """core/ imports only modules without effects: no clock, no random numbers,
+    no files, no sockets, no SDK, no other layer.
     """
     for file in FILES:
         if file.is_relative_to(SRC / "uvtokend" / "core"):
@@ -194,8 +194,8 @@ def beyond(modules: set[str], allowed: Collection[str]) -> list[str]:
 
 
 def test_providers_import_only_the_facade() -> None:
-    """Our own providers import only what a plug-in's author may import, and their catalog, so refactoring breaks no
-    plug-in.
+    """Our own providers import only what a plug-in's author may import, and their catalog,
+    so refactoring breaks no plug-in.
     """
     root = SRC / "uvtokend" / "providers"
     for file in root.rglob("*.py"):

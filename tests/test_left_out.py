@@ -24,8 +24,8 @@ TESTS = Path(__file__).parent
 def test_what_a_platform_leaves_out(
     mac: bool, domain: str | None, expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linux leaves out the macOS tests, a Mac the Linux tests, and a Mac that nobody is logged in to also the GUI
-    tests.
+    """Linux leaves out the macOS tests, a Mac the Linux tests,
+    and a Mac that nobody is logged in to also the GUI tests.
     """
     monkeypatch.setattr(needs, "_MAC", mac)
     monkeypatch.setattr(needs, "_LINUX", not mac)

@@ -129,8 +129,8 @@ def test_without_a_usable_runtime_directory_the_socket_is_in_the_state_directory
 
 
 def test_variables_name_other_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """UVTOKEND_SOCKET and UVTOKEND_CONFIG set the paths, --config overrides the latter, and every path becomes
-    absolute.
+    """UVTOKEND_SOCKET and UVTOKEND_CONFIG set the paths, --config overrides the latter,
+    and every path becomes absolute.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
@@ -180,8 +180,8 @@ def test_a_private_directory_is_made_with_its_parents(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_private_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, message: str
 ) -> None:
-    """A directory that other users can enter, or a symlink instead of one, raises an error with a fix and is not
-    changed.
+    """A directory that other users can enter, or a symlink instead of one,
+    raises an error with a fix and is not changed.
     """
     directory = tmp_path / "x"
     if kind == "symlink":
@@ -229,8 +229,8 @@ def test_the_hot_path_imports_no_platformdirs() -> None:
 
 
 def test_paths_on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On macOS the site configuration is the same for every Python, and uv's old credentials directory wins if it
-    exists.
+    """On macOS the site configuration is the same for every Python,
+    and uv's old credentials directory wins if it exists.
     """
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv("HOME", str(tmp_path))

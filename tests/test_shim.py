@@ -156,8 +156,8 @@ def test_the_json_preserves_login_and_token(desk: Desk) -> None:
     ],
 )
 def test_other_calls_go_to_the_next_keyring(desk: Desk, arguments: list[str]) -> None:
-    """Any other call runs the next keyring on PATH with its input and output; without one, the shim says what it
-    supports.
+    """Any other call runs the next keyring on PATH with its input and output;
+    without one, the shim says what it supports.
     """
     desk.serve(result(RESULT))
     other = desk.other()

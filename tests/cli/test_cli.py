@@ -214,8 +214,8 @@ def test_purge_keeps_the_mark_of_an_interrupted_rotation(desk: Desk) -> None:
 
 
 def test_restart_starts_a_stopped_daemon_and_replaces_a_running_one(desk: Desk) -> None:
-    """`restart` starts a new daemon whether one ran or not; if the configuration is invalid, the old one keeps
-    running.
+    """`restart` starts a new daemon whether one ran or not; if the configuration is invalid,
+    the old one keeps running.
     """
     desk.configure(("a", "a.example"))
     desk.run("restart")

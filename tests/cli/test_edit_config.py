@@ -223,8 +223,8 @@ def test_an_invalid_index_can_be_removed(machine: Machine) -> None:
 
 
 def test_a_file_that_cannot_be_edited_safely(machine: Machine) -> None:
-    """A file that cannot be edited safely, such as an array with a comment, is unchanged; the fix is to edit it by
-    hand.
+    """A file that cannot be edited safely, such as an array with a comment,
+    is unchanged; the fix is to edit it by hand.
     """
     text = (
         'index = [\n  { name = "a", url = "https://a.example/", provider = "command", command = ["x"] }, # mine\n'

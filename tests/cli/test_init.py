@@ -163,8 +163,8 @@ def test_control_characters_are_escaped(laptop: AwsMachine) -> None:
 
 
 def test_two_tokens_for_one_host_go_to_uvs_store(laptop: AwsMachine) -> None:
-    """Two domains behind one VPC endpoint both go to uv's store; `init` says that one uv run can use only one of
-    them.
+    """Two domains behind one VPC endpoint both go to uv's store;
+    `init` says that one uv run can use only one of them.
     """
     host = "https://vpce-1-a.d.codeartifact.eu-central-1.vpce.amazonaws.com/pypi/d"
     urls = [f"{host}/{domain}-123456789012/prod/simple/" for domain in ("acme", "beta")]
@@ -213,8 +213,8 @@ JFROG = "https://acme.jfrog.io/artifactory/api/pypi/{}/simple/"
 
 
 def test_an_index_with_unknown_credentials_gets_a_template(laptop: AwsMachine) -> None:
-    """If only the user has the secret, `init` adds a commented template once; completed, it serves further indexes
-    too.
+    """If only the user has the secret, `init` adds a commented template once;
+    completed, it serves further indexes too.
     """
     file = project(laptop) / "pyproject.toml"
     file.write_text(PROJECT.replace(URL, JFROG.format("local")))

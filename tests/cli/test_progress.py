@@ -45,8 +45,8 @@ def answer(desk: Desk, text: str) -> None:
 
 
 def shown(desk: Desk, what: str, act: Callable[[], object], *words: str) -> int:
-    """Run a command on a terminal and act once its progress shows; check that the line is cleared; return the
-    status.
+    """Run a command on a terminal and act once its progress shows;
+    check that the line is cleared; return the status.
     """
     sign = f"\r{what} ("
     text, status = on_terminal(desk, [*words], lambda seen: sign in seen, act)

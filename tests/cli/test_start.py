@@ -90,8 +90,8 @@ def events(desk: Desk) -> list[tuple[str, str]]:
 
 
 def test_the_log_contains_the_daemons_events(desk: Desk) -> None:
-    """The log contains start, reload, other programs' edits, stop with its reason, and a crash, noted at the next
-    start.
+    """The log contains start, reload, other programs' edits, stop with its reason,
+    and a crash, noted at the next start.
     """
     desk.configure(("a", "a.example"))
     desk.run("start")

@@ -165,8 +165,8 @@ def test_keyring_install_prints_its_fix_on_its_own_line(desk: Desk) -> None:
 
 
 def test_a_disabled_index_is_not_called_unknown(desk: Desk) -> None:
-    """For a disabled index, a command that needs its token exits with 1 and says how to enable it, even without a
-    daemon.
+    """For a disabled index, a command that needs its token exits with 1 and says how to enable it,
+    even without a daemon.
     """
     desk.configure(("a", "a.example"))
     desk.config.write_text(desk.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')

@@ -1,4 +1,4 @@
-"""Set-ups as users break them: doctor's first problem names the cause, its fix repairs it, and the real uv judges."""
+"""Typical mistakes of users: doctor's first problem names the cause and its fix works, as the real uv confirms."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ default = true
 
 @dataclass(frozen=True)
 class Case:
-    """One way to break it.
+    """One mistake of a user.
 
     Args:
-        breaks: Does it, as a user would.
+        breaks: Makes the mistake, as a user would.
         name: The name of the finding that must come first.
-        words: What its message or its culprit must hold.
-        uv_fails: The real uv fails with it; otherwise it installs, though not as it should.
+        words: Words that its message or its culprit must contain.
+        uv_fails: Whether the real uv fails because of it; otherwise uv installs, but not as it should.
     """
 
     id: str
@@ -91,7 +91,7 @@ def only_pip(patient: Patient) -> None:
     file = patient.machine.home / ".config" / "pip" / "pip.conf"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"[global]\nindex-url = {patient.index.url}\n")
-    # The public index of these tests, which does not have the package.
+    # This test's public index does not have the package.
     patient.env["UV_DEFAULT_INDEX"] = patient.public_url.replace("/simple/", "/empty/simple/")
 
 
@@ -108,7 +108,7 @@ def never(patient: Patient) -> None:
 
 
 def expired(patient: Patient) -> None:
-    """The end that the state file remembers is over, and so is the token."""
+    """Let the token expire, in the state file and at the index."""
     file = patient.machine.state / "state.json"
     document = json.loads(file.read_text())
     for record in document["tokens"]:
@@ -123,7 +123,7 @@ def never_started(patient: Patient) -> None:
 
 
 def no_policy_and_no_token(patient: Patient) -> None:
-    """The private index answers 404 to strangers, so uv takes the public package of the same name."""
+    """Let the private index answer 404 without a token, so that uv takes the public package of the same name."""
     patient.netrc.write_text("")
     patient.answer(lambda answer: Answer(404) if answer.status == 401 else answer)
     patient.write_project(PUBLIC_TOO.replace('authenticate = "always"\n', ""))
@@ -144,7 +144,7 @@ def proxy(patient: Patient) -> None:
 
 
 def store_record(patient: Patient) -> None:
-    """The netrc has lost its entry, and an old record of `uv auth login` is still there."""
+    """Remove the netrc entry and put an old record of `uv auth login` into uv's store."""
     patient.netrc.write_text("")
     service = patient.index.url.removesuffix("/simple/")
     assert patient.uv("auth", "login", service, "--username", "me", "--password", "old"), patient.said
@@ -188,15 +188,15 @@ def problems(patient: Patient, *arguments: str) -> list[dict[str, str]]:
     return [each for each in patient.doctor(*arguments) if each["severity"] == "error"]
 
 
-def test_where_all_is_well_uv_installs(patient: Patient) -> None:
-    """No error, and exit status 0, is what uv confirms."""
+def test_without_problems_uv_installs(patient: Patient) -> None:
+    """On a correct machine doctor reports no error, and the real uv installs."""
     assert problems(patient) == []
     assert patient.uv(), patient.said
 
 
 @pytest.mark.parametrize("case", [*CASES, *ONLINE], ids=[case.id for case in [*CASES, *ONLINE]])
-def test_the_first_problem_is_the_cause_and_its_fix_repairs_it(patient: Patient, case: Case) -> None:
-    """uv fails; the first problem names why; what is printed as the fix, problem by problem, makes uv install."""
+def test_the_first_problem_is_the_cause_and_its_fix_works(patient: Patient, case: Case) -> None:
+    """When uv fails, doctor's first problem names the cause, and following the printed fixes makes uv install."""
     case.breaks(patient)
     assert patient.uv() != case.uv_fails, patient.said
     offline = ["--offline"] if case in CASES else []
@@ -205,7 +205,7 @@ def test_the_first_problem_is_the_cause_and_its_fix_repairs_it(patient: Patient,
     for word in case.words:
         assert word in f"{first['message']} {first['culprit']}"
     patient.repair(first["fix"])
-    for _ in range(2):  # a second mistake may have been hidden behind the first one
+    for _ in range(2):  # the first mistake may have hidden another one
         more = problems(patient)
         if more:
             patient.repair(more[0]["fix"])

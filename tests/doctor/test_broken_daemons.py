@@ -1,6 +1,7 @@
-"""Daemons that see less than the shell, or serve somebody else: the first problem names the cause, the fix repairs it.
+"""Daemons with another environment, version or configuration:
+doctor's first problem names the cause, and its fix works.
 
-The real uv judges, before and after.
+The real uv confirms both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from uvtokend.sandbox.web import Answer, Call
 
 __all__ = ["patient", "prepared_machine"]
 
-#: The daemon of an older version: this one, which calls itself so.
+#: A daemon of an older version: the current code with another version number.
 OLD = """\
 import sys
 import uvtokend
@@ -30,7 +31,7 @@ uvtokend.__version__ = "0.0.9"
 from uvtokend.cli.main import main
 sys.exit(main())
 """
-#: A uv of before 0.8.15, which does not look into its store yet; `uv self update` makes it the one of today.
+#: A uv older than 0.8.15, which does not read uv's store; `uv self update` replaces it with the current one.
 OLD_UV = """\
 #!/bin/sh
 case "$1 $2" in
@@ -56,26 +57,28 @@ region = "eu-central-1"
 
 @pytest.fixture
 def empty(patient: Patient) -> Patient:
-    """A machine that has no token yet."""
+    """Return a machine that has no token yet."""
     patient.netrc.unlink()
     shutil.rmtree(patient.machine.state)
     return patient
 
 
 def first(patient: Patient) -> dict[str, str]:
-    """Return the first finding of doctor."""
-    found: dict[str, str] = patient.doctor("--offline")[0]
-    return found
+    """Return doctor's first finding."""
+    finding: dict[str, str] = patient.doctor("--offline")[0]
+    return finding
 
 
 def problem(patient: Patient) -> tuple[str, str]:
-    """Return the first problem of status and its fix."""
+    """Return the first problem of `status`, and its fix."""
     lines = patient.ours("status")[1].splitlines()
     return lines[1], lines[2].removeprefix("  fix: ")
 
 
-def test_a_daemon_of_another_version(patient: Patient) -> None:
-    """As after an upgrade: uv works, status and doctor name both versions, and the fix leaves one."""
+def test_a_daemon_of_an_older_version(patient: Patient) -> None:
+    """If the daemon is older than the command, as after an upgrade,
+    `status` and doctor name both versions and the fix.
+    """
     program = patient.machine.home / "old" / "uvtokend"
     program.parent.mkdir()
     program.write_text(OLD)
@@ -83,18 +86,18 @@ def test_a_daemon_of_another_version(patient: Patient) -> None:
     with subprocess.Popen(words, env=patient.machine.environment, start_new_session=True):
         until(lambda: patient.ours("status")[0] == 0)
         assert patient.uv(), patient.said
-        told = f"The running daemon is version 0.0.9, this is {__version__}."
-        assert patient.ours("status")[2].splitlines() == [told, "  fix: uvtokend restart"]
-        found = first(patient)
-        assert (found["name"], found["message"]) == ("version", told)
-        patient.repair(found["fix"])
+        message = f"The running daemon is version 0.0.9, this is {__version__}."
+        assert patient.ours("status")[2].splitlines() == [message, "  fix: uvtokend restart"]
+        finding = first(patient)
+        assert (finding["name"], finding["message"]) == ("version", message)
+        patient.repair(finding["fix"])
     assert patient.ours("status")[2] == ""
     assert patient.doctor("--offline") == []
     assert patient.uv(), patient.said
 
 
 def test_a_daemon_with_another_configuration(empty: Patient) -> None:
-    """Its index is ready and this shell's has no token: status says which file it has read, and so does doctor."""
+    """If the daemon read another config.toml than this shell uses, `status` and doctor name both files and the fix."""
     other = empty.machine.home / "other.toml"
     text = empty.machine.config.read_text().replace('"acme"', '"other"')
     other.write_text(text.replace(empty.index.url, "https://other.example/simple/"))
@@ -102,18 +105,18 @@ def test_a_daemon_with_another_configuration(empty: Patient) -> None:
     assert empty.ours("start", "--config", str(other))[0] == 0
     assert not empty.uv()
     message, fix = problem(empty)
-    told = f"The running daemon has read {other}, but the configuration of this shell is {empty.machine.config}."
-    assert (message, fix) == (told, "uvtokend restart")
-    found = first(empty)
-    assert (found["name"], found["fix"]) == ("other-configuration", fix)
+    expected = f"The running daemon has read {other}, but the configuration of this shell is {empty.machine.config}."
+    assert (message, fix) == (expected, "uvtokend restart")
+    finding = first(empty)
+    assert (finding["name"], finding["fix"]) == ("other-configuration", fix)
     assert empty.ours("status", "--config", str(other))[1].count("fix:") == 0
     empty.repair(fix)
     assert empty.ours("status")[1].count("fix:") == 0
     assert empty.uv(), empty.said
 
 
-def test_a_program_that_only_the_daemon_does_not_find(empty: Patient) -> None:
-    """It was started before the directory came to PATH: a restart from this shell finds the program."""
+def test_a_program_that_is_only_on_the_shells_path(empty: Patient) -> None:
+    """If a program's directory is on this shell's PATH but not on the daemon's, a restart from this shell fixes it."""
     programs = empty.machine.home / "tools"
     programs.mkdir()
     (programs / "corp-token").write_text(TOKEN_PROGRAM)
@@ -126,9 +129,9 @@ def test_a_program_that_only_the_daemon_does_not_find(empty: Patient) -> None:
     message, fix = problem(empty)
     assert message.startswith("acme: corp-token cannot be started: ")
     assert fix == "command -v corp-token && uvtokend restart"
-    found = first(empty)
-    assert (found["name"], found["fix"]) == ("program-missing", "uvtokend restart")
-    assert "not in the daemon's environment" in found["message"]
+    finding = first(empty)
+    assert (finding["name"], finding["fix"]) == ("program-missing", "uvtokend restart")
+    assert "not in the daemon's environment" in finding["message"]
     empty.repair(fix)
     assert empty.uv(), empty.said
     assert empty.doctor("--offline") == []
@@ -136,7 +139,7 @@ def test_a_program_that_only_the_daemon_does_not_find(empty: Patient) -> None:
 
 @pytest.mark.parametrize("only", ["the proxy", "the certificates"])
 def test_network_settings_that_only_the_shell_has(empty: Patient, only: str) -> None:
-    """The cloud is behind a proxy and a certificate of the company: doctor names what the daemon does not have."""
+    """If the daemon misses this shell's proxy or certificates, doctor names the variable with both values."""
     with CodeArtifact() as cloud, TlsProxy({"localhost": cloud._answer}) as proxy:
         empty.index.valid = lambda _, token: cloud.valid(token)
         empty.machine.write(AWS.format(url=empty.index.url))
@@ -148,17 +151,19 @@ def test_network_settings_that_only_the_shell_has(empty: Patient, only: str) -> 
         assert empty.ours("start")[0] == 0
         empty.env[late] = variables[late]
         assert not empty.uv()
-        found = first(empty)
-        assert (found["name"], found["severity"]) == ("environment-differs", "error")
-        assert f"{late}: here {variables[late]!r}, there not set" in found["message"]
-        assert found["fix"] == "uvtokend restart"
-        empty.repair(found["fix"])
+        finding = first(empty)
+        assert (finding["name"], finding["severity"]) == ("environment-differs", "error")
+        assert f"{late}: here {variables[late]!r}, there not set" in finding["message"]
+        assert finding["fix"] == "uvtokend restart"
+        empty.repair(finding["fix"])
         assert empty.uv(), empty.said
         assert empty.doctor("--offline") == []
 
 
 def test_temporary_credentials_in_the_daemons_environment(empty: Patient) -> None:
-    """They have expired, and shadow a sign-in that is good: status and doctor name the variables and unset them."""
+    """If expired temporary credentials in the daemon's environment hide a valid sign-in,
+    the fix unsets these variables.
+    """
 
     def expires(call: Call) -> Answer | None:
         refused = error(403, "ExpiredTokenException", "The security token included in the request is expired")
@@ -187,8 +192,10 @@ def test_temporary_credentials_in_the_daemons_environment(empty: Patient) -> Non
 
 
 @pytest.mark.mounts
-def test_a_netrc_that_is_mounted_by_itself(patient: Patient) -> None:
-    """As in a container: uv works, status and doctor say what is not safe; with the directory mounted, nothing is."""
+def test_a_netrc_that_is_a_single_file_mount(patient: Patient) -> None:
+    """If the netrc is a single-file mount, as in containers, uv works,
+    but `status` and doctor advise mounting a directory.
+    """
     home = str(patient.machine.home)
     with namespace(patient.project) as words:
         patient.inside[:] = words
@@ -198,9 +205,9 @@ def test_a_netrc_that_is_mounted_by_itself(patient: Patient) -> None:
             assert patient.ours("refresh")[0] == 0
             assert patient.uv(), patient.said
             assert patient.ours("status")[1].splitlines()[1].startswith("The netrc is a single-file mount")
-            found = first(patient)
-            assert (found["name"], patient.netrc.name in found["message"]) == ("single-file-mount", True)
-            assert found["fix"] == "mount a directory instead, and let NETRC name the file in it"
+            finding = first(patient)
+            assert (finding["name"], patient.netrc.name in finding["message"]) == ("single-file-mount", True)
+            assert finding["fix"] == "mount a directory instead, and let NETRC name the file in it"
             assert patient.ours("stop")[0] == 0
             sh(words, 'umount "$D/.netrc"; mkdir "$D/k"; mv "$D/.netrc" "$D/k"; mount --bind "$D/k" "$D/k"', D=home)
             patient.env["NETRC"] = str(patient.machine.home / "k" / ".netrc")
@@ -213,7 +220,9 @@ def test_a_netrc_that_is_mounted_by_itself(patient: Patient) -> None:
 
 
 def test_a_uv_that_is_too_old(patient: Patient) -> None:
-    """It does not look into the store to which the token is delivered: doctor names both, and the update repairs it."""
+    """If uv is too old to read the store that the token is delivered to,
+    doctor names uv's version, and the fix updates it.
+    """
     programs = patient.machine.home / "bin"
     programs.mkdir()
     uv = programs / "uv"
@@ -227,10 +236,10 @@ def test_a_uv_that_is_too_old(patient: Patient) -> None:
         return patient.run([str(uv), "lock", "--no-cache"]).returncode == 0
 
     assert not installs()
-    found = first(patient)
-    assert (found["name"], found["culprit"]) == ("uv-too-old", str(uv))
-    assert "which uv 0.8.14 does not read" in found["message"]
-    assert found["fix"] == "uv self update"
-    assert patient.run(["sh", "-c", found["fix"]]).returncode == 0
+    finding = first(patient)
+    assert (finding["name"], finding["culprit"]) == ("uv-too-old", str(uv))
+    assert "which uv 0.8.14 does not read" in finding["message"]
+    assert finding["fix"] == "uv self update"
+    assert patient.run(["sh", "-c", finding["fix"]]).returncode == 0
     assert installs()
     assert all(each["severity"] == "note" for each in patient.doctor("--offline"))

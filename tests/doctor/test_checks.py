@@ -1,4 +1,4 @@
-"""Single checks, on facts that are made up: what no test machine has, such as other clouds and other days."""
+"""Single checks on made-up facts, for what a test machine does not have, such as other clouds and other dates."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ UV = f'[[index]]\n{URL}authenticate = "always"\ndefault = true\n'
 
 
 def settings(text: str) -> Settings:
-    """Return what a config.toml says."""
+    """Parse a config.toml."""
     return parse([Source("config.toml", text.encode(), "/home/me")], "/home/me", {})
 
 
 def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **environ: str) -> Facts:
-    """Return the facts of a machine on which all is well."""
+    """Return the facts of a machine without problems, except for what the arguments change."""
     uv_files = (UvFile("uv.toml", uv_toml.encode(), tomllib.loads(uv_toml)),)
     project = Project(Path("/nowhere"), Path("/nowhere"), {}, uv_files, ())
     text = b"machine pkgs.example.com login me password token\n" if netrc is None else netrc
-    found = settings(config)
+    parsed = settings(config)
     return Facts(
         environ=environ,
         now=NOW,
         config="config.toml",
-        settings=found,
+        settings=parsed,
         problems=(),
         project=project,
         uv=uv_settings.read(uv_files, environ),
@@ -62,7 +62,7 @@ def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **e
         unreadable=None,
         uv_netrc=TextFile("/home/me/.netrc", text),
         store=None,
-        ours={index.target: Entry(index.host, "me", Secret("token")) for index in found.indexes},
+        ours={index.target: Entry(index.host, "me", Secret("token")) for index in parsed.indexes},
         expired={},
         owner=None,
         keyring=False,
@@ -71,45 +71,45 @@ def facts(config: str = ACME, uv_toml: str = UV, netrc: bytes | None = None, **e
 
 
 def running(base: Facts, **more: Any) -> Facts:
-    """Return facts with a daemon that says something more of its first index."""
-    said = [
+    """Add a running daemon, which reports these values for each index."""
+    documents = [
         {"name": index.name, "health": "fresh", "delivered": True, "last_error": None, **more} for index in base.indexes
     ]
     document = {"pid": os.getpid(), "version": __version__, "config": base.config, "netrc": base.netrc_path}
-    return replace(base, status={**document, "delivery": {"ok": True, "problem": None}, "indexes": said})
+    return replace(base, status={**document, "delivery": {"ok": True, "problem": None}, "indexes": documents})
 
 
-def named(found: Iterator[Finding] | list[Finding]) -> list[tuple[str, str]]:
-    """Return name and severity of findings."""
-    return [(each.name, each.severity) for each in found]
+def named(findings: Iterator[Finding] | list[Finding]) -> list[tuple[str, str]]:
+    """Return name and severity of each finding."""
+    return [(each.name, each.severity) for each in findings]
 
 
-def test_all_is_well() -> None:
-    """Facts of a machine on which all is well give no finding in uv's theme, nor in the daemon's."""
+def test_a_machine_without_problems() -> None:
+    """On a machine without problems, the checks of uv and of the daemon find nothing."""
     assert [each for check in uv.CHECKS for each in check(facts())] == []
     assert [each for check in daemon.CHECKS[:-2] for each in check(running(facts()))] == []
 
 
 def azure(*organizations: str) -> str:
-    """Return a config.toml with one token for all these organizations."""
+    """Return a config.toml where these organizations share one token."""
     url = "https://pkgs.dev.azure.com/{}/_packaging/feed/pypi/simple/"
     table = '[[index]]\nname = "{}"\nurl = "{}"\nsink = "uv-store"\nusername = "me"\npat = {{ file = "/pat" }}\n'
     return "".join(table.format(name, url.format(name)) for name in organizations)
 
 
-def test_one_token_for_several_organizations_ends() -> None:
-    """A note until the day on which Azure DevOps stops accepting it, then an error; one organization is fine."""
+def test_one_azure_token_for_several_organizations() -> None:
+    """One token for several organizations is a note until Azure DevOps stops accepting it, and then an error."""
     several = facts(azure("one", "two"))
     assert named(configuration.global_pats(several)) == [("global-pat", "note")]
     later = replace(several, now=datetime(2026, 12, 1, tzinfo=UTC))
-    (found,) = configuration.global_pats(later)
-    assert found.severity == "error"
-    assert "one, two" in found.message
+    (finding,) = configuration.global_pats(later)
+    assert finding.severity == "error"
+    assert "one, two" in finding.message
     assert named(configuration.global_pats(facts(azure("one")))) == []
 
 
 def test_a_daemon_of_another_configuration_netrc_or_version() -> None:
-    """Each is told apart, and each ends with a restart."""
+    """A daemon with another configuration, another netrc or an older version gets its own finding each."""
     base = running(facts())
     assert base.status is not None
     other = replace(base, status={**base.status, "config": "other.toml"})
@@ -119,16 +119,18 @@ def test_a_daemon_of_another_configuration_netrc_or_version() -> None:
     assert [each.fix for each in daemon.version(old)] == ["uvtokend restart"]
 
 
-def test_a_daemon_that_cannot_be_reached_is_an_error_without_a_token_only() -> None:
-    """uv works while a token is there; a daemon of another container cannot be restarted from here."""
+def test_an_unreachable_daemon_is_an_error_only_without_a_token() -> None:
+    """An unreachable daemon is an error only if there is no token;
+    for another container's daemon there is no fix here.
+    """
     elsewhere = replace(facts(), owner="pid 5 on another-container")
     assert [(each.severity, each.fix) for each in daemon.unreachable(elsewhere)] == [("note", None)]
     here = replace(facts(), owner=f"pid 5 on {gethostname()}", ours={})
     assert [(each.severity, each.fix) for each in daemon.unreachable(here)] == [("error", "uvtokend restart")]
 
 
-def test_an_edited_configuration_is_an_error_where_an_index_is_not_served_yet() -> None:
-    """A remark that was edited stops no uv; an index that the daemon does not know has no token."""
+def test_an_edited_configuration_is_an_error_if_an_index_is_new() -> None:
+    """An edited configuration is a note, but an error if the daemon does not know one of its indexes yet."""
     stale = {"config_stale": "config.toml changed 3 min ago."}
     served = running(facts())
     assert served.status is not None
@@ -140,16 +142,18 @@ def test_an_edited_configuration_is_an_error_where_an_index_is_not_served_yet() 
 
 
 @pytest.mark.parametrize(("health", "severity"), [("fresh", "note"), ("expired", "error"), ("none", "error")])
-def test_what_the_daemon_says_counts_as_much_as_its_token(health: str, severity: str) -> None:
-    """A failed refresh is a note while the token lives, and an error afterwards; message and fix are the daemon's."""
+def test_a_failed_refresh_is_an_error_without_a_valid_token(health: str, severity: str) -> None:
+    """A failed refresh is a note while the token is valid, and an error afterwards,
+    with the daemon's message and fix.
+    """
     trouble = {"message": "The config profile (dev) could not be found.", "hint": "aws configure --profile dev"}
-    (found,) = daemon.troubled(running(facts(), health=health, last_error=trouble))
-    assert (found.severity, found.fix) == (severity, "aws configure --profile dev")
-    assert found.message == "acme: The config profile (dev) could not be found."
+    (finding,) = daemon.troubled(running(facts(), health=health, last_error=trouble))
+    assert (finding.severity, finding.fix) == (severity, "aws configure --profile dev")
+    assert finding.message == "acme: The config profile (dev) could not be found."
 
 
-def test_what_the_daemon_does_not_know_yet() -> None:
-    """An index that was added after the daemon read its configuration, and one without a valid token."""
+def test_an_index_that_the_daemon_does_not_serve() -> None:
+    """An index unknown to the daemon, one without a token, and a failed delivery each get the right fix."""
     base = running(facts())
     assert base.status is not None
     (unknown,) = daemon.troubled(replace(base, status={**base.status, "indexes": []}))
@@ -163,25 +167,25 @@ def test_what_the_daemon_does_not_know_yet() -> None:
 
 
 def test_notices_of_the_daemon() -> None:
-    """What it reports several indexes is shown once."""
+    """A notice that the daemon repeats for several indexes is shown once."""
     notice = {"reason": "temporary-environment", "message": "m", "hint": "unset X && uvtokend restart"}
     two = ACME + ACME.replace("acme", "two")
-    found = list(daemon.notices(running(facts(two), notices=[notice])))
-    assert [(each.name, each.fix) for each in found] == [("temporary-environment", "unset X && uvtokend restart")]
+    findings = list(daemon.notices(running(facts(two), notices=[notice])))
+    assert [(each.name, each.fix) for each in findings] == [("temporary-environment", "unset X && uvtokend restart")]
 
 
 def test_the_shells_proxy_and_the_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What differs is named with both values, and a password in a proxy is not shown."""
+    """Variables that differ are shown with both values, but never a proxy's password."""
     theirs = {"HTTPS_PROXY": "http://***@proxy.example:8080"}
     monkeypatch.setattr(daemon, "environment_of", lambda _: theirs)
-    (found,) = daemon.environment(running(facts(SSL_CERT_FILE="/corp.pem")))
-    assert "HTTPS_PROXY: here not set, there set, with a password" in found.message
-    assert "SSL_CERT_FILE: here '/corp.pem', there not set" in found.message
+    (finding,) = daemon.environment(running(facts(SSL_CERT_FILE="/corp.pem")))
+    assert "HTTPS_PROXY: here not set, there set, with a password" in finding.message
+    assert "SSL_CERT_FILE: here '/corp.pem', there not set" in finding.message
     assert list(daemon.environment(running(facts(HTTPS_PROXY="http://me:secret@proxy.example:8080")))) == []
 
 
-def test_the_environment_of_a_process() -> None:
-    """The daemon tells it itself, since no other process may read it; an older daemon does not."""
+def test_the_environment_of_the_daemon() -> None:
+    """The daemon's environment is read from its status document; a daemon too old to report it has none."""
     assert daemon.environment_of({"environment": {"PATH": "/bin"}}) == {"PATH": "/bin"}
     assert daemon.environment_of({}) is None
 
@@ -189,8 +193,10 @@ def test_the_environment_of_a_process() -> None:
 GCLOUD = '[[index]]\nname = "g"\nurl = "https://europe-python.pkg.dev/p/r/simple/"\nsource = "gcloud"\n'
 
 
-def test_programs_that_a_token_or_a_fix_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Missing in this shell, or only in the daemon's environment; a program that only a fix names is a note."""
+def test_a_program_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A provider's program missing from the shell's or the daemon's PATH is an error;
+    one that only a fix needs is a note.
+    """
     monkeypatch.setenv("PATH", str(tmp_path))
     base = running(facts(GCLOUD))
     (here,) = programs.missing(base)
@@ -206,24 +212,26 @@ def test_programs_that_a_token_or_a_fix_needs(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_temporary_credentials_of_this_shell() -> None:
-    """A daemon that is started from here would take them over; a running one says so itself."""
+    """Temporary credentials in this shell are reported, because a daemon started from it would inherit them."""
     config = '[[index]]\nurl = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/r/simple/"\n'
     shell = facts(config, AWS_ACCESS_KEY_ID="ASIAEXAMPLE", AWS_SESSION_TOKEN="example")
-    (found,) = programs.temporary(shell)
-    assert (found.fix or "").startswith("unset AWS_ACCESS_KEY_ID")
+    (finding,) = programs.temporary(shell)
+    assert (finding.fix or "").startswith("unset AWS_ACCESS_KEY_ID")
     assert list(programs.temporary(running(shell))) == []
 
 
 def test_a_uv_that_is_too_old() -> None:
-    """uv reads its own store since 0.8.15; without any uv there is a note."""
+    """uv reads its own store since 0.8.15, so an older one is an error; a missing uv is a note."""
     store = facts(azure("one"))
     assert named(uv.uv_version(replace(store, uv_version=(0, 8, 14)))) == [("uv-too-old", "error")]
     assert named(uv.uv_version(replace(store, uv_path=None))) == [("uv-missing", "note")]
     assert named(uv.authenticate_missing(replace(facts(uv_toml=UV.replace("always", "auto")), uv_version=(0, 5)))) == []
 
 
-def test_a_token_that_is_never_on_disk() -> None:
-    """uv gets it through the keyring command alone, which must be ours, be switched on, and be asked."""
+def test_a_token_that_is_only_in_memory() -> None:
+    """With the memory sink, uv gets the token only from our keyring command,
+    which must be installed and switched on.
+    """
     memory = facts(ACME + 'sink = "memory"\n')
     assert named(uv.memory_sink(memory)) == [("keyring-missing", "error")]
     shim = replace(memory, keyring=True)
@@ -236,9 +244,10 @@ def test_a_token_that_is_never_on_disk() -> None:
     assert ready.has_token(ready.indexes[0])
 
 
-def test_what_may_come_from_the_public_index() -> None:
-    """A private index before the public one is a note; explicit, default or pinned it is not; another strategy is an
-    error."""
+def test_packages_that_may_come_from_the_public_index() -> None:
+    """A private index that uv asks before the public one is a note, unless it is explicit,
+    default or pinned; an unsafe index-strategy is an error.
+    """
     plain = UV.replace("default = true\n", "")
     assert named(uv.public_fallback(facts(uv_toml=plain))) == [("public-fallback", "note")]
     for more in ("explicit = true\n", "default = true\n"):
@@ -248,8 +257,10 @@ def test_what_may_come_from_the_public_index() -> None:
     assert named(uv.public_fallback(facts(uv_toml=f"no-index = true\n{plain}"))) == []
 
 
-def test_where_uv_publish_gets_its_credential() -> None:
-    """Variables of this shell come before the netrc; an upload URL of a host without a token is told."""
+def test_credentials_of_uv_publish() -> None:
+    """A UV_PUBLISH_ variable that overrides the netrc is reported,
+    and so is an upload URL of a host without a token.
+    """
     shell = facts(UV_PUBLISH_TOKEN="x", UV_PUBLISH_URL="https://upload.example/")
     assert [(each.name, each.fix) for each in uv.publishing(shell)] == [
         ("publish-variables", "unset UV_PUBLISH_TOKEN"),
@@ -284,7 +295,7 @@ def test_where_uv_publish_gets_its_credential() -> None:
     ],
 )
 def test_which_permission_is_missing(table: str, words: tuple[str, ...]) -> None:
-    """For each provider the sentence to the administrator names permission, place and identity."""
+    """For each provider, the sentence for the administrator names the permission, the resource and the identity."""
     (index,) = settings(f"[[index]]\n{table}").indexes
     sentence = permissions.request(index, "arn:me")
     assert sentence.startswith('ask the administrator: "Please give arn:me ')
@@ -293,8 +304,8 @@ def test_which_permission_is_missing(table: str, words: tuple[str, ...]) -> None
     assert {permissions.meaning(index, status) for status in (401, 403, 404)} >= {permissions.meaning(index, 403)}
 
 
-def test_a_check_that_breaks_or_hangs_hides_no_other() -> None:
-    """Each is reported as a note, in time; errors come first, and the same finding is shown once."""
+def test_a_check_that_fails_or_hangs_does_not_affect_others() -> None:
+    """A check that fails or hangs becomes a note; errors come first, and equal findings are merged."""
     forever = threading.Event()
 
     def hangs(_: Facts) -> list[Finding]:
@@ -307,24 +318,26 @@ def test_a_check_that_breaks_or_hangs_hides_no_other() -> None:
     def finds(_: Facts) -> list[Finding]:
         return [note("n", "n"), error("e", "e", "c", "f"), error("e", "again", "c", "f")]
 
-    found = checks.run(facts(), [hangs, breaks, finds], 0.2)
+    findings = checks.run(facts(), [hangs, breaks, finds], 0.2)
     forever.set()
-    assert [each.name for each in found] == ["e", "check-slow", "check-failed", "n"]
-    assert "s3cret" not in json.dumps([each.json() for each in found])
+    assert [each.name for each in findings] == ["e", "check-slow", "check-failed", "n"]
+    assert "s3cret" not in json.dumps([each.json() for each in findings])
 
 
 def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a bundle one has to be found; the one of config.toml has to be given to uv as well; then all is well."""
+    """Without a CA bundle the fix asks for one; with one in config.toml only,
+    the fix is to export it for uv as well.
+    """
     with TlsProxy({"pkgs.example.com": lambda _: Answer(200)}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         base = facts()
         (index,) = base.indexes
         assert base.settings is not None
-        (nothing,) = network.index_answers(base, index)
-        assert (nothing.name, "export SSL_CERT_FILE" in (nothing.fix or "")) == ("untrusted", True)
+        (without_bundle,) = network.index_answers(base, index)
+        assert (without_bundle.name, "export SSL_CERT_FILE" in (without_bundle.fix or "")) == ("untrusted", True)
         with_bundle = replace(base, settings=replace(base.settings, ca_bundle=proxy.ca_file))
-        (told,) = network.index_answers(with_bundle, index)
-        assert told.fix == f"export SSL_CERT_FILE={proxy.ca_file}"
+        (finding,) = network.index_answers(with_bundle, index)
+        assert finding.fix == f"export SSL_CERT_FILE={proxy.ca_file}"
         wrong = replace(base, settings=replace(base.settings, ca_bundle=__file__))
         assert named(network.index_answers(wrong, index)) == [("untrusted", "error")]
         monkeypatch.setenv("SSL_CERT_FILE", proxy.ca_file)
@@ -332,20 +345,22 @@ def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is named, and a password in its value is not shown; hosts in NO_PROXY are asked directly."""
+    """If the proxy refuses, doctor names the variable without its password; NO_PROXY excludes a host from the proxy."""
     with TlsProxy({}) as proxy:
         value = proxy.url.replace("//", "//me:s3cret@")
         monkeypatch.setenv("https_proxy", value)
         base = facts(https_proxy=value)
-        (found,) = network.index_answers(base, base.indexes[0])
-        assert (found.name, found.fix) == ("proxy", "unset https_proxy")
-        assert "s3cret" not in f"{found.message} {found.culprit}"
+        (finding,) = network.index_answers(base, base.indexes[0])
+        assert (finding.name, finding.fix) == ("proxy", "unset https_proxy")
+        assert "s3cret" not in f"{finding.message} {finding.culprit}"
         monkeypatch.setenv("no_proxy", "pkgs.example.com")
         assert network.proxy_variable(base.environ, base.indexes[0]) is None
 
 
-def test_certificate_variables_that_name_nothing(tmp_path: Path) -> None:
-    """A note with the value; those that name something, or nothing at all, are fine."""
+def test_certificate_variables_that_name_a_missing_file(tmp_path: Path) -> None:
+    """A certificate variable that names a missing file is a note;
+    one that is empty or names an existing file is fine.
+    """
     there = str(tmp_path)
     (tmp_path / "corp.pem").touch()
     shell = facts(SSL_CERT_FILE="/nowhere/a.pem", SSL_CERT_DIR=there, SSL_CLIENT_CERT="")
@@ -354,10 +369,12 @@ def test_certificate_variables_that_name_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_an_index_whose_provider_nobody_knows() -> None:
-    """`init` cannot set it up, so the fix is the command that names a provider; where it can, the fix is `init`."""
-    (found,) = configuration.empty(facts("", UV))
-    assert (found.fix or "").startswith(
+def test_an_index_of_an_unknown_provider() -> None:
+    """For an index that `init` cannot recognize, the fix is a command that names the provider;
+    otherwise it is `init`.
+    """
+    (finding,) = configuration.empty(facts("", UV))
+    assert (finding.fix or "").startswith(
         "uvtokend add https://pkgs.example.com/acme/simple/ --name acme --set provider="
     )
     known = UV.replace("pkgs.example.com/acme", "europe-python.pkg.dev/p/r")
@@ -366,9 +383,9 @@ def test_an_index_whose_provider_nobody_knows() -> None:
 
 
 def test_a_directory_without_certificates(tmp_path: Path) -> None:
-    """SSL_CERT_DIR that leads to nothing is told with its path, and with the command that unsets it."""
-    (found,) = configuration.trust_variables(facts(SSL_CERT_DIR=str(tmp_path)))
-    assert (found.culprit, found.fix) == (f"SSL_CERT_DIR={tmp_path}", "unset SSL_CERT_DIR")
-    assert f"{tmp_path}, which contains no certificate" in found.message
+    """An SSL_CERT_DIR without certificates is reported with its path and the command that unsets it."""
+    (finding,) = configuration.trust_variables(facts(SSL_CERT_DIR=str(tmp_path)))
+    assert (finding.culprit, finding.fix) == (f"SSL_CERT_DIR={tmp_path}", "unset SSL_CERT_DIR")
+    assert f"{tmp_path}, which contains no certificate" in finding.message
     (tmp_path / "corp.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     assert list(configuration.trust_variables(facts(SSL_CERT_DIR=str(tmp_path)))) == []

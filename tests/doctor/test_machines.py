@@ -1,4 +1,4 @@
-"""doctor and explain on real machines: notes, netrcs, disks, a running daemon, and what a person sees."""
+"""doctor and explain on real machines: notes, netrcs, disks, a running daemon, and the printed text."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ NETRCS: dict[str, tuple[Callable[[str], str], int]] = {
 
 
 @pytest.mark.parametrize("name", NETRCS)
-def test_a_netrc_that_uv_reads_otherwise(patient: Patient, name: str) -> None:
-    """uv fails without a word about its netrc; the first problem names file and line, and the edit there repairs it."""
+def test_a_netrc_that_uv_reads_differently(patient: Patient, name: str) -> None:
+    """uv reads some netrcs differently and does not say so; doctor's first problem names file and line."""
     change, line = NETRCS[name]
     good = patient.netrc.read_text()
     patient.netrc.write_text(change(good))
@@ -47,8 +47,8 @@ def test_a_netrc_that_uv_reads_otherwise(patient: Patient, name: str) -> None:
     assert patient.uv(), patient.said
 
 
-def test_what_is_only_worth_knowing(patient: Patient) -> None:
-    """Notes do not change the exit status, uv installs anyway, and each has its culprit."""
+def test_notes_do_not_affect_the_exit_status(patient: Patient) -> None:
+    """Notes name their culprit and do not change the exit status, and uv installs in spite of them."""
     patient.netrc.chmod(0o644)
     patient.netrc.write_text(patient.netrc.read_text() + "default login d password p\n")
     (patient.project / ".env").write_text("UV_INDEX_ACME_PASSWORD=s3cret\nOTHER=1\n")
@@ -84,8 +84,8 @@ def test_what_is_only_worth_knowing(patient: Patient) -> None:
     assert {"netrc-mode", "user-in-url"}.isdisjoint(each["name"] for each in shown(patient, "note"))
 
 
-def test_a_broken_config_toml(patient: Patient) -> None:
-    """It comes first, with its line; doctor needs no valid configuration to say so."""
+def test_an_invalid_config_toml(patient: Patient) -> None:
+    """An invalid config.toml is doctor's first problem, with the culprit."""
     good = patient.machine.config.read_text()
     patient.machine.config.write_text(good + "[[index\n")
     first = shown(patient, "error")[0]
@@ -97,8 +97,8 @@ def test_a_broken_config_toml(patient: Patient) -> None:
     assert shown(patient, "error") == []
 
 
-def test_an_index_that_is_switched_off(patient: Patient) -> None:
-    """uv still asks for it; that is an error, unlike an index that uv does not use here."""
+def test_a_disabled_index(patient: Patient) -> None:
+    """A disabled index is an error if uv uses it in this project, and no finding otherwise."""
     patient.machine.config.write_text(patient.machine.config.read_text() + "enabled = false\n")
     patient.netrc.write_text("")
     assert not patient.uv()
@@ -107,34 +107,36 @@ def test_an_index_that_is_switched_off(patient: Patient) -> None:
     assert shown(patient, "error") == []
 
 
-def test_a_project_elsewhere(patient: Patient) -> None:
-    """doctor looks at the project that is named; one that does not exist is wrong usage."""
+def test_a_project_given_as_an_argument(patient: Patient) -> None:
+    """doctor examines the project named as an argument; a missing directory is wrong usage."""
     patient.project.rename(patient.machine.home / "moved")
     patient.project.mkdir()
     (patient.machine.home / "moved" / "uv.toml").write_text("not toml")
-    found = patient.doctor("--offline", str(patient.machine.home / "moved"))
-    assert [each["name"] for each in found if each["severity"] == "error"] == ["uv-configuration"]
+    findings = patient.doctor("--offline", str(patient.machine.home / "moved"))
+    assert [each["name"] for each in findings if each["severity"] == "error"] == ["uv-configuration"]
     assert patient.ours("doctor", "/nowhere/at/all")[0] == 2
 
 
-def test_the_daemon_runs(patient: Patient) -> None:
-    """With it all is well; then its sign-in fails, and doctor's first problem is what the daemon says of it."""
+def test_a_failed_refresh_is_a_note_while_the_token_is_valid(patient: Patient) -> None:
+    """When a refresh fails, doctor reports the daemon's message as a note while the token is valid;
+    then it disappears.
+    """
     assert patient.ours("start")[0] == 0
     assert [each for each in patient.doctor() if each["severity"] == "error"] == []
     assert "not-running" not in str(patient.doctor("--offline"))
     (patient.machine.home / "secret").unlink()
     assert patient.ours("refresh")[0] == 1
-    told = [each for each in patient.doctor("--offline") if each["name"] == "index-trouble"]
-    assert [each["severity"] for each in told] == ["note"]
-    assert "secret" in told[0]["message"]
+    troubles = [each for each in patient.doctor("--offline") if each["name"] == "index-trouble"]
+    assert [each["severity"] for each in troubles] == ["note"]
+    assert "secret" in troubles[0]["message"]
     (patient.machine.home / "secret").write_text(TOKEN)
     (patient.machine.home / "secret").chmod(0o600)
     assert patient.ours("refresh")[0] == 0
     assert "index-trouble" not in str(patient.doctor("--offline"))
 
 
-def test_a_daemon_that_does_not_answer_here(patient: Patient) -> None:
-    """A daemon that listens on another socket is named with its pid, and no second one is advised."""
+def test_a_daemon_on_another_socket(patient: Patient) -> None:
+    """If the daemon listens on another socket, doctor names its pid, and the fix is not to start a second one."""
     assert patient.ours("start")[0] == 0
     elsewhere = patient.machine.directory / "elsewhere"
     elsewhere.mkdir(mode=0o700, exist_ok=True)
@@ -147,32 +149,34 @@ def test_a_daemon_that_does_not_answer_here(patient: Patient) -> None:
     assert "other-daemon" not in str(patient.doctor("--offline"))
 
 
-def test_what_only_this_shell_has_set(patient: Patient) -> None:
-    """A proxy that the daemon does not have is told with both values, and the fix gives it to the daemon as well."""
+def test_a_variable_that_only_this_shell_has(patient: Patient) -> None:
+    """If only this shell has a proxy variable, doctor names it with both values,
+    and the fix passes it to the daemon.
+    """
     assert patient.ours("start")[0] == 0
     patient.env["NO_PROXY"] = "127.0.0.1"
-    (found,) = [each for each in patient.doctor("--offline") if each["name"] == "environment-differs"]
-    assert "NO_PROXY: here '127.0.0.1', there not set" in found["message"]
-    patient.repair(found["fix"])
+    (finding,) = [each for each in patient.doctor("--offline") if each["name"] == "environment-differs"]
+    assert "NO_PROXY: here '127.0.0.1', there not set" in finding["message"]
+    patient.repair(finding["fix"])
     assert "environment-differs" not in str(patient.doctor("--offline"))
 
 
 def test_a_configuration_that_was_edited(patient: Patient) -> None:
-    """The daemon still has the old one: status and doctor say so first, with the command that loads the new one."""
+    """If config.toml was edited, `status` and doctor first name the command that loads it."""
     assert patient.ours("start")[0] == 0
     text = patient.machine.config.read_text()
     patient.machine.config.write_text(text.replace('"acme"', '"second"').replace("/simple/", "/other/simple/") + text)
-    found = shown(patient, "error")[0]
-    assert (found["name"], found["fix"]) == ("configuration-stale", "uvtokend reload")
+    finding = shown(patient, "error")[0]
+    assert (finding["name"], finding["fix"]) == ("configuration-stale", "uvtokend reload")
     lines = patient.ours("status")[1].splitlines()
     assert lines[1].startswith("config.toml changed ")
     assert lines[2] == "  fix: uvtokend reload"
-    patient.repair(found["fix"])
+    patient.repair(finding["fix"])
     assert "configuration-stale" not in str(patient.doctor("--offline"))
 
 
-def test_what_a_person_sees(patient: Patient) -> None:
-    """One sentence, the culprit, the fix, and a last line that counts; nothing of a token."""
+def test_the_text_that_doctor_prints(patient: Patient) -> None:
+    """doctor prints message, culprit and fix of each finding and a last line with the counts, but never a token."""
     patient.env.update(UV_INDEX_ACME_USERNAME="aws", UV_INDEX_ACME_PASSWORD=f"old-{TOKEN}")
     status, out, err = patient.ours("doctor", "--offline")
     assert (status, err) == (1, "")
@@ -183,8 +187,10 @@ def test_what_a_person_sees(patient: Patient) -> None:
     assert TOKEN not in out
 
 
-def test_explain_shows_what_is_sent_and_what_is_not(patient: Patient) -> None:
-    """Exit status 0 where uv sends our token, 1 where it does not; masked, with file and line, and with the fix."""
+def test_explain_shows_which_credential_uv_sends(patient: Patient) -> None:
+    """explain exits with 0 if uv sends our token and else with 1; it names each source,
+    masks secrets and gives the fix.
+    """
     status, out, _ = patient.ours("explain", f"{patient.index.url}alpha/")
     assert (status, f"{patient.netrc}:2" in out, "pyproject.toml:9" in out) == (0, True, True)
     assert "uv sends uvtokend's token" in out
@@ -207,7 +213,7 @@ def test_explain_shows_what_is_sent_and_what_is_not(patient: Patient) -> None:
 
 
 def mounted(patient: Patient, setup: str) -> str:
-    """Run doctor as root of a mount namespace of its own, in which a shell line has mounted something."""
+    """Run doctor as root of a new mount namespace in which a shell script has mounted something."""
     command = patient.machine.ourselves("doctor", "--offline")
     environment = {**patient.machine.environment, "D": str(patient.machine.home)}
     done = in_namespace(setup, command, environment, patient.project)
@@ -233,15 +239,15 @@ head -c 40000 /dev/zero > "$D/full/fill"
     ],
     ids=["read-only", "full", "single file"],
 )
-def test_the_file_system_below(patient: Patient, setup: str, words: str) -> None:
-    """A read-only mount, a full disk behind a symlink, and a netrc that is mounted by itself are named by real path."""
+def test_problems_of_the_file_system(patient: Patient, setup: str, words: str) -> None:
+    """doctor names the real path of a read-only mount, of a full disk behind a symlink, and of a single-file mount."""
     out = mounted(patient, setup)
     assert words in out
     assert str(patient.machine.home) in out
 
 
-def test_a_home_that_may_not_be_written(open_directory: Path) -> None:
-    """The directory is named with the command that opens it, and a missing state directory is no trouble by itself."""
+def test_a_home_that_cannot_be_written(open_directory: Path) -> None:
+    """A directory that is not writable is reported with its `chmod`; a missing one that can be created is fine."""
     script = """
         import sys
         from uvtokend.doctor import disk
@@ -257,8 +263,8 @@ def test_a_home_that_may_not_be_written(open_directory: Path) -> None:
     assert done.stdout == f"directory-closed chmod u+wx {home}\n", done.stderr
 
 
-def test_doctor_waits_for_nobody(patient: Patient) -> None:
-    """A netrc and a project file that are pipes, which nobody ever writes, do not stop it."""
+def test_doctor_does_not_block_on_pipes(patient: Patient) -> None:
+    """doctor does not block if the netrc and pyproject.toml are pipes that nothing writes to."""
     patient.netrc.unlink()
     os.mkfifo(patient.netrc)
     patient.pyproject.unlink()

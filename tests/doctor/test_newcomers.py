@@ -1,6 +1,6 @@
-"""What newcomers do in their shell and their files: the first problem names it, and its fix repairs it.
+"""Mistakes of newcomers in their shell and their files: doctor's first problem names the cause, and its fix works.
 
-The real uv judges, before and after.
+The real uv confirms both.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from support.patient import INDEX, TOKEN, Patient, prepared
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of this file."""
+    """Return one machine for all tests of this file."""
     with prepared(tmp_path_factory.mktemp("d")) as patient:
         yield patient
 
 
 @pytest.fixture
 def patient(machine: Patient) -> Patient:
-    """The machine as it was when everything worked."""
+    """Return the machine, reset to a working state."""
     machine.reset()
     return machine
 
@@ -34,7 +34,7 @@ def first(patient: Patient, *arguments: str) -> dict[str, str]:
 
 
 def only_in_the_users_file(patient: Patient) -> None:
-    """Name the index in the user's uv.toml alone; the public index of these tests does not have the package."""
+    """Name the index only in the user's uv.toml; this test's public index does not have the package."""
     patient.env["UV_DEFAULT_INDEX"] = patient.public_url.replace("/simple/", "/empty/simple/")
     patient.write_project("")
     file = patient.machine.home / ".config" / "uv" / "uv.toml"
@@ -74,54 +74,56 @@ def replaced(patient: Patient) -> None:
     ],
     ids=["UV_NO_CONFIG", "UV_CONFIG_FILE", "UV_OFFLINE", "UV_DEFAULT_INDEX"],
 )
-def test_a_variable_that_keeps_uv_from_the_index(
+def test_a_variable_that_hides_the_index_from_uv(
     patient: Patient, breaks: Callable[[Patient], None], name: str, fix: str
 ) -> None:
-    """The token is good, and uv does not even ask the index: the variable is named, and unset."""
+    """If a variable prevents uv from asking the index, doctor names it, and the fix unsets it."""
     breaks(patient)
     assert not patient.uv()
-    found = first(patient, "--offline")
-    assert (found["name"], found["fix"]) == (name, fix)
+    finding = first(patient, "--offline")
+    assert (finding["name"], finding["fix"]) == (name, fix)
     patient.repair(fix)
     assert patient.uv(), patient.said
 
 
-def test_a_secret_that_is_no_longer_good(patient: Patient) -> None:
-    """Fetching again cannot help where the token is the person's own: the file to write is named."""
+def test_a_secret_that_is_no_longer_valid(patient: Patient) -> None:
+    """If the index refuses a secret that the user wrote to a file,
+    the fix writes a new one to that file and refreshes.
+    """
     (patient.machine.home / "secret").write_text("last-year's")
     patient.netrc.unlink()
     shutil.rmtree(patient.machine.state)
     assert patient.ours("start")[0] == 0
     assert not patient.uv()
-    found = first(patient)
+    finding = first(patient)
     secret = patient.machine.home / "secret"
-    assert (found["name"], found["fix"]) == ("index-401", f"(umask 077; cat > {secret}) && uvtokend refresh acme")
-    done = patient.run(["sh", "-c", found["fix"].replace("cat", f"printf {TOKEN}")])
+    assert (finding["name"], finding["fix"]) == ("index-401", f"(umask 077; cat > {secret}) && uvtokend refresh acme")
+    done = patient.run(["sh", "-c", finding["fix"].replace("cat", f"printf {TOKEN}")])
     assert done.returncode == 0, done.stderr
     assert patient.uv(), patient.said
 
 
-def test_a_url_without_its_last_part(patient: Patient) -> None:
-    """The root of a repository is no index: the longer URL is written in both files, and uv installs."""
+def test_a_url_without_simple(patient: Patient) -> None:
+    """If the URL does not end with /simple/, the fix names the right URL and both files that contain it."""
     short = re.sub("simple/$", "", patient.index.url)
     patient.configure(url=short)
     patient.pyproject.write_text(patient.pyproject.read_text().replace(patient.index.url, short))
     assert patient.ours("start")[0] == 0
     assert not patient.uv()
-    found = first(patient)
-    assert found["name"] == "index-404"
-    assert "does not end with /simple/" in found["message"]
-    assert found["fix"].startswith(
+    finding = first(patient)
+    assert finding["name"] == "index-404"
+    assert "does not end with /simple/" in finding["message"]
+    assert finding["fix"].startswith(
         f"write {patient.index.url} in {patient.machine.config} and where uv has the URL, then"
     )
     patient.configure()
     patient.pyproject.write_text(patient.pyproject.read_text().replace(short, patient.index.url))
-    patient.repair(found["fix"].rpartition("then: ")[2])
+    patient.repair(finding["fix"].rpartition("then: ")[2])
     assert patient.uv(), patient.said
 
 
 def test_a_netrc_that_is_a_directory(patient: Patient) -> None:
-    """doctor and status give the same fix, and tell it once."""
+    """If the netrc is a directory, doctor and `status` give the same fix, once."""
     patient.netrc.unlink()
     patient.netrc.mkdir()
     assert patient.ours("start")[0] == 0
@@ -136,22 +138,22 @@ def test_a_netrc_that_is_a_directory(patient: Patient) -> None:
 
 
 def test_a_state_directory_that_is_a_file(patient: Patient) -> None:
-    """It is named with the command that moves it away; then the daemon starts and uv installs."""
+    """If the state directory is a file, doctor names the command that moves it away; then the daemon starts."""
     shutil.rmtree(patient.machine.state)
     patient.machine.state.write_text("notes")
     patient.netrc.write_text("")
     assert patient.ours("start")[0] == 1
     assert not patient.uv()
-    found = first(patient, "--offline")
-    assert found["name"] == "not-a-directory"
-    assert found["fix"] == f"mv {patient.machine.state} {patient.machine.state}.old"
-    patient.repair(found["fix"])
+    finding = first(patient, "--offline")
+    assert finding["name"] == "not-a-directory"
+    assert finding["fix"] == f"mv {patient.machine.state} {patient.machine.state}.old"
+    patient.repair(finding["fix"])
     assert patient.ours("start")[0] == 0
     assert patient.uv(), patient.said
 
 
 def test_a_secret_that_is_a_directory(patient: Patient) -> None:
-    """status gives the command that moves it away and takes the secret; the next look finds the token good."""
+    """If a secret's path is a directory, the fix moves it away and writes the secret; after a refresh, uv installs."""
     secret = patient.machine.home / "secret"
     secret.unlink()
     secret.mkdir()

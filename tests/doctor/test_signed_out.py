@@ -1,5 +1,6 @@
-"""AWS profiles as users break them, end to end: `status` and `doctor` name the cause first, their fix repairs it, and
-the real uv judges."""
+"""Mistakes with AWS profiles: `status` and `doctor` name the cause first,
+and their fix works, as the real uv confirms.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ sso_region = eu-central-1
 role_arn = arn:aws:iam::{ACCOUNT}:role/ci
 source_profile = dev
 """
-#: What `aws sso login` leaves behind when the person has signed in (botocore, `SSOTokenProvider`).
+#: An `aws` that writes the cache file of a successful `aws sso login` (botocore, `SSOTokenProvider`).
 SIGNS_IN = f"""\
 #!/bin/sh
 mkdir -p "$HOME/.aws/sso/cache"
@@ -49,7 +50,9 @@ DENIED = (
 
 
 class Office:
-    """A machine with AWS profiles, a running daemon, and an index that accepts what CodeArtifact has issued."""
+    """A machine with AWS profiles and a running daemon,
+    and an index that accepts the tokens of the CodeArtifact emulator.
+    """
 
     def __init__(self, machine: Machine, cloud: CodeArtifact, index: PackageIndex) -> None:
         self.machine = machine
@@ -65,7 +68,7 @@ class Office:
         (machine.home / ".aws" / "config").write_text(PROFILES)
 
     def use(self, profile: str) -> None:
-        """Write config.toml with this profile and let the daemon load it."""
+        """Write config.toml with this profile, and let the daemon load it."""
         self.machine.write(
             f'[[index]]\nname = "acme"\nurl = "{self.index.url}"\nprovider = "aws-codeartifact"\n'
             f'profile = "{profile}"\ndomain = "acme"\ndomain-owner = "{ACCOUNT}"\nregion = "eu-central-1"\n'
@@ -73,7 +76,9 @@ class Office:
         self.machine.uvtokend("reload")
 
     def problem(self) -> tuple[str, str]:
-        """Return the first problem and its fix; `start`, `status` and `doctor` must agree on both."""
+        """Return the first problem and its fix, after checking that `start`,
+        `status` and `doctor` print the same ones.
+        """
         started = self.machine.uvtokend("start")  # waits until the fetch has failed
         assert started.returncode == 0, started.stderr
         first, fix = started.stdout.splitlines()[1:3]
@@ -84,38 +89,40 @@ class Office:
         return first, fix.removeprefix("  fix: ")
 
     def uv(self) -> bool:
-        """Install with the real uv; tell whether it succeeded."""
+        """Install with the real uv, and return whether it succeeded."""
         words = ("--reinstall", "--default-index", self.index.url, "--no-deps", "alpha")
         return self.machine.install(self.machine.directory / "target", *words).returncode == 0
 
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    """One office for all tests of this file: a daemon and an emulator cost more than a test."""
+    """Return one office for all tests of this file,
+    since starting a daemon and an emulator takes longer than a test.
+    """
     with CodeArtifact() as cloud, PackageIndex(lambda _, token: cloud.valid(token)) as index:
         office = Office(Machine(tmp_path_factory.mktemp("m")), cloud, index)
         yield office
         office.machine.uvtokend("stop")
 
 
-def test_a_profile_that_was_misspelled(office: Office) -> None:
-    """The profile that was meant is named; with it in config.toml uv installs."""
+def test_a_misspelled_profile(office: Office) -> None:
+    """For a misspelled AWS profile, the fix names the similar one that exists; with it, uv installs."""
     office.use("dve")
     problem, fix = office.problem()
     assert problem == "acme: The AWS profile 'dve' does not exist."
     assert not office.uv()
-    found = re.fullmatch(r"write (.+) instead of (.+), then: uvtokend reload", fix)
-    assert found is not None
-    assert found[1] == 'profile = "dev"'
+    edit = re.fullmatch(r"write (.+) instead of (.+), then: uvtokend reload", fix)
+    assert edit is not None
+    assert edit[1] == 'profile = "dev"'
     text = office.machine.config.read_text()
-    office.machine.config.write_text(text.replace(f"profile = {found[2]}", found[1]))
+    office.machine.config.write_text(text.replace(f"profile = {edit[2]}", edit[1]))
     assert office.machine.uvtokend("reload").returncode == 0
     assert office.machine.uvtokend("start").stdout.splitlines()[0] == "The index is ready."
     assert office.uv()
 
 
-def test_an_sso_session_that_is_over(office: Office) -> None:
-    """The command of AWS that signs in is the fix; once it has run, the daemon notices by itself."""
+def test_an_expired_sso_session(office: Office) -> None:
+    """For an expired SSO session the fix is the sign-in command; once it has run, the daemon fetches by itself."""
     office.use("single")
     problem, fix = office.problem()
     assert "SSO session" in problem
@@ -129,7 +136,7 @@ def test_an_sso_session_that_is_over(office: Office) -> None:
 
 
 def test_a_role_without_the_permission(office: Office) -> None:
-    """AWS's own words name the role and the permission, the fix is what to ask for; once it is granted uv installs."""
+    """If the role misses a permission, the problem quotes AWS, and the fix says what to ask for."""
 
     def denies(call: Call) -> Answer | None:
         denied = call.path == "/v1/authorization-token"
@@ -142,13 +149,13 @@ def test_a_role_without_the_permission(office: Office) -> None:
     assert DENIED in problem
     assert fix.startswith("ask for codeartifact:GetAuthorizationToken")
     assert not office.uv()
-    office.cloud.fault = None  # the administrator has done so
+    office.cloud.fault = None  # the administrator grants the permission
     assert office.machine.uvtokend("refresh").returncode == 0
     assert office.uv()
 
 
 def test_a_clock_that_is_wrong(office: Office) -> None:
-    """AWS refuses the signature of a machine whose clock is five hours behind: the clock is named, not the profile."""
+    """If AWS refuses a signature because this clock is wrong, the problem names the clock and not the profile."""
     late = "Signature expired: 20261121T130000Z is now earlier than 20261121T175500Z (20261121T180000Z - 5 min.)"
 
     def refuses(call: Call) -> Answer | None:
@@ -163,6 +170,6 @@ def test_a_clock_that_is_wrong(office: Office) -> None:
     assert "clock" in problem
     assert fix in {fixes.set_clock(), fixes.show_clock()}
     assert not office.uv()
-    office.cloud.fault = None  # the clock is right again
+    office.cloud.fault = None  # the clock is correct again
     assert office.machine.uvtokend("refresh").returncode == 0
     assert office.uv()
