@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uvtokend.core import report
+from uvtokend.core.document import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "src" / "uvtokend" / "help" / "status.md")
@@ -81,7 +82,7 @@ _FOREIGN = error(
     "uvtokend adopt models",
 )
 _NONE = {"health": "none", "delivered": False, "expires_at": None, "refresh_at": None, "username": None}
-_STOPPED = {"pid": None, "started_at": None, "delivery": {"ok": False, "problem": report.STOPPED}}
+_STOPPED = {"pid": None, "started_at": None, "delivery": {"ok": False, "problem": STOPPED}}
 #: What a person should know, and the document in which it shows.
 STATES = (
     ("All is well:", document(acme(), models())),

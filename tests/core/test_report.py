@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvtokend.core import report
+from uvtokend.core import index_table, report
+from uvtokend.core.document import INVALID, STOPPED, healthy, ready, refreshed, under_way
+from uvtokend.core.event_line import event_line
+from uvtokend.core.prompt import short_line
+from uvtokend.core.text import BOLD, DIM, GREEN, RED, YELLOW
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 HOST = "acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com"
@@ -79,7 +83,7 @@ def document(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def stopped(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return the document of a daemon that does not run."""
     idle = [{**index, "state": None} for index in indexes]
-    delivery = {"ok": False, "problem": report.STOPPED}
+    delivery = {"ok": False, "problem": STOPPED}
     return document(*idle, **{"pid": None, "started_at": None, "delivery": delivery, **changes})
 
 
@@ -224,7 +228,7 @@ def test_a_changed_configuration_is_told_with_its_fix() -> None:
 
 def test_an_invalid_configuration_is_corrected_first() -> None:
     """The daemon refuses to reload one, so the fix names the file."""
-    text = lines(document(index(), config_stale=f"{report.INVALID}: line 3."))
+    text = lines(document(index(), config_stale=f"{INVALID}: line 3."))
     assert text[2] == "  fix: correct /c, then run: uvtokend reload"
 
 
@@ -331,7 +335,7 @@ def test_times_are_local() -> None:
     zone = timezone(timedelta(hours=9))
     assert "expires Feb 1 01:23, in 8 h" in report.status(document(index()), NOW, zone=zone)
     record: dict[str, Any] = {"at": "2026-01-31T08:00:00Z", "level": "info", "names": [], "message": "Yes."}
-    assert report.event({**record, "hint": None}, zone=zone) == "2026-01-31 17:00:00  info     Yes."
+    assert event_line({**record, "hint": None}, zone=zone) == "2026-01-31 17:00:00  info     Yes."
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
@@ -354,9 +358,9 @@ def test_color_only_if_asked_and_it_changes_no_text() -> None:
     plain, painted = report.status(doc, NOW, zone=UTC), report.status(doc, NOW, color=True, zone=UTC)
     assert "\x1b" not in plain
     row = next(line for line in painted.splitlines() if "fetching…" in line)
-    assert f"\x1b[{report.YELLOW}mno token" in row
-    assert f"\x1b[{report.RED}m" not in row
-    for shade in (report.GREEN, report.YELLOW, report.RED, report.BOLD, report.DIM):
+    assert f"\x1b[{YELLOW}mno token" in row
+    assert f"\x1b[{RED}m" not in row
+    for shade in (GREEN, YELLOW, RED, BOLD, DIM):
         assert f"\x1b[{shade}m" in painted
         painted = painted.replace(f"\x1b[{shade}m", "")
     assert painted.replace("\x1b[0m", "") == plain
@@ -370,56 +374,19 @@ def test_no_outside_text_reaches_a_terminal_raw(name: str, message: str, running
     doc = document(wild, pid=1 if running else None, netrc=name, config_stale=message)
     assert report.status(doc, NOW, absence=report.Absence(more=[message])).replace("\n", "").isprintable()
     record = {"at": "2026-01-31T08:00:00Z", "level": message, "names": [name], "message": message, "hint": message}
-    assert report.event(record).isprintable()
-
-
-@given(st.text(alphabet="ab \n", max_size=100), st.integers(1, 30))
-def test_wrapping_loses_nothing(text: str, width: int) -> None:
-    """Wrapping changes white space alone."""
-    assert " ".join(report.wrapped(text, width)).split() == text.split()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-5, "0 s"),
-        (0.9, "0 s"),
-        (59, "59 s"),
-        (60, "1 min"),
-        (3599, "59 min"),
-        (3600, "1 h"),
-        (7140, "1 h 59 min"),
-        (7200, "2 h"),
-        (90061, "25 h"),
-        (200000, "2 d"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    """A length of time is told as people say it, rounded down: nobody is promised more life than there is."""
-    assert report.duration(seconds) == text
-
-
-def test_events() -> None:
-    """An event is one line with its time, level, names, sentence and fix; a broken record is named, not raised."""
-    record = {"at": "2026-01-31T08:00:00Z", "level": "error", "event": "x", "names": ["a", "b"], "message": "No."}
-    full = {**record, "hint": "do it"}
-    assert report.event(full, zone=UTC) == "2026-01-31 08:00:00  error    a, b: No.  fix: do it"
-    assert report.event({**record, "names": [], "hint": None}, zone=UTC) == "2026-01-31 08:00:00  error    No."
-    assert "\x1b[31m" in report.event(full, color=True)
-    for broken in ({"at": 1}, {**full, "names": 3}, {**full, "at": "today"}):
-        assert report.event(broken) == "(not an event)"
+    assert event_line(record).isprintable()
 
 
 def test_healthy_refreshed_and_ready() -> None:
     """Healthy: a valid token is delivered. Refreshed: and the last attempt brought it. Ready: all that are enabled."""
-    assert report.healthy(index())
-    assert report.healthy(index(health="stale", last_error=ERROR))
-    assert not report.healthy(index(delivered=False))
-    assert not report.healthy(index(health="expired"))
-    assert report.refreshed(index())
-    assert not report.refreshed(index(last_error=ERROR))
-    assert report.ready(document(index(), off("b")))
-    assert not report.ready(document(index(), blocked("b")))
+    assert healthy(index())
+    assert healthy(index(health="stale", last_error=ERROR))
+    assert not healthy(index(delivered=False))
+    assert not healthy(index(health="expired"))
+    assert refreshed(index())
+    assert not refreshed(index(last_error=ERROR))
+    assert ready(document(index(), off("b")))
+    assert not ready(document(index(), blocked("b")))
 
 
 @pytest.mark.parametrize(
@@ -439,7 +406,7 @@ def test_healthy_refreshed_and_ready() -> None:
 )
 def test_the_prompt(shown: dict[str, Any], line: str) -> None:
     """A shell prompt has room for a few words: how many are ready, and the worst of what is not."""
-    assert report.prompt(shown) == line
+    assert short_line(shown) == line
 
 
 def test_once_shows_tokens_and_no_daemon() -> None:
@@ -508,16 +475,16 @@ def test_when_a_sign_in_ends_is_told_before_it_does() -> None:
 def test_what_start_waits_for(changes: dict[str, Any], expected: bool) -> None:
     """An index that is fetched, or is about to be, may have a token in a moment; others will not soon, or have one."""
     index = {"enabled": True, "delivered": False, "health": "none", "last_error": None, **changes}
-    assert report.under_way(index) is expected
+    assert under_way(index) is expected
 
 
 @pytest.mark.parametrize(
     ("indexes", "shade"),
     [
-        ([FETCHING, blocked("b", state="retrying", last_error=None)], report.YELLOW),
-        ([FETCHING, blocked("b")], report.RED),
-        ([index("a"), LIVE], report.YELLOW),
-        ([index("a")], report.GREEN),
+        ([FETCHING, blocked("b", state="retrying", last_error=None)], YELLOW),
+        ([FETCHING, blocked("b")], RED),
+        ([index("a"), LIVE], YELLOW),
+        ([index("a")], GREEN),
     ],
 )
 def test_the_color_of_the_headline(indexes: list[dict[str, Any]], shade: str) -> None:
@@ -529,18 +496,18 @@ def test_the_color_of_the_headline(indexes: list[dict[str, Any]], shade: str) ->
 @pytest.mark.parametrize(
     ("changes", "cells"),
     [
-        ({"state": "fetching"}, {"STATE": report.YELLOW, "TOKEN": report.GREEN}),
-        ({"state": "retrying"}, {"STATE": report.YELLOW, "TOKEN": report.GREEN}),
-        ({"state": "blocked"}, {"STATE": report.RED, "TOKEN": report.GREEN}),
-        ({"health": "stale"}, {"TOKEN": report.YELLOW}),
-        ({"delivered": False}, {"TOKEN": report.RED}),
-        ({"health": "none", "state": "fetching"}, {"STATE": report.YELLOW, "TOKEN": report.YELLOW}),
-        ({"enabled": False}, dict.fromkeys(("INDEX", "TOKEN", "STATE"), report.DIM)),
+        ({"state": "fetching"}, {"STATE": YELLOW, "TOKEN": GREEN}),
+        ({"state": "retrying"}, {"STATE": YELLOW, "TOKEN": GREEN}),
+        ({"state": "blocked"}, {"STATE": RED, "TOKEN": GREEN}),
+        ({"health": "stale"}, {"TOKEN": YELLOW}),
+        ({"delivered": False}, {"TOKEN": RED}),
+        ({"health": "none", "state": "fetching"}, {"STATE": YELLOW, "TOKEN": YELLOW}),
+        ({"enabled": False}, dict.fromkeys(("INDEX", "TOKEN", "STATE"), DIM)),
     ],
 )
 def test_the_colors_of_a_row(changes: dict[str, Any], cells: dict[str, str]) -> None:
     """Red where uv fails, yellow where something is under way, dim where an index is switched off."""
-    assert report._shades(index("a", **changes)) == cells
+    assert index_table._shades(index("a", **changes)) == cells
 
 
 def test_the_footer_names_what_is_known() -> None:
@@ -573,12 +540,6 @@ def test_no_problem_hides_another() -> None:
     text = "\n".join(lines(doc))
     for sentence in ("config.toml changed", "The disk is full.", ERROR["message"], other["message"]):
         assert str(sentence) in text
-
-
-def test_colors_are_those_of_every_terminal() -> None:
-    """Select Graphic Rendition (ECMA-48): green, yellow, red, bold, faint."""
-    assert (report.GREEN, report.YELLOW, report.RED, report.BOLD, report.DIM) == ("32", "33", "31", "1", "2")
-    assert report.clean("a\x1bb\u202ec") == "a\\x1bb\\u202ec"
 
 
 def test_what_is_not_known_takes_no_line() -> None:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from uvtokend.core import status
+from uvtokend.core.document import STOPPED
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Index, Record, Request, Secret, SignInEnd
-from uvtokend.core.report import STOPPED
 from uvtokend.core.views import IndexView, Snapshot
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support.waiting import until
-from uvtokend.core import report
+from uvtokend.core.document import ready
 from uvtokend.sandbox.machine import Machine
 
 
@@ -56,7 +56,7 @@ def index(machine: Machine, name: str) -> dict[str, Any]:
 def is_ready(machine: Machine) -> bool:
     """Tell whether a daemon runs, and `uvtokend status` would end with 0."""
     document = status(machine)
-    return document["pid"] is not None and report.ready(document)
+    return document["pid"] is not None and ready(document)
 
 
 def await_ready(machine: Machine) -> None:

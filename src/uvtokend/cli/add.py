@@ -17,7 +17,7 @@ from uvtokend.core import clouds
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import edit, init_plan
 from uvtokend.core.model import Index, Json, Problem
-from uvtokend.core.report import clean
+from uvtokend.core.text import clean
 from uvtokend.core.urls import IndexUrl
 from uvtokend.disk import config_editor, configuration
 from uvtokend.errors import OK, ConfigError, UsageError

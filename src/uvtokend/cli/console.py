@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from uvtokend.core.report import BOLD, RED, clean, wrapped
+from uvtokend.core.text import BOLD, RED, clean, wrapped
 from uvtokend.errors import ConfigError, UvtokendError
 
 TYPE_CHECKING = False

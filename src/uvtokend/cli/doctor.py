@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uvtokend.cli import client, console
-from uvtokend.core.report import BOLD, RED, clean, wrapped
+from uvtokend.core.text import BOLD, RED, clean, wrapped
 from uvtokend.doctor import checks
 from uvtokend.doctor.facts import Facts, gather
 from uvtokend.doctor.finding import Finding

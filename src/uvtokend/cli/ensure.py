@@ -8,8 +8,8 @@ import resource
 from typing import Any
 
 from uvtokend.cli import access, client, disk, fetches
-from uvtokend.core import report
 from uvtokend.core.config.values import seconds
+from uvtokend.core.text import duration
 from uvtokend.disk.configuration import load
 from uvtokend.errors import OK, NotRunning, UvtokendError
 
@@ -109,9 +109,9 @@ def _too_short(short: list[dict[str, Any]], minimum: int | None) -> UvtokendErro
     if not index["delivered"]:
         what = f"{index['name']!r} has no valid token that is delivered"
     elif minimum is None:
-        what += f"is valid for {report.duration(left)} only, less than promised"
+        what += f"is valid for {duration(left)} only, less than promised"
     else:
-        what += f"is valid for {report.duration(left)} only, not for {report.duration(minimum)}"
+        what += f"is valid for {duration(left)} only, not for {duration(minimum)}"
     more = f" ({len(short) - 1} more like it)" if len(short) > 1 else ""
     why = f": {error['message']}" if error else "."
     hint = error["hint"] if error and error["hint"] else f"uvtokend status {index['name']}"

@@ -7,7 +7,7 @@ import argparse
 from uvtokend.cli import console
 from uvtokend.cli.doctor import daemon_status
 from uvtokend.core.model import Index
-from uvtokend.core.report import clean
+from uvtokend.core.text import clean
 from uvtokend.core.uv.order import Decision, UvCredential
 from uvtokend.core.uv.settings import is_below, root, split_url
 from uvtokend.doctor import uv

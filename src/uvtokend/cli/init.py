@@ -18,7 +18,7 @@ from uvtokend.core.config import edit, init_plan
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.model import Credential, Failure, Request, Settings
-from uvtokend.core.report import clean
+from uvtokend.core.text import clean
 from uvtokend.core.urls import IndexUrl
 from uvtokend.daemon.worker import Outcome, Workers
 from uvtokend.disk import config_editor, configuration, uv_files

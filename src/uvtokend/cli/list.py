@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from uvtokend.cli import console
 from uvtokend.core.model import Index
-from uvtokend.core.report import INIT, clean
+from uvtokend.core.report import INIT
+from uvtokend.core.text import clean
 from uvtokend.disk import configuration
 from uvtokend.errors import OK
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from uvtokend import paths
 from uvtokend.cli import console
-from uvtokend.core import report
+from uvtokend.core.event_line import event_line
 from uvtokend.disk import files
 from uvtokend.errors import OK
 
@@ -103,7 +103,7 @@ def _show(line: bytes) -> None:
         record = json.loads(line)
     except ValueError:
         record = {}
-    console.out(report.event(record, console.colored(sys.stdout)) + "\n")
+    console.out(event_line(record, console.colored(sys.stdout)) + "\n")
 
 
 def _why_empty(path: str) -> str:

@@ -10,7 +10,8 @@ import subprocess
 from typing import Any
 
 from uvtokend.cli import client, console, disk, fetches, parser
-from uvtokend.core import clouds, report
+from uvtokend.core import clouds
+from uvtokend.core.document import enabled, ready
 from uvtokend.core.model import Settings
 from uvtokend.disk import configuration
 from uvtokend.errors import FAILED, OK, NotRunning
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         message = next(index["last_error"]["message"] for index in after["indexes"] if index["name"] == names[0])
         console.say(f"{', '.join(names)}: {message}", hint)
     if not left:
-        console.say("You are signed in." if report.ready(after) else "You are signed in; see: uvtokend status")
+        console.say("You are signed in." if ready(after) else "You are signed in; see: uvtokend status")
     return FAILED if left else OK
 
 
@@ -100,13 +101,13 @@ def _needed(document: dict[str, Any]) -> dict[str, list[str]]:
     waiting: dict[str, list[str]] = {}
     for index in document["indexes"]:
         error = index["last_error"]
-        if report.enabled(index) and error is not None and error["kind"] == "login-required":
+        if enabled(index) and error is not None and error["kind"] == "login-required":
             waiting.setdefault(error["hint"] or error["message"], []).append(index["name"])
     return waiting
 
 
 def _nothing_to_do(document: dict[str, Any]) -> int:
-    if not report.ready(document):
+    if not ready(document):
         console.say("No index needs a sign-in, but not all are ready.", "uvtokend status")
         return FAILED
     console.say("No index needs a sign-in.")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from uvtokend.cli import client, console, disk, fetches, parser, status
-from uvtokend.core import report
+from uvtokend.core.document import enabled, ready
 from uvtokend.disk.configuration import load
 from uvtokend.errors import FAILED, OK, NotRunning
 
@@ -42,14 +42,14 @@ def once(names: list[str], config: str | None) -> int:
     if document is None:
         return OK
     status.show(document, as_json=False, alone=True)
-    return OK if report.ready(document) else FAILED
+    return OK if ready(document) else FAILED
 
 
 def _through_daemon(names: list[str]) -> dict[str, Any]:
     document: dict[str, Any] = client.call("status", client.names(names))
-    if off := [index["name"] for index in document["indexes"] if names and not report.enabled(index)]:
+    if off := [index["name"] for index in document["indexes"] if names and not enabled(index)]:
         raise disk.disabled(off[0])
-    due = [index["name"] for index in document["indexes"] if report.enabled(index) and not _fresh(index)]
+    due = [index["name"] for index in document["indexes"] if enabled(index) and not _fresh(index)]
     if due:
         client.call("refresh", client.names(due), client.FETCHES)
         document = client.call("status", client.names(names))

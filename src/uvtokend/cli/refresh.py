@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from uvtokend.cli import client, status
-from uvtokend.core import report
+from uvtokend.core.document import refreshed
 from uvtokend.errors import FAILED, OK, NotRunning
 
 TYPE_CHECKING = False
@@ -50,4 +50,4 @@ def refresh(names: list[str], as_json: bool, config: str | None = None) -> int:
             disk.document(names, config)
         raise
     status.show(document, as_json, config=config)
-    return OK if all(report.refreshed(index) for index in document["indexes"]) else FAILED
+    return OK if all(refreshed(index) for index in document["indexes"]) else FAILED

@@ -13,7 +13,7 @@ from uvtokend.core import clouds, state
 from uvtokend.core.config import edit
 from uvtokend.core.model import Settings
 from uvtokend.core.netrc import block
-from uvtokend.core.report import clean
+from uvtokend.core.text import clean
 from uvtokend.core.urls import IndexUrl
 from uvtokend.disk import cleanup, config_editor, configuration
 from uvtokend.disk.netrc_sink import NetrcSink

@@ -14,7 +14,7 @@ from typing import Any
 
 from uvtokend import __version__, paths
 from uvtokend.cli import client, console, parser, status
-from uvtokend.core import report
+from uvtokend.core.document import under_way
 from uvtokend.errors import FAILED, OK, USAGE, NotRunning, UvtokendError
 from uvtokend.service import manager
 
@@ -326,7 +326,7 @@ def _first_tokens(deadline: float) -> dict[str, Any]:
         events.call("events")
         while True:
             document: dict[str, Any] = client.call("status")
-            todo = [index for index in document["indexes"] if report.under_way(index)]
+            todo = [index for index in document["indexes"] if under_way(index)]
             left = deadline - time.monotonic()
             if not todo or left <= 0:
                 return document

@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from uvtokend import __version__, paths
 from uvtokend.cli import client, console
 from uvtokend.core import prompt, report
+from uvtokend.core.document import enabled, ready
+from uvtokend.core.prompt import short_line
+from uvtokend.core.text import clean
 from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning, UsageError
 
 TYPE_CHECKING = False
@@ -144,7 +147,7 @@ def _of_config(document: dict[str, Any], config: str | None) -> list[tuple[str, 
 def _of_shell(document: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the problem of this shell if uv in it reads another netrc than the daemon writes."""
     netrc = document.get("netrc")
-    concerned = any(report.enabled(index) and index.get("sink") == "netrc" for index in document["indexes"])
+    concerned = any(enabled(index) and index.get("sink") == "netrc" for index in document["indexes"])
     read = paths.uv_netrc()
     if netrc is None or document["pid"] is None or not concerned or (read and _same(read, netrc)):
         return []
@@ -171,7 +174,7 @@ def _prompt() -> int:
     if known is None or known[1] <= time.time():
         console.out("not running\n")
         return NOT_RUNNING
-    console.out(f"{report.clean(known[0])}\n")
+    console.out(f"{clean(known[0])}\n")
     return known[2]
 
 
@@ -182,14 +185,14 @@ def _prompt_of(names: list[str], config: str | None) -> int:
         UsageError: No index has one of those names.
     """
     document, _ = fetch(names, config)
-    console.out(f"{report.clean(report.prompt(document))}\n")
+    console.out(f"{clean(short_line(document))}\n")
     return _exit_status(document)
 
 
 def _exit_status(document: dict[str, Any]) -> int:
     if document["pid"] is None:
         return NOT_RUNNING if document["indexes"] or document["config_stale"] is not None else OK
-    return OK if report.ready(document) else FAILED
+    return OK if ready(document) else FAILED
 
 
 # ----------------------------------------------------------------------------------------------------------- watch
@@ -248,7 +251,9 @@ class _Watch:
         while True:
             record = events.read()
             if not self._live and not self._args.json:
-                console.out(report.event(record.get("params", {})) + "\n")
+                from uvtokend.core.event_line import event_line  # noqa: PLC0415 - only `--watch` shows events
+
+                console.out(event_line(record.get("params", {})) + "\n")
             if not events.pending() and not select.select([events.socket], [], [], 0)[0]:
                 return
 

@@ -10,7 +10,8 @@ from uvtokend import paths
 from uvtokend.cli import console, disk, elsewhere, log
 from uvtokend.cli.elsewhere import OtherDaemon
 from uvtokend.cli.stop import daemon_of_netrc
-from uvtokend.core.report import STOPPED, Absence
+from uvtokend.core.document import STOPPED
+from uvtokend.core.report import Absence
 from uvtokend.disk.locks import Owner
 from uvtokend.service import manager
 

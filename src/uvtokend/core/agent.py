@@ -45,7 +45,7 @@ from uvtokend.core.events import (
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, Notice, Request, Sink
 from uvtokend.core.netrc import block
-from uvtokend.core.report import duration
+from uvtokend.core.text import duration
 from uvtokend.core.views import Snapshot
 from uvtokend.errors import DeliveryFailed
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TypeAlias
 
-from uvtokend.core import report
+from uvtokend.core.document import healthy
 from uvtokend.core.status import IndexStatus, StatusDocument
 
 #: Labels and a value; and a metric: its name, its help text, and its samples.
@@ -43,7 +43,7 @@ def _of_indexes(indexes: list[IndexStatus]) -> Iterator[_Metric]:
     ]
     ends = [sample for name, index in named for sample in _at(name, index["expires_at"])]
     states = [({**name, "state": state}, index["state"] == state) for name, index in named for state in _STATES]
-    ready: list[_Sample] = [(labels, report.healthy(index)) for labels, index in described]
+    ready: list[_Sample] = [(labels, healthy(index)) for labels, index in described]
     yield "index_ready", "Whether a valid token is delivered.", ready
     yield "index_failures", "Failed fetches in a row.", [(name, index["failures"]) for name, index in named]
     yield "index_expiry_timestamp_seconds", "When the token expires.", ends

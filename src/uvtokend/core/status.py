@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NotRequired, TypedDict
 
+from uvtokend.core.document import STOPPED
 from uvtokend.core.model import ErrorKind, Health, Index, LastError, Notice, Record, SignInEnd, Sink, State
-from uvtokend.core.report import STOPPED
 from uvtokend.core.rfc3339 import zulu
 from uvtokend.core.views import IndexView, Snapshot
 

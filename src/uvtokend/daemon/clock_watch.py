@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 from uvtokend.clock import Clock
 from uvtokend.core.events import Report
-from uvtokend.core.report import duration
+from uvtokend.core.text import duration
 
 #: A guard tick that is this late means that the process was stopped, or that it slept and no clock shows it.
 LATE = timedelta(seconds=10)

@@ -17,8 +17,9 @@ from functools import partial
 from typing import TypeVar
 
 from uvtokend import paths
+from uvtokend.core.document import INVALID
 from uvtokend.core.model import Settings
-from uvtokend.core.report import INVALID, duration
+from uvtokend.core.text import duration
 from uvtokend.errors import ConfigError, UvtokendError
 
 Load = Callable[[], Settings]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from uvtokend.core.report import clean
+from uvtokend.core.text import clean
 
 
 @dataclass(frozen=True, slots=True)

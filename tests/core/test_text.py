@@ -1,0 +1,41 @@
+"""Texts for people: what they say, and what a terminal obeys."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uvtokend.core.text import BOLD, DIM, GREEN, RED, YELLOW, clean, duration, wrapped
+
+
+@given(st.text(alphabet="ab \n", max_size=100), st.integers(1, 30))
+def test_wrapping_loses_nothing(text: str, width: int) -> None:
+    """Wrapping changes white space alone."""
+    assert " ".join(wrapped(text, width)).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0.9, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (7140, "1 h 59 min"),
+        (7200, "2 h"),
+        (90061, "25 h"),
+        (200000, "2 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    """A length of time is told as people say it, rounded down: nobody is promised more life than there is."""
+    assert duration(seconds) == text
+
+
+def test_colors_are_those_of_every_terminal() -> None:
+    """Select Graphic Rendition (ECMA-48): green, yellow, red, bold, faint."""
+    assert (GREEN, YELLOW, RED, BOLD, DIM) == ("32", "33", "31", "1", "2")
+    assert clean("a\x1bb\u202ec") == "a\\x1bb\\u202ec"
