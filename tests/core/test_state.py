@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from uvtokend.core import state
+from support.known_state import ENTRY, HOUR, NETRC, NOW, RECORD, REQUEST, STATE, TOKEN
+from uvtokend.core import state, state_json
 from uvtokend.core.model import Credential, Entry, Request, Secret
 from uvtokend.core.state import Boot, Netrc, State
 
-NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-REQUEST = Request("static", options=(("username", "me"),))
-TOKEN = Credential("me", Secret("hunter2"), NOW, NOW + HOUR, NOW + HOUR / 3, "me@example.com", wall_end=NOW + HOUR)
-RECORD = state.record(REQUEST, TOKEN, NOW + HOUR / 2, ("a.example", "b.example"))
-ENTRY = Entry("b.example", "me", Secret("hunter2"))
 STANDING = {"b.example": ENTRY}
-NETRC = Netrc("/etc/config.toml", created=True, delivered={"a.example": (ENTRY.digest,), "b.example": (ENTRY.digest,)})
-STATE = State((RECORD,), {"/home/me/.netrc": NETRC}, ("/home/me/credentials.toml",), Boot("b", NOW))
-
-
-def edited(change: Callable[[Any], object]) -> State:
-    """Return what is read from a state file after a change of its JSON."""
-    document = json.loads(state.encode(STATE))
-    change(document)
-    return state.decode(json.dumps(document).encode())
-
-
-def test_it_survives_the_disk_and_holds_neither_token_nor_login() -> None:
-    """What is written is read back. A login may be a secret, too, so a digest represents both."""
-    secret = replace(TOKEN, login="name-code")
-    known = replace(STATE, records=(state.record(REQUEST, secret, NOW + HOUR / 2, ("a.example",)),))
-    text = state.encode(known)
-    assert state.decode(text) == known
-    assert b"hunter2" not in text
-    assert b"name-code" not in text
-    endless = State((state.record(REQUEST, Credential("", Secret("x"), NOW), NOW, ("h",)),))
-    assert state.decode(state.encode(endless)) == endless
-
-
-def test_version_1_is_still_read() -> None:
-    """Its one netrc, its ``places`` and its logins become what this version knows; a ledger names uv's store."""
-    sha256 = hashlib.sha256(b"hunter2").hexdigest()
-    tokens = [
-        {
-            "request": state.request_key(REQUEST),
-            "places": ["a.example", "b.example"],
-            "login": "me",
-            "sha256": sha256,
-            "issued_at": "2026-01-31T08:00:00Z",
-            "expires_at": "2026-01-31T09:00:00Z",
-            "refresh_at": "2026-01-31T08:30:00Z",
-            "refresh_after": "2026-01-31T08:20:00Z",
-            "identity": "me@example.com",
-        }
-    ]
-    tokens.append({**tokens[0], "places": ["https://a.example/x"]})
-    boot = {"id": "b", "at": "2026-01-31T08:00:00Z"}
-    document = {"version": 1, "netrc": "/home/me/.netrc", "created": True, "boot": boot, "tokens": tokens}
-    read = state.decode(json.dumps(document).encode())
-    assert read.records == (RECORD, replace(RECORD, targets=("https://a.example/x",)))
-    assert read.netrcs == {"/home/me/.netrc": replace(NETRC, config="")}
-    assert (read.stores, read.boot) == ((), STATE.boot)
-    never = state.decode(json.dumps({**document, "netrc": "", "tokens": []}).encode())
-    assert never == State(boot=STATE.boot)
 
 
 def test_a_digest_counts_from_the_moment_its_delivery_begins() -> None:
@@ -214,9 +156,9 @@ def test_the_end_on_the_wall_clock_stays() -> None:
     and there it is the end that was written."""
     (known,) = state.on_clock(state.on_clock(STATE, Boot("b", NOW + HOUR)), Boot("b", NOW + 3 * HOUR)).records
     assert (known.expires_at, known.wall_end) == (NOW + 4 * HOUR, NOW + HOUR)
-    document = json.loads(state.encode(STATE))
+    document = json.loads(state_json.encode(STATE))
     del document["tokens"][0]["wall_end"]
-    assert state.decode(json.dumps(document).encode()).records[0].wall_end == NOW + HOUR
+    assert state_json.decode(json.dumps(document).encode()).records[0].wall_end == NOW + HOUR
     assert state.record(REQUEST, replace(TOKEN, wall_end=NOW), NOW, ("h",)).wall_end == NOW
 
 
@@ -244,85 +186,6 @@ def test_shifting_moves_every_time() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- damage
-
-
-@pytest.mark.parametrize("change", [{"version": 3}, {"version": ...}, {"tokens": 7}, {"netrcs": []}, {"stores": 7}])
-def test_a_file_that_does_not_fit_counts_as_missing(change: dict[str, object]) -> None:
-    """Unknown versions and missing sections are forgotten."""
-    document = json.loads(state.encode(STATE)) | change
-    document = {key: value for key, value in document.items() if value is not ...}
-    assert state.decode(json.dumps(document).encode()) == State()
-
-
-@pytest.mark.parametrize(
-    ("key", "bad"),
-    [
-        *(("issued_at", bad) for bad in (None, 7, "2026-01-31T08:00:00", "soon", "1970-12-31T00:00:00Z")),
-        ("expires_at", "9999-12-31T23:59:59Z"),
-        ("expires_at", "0001-01-01T00:00:00+14:00"),
-        ("refresh_at", "9000-01-01T00:00:00Z"),
-        ("identity", {}),
-        ("targets", [7]),
-    ],
-)
-def test_a_damaged_record_is_forgotten_alone(key: str, bad: object) -> None:
-    """It costs one fetch: every other part of the file is still read."""
-
-    def damage(document: Any) -> None:
-        document["tokens"].insert(0, {**document["tokens"][0], key: bad})
-
-    assert edited(damage) == STATE
-
-
-@pytest.mark.parametrize("path", ["relative", "/with\0nul", "/with\ud800surrogate", ""])
-def test_a_path_that_cannot_be_one_is_forgotten_alone(path: str) -> None:
-    """Nothing is given to the system that it would refuse with an exception of its own; undecodable names are fine."""
-
-    def damage(document: Any) -> None:
-        document["netrcs"][path] = document["netrcs"]["/home/me/.netrc"]
-        document["netrcs"]["/undecodable\udcff"] = document["netrcs"]["/home/me/.netrc"]
-        document["stores"].append(path)
-
-    known = edited(damage)
-    assert known.netrcs == {"/home/me/.netrc": NETRC, "/undecodable\udcff": NETRC}
-    assert known.stores == STATE.stores
-
-
-@pytest.mark.parametrize("boot", [None, 7, {}, {"id": "b", "at": "9999-12-31T23:59:59Z"}])
-def test_a_damaged_boot_is_forgotten_alone(boot: object) -> None:
-    """Nothing can be said about the clock then."""
-    assert edited(lambda document: document.update(boot=boot)) == replace(STATE, boot=None)
-
-
-def test_a_long_list_of_digests_is_cut() -> None:
-    """No file makes an edit of the netrc slow."""
-
-    def damage(document: Any) -> None:
-        document["netrcs"]["/home/me/.netrc"]["delivered"]["a.example"] *= 1000
-
-    assert edited(damage).ours("/home/me/.netrc")["a.example"] == (ENTRY.digest,) * state.KEPT
-
-
-@given(st.binary(max_size=300))
-def test_no_file_raises(text: bytes) -> None:
-    """Any bytes are a state."""
-    assert isinstance(state.decode(text), State)
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("9999-12-31T23:59:59Z"),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    ),
-    st.sampled_from(["version", "boot", "netrcs", "stores", "tokens"]),
-    st.sampled_from([1, 2]),
-)
-def test_no_json_raises(value: object, key: str, version: int) -> None:
-    """Any value in any section is a state, also after a clock step."""
-    document = {**json.loads(state.encode(STATE)), "netrc": "/n", "created": 1, "version": version, key: value}
-    known = state.decode(json.dumps(document).encode())
-    moved = state.on_clock(known, Boot("b", NOW + 100 * HOUR))
-    assert isinstance(state.recover(moved.records, STANDING, (REQUEST,), NOW), dict)
 
 
 def test_a_netrc_that_nothing_is_known_of_is_not_ours() -> None:

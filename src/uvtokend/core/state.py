@@ -5,7 +5,6 @@
 3. A digest counts as delivered from the moment its delivery begins, provided that the text read had no foreign entry
    for the host. An entry that merely equals what we are about to deliver is foreign.
 4. A netrc or store is remembered until no entry of ours is left in it, even if the configuration no longer names it.
-5. The file is read as if any program could have written it. A damaged part is forgotten, which costs one fetch at most.
 """
 
 from __future__ import annotations
@@ -15,21 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypeVar
 
-from uvtokend.core.model import Credential, Entry, Json, Record, Request, Sink, digest, sha256
-from uvtokend.core.rfc3339 import instant, zulu
+from uvtokend.core.model import Credential, Entry, Record, Request, Sink, digest, sha256
 
-VERSION = 2
 #: How many tokens of a host are remembered: with tokens of one hour, those of the last eight hours.
 KEPT = 16
 #: A recovered token is refreshed within this time, whatever its record says.
 LONGEST = timedelta(days=1)
-#: The valid years of a recorded time; outside of them, arithmetic would overflow.
-_YEARS = range(1971, 9000)
 
 Recovered = dict[Request, tuple[Credential, datetime]]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,140 +304,3 @@ def standing(known: Record, entries: Mapping[str, Entry]) -> Entry | None:
     """
     candidates = (entries[target] for target in known.targets if target in entries)
     return next((entry for entry in candidates if entry.digest == known.digest), None)
-
-
-# ------------------------------------------------------------------------------------------------------------ JSON
-
-
-def encode(state: State) -> bytes:
-    """Return the text of the state file."""
-    tokens: list[Json] = [
-        {
-            "request": known.request_key,
-            "targets": list(known.targets),
-            "digest": known.digest,
-            "issued_at": zulu(known.issued_at),
-            "expires_at": zulu(known.expires_at),
-            "refresh_at": zulu(known.refresh_at),
-            "refresh_after": zulu(known.refresh_after),
-            "identity": known.identity,
-            "wall_end": zulu(known.wall_end),
-        }
-        for known in state.records
-    ]
-    netrcs: dict[str, Json] = {
-        path: {
-            "config": known.config,
-            "created": known.created,
-            "delivered": {host: list(digests) for host, digests in known.delivered.items()},
-        }
-        for path, known in state.netrcs.items()
-    }
-    boot: Json = None if state.boot is None else {"id": state.boot.id, "at": zulu(state.boot.at)}
-    document = {
-        "version": VERSION,
-        "boot": boot,
-        "netrcs": netrcs,
-        "stores": list(state.stores),
-        "tokens": tokens,
-    }
-    return json.dumps(document).encode() + b"\n"  # an indent would cost the fast encoder
-
-
-def decode(text: bytes) -> State:
-    """Return the content of a state file of this version or of version 1, without its damaged parts."""
-    try:
-        document = json.loads(text)
-        version = document["version"]
-        if version not in (1, VERSION):
-            return State()
-        return _state(document) if version == VERSION else _version_1(document)
-    except _DAMAGED:
-        return State()
-
-
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-
-
-def _state(document: dict[str, Any]) -> State:
-    netrcs = dict(_readable(document["netrcs"].items(), _netrc))
-    stores = tuple(_readable(document["stores"], _path))
-    return State(tuple(_readable(document["tokens"], _record)), netrcs, stores, _boot(document))
-
-
-def _version_1(document: dict[str, Any]) -> State:
-    """Read the first version: one netrc, login and SHA-256 of each token side by side, ``places`` for the targets."""
-    tokens = document["tokens"]
-    for raw in tokens:
-        raw["targets"], raw["digest"] = raw["places"], digest(raw["login"], raw["sha256"])
-    records = _readable(tokens, _record)
-    state = State(tuple(records), boot=_boot(document))
-    if not document["netrc"]:
-        return state
-    delivered: dict[str, tuple[str, ...]] = {}
-    for known in records:
-        for host in (target for target in known.targets if "://" not in target):
-            delivered[host] = (*delivered.get(host, ()), known.digest)[:KEPT]
-    return replace(state, netrcs={_path(document["netrc"]): Netrc("", bool(document["created"]), delivered)})
-
-
-def _readable(raws: Iterable[Any], parse: Callable[[Any], _T]) -> list[_T]:
-    """Return what can be read, and leave out the rest."""
-    parsed = []
-    for raw in raws:
-        try:
-            parsed.append(parse(raw))
-        except _DAMAGED:
-            continue
-    return parsed
-
-
-def _boot(document: dict[str, Any]) -> Boot | None:
-    boots = _readable([document.get("boot")], lambda raw: Boot(_text(raw["id"]), _time(raw["at"])))
-    return boots[0] if boots else None
-
-
-def _netrc(item: tuple[str, dict[str, Any]]) -> tuple[str, Netrc]:
-    path, raw = item
-    delivered = {host: tuple(_text(one) for one in digests[:KEPT]) for host, digests in raw["delivered"].items()}
-    return _path(path), Netrc(_text(raw["config"]), bool(raw["created"]), delivered)
-
-
-def _record(raw: dict[str, Any]) -> Record:
-    return Record(
-        request_key=_text(raw["request"]),
-        targets=tuple(_text(target) for target in raw["targets"]),
-        digest=_text(raw["digest"]),
-        issued_at=_time(raw["issued_at"]),
-        expires_at=_time_or_none(raw["expires_at"]),
-        refresh_at=_time(raw["refresh_at"]),
-        refresh_after=_time_or_none(raw["refresh_after"]),
-        identity=None if raw["identity"] is None else _text(raw["identity"]),
-        wall_end=_time_or_none(raw.get("wall_end", raw["expires_at"])),
-    )
-
-
-def _text(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise TypeError
-    return raw
-
-
-def _path(raw: object) -> str:
-    """Return a path that can be given to the system: absolute, without NUL, and encodable."""
-    path = _text(raw)
-    path.encode(errors="surrogateescape")
-    if not path.startswith("/") or "\0" in path:
-        raise ValueError
-    return path
-
-
-def _time(raw: object) -> datetime:
-    time = instant(_text(raw))
-    if time.year not in _YEARS:
-        raise ValueError
-    return time
-
-
-def _time_or_none(raw: object) -> datetime | None:
-    return None if raw is None else _time(raw)

@@ -18,7 +18,7 @@ import os
 from dataclasses import replace
 
 from uvtokend import clock
-from uvtokend.core import state
+from uvtokend.core import state, state_json
 from uvtokend.core.state import State
 from uvtokend.disk import files
 
@@ -46,11 +46,11 @@ class Store:
         """Return the state, with times on the current wall clock. It is empty if the file is missing or damaged."""
         text = self._text(self._path)
         self._digest = hashlib.sha256(text).hexdigest().encode()
-        known = self._saved = state.on_clock(state.decode(text), clock.boot())
+        known = self._saved = state.on_clock(state_json.decode(text), clock.boot())
         belongs_to, _, news = self._text(self._note).partition(b"\n")
         self._news = State()
         if belongs_to == self._digest:
-            self._news = state.on_clock(state.decode(news), clock.boot())
+            self._news = state.on_clock(state_json.decode(news), clock.boot())
         return state.joined(known, self._news)
 
     def _text(self, path: str) -> bytes:
@@ -73,7 +73,7 @@ class Store:
             self._digest = hashlib.sha256(self._text(self._path)).hexdigest().encode()
         before = self._news if news.boot is None else state.on_clock(self._news, news.boot)
         self._news = replace(state.joined(before, news), boot=news.boot)
-        text = self._digest + b"\n" + state.encode(self._news)
+        text = self._digest + b"\n" + state_json.encode(self._news)
         files.replace(self._note, text, durable=state.names_more(self._saved, self._news))
 
     def save(self, new: State, durable: bool = True) -> None:
@@ -86,7 +86,7 @@ class Store:
         Raises:
             OSError: The file could not be written; the old one is still there.
         """
-        text, self._digest = state.encode(new), None
+        text, self._digest = state_json.encode(new), None
         files.replace(self._path, text, durable)
         self._digest = hashlib.sha256(text).hexdigest().encode()
         self._saved, self._news = new, State()
