@@ -1,33 +1,33 @@
-"""What must hold at every moment of every history.
+"""The laws that must hold at every moment of every simulated history.
 
-The oracle knows nothing of the agent's states. It knows what is wrong outside (no network, a sign-in that ended, an
-issuer in trouble, a full or hung disk, a foreign entry, sleep), what the agent was told, what its status says, and the
+The oracle does not look at the agent's states. It knows what is wrong outside (no network, a sign-in that ended, a
+failing issuer, a full or hung disk, a foreign entry, sleep), which events the agent got, what its status says, and the
 promise:
 
-* **Recovery.** As soon as nothing has been wrong outside for `GRACE` seconds (30, or 5 and the fetch where the kernel
-  reports it), any uv that starts finds a valid token with the promised life. It stays so until something is wrong
-  again. No state of the agent excuses it.
-* **The word of an issuer.** A ``Retry-After`` suspends the promise until the time that the status names at once. That
-  time lies at or at most 5 s after the end of what the issuer asked for, an hour at most. The fetch begins at that very
-  time, or earlier if a person asks for it, and recovery takes at most `GRACE` seconds from there.
-* **A verdict** that only a person can change suspends the promise until the time that the status names, at most 5
-  minutes later. The fetch begins at that very time, or at once when the sign-in changes or the machine wakes up, and
-  recovery takes at most `GRACE` seconds from there.
-* **A rival** that changes our block again within `FIGHT` seconds of our last repair gets its way, and nobody else. The
-  status names the time of the next look, at most 5 minutes later; the delivery begins at that very time or earlier. So
-  after the last change of a rival our entry stands within a guard tick, 5 minutes and `SETTLE`.
-* **Nothing dead.** An entry never outlives its token, unless the disk does not let anybody remove it. If the wall
-  clock says that a token has expired, because the machine was paused, its entry stands only until one fetch has failed.
-* **Nothing lost.** A valid token that came in is in the file, unless the disk or a foreign entry is in the way.
-* **Moderation.** Requests and tokens of each lease are bounded by the hour, deliveries by the second.
-* **Nobody waits for ever**, neither for a slot nor for an answer.
+* **Recovery.** Once nothing has been wrong outside for `GRACE` seconds (30, or 5 plus the fetch if the kernel reports
+  the change), any uv that starts finds a valid token with the promised life, until something is wrong again. No state
+  of the agent is an excuse.
+* **Retry-After.** An issuer's ``Retry-After`` suspends the promise until the time that the status immediately names.
+  That time is at most 5 s after the end of the requested wait, which is capped at one hour. The fetch begins at exactly
+  that time, or earlier if a user asks for it, and recovery takes at most `GRACE` seconds from there.
+* **Verdicts.** A failure that only a person can fix suspends the promise until the time that the status names, at most
+  5 minutes later. The fetch begins at exactly that time, or at once after a sign-in or a wake-up, and recovery takes at
+  most `GRACE` seconds from there.
+* **Rivals.** A rival that changes our block again within `FIGHT` seconds of our last repair wins, and no other program
+  does. The status names the time of the next attempt, at most 5 minutes later; the delivery begins at that time or
+  earlier. So our entry is back within a guard tick, 5 minutes and `SETTLE` after the rival's last change.
+* **No expired tokens.** An entry never outlives its token, unless the disk prevents its removal. If only the wall clock
+  says that a token has expired, because the machine was paused, the entry stays until one fetch has failed.
+* **No lost tokens.** A valid token that was fetched is in the netrc, unless the disk or a foreign entry prevents it.
+* **Moderation.** Requests and tokens of each lease are bounded per hour, and deliveries per second.
+* **No endless waits**, neither for a slot nor for an answer.
 
-`check` is called just before anything happens, when the file has been as it is for longest.
+`check` is called just before each event, when the netrc has been unchanged for longest.
 
-Requests are bounded by the hour, for each lease. Back-off at its lower cap is 25 s with full jitter, 13 s in the mean:
-277 requests, with a standard deviation of 9; six of those make 331. Each wake-up, sign-in, return of the network or
-wish of a person may add the first steps of a back-off that begins again: 4 requests. Tokens that come in are bounded
-more tightly: see `_tokens_an_hour`.
+The bound on the requests of a lease in an hour: the back-off at its lower cap is 25 s with full jitter, 13 s on
+average, hence 277 requests with a standard deviation of 9; six deviations more make 331. Each wake-up, sign-in, return
+of the network or request by a user may start the back-off again: 4 requests more. Fetched tokens have a tighter bound:
+see `_tokens_an_hour`.
 """
 
 from __future__ import annotations
@@ -44,49 +44,50 @@ TICK = 25.0
 #: The longest fetch that works, in seconds.
 FETCH = 4.0
 DELIVERY = 0.05
-#: Within this time everything is done that can be done at once: two deliveries, the rest between them, and some air.
+#: Within this time everything is done that can be done at once: two deliveries, the rest between them, and a margin.
 SETTLE = 0.8
-#: After so many seconds without anything wrong the promise holds again.
+#: After this many seconds without a fault, the promise holds again.
 GRACE = 30.0
-#: The same where the kernel tells: five seconds, of which a gathering of the news and the fetch are part.
-GRACE_TOLD = 5.0 + SETTLE
-#: When a worker is killed.
+#: The same if the kernel reports the change: 5 seconds, which include the gathering of reports and the fetch.
+GRACE_NOTIFIED = 5.0 + SETTLE
+#: After this many seconds the worker is killed.
 DEADLINE = 60.0
-#: The longest wait of somebody who waits for tokens: in line, for a fetch that hangs, and for the delivery.
+#: The longest wait of a client for tokens: in line, for a fetch that hangs, and for the delivery.
 WAIT = 3 * DEADLINE
-#: The longest wait in line for one fetch, all in all, whatever happens to the disk meanwhile: both other leases of a
-#: history may hang first, and one of them come back.
+#: The longest wait in line for one fetch in total, whatever happens to the disk meanwhile: both other leases of a
+#: history may hang first, and one of them may return.
 LINE = 3 * DEADLINE
-#: The ends that an issuer gives in seconds from now differ by so much for one token; the state file keeps one of them.
+#: If an issuer gives the expiry in seconds from now, the times for one token differ by up to this; the state file keeps
+#: one of them.
 RELATIVE = 1.0
-#: The life that is left when a cache is asked again for the last time: it renews a little earlier.
+#: The life left when a caching issuer is asked for the last time: it renews its token a little earlier.
 WINDOW = 270.0
 REREAD = 1800.0
-#: Within this time of a rival's change the next one is left to him.
+#: If a rival changes our block again within this time, we give way.
 FIGHT = 60.0
-#: How long a verdict stands that only a person can change, and how long we give way to a rival.
+#: How long a verdict that only a person can change lasts, and how long we give way to a rival.
 PROBE = 300.0
 #: The longest time for which an issuer may suspend the promise, and the jitter on top.
 OBEYED = 3600.0
 SPREAD = 5.0
-#: How far a wall clock moves that was set.
+#: The least step of the wall clock that counts as one.
 STEP = 30.0
-#: How exactly a time that the status names is kept, in seconds.
+#: How exactly the agent keeps a time that the status names, in seconds.
 EXACT = 0.01
 REQUESTS_PER_HOUR = 335
 REQUESTS_PER_PROD = 4
-#: Deliveries begin at least this far apart.
+#: The least time between the starts of two deliveries.
 REST = 0.5
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """Who issues tokens.
+    """An issuer of tokens.
 
-    Args:
-        life: In seconds; None for a secret without a known end.
-        caching: Hands out the same token until shortly before its end.
-        relative: Names the end in seconds from now, so that it differs a little from answer to answer.
+    life: In seconds; None for a secret without a known expiry.
+        caching: It returns the same token until shortly before the token expires.
+        relative: It gives the expiry in seconds from now, so that it differs a little between answers.
+        refresh_after: Seconds from the issue after which the issuer wants to be asked again, if it says so.
         refresh_after: Seconds from the issue, where the issuer says when it wants to be asked again.
     """
 
@@ -97,7 +98,7 @@ class Issuer:
 
     @property
     def promise(self) -> float:
-        """The life that any uv finds at least."""
+        """The life in seconds that any uv finds at least."""
         if self.life is None:
             return 0.0
         fetch = min(30.0, self.life / 40)
@@ -109,7 +110,8 @@ class Issuer:
 
 @dataclass(frozen=True)
 class Token:
-    """One token. Its `end` is what we were told; under a wrong clock, or after a pause, the `real_end` is another."""
+    """A token. The agent was told that it expires at `end`; under a wrong clock, or after a pause, `real_end`
+    differs."""
 
     name: str
     issued: float
@@ -123,11 +125,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Suspension:
-    """A promise that an issuer or a person has suspended.
+    """A promise that an issuer, or a failure that only a person can fix, has suspended.
 
     Args:
         until: When the next fetch begins, as the status says.
-        verdict: Only a person can change it; else an issuer asked us to wait.
+        verdict: Only a person can fix the failure; otherwise an issuer asked us to wait.
     """
 
     until: float
@@ -136,7 +138,7 @@ class Suspension:
 
 @dataclass
 class Laws:
-    """Remembers what was wrong and what the agent was told, and holds the netrc against it.
+    """Record what was wrong and what the agent was told, and compare the netrc with the promise.
 
     Args:
         issuers: The issuer of each lease.
@@ -149,19 +151,19 @@ class Laws:
     indexes: tuple[Index, ...] = ()
     received: dict[Request, Token] = field(default_factory=dict)
     came_at: dict[Request, float] = field(default_factory=dict)
-    good_at: dict[Request, float] = field(default_factory=dict)  # from when on the promise holds
+    good_at: dict[Request, float] = field(default_factory=dict)  # when the promise holds again
     suspended: dict[Request, Suspension] = field(default_factory=dict)
-    ran_at: float = 0.0  # when the daemon last could not act: the machine slept, or had just woken up
+    ran_at: float = 0.0  # when the daemon last could not act because the machine slept or had just woken up
     written_at: float = -math.inf
-    free_at: float = 0.0  # from when on nothing has kept the file from being written for long enough
+    free_at: float = 0.0  # until then something prevented writing, too recently for the promise to hold
     yielding_until: float = 0.0
     overwrote: float = -math.inf
-    wall_ends: dict[str, float] = field(default_factory=dict)  # on the wall clock as it was when the token came
+    wall_ends: dict[str, float] = field(default_factory=dict)  # on the wall clock at the time of the fetch
     drifting: set[str] = field(default_factory=set)
     rotations: dict[Request, float] = field(default_factory=dict)
     waiters: dict[int, float] = field(default_factory=dict)
-    lines: dict[Request, float] = field(default_factory=dict)  # since when, all waits for one fetch together
-    waited: dict[Request, float] = field(default_factory=dict)  # how long, until a fetch that is under way got its slot
+    lines: dict[Request, float] = field(default_factory=dict)  # when the first wait for a fetch began
+    waited: dict[Request, float] = field(default_factory=dict)  # how long a running fetch waited for its slot
     skewed: dict[Request, float] = field(default_factory=dict)
     requests: dict[Request, deque[float]] = field(default_factory=dict)
     successes: dict[Request, deque[float]] = field(default_factory=dict)
@@ -178,15 +180,15 @@ class Laws:
         running: bool,
         foreign: Collection[str],
     ) -> None:
-        """Hold the netrc, host -> token, against the promise.
+        """Compare the netrc, host -> token, with the promise.
 
         Args:
-            now: The moment.
-            file: What is in the netrc.
-            wrong: Requests for which something is wrong outside now, and the grace that this gives.
-            writable: Nothing outside keeps the daemon from writing the netrc now.
-            running: The daemon runs, and knows how late it is.
-            foreign: Hosts whose entries are somebody else's.
+            now: The current time.
+            file: The content of the netrc.
+            wrong: Requests for which something is wrong outside now, and the grace in seconds that this allows.
+            writable: Nothing outside prevents the daemon from writing the netrc now.
+            running: The daemon runs and is aware of the time.
+            foreign: Hosts whose entries are foreign.
         """
         for request, grace in wrong.items():
             self.good_at[request] = max(self.good_at.get(request, 0.0), now + grace)
@@ -196,52 +198,54 @@ class Laws:
             late = now - max(suspension.until, self.ran_at)
             assert late <= EXACT, "the fetch does not begin when the status says"
         for since in self.lines.values():
-            longest = LINE if len(self.issuers) >= self.slots else 0.0  # nobody waits where there is a slot for each
-            assert now - max(since, self.ran_at) <= longest, "somebody waits in line for ever"
+            longest = LINE if len(self.issuers) >= self.slots else 0.0  # with a slot for each lease, no fetch waits
+            assert now - max(since, self.ran_at) <= longest, "a fetch waits in line forever"
         if not writable:
             self.free_at = max(self.free_at, now + GRACE)
             return
         for since in self.waiters.values():
-            assert now - max(since, self.free_at - GRACE) <= WAIT, "somebody waits for ever"
+            assert now - max(since, self.free_at - GRACE) <= WAIT, "a client waits forever"
         looks_late = self.yielding_until and now - max(self.yielding_until, self.ran_at) > EXACT
         assert not looks_late, "the delivery does not begin when the status says"
         free = now > max(self.free_at, self.yielding_until)
         if free:
-            assert file.keys() <= {index.host for index in self.indexes}, "an entry stands that nobody configured"
+            assert file.keys() <= {index.host for index in self.indexes}, (
+                "the netrc has an entry of an index that is not configured"
+            )
         for index in self.indexes:
             if index.host not in self.drifting and index.host not in foreign:
                 self._check(now, index.request, file.get(index.host), free)
 
-    def _check(self, now: float, request: Request, standing: str | None, free: bool) -> None:
-        if standing is not None and free:
-            end = self.tokens[standing].end
-            assert end is None or now <= end + SETTLE, "a dead token stands in the file"
+    def _check(self, now: float, request: Request, present: str | None, free: bool) -> None:
+        if present is not None and free:
+            end = self.tokens[present].end
+            assert end is None or now <= end + SETTLE, "an expired token is in the netrc"
         token = self.received.get(request)
         came = self.came_at.get(request, now)
         air = RELATIVE if self.issuers[request].relative else 0.0
         if token is not None and token.alive(now + air) and free and now > came + SETTLE:
-            assert standing == token.name, "a valid token does not stand in the file"
+            assert present == token.name, "a valid token is not in the netrc"
         if not free or request in self.suspended or now <= self.good_at.get(request, 0.0):
             return
-        assert token is not None, "no token as promised, though one could be had"
-        just_dead = token.end is not None and token.skewed and now <= token.end + FETCH + SETTLE
-        assert token.alive(now) or just_dead, "no valid token as promised, though one could be had"
+        assert token is not None, "no token as promised, although one was available"
+        just_expired = token.end is not None and token.skewed and now <= token.end + FETCH + SETTLE
+        assert token.alive(now) or just_expired, "no valid token as promised, although one was available"
         if token.end is not None and not token.skewed:
             assert token.end - now >= self.issuers[request].promise - 0.001, "less life than promised"
             assert token.real_end is not None
-            assert token.real_end > now, "no good token as promised: the one that stands is really dead"
-        rotated = max(self.rotations.get(request, now) + REREAD, self.good_at.get(request, 0.0))  # one try may hang
+            assert token.real_end > now, "no valid token as promised: the one in the netrc has really expired"
+        rotated = max(self.rotations.get(request, now) + REREAD, self.good_at.get(request, 0.0))  # one attempt may hang
         read = token.issued >= self.rotations.get(request, 0.0)
-        assert read or now <= rotated + DEADLINE + SETTLE, "an old secret stands in the file"
+        assert read or now <= rotated + DEADLINE + SETTLE, "an outdated secret is in the netrc"
 
     def all_is_well(self, now: float, file: Mapping[str, str]) -> None:
-        """Long after the last fault each index has a token that is really good, whatever we were told."""
+        """Long after the last fault, each index has a token that is really valid, whatever the agent was told."""
         for index in self.indexes:
-            assert index.host in file, "wedged"
+            assert index.host in file, "no recovery"
             end = self.tokens[file[index.host]].real_end
-            assert end is None or end > now, "wedged with a dead token"
+            assert end is None or end > now, "no recovery: the token has expired"
 
-    # --------------------------------------------------------------------------------------- what the agent is told
+    # ------------------------------------------------------------------------------------ the events of the agent
 
     def lined_up(self, request: Request, now: float) -> None:
         self.lines[request] = now - self.waited.pop(request, 0.0)
@@ -270,13 +274,13 @@ class Laws:
         assert _count(self.successes, request, now) <= allowed, "tokens in a loop"
 
     def failed(self, request: Request, now: float, failure: Failure, named: float | None) -> None:
-        """Take a failure that the agent was told of.
+        """Record a failure that the agent was told.
 
         Args:
             request: The request.
-            now: The moment.
+            now: The current time.
             failure: What the agent was told.
-            named: When the status, right after it, says that the next try begins.
+            named: The time of the next attempt in the status, right after the failure.
         """
         if failure.retry_after is None and failure.kind == "transient":
             return
@@ -284,22 +288,22 @@ class Laws:
         asked = 0.0 if failure.retry_after is None else min(max(failure.retry_after, 1.0), OBEYED)
         latest = PROBE if failure.retry_after is None else asked + SPREAD
         assert now + asked - EXACT <= named <= now + latest + EXACT, (
-            "the promise is suspended for too long, or too short"
+            "the promise is suspended for too long or too short a time"
         )
         self.suspended[request] = Suspension(named, failure.retry_after is None)
 
     def paused(self, seconds: float) -> None:
-        """The machine stood still, and all tokens went on."""
+        """The machine was paused, so all tokens came closer to their expiry."""
         for name, token in self.tokens.items():
             if token.real_end is not None:
                 self.tokens[name] = _earlier(token, seconds)
         self.received = {request: self.tokens[token.name] for request, token in self.received.items()}
 
     def judged(self, now: float, requests: Iterable[Request], shift: float) -> None:
-        """A time service keeps the wall clock, and no fetch is under way for these requests.
+        """Record that the wall clock is synchronized and that no fetch is running for these requests.
 
         Args:
-            now: The moment, on the daemon's clock.
+            now: The current time, on the daemon's clock.
             requests: The requests.
             shift: How far the wall clock is ahead.
         """
@@ -312,7 +316,7 @@ class Laws:
                 self.received[request] = self.tokens[token.name] = replace(token, end=max(now, end))
 
     def login_seen(self, now: float, requests: Iterable[Request]) -> None:
-        """A person signed in for these requests."""
+        """A user signed in for these requests."""
         self.prods.append(now)
         self._no_verdicts(now, requests)
 
@@ -326,7 +330,7 @@ class Laws:
         self.yielding_until = min(self.yielding_until, now)
 
     def _no_verdicts(self, now: float, requests: Iterable[Request]) -> None:
-        """What was a verdict is none any more: the next fetch begins at once."""
+        """End the verdicts: the next fetch begins at once."""
         for request in requests:
             if request in self.suspended and self.suspended[request].verdict:
                 self.suspended[request] = Suspension(now, verdict=True)
@@ -347,8 +351,8 @@ class Laws:
         """The agent gave way to a rival.
 
         Args:
-            now: The moment.
-            named: When the status says that the next look comes.
+            now: The current time.
+            named: The time of the next attempt in the status.
         """
         assert now - self.overwrote <= FIGHT + DELIVERY + EXACT, "the agent gives way without a fight"
         assert now <= named <= now + PROBE + EXACT, "the agent gives way for too long"
@@ -357,7 +361,7 @@ class Laws:
     def asked(self, waiter: int, now: float, only_waits: bool) -> None:
         self.prods.append(now)
         if not only_waits:
-            self.overwrote = -math.inf  # a person's word ends the yielding
+            self.overwrote = -math.inf  # a request by a user ends the yielding
         self.waiters[waiter] = now
 
     def answered(self, waiter: int) -> None:
@@ -374,7 +378,7 @@ class Laws:
         self.free_at = max(self.free_at, now + SETTLE)
 
     def configured(self, now: float, indexes: tuple[Index, ...]) -> None:
-        self._begin_anew(now, indexes, self.received.keys())
+        self._begin_again(now, indexes, self.received.keys())
 
     def restarted(self, now: float, indexes: tuple[Index, ...], recovered: Collection[Request]) -> None:
         self.overwrote = self.written_at = -math.inf
@@ -383,15 +387,15 @@ class Laws:
         self.lines.clear()
         self.waited.clear()
         self.suspended.clear()
-        self._begin_anew(now, indexes, recovered)
+        self._begin_again(now, indexes, recovered)
 
-    def _begin_anew(self, now: float, indexes: tuple[Index, ...], known: Iterable[Request]) -> None:
+    def _begin_again(self, now: float, indexes: tuple[Index, ...], known: Iterable[Request]) -> None:
         self.prods.append(now)
         self.drift_seen(now)
         self.indexes = indexes
         requests = {index.request for index in indexes}
         self.received = {request: self.received[request] for request in known if request in requests}
-        for request in requests - self.received.keys():  # nothing is known of it, or it was not asked for until now
+        for request in requests - self.received.keys():  # nothing is known about it, or it is new
             self.good_at[request] = max(self.good_at.get(request, 0.0), now + GRACE)
         self.lines = {request: since for request, since in self.lines.items() if request in requests}
         self.suspended = {request: until for request, until in self.suspended.items() if request in requests}
@@ -403,11 +407,11 @@ def _earlier(token: Token, seconds: float) -> Token:
 
 
 def _tokens_an_hour(issuer: Issuer, skewed: bool) -> float:
-    """Return how many tokens of one lease may come in within an hour.
+    """Return how many tokens of one lease may be fetched within an hour.
 
-    A fresh one is asked for at 9/20 of its life at the earliest; a cached one halfway again and again, which from the
-    whole of its life down to 30 s makes a logarithm. A token that came in under a wrong clock looks as used as a cached
-    one.
+    A fresh token is replaced at 9/20 of its life at the earliest. A caching issuer is asked again halfway to the expiry
+    each time, hence the logarithm: from the whole life down to 30 s. A token fetched under a wrong clock looks as used
+    as a cached one.
     """
     if issuer.life is None:
         return 3600 / (REREAD * 0.95) + 1

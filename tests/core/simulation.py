@@ -1,12 +1,12 @@
-"""A laptop's months in milliseconds: the agent in a world that sleeps, breaks and lies. `laws` says what must hold.
+"""Simulate months of a laptop in milliseconds: the agent in a world that sleeps, fails and reports wrong times.
 
 Time jumps from event to event. Everything that happens is a method of `World`, so that a seeded schedule (`run`) and
-Hypothesis (test_simulation.py) drive the same world. What the daemon does around the agent is done here as it is there:
-one planned time per lease and delivery, slots for the workers (the real `Slots`), the state file between two daemons
-(the real file), and what the loop makes of a stepped clock, a sign-in or a changed netrc.
+Hypothesis (test_simulation.py) drive the same world. `laws` checks the promise. The daemon's part around the agent is
+the same as in the daemon: one planned time per lease and delivery, slots for the workers (the real `Slots`), the state
+file between two daemons (the real file), and the loop's reactions to a stepped clock, a sign-in or a changed netrc.
 
-A sleeping machine handles nothing. After it wakes, or after its clock was set, the daemon is told by the kernel at
-once, or finds out at its next guard tick, as the history has it.
+A sleeping machine handles nothing. After a wake-up or a clock step, either the kernel tells the daemon at once or the
+daemon notices at its next guard tick; each history has one of the two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from unittest import mock
 
-from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_TOLD, TICK, Issuer, Laws, Token
+from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_NOTIFIED, TICK, Issuer, Laws, Token
 
 from uvtokend import clock
 from uvtokend.core import delivery, events, state
@@ -32,25 +32,25 @@ from uvtokend.core.model import Credential, Entry, Failure, Index, Record, Reque
 from uvtokend.core.slots import Slots
 from uvtokend.disk.state_file import Store
 
-#: Where the state files lie: a real disk takes longer.
+#: The directory of the state files, in memory because a real disk is slower.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86400.0
-#: A metadata server, ``az`` and ``gcloud`` issue a token again until it has this long to live.
+#: A metadata server, ``az`` and ``gcloud`` return the same token until it is valid for only this many seconds.
 WINDOW = 300.0
 
-UNREACHABLE = Failure("transient", "unreachable", "Nobody answers.")
-HUNG = Failure("transient", "deadline", "The fetch did not end and was killed.")
-LOGIN_ENDED = Failure("login-required", "sso-expired", "Log in.", "aws sso login")
+UNREACHABLE = Failure("transient", "unreachable", "No answer.")
+HUNG = Failure("transient", "deadline", "The fetch was killed at its deadline.")
+LOGIN_ENDED = Failure("login-required", "sso-expired", "Sign in.", "aws sso login")
 DISK_FULL = Failure("transient", "disk-full", "The disk is full.")
 HELD = Failure("transient", delivery.HELD_OPEN, "Another program holds it open.")
-CONTESTED = Failure("transient", delivery.CONTESTED, "Another program changes our block again and again.")
+CONTESTED = Failure("transient", delivery.CONTESTED, "Another program changes our block repeatedly.")
 #: What an issuer may answer instead of a token.
 TROUBLES: dict[str, Failure | Credential] = {
     "busy": Failure("transient", "throttled", "Too many requests.", retry_after=120.0),
     "very-busy": Failure("transient", "throttled", "Too many requests.", retry_after=1e9),
-    "error": Failure("transient", "server-error", "The issuer has an error of its own."),
-    "denied": Failure("rejected", "access-denied", "You may not."),
+    "error": Failure("transient", "server-error", "The issuer has an internal error."),
+    "denied": Failure("rejected", "access-denied", "Access denied."),
     "unwritable": Credential("u", Secret("a\nb"), START),
     "dead": Credential("u", Secret("t"), START - timedelta(hours=1), START),
     "hung": HUNG,
@@ -72,12 +72,12 @@ class World:
     """Everything around the agent.
 
     Args:
-        dice: What chance there is.
+        dice: The source of randomness.
         issuers: One for each lease.
         shared: How many indexes the first lease serves.
-        guard_tick: False for a daemon that forgets about sleep.
-        watch: False for a daemon that does not look for a new login.
-        told: The kernel reports wake-ups, of clock steps and of the network's return.
+        guard_tick: False for a daemon without a guard tick, which never notices a sleep.
+        watch: False for a daemon that does not watch for a sign-in.
+        notified: The kernel reports wake-ups, clock steps and the return of the network.
         slots: How many workers may run at once.
     """
 
@@ -86,35 +86,35 @@ class World:
     shared: int = 1
     guard_tick: bool = True
     watch: bool = True
-    told: bool = False
+    notified: bool = False
     slots: int = 4
     now: float = 0.0
     network: bool = True
     login: bool = True
     disk: bool = True
-    held: bool = False  # another program has emptied the netrc, and has not written it yet
-    hung: bool = False  # the netrc's file system does not answer
+    held: bool = False  # another program has emptied the netrc and not written it yet
+    hung: bool = False  # the netrc's file system hangs
     asleep: bool = False
     dazed: bool = False  # awake, but the daemon has not noticed yet
-    pausing: bool = False  # the machine was paused, and its wall clock does not say so yet
-    skew: float = 0.0  # what the wrong wall clock adds to an issuer's times
-    paused: float = 0.0  # how long the machine has been paused in all
+    pausing: bool = False  # the machine was paused, and its wall clock is not corrected yet
+    skew: float = 0.0  # the offset of the wrong wall clock
+    paused: float = 0.0  # how long the machine has been paused in total
     boot: int = 1
     troubles: dict[Request, str] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
     file: dict[str, str] = field(default_factory=dict)  # host -> the token's name
     current: dict[Request, Token] = field(default_factory=dict)
     flights: dict[Request, int] = field(default_factory=dict)
-    hung_before: set[Request] = field(default_factory=set)  # requests whose last try hung, so that others go first
+    hung_before: set[Request] = field(default_factory=set)  # requests whose last fetch hung
     limits: dict[Request, float] = field(default_factory=dict)
     plans: dict[events.Job, float] = field(default_factory=dict)
     delivering: int | None = None
-    stuck: list[Callable[[], None]] = field(default_factory=list)  # deliveries that the disk does not end
-    known: state.State = field(default_factory=state.State)  # what the state file says
+    stuck: list[Callable[[], None]] = field(default_factory=list)  # deliveries that the disk does not finish
+    known: state.State = field(default_factory=state.State)  # the content of the state file
     queue: list[tuple[float, int, Callable[[], None], bool, bool]] = field(default_factory=list)
     frozen: deque[tuple[Callable[[], None], bool]] = field(default_factory=deque)
     healed: bool = False
-    ticks: int = 0  # in a row, for something that is due and is not done
+    ticks: int = 0  # in a row without progress
     ticked_at: float = -1.0
     serial: int = 0
     fetches: int = 0
@@ -126,9 +126,9 @@ class World:
         self.all_indexes = tuple(
             Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", request) for n, request in enumerate(owners)
         )
-        folder = tempfile.mkdtemp(dir=_MEMORY)
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.store = Store(folder, len(self.all_indexes))
+        directory = tempfile.mkdtemp(dir=_MEMORY)
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        self.store = Store(directory, len(self.all_indexes))
         self.laws = Laws(issuers, self.slots)
         self.agent = Agent()
         self.line: Slots[Request] = Slots(self.slots)
@@ -140,20 +140,20 @@ class World:
         return START + timedelta(seconds=self.now)
 
     def live(self, seconds: float) -> None:
-        """Let time go by, and everything happen that is due in it."""
+        """Advance the time, and let everything happen that is due."""
         until = self.now + seconds
         while self._step(until):
             pass
         self._go(until)
 
     def later(self, seconds: float, what: Callable[[], None], world: bool = False, wire: bool = False) -> None:
-        """Let something happen later.
+        """Schedule something.
 
         Args:
-            seconds: How much later.
+            seconds: In how many seconds.
             what: What happens.
-            world: It happens outside; all else waits until a sleeping machine is awake.
-            wire: It is an answer that a connection brings, which may be dead after a sleep.
+            world: It happens outside; everything else waits until a sleeping machine is awake.
+            wire: It arrives over a connection, which may be dead after a sleep.
         """
         self.serial += 1
         heapq.heappush(self.queue, (self.now + seconds, self.serial, what, world, wire))
@@ -188,14 +188,14 @@ class World:
         self.laws.check(now, self.file, wrong, writable, not (self.asleep or self.dazed), self.foreign)
 
     def _grace(self, request: Request) -> float:
-        """Return how long the daemon may take to recover from what is wrong now; 0 if nothing is."""
+        """Return how many seconds the daemon may take to recover from what is wrong now; 0 if nothing is."""
         if request in self.troubles or not self.login or self.skew or self.pausing:
             return GRACE
         goes_last = request in self.hung_before or self.slots < 2
         if goes_last and request not in self.flights and request in self.line:
-            return GRACE  # more is due than there are slots for
+            return GRACE  # more fetches are due than there are slots
         if self.asleep or not self.network:
-            return GRACE_TOLD if self.told else GRACE
+            return GRACE_NOTIFIED if self.notified else GRACE
         return 0.0
 
     # ------------------------------------------------------------------------------------- the agent and its actions
@@ -255,14 +255,15 @@ class World:
         elif self.troubles.get(request) == "hung":
             duration, fate = DEADLINE, HUNG
         elif not self.login:
-            fate = LOGIN_ENDED  # a worker reads the login at its beginning
+            fate = LOGIN_ENDED  # a worker reads the sign-in when it begins
         if duration > self.limits[request]:
             duration, fate = self.limits[request], HUNG
         self.laws.began(request, self.now)
         self.later(duration, lambda: self._fetched(request, number, fate, self.limits[request] - duration), wire=True)
 
     def _fetched(self, request: Request, number: int, fate: Failure | None, left: float) -> None:
-        """A worker is done, unless the network went away and its connection is dead: then it hangs to its end."""
+        """End a fetch, unless the network failed meanwhile: then its connection is dead and it may hang until its
+        deadline."""
         if self.flights.get(request) != number:
             return  # its worker was killed
         if not self.network and fate is None and left > 0.0 and self.dice.random() < 0.3:
@@ -285,13 +286,13 @@ class World:
             self._logged_in_meanwhile(request)
 
     def _named(self, request: Request) -> float | None:
-        """Return when the status says that the next try of a fetch begins."""
+        """Return the time of the next fetch according to the status."""
         one = next(index for index in self.agent.indexes if index.request == request)
         (view,) = self.agent.snapshot(self.at(), [one]).indexes
         return None if view.retry_at is None else (view.retry_at - START).total_seconds()
 
     def _logged_in_meanwhile(self, request: Request) -> None:
-        """The files are others than when the fetch began, as `login_watch.Watch.fails` says."""
+        """The sign-in files have changed since the fetch began, see `login_watch.Watch.fails`."""
         self.laws.login_seen(self.now, (request,))
         self.feed(events.LoginChanged((request,)))
 
@@ -303,7 +304,7 @@ class World:
         return self._seen(self._token(request), self.laws.issuers[request])
 
     def _token(self, request: Request) -> Token:
-        """Return what an issuer in good health issues."""
+        """Return the token that a healthy issuer returns."""
         issuer, token = self.laws.issuers[request], self.current.get(request)
         ends = token is not None and token.end is not None and token.end - self.now < WINDOW
         if token is None or ends or not (issuer.caching or issuer.life is None):
@@ -313,7 +314,7 @@ class World:
         return token
 
     def _seen(self, token: Token, issuer: Issuer) -> Token:
-        """Return a token as a machine with this clock sees it."""
+        """Return a token with the times that a machine with this clock computes."""
         if token.end is None:
             return token
         late = self.dice.random() if issuer.relative else 0.0
@@ -327,7 +328,7 @@ class World:
         wall_end = None if end is None else end + self._shift()
         return Credential("u", Secret(token.name), _time(issued), end, refresh, wall_end=wall_end)
 
-    # ------------------------------------------------------------------------------------- the disk and what is on it
+    # -------------------------------------------------------------------------------------------- disk and deliveries
 
     def _deliver(self, action: events.Deliver) -> None:
         assert self.delivering is None, "two deliveries at once"
@@ -341,7 +342,7 @@ class World:
 
     def _delivered(self, number: int, action: events.Deliver) -> None:
         if self.delivering != number:
-            return  # the daemon that began it is dead
+            return  # the daemon that began it was killed
         if self.hung:
             self.stuck.append(lambda: self._delivered(number, action))
             return
@@ -360,7 +361,7 @@ class World:
             self._yielded(contested)
 
     def _yielded(self, contested: delivery.Delivery) -> None:
-        """The agent gave way to a rival, and every index that waits for nothing else says until when."""
+        """Check that every index that waits only for the delivery names the time until which the agent gives way."""
         assert contested.retry_at is not None
         for view in self.agent.snapshot(self.at()).indexes:
             if view.lease.state == "waiting":
@@ -372,14 +373,14 @@ class World:
         self.store.save(new, durable=False)
 
     def _shift(self) -> timedelta:
-        """Return what the daemon adds to its own time to get the wall clock."""
+        """Return the difference between the wall clock and the daemon's own time."""
         return timedelta(seconds=self.skew + self.paused)
 
     def _boot(self) -> state.Boot:
         return state.Boot(f"boot-{self.boot}", START + self._shift())
 
     def _records(self, action: events.Deliver) -> tuple[Record, ...]:
-        """Return what the daemon remembers of what it delivers, on the wall clock."""
+        """Return the records of a delivery for the state file, on the wall clock."""
         wanted = {entry.host: entry.password for entry in action.wanted}
         hosts: dict[Request, list[str]] = {}
         for index in self.agent.indexes:
@@ -387,20 +388,20 @@ class World:
             if lease.credential is not None and wanted.get(index.host) == lease.credential.password:
                 hosts.setdefault(index.request, []).append(index.host)
         records = []
-        for request, places in hosts.items():
+        for request, targets in hosts.items():
             lease = self.agent.leases[request]
             assert lease.credential is not None
             assert lease.refresh_at is not None
-            record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(places)))
+            record = state.record(request, lease.credential, lease.refresh_at, tuple(sorted(targets)))
             records.append(state.shifted(record, self._shift()))
         return tuple(records)
 
-    # ------------------------------------------------------------------------------------------------ what happens
+    # ---------------------------------------------------------------------------------------------------- happenings
 
     def set_network(self, up: bool) -> None:
-        """The network goes or returns; the kernel reports its return, but not more often than is good."""
+        """Disconnect or reconnect the network. The kernel reports the reconnection, at most once in 5 s."""
         returned, self.network = up and not self.network, up
-        if returned and self.told and not self.asleep:
+        if returned and self.notified and not self.asleep:
             self.news_at = max(self.now + 0.25, self.news_at + 5.0)
             self.later(self.news_at - self.now, self._news)
 
@@ -415,23 +416,23 @@ class World:
         self.hung = True
 
     def unhang_disk(self) -> None:
-        """What the disk did not end, ends."""
+        """End the hang; the stuck deliveries finish."""
         self.hung = False
         while self.stuck:
             self.later(DELIVERY, self.stuck.pop())
 
     def hold(self) -> None:
-        """Somebody empties the netrc and writes his text much later, as ``gpg -d x > ~/.netrc`` does."""
+        """Another program empties the netrc and writes its text much later, as ``gpg -d x > ~/.netrc`` does."""
         self.held = True
         self.rewrite()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self.held:
             self.held = False
             self.rewrite()
 
     def set_login(self, good: bool) -> None:
-        """A login ends, or somebody logs in: within 2 s the daemon sees that, if a lease is blocked."""
+        """End the sign-in, or sign in. If a lease is blocked, the daemon notices the sign-in within 2 s."""
         self.login = good
         if good and self.watch:
             self.later(2.0, self._look_for_login)
@@ -444,7 +445,7 @@ class World:
             self.feed(events.LoginChanged(failed))
 
     def set_trouble(self, which: int, trouble: str | None) -> None:
-        """One issuer answers nonsense, or is itself again."""
+        """Let one issuer fail, or recover."""
         request = self.all_indexes[which % len(self.all_indexes)].request
         if trouble is None:
             self.troubles.pop(request, None)
@@ -455,7 +456,7 @@ class World:
         self.asleep = True
 
     def wake(self) -> None:
-        """What was under way ends soon, or late; timers that stood still are made good when the daemon notices."""
+        """Wake up. Pending events follow soon, answers from the network late, and timers when the daemon notices."""
         self.asleep, self.dazed = False, True
         while self.frozen:
             what, wire = self.frozen.popleft()
@@ -463,8 +464,8 @@ class World:
         self.later(self._notice(), self._noticed)
 
     def _notice(self) -> float:
-        """Return how long the daemon takes to notice what happened to its clocks."""
-        if self.told:
+        """Return how many seconds the daemon takes to notice a sleep or a clock step."""
+        if self.notified:
             return 0.2
         return self.dice.uniform(0.2, TICK) if self.guard_tick else DAY
 
@@ -475,7 +476,7 @@ class World:
             self.feed(events.Woke())
 
     def _judge(self) -> None:
-        """As the loop does: a time service keeps the wall clock, unless somebody has set it wrong."""
+        """As the loop does, report that a time service keeps the wall clock, unless the clock is wrong now."""
         if not self.skew and not self.pausing:
             idle = [request for request in self.laws.issuers if request not in self.line]
             self.laws.judged(self.now, idle, self.paused)
@@ -483,12 +484,12 @@ class World:
                 self.feed(events.ClockTrusted(self._shift()))
 
     def step_clock(self, skew: float) -> None:
-        """Somebody sets the wall clock."""
+        """Set the wall clock."""
         self.skew = skew
         self.later(self._notice(), self._stepped)
 
     def pause(self, seconds: float) -> None:
-        """The machine stands still, its own clocks too, and then its wall clock is put right."""
+        """Pause the machine, its own clocks included; afterwards its wall clock is corrected."""
         if self.pausing or self.skew:
             return
         self.laws.paused(seconds)
@@ -510,7 +511,7 @@ class World:
         self._judge()
 
     def ask(self, names: tuple[str, ...] | None, only_waits: bool = False) -> None:
-        """Somebody wants fresh tokens, or only waits for what is under way."""
+        """A client asks for fresh tokens, or only waits for fetches in flight."""
         if self.asleep or self.dazed:
             return
         known = tuple(index.name for index in self.agent.indexes)
@@ -520,15 +521,15 @@ class World:
         self.feed((events.WaitAsked if only_waits else events.RefreshAsked)(chosen, self.serial))
 
     def rotate(self) -> None:
-        """Whoever keeps the secrets without a known end changes them."""
+        """The owner of the secrets without an expiry changes them."""
         for request, issuer in self.laws.issuers.items():
             if issuer.life is None:
                 self.current.pop(request, None)
                 self.laws.rotated(request, self.now)
 
-    def set_foreign(self, host: str, stands: bool) -> None:
-        """Somebody writes an entry of his own for a host of ours, or takes it away."""
-        if stands:
+    def set_foreign(self, host: str, present: bool) -> None:
+        """Another program adds a foreign entry for a host of ours, or removes it."""
+        if present:
             self.foreign.add(host)
             self.file.pop(host, None)
         else:
@@ -536,13 +537,13 @@ class World:
         self._touched(host)
 
     def rewrite(self) -> None:
-        """Somebody writes an old copy of the netrc back, without our entries."""
+        """Another program restores an old copy of the netrc, without our entries."""
         for index in self.all_indexes:
             self.file.pop(index.host, None)
             self._touched(index.host)
 
     def fight(self, seconds: float) -> None:
-        """Somebody writes his old copy back again and again."""
+        """Another program restores its old copy repeatedly."""
         until = self.now + seconds
 
         def again() -> None:
@@ -564,7 +565,7 @@ class World:
         self.feed(events.SinkDrifted())
 
     def configure(self, indexes: Iterable[Index]) -> None:
-        """The configuration names these indexes from now on."""
+        """Load a configuration with these indexes."""
         if self.asleep or self.dazed:
             return
         chosen = tuple(indexes)
@@ -572,7 +573,7 @@ class World:
         self.feed(events.Configured(Settings("config.toml", chosen)))
 
     def kill(self, reboot: bool = False) -> None:
-        """kill -9, or a reboot, and a new start that knows what is in the file and what the state file says."""
+        """Kill the daemon or reboot, and start a new one from the netrc and the state file."""
         if self.asleep or self.dazed or self.hung:
             return
         indexes, self.agent = self.agent.indexes, Agent()
@@ -592,24 +593,24 @@ class World:
         self._judge()
 
     def look(self) -> None:
-        """Somebody asks for the status: what it calls delivered is."""
+        """Check that every index that the status reports as delivered has a valid token in the netrc."""
         if self.asleep or self.dazed:
             return
         for view in self.agent.snapshot(self.at()).indexes:
             if view.delivered and view.index.host not in self.laws.drifting:
-                assert view.index.host in self.file, "the status tells of an entry that does not stand"
+                assert view.index.host in self.file, "the status reports an entry that is not in the netrc"
                 token = self.laws.tokens[self.file[view.index.host]]
-                assert token.alive(self.now), "the status calls a dead token delivered"
+                assert token.alive(self.now), "the status reports an expired token as delivered"
 
     def heal(self) -> None:
-        """Everything works again, and continues to."""
+        """End all faults for good."""
         self.healed = True
         if self.asleep:
             self.wake()
         self.set_network(True)
         self.set_disk(True)
         self.unhang_disk()
-        self.let_go()
+        self.release()
         self.set_login(True)
         self.troubles.clear()
         if self.skew:
@@ -619,7 +620,7 @@ class World:
 
 
 def _older(token: Token, seconds: float) -> Token:
-    """Return a token that has aged while the machine stood still."""
+    """Return a token that came closer to its expiry while the machine was paused."""
     if token.end is None or token.real_end is None:
         return token
     return replace(token, issued=token.issued - seconds, end=token.end - seconds, real_end=token.real_end - seconds)
@@ -630,14 +631,14 @@ def _time(seconds: float) -> datetime:
 
 
 def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, often: float = 1.0) -> World:
-    """Live through one history with faults of every kind.
+    """Run one history with faults of every kind.
 
     Args:
-        seed: Of the history.
-        days: Its length.
-        guard_tick: False for a daemon that forgets about sleep.
-        watch: False for a daemon that does not look for a new login.
-        often: How many times as often as usual faults come.
+        seed: The seed of the history.
+        days: The length of the history.
+        guard_tick: False for a daemon without a guard tick, which never notices a sleep.
+        watch: False for a daemon that does not watch for a sign-in.
+        often: A factor for the frequency of the faults.
 
     Raises:
         AssertionError: A law is broken.
@@ -645,8 +646,8 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, oft
     dice = Random(seed)
     weights = (6, 6, 3, 3, 3, 2, 2, 0.3)
     issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
-    told, places = guard_tick and dice.random() < 0.5, dice.choice([1, 2, 4])
-    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, told, places)
+    notified, slots = guard_tick and dice.random() < 0.5, dice.choice([1, 2, 4])
+    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, notified, slots)
     for gap, length, begin, end in _faults(world, dice):
         _plan(world, gap * DAY / often, length * 3600, begin, end)
     world.live(days * DAY)
@@ -660,7 +661,7 @@ _Act = Callable[[], None]
 
 
 def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act | None]]:
-    """Return mean gap in days, mean length in hours, and what happens at the beginning and at the end."""
+    """Return for each fault its mean gap in days, its mean length in hours, and the functions that begin and end it."""
     hosts = [index.host for index in world.all_indexes]
     names = [index.name for index in world.all_indexes]
     lease = dice.randrange(len(hosts))
@@ -670,7 +671,7 @@ def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act |
         (5, 4, lambda: world.set_login(False), lambda: world.set_login(True)),
         (10, 4, lambda: world.set_disk(False), lambda: world.set_disk(True)),
         (12, 1, world.hang_disk, world.unhang_disk),
-        (12, 0.02, world.hold, world.let_go),
+        (12, 0.02, world.hold, world.release),
         (4, 3, lambda: world.set_trouble(lease, dice.choice(list(TROUBLES))), lambda: world.set_trouble(lease, None)),
         (
             9,
@@ -692,7 +693,7 @@ def _faults(world: World, dice: Random) -> list[tuple[float, float, _Act, _Act |
 
 
 def _plan(world: World, gap: float, length: float, begin: _Act, end: _Act | None) -> None:
-    """Let a fault come again and again."""
+    """Let a fault occur repeatedly."""
 
     def come() -> None:
         if world.healed:

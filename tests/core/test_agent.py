@@ -75,13 +75,13 @@ def entry(host: str, text: str) -> Entry:
 
 @pytest.fixture(autouse=True)
 def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliveries follow one another at once; the rest between them is tested apart."""
+    """Remove the rest between deliveries, which has tests of its own."""
     monkeypatch.setattr(delivery, "REST", timedelta(0))
     monkeypatch.setattr(delivery, "LONGEST_REST", timedelta(0))
 
 
 class Planned(Agent):
-    """An agent that keeps its plans for itself."""
+    """An agent that records its plans instead of returning them as actions."""
 
     def __init__(self, only: Collection[Request] | None = None) -> None:
         super().__init__(only)
@@ -105,7 +105,7 @@ class Planned(Agent):
 
 
 class Plain(Planned):
-    """An agent whose actions are shown without what other tests are about."""
+    """An agent whose Deliver and StartFetch actions are reduced to what most tests compare."""
 
     def _shown(self, action: Action) -> Iterator[Action]:
         match action:
@@ -125,7 +125,7 @@ def configured() -> Plain:
 
 
 def holding() -> Plain:
-    """Return an agent whose two tokens are delivered."""
+    """Return an agent whose two tokens have been delivered."""
     agent = configured()
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW)
@@ -140,8 +140,8 @@ def last_error(agent: Agent, name: str, at: datetime = NOW) -> tuple[str, str, s
     return error.kind, error.reason, error.hint
 
 
-def test_the_state_in_one_line() -> None:
-    """It counts the delivered tokens and names the first error with its fix, if there is a fix."""
+def test_the_one_line_status() -> None:
+    """The line counts the indexes with a delivered token and adds the first error with its fix, if it has one."""
     assert one_line(()) == "waiting for a configuration: uvtokend init"
     agent = holding()
     assert one_line(agent.snapshot(NOW).indexes) == "3 of 3 indexes have a valid token"
@@ -154,7 +154,7 @@ def test_the_state_in_one_line() -> None:
 
 
 def test_one_fetch_serves_all_the_indexes_of_its_token() -> None:
-    """Three indexes with two requests are two fetches; the file is brought in order before the first of them."""
+    """Three indexes with two requests need two fetches. The netrc is cleaned up before the first of them."""
     agent = Plain()
     actions = agent.handle(Configured(SETTINGS), NOW)
     assert actions == [Deliver(()), StartFetch(ACME), StartFetch(CORP)]
@@ -162,7 +162,7 @@ def test_one_fetch_serves_all_the_indexes_of_its_token() -> None:
 
 
 def test_a_token_is_delivered_when_it_comes() -> None:
-    """Fetched, delivered, waiting: and the deadline is the refresh."""
+    """A fetched token is delivered, and the next deadline is its refresh."""
     agent = configured()
     actions = agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     assert [type(action) for action in actions] == [Report, Deliver]
@@ -173,8 +173,8 @@ def test_a_token_is_delivered_when_it_comes() -> None:
     assert agent.deadline() == agent.leases[ACME].act_at
 
 
-def test_deliveries_follow_one_another() -> None:
-    """A token that comes while a delivery is in flight is delivered right after it."""
+def test_deliveries_do_not_overlap() -> None:
+    """A token that is fetched during a delivery is delivered right after it."""
     agent = configured()
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     assert not any(isinstance(action, Deliver) for action in agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW))
@@ -182,8 +182,8 @@ def test_deliveries_follow_one_another() -> None:
     assert actions == [Deliver((entry("acme.example", "a"), entry("corp.example", "c")))]
 
 
-def test_it_says_what_is_in_flight() -> None:
-    """A status need not wait for a delivery while more tokens are on their way: the agent says which it is."""
+def test_the_agent_reports_what_is_in_flight() -> None:
+    """The agent reports whether fetches or a delivery are in flight, so that `status` waits only for the delivery."""
     agent = configured()
     assert (agent.fetching, agent.delivering) == (True, False)
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
@@ -193,7 +193,7 @@ def test_it_says_what_is_in_flight() -> None:
 
 
 def test_it_refreshes_when_due_and_keeps_the_old_token_meanwhile() -> None:
-    """At its time a fetch starts; until it ends the entry stays as it is."""
+    """When a refresh is due, a fetch starts, and the old entry stays until the fetch ends."""
     agent = holding()
     assert StartFetch(ACME) in agent.handle(Tick(), after(1800))
     assert agent.handle(Tick(), after(1801)) == []
@@ -204,8 +204,8 @@ def test_it_refreshes_when_due_and_keeps_the_old_token_meanwhile() -> None:
     assert agent.deliveries["netrc"].in_flight
 
 
-def test_a_token_that_dies_is_taken_out() -> None:
-    """No new token: at the end of life its entry goes, not a tick later, and the log says so."""
+def test_an_expired_token_is_removed() -> None:
+    """If no new token was fetched, the entry is removed exactly when the token expires, and the log reports it."""
     agent = holding()
     agent.handle(Tick(), after(1800))
     agent.handle(FetchEnded(ACME, DENIED, 0.5), after(1801))
@@ -222,8 +222,8 @@ def test_a_token_that_dies_is_taken_out() -> None:
 
 
 def test_an_agent_for_some_requests_fetches_no_others() -> None:
-    """`once NAME` fetches for NAME alone: not what else is due, nor after a wake-up, a sign-in or a tick; and it plans
-    nothing for the others. Their entries stay."""
+    """`once NAME` fetches only for NAME, whatever event comes, and plans nothing for the other indexes. Their
+    entries stay."""
     agent = Plain(only={ACME})
     due = {CORP: (token("c", -1800), NOW), ACME: (token("a", -1800), NOW)}
     actions = agent.handle(Configured(SETTINGS, due), NOW)
@@ -236,8 +236,8 @@ def test_an_agent_for_some_requests_fetches_no_others() -> None:
     assert ACME in agent.plans
 
 
-def test_a_dead_token_on_arrival_is_a_failure() -> None:
-    """An end of life in the past never replaces a valid token."""
+def test_an_expired_token_on_arrival_is_a_failure() -> None:
+    """A fetched token that has already expired never replaces a valid one."""
     agent = holding()
     agent.handle(Tick(), after(1800))
     agent.handle(FetchEnded(ACME, token("x", -9000), 0.5), after(1801))
@@ -246,31 +246,31 @@ def test_a_dead_token_on_arrival_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_a_dead_token_on_arrival_names_the_command_of_this_platform(
+def test_an_expired_token_on_arrival_names_the_command_of_this_platform(
     platform: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock is looked at with the command that this platform has."""
+    """The fix checks the clock with the command of this platform."""
     monkeypatch.setattr(fixes.show_clock, "__defaults__", (platform,))
-    found = admit(token("x", -9000), "acme.example", NOW)
-    assert isinstance(found, Failure)
-    assert found.hint == f"check this machine's clock: {fixes.show_clock(platform)}"
-    assert ("timedatectl" in found.hint) == (platform == "linux")
+    failure = admit(token("x", -9000), "acme.example", NOW)
+    assert isinstance(failure, Failure)
+    assert failure.hint == f"check this machine's clock: {fixes.show_clock(platform)}"
+    assert ("timedatectl" in failure.hint) == (platform == "linux")
 
 
 @pytest.mark.parametrize(
     ("left", "words"),
     [(43197.4, "12 h"), (3599.2, "1 h"), (5395.0, "1 h 30 min"), (119.0, "1 min"), (45.0, "45 s")],
 )
-def test_the_log_says_a_life_as_people_do(left: float, words: str) -> None:
-    """A token of twelve hours that took three seconds to come is valid for 12 h."""
+def test_the_log_rounds_durations(left: float, words: str) -> None:
+    """A token of 12 hours that took 3 seconds to fetch is reported as valid for 12 h."""
     agent = configured()
     actions = agent.handle(FetchEnded(ACME, token("x", life=left), 0.5), NOW)
-    said = next(action.message for action in actions if isinstance(action, Report))
-    assert said == f"Fetched a new token, valid for {words}."
+    message = next(action.message for action in actions if isinstance(action, Report))
+    assert message == f"Fetched a new token, valid for {words}."
 
 
-def test_a_token_that_no_netrc_can_carry_stops_nobody_else() -> None:
-    """A line break in a token is refused on arrival, so that the other tokens are still delivered."""
+def test_a_token_that_a_netrc_cannot_hold_blocks_no_other() -> None:
+    """A token with a line break is refused on arrival, and the other tokens are still delivered."""
     agent = configured()
     agent.handle(FetchEnded(CORP, token("evil\nmachine other.example"), 0.5), NOW)
     assert last_error(agent, "corp")[0] == "rejected"
@@ -278,7 +278,7 @@ def test_a_token_that_no_netrc_can_carry_stops_nobody_else() -> None:
 
 
 def test_a_full_disk_never_causes_a_fetch() -> None:
-    """Delivery has its own back-off; the status names it; and when it works again nothing of it is left."""
+    """A failed delivery has its own back-off and causes no fetch. The status names it until a delivery succeeds."""
     agent = configured()
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     actions = agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5, DISK_FULL), NOW)
@@ -291,7 +291,7 @@ def test_a_full_disk_never_causes_a_fetch() -> None:
     assert agent.handle(Tick(), after(1)) == []
     assert agent.handle(Tick(), retry) == [Deliver((entry("acme.example", "a"),))]
     again = agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5, DISK_FULL), retry)
-    assert again == []  # said once
+    assert again == []  # reported once
     agent.handle(Tick(), after(60))
     agent.handle(DeliveryEnded((entry("acme.example", "a"),), 0.5), after(60))
     assert agent.snapshot(after(60)).indexes[0].last_error is None
@@ -299,7 +299,7 @@ def test_a_full_disk_never_causes_a_fetch() -> None:
 
 
 def test_a_foreign_entry_blocks_its_index_alone() -> None:
-    """It is left alone, named with the command that takes it over, and the others are delivered."""
+    """A foreign entry is kept and reported with the command that adopts it, and the other tokens are delivered."""
     agent = configured()
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
     wanted = (entry("acme.example", "a"),)
@@ -313,8 +313,9 @@ def test_a_foreign_entry_blocks_its_index_alone() -> None:
     assert agent.snapshot(after(5)).indexes[0].delivered
 
 
-def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
-    """A fatal problem voids the delivery, a warning does not; both are reported once."""
+def test_a_fatal_problem_makes_the_delivery_fail() -> None:
+    """After a fatal problem of the netrc nothing counts as delivered; a warning is only shown. Each is reported
+    once."""
     agent = holding()
     warning = Problem(".netrc", "line 3", "A default entry.", "remove it", fatal=False)
     fatal = Problem(".netrc", "line 1", "An unknown word.", "remove it")
@@ -332,7 +333,7 @@ def test_a_netrc_that_uv_cannot_read_delivers_nothing() -> None:
 
 
 def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
-    """The status of an index without delivery contains the reason and the fix."""
+    """If uv cannot read the netrc, each index shows the reason and the fix."""
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
     fatal = Problem(".netrc", "line 1", "An unknown word", "delete the word")
@@ -340,16 +341,16 @@ def test_a_netrc_that_uv_cannot_read_is_the_error_of_every_index() -> None:
     assert last_error(agent, "corp") == ("delivery", "netrc-unreadable", "delete the word")
 
 
-def test_a_note_of_the_sink_is_shown() -> None:
-    """A single-file mount is written in place, and the status says so."""
+def test_the_status_shows_a_note_of_the_sink() -> None:
+    """If a sink reports a note, such as writing in place, the status shows it."""
     agent = holding()
     agent.handle(SinkDrifted(), NOW)
     agent.handle(DeliveryEnded(tuple((agent.deliveries["netrc"].standing or {}).values()), 0.5, note="In place."), NOW)
     assert (agent.snapshot(NOW).delivery_ok, agent.snapshot(NOW).delivery_problem) == (True, "In place.")
 
 
-def test_who_asks_for_a_refresh_joins_the_fetch_in_flight() -> None:
-    """Two clients that ask share one fetch, and are answered when it is delivered."""
+def test_refreshes_share_the_fetch_in_flight() -> None:
+    """Two clients that ask for a refresh share one fetch and are answered when its token is delivered."""
     agent = holding()
     assert agent.handle(RefreshAsked(("prod",), 1), after(10)) == [StartFetch(ACME)]
     assert agent.handle(RefreshAsked(("dev",), 2), after(10)) == []
@@ -359,8 +360,8 @@ def test_who_asks_for_a_refresh_joins_the_fetch_in_flight() -> None:
     assert agent.handle(DeliveryEnded(wanted, 0.5), after(11)) == [Settled(1), Settled(2)]
 
 
-def test_who_asks_is_answered_when_it_fails() -> None:
-    """A failed fetch and a failed delivery both end the waiting; nobody hangs."""
+def test_a_client_is_answered_when_its_refresh_fails() -> None:
+    """A failed fetch or a failed delivery ends the client's wait."""
     agent = holding()
     agent.handle(RefreshAsked(("prod",), 1), after(10))
     assert Settled(1) in agent.handle(FetchEnded(ACME, DENIED, 0.5), after(11))
@@ -369,16 +370,16 @@ def test_who_asks_is_answered_when_it_fails() -> None:
     assert Settled(2) in agent.handle(DeliveryEnded((), 0.5, DISK_FULL), after(13))
 
 
-def test_who_asks_for_what_is_due_waits_for_that_alone() -> None:
-    """`once` leaves fresh tokens alone."""
+def test_waiting_starts_no_fetch() -> None:
+    """A client that only waits, as `once` does, causes no fetch of a fresh token."""
     agent = holding()
     assert agent.handle(WaitAsked(("prod", "corp"), 1), after(10)) == [Settled(1)]
     agent.handle(RefreshAsked(("prod",)), after(11))
     assert agent.handle(WaitAsked(("prod", "corp"), 2), after(11)) == []
 
 
-def test_a_login_unblocks() -> None:
-    """As soon as a login is seen, the blocked lease fetches."""
+def test_a_sign_in_unblocks() -> None:
+    """After a sign-in, a blocked lease fetches at once."""
     agent = configured()
     agent.handle(FetchEnded(ACME, Failure("login-required", "sso-expired", "Log in.", "aws sso login"), 0.5), NOW)
     assert last_error(agent, "prod") == ("login-required", "sso-expired", "aws sso login")
@@ -386,7 +387,7 @@ def test_a_login_unblocks() -> None:
 
 
 def test_a_wake_up_retries_everything_that_failed() -> None:
-    """Failures from before the sleep count for nothing, nor does the delivery's rest."""
+    """After a wake-up, failed fetches and a failed delivery are tried again at once."""
     agent = configured()
     agent.handle(FetchEnded(ACME, DENIED, 0.5), NOW)
     agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW)
@@ -395,8 +396,8 @@ def test_a_wake_up_retries_everything_that_failed() -> None:
     assert actions == [Deliver((entry("corp.example", "c"),)), StartFetch(ACME)]
 
 
-def test_a_new_configuration_keeps_what_stays() -> None:
-    """Leases that are still wanted live on; the others go with their fetch, their waiters and their entries."""
+def test_a_new_configuration_keeps_the_leases_that_stay() -> None:
+    """Leases that are still configured continue. The others end, with their fetches, waiters and entries."""
     agent = holding()
     agent.handle(RefreshAsked(("corp",), 1), after(10))
     actions = agent.handle(Configured(Settings("config.toml", (PROD,))), after(11))
@@ -406,14 +407,14 @@ def test_a_new_configuration_keeps_what_stays() -> None:
     assert list(agent.leases) == [ACME]
 
 
-def test_a_lease_that_is_gone_and_idle_needs_no_kill() -> None:
-    """Only a fetch in flight is cancelled."""
+def test_an_idle_lease_that_ends_cancels_nothing() -> None:
+    """If a lease is no longer configured, its fetch is cancelled only if it is in flight."""
     agent = holding()
     assert not any(isinstance(a, CancelFetch) for a in agent.handle(Configured(Settings("config.toml", (PROD,))), NOW))
 
 
-def test_a_restart_keeps_what_is_good() -> None:
-    """A recovered token is delivered at once and not fetched again before its time."""
+def test_a_restart_keeps_valid_tokens() -> None:
+    """After a restart a recovered token is delivered at once and is fetched again only when its refresh is due."""
     agent = Plain()
     settings = Settings("config.toml", (PROD,))
     actions = agent.handle(Configured(settings, {ACME: (token("a"), after(1700))}), after(60))
@@ -423,8 +424,8 @@ def test_a_restart_keeps_what_is_good() -> None:
     assert agent.handle(Tick(), after(1700)) == [StartFetch(ACME)]
 
 
-def test_a_token_without_an_end_has_no_deadline_but_its_reading() -> None:
-    """It is reported as such, read again, and never taken out."""
+def test_a_token_without_an_expiry_is_only_read_again() -> None:
+    """A token without an expiry is reported as such, read again regularly, and never removed."""
     agent = configured()
     actions = agent.handle(FetchEnded(CORP, token("c", life=None), 0.5), NOW)
     assert isinstance(actions[0], Report)
@@ -435,18 +436,18 @@ def test_a_token_without_an_end_has_no_deadline_but_its_reading() -> None:
     assert Plain().deadline() is None
 
 
-def shown(agent: Agent, now: datetime, shift: timedelta = timedelta()) -> list[status.IndexStatus]:
+def index_statuses(agent: Agent, now: datetime, shift: timedelta = timedelta()) -> list[status.IndexStatus]:
     """Return the indexes of the status document."""
     frame = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket")
     return status.of_daemon(frame, agent.snapshot(now), (), now, shift)["indexes"]
 
 
 def test_the_status_document() -> None:
-    """The contract's keys, with health, life and promise as they are at the moment."""
+    """The document has the contract's keys, with the current health, life and promise."""
     agent = holding()
     agent.handle(Tick(), after(1800))
     agent.handle(FetchEnded(ACME, DENIED, 0.5), after(1801))
-    prod, _, corp = shown(agent, after(1801), timedelta(hours=1))
+    prod, _, corp = index_statuses(agent, after(1801), timedelta(hours=1))
     assert prod == {
         "name": "prod",
         "url": PROD.url,
@@ -479,31 +480,31 @@ def test_the_status_document() -> None:
 
 
 def test_the_status_document_without_a_token() -> None:
-    """Nothing known is null, and the next try is named."""
+    """Without a token, unknown values are null and `refresh_at` is the next attempt."""
     agent = configured()
     agent.handle(FetchEnded(ACME, DENIED, 0.0), NOW)
-    prod, *_ = shown(agent, NOW)
+    prod, *_ = index_statuses(agent, NOW)
     assert (prod["health"], prod["username"], prod["life_left_s"], prod["min_life_s"]) == ("none", None, None, None)
     assert prod["refresh_at"] == "2026-01-31T08:05:00Z"
 
 
 def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
-    """What the environment and the token give rise to is shown as long as it holds, and reported when it begins."""
+    """The status shows a notice as long as its cause exists, and the log reports it once."""
     agent = Plain()
     shadowed = Notice("shadowed", "The environment shadows the login.", "unset X")
     actions = agent.handle(Configured(SETTINGS, notices={ACME: (shadowed,)}), NOW)
     assert Report("warning", "shadowed", ("prod", "dev"), shadowed.message, "unset X") in actions
     off = replace(token("a"), skew=600.0)
     actions = agent.handle(FetchEnded(ACME, off, 0.5), NOW)
-    said = [action.event for action in actions if isinstance(action, Report)]
-    assert said == ["refreshed", "clock-skew"]
+    logged = [action.event for action in actions if isinstance(action, Report)]
+    assert logged == ["refreshed", "clock-skew"]
     agent.handle(RefreshAsked(("prod",)), after(1))
     actions = agent.handle(FetchEnded(ACME, off, 0.5), after(2))
     assert [action.event for action in actions if isinstance(action, Report)] == ["refreshed"]
     views = {view.index.name: view for view in agent.snapshot(after(2)).indexes}
     assert [notice.reason for notice in views["dev"].notices] == ["shadowed", "clock-skew"]
     assert views["corp"].notices == ()
-    document = shown(agent, after(2))
+    document = index_statuses(agent, after(2))
     assert "notices" not in str(document[2])
     assert document[0]["notices"] == [
         {"reason": "shadowed", "message": shadowed.message, "hint": "unset X"},
@@ -548,7 +549,8 @@ def views(agent: Agent) -> dict[str, tuple[str, bool]]:
 
 
 def test_each_sink_gets_its_own_entries() -> None:
-    """A netrc gets hosts, uv's store prefixes, and what is delivered is told of each."""
+    """The netrc gets entries by host and uv's store by URL prefix, and each index counts as delivered in its own
+    sink."""
     agent = Planned()
     actions = agent.handle(Configured(Settings("c", (CORPORATE, STORED)), sinks=("netrc", "uv-store")), NOW)
     assert actions[:2] == [Deliver(()), Deliver((), "uv-store")]
@@ -557,8 +559,8 @@ def test_each_sink_gets_its_own_entries() -> None:
     assert views(both()) == {"corp": ("waiting", True), "feed": ("waiting", True)}
 
 
-def test_one_sink_that_fails_leaves_the_other_alone() -> None:
-    """A store that cannot be written says nothing of the netrc, and the other way round."""
+def test_a_failing_sink_does_not_affect_the_other() -> None:
+    """If uv's store cannot be written, only its indexes report the failure."""
     agent = both()
     agent.handle(SinkDrifted("uv-store"), NOW)
     actions = agent.handle(DeliveryEnded((STORE_ENTRY,), 0.5, DISK_FULL, sink="uv-store"), NOW)
@@ -570,8 +572,8 @@ def test_one_sink_that_fails_leaves_the_other_alone() -> None:
     assert agent.handle(Tick(), retry) == [Deliver((STORE_ENTRY,), "uv-store", (STORE_ENTRY,))]
 
 
-def test_a_foreign_record_in_the_store_blocks_its_index_with_its_own_mend() -> None:
-    """What the sink says of the record is what the status says."""
+def test_a_foreign_record_in_the_store_blocks_its_index() -> None:
+    """The status shows the message and the fix that the sink reports for the foreign record."""
     agent = both()
     agent.handle(SinkDrifted("uv-store"), NOW)
     rival = Problem("credentials.toml", STORED.service, "Somebody's record.", "uv auth logout x", fatal=False)
@@ -583,7 +585,7 @@ def test_a_foreign_record_in_the_store_blocks_its_index_with_its_own_mend() -> N
 
 
 @pytest.mark.parametrize(
-    ("sink", "login", "told", "words"),
+    ("sink", "login", "notices", "words"),
     [
         ("uv-store", "aws", 1, "both have aws"),
         ("uv-store", "", 1, "a URL cannot carry an empty one"),
@@ -591,25 +593,26 @@ def test_a_foreign_record_in_the_store_blocks_its_index_with_its_own_mend() -> N
         ("netrc", "aws", 0, ""),
     ],
 )
-def test_two_credentials_with_one_user_name_on_one_host_are_spoken_of(
-    sink: Sink, login: str, told: int, words: str
+def test_two_credentials_with_one_user_name_on_one_host_get_a_notice(
+    sink: Sink, login: str, notices: int, words: str
 ) -> None:
-    """uv's store tells them apart by path, but one run of uv does by the user names in their URLs alone."""
+    """uv's store distinguishes two records by path, but a single run of uv distinguishes them only by the user names
+    in the URLs."""
     agent, other = both(), "https://pkgs.dev.azure.com/beta"
     twin = replace(STORED, name="twin", request=Request("azure-artifacts", other), sink=sink, service=other)
     settings = Settings("c", (replace(STORED, sink=sink), twin))
     agent.handle(Configured(settings, sinks=("netrc", "uv-store")), NOW)
     agent.handle(FetchEnded(twin.request, replace(token("t"), login=login), 0.5), NOW)
-    said = {view.index.name: [notice.reason for notice in view.notices] for view in agent.snapshot(NOW).indexes}
-    assert said == {"feed": ["same-username"] * told, "twin": ["same-username"] * told}
-    if told:
+    reasons = {view.index.name: [notice.reason for notice in view.notices] for view in agent.snapshot(NOW).indexes}
+    assert reasons == {"feed": ["same-username"] * notices, "twin": ["same-username"] * notices}
+    if notices:
         message = agent.snapshot(NOW).indexes[0].notices[0].message
         assert "this index and twin" in message
         assert words in message
 
 
-def test_a_user_name_that_is_a_secret_is_not_spoken_out() -> None:
-    """It is kept like a password, so what is said of two alike does not show it."""
+def test_a_secret_user_name_is_not_shown() -> None:
+    """The notice about equal user names does not show a user name that is a secret."""
     request = Request("nexus", options=(("username", (("env", "NAME"),)),))
     first = replace(STORED, name="first", request=request, service="https://nexus.example/a", host="nexus.example")
     twin = replace(first, name="twin", request=replace(request, service="b"), service="https://nexus.example/b")
@@ -617,13 +620,13 @@ def test_a_user_name_that_is_a_secret_is_not_spoken_out() -> None:
     agent.handle(Configured(Settings("c", (first, twin)), sinks=("netrc", "uv-store")), NOW)
     for one in (first, twin):
         agent.handle(FetchEnded(one.request, replace(token("t"), login="canary"), 0.5), NOW)
-    said = [notice.message for view in agent.snapshot(NOW).indexes for notice in view.notices]
-    assert len(said) == 2
-    assert not [message for message in said if "canary" in message or "****" not in message]
+    messages = [notice.message for view in agent.snapshot(NOW).indexes for notice in view.notices]
+    assert len(messages) == 2
+    assert not [message for message in messages if "canary" in message or "****" not in message]
 
 
 def test_a_netrc_entry_shadows_the_store() -> None:
-    """uv asks the netrc first: an entry for the host, or a default one, is in the way."""
+    """uv reads the netrc first, so an entry for the host or a default entry blocks an index in uv's store."""
     for foreign, hint in (("pkgs.dev.azure.com", "uvtokend adopt feed"), ("default", "delete it, or name the host")):
         agent = both()
         agent.handle(SinkDrifted(), NOW)
@@ -635,7 +638,7 @@ def test_a_netrc_entry_shadows_the_store() -> None:
 
 
 def test_a_sink_that_is_no_longer_used_is_forgotten() -> None:
-    """Whatever its last delivery still says harms nobody."""
+    """The end of a delivery to a sink that is no longer used changes nothing."""
     agent = both()
     agent.handle(Configured(Settings("c", (CORPORATE,))), NOW)
     assert agent.handle(SinkDrifted("uv-store"), NOW) == []
@@ -649,8 +652,8 @@ def drift(agent: Agent, at: datetime) -> Deliver:
     return deliveries[0]
 
 
-def test_the_status_says_when_a_failed_delivery_is_tried_again() -> None:
-    """Not when the token is refreshed next, and no time at all while a delivery is under way."""
+def test_the_status_names_the_next_attempt_of_a_delivery() -> None:
+    """`retry_at` is the time of the next delivery attempt, not of the next refresh, and null during a delivery."""
     agent = holding()
     assert [view.retry_at for view in agent.snapshot(NOW).indexes] == [None, None, None]
     drift(agent, after(10))
@@ -662,8 +665,9 @@ def test_the_status_says_when_a_failed_delivery_is_tried_again() -> None:
     assert [view.retry_at for view in agent.snapshot(again).indexes] == [None, None, None]
 
 
-def test_a_rival_that_comes_back_within_a_minute_is_given_way_to() -> None:
-    """We restore what we left once. Who changes it again within a minute gets his way, and the index is blocked."""
+def test_a_rival_that_returns_within_a_minute_wins() -> None:
+    """The agent repairs its block once. If the rival changes it again within a minute, the agent gives way and
+    blocks the index."""
     agent = both()
     wanted = (entry("corp.example", "c"),)
     assert drift(agent, after(1)) == Deliver(wanted, "netrc", wanted)
@@ -676,8 +680,9 @@ def test_a_rival_that_comes_back_within_a_minute_is_given_way_to() -> None:
     assert agent.deliveries["netrc"].retry_at == after(50 + 300 * (1 - 0.5 / 20))
 
 
-def test_a_person_who_asks_for_a_refresh_ends_the_fight() -> None:
-    """The rival was ended, as the hint says: the next delivery does not yield, nor does one in flight count."""
+def test_a_refresh_by_the_user_ends_the_yielding() -> None:
+    """A refresh by the user means that the rival has stopped: the next delivery does not yield, even after one in
+    flight."""
     contested = Failure("transient", "contested", "Another program changes our block.", "end it")
     wanted = (entry("corp.example", "c"),)
     for asked_in_flight in (False, True):
@@ -690,8 +695,9 @@ def test_a_person_who_asks_for_a_refresh_ends_the_fight() -> None:
         assert Deliver(wanted, "netrc", wanted) in actions
 
 
-def test_a_rival_that_comes_back_later_is_undone_again() -> None:
-    """An editor that takes our block out every few minutes is no fight; nor is one that changed only foreign text."""
+def test_a_rival_that_returns_later_is_repaired_again() -> None:
+    """A program that changes our block only every few minutes, or that changes only foreign text, does not make the
+    agent yield."""
     agent = both()
     wanted = (entry("corp.example", "c"),)
     drift(agent, after(1))
@@ -701,8 +707,8 @@ def test_a_rival_that_comes_back_later_is_undone_again() -> None:
     assert not drift(agent, after(62)).yielding
 
 
-def test_a_person_who_asks_for_a_refresh_ends_the_waiting() -> None:
-    """The fix was made: the delivery is tried at once, not at its next try."""
+def test_a_refresh_by_the_user_retries_the_delivery() -> None:
+    """A refresh by the user retries a failed delivery at once."""
     agent = both()
     drift(agent, after(1))
     agent.handle(DeliveryEnded((entry("corp.example", "c"),), 0.5, DISK_FULL), after(1))
@@ -710,7 +716,7 @@ def test_a_person_who_asks_for_a_refresh_ends_the_waiting() -> None:
 
 
 def many(count: int) -> tuple[Agent, tuple[Index, ...]]:
-    """Return an agent with many leases, all of them fetched and delivered."""
+    """Return an agent with many leases whose tokens are all delivered."""
     agent = Agent()
     requests = [Request("p", options=(("n", number),)) for number in range(count)]
     indexes = tuple(Index(f"i{n}", f"https://h{n}.example/", f"h{n}.example", "p", r) for n, r in enumerate(requests))
@@ -727,7 +733,7 @@ def many(count: int) -> tuple[Agent, tuple[Index, ...]]:
 
 
 def work(agent: Agent, event: Event, at: datetime) -> int:
-    """Return how many functions an event calls, which is what it costs on any machine."""
+    """Return how many functions an event calls, which measures its cost on any machine."""
     calls = 0
 
     def count(*_: object) -> None:
@@ -744,7 +750,7 @@ def work(agent: Agent, event: Event, at: datetime) -> int:
 
 @pytest.mark.parametrize("kind", ["due", "fetched", "failed", "refresh", "login", "wait", "gone"])
 def test_an_event_costs_what_it_touches(kind: str) -> None:
-    """An event of one lease costs the same with a thousand other leases."""
+    """An event of one lease costs the same with ten leases as with a thousand."""
     costs = []
     for count in (10, 1000):
         agent, indexes = many(count)
@@ -765,8 +771,8 @@ def test_an_event_costs_what_it_touches(kind: str) -> None:
     assert costs[0] == costs[1]
 
 
-def test_each_lease_and_each_delivery_has_its_own_time() -> None:
-    """A plan per lease, under the name of its first index, and none for a delivery that has nothing to do."""
+def test_each_lease_and_each_delivery_has_its_own_plan() -> None:
+    """Each lease has one plan, labeled with the name of its first index. An idle delivery has none."""
     agent = Plain()
     agent.handle(Configured(SETTINGS), NOW)
     agent.handle(DeliveryEnded((), 0.5), NOW)
@@ -778,8 +784,9 @@ def test_each_lease_and_each_delivery_has_its_own_time() -> None:
     assert [action for action in actions if isinstance(action, Plan)][-1] == Plan(ACME, "refresh prod", after(1700))
 
 
-def test_a_time_that_comes_too_early_is_planned_again() -> None:
-    """APScheduler compares wall-clock times: a clock that was set makes it fire early, and costs nothing."""
+def test_a_plan_that_fires_early_is_planned_again() -> None:
+    """APScheduler compares wall-clock times, so a stepped clock may fire a plan early; the agent only plans it
+    again."""
     agent = holding()
     due = agent.leases[ACME].refresh_at
     agent.handle(Due(ACME), after(5))
@@ -797,8 +804,8 @@ def test_a_wake_up_starts_the_fetch_in_flight_again() -> None:
 
 
 def test_a_paused_machine_keeps_no_expired_token_that_cannot_be_replaced() -> None:
-    """The wall clock says that the token has expired, our own that it is valid. It stays while it is fetched again, for
-    which there is little time, and goes when no new one came, if a time service keeps the wall clock."""
+    """If the wall clock says that a token has expired although the daemon's own clock does not, the machine was
+    paused. The token is fetched again and removed if that fails and a time service keeps the wall clock."""
     agent, shift = configured(), timedelta(hours=2)
     for request in (ACME, CORP):
         agent.handle(FetchEnded(request, replace(token("old"), wall_end=after(3600)), 0.5), NOW)
@@ -808,7 +815,7 @@ def test_a_paused_machine_keeps_no_expired_token_that_cannot_be_replaced() -> No
     actions = agent.handle(Woke(stepped=True), after(10))
     assert [action for action in actions if isinstance(action, RestartFetch)] == [RestartFetch(ACME, 20.0)]
     assert StartFetch(CORP) in actions
-    assert agent.handle(ClockTrusted(shift), after(11)) == []  # the fetches are under way
+    assert agent.handle(ClockTrusted(shift), after(11)) == []  # the fetches are in flight
     for request in (ACME, CORP):
         agent.handle(FetchEnded(request, Failure("transient", "unreachable", "Nobody answers."), 0.5), after(12))
     assert all(view.delivered for view in agent.snapshot(after(12)).indexes)
@@ -816,8 +823,9 @@ def test_a_paused_machine_keeps_no_expired_token_that_cannot_be_replaced() -> No
     assert not agent.doubts(shift)
 
 
-def test_a_wall_clock_that_was_set_is_no_reason_to_ask_sooner_than_told() -> None:
-    """An issuer's Retry-After wins over everything but a person's word."""
+def test_a_retry_after_holds_until_a_user_asks() -> None:
+    """The agent waits for an issuer's Retry-After in spite of a clock step or a sign-in, but not of a refresh by the
+    user."""
     agent = configured()
     agent.handle(FetchEnded(CORP, Failure("transient", "throttled", "Wait.", retry_after=900.0), 0.5), NOW)
     assert StartFetch(CORP) not in agent.handle(Woke(stepped=True), after(5))
@@ -825,8 +833,9 @@ def test_a_wall_clock_that_was_set_is_no_reason_to_ask_sooner_than_told() -> Non
     assert StartFetch(CORP) in agent.handle(RefreshAsked(("corp",)), after(7))
 
 
-def test_the_networks_return_is_worth_a_try_to_those_that_nobody_answered() -> None:
-    """What hangs is started again, what failed without an answer is tried at once, what was answered waits."""
+def test_the_return_of_the_network_retries_unanswered_fetches() -> None:
+    """When the network returns, a fetch in flight is restarted and an unanswered one is retried at once. One that
+    was answered waits."""
     agent = configured()
     agent.handle(FetchEnded(CORP, Failure("transient", "unreachable", "Nobody answers."), 0.9), NOW)
     actions = agent.handle(NetworkReturned(), after(1))
@@ -836,8 +845,9 @@ def test_the_networks_return_is_worth_a_try_to_those_that_nobody_answered() -> N
     assert [action.request for action in again] == [CORP]
 
 
-def test_a_login_is_told_of_the_leases_that_it_is_for() -> None:
-    """Another lease that waits for its probe, or that is not known any more, is left alone."""
+def test_a_sign_in_unblocks_only_its_leases() -> None:
+    """A sign-in starts fetches only for the leases it concerns; other blocked leases and unknown requests are left
+    alone."""
     agent = configured()
     for request in (ACME, CORP):
         agent.handle(FetchEnded(request, DENIED, 0.5), NOW)
@@ -846,24 +856,24 @@ def test_a_login_is_told_of_the_leases_that_it_is_for() -> None:
     assert agent.blocked == {ACME}
 
 
-def test_a_token_that_expires_at_this_very_moment_has_expired() -> None:
-    """It is refused on arrival, and a good one is told as information."""
+def test_a_token_that_expires_now_has_expired() -> None:
+    """A token whose expiry equals the current time is refused on arrival; a valid one is logged as information."""
     assert isinstance(admit(token("x", 0, 0), "acme.example", NOW), Failure)
     agent = configured()
     actions = agent.handle(FetchEnded(ACME, token("x"), 0.5), NOW)
     assert [action.level for action in actions if isinstance(action, Report)] == ["info"]
 
 
-def test_a_netrc_that_hangs_is_called_a_netrc() -> None:
-    """The sentence names what is written: the netrc, or uv's credential store."""
-    for sink, place in (("netrc", "the netrc"), ("uv-store", "uv's credential store")):
+def test_a_hung_write_names_its_sink() -> None:
+    """The message about a hung write names the sink: the netrc or uv's credential store."""
+    for sink, name in (("netrc", "the netrc"), ("uv-store", "uv's credential store")):
         failure = delivery.hung(delivery.Delivery(), sink, NOW).failure  # type: ignore[arg-type]
         assert failure is not None
-        assert failure.message.startswith(f"Writing {place} has not ended for 20 s")
+        assert failure.message.startswith(f"Writing {name} has not ended for 20 s")
 
 
-def test_a_new_name_is_planned_anew() -> None:
-    """The plan is named after the index, so a lease whose index has another name now is planned again."""
+def test_a_renamed_index_is_planned_again() -> None:
+    """A plan is labeled with the name of the index, so renaming the index plans the lease again."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
@@ -872,8 +882,8 @@ def test_a_new_name_is_planned_anew() -> None:
     assert "refresh renamed" in [action.label for action in actions if isinstance(action, Plan)]
 
 
-def test_a_new_token_is_no_warning() -> None:
-    """The log reports it for information."""
+def test_a_new_token_is_logged_as_information() -> None:
+    """The log reports a fetched token at the level info."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     actions = agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
@@ -883,8 +893,8 @@ def test_a_new_token_is_no_warning() -> None:
 @pytest.mark.parametrize(
     ("kind", "level"), [("transient", "warning"), ("login-required", "error"), ("rejected", "error")]
 )
-def test_what_a_person_has_to_mend_is_an_error(kind: FailureKind, level: str) -> None:
-    """What may pass by itself is a warning."""
+def test_a_failure_that_a_person_must_fix_is_an_error(kind: FailureKind, level: str) -> None:
+    """A failure that needs a person is logged as an error, a transient one as a warning."""
     agent = configured()
     actions = agent.handle(FetchEnded(ACME, Failure(kind, "why", "Why."), 0.5), NOW)
     assert [action.level for action in actions if isinstance(action, Report)] == [level]

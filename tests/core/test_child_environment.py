@@ -1,4 +1,4 @@
-"""The variables of `uvtokend exec`: each leads to the index's own host, or there is no command."""
+"""The variables of `uvtokend exec`: each leads to the index's own host, otherwise the command is refused."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ ACCESS = Access("my-index.2", URL, "static", "me", Secret("t0ken"))
 
 
 def test_names_become_variables_as_in_uv() -> None:
-    """Letters in upper case, digits, and an underscore for all else."""
+    """As in uv, letters become upper case and every other character except a digit becomes an underscore."""
     assert child_environment.env_name("my-index.2_x") == "MY_INDEX_2_X"
 
 
 def test_one_index_gets_the_variables_to_publish() -> None:
-    """A single index has its credential in uv's and twine's variables, always together with its own upload URL.
+    """With one index, uv's and twine's publishing variables hold its credential, always together with its own upload
+    URL.
 
-    An inherited token for another place goes: uv refuses it beside a user name.
+    An inherited UV_PUBLISH_TOKEN is removed, because uv refuses it together with a user name.
     """
-    found = child_environment.environment(
+    environment = child_environment.environment(
         [ACCESS], {"PATH": "/bin", "UV_PUBLISH_INDEX": "my-index.2", "UV_PUBLISH_TOKEN": "x"}
     )
-    assert found == {
+    assert environment == {
         "PATH": "/bin",
         "UV_INDEX_MY_INDEX_2_USERNAME": "me",
         "UV_INDEX_MY_INDEX_2_PASSWORD": "t0ken",
@@ -41,10 +42,10 @@ def test_one_index_gets_the_variables_to_publish() -> None:
 
 
 def test_two_indexes_get_none_to_publish() -> None:
-    """With two, nothing says which one to publish to."""
+    """With two indexes no publishing variables are set, because nothing says which index to publish to."""
     other = Access("b", "https://b.example/simple/", "static", "you", Secret("other"))
-    found = child_environment.environment([ACCESS, other], {})
-    assert sorted(found) == [
+    environment = child_environment.environment([ACCESS, other], {})
+    assert sorted(environment) == [
         "UV_INDEX_B_PASSWORD",
         "UV_INDEX_B_USERNAME",
         "UV_INDEX_MY_INDEX_2_PASSWORD",
@@ -53,7 +54,7 @@ def test_two_indexes_get_none_to_publish() -> None:
 
 
 def test_two_names_with_the_same_variable_are_refused() -> None:
-    """Either credential would shadow the other's."""
+    """Two index names that need the same variable are refused, because one credential would shadow the other."""
     child_environment.check_names(["a", "b", "a"])
     with pytest.raises(UsageError, match=r"'a-b' and 'a\.b'.*UV_INDEX_A_B_PASSWORD"):
         child_environment.check_names(["a-b", "c", "a.b"])
@@ -74,8 +75,8 @@ def test_two_names_with_the_same_variable_are_refused() -> None:
         "https://evil\u3002example/acme/",
     ],
 )
-def test_a_name_that_uv_knows_elsewhere_is_refused(url: str) -> None:
-    """uv sends these variables wherever its configuration puts the name, in whatever spelling."""
+def test_an_index_with_another_host_in_uv_is_refused(url: str) -> None:
+    """If uv's configuration gives the index name another host, in any spelling, uv would send the credential there."""
     known = [("other", url, "x"), ("MY_INDEX-2", url, "pyproject.toml")]
     child_environment.check_uv("my-index.2", URL, known[:1])
     child_environment.check_uv("my-index.2", URL, [("my-index.2", "https://PKGS.example.com:443/other/", "uv.toml")])
@@ -83,8 +84,8 @@ def test_a_name_that_uv_knows_elsewhere_is_refused(url: str) -> None:
         child_environment.check_uv("my-index.2", URL, known)
 
 
-def test_no_password_of_uvs_configuration_is_repeated() -> None:
-    """A URL there may have a password in it."""
+def test_a_password_in_uvs_configuration_is_not_shown() -> None:
+    """The message shows the host of the URL in uv's configuration but not its password."""
     with pytest.raises(UsageError) as caught:
         child_environment.check_uv("a", URL, [("a", "https://u:hunter2@evil.example/", "uv.toml")])
     assert "hunter2" not in caught.value.message
@@ -101,7 +102,7 @@ def test_no_password_of_uvs_configuration_is_repeated() -> None:
     ],
 )
 def test_another_target_is_refused(environ: dict[str, str]) -> None:
-    """A plain `uv publish` or `twine upload` would send the token there, or the package to the wrong place."""
+    """If a variable names another target, `uv publish` or `twine upload` would send the token or the package there."""
     with pytest.raises(UsageError) as caught:
         child_environment.check_targets("a", UPLOAD, environ)
     assert caught.value.hint == f"unset {next(iter(environ))}"
@@ -122,7 +123,7 @@ def test_another_target_is_refused(environ: dict[str, str]) -> None:
     ],
 )
 def test_another_target_on_the_command_line_is_refused(command: list[str], option: str) -> None:
-    """uv and twine would send the token there: what is on the command line comes before the variables."""
+    """Options on the command line override the variables, so another target there would receive the token."""
     with pytest.raises(UsageError) as caught:
         child_environment.check_publishing("a", "static", URL, command)
     assert caught.value.hint == f"remove {option} from the command"
@@ -142,12 +143,12 @@ def test_another_target_on_the_command_line_is_refused(command: list[str], optio
     ],
 )
 def test_the_same_target_on_the_command_line_is_fine(command: list[str]) -> None:
-    """So is a command that publishes nothing."""
+    """The index's own target and commands that do not publish are accepted."""
     child_environment.check_publishing("a", "static", URL, command)
 
 
-def test_two_other_targets_are_named_at_once() -> None:
-    """One command takes all of them away."""
+def test_two_other_targets_have_one_fix() -> None:
+    """One `unset` command removes all variables that name another target."""
     environ = {"UV_PUBLISH_URL": "https://e.example/", "TWINE_REPOSITORY": "other"}
     with pytest.raises(UsageError) as caught:
         child_environment.check_targets("a", UPLOAD, environ)
@@ -155,7 +156,7 @@ def test_two_other_targets_are_named_at_once() -> None:
 
 
 def test_the_same_target_is_fine() -> None:
-    """So is an empty variable, which uv and twine take for an unset one."""
+    """The index's own target is accepted, and so is an empty variable, which uv and twine treat as unset."""
     same = {"UV_PUBLISH_URL": UPLOAD[:-1], "UV_PUBLISH_INDEX": "a", "TWINE_REPOSITORY": ""}
     child_environment.check_targets("a", UPLOAD, same)
 
@@ -176,14 +177,15 @@ def test_the_same_target_is_fine() -> None:
         ("acme", "https://acme.example/x", "…/x/"),
     ],
 )
-def test_where_each_provider_takes_uploads(provider: str, url: str, upload: str) -> None:
+def test_the_upload_url_of_each_provider(provider: str, url: str, upload: str) -> None:
     """The upload URL is on the index's own host, at the path that the provider documents."""
     origin = "/".join(url.split("/")[:3])
     assert child_environment.upload_url(provider, url) == f"{origin}{upload[1:]}"
 
 
-def test_a_gitlab_group_takes_no_uploads() -> None:
-    """Its endpoint only lists what its projects hold, so no variable to publish is set."""
+def test_a_gitlab_group_accepts_no_uploads() -> None:
+    """A GitLab group only lists the packages of its projects, so no publishing variables are set and `uv publish` is
+    refused."""
     url = "https://gitlab.com/api/v4/groups/7/-/packages/pypi/simple"
     access = Access("g", url, "gitlab", "u", Secret("t"))
     assert child_environment.upload_url("gitlab", url) is None
@@ -197,8 +199,8 @@ def test_a_gitlab_group_takes_no_uploads() -> None:
         child_environment.check_publishing("g", "gitlab", url, command)
 
 
-def test_each_variable_that_names_another_target_is_named() -> None:
-    """In the right number, and with the command that removes them all."""
+def test_the_message_lists_the_variables_of_another_target() -> None:
+    """The message lists every variable that names another target, and the fix unsets them all."""
     for names, what in (
         (("UV_PUBLISH_URL",), "UV_PUBLISH_URL is set"),
         (("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL"), "UV_PUBLISH_URL and TWINE_REPOSITORY_URL are set"),
@@ -211,8 +213,8 @@ def test_each_variable_that_names_another_target_is_named() -> None:
         assert caught.value.hint == f"unset {' '.join(names)}"
 
 
-def test_a_slash_at_the_end_names_no_other_target() -> None:
-    """But any other character does, in a variable and on the command line."""
+def test_a_final_slash_does_not_change_the_target() -> None:
+    """Targets that differ only in a final slash are equal, in variables and on the command line; all others differ."""
     upload, url = "https://a.example/X", "https://a.example/X/simple/"
     child_environment.check_targets("a", upload, {"UV_PUBLISH_URL": f"{upload}/"})
     for other in ("https://a.example/", "https://a.example"):

@@ -1,4 +1,4 @@
-"""Deliveries: when they begin, rest, hang and are told of."""
+"""When deliveries begin, rest and hang, and how the status and the log report them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stuck(agent: Agent) -> bool:
 
 
 def configured(count: int = 1) -> tuple[Agent, tuple[Index, ...]]:
-    """Return an agent whose netrc has been looked at."""
+    """Return an agent whose first delivery, which reads the netrc, has ended."""
     agent, served = Agent(), indexes(count)
     agent.handle(Configured(Settings("config.toml", served)), NOW)
     agent.handle(DeliveryEnded((), 0.5), NOW)
@@ -57,14 +57,14 @@ def delivered(agent: Agent, seconds: float, actions: list[Action]) -> list[Actio
 
 
 def holding() -> tuple[Agent, tuple[Index, ...]]:
-    """Return an agent whose token is delivered."""
+    """Return an agent whose token has been delivered."""
     agent, served = configured()
     delivered(agent, 1, fetched(agent, served[0], 1))
     return agent, served
 
 
-def test_tokens_that_come_together_are_written_together() -> None:
-    """The first is written at once, the others of the next half second in one more delivery."""
+def test_simultaneous_tokens_share_a_delivery() -> None:
+    """The first token is written at once; those of the next half second share one further delivery."""
     agent, served = configured(50)
     (first,) = delivers(fetched(agent, served[0], 1))
     assert len(first.wanted) == 1
@@ -76,16 +76,17 @@ def test_tokens_that_come_together_are_written_together() -> None:
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.01, 0.5), (0.3, 3.0), (2.0, 5.0)])
-def test_deliveries_that_take_long_come_less_often(took: float, rest: float) -> None:
-    """They take a tenth of the time, and no token waits for more than five seconds."""
+def test_slow_deliveries_are_less_frequent(took: float, rest: float) -> None:
+    """Deliveries use at most a tenth of the time, but no token waits longer than 5 s."""
     agent, (first, second) = configured(2)
     actions = fetched(agent, first, 10)
     agent.handle(DeliveryEnded(delivers(actions)[0].wanted, 0.5), after(10 + took))
     assert plans(fetched(agent, second, 10 + took))["netrc"] == after(10 + rest)
 
 
-def test_a_delivery_that_hangs_is_told_and_keeps_nobody_waiting() -> None:
-    """After 20 s it has failed for whoever waits; nothing counts as delivered; its late end makes everything good."""
+def test_a_hung_delivery_is_reported_and_ends_all_waits() -> None:
+    """A delivery that has not ended after 20 s counts as failed, and its waiters are answered. Its late end counts
+    as success."""
     agent, (index,) = holding()
     agent.handle(events.RefreshAsked((index.name,), 7), after(10))
     actions = fetched(agent, index, 11, "t2")
@@ -106,8 +107,8 @@ def test_a_delivery_that_hangs_is_told_and_keeps_nobody_waiting() -> None:
     assert agent.snapshot(after(500)).indexes[0].delivered
 
 
-def test_uvs_store_hangs_under_its_own_name() -> None:
-    """The sentence names the sink."""
+def test_a_hung_delivery_to_uvs_store_names_the_store() -> None:
+    """The message about a hung delivery names uv's credential store."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", ()), sinks=("netrc", "uv-store")), NOW)
     agent.handle(DeliveryEnded((), 0.5), NOW)
@@ -115,8 +116,9 @@ def test_uvs_store_hangs_under_its_own_name() -> None:
     assert (agent.snapshot(after(20)).delivery_problem or "").startswith("Writing uv's credential store has not ended")
 
 
-def test_a_waiter_waits_for_the_delivery_that_carries_its_token() -> None:
-    """One that was in flight when the token came does not count, the next one does; a waiter that left is forgotten."""
+def test_a_waiter_is_answered_after_the_delivery_of_its_token() -> None:
+    """A delivery that began before the token arrived does not answer the waiter; the next one does. A waiter that
+    left gets no answer."""
     agent, (first, second) = configured(2)
     agent.handle(events.RefreshAsked((second.name,), 1), NOW)
     agent.handle(events.RefreshAsked((second.name,), 2), NOW)
@@ -128,8 +130,9 @@ def test_a_waiter_waits_for_the_delivery_that_carries_its_token() -> None:
     assert [action for action in delivered(agent, 1.6, actions) if isinstance(action, Settled)] == [Settled(1)]
 
 
-def test_a_netrc_that_is_held_open_is_tried_at_every_guard_tick() -> None:
-    """No back-off; what still stands counts as delivered for as long as it is valid."""
+def test_a_netrc_held_open_is_tried_at_every_guard_tick() -> None:
+    """If another program holds the netrc open, the delivery is tried every 25 s. The old entry counts as delivered
+    while valid."""
     agent, (index,) = holding()
     (deliver,) = delivers(fetched(agent, index, 1700, "t2"))
     assert not deliver.urgent
@@ -144,22 +147,22 @@ def test_a_netrc_that_is_held_open_is_tried_at_every_guard_tick() -> None:
 
 
 @pytest.mark.parametrize(("at", "urgent"), [(1700, False), (1801, True)])
-def test_a_delivery_is_urgent_when_the_promise_is_at_stake(at: float, urgent: bool) -> None:
-    """A token in hand can wait while the one that stands keeps its promise."""
+def test_a_delivery_is_urgent_if_the_promise_is_at_risk(at: float, urgent: bool) -> None:
+    """A delivery is not urgent while the delivered token still keeps its promised life."""
     agent, (index,) = holding()
     (deliver,) = delivers(fetched(agent, index, at, "t2"))
     assert deliver.urgent == urgent
 
 
 def test_a_delivery_after_drift_is_urgent() -> None:
-    """Nothing is known of what stands."""
+    """After drift, the content of the netrc is unknown, so the delivery is urgent."""
     agent, _ = holding()
     (deliver,) = delivers(agent.handle(events.SinkDrifted(), after(60)))
     assert deliver.urgent
 
 
-def test_what_stands_already_is_not_delivered_again() -> None:
-    """A new configuration that comes during a delivery makes it look again, and nothing is left to do."""
+def test_a_delivered_entry_is_not_delivered_again() -> None:
+    """A configuration loaded during a delivery causes no further delivery if the result is already as wanted."""
     agent, (index,) = configured()
     (deliver,) = delivers(fetched(agent, index, 1))
     assert delivers(agent.handle(Configured(Settings("config.toml", (index,))), after(1.01))) == []
@@ -169,8 +172,8 @@ def test_what_stands_already_is_not_delivered_again() -> None:
     assert not agent.deliveries["netrc"].pending
 
 
-def test_a_held_netrc_delivers_nothing_that_never_stood_there() -> None:
-    """Only what was written before the other program opened it may count as delivered."""
+def test_a_netrc_held_open_delivers_nothing_new() -> None:
+    """Only entries written before another program opened the netrc count as delivered."""
     agent, (first, second) = configured(2)
     delivered(agent, 1, fetched(agent, first, 1))
     (deliver,) = delivers(fetched(agent, second, 9))
@@ -178,14 +181,14 @@ def test_a_held_netrc_delivers_nothing_that_never_stood_there() -> None:
     assert [view.delivered for view in agent.snapshot(after(10)).indexes] == [True, False]
 
 
-def test_drift_of_a_sink_that_is_not_in_use_is_nothing() -> None:
-    """Its last look may come in after the configuration that no longer names it."""
+def test_drift_of_an_unused_sink_is_ignored() -> None:
+    """Drift of a sink that the configuration no longer uses may still be reported, and starts no delivery."""
     agent, _ = configured()
     assert agent.handle(events.SinkDrifted("uv-store"), after(1)) == []
 
 
-def test_a_failure_is_forgotten_when_the_sink_stands_as_wanted() -> None:
-    """What could not be written is no longer wanted: nothing is written, and nothing of the failure remains."""
+def test_a_failure_ends_if_the_sink_is_already_as_wanted() -> None:
+    """If the entry that could not be written is no longer wanted, nothing is written and the failure ends."""
     wanted = {"h0.example": Entry("h0.example", "me", Secret("t"))}
     failing = Delivery(
         pending=True, standing=wanted, failures=3, failure=HELD, failed_at=NOW, retry_at=after(9), begun=4, ended=4
@@ -197,10 +200,10 @@ def test_a_failure_is_forgotten_when_the_sink_stands_as_wanted() -> None:
     assert settled.settles_at is None
 
 
-def test_a_delivery_that_hangs_plans_nothing() -> None:
-    """It was told once; only its end changes that. Before that, the time to tell is planned."""
+def test_a_hung_delivery_plans_nothing() -> None:
+    """A delivery in flight plans the time at which it counts as hung. Once hung and reported, it plans nothing."""
     flying = Delivery(in_flight=True, began_at=NOW)
     assert flying.next_at(NOW) == NOW + delivery.HUNG
-    told = delivery.hung(flying, "netrc", NOW + delivery.HUNG)
-    assert (told.next_at(NOW), told.failed_at) == (None, NOW + delivery.HUNG)
+    hung = delivery.hung(flying, "netrc", NOW + delivery.HUNG)
+    assert (hung.next_at(NOW), hung.failed_at) == (None, NOW + delivery.HUNG)
     assert (Delivery().begun, Delivery().ended, Delivery().failures) == (0, 0, 0)

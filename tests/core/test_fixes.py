@@ -1,4 +1,4 @@
-"""Every fix that names a program has a form for each platform, and quotes the path in it."""
+"""Every fix that runs a program has a form for each platform, and quotes the paths in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATH = "/Users/me/My Files/.netrc"
     ],
 )
 def test_each_platform_has_its_own_command(linux: str, darwin: str) -> None:
-    """A Mac has neither findmnt, timedatectl, fuser -v, pgrep -a nor chattr; a path with a space is quoted."""
+    """The macOS commands use no Linux-only program, and a path with a space is quoted on both platforms."""
     assert linux != darwin
     for gone in ("findmnt", "timedatectl", "fuser -v", "pgrep -a", "chattr"):
         assert gone not in darwin
@@ -37,8 +37,9 @@ def test_each_platform_has_its_own_command(linux: str, darwin: str) -> None:
         assert PATH not in command.replace(f"'{PATH}'", "")
 
 
-def test_one_table() -> None:
-    """No other file names a program that only one platform has, or the device that `install` cannot read on a Mac."""
+def test_platform_programs_are_named_only_in_fixes() -> None:
+    """No other module names a program that exists on only one platform, or /dev/stdin, which `install` cannot read
+    on a Mac."""
     only = (
         "findmnt",
         "timedatectl",
@@ -74,11 +75,12 @@ def test_a_secret_is_written_privately(tmp_path: Path) -> None:
 
 
 def test_a_keychain_entry_is_read_by_the_systems_program() -> None:
-    """By its full path: another `security` on PATH would be handed to a reader of secrets."""
+    """The fix names `security` by its full path, so that another program of that name on PATH cannot read the
+    secret."""
     words = '["/usr/bin/security", "find-generic-password", "-s", "svc", "-a", "me", "-w"]'
     assert f"{{ command = {words} }}" in fixes.read_keychain("svc", "me")
 
 
 def test_a_program_that_the_shell_finds() -> None:
-    """Only where the shell finds it does a restart help, which takes over its PATH."""
+    """The fix restarts the daemon, which copies the shell's PATH, only if the shell finds the program."""
     assert fixes.find_program("corp token") == "command -v 'corp token' && uvtokend restart"

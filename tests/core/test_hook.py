@@ -1,4 +1,4 @@
-"""The rules of ``on-delivered``, as laws over random histories."""
+"""The rules of ``on-delivered``, tested on random histories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLLS = st.floats(0, 1, exclude_max=True)
 
 
 def test_changes_during_a_run_are_joined() -> None:
-    """However many changes happen during a run, one more run follows, at once."""
+    """However many changes happen during a run, exactly one more run follows, at once."""
     state, run = hook.changed(Hook())
     assert run
     for _ in range(3):
@@ -27,7 +27,7 @@ def test_changes_during_a_run_are_joined() -> None:
 
 @given(failures=st.integers(0, 40), roll=ROLLS)
 def test_failures_back_off(failures: int, roll: float) -> None:
-    """The wait doubles up to five minutes, is at least a second, and a change meanwhile does not shorten it."""
+    """The wait after a failure doubles up to 5 minutes, is at least 1 s, and is not shortened by further changes."""
     state, wait = hook.ended(Hook("running", failures=failures), success=False, roll=roll)
     assert wait is not None
     assert 1.0 <= wait <= min(300.0, 5.0 * 2.0**failures)
@@ -37,29 +37,29 @@ def test_failures_back_off(failures: int, roll: float) -> None:
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_success_forgets_failures(again: bool) -> None:
-    """The next failure starts with the shortest back-off again."""
+    """After a success, the next failure starts with the shortest back-off again."""
     state, _ = hook.ended(Hook("running", again, failures=7), success=True, roll=0.5)
     assert state.failures == 0
 
 
 @given(st.lists(st.one_of(st.just("change"), st.booleans())))
 def test_no_change_is_lost_and_no_two_runs_overlap(history: list[str | bool]) -> None:
-    """After the last change there is a run that began later, or one is planned; and runs never overlap."""
-    state, running, seen = Hook(), False, True
+    """Every change is followed by a run that begins later, or one is planned. Runs never overlap."""
+    state, running, covered = Hook(), False, True
     for event in history:
         if event == "change":
             state, run = hook.changed(state)
             assert not (run and running)
-            running, seen = running or run, run
+            running, covered = running or run, run
         elif running:
             state, wait = hook.ended(state, bool(event), 0.5)
             running = False
             if wait is not None:
-                state, running, seen = hook.due(state), True, True
-            assert seen or wait is not None
-    assert seen or running or state.state != "idle"
+                state, running, covered = hook.due(state), True, True
+            assert covered or wait is not None
+    assert covered or running or state.state != "idle"
 
 
-def test_nobody_is_asked_again_within_a_second() -> None:
-    """However the dice fall, and however few failures there were."""
+def test_the_shortest_wait_is_one_second() -> None:
+    """With the lowest jitter and no earlier failure, the wait is still 1 s."""
     assert hook.ended(Hook("running"), False, 0.0)[1] == 1.0

@@ -1,4 +1,4 @@
-"""`sink = "memory"`: nothing is delivered anywhere, and nothing is fetched while a former sink is not clean."""
+"""`sink = "memory"`: no sink gets the token, and nothing is fetched until the former sink is clean."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ TOKEN = Credential("me", Secret("t1"), NOW, NOW + timedelta(hours=1))
 
 @pytest.fixture(autouse=True)
 def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliveries take a second here, and the rest after them is tested apart."""
+    """Remove the rest after deliveries, which take a second here."""
     monkeypatch.setattr(delivery, "LONGEST_REST", timedelta(0))
 
 
 class World:
-    """An agent at one moment; deliveries and fetches are told as plain words."""
+    """An agent and a clock; the actions are returned as plain words."""
 
     def __init__(self) -> None:
         self.agent = Agent()
@@ -50,19 +50,19 @@ class World:
         self.planned: dict[object, datetime | None] = {}
 
     def feed(self, event: Event) -> list[str]:
-        """Return what is to be done: ``fetch``, ``deliver TARGETS`` and ``settled NUMBER``."""
-        said = []
+        """Return the actions as ``fetch``, ``SINK: TARGETS`` and ``settled NUMBER``."""
+        words = []
         for action in self.agent.handle(event, self.now):
             match action:
                 case StartFetch(request):
-                    said.append("fetch in memory" if request == KEPT else "fetch")
+                    words.append("fetch in memory" if request == KEPT else "fetch")
                 case Deliver(wanted, sink):
-                    said.append(f"{sink}: {' '.join(entry.target for entry in wanted)}")
+                    words.append(f"{sink}: {' '.join(entry.target for entry in wanted)}")
                 case Settled(waiter):
-                    said.append(f"settled {waiter}")
+                    words.append(f"settled {waiter}")
                 case Plan(job, _, at):
                     self.planned[job] = at
-        return said
+        return words
 
     def configure(self, *indexes: Index, sinks: tuple[Sink, ...] = ("netrc",)) -> list[str]:
         return self.feed(Configured(Settings("config.toml", indexes), sinks=sinks))
@@ -75,8 +75,8 @@ class World:
         return self.agent.snapshot(self.now).indexes[0]
 
 
-def test_a_token_in_memory_is_delivered_by_being_there() -> None:
-    """No sink gets an entry; the index counts as delivered while its token is valid, and no longer."""
+def test_a_token_in_memory_counts_as_delivered() -> None:
+    """No sink gets an entry. The index counts as delivered exactly while its token is valid."""
     world = World()
     assert world.configure(IN_MEMORY) == ["netrc: "]
     assert world.delivered() == ["fetch in memory"]
@@ -88,14 +88,14 @@ def test_a_token_in_memory_is_delivered_by_being_there() -> None:
     assert not world.view().delivered
 
 
-def test_the_former_sink_is_cleaned_before_anything_is_fetched() -> None:
-    """An index that moves from the netrc to memory is fetched again, when its entry is gone."""
+def test_the_former_sink_is_cleaned_before_the_fetch() -> None:
+    """An index that moves from the netrc to memory is fetched only after its entry has been removed."""
     world = World()
     assert world.configure(IN_NETRC) == ["netrc: ", "fetch"]
     world.delivered()
     old = Entry("a.example", "me", Secret("t1"))
     assert world.feed(FetchEnded(WRITTEN, TOKEN, 0.5)) == ["netrc: a.example"]
-    assert world.configure(IN_MEMORY) == []  # the delivery before is still under way
+    assert world.configure(IN_MEMORY) == []  # the earlier delivery is still in flight
     assert world.view().lease.credential is None
     assert world.delivered(old) == ["netrc: "]
     assert world.planned.get(KEPT) is None
@@ -103,8 +103,8 @@ def test_the_former_sink_is_cleaned_before_anything_is_fetched() -> None:
     assert world.delivered() == ["fetch in memory"]
 
 
-def test_every_former_sink_counts() -> None:
-    """uv's store is cleaned as well."""
+def test_every_former_sink_is_cleaned() -> None:
+    """Both the netrc and uv's store are cleaned before the fetch."""
     world = World()
     assert world.configure(IN_MEMORY, sinks=("netrc", "uv-store")) == ["netrc: ", "uv-store: "]
     assert world.delivered() == []
@@ -112,7 +112,8 @@ def test_every_former_sink_counts() -> None:
 
 
 def test_a_sink_that_cannot_be_cleaned() -> None:
-    """Nothing is fetched, the status says why, and nobody waits for it; with the disk free again it continues."""
+    """If the former sink cannot be cleaned, nothing is fetched, the status says why, and waiters are answered. The
+    fetch follows once the disk has room."""
     world = World()
     world.configure(IN_MEMORY)
     assert world.feed(RefreshAsked(("a",), 1)) == []
@@ -131,8 +132,8 @@ def test_a_sink_that_cannot_be_cleaned() -> None:
     assert world.view().last_error is None
 
 
-def test_who_waits_gets_the_first_token() -> None:
-    """A person or a script that asks while the former sink is cleaned is answered after the fetch."""
+def test_a_waiter_gets_the_first_token() -> None:
+    """A client that asks while the former sink is cleaned is answered after the fetch."""
     world = World()
     world.configure(IN_MEMORY)
     assert world.feed(RefreshAsked(("a",), 1)) == []
@@ -141,8 +142,9 @@ def test_who_waits_gets_the_first_token() -> None:
     assert world.feed(FetchEnded(KEPT, TOKEN, 0.5)) == ["settled 1", "settled 2"]
 
 
-def test_a_later_failure_of_a_file_holds_nothing_up() -> None:
-    """Once clean is clean: another index's full disk, or a reload, keeps no token in memory from being refreshed."""
+def test_a_later_delivery_failure_does_not_block_memory() -> None:
+    """Once the former sink is clean, a failed delivery of another index or a reload does not delay the refresh of a
+    token in memory."""
     world = World()
     other = Index("b", "https://b.example/simple/", "b.example", "command", WRITTEN)
     world.configure(IN_MEMORY, other)
@@ -157,7 +159,7 @@ def test_a_later_failure_of_a_file_holds_nothing_up() -> None:
 
 
 def test_a_foreign_netrc_entry_comes_before_memory() -> None:
-    """uv reads the netrc before it asks keyring, so the index is blocked and the fix is named."""
+    """uv reads the netrc before it asks keyring, so a foreign entry blocks the index, and the fix is shown."""
     for target, hint in (("a.example", "uvtokend adopt a"), ("default", "delete it")):
         world = World()
         world.configure(IN_MEMORY)

@@ -1,4 +1,5 @@
-"""The arithmetic on time, held against the promise: 30 minutes of a one-hour token, 4 hours of a twelve-hour one."""
+"""The computation of refresh times, compared with the promise: 30 minutes of a one-hour token, 4 hours of a 12-hour
+one."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def seconds(time: datetime) -> float:
 )
 @pytest.mark.parametrize("roll", [0.0, 0.5, 0.999])
 def test_promise_of_the_usual_lives(life: float, promised: float, roll: float) -> None:
-    """A uv that starts just before the refresh, or a second after it, still finds the promised life."""
+    """A uv that starts up to a second after the refresh is due still finds the promised life."""
     token = credential(life)
     due = policy.refresh_at(token, NOW, None, roll)
     assert life - seconds(due) >= promised + 1
@@ -42,8 +43,8 @@ def test_promise_of_the_usual_lives(life: float, promised: float, roll: float) -
 
 
 @given(LIVES, ROLLS)
-def test_jitter_is_small_and_only_makes_it_earlier(life: float, roll: float) -> None:
-    """The refresh lies within 1/20 of the life before its fraction, unless the token is too short-lived to wait for."""
+def test_jitter_only_makes_the_refresh_slightly_earlier(life: float, roll: float) -> None:
+    """Jitter makes the refresh earlier by at most 1/20 of the life, unless the token is too short-lived."""
     due = seconds(policy.refresh_at(credential(life), NOW, None, roll))
     fraction = 1 / 2 if life <= 7200 else 2 / 3
     assert due <= max(life * fraction, 1.0)
@@ -52,7 +53,7 @@ def test_jitter_is_small_and_only_makes_it_earlier(life: float, roll: float) -> 
 
 @given(LIVES, ROLLS, st.floats(0, 1), st.booleans())
 def test_never_a_hot_loop_and_never_past_the_end(life: float, roll: float, spent: float, cached: bool) -> None:
-    """Whatever the issuer issues, we wait a second at least, and ask again at the end of life at the latest."""
+    """Whatever the issuer returns, the next fetch is at least a second away and no later than the expiry."""
     received = NOW + timedelta(seconds=life * spent)
     token = credential(life)
     due = policy.refresh_at(token, received, token if cached else None, roll)
@@ -61,27 +62,29 @@ def test_never_a_hot_loop_and_never_past_the_end(life: float, roll: float, spent
     assert due <= max(token.expires_at, received + timedelta(seconds=1))
 
 
-def test_the_issuers_wish_wins() -> None:
-    """A `refresh_after` takes the place of our fraction, but not of the shortest interval."""
+def test_the_issuers_refresh_time_is_used() -> None:
+    """The issuer's `refresh_after` replaces our fraction of the life, but not the minimum interval."""
     assert seconds(policy.refresh_at(credential(86400, refresh_after=43200), NOW, None, 0.5)) == 43200
     assert seconds(policy.refresh_at(credential(86400, refresh_after=1), NOW, None, 0.5)) == 30
 
 
-def test_a_cached_answer_is_asked_again_in_the_issuers_window() -> None:
-    """The same end of life: halfway first, then just inside the last 5 minutes, and never in a loop."""
+def test_a_caching_issuer_is_asked_until_it_renews() -> None:
+    """If a fetch returns the same token, the next is halfway to its expiry, then just within the last 5 minutes,
+    without a loop."""
     token = credential(3600)
-    asked = []
+    times = []
     at = 1800.0
     while at < 3590:
-        asked.append(at)
+        times.append(at)
         at = seconds(policy.refresh_at(token, NOW + timedelta(seconds=at), token, 0.5))
-    assert asked[:4] == [1800, 2700, 3150, 3330]
-    assert len(asked) <= 8
-    assert min(after - before for before, after in pairwise(asked)) >= 30
+    assert times[:4] == [1800, 2700, 3150, 3330]
+    assert len(times) <= 8
+    assert min(after - before for before, after in pairwise(times)) >= 30
 
 
-def test_an_end_that_is_named_in_seconds_from_now_is_the_same_end() -> None:
-    """Such an answer differs a little each time; it is a cached one anyway, and asked again halfway."""
+def test_a_relative_expiry_may_vary_a_little() -> None:
+    """If the issuer gives the expiry in seconds from now, it varies a little; the token still counts as the same
+    cached one."""
     token, received = credential(3600), NOW + timedelta(seconds=1800)
     for late in (-9.0, 0.3, 9.0):
         before = replace(token, expires_at=NOW + timedelta(seconds=3600 + late))
@@ -90,15 +93,16 @@ def test_an_end_that_is_named_in_seconds_from_now_is_the_same_end() -> None:
     assert seconds(policy.refresh_at(credential(3600, renewed), renewed, token, 0.5)) == 1800 + 3600 * 0.4625
 
 
-def test_a_token_that_comes_in_past_its_refresh_is_asked_for_again_halfway() -> None:
-    """An issuer's clock that is behind makes every new token look half used: no reason to ask every 30 s."""
+def test_a_token_that_arrives_past_its_refresh() -> None:
+    """If the issuer's clock is behind, a new token seems half used. It is refreshed halfway to its expiry, not every
+    30 s."""
     received = NOW + timedelta(seconds=2400)
     assert seconds(policy.refresh_at(credential(3600), received, None, 0.5)) == 3000
     assert seconds(policy.refresh_at(credential(3600, refresh_after=2000), received, None, 0.5)) == 3000
 
 
-def test_a_secret_without_an_end_is_read_again_every_half_hour() -> None:
-    """No known end: 30 minutes less jitter, and no promise."""
+def test_a_secret_without_an_expiry_is_read_every_half_hour() -> None:
+    """A secret without an expiry is read again after 30 minutes less jitter, and promises nothing."""
     assert seconds(policy.refresh_at(credential(None), NOW, None, 0.0)) == 1800
     assert 1700 < seconds(policy.refresh_at(credential(None), NOW, None, 0.999)) < 1800
     assert policy.min_life(credential(None), NOW) is None
@@ -117,14 +121,15 @@ def test_a_secret_without_an_end_is_read_again_every_half_hour() -> None:
     ],
 )
 def test_back_off_doubles_up_to_its_cap(failures: int, reason: str, urgent: bool, ceiling: float) -> None:
-    """5 s doubling; 25 s at most while less than the promised life is left or nobody answers, else 5 minutes."""
+    """The back-off starts at 5 s and doubles. It is at most 25 s if the promise is at risk or nothing answered,
+    otherwise 5 minutes."""
     failure = Failure("transient", reason, "…")
     assert policy.backoff(failures, failure, urgent, 0.9999999) == pytest.approx(ceiling)
     assert policy.backoff(failures, failure, urgent, 0.0) == 1
 
 
-def test_retry_after_wins_up_to_an_hour() -> None:
-    """The issuer's wish is kept, a hostile one is bounded, and jitter comes on top of it."""
+def test_a_retry_after_is_obeyed_up_to_an_hour() -> None:
+    """The issuer's Retry-After is obeyed up to an hour, plus jitter."""
     for asked, waited in ((120.0, 120.0), (0.0, 1.0), (1e9, 3600.0)):
         failure = Failure("transient", "throttled", "…", retry_after=asked)
         assert policy.backoff(1, failure, True, 0.0) == waited
@@ -138,28 +143,30 @@ def test_a_blocked_lease_is_probed_every_five_minutes(roll: float) -> None:
 
 
 @given(LIVES, ROLLS, st.booleans())
-def test_a_secret_that_only_a_person_renews_is_read_again_every_half_hour(life: float, roll: float, same: bool) -> None:
-    """However far its end is: it may have been replaced long before."""
+def test_a_static_secret_is_read_every_half_hour(life: float, roll: float, same: bool) -> None:
+    """A secret that only a person renews may be replaced long before its expiry, so it is read again every 30
+    minutes."""
     static = replace(credential(life), renew="put a new one there")
     due = seconds(policy.refresh_at(static, NOW, static if same else None, roll))
     assert due == pytest.approx(min(1800 * (1 - roll / 20), life), abs=1e-3)
 
 
-def test_a_token_that_a_person_forced_early_is_a_new_one() -> None:
-    """Seconds after the last one another token comes with another end: its promise is whole, not that of a cached."""
+def test_an_early_forced_refresh_returns_a_new_token() -> None:
+    """A token with another text and expiry, fetched seconds after the previous one, is new and has the full promise."""
     first = credential(3600)
     forced = replace(credential(3600, NOW + timedelta(seconds=5)), password=Secret("another"))
     assert not policy.is_same(forced, first)
     assert policy.min_life(forced, policy.refresh_at(forced, forced.issued_at, first, 0.5)) == 1800
     assert policy.is_same(replace(forced, password=first.password), first)
-    assert policy.is_same(replace(forced, expires_at=first.expires_at), first)  # of a session that ends then
+    assert policy.is_same(replace(forced, expires_at=first.expires_at), first)  # its session ends then
     assert not policy.is_same(credential(None), first)
     assert not policy.is_same(first, None)
     assert not policy.is_same(first, credential(None))
 
 
-def test_a_refresh_after_beyond_reason_leaves_the_issuers_window() -> None:
-    """An issuer that wants to be asked in the last second is asked 270 s before the end, and the promise says so."""
+def test_a_late_refresh_time_is_limited() -> None:
+    """If the issuer's refresh time is shortly before the expiry, the refresh is 270 s before the expiry, and the
+    promise is reduced."""
     token = credential(3600, refresh_after=3599)
     due = policy.refresh_at(token, NOW, None, 0.5)
     assert (seconds(due), policy.min_life(token, due)) == (3330, 240)
@@ -168,21 +175,22 @@ def test_a_refresh_after_beyond_reason_leaves_the_issuers_window() -> None:
 
 
 @pytest.mark.parametrize(("left", "limit"), [(None, None), (0.0, 20.0), (30.0, 20.0), (100.0, 90.0)])
-def test_a_fetch_gets_20_s_while_the_promise_is_at_stake(left: float | None, limit: float | None) -> None:
-    """A try that hangs must end early enough for one that works, before less than the promised life is left."""
+def test_a_fetch_has_20_s_while_the_promise_is_at_risk(left: float | None, limit: float | None) -> None:
+    """A fetch that hangs must end early enough for another attempt before the promise is broken."""
     assert policy.fetch_limit(left) == limit
 
 
-def test_ends_of_short_lives_differ_by_less_to_be_the_same() -> None:
-    """An eighth of the life: of a token of 16 s, an end that lies 3 s later is another one."""
+def test_equal_expiries_of_short_lived_tokens() -> None:
+    """Two expiries count as equal if they differ by at most an eighth of the life; for 16 s, 3 s is too much."""
     first = Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=16))
     assert not policy.is_same(Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=19)), first)
     assert policy.is_same(Credential("aws", Secret("t"), NOW, NOW + timedelta(seconds=17)), first)
 
 
 @pytest.mark.parametrize(("life", "apart", "same"), [(40, 5.0, True), (40, 5.01, False), (3600, 10.0, True)])
-def test_ends_that_are_near_are_one(life: float, apart: float, same: bool) -> None:
-    """Within ten seconds, or an eighth of the life if that is less; at the bound they still are."""
+def test_near_expiries_count_as_equal(life: float, apart: float, same: bool) -> None:
+    """Expiries count as equal if they differ by at most 10 s, or an eighth of the life if that is less, bounds
+    included."""
     start = datetime(2026, 1, 31, tzinfo=UTC)
     one = Credential("u", Secret("t"), start, start + timedelta(seconds=life))
     moved = timedelta(seconds=apart)

@@ -1,4 +1,4 @@
-"""The files that others read: the prompt's and the metrics."""
+"""The files for other programs: the prompt file and the metrics file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 
 
 def index(name: str, **changes: Any) -> dict[str, Any]:
-    """Return an index that is ready, but for the changes."""
+    """Return a ready index with these changes."""
     return {
         "name": name,
         "host": f"{name}.example",
@@ -31,8 +31,8 @@ def index(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def document(*indexes: dict[str, Any]) -> StatusDocument:
-    """Return the document of a running daemon."""
-    shown = {
+    """Return the status document of a running daemon."""
+    content = {
         "version": "1.0.0",
         "pid": 1,
         "started_at": "2026-01-31T07:00:00Z",
@@ -40,7 +40,7 @@ def document(*indexes: dict[str, Any]) -> StatusDocument:
         "delivery": {"ok": True, "problem": None},
         "indexes": list(indexes),
     }
-    return cast("StatusDocument", shown)
+    return cast("StatusDocument", content)
 
 
 OFF = index("off", enabled=False, delivered=False, state=None, health="none", expires_at=None, host=None, provider=None)
@@ -59,7 +59,8 @@ OFF = index("off", enabled=False, delivered=False, state=None, health="none", ex
 def test_the_prompt_holds_until_the_first_token_expires(
     indexes: list[dict[str, Any]], file: tuple[bytes, int, bytes]
 ) -> None:
-    """Three lines: the text, until when it is true if the daemon dies, and the exit status; it is read back so."""
+    """The file has the text, the time until which it is valid if the daemon stops, and the exit status. Decoding
+    returns the same."""
     text, until, status = file
     encoded = prompt.encode(document(*indexes), NOW.timestamp())
     assert encoded == b"%s\n%d\n%s\n" % (text, until, status)
@@ -67,15 +68,18 @@ def test_the_prompt_holds_until_the_first_token_expires(
 
 
 @pytest.mark.parametrize("text", [b"", b"a\nb\nc\n", b"a\n1\n", b"\xff\n1\n0\n", b"a\n1\n0\n4\n"])
-def test_a_strange_prompt_file_is_not_believed(text: bytes) -> None:
-    """A file that is not ours, or half of one, says nothing."""
+def test_an_invalid_prompt_file_is_ignored(text: bytes) -> None:
+    """A file that is incomplete or not ours is treated as missing."""
     assert prompt.decode(text) is None
 
 
 def test_the_metrics() -> None:
-    """Each index has its readiness, failures, expiry and state; a disabled one is left out."""
-    odd = 'q"uo\\te\n'
-    text = metrics.exposition(document(index("a"), index(odd, expires_at=None, state="blocked", failures=3), OFF), NOW)
+    """Each enabled index has its readiness, failures, expiry and state, with its name escaped. Disabled indexes are
+    left out."""
+    special = 'q"uo\\te\n'
+    text = metrics.exposition(
+        document(index("a"), index(special, expires_at=None, state="blocked", failures=3), OFF), NOW
+    )
     lines = text.splitlines()
     assert text.endswith("\n")
     assert 'uvtokend_info{version="1.0.0"} 1' in lines
@@ -98,7 +102,7 @@ def test_the_metrics() -> None:
 
 @pytest.mark.parametrize("state", ["waiting", "fetching", "retrying", "blocked"])
 def test_each_state_has_its_metric(state: str) -> None:
-    """It is 1 for the state, and 0 for the three others."""
+    """The metric of the index's state is 1; those of the other three states are 0."""
     lines = metrics.exposition(document(index("a", state=state)), NOW).splitlines()
     states = {line.split('state="')[1].split('"')[0]: line[-1] for line in lines if 'state="' in line}
     assert states == {**dict.fromkeys(("waiting", "fetching", "retrying", "blocked"), "0"), state: "1"}

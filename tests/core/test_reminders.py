@@ -1,4 +1,4 @@
-"""Desktop notifications: only what a person truly has to do."""
+"""Desktop notifications appear only if the user must act."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ ERROR = {"kind": "login-required", "message": "The SSO session has expired.", "h
 
 
 def document(*indexes: dict[str, Any]) -> StatusDocument:
-    """Return a document with these indexes."""
+    """Return a status document with these indexes."""
     return cast("StatusDocument", {"indexes": list(indexes)})
 
 
 def blocked(name: str, **changes: Any) -> dict[str, Any]:
-    """Return an index that needs a sign-in, seen twice, but for the changes."""
+    """Return an index that needs a sign-in after two failures, with these changes."""
     return {"name": name, "state": "blocked", "failures": 2, "last_error": ERROR, **changes}
 
 
-def test_one_sign_in_is_one_reminder() -> None:
-    """However many indexes wait for a sign-in, a person is told once, with the command."""
+def test_one_reminder_for_one_sign_in_command() -> None:
+    """All indexes that need the same sign-in command share one reminder."""
     assert [*reminders.due(document(blocked("a"), blocked("b"))).values()] == [
         reminders.Reminder(
             "Sign-in needed: aws sso login --profile dev",
@@ -44,13 +44,13 @@ def test_one_sign_in_is_one_reminder() -> None:
         {"last_error": {**ERROR, "kind": "rejected"}},
     ],
 )
-def test_what_may_pass_by_itself_is_no_reminder(changes: dict[str, Any]) -> None:
-    """One answer is no proof, and what no sign-in repairs is not worth a notification."""
+def test_no_reminder_without_a_needed_sign_in(changes: dict[str, Any]) -> None:
+    """There is no reminder after a single failure, for other states, or if a sign-in does not help."""
     assert reminders.due(document(blocked("a", **changes))) == {}
 
 
 def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
-    """A person signs in before the token is gone; other notices can wait until somebody looks."""
+    """A reminder appears before the sign-in ends; other notices appear only in the status."""
     soon = {"reason": "sign-in-ends", "message": "The AWS SSO session expires in 50 min.", "hint": "aws sso login"}
     skew = {"reason": "clock-skew", "message": "The clock is off.", "hint": None}
     quiet = {"name": "a", "state": "waiting", "failures": 0, "last_error": None, "notices": [soon, skew]}
@@ -62,7 +62,7 @@ def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "hours", "told"),
+    ("end", "hours", "due"),
     [
         ("2026-01-31T17:40", "22:00-07:00", "2026-01-31T16:40"),
         ("2026-01-31T17:40", None, "2026-01-31T16:40"),
@@ -74,21 +74,21 @@ def test_a_sign_in_that_ends_soon_is_a_reminder() -> None:
         ("2026-01-31T13:30:45.5", "12:00-14:00", "2026-01-31T11:00"),
     ],
 )
-def test_a_sign_in_is_spoken_of_at_a_sensible_hour(end: str, hours: str | None, told: str) -> None:
-    """An hour before it ends; where that is at night, in the evening before the quiet hours begin."""
-    assert reminders.warned_from(datetime.fromisoformat(end), hours) == datetime.fromisoformat(told)
+def test_the_time_of_the_reminder(end: str, hours: str | None, due: str) -> None:
+    """The reminder appears an hour before the sign-in ends, or an hour before the quiet hours if that time is quiet."""
+    assert reminders.warned_from(datetime.fromisoformat(end), hours) == datetime.fromisoformat(due)
 
 
 @pytest.mark.parametrize(
     ("clock", "due"),
     [("2026-01-30T20:59+01:00", False), ("2026-01-30T21:00+01:00", True), ("2026-01-31T03:00+01:00", False)],
 )
-def test_a_sign_in_that_ends_at_night_is_told_in_the_evening(clock: str, due: bool) -> None:
-    """With the time and the command; once its own notice stands, there is only that one."""
+def test_a_sign_in_that_ends_at_night_is_announced_in_the_evening(clock: str, due: bool) -> None:
+    """The evening reminder has the time and the command. If the index also has a notice, only that one is shown."""
     sign_in = {"name": "the AWS SSO session", "ends_at": "2026-01-31T02:00:00Z", "command": "aws sso login"}
     quiet = {"name": "a", "state": "waiting", "failures": 0, "last_error": None, "sign_in": sign_in}
-    found = reminders.due(document(quiet), datetime.fromisoformat(clock), "22:00-07:00")
-    bodies = [reminder.body for reminder in found.values()]
+    due_reminders = reminders.due(document(quiet), datetime.fromisoformat(clock), "22:00-07:00")
+    bodies = [reminder.body for reminder in due_reminders.values()]
     assert bodies == (["a: The AWS SSO session ends at 03:00.\naws sso login"] if due else [])
     notice = {"reason": "sign-in-ends", "message": "It ends in 50 min.", "hint": "aws sso login"}
     both = reminders.due(document({**quiet, "notices": [notice]}), datetime.fromisoformat(clock), "22:00-07:00")
@@ -108,13 +108,13 @@ def test_a_sign_in_that_ends_at_night_is_told_in_the_evening(clock: str, due: bo
         ({"state": "fetching", "enabled": False}, True),
     ],
 )
-def test_when_it_is_known_who_needs_a_sign_in(changes: dict[str, Any], settled: bool) -> None:
-    """Not while a first fetch is under way, nor after one answer alone."""
+def test_when_the_reminders_are_settled(changes: dict[str, Any], settled: bool) -> None:
+    """The reminders are not settled during a first fetch or after a single failure."""
     assert reminders.settled(document({"enabled": True, **blocked("a", **changes)})) is settled
 
 
-def test_what_is_shown_is_remembered() -> None:
-    """Key and number; what is not a file of ours remembers nothing."""
+def test_shown_reminders_are_stored() -> None:
+    """Decoding returns the stored keys and notification numbers. Invalid content is ignored."""
     shown = {"Sign-in needed: aws sso login": "42", "Sign-in ends soon: jf login": None}
     assert reminders.decode(reminders.encode(shown)) == shown
     for text in (b"", b"[", b"[1]", b"\xff", b"[" * 100_000):
@@ -136,5 +136,5 @@ def test_what_is_shown_is_remembered() -> None:
     ],
 )
 def test_quiet_hours(hours: str | None, clock: str, quiet: bool) -> None:
-    """They may go over midnight; their end is no longer quiet."""
+    """Quiet hours may span midnight, and their end is not quiet."""
     assert reminders.quiet(hours, datetime.fromisoformat(f"2026-01-31T{clock}")) is quiet

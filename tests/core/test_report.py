@@ -1,4 +1,4 @@
-"""The report: what a person reads of the status document and of the event log."""
+"""The texts that people read: the status and the event log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ERROR = {
 
 
 def index(name: str = "private-registry", **changes: Any) -> dict[str, Any]:
-    """Return an index whose token is fresh and delivered, but for the changes."""
+    """Return an index with a fresh delivered token, with these changes."""
     return {
         "name": name,
         "url": f"https://{HOST}/pypi/production/simple/",
@@ -54,19 +54,19 @@ def index(name: str = "private-registry", **changes: Any) -> dict[str, Any]:
 
 
 def off(name: str) -> dict[str, Any]:
-    """Return an index that is switched off, and incomplete."""
+    """Return an incomplete, disabled index."""
     nothing = dict.fromkeys(("host", "provider", "username", "identity", "expires_at", "refresh_at", "state"))
     return index(name, enabled=False, health="none", delivered=False, **nothing)
 
 
 def blocked(name: str, **changes: Any) -> dict[str, Any]:
-    """Return an index that needs a sign-in, without a token."""
+    """Return a blocked index that needs a sign-in and has no token, with these changes."""
     without = {"health": "none", "delivered": False, "expires_at": None, "refresh_at": None, "identity": None}
     return index(name, **{**without, "state": "blocked", "last_error": ERROR, "failures": 1, **changes})
 
 
 def document(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Return a status document of a running daemon that is well, but for the changes."""
+    """Return the status document of a healthy daemon, with these changes."""
     return {
         "version": "1.0.0",
         "pid": 4711,
@@ -81,7 +81,7 @@ def document(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def stopped(*indexes: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Return the document of a daemon that does not run."""
+    """Return the status document without a running daemon."""
     idle = [{**index, "state": None} for index in indexes]
     delivery = {"ok": False, "problem": STOPPED}
     return document(*idle, **{"pid": None, "started_at": None, "delivery": delivery, **changes})
@@ -92,14 +92,14 @@ LIVE = index("b", state="blocked", last_error=ERROR)
 
 
 def lines(shown: dict[str, Any], width: int = 200, **options: Any) -> list[str]:
-    """Return what a person in UTC reads."""
+    """Return the lines of the status in UTC."""
     return report.status(shown, NOW, width, zone=UTC, **options).splitlines()
 
 
-def test_a_well_daemon_is_a_headline_and_one_line_an_index() -> None:
-    """On a wide terminal every fact is a column: a host can be found, and a person sees until when uv works."""
-    forever = index("b", expires_at=None, identity=None, host="b.example", sink="uv-store")
-    text = lines(document(index(), forever), 250)
+def test_the_status_of_a_healthy_daemon() -> None:
+    """A wide terminal shows a headline and one line per index, with every fact in a column."""
+    unlimited = index("b", expires_at=None, identity=None, host="b.example", sink="uv-store")
+    text = lines(document(index(), unlimited), 250)
     assert text[0] == "All 2 indexes are ready."
     assert text[1] == ""
     assert text[2].split("  ")[0] == "INDEX"
@@ -129,8 +129,8 @@ def test_a_well_daemon_is_a_headline_and_one_line_an_index() -> None:
     assert text[5] == "uvtokend 1.0.0, pid 4711, running since 07:00, netrc /home/me/.netrc"
 
 
-def test_eighty_columns_lose_nothing() -> None:
-    """What has no room as a column is below its index, so that nothing is lost."""
+def test_a_terminal_of_eighty_columns() -> None:
+    """Facts that do not fit into a column follow below the line of their index."""
     assert lines(document(index()), 80) == [
         "The index is ready.",
         "",
@@ -169,12 +169,12 @@ def test_eighty_columns_lose_nothing() -> None:
     ],
 )
 def test_the_headline(indexes: list[dict[str, Any]], headline: str) -> None:
-    """The first line says whether uv works now, and what is in the way, in the right number."""
+    """The headline says how many indexes are ready and what the others need, with singular and plural right."""
     assert lines(document(*indexes))[0] == headline
 
 
-def test_what_is_broken_comes_next_with_cause_and_fix() -> None:
-    """The cause is below the headline, and the exact command that fixes it below the cause."""
+def test_problems_follow_the_headline_with_their_fix() -> None:
+    """The cause of each problem follows the headline, with the exact fix command below it."""
     text = lines(document(index("good"), blocked("a"), blocked("b")))
     assert text[1:3] == [
         "a, b: The SSO session of profile 'dev' has expired.",
@@ -182,8 +182,8 @@ def test_what_is_broken_comes_next_with_cause_and_fix() -> None:
     ]
 
 
-def test_a_blocked_index_with_a_live_token_says_how_long_uv_works() -> None:
-    """A sign-in that is needed later is not urgent: until then uv works."""
+def test_a_blocked_index_with_a_valid_token() -> None:
+    """If the token is still valid, the problem says until when uv works."""
     text = lines(document(index("a", state="blocked", last_error=ERROR)))
     assert text[1] == "a: The SSO session of profile 'dev' has expired. uv works until 16:23."
 
@@ -206,38 +206,39 @@ def test_a_blocked_index_with_a_live_token_says_how_long_uv_works() -> None:
     ],
 )
 def test_an_index_without_a_delivered_token_is_explained(changes: dict[str, Any], expected: list[str]) -> None:
-    """Whoever has no valid delivered token reads why, also where no error has been seen yet."""
+    """An index without a valid delivered token is explained even if no error has been recorded yet."""
     text = lines(document(index("x", **changes)))
     assert text[1 : text.index("")] == expected
 
 
-def test_a_netrc_that_is_broken_is_told_once() -> None:
-    """A problem of the delivery concerns all; where an index tells it with its fix, it is not told twice."""
+def test_a_delivery_problem_is_shown_once() -> None:
+    """A delivery problem is shown once, at the index that has a fix for it if there is one."""
     problem = {"ok": False, "problem": "The disk is full."}
     assert lines(document(index("a"), delivery=problem))[1] == "The disk is full."
     error = {**ERROR, "message": "The disk is full.", "hint": "df -h /home"}
-    told = lines(document(index("a", last_error=error, state="retrying"), delivery=problem))
-    assert told[1:4] == ["a: The disk is full.", "  fix: df -h /home", ""]
+    text = lines(document(index("a", last_error=error, state="retrying"), delivery=problem))
+    assert text[1:4] == ["a: The disk is full.", "  fix: df -h /home", ""]
 
 
-def test_a_changed_configuration_is_told_with_its_fix() -> None:
-    """An index that was added to config.toml is not silently ignored."""
+def test_a_changed_configuration_is_reported() -> None:
+    """If config.toml changed since the daemon loaded it, the status says so and names `uvtokend reload`."""
     text = lines(document(index(), config_stale="config.toml changed 3 min ago."))
     assert text[1:3] == ["config.toml changed 3 min ago.", "  fix: uvtokend reload"]
 
 
 def test_an_invalid_configuration_is_corrected_first() -> None:
-    """The daemon refuses to reload one, so the fix names the file."""
+    """The daemon refuses to load an invalid configuration, so the fix first names the file to correct."""
     text = lines(document(index(), config_stale=f"{INVALID}: line 3."))
     assert text[2] == "  fix: correct /c, then run: uvtokend reload"
 
 
-def test_without_a_daemon_the_first_line_says_so() -> None:
-    """What is still good on disk is shown, and for how long; nobody may believe that it is being refreshed."""
+def test_the_status_without_a_daemon() -> None:
+    """The first line says that no tokens are being refreshed; the next says how long those on disk are valid."""
     soon = index("b", expires_at="2026-01-31T08:40:00Z")
-    dead = index("c", health="expired", delivered=False, expires_at="2026-01-31T05:00:00Z")
+    expired = index("c", health="expired", delivered=False, expires_at="2026-01-31T05:00:00Z")
     text = lines(
-        stopped(index("a"), soon, dead), absence=report.Absence(more=["systemd unit x: failed (exit-code)", "  Boom."])
+        stopped(index("a"), soon, expired),
+        absence=report.Absence(more=["systemd unit x: failed (exit-code)", "  Boom."]),
     )
     assert text[:6] == [
         "uvtokend is not running, so no tokens are being refreshed.",
@@ -248,13 +249,13 @@ def test_without_a_daemon_the_first_line_says_so() -> None:
         "",
     ]
     assert text[-1].split("  ")[-2:] == ["expired 05:00, 3 h ago", "-"] or "expired 05:00, 3 h ago" in text[-1]
-    assert lines(stopped(dead))[2] == "No valid token is on disk."
+    assert lines(stopped(expired))[2] == "No valid token is on disk."
     assert lines(stopped(index()))[2] == "The token on disk is still valid; uv works until 16:23, for 8 h."
     assert lines(stopped(index(expires_at=None)))[2] == "The token on disk is still valid."
 
 
-def test_a_daemon_that_answers_elsewhere_is_the_headline() -> None:
-    """Nobody is told to start a second daemon for a netrc that has one; the fix is what leads to that one."""
+def test_a_daemon_with_another_socket_is_the_headline() -> None:
+    """If another daemon serves this netrc, the fix leads to that daemon instead of starting a second one."""
     why = report.Absence("A daemon (pid 5) keeps it fresh.", "unset UVTOKEND_SOCKET")
     problem = {"ok": False, "problem": why.sentence}
     assert lines(stopped(index(), delivery=problem), absence=why)[:3] == [
@@ -269,15 +270,15 @@ def test_a_daemon_that_answers_elsewhere_is_the_headline() -> None:
     assert lines(stopped(), absence=home) == [report.INIT, "This shell has HOME=/b.", "  fix: export HOME=/a"]
 
 
-def test_what_is_wrong_with_this_shell_comes_first() -> None:
-    """The daemon cannot know it, and no fix of the daemon's helps before it is repaired."""
+def test_problems_of_this_shell_come_first() -> None:
+    """The daemon does not know a problem of this shell, and no other fix helps before it is solved."""
     shell = [("uv in this shell reads /b/.netrc.", "export HOME=/a")]
     text = lines(document(blocked("a")), shell=shell)
     assert text[1:3] == ["uv in this shell reads /b/.netrc.", "  fix: export HOME=/a"]
 
 
 def test_a_broken_configuration_without_a_daemon_is_a_problem() -> None:
-    """Nothing is known of the indexes then, but that nothing runs, and why."""
+    """Without a daemon and with an invalid configuration, the status shows only these two facts and the fix."""
     text = lines(stopped(config_stale="config.toml is invalid: line 3: Invalid TOML."))
     assert text == [
         "uvtokend is not running, so no tokens are being refreshed.",
@@ -286,10 +287,10 @@ def test_a_broken_configuration_without_a_daemon_is_a_problem() -> None:
     ]
 
 
-@pytest.mark.parametrize("shown", [stopped(), document()])
-def test_without_an_index_it_says_how_to_go_on(shown: dict[str, Any]) -> None:
-    """An empty configuration is no error; the next step is named."""
-    assert lines(shown)[0] == report.INIT
+@pytest.mark.parametrize("status_document", [stopped(), document()])
+def test_without_an_index_the_next_step_is_shown(status_document: dict[str, Any]) -> None:
+    """Without an index the status names the next step instead of an error."""
+    assert lines(status_document)[0] == report.INIT
 
 
 @pytest.mark.parametrize(
@@ -307,8 +308,8 @@ def test_without_an_index_it_says_how_to_go_on(shown: dict[str, Any]) -> None:
         ({"enabled": False}, "disabled"),
     ],
 )
-def test_the_state(changes: dict[str, Any], cell: str) -> None:
-    """The state says when something will be tried again, or that nothing will help until a person acts."""
+def test_the_state_column(changes: dict[str, Any], cell: str) -> None:
+    """The state column says when the next attempt is, or that a person must act."""
     assert f"  {cell}  " in lines(document(index("x", **changes)), 250)[-2]
 
 
@@ -325,13 +326,13 @@ def test_the_state(changes: dict[str, Any], cell: str) -> None:
         ({"expires_at": None}, "no known end"),
     ],
 )
-def test_what_a_token_is_worth(changes: dict[str, Any], cell: str) -> None:
-    """A person reads until when, on the local clock, and a token that uv cannot read is not called good."""
+def test_the_token_column(changes: dict[str, Any], cell: str) -> None:
+    """The token column shows the expiry on the local clock, and marks a token that is not delivered."""
     assert f"  {cell}  " in lines(document(index("x", **changes)), 250)[-2]
 
 
 def test_times_are_local() -> None:
-    """A person's clock is that of the zone, and a day that is not today is named."""
+    """Times are in the local time zone, and a day other than today is named."""
     zone = timezone(timedelta(hours=9))
     assert "expires Feb 1 01:23, in 8 h" in report.status(document(index()), NOW, zone=zone)
     record: dict[str, Any] = {"at": "2026-01-31T08:00:00Z", "level": "info", "names": [], "message": "Yes."}
@@ -339,8 +340,8 @@ def test_times_are_local() -> None:
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
-def test_it_fits_the_terminal_and_loses_nothing(width: int) -> None:
-    """Sentences are wrapped and columns drop below their line; commands are never broken."""
+def test_the_status_fits_the_terminal(width: int) -> None:
+    """Sentences are wrapped, columns move below their line, commands stay whole, and no fact is lost."""
     long_error = {**ERROR, "message": "A long sentence of many words. " * 5, "hint": "aws sso login " + "x" * 200}
     text = lines(document(index("a-name", last_error=long_error), index("b"), netrc="/n"), width)
     assert f"  fix: {long_error['hint']}" in text
@@ -351,8 +352,8 @@ def test_it_fits_the_terminal_and_loses_nothing(width: int) -> None:
         assert fact in whole
 
 
-def test_color_only_if_asked_and_it_changes_no_text() -> None:
-    """Color is decoration: without the escapes the text is the same, and unasked there is none."""
+def test_color_is_optional() -> None:
+    """Color appears only on request, and without its escapes the text is the same."""
     busy = blocked("d", state="fetching", last_error=None)
     doc = document(index("a"), index("b", health="stale"), blocked("c"), busy, off("e"))
     plain, painted = report.status(doc, NOW, zone=UTC), report.status(doc, NOW, color=True, zone=UTC)
@@ -367,8 +368,8 @@ def test_color_only_if_asked_and_it_changes_no_text() -> None:
 
 
 @given(st.text(), st.text(), st.booleans())
-def test_no_outside_text_reaches_a_terminal_raw(name: str, message: str, running: bool) -> None:
-    """Whatever a cloud or a configuration puts into a text, no control character of it comes out."""
+def test_control_characters_are_removed(name: str, message: str, running: bool) -> None:
+    """Text from a cloud or a configuration cannot print control characters to the terminal."""
     error = {**ERROR, "message": message, "hint": message}
     wild = index(name, last_error=error, identity=message, host=name)
     doc = document(wild, pid=1 if running else None, netrc=name, config_stale=message)
@@ -378,7 +379,8 @@ def test_no_outside_text_reaches_a_terminal_raw(name: str, message: str, running
 
 
 def test_healthy_refreshed_and_ready() -> None:
-    """Healthy: a valid token is delivered. Refreshed: and the last attempt brought it. Ready: all that are enabled."""
+    """Healthy: a valid token is delivered. Refreshed: the last fetch succeeded too. Ready: all enabled indexes are
+    healthy."""
     assert healthy(index())
     assert healthy(index(health="stale", last_error=ERROR))
     assert not healthy(index(delivered=False))
@@ -405,12 +407,12 @@ def test_healthy_refreshed_and_ready() -> None:
     ],
 )
 def test_the_prompt(shown: dict[str, Any], line: str) -> None:
-    """A shell prompt has room for a few words: how many are ready, and the worst of what is not."""
+    """The prompt shows how many indexes are ready and the worst problem of the others."""
     assert short_line(shown) == line
 
 
-def test_once_shows_tokens_and_no_daemon() -> None:
-    """Where nobody continues refreshing, no refresh is promised and no process named."""
+def test_the_report_of_once() -> None:
+    """`once` has no daemon, so its report mentions neither a refresh nor a process."""
     text = report.once(document(index()), NOW, 200, zone=UTC)
     assert text.startswith("The index is ready.\n")
     assert "refresh" not in text
@@ -418,8 +420,8 @@ def test_once_shows_tokens_and_no_daemon() -> None:
     assert report.once(document(), NOW) == f"{report.INIT}\n{report.BY_HAND}\n  {report.EXAMPLE}\n"
 
 
-def test_the_document_is_left_alone() -> None:
-    """Reading a document changes nothing in it."""
+def test_the_report_does_not_change_the_document() -> None:
+    """Rendering the report does not modify the document."""
     doc = document(blocked("a"))
     before = copy.deepcopy(doc)
     report.status(doc, NOW)
@@ -427,22 +429,22 @@ def test_the_document_is_left_alone() -> None:
 
 
 def test_a_document_of_an_older_daemon_is_shown() -> None:
-    """After an upgrade the old daemon still answers, without the newer keys."""
+    """After an upgrade, the document of the old daemon, which misses newer keys, can still be shown."""
     newer = ("url", "host", "provider", "sink", "enabled", "username", "identity", "expires_at", "retry_at")
     old = {key: value for key, value in index("a").items() if key not in newer}
     text = report.status(document(old), NOW)
     assert text.startswith("The index is ready.")
 
 
-def test_notices_stand_above_the_table_with_their_fixes() -> None:
-    """What is true of several indexes is said once."""
+def test_notices_precede_the_table() -> None:
+    """A notice that several indexes share is shown once, with its fix."""
     notice = {"reason": "ends-soon", "message": "This secret expires in 3 days.", "hint": "put a new one there"}
     text = lines(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")))
     assert text[1:4] == ["a, b: This secret expires in 3 days.", "  fix: put a new one there", ""]
 
 
-def test_when_a_sign_in_ends_is_told_before_it_does() -> None:
-    """A person who knows that the session ends at noon signs in before lunch; one sign-in is told once."""
+def test_the_end_of_each_sign_in_is_shown() -> None:
+    """The status shows when each sign-in ends, once for all its indexes, unless it has ended or the end is unknown."""
     sso = {"name": "the AWS SSO session of 'dev'", "ends_at": "2026-01-31T17:40:00Z", "command": "aws sso login"}
     over = {**sso, "ends_at": "2026-01-31T07:40:00Z"}
     unknown = {**sso, "ends_at": None}
@@ -472,8 +474,9 @@ def test_when_a_sign_in_ends_is_told_before_it_does() -> None:
         ({"state": "fetching", "delivered": True, "health": "fresh"}, False),
     ],
 )
-def test_what_start_waits_for(changes: dict[str, Any], expected: bool) -> None:
-    """An index that is fetched, or is about to be, may have a token in a moment; others will not soon, or have one."""
+def test_which_indexes_start_waits_for(changes: dict[str, Any], expected: bool) -> None:
+    """`start` waits for an index that is being fetched or is about to be, but not if its fetch failed or its token
+    is delivered."""
     index = {"enabled": True, "delivered": False, "health": "none", "last_error": None, **changes}
     assert under_way(index) is expected
 
@@ -488,7 +491,8 @@ def test_what_start_waits_for(changes: dict[str, Any], expected: bool) -> None:
     ],
 )
 def test_the_color_of_the_headline(indexes: list[dict[str, Any]], shade: str) -> None:
-    """Red as soon as one index needs a person, yellow while all that is missing is under way."""
+    """The headline is red if an index needs a person, and yellow while a fetch is in flight or a ready index has a
+    problem."""
     painted = report.status(document(*indexes), NOW, color=True, zone=UTC)
     assert painted.startswith(f"\x1b[{shade}m")
 
@@ -506,12 +510,12 @@ def test_the_color_of_the_headline(indexes: list[dict[str, Any]], shade: str) ->
     ],
 )
 def test_the_colors_of_a_row(changes: dict[str, Any], cells: dict[str, str]) -> None:
-    """Red where uv fails, yellow where something is under way, dim where an index is switched off."""
+    """Red means that uv fails, yellow that something is in progress, dim that the index is disabled."""
     assert index_table._shades(index("a", **changes)) == cells
 
 
-def test_the_footer_names_what_is_known() -> None:
-    """Without the time of its start, the daemon is named without one; who a token is for may be unknown, too."""
+def test_the_footer_omits_unknown_facts() -> None:
+    """If the daemon's start time or a token's identity is unknown, it is omitted or shown as "-"."""
     assert lines(document(index()))[-1] == "uvtokend 1.0.0, pid 4711, running since 07:00, netrc /home/me/.netrc"
     assert lines(document(index(), started_at=None))[-1] == "uvtokend 1.0.0, pid 4711, netrc /home/me/.netrc"
     row = lines(document(index("a", identity=None, username=None)), 250)[-2]
@@ -520,8 +524,8 @@ def test_the_footer_names_what_is_known() -> None:
     assert unknown.endswith("-")
 
 
-def test_details_share_a_line_that_is_wide_enough_for_them() -> None:
-    """They are indented by two, and stand on one line as long as that fits to the character."""
+def test_details_share_a_line_if_they_fit() -> None:
+    """Details below a row are indented by two spaces and share a line if it is wide enough, to the character."""
     doc = document(index("a", host="h" * 30, identity="i" * 30))
     joined = f"  {'h' * 30}, for {'i' * 30}"
     assert joined in lines(doc, len(joined))
@@ -529,7 +533,7 @@ def test_details_share_a_line_that_is_wide_enough_for_them() -> None:
 
 
 def test_no_problem_hides_another() -> None:
-    """A stale configuration, a delivery that failed, and two indexes with reasons of their own are all named."""
+    """A stale configuration, a failed delivery and the errors of two indexes are all shown."""
     other = {**ERROR, "message": "The other reason."}
     doc = document(
         blocked("a"),
@@ -542,8 +546,8 @@ def test_no_problem_hides_another() -> None:
         assert str(sentence) in text
 
 
-def test_what_is_not_known_takes_no_line() -> None:
-    """Below a row of a narrow terminal stand only facts."""
+def test_unknown_details_take_no_line() -> None:
+    """In a narrow terminal, unknown facts get no line below the row."""
     text = lines(document(index("a", identity=None, username=None)), 60)
     assert not any("for -" in line for line in text)
     assert report.once(document(index("a")), NOW, zone=UTC) == report.once(document(index("a")), NOW, 80, zone=UTC)

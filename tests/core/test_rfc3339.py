@@ -1,4 +1,4 @@
-"""Times as text."""
+"""Times as text (RFC 3339)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
 def test_times_are_written_with_z() -> None:
-    """RFC 3339 in UTC, milliseconds only where there are any."""
+    """Times are written in UTC, with milliseconds only if there are any."""
     assert zulu(NOW) == "2026-01-31T08:00:00Z"
     assert zulu(NOW.replace(microsecond=5000)) == "2026-01-31T08:00:00.005Z"
     assert zulu(None) is None

@@ -1,4 +1,4 @@
-"""Random histories of months against the promise, and broken agents that must not pass."""
+"""Random histories of several months must keep the promise, and broken agents must fail."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ from uvtokend.core.delivery import Delivery
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Sink
 
-#: A history is as long as hundreds of other examples.
+#: One history takes as long as hundreds of ordinary examples.
 HISTORIES = settings().max_examples // 25
 
 
 @settings(max_examples=HISTORIES, phases=(Phase.generate,))
 @given(st.integers(0, 2**32))
-def test_the_promise_holds_through_any_year(seed: int) -> None:
-    """Months with faults of every kind: the laws of `laws` hold at every moment, and in the end all is well."""
+def test_the_promise_holds_in_random_histories(seed: int) -> None:
+    """In random histories of 45 days with every kind of fault, the laws hold at every moment, and each index
+    recovers in the end."""
     run(seed, days=45)
 
 
 class Laptop(RuleBasedStateMachine):
-    """The same world, its faults chosen by Hypothesis, which looks for the shortest history that breaks a law."""
+    """The same world with faults that Hypothesis chooses, to find the shortest history that breaks a law."""
 
     @initialize(
         seed=st.integers(0, 2**32),
         issuers=st.lists(st.sampled_from([issuer for issuer in ISSUERS if issuer.life != 900]), min_size=1, max_size=3),
         shared=st.integers(1, 3),
-        told=st.booleans(),
+        notified=st.booleans(),
     )
-    def begin(self, seed: int, issuers: list[Issuer], shared: int, told: bool) -> None:
-        self.world = World(Random(seed), issuers, shared, told=told)
+    def begin(self, seed: int, issuers: list[Issuer], shared: int, notified: bool) -> None:
+        self.world = World(Random(seed), issuers, shared, notified=notified)
         self.hosts = [index.host for index in self.world.all_indexes]
 
     @rule(hours=st.sampled_from([0.01, 0.5, 3.0, 24.0, 120.0]))
@@ -78,12 +79,12 @@ class Laptop(RuleBasedStateMachine):
         self.world.step_clock(skew)
 
     @rule(only_waits=st.booleans())
-    def somebody_asks(self, only_waits: bool) -> None:
+    def a_client_asks(self, only_waits: bool) -> None:
         self.world.ask(None, only_waits)
 
-    @rule(which=st.integers(0, 4), stands=st.booleans())
-    def a_foreign_entry(self, which: int, stands: bool) -> None:
-        self.world.set_foreign(self.hosts[which % len(self.hosts)], stands)
+    @rule(which=st.integers(0, 4), present=st.booleans())
+    def a_foreign_entry(self, which: int, present: bool) -> None:
+        self.world.set_foreign(self.hosts[which % len(self.hosts)], present)
 
     @rule(seconds=st.sampled_from([30.0, 120.0, 900.0]))
     def a_rival(self, seconds: float) -> None:
@@ -101,8 +102,8 @@ class Laptop(RuleBasedStateMachine):
     def a_pause(self, seconds: float) -> None:
         self.world.pause(seconds)
 
-    @rule(what=st.sampled_from([World.hang_disk, World.unhang_disk, World.hold, World.let_go]))
-    def a_file_that_nobody_can_write(self, what: Callable[[World], None]) -> None:
+    @rule(what=st.sampled_from([World.hang_disk, World.unhang_disk, World.hold, World.release]))
+    def a_file_that_cannot_be_written(self, what: Callable[[World], None]) -> None:
         what(self.world)
 
     @rule(what=st.sampled_from([World.rewrite, World.rotate, World.look]))
@@ -116,16 +117,17 @@ class Laptop(RuleBasedStateMachine):
             self.world.laws.all_is_well(self.world.now, self.world.file)
 
 
-def test_no_choice_of_faults_breaks_a_law() -> None:
-    """Hypothesis plays the world for 90 days and more, and finds no history that breaks a law."""
+def test_hypothesis_finds_no_history_that_breaks_a_law() -> None:
+    """Hypothesis chooses the faults of at least 90 days and finds no history that breaks a law."""
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(Laptop, settings=settings(max_examples=HISTORIES, stateful_step_count=30))
 
 
-def test_many_that_fail_at_once_do_not_come_back_at_once() -> None:
-    """Sixty indexes lose the network in the same second: no later second sees half of them, and once their back-off
-    has grown (15 s in the mean, so 4 in a second, and six times the deviation of 2 on top) none sees more than 16."""
+def test_simultaneous_failures_are_not_retried_simultaneously() -> None:
+    """Sixty indexes lose the network in the same second. No later second has more than 30 fetches, and once the
+    back-off has grown (to 15 s on average: 4 fetches a second, plus six standard deviations of 2), none has more
+    than 16."""
     for seed in range(2):
         world = World(Random(seed), [Issuer(3600.0)] * 60, network=False, slots=60)
         world.live(900.0)
@@ -134,42 +136,42 @@ def test_many_that_fail_at_once_do_not_come_back_at_once() -> None:
         assert max(count for second, count in seconds.items() if second > 120) <= 16
 
 
-def test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone() -> None:
-    """Who changes our block twice within a minute gets his way, the index is blocked for as long, and told so; after
-    the next probe without him the entry stands again and nothing is blocked."""
+def test_the_agent_gives_way_to_a_rival_until_it_stops() -> None:
+    """The agent gives way to a rival that changes our block twice within a minute, and reports the index as blocked.
+    At the first attempt after the rival stopped, the entry is restored and the index is no longer blocked."""
     world = World(Random(1), [Issuer(43200.0)])
     world.live(60.0)
     before = world.file.copy()
     world.fight(600.0)
-    seen = set()
+    reasons = set()
     for _ in range(600):
         world.live(1.0)
         (view,) = world.agent.snapshot(world.at()).indexes
         if view.state == "blocked" and view.last_error is not None:
-            seen.add(view.last_error.reason)
-    assert seen == {deliveries.CONTESTED}
+            reasons.add(view.last_error.reason)
+    assert reasons == {deliveries.CONTESTED}
     world.live(330.0)
     (view,) = world.agent.snapshot(world.at()).indexes
     assert (view.state, view.last_error, world.file) == ("waiting", None, before)
 
 
-def test_an_agent_that_gives_up_a_fight_for_good_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rival goes, and so must the quarrel."""
+def test_an_agent_that_gives_way_forever_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above fails for an agent that does not try again after the rival stopped."""
     monkeypatch.setattr(deliveries, "FIGHT", timedelta(days=1000))
     with pytest.raises(AssertionError):
-        test_a_fight_is_left_to_the_rival_and_taken_up_when_he_is_gone()
+        test_the_agent_gives_way_to_a_rival_until_it_stops()
 
 
-# ------------------------------------------------------------------------------------------------- broken ones
+# ------------------------------------------------------------------------------------------------- broken agents
 
 
-def caught(first: int, guard_tick: bool = True) -> str | None:
+def broken_law(first: int, guard_tick: bool = True) -> str | None:
     """Return the law that a broken agent breaks within some histories, or None.
 
     Args:
-        first: The history to begin with. Each test names one that was seen to catch its agent soon, which saves most
-            of the time; the others follow.
-        guard_tick: False for a daemon that forgets about sleep.
+        first: The seed to begin with. Each test names one that is known to catch its agent soon, which saves most of
+            the time; the others follow.
+        guard_tick: False for a daemon without a guard tick, which never notices a sleep.
     """
     for seed in dict.fromkeys((first, *range(30))):
         try:
@@ -179,53 +181,53 @@ def caught(first: int, guard_tick: bool = True) -> str | None:
     return None
 
 
-def test_an_agent_that_forgets_about_sleep_is_caught() -> None:
-    """Without the guard tick after a wake-up the timers stand still, and nothing is ever well again."""
-    laws = {"wedged", "wedged with a dead token", "a dead token stands in the file"}
-    assert caught(first=2, guard_tick=False) in laws
+def test_a_daemon_without_a_guard_tick_is_caught() -> None:
+    """Without the guard tick, timers stop during sleep and the indexes never recover after a wake-up."""
+    laws = {"no recovery", "no recovery: the token has expired", "an expired token is in the netrc"}
+    assert broken_law(first=2, guard_tick=False) in laws
 
 
-def test_a_daemon_that_does_not_look_for_a_login_is_caught() -> None:
-    """It would wait for its slow probe, and the promise is two seconds."""
+def test_a_daemon_that_does_not_watch_for_a_sign_in_is_caught() -> None:
+    """A daemon that ignores a sign-in retries only at its next slow probe, which breaks the promise."""
 
-    def never_told(self: World) -> None:
+    def ignore_login(self: World) -> None:
         self.laws.login_seen(self.now, tuple(self.agent.leases))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(World, "_look_for_login", never_told)
-        assert caught(first=0) is not None
+        patch.setattr(World, "_look_for_login", ignore_login)
+        assert broken_law(first=0) is not None
 
 
 def test_an_agent_that_refreshes_late_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that waits for the end of life breaks the promise."""
+    """A policy that refreshes only one minute before the expiry breaks the promised life."""
 
     def late(credential: Credential, received: datetime, previous: Credential | None, roll: float) -> datetime:
         return (credential.expires_at or received + timedelta(hours=1)) - timedelta(seconds=60)
 
     monkeypatch.setattr(policy, "refresh_at", late)
-    assert "promised" in (caught(first=0) or "")
+    assert "promised" in (broken_law(first=0) or "")
 
 
-def test_an_agent_that_keeps_the_dead_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry that outlives its token is seen."""
+def test_an_agent_that_keeps_expired_tokens_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that leaves an entry in the netrc after its token has expired breaks a law."""
 
     def entry(index: Index, lease: Lease, now: datetime) -> Entry | None:
         credential = lease.credential
         return None if credential is None else Entry(index.host, credential.login, credential.password)
 
     monkeypatch.setattr(views, "entry", entry)
-    assert caught(first=0) == "a dead token stands in the file"
+    assert broken_law(first=0) == "an expired token is in the netrc"
 
 
 def an_issuer_with_an_error() -> None:
-    """Two hours without a token."""
+    """Simulate an issuer that fails for two hours."""
     world = World(Random(1), [Issuer(3600.0)])
     world.set_trouble(0, "error")
     world.live(7200.0)
 
 
 def test_an_agent_that_never_backs_off_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage must not become a burst of requests."""
+    """An agent that retries every second during an outage breaks the law on requests."""
     an_issuer_with_an_error()
     monkeypatch.setattr(policy, "backoff", lambda *_: 1.0)
     with pytest.raises(AssertionError, match="a burst of requests"):
@@ -233,13 +235,13 @@ def test_an_agent_that_never_backs_off_is_caught(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_agent_without_jitter_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixty that fail together would come back together."""
+    """Without jitter, sixty fetches that fail together are retried together."""
     jittery = policy.backoff
     monkeypatch.setattr(
         policy, "backoff", lambda failures, failure, urgent, _, spent: jittery(failures, failure, urgent, 0.99, spent)
     )
     with pytest.raises(AssertionError):
-        test_many_that_fail_at_once_do_not_come_back_at_once()
+        test_simultaneous_failures_are_not_retried_simultaneously()
 
 
 def asks_caches_in_a_loop(patch: pytest.MonkeyPatch) -> None:
@@ -273,7 +275,7 @@ def does_not_try_after_a_login(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases, "login_changed", lambda lease, _: lease)
 
 
-def waits_as_long_as_it_is_told(patch: pytest.MonkeyPatch) -> None:
+def obeys_any_retry_after(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(policy, "RETRY_AFTER_CAP", 1e9)
 
 
@@ -300,7 +302,7 @@ def does_not_look_at_the_file(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(World, "_drift", drift)
 
 
-def answers_nobody(patch: pytest.MonkeyPatch) -> None:
+def answers_no_client(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Agent, "_settle", lambda _: None)
 
 
@@ -360,10 +362,10 @@ BROKEN = [
     (fights, "a fight", 0),
     (asks_caches_in_a_loop, "tokens in a loop", 0),
     (takes_cached_tokens_for_new, "tokens in a loop", 0),
-    (drops_a_token_on_failure, "a valid token does not stand in the file", 0),
+    (drops_a_token_on_failure, "a valid token is not in the netrc", 0),
     (gives_up, "promised", 1),
     (does_not_try_after_a_login, "the fetch does not begin when the status says", 2),
-    (waits_as_long_as_it_is_told, "suspended for too long", 3),
+    (obeys_any_retry_after, "suspended for too long", 3),
     (probes_seldom, "suspended for too long", 0),
     (names_no_time, "until when the promise is suspended", 0),
     (names_another_time, "the fetch does not begin when the status says", 0),
@@ -372,9 +374,9 @@ BROKEN = [
     (gives_way_for_an_hour, "gives way for too long", 0),
     (never_delivers_again, "a hot loop", 0),
     (fetches_twice_at_once, "two fetches in flight for one lease", 1),
-    (does_not_look_at_the_file, "not stand", 0),
-    (answers_nobody, "somebody waits for ever", 3),
-    (keeps_entries_of_removed_indexes, "nobody configured", 4),
+    (does_not_look_at_the_file, "not in the netrc", 0),
+    (answers_no_client, "a client waits forever", 3),
+    (keeps_entries_of_removed_indexes, "not configured", 4),
     (calls_everything_delivered, "the status", 0),
 ]
 
@@ -383,13 +385,13 @@ BROKEN = [
 def test_a_broken_agent_is_caught(
     breaks: Callable[[pytest.MonkeyPatch], None], law: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of these agents breaks a law, and the simulator names one that fits."""
+    """The simulator catches each broken agent with the law that it breaks."""
     breaks(monkeypatch)
-    assert law in (caught(first) or "")
+    assert law in (broken_law(first) or "")
 
 
-def logs_in_during_a_probe(seed: int) -> None:
-    """Of two blocked leases one is being probed, with the old login, when somebody logs in."""
+def sign_in_during_a_probe(seed: int) -> None:
+    """Sign in while one of two blocked leases is being probed with the old sign-in."""
     world = World(Random(seed), [Issuer(3600.0)] * 2, login=False)
     world.live(600.0)
     world.ask(("i0",))
@@ -398,46 +400,50 @@ def logs_in_during_a_probe(seed: int) -> None:
     assert len(world.file) == 2
 
 
-def test_a_daemon_that_forgets_a_login_in_flight_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fetch that was under way is no verdict on the new login; whoever takes it for one waits for five minutes."""
+def test_a_daemon_that_ignores_a_sign_in_during_a_fetch_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch that was in flight during a sign-in says nothing about the new sign-in; a daemon that trusts it waits
+    5 minutes."""
     for seed in range(20):
-        logs_in_during_a_probe(seed)
+        sign_in_during_a_probe(seed)
     monkeypatch.setattr(World, "_logged_in_meanwhile", lambda *_: None)
     with pytest.raises(AssertionError):
         for seed in range(20):
-            logs_in_during_a_probe(seed)
+            sign_in_during_a_probe(seed)
 
 
-def wakes_with_a_dead_connection(told: bool) -> None:
-    """A fetch hangs when the machine falls asleep; it wakes up in another network, and all its timers stood still."""
-    world = World(Random(1), [Issuer(3600.0)], network=False, told=told)
+def wake_with_a_dead_connection(notified: bool) -> None:
+    """A fetch hangs when the machine goes to sleep. It wakes up in another network, with its timers late."""
+    world = World(Random(1), [Issuer(3600.0)], network=False, notified=notified)
     while not world.flights or world.limits[world.all_indexes[0].request] < 20.0:
         world.live(0.1)
     world.sleep()
     world.live(7200.0)
     world.set_network(True)
     world.wake()
-    world.live(5.8 if told else 30.0)
+    world.live(5.8 if notified else 30.0)
     assert world.file
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_an_agent_that_does_not_try_after_a_wake_up_is_caught(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fetch in flight is started again: fresh within 5 s where the kernel reports the wake-up, else within 30."""
-    wakes_with_a_dead_connection(told)
+@pytest.mark.parametrize("notified", [True, False])
+def test_an_agent_that_does_not_retry_after_a_wake_up_is_caught(
+    notified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fetch in flight is restarted: a token arrives within 5 s if the kernel reports the wake-up, otherwise
+    within 30 s."""
+    wake_with_a_dead_connection(notified)
     monkeypatch.setattr(leases, "woke", lambda lease, _: lease)
-    if told:
+    if notified:
         with pytest.raises(AssertionError):
-            wakes_with_a_dead_connection(told)
+            wake_with_a_dead_connection(notified)
 
 
 def the_network_returns_after_a_hang() -> None:
-    """A fetch hung in a dead connection until it was killed; then the kernel tells that the network is back."""
-    world = World(Random(1), [Issuer(3600.0)], network=False, told=True)
+    """A fetch hangs in a dead connection until it is killed; then the kernel reports that the network is back."""
+    world = World(Random(1), [Issuer(3600.0)], network=False, notified=True)
     (request,) = world.laws.issuers
     while (failure := world.agent.leases[request].last_failure) is None or failure.reason != "deadline":
         world.live(0.1)
-    world.live(1.0)  # what failed is planned again by now
+    world.live(1.0)  # the failed fetch is planned again by now
     world.agent.leases[request] = replace(world.agent.leases[request], act_at=START + timedelta(seconds=world.now + 25))
     world.plans[request] = world.now + 25.0
     world.set_network(True)
@@ -445,16 +451,16 @@ def the_network_returns_after_a_hang() -> None:
     assert world.file
 
 
-def test_a_daemon_that_takes_a_hang_for_an_answer_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody answered, so the network's return is worth a try at once, not after a back-off of up to 25 s."""
+def test_a_daemon_that_treats_a_hang_as_an_answer_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hung fetch was not answered, so the return of the network retries it at once instead of after up to 25 s."""
     the_network_returns_after_a_hang()
     monkeypatch.setattr(policy, "NOBODY_ANSWERED", frozenset({"unreachable", "timeout"}))
     with pytest.raises(AssertionError):
         the_network_returns_after_a_hang()
 
 
-def a_healthy_one_behind_hung_ones() -> World:
-    """Twenty issuers hang; one, asked last, does not."""
+def a_healthy_issuer_behind_hung_ones() -> World:
+    """Twenty issuers hang; one, which is asked last, does not."""
     world = World(Random(1), [Issuer(3600.0)] * 21, network=False)
     for which in range(20):
         world.set_trouble(which, "hung")
@@ -463,16 +469,16 @@ def a_healthy_one_behind_hung_ones() -> World:
     return world
 
 
-def test_hung_providers_do_not_starve_a_healthy_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With four slots it has its token within 30 s, and keeps the promised life for as long as the others hang; without
-    giving way it would wait for five of them to be killed."""
+def test_hung_issuers_do_not_starve_a_healthy_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With four slots, the healthy issuer's token arrives within 30 s and keeps the promised life while the others
+    hang. If hung fetches did not give way, it would wait until five of them were killed."""
     for slice_, in_time in ((slots.SLICE, True), (1000.0, False)):
         monkeypatch.setattr(slots, "SLICE", slice_)
-        world = a_healthy_one_behind_hung_ones()
+        world = a_healthy_issuer_behind_hung_ones()
         world.live(30.0)
         assert ("h20.example" in world.file) == in_time
     monkeypatch.undo()
-    world = a_healthy_one_behind_hung_ones()
+    world = a_healthy_issuer_behind_hung_ones()
     for _ in range(8):
         world.live(1000.0)
         (end,) = {world.laws.tokens[token].end for token in world.file.values()}
@@ -480,11 +486,11 @@ def test_hung_providers_do_not_starve_a_healthy_one(monkeypatch: pytest.MonkeyPa
         assert end - world.now >= 1800.0
 
 
-def test_no_promise_is_suspended_for_longer_than_the_contract_says() -> None:
-    """An hour and the jitter for an issuer's word, five minutes for a verdict, nothing for any other failure; and the
-    status must name the time."""
+def test_how_long_a_failure_suspends_the_promise() -> None:
+    """A Retry-After suspends the promise for at most an hour plus jitter, a verdict for 5 minutes, and any other
+    failure not at all. The status must name the time."""
     request = Request("p")
-    for trouble in [*TROUBLES.values(), Failure("login-required", "ended", "Log in.")]:
+    for trouble in [*TROUBLES.values(), Failure("login-required", "ended", "Sign in.")]:
         failure = admit(trouble, "h.example", START + timedelta(days=1))
         assert isinstance(failure, Failure)
         laws = Laws({request: Issuer(3600.0)})

@@ -1,4 +1,4 @@
-"""Who gets a worker."""
+"""Which fetches get a worker."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def line(limit: int, *keys: str) -> Slots[str]:
     return slots
 
 
-def test_the_limit_holds_and_the_first_comes_first() -> None:
-    """Two slots, three fetches: the third begins when one has ended."""
+def test_slots_are_given_in_order() -> None:
+    """With two slots and three fetches, the third starts when one of the others ends."""
     slots = line(2, "a", "b", "c")
     assert list(slots.starts(0)) == ["a", "b"]
     assert list(slots.starts(1)) == []
@@ -23,8 +23,8 @@ def test_the_limit_holds_and_the_first_comes_first() -> None:
     assert "c" in slots
 
 
-def test_what_hung_goes_last_and_leaves_a_slot_to_the_others() -> None:
-    """Requests whose last try hung wait for the others, and take all slots but one."""
+def test_hung_fetches_start_last_and_leave_one_slot() -> None:
+    """Fetches whose last attempt hung start after the others and never take all slots."""
     slots: Slots[str] = Slots(3)
     for key in ("h1", "h2", "h3"):
         slots.ask(key, hung=True, spends=False)
@@ -38,15 +38,16 @@ def test_what_hung_goes_last_and_leaves_a_slot_to_the_others() -> None:
     assert list(slots.starts(3)) == ["h3"]
 
 
-def test_a_single_slot_serves_what_hung_too() -> None:
-    """With one slot none can be kept, or what hung once would never be tried again."""
+def test_a_single_slot_serves_hung_fetches() -> None:
+    """With a single slot, a fetch whose last attempt hung may take it; otherwise it would never be tried again."""
     slots: Slots[str] = Slots(1)
     slots.ask("h", hung=True, spends=False)
     assert list(slots.starts(0)) == ["h"]
 
 
 def test_a_long_fetch_gives_way_once() -> None:
-    """After its slice the oldest one makes room, goes to the second line, and is left alone when its turn comes."""
+    """After its time slice, the oldest fetch is stopped if others wait. It starts again after them and then may
+    finish."""
     slots = line(2, "a", "b", "c")
     assert list(slots.starts(0)) == ["a", "b"]
     assert slots.look_at() == SLICE
@@ -64,15 +65,15 @@ def test_a_long_fetch_gives_way_once() -> None:
     assert slots.gives_way(300) is None
 
 
-def test_nobody_gives_way_without_need() -> None:
-    """While a slot is free, or nobody waits for a first try, a fetch runs on."""
+def test_no_fetch_gives_way_without_need() -> None:
+    """A fetch continues while a slot is free or no first attempt waits."""
     slots = line(2, "a")
     assert list(slots.starts(0)) == ["a"]
     assert (slots.look_at(), slots.gives_way(100)) == (None, None)
 
 
 def test_a_fetch_that_spends_a_one_time_secret_never_gives_way() -> None:
-    """Killing it would lose the chain."""
+    """Stopping a fetch that uses a one-time secret would lose the secret, so it never gives way."""
     slots: Slots[str] = Slots(1)
     slots.ask("chain", hung=False, spends=True)
     slots.ask("a", hung=False, spends=False)
@@ -80,8 +81,8 @@ def test_a_fetch_that_spends_a_one_time_secret_never_gives_way() -> None:
     assert (slots.look_at(), slots.gives_way(1000)) == (None, None)
 
 
-def test_who_looks_again_and_when() -> None:
-    """Only while all slots are taken and somebody waits for a first try is there a time to look."""
+def test_when_the_slots_are_checked_again() -> None:
+    """A time for the next check exists only while all slots are taken and a first attempt waits."""
     full, waiting = line(1, "a"), line(1, "a", "b")
     assert [*full.starts(0), *waiting.starts(0)] == ["a", "a"]
     assert (full.look_at(), full.gives_way(100)) == (None, None)

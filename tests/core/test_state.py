@@ -1,4 +1,4 @@
-"""The state file: good tokens are kept over a restart, every written file is remembered, and no file can do harm."""
+"""The state file: valid tokens survive a restart, every written file is recorded, and a damaged file does no harm."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from uvtokend.core.state import Boot, Netrc, State
 STANDING = {"b.example": ENTRY}
 
 
-def test_a_digest_counts_from_the_moment_its_delivery_begins() -> None:
-    """The new one comes first, each once; of a host's former ones the oldest are forgotten, those of others are not."""
+def test_a_digest_is_recorded_when_its_delivery_begins() -> None:
+    """The newest digest of a host is first, each appears once, and the oldest are dropped. Other hosts are
+    unaffected."""
     known = state.joined(
         State(), state.began(State(), "/n", [Entry("c.example", "me", Secret("other"))], [], "/c", created=True)
     )
@@ -32,8 +33,8 @@ def test_a_digest_counts_from_the_moment_its_delivery_begins() -> None:
     assert known.records == (RECORD,)
 
 
-def test_only_what_is_new_is_noted() -> None:
-    """An entry whose digest is known as the latest is not new, nor is a record that is in the state already."""
+def test_only_changes_are_recorded() -> None:
+    """An entry whose digest is already the latest, or a record already in the state, is not recorded again."""
     second = Entry("c.example", "me", Secret("other"))
     news = state.began(STATE, "/home/me/.netrc", [ENTRY, second], STATE.records, "/c", created=False)
     assert news.netrcs["/home/me/.netrc"].delivered == {"c.example": (second.digest,)}
@@ -44,7 +45,7 @@ def test_only_what_is_new_is_noted() -> None:
 
 
 def test_news_name_more_only_with_another_host_or_netrc() -> None:
-    """Another token for a known host names nothing that the state does not name."""
+    """A delivery names more than the state only if its host or its netrc is new, not if only the token is."""
     for path, host, more in (
         ("/home/me/.netrc", "a.example", False),
         ("/home/me/.netrc", "c.example", True),
@@ -55,16 +56,17 @@ def test_news_name_more_only_with_another_host_or_netrc() -> None:
     assert not state.names_more(STATE, State())
 
 
-def test_only_what_was_delivered_to_a_netrc_is_ours_in_it() -> None:
-    """A token that was fetched or delivered elsewhere is nobody's proof; a configured host counts inside the block."""
+def test_only_delivered_digests_make_an_entry_ours() -> None:
+    """Only digests delivered to this netrc make its entries ours. A configured host without one is ours only inside
+    the block."""
     assert STATE.ours("/home/me/.netrc") == NETRC.delivered
     assert STATE.ours("/other") == {}
     assert STATE.ours("/other", ["x.example"]) == {"x.example": ()}
     assert STATE.ours("/home/me/.netrc", ["b.example"])["b.example"] == (ENTRY.digest,)
 
 
-def test_a_delivery_replaces_the_records_of_its_sink_alone() -> None:
-    """Records of the other sink stay, and one that served both loses only the targets of this sink."""
+def test_a_delivery_replaces_only_the_records_of_its_sink() -> None:
+    """Records of the other sink stay, and a record with targets in both loses only those of this sink."""
     both = replace(RECORD, targets=("a.example", "https://a.example/x"))
     stored = replace(RECORD, targets=("https://b.example/y",))
     new = replace(RECORD, targets=("c.example",))
@@ -78,7 +80,7 @@ def test_a_delivery_replaces_the_records_of_its_sink_alone() -> None:
 
 
 def test_a_target_is_forgotten() -> None:
-    """A token that is delivered elsewhere is still known there; one that is nowhere else is not known any more."""
+    """Removing a target keeps the record for its other targets; a record without targets is dropped."""
     other = state.record(REQUEST, TOKEN, NOW, ("c.example",))
     known = replace(STATE, records=(RECORD, other))
     left = state.without(known, {"a.example", "c.example"})
@@ -87,8 +89,9 @@ def test_a_target_is_forgotten() -> None:
     assert state.without(known, ()) == known
 
 
-def test_a_written_file_is_remembered_until_it_is_clean() -> None:
-    """A netrc or store of a former configuration is known by its path; that of another configuration is not former."""
+def test_a_written_file_is_recorded_until_it_is_clean() -> None:
+    """A netrc or store that this configuration formerly wrote is returned as former; those of other configurations
+    are not."""
     known = state.joined(STATE, state.began(STATE, "/new", [], [], "/etc/config.toml", created=False))
     known = state.joined(known, state.began(known, "/other", [], [], "/other.toml", created=False))
     assert state.former(known, "/new", "/etc/config.toml") == ("/home/me/.netrc",)
@@ -105,20 +108,20 @@ def test_a_written_file_is_remembered_until_it_is_clean() -> None:
 
 
 def test_a_valid_token_is_recovered() -> None:
-    """An entry that matches its record is kept with all that was known about it."""
+    """If the entry in the netrc matches its record, the token is recovered with everything recorded about it."""
     assert state.recover([RECORD], STANDING, (REQUEST,), NOW + HOUR / 4) == {REQUEST: (TOKEN, NOW + HOUR / 2)}
 
 
 def test_a_record_from_the_future_is_due_at_once() -> None:
-    """A clock that was wrong does not put the refresh off."""
+    """A record with a time in the future comes from a wrong clock, so the token is refreshed at once."""
     before = NOW - HOUR
     assert state.recover([RECORD], STANDING, (REQUEST,), before) == {REQUEST: (TOKEN, before)}
 
 
-def test_a_damaged_record_does_not_put_the_refresh_off_for_ever() -> None:
-    """Whatever the file says, a recovered token is refreshed within a day."""
-    endless = replace(RECORD, expires_at=None, refresh_at=NOW.replace(year=8999))
-    ((_, due),) = state.recover([endless], STANDING, (REQUEST,), NOW).values()
+def test_a_recovered_token_is_refreshed_within_a_day() -> None:
+    """Whatever refresh time a damaged record contains, the refresh is due within a day."""
+    unlimited = replace(RECORD, expires_at=None, refresh_at=NOW.replace(year=8999))
+    ((_, due),) = state.recover([unlimited], STANDING, (REQUEST,), NOW).values()
     assert due == NOW + state.LONGEST
 
 
@@ -133,8 +136,10 @@ def test_a_damaged_record_does_not_put_the_refresh_off_for_ever() -> None:
     ],
     ids=["entry gone", "other token", "other login", "other configuration", "expired"],
 )
-def test_what_does_not_match_is_fetched_anew(standing: dict[str, Entry], request_: Request, at: datetime) -> None:
-    """Nothing is recovered unless entry, record and configuration agree."""
+def test_a_token_that_does_not_match_is_not_recovered(
+    standing: dict[str, Entry], request_: Request, at: datetime
+) -> None:
+    """A token is recovered only if the entry, the record and the configuration agree and it has not expired."""
     assert state.recover([RECORD], standing, (request_,), at) == {}
 
 
@@ -142,7 +147,7 @@ def test_what_does_not_match_is_fetched_anew(standing: dict[str, Entry], request
 
 
 def test_after_a_clock_step_every_token_is_due_at_once() -> None:
-    """The clock was set, or the machine was paused and the tokens expired: the entries stay, and all are fetched."""
+    """If the clock was set or the machine was paused, the entries stay and all tokens are refreshed at once."""
     for step in (30 * HOUR, -30 * HOUR, timedelta(seconds=1)):
         known = state.on_clock(STATE, Boot("b", NOW + step))
         assert known.boot == Boot("b", NOW + step)
@@ -151,9 +156,9 @@ def test_after_a_clock_step_every_token_is_due_at_once() -> None:
         assert (credential.expires_at, credential.wall_end, due) == (NOW + HOUR + step, NOW + HOUR, NOW + step)
 
 
-def test_the_end_on_the_wall_clock_stays() -> None:
-    """It is the one that the issuer named, however often the clock is set. A file of a former version does not name it,
-    and there it is the end that was written."""
+def test_the_expiry_on_the_wall_clock_does_not_move() -> None:
+    """The expiry on the wall clock is the one that the issuer gave, however often the clock is set. In a file of an
+    older version it is the stored expiry."""
     (known,) = state.on_clock(state.on_clock(STATE, Boot("b", NOW + HOUR)), Boot("b", NOW + 3 * HOUR)).records
     assert (known.expires_at, known.wall_end) == (NOW + 4 * HOUR, NOW + HOUR)
     document = json.loads(state_json.encode(STATE))
@@ -162,32 +167,32 @@ def test_the_end_on_the_wall_clock_stays() -> None:
     assert state.record(REQUEST, replace(TOKEN, wall_end=NOW), NOW, ("h",)).wall_end == NOW
 
 
-def test_without_a_clock_step_nothing_moves() -> None:
-    """Less than a second, another boot or an unknown one says nothing about the clock."""
+def test_without_a_clock_step_nothing_changes() -> None:
+    """A difference below a second, another boot or an unknown boot is not a clock step."""
     for stays in (STATE, replace(STATE, boot=None), replace(STATE, boot=Boot("", NOW))):
         for boot in (Boot("other", NOW + HOUR), Boot("", NOW + HOUR), Boot("b", NOW + timedelta(seconds=0.9))):
             assert state.on_clock(stays, boot) == stays
 
 
-def test_a_step_beyond_the_calendar_costs_the_records_alone() -> None:
-    """Times that cannot be shifted are forgotten; the files that were written are not."""
+def test_a_step_beyond_the_calendar_drops_only_the_records() -> None:
+    """If shifted times would leave the calendar, the records are dropped, but not the list of written files."""
     far = NOW.replace(year=8999)
     known = replace(STATE, records=(replace(RECORD, expires_at=far),), boot=Boot("b", NOW - timedelta(days=700_000)))
     assert state.on_clock(known, Boot("b", far)) == replace(STATE, records=(), boot=Boot("b", far))
 
 
 def test_shifting_moves_every_time() -> None:
-    """A record can be moved between two clocks and back."""
+    """A record can be moved to another clock and back without change."""
     moved = state.shifted(RECORD, HOUR)
     assert (moved.issued_at, moved.expires_at, moved.refresh_after) == (NOW + HOUR, NOW + 2 * HOUR, NOW + HOUR * 4 / 3)
     assert state.shifted(moved, -HOUR) == RECORD
-    endless = state.record(REQUEST, Credential("", Secret("x"), NOW), NOW, ("h",))
-    assert (state.shifted(endless, HOUR).expires_at, state.shifted(endless, HOUR).refresh_after) == (None, None)
+    unlimited = state.record(REQUEST, Credential("", Secret("x"), NOW), NOW, ("h",))
+    assert (state.shifted(unlimited, HOUR).expires_at, state.shifted(unlimited, HOUR).refresh_after) == (None, None)
 
 
 # ---------------------------------------------------------------------------------------------------------- damage
 
 
-def test_a_netrc_that_nothing_is_known_of_is_not_ours() -> None:
-    """So it is never deleted because it is empty."""
+def test_an_unknown_netrc_was_not_created_by_us() -> None:
+    """An unknown netrc does not count as created by uvtokend, so it is never deleted when empty."""
     assert not State().netrc("/home/me/.netrc").created

@@ -19,14 +19,15 @@ from uvtokend.core.state import Boot, State
 
 
 def edited(change: Callable[[Any], object]) -> State:
-    """Return what is read from a state file after a change of its JSON."""
+    """Return the state that is read from a state file after this change of its JSON."""
     document = json.loads(state_json.encode(STATE))
     change(document)
     return state_json.decode(json.dumps(document).encode())
 
 
-def test_it_survives_the_disk_and_holds_neither_token_nor_login() -> None:
-    """What is written is read back. A login may be a secret, too, so a digest represents both."""
+def test_the_state_survives_the_disk_without_secrets() -> None:
+    """The state is read back unchanged. The file contains a digest instead of the token and the login, which may be
+    secret too."""
     secret = replace(TOKEN, login="name-code")
     known = replace(STATE, records=(state.record(REQUEST, secret, NOW + HOUR / 2, ("a.example",)),))
     text = state_json.encode(known)
@@ -38,7 +39,7 @@ def test_it_survives_the_disk_and_holds_neither_token_nor_login() -> None:
 
 
 def test_version_1_is_still_read() -> None:
-    """Its one netrc, its ``places`` and its logins become what this version knows; a ledger names uv's store."""
+    """The netrc, ``places`` and logins of version 1 are converted to the current format."""
     sha256 = hashlib.sha256(b"hunter2").hexdigest()
     tokens = [
         {
@@ -66,7 +67,7 @@ def test_version_1_is_still_read() -> None:
 
 @pytest.mark.parametrize("change", [{"version": 3}, {"version": ...}, {"tokens": 7}, {"netrcs": []}, {"stores": 7}])
 def test_a_file_that_does_not_fit_counts_as_missing(change: dict[str, object]) -> None:
-    """Unknown versions and missing sections are forgotten."""
+    """A file of an unknown version or with an invalid section is treated as missing."""
     document = json.loads(state_json.encode(STATE)) | change
     document = {key: value for key, value in document.items() if value is not ...}
     assert state_json.decode(json.dumps(document).encode()) == State()
@@ -83,8 +84,8 @@ def test_a_file_that_does_not_fit_counts_as_missing(change: dict[str, object]) -
         ("targets", [7]),
     ],
 )
-def test_a_damaged_record_is_forgotten_alone(key: str, bad: object) -> None:
-    """It costs one fetch: every other part of the file is still read."""
+def test_only_the_damaged_record_is_dropped(key: str, bad: object) -> None:
+    """A damaged record is dropped, and the rest of the file is still read."""
 
     def damage(document: Any) -> None:
         document["tokens"].insert(0, {**document["tokens"][0], key: bad})
@@ -93,8 +94,8 @@ def test_a_damaged_record_is_forgotten_alone(key: str, bad: object) -> None:
 
 
 @pytest.mark.parametrize("path", ["relative", "/with\0nul", "/with\ud800surrogate", ""])
-def test_a_path_that_cannot_be_one_is_forgotten_alone(path: str) -> None:
-    """Nothing is given to the system that it would refuse with an exception of its own; undecodable names are fine."""
+def test_only_the_invalid_path_is_dropped(path: str) -> None:
+    """A path that the system would refuse with an exception is dropped. Undecodable file names are kept."""
 
     def damage(document: Any) -> None:
         document["netrcs"][path] = document["netrcs"]["/home/me/.netrc"]
@@ -107,13 +108,13 @@ def test_a_path_that_cannot_be_one_is_forgotten_alone(path: str) -> None:
 
 
 @pytest.mark.parametrize("boot", [None, 7, {}, {"id": "b", "at": "9999-12-31T23:59:59Z"}])
-def test_a_damaged_boot_is_forgotten_alone(boot: object) -> None:
-    """Nothing can be said about the clock then."""
+def test_a_damaged_boot_is_dropped(boot: object) -> None:
+    """If the boot is invalid, only the boot is dropped, and no clock step is detected."""
     assert edited(lambda document: document.update(boot=boot)) == replace(STATE, boot=None)
 
 
 def test_a_long_list_of_digests_is_cut() -> None:
-    """No file makes an edit of the netrc slow."""
+    """The number of digests per host is limited, so that editing the netrc stays fast."""
 
     def damage(document: Any) -> None:
         document["netrcs"]["/home/me/.netrc"]["delivered"]["a.example"] *= 1000
@@ -123,7 +124,7 @@ def test_a_long_list_of_digests_is_cut() -> None:
 
 @given(st.binary(max_size=300))
 def test_no_file_raises(text: bytes) -> None:
-    """Any bytes are a state."""
+    """Decoding any bytes returns a state."""
     assert isinstance(state_json.decode(text), State)
 
 
@@ -136,7 +137,7 @@ def test_no_file_raises(text: bytes) -> None:
     st.sampled_from([1, 2]),
 )
 def test_no_json_raises(value: object, key: str, version: int) -> None:
-    """Any value in any section is a state, also after a clock step."""
+    """Decoding any JSON value in any section returns a state that can be shifted and recovered."""
     document = {**json.loads(state_json.encode(STATE)), "netrc": "/n", "created": 1, "version": version, key: value}
     known = state_json.decode(json.dumps(document).encode())
     moved = state.on_clock(known, Boot("b", NOW + 100 * HOUR))

@@ -1,4 +1,4 @@
-"""The status document: the same keys whether the daemon runs or not, and nothing claimed that is not known."""
+"""The status document has the same keys with and without a daemon, and claims only what is known."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ INDEX_KEYS = {
 
 
 def record(end: datetime | None = NOW + timedelta(hours=1)) -> Record:
-    """Return what is remembered of a token."""
+    """Return the record of a token."""
     half = NOW + timedelta(minutes=30)
     return Record("key", ("a.example",), "digest", NOW, end, half, identity="me@a.example")
 
 
 def from_disk(known: Record | None, now: datetime = NOW) -> status.IndexStatus:
-    """Return one index of the document without a daemon."""
+    """Return the index of a document that is made without a daemon."""
     standing = {} if known is None else {"a": status.Standing(known, "me")}
     return status.of_disk(FRAME, (A,), (), standing, None, now)["indexes"][0]
 
@@ -58,18 +58,18 @@ def from_disk(known: Record | None, now: datetime = NOW) -> status.IndexStatus:
 @pytest.mark.parametrize(
     ("seconds", "health", "delivered"), [(0, "fresh", True), (1800, "stale", True), (3600, "expired", False)]
 )
-def test_from_disk_the_record_and_the_clock_say_what_is_known(seconds: int, health: str, delivered: bool) -> None:
-    """While no daemon runs a token is worth what its record says; nobody does anything about it."""
-    shown = from_disk(record(), NOW + timedelta(seconds=seconds))
-    assert (shown["health"], shown["delivered"], shown["username"]) == (health, delivered, "me")
-    assert shown["state"] is None
-    assert shown["life_left_s"] == 3600 - seconds
+def test_the_health_from_disk(seconds: int, health: str, delivered: bool) -> None:
+    """Without a daemon, the health follows from the record and the clock, and the state is null."""
+    entry = from_disk(record(), NOW + timedelta(seconds=seconds))
+    assert (entry["health"], entry["delivered"], entry["username"]) == (health, delivered, "me")
+    assert entry["state"] is None
+    assert entry["life_left_s"] == 3600 - seconds
 
 
-def test_from_disk_nothing_is_claimed_that_is_not_known() -> None:
-    """Without a record there is no token, and without a daemon no delivery that is well."""
-    shown = from_disk(None)
-    assert (shown["health"], shown["delivered"], shown["expires_at"], shown["enabled"]) == ("none", False, None, True)
+def test_unknown_values_from_disk() -> None:
+    """Without a record there is no token, and without a daemon the delivery is not ok."""
+    entry = from_disk(None)
+    assert (entry["health"], entry["delivered"], entry["expires_at"], entry["enabled"]) == ("none", False, None, True)
     assert from_disk(record(None))["life_left_s"] is None
     document = status.of_disk(FRAME, (A,), (OFF,), {}, None, NOW)
     assert document["pid"] is None
@@ -79,31 +79,31 @@ def test_from_disk_nothing_is_claimed_that_is_not_known() -> None:
     assert broken["delivery"]["problem"] == "/netrc: line 3: unknown word"
 
 
-def test_an_index_that_is_switched_off_is_shown() -> None:
-    """Also when it is incomplete: what is not there is null, and neither daemon nor disk says anything of it."""
+def test_a_disabled_index_is_shown() -> None:
+    """A disabled, incomplete index appears with all keys, with and without a daemon; unknown values are null."""
     running = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket", "changed", 4711, NOW)
     for document in (
         status.of_disk(FRAME, (), (OFF,), {}, None, NOW),
         status.of_daemon(running, Snapshot((), True, None), (OFF,), NOW),
     ):
         assert document.keys() == KEYS
-        (shown,) = document["indexes"]
-        assert shown.keys() == INDEX_KEYS
-        assert (shown["name"], shown["enabled"], shown["state"], shown["health"]) == ("off", False, None, "none")
-        assert (shown["url"], shown["host"], shown["provider"]) == (None, None, None)
+        (entry,) = document["indexes"]
+        assert entry.keys() == INDEX_KEYS
+        assert (entry["name"], entry["enabled"], entry["state"], entry["health"]) == ("off", False, None, "none")
+        assert (entry["url"], entry["host"], entry["provider"]) == (None, None, None)
     assert document["config_stale"] == "changed"
     assert document["started_at"] == "2026-01-31T08:00:00Z"
 
 
-def test_names_choose_indexes_in_their_order() -> None:
-    """Each name gives one index; none gives all."""
+def test_names_select_indexes() -> None:
+    """The document is reduced to the named indexes in the order of the names; without names it has all."""
     document = status.of_disk(FRAME, (A,), (OFF,), {}, None, NOW)
     assert [index["name"] for index in status.chosen(document, ["off", "a", "off"])["indexes"]] == ["off", "a"]
     assert status.chosen(document, []) == document
 
 
 def test_the_end_of_a_sign_in_is_shown_on_the_wall_clock() -> None:
-    """Where the provider knows when the person's sign-in ends, the document says so, with the command."""
+    """If the provider knows when the sign-in ends, the document has that time and the sign-in command."""
     end = SignInEnd("the AWS SSO session of 'dev'", NOW + timedelta(hours=2), "aws sso login")
     credential = Credential("aws", Secret("t"), NOW, NOW + timedelta(hours=1), sign_in_end=end)
     view = IndexView(A, Lease(REQUEST, credential=credential), "waiting", True, None)
@@ -115,8 +115,8 @@ def test_the_end_of_a_sign_in_is_shown_on_the_wall_clock() -> None:
     }
 
 
-def test_the_document_says_how_the_delivery_went() -> None:
-    """In both directions, with the sentence; and no part of a login that is a secret is shown."""
+def test_the_delivery_in_the_document() -> None:
+    """The document has the success or the problem of the delivery, and a secret login is masked."""
     for ok, problem in ((True, None), (False, "The disk is full.")):
         document = status.of_daemon(FRAME, Snapshot((), ok, problem), (), NOW)
         assert document["delivery"] == {"ok": ok, "problem": problem}
@@ -128,7 +128,7 @@ def test_the_document_says_how_the_delivery_went() -> None:
     )
 
 
-def test_an_index_that_is_switched_off_has_no_failures() -> None:
-    """Nothing is tried, so nothing failed."""
-    (shown,) = status.of_daemon(FRAME, Snapshot((), True, None), (OFF,), NOW)["indexes"]
-    assert (shown["failures"], shown["health"], shown["delivered"]) == (0, "none", False)
+def test_a_disabled_index_has_no_failures() -> None:
+    """A disabled index has no failures, no health and no delivered token."""
+    (entry,) = status.of_daemon(FRAME, Snapshot((), True, None), (OFF,), NOW)["indexes"]
+    assert (entry["failures"], entry["health"], entry["delivered"]) == (0, "none", False)

@@ -11,7 +11,7 @@ from uvtokend.core.text import BOLD, DIM, GREEN, RED, YELLOW, clean, duration, w
 
 @given(st.text(alphabet="ab \n", max_size=100), st.integers(1, 30))
 def test_wrapping_loses_nothing(text: str, width: int) -> None:
-    """Wrapping changes white space alone."""
+    """Wrapping changes only white space."""
     assert " ".join(wrapped(text, width)).split() == text.split()
 
 
@@ -31,11 +31,11 @@ def test_wrapping_loses_nothing(text: str, width: int) -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    """A length of time is told as people say it, rounded down: nobody is promised more life than there is."""
+    """Durations are worded as people say them and rounded down."""
     assert duration(seconds) == text
 
 
 def test_colors_are_those_of_every_terminal() -> None:
-    """Select Graphic Rendition (ECMA-48): green, yellow, red, bold, faint."""
+    """The colors are the ECMA-48 codes for green, yellow, red, bold and faint."""
     assert (GREEN, YELLOW, RED, BOLD, DIM) == ("32", "33", "31", "1", "2")
     assert clean("a\x1bb\u202ec") == "a\\x1bb\\u202ec"

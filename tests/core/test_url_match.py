@@ -1,4 +1,4 @@
-"""Which index a URL belongs to: exactly those below it, on its own host, read in one way only."""
+"""Which index a URL belongs to: it must be below the index's URL, on the same host, and unambiguous."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INDEXES = (
 
 def names(url: str) -> list[str]:
     asked = url_match.asked_url(url)
-    return [] if asked is None else [found.name for found in url_match.matching(asked, INDEXES)]
+    return [] if asked is None else [match.name for match in url_match.matching(asked, INDEXES)]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,8 @@ def names(url: str) -> list[str]:
     ],
 )
 def test_the_longest_prefix_comes_first(url: str, expected: list[str]) -> None:
-    """Scheme, host and port are equal, the path begins with whole segments, and the longest one wins."""
+    """Scheme, host and port must be equal, the path is compared by whole segments, and the longest prefix comes
+    first."""
     assert names(url) == expected
 
 
@@ -101,7 +102,7 @@ def test_the_longest_prefix_comes_first(url: str, expected: list[str]) -> None:
     ],
 )
 def test_anything_else_matches_nothing(url: str) -> None:
-    """Another host, scheme or port, part of a segment, and whatever can be read in two ways: no token for it."""
+    """Another scheme, host or port, part of a segment, and any ambiguous URL match no index."""
     assert names(url) == []
 
 
@@ -128,12 +129,12 @@ def test_anything_else_matches_nothing(url: str) -> None:
     ],
 )
 def test_a_bare_host_needs_one_credential(host: str, expected: list[str]) -> None:
-    """A bare host means https, and is answered only where every index on it shares one credential."""
+    """A bare host means https, and matches only if all its indexes share one credential."""
     assert names(host) == expected
 
 
 def test_two_credentials_on_a_loopback_host() -> None:
-    """Where they differ, a loopback URL without a path is read as any other URL."""
+    """If the credentials differ, a loopback URL without a path is treated like any other URL."""
     indexes = (index("r", "http://localhost:1/simple/"), index("s", "http://localhost:1/s/simple/"))
     asked = url_match.asked_url("http://localhost:1/")
     assert asked is not None
@@ -141,7 +142,7 @@ def test_two_credentials_on_a_loopback_host() -> None:
 
 
 def test_the_user_in_a_url_is_read() -> None:
-    """What stands before the @ must be the login, so it is handed on, decoded; a password is nobody's business."""
+    """The user name in the URL is returned decoded, because it must be the login. A password is dropped."""
     asked = url_match.asked_url("https://a%40b:pw@h.example/acme/")
     assert asked is not None
     assert asked.user == "a@b"
@@ -149,16 +150,16 @@ def test_the_user_in_a_url_is_read() -> None:
 
 
 @given(st.text(), st.text(alphabet="/.%2efF5cC\\@:?#a "))
-def test_no_text_leads_to_another_origin(text: str, tail: str) -> None:
-    """Whatever is asked, an answer's index has the very origin that Python's own parser sees in the question."""
+def test_no_url_matches_another_origin(text: str, tail: str) -> None:
+    """For any text, the matched index has the host that Python's URL parser reads."""
     for url in (text, f"https://h.example{tail}", f"https://h.example/acme/{text}{tail}"):
         for name in names(url):
-            found = next(each for each in INDEXES if each.name == name)
-            assert urlsplit(url if "://" in url else f"https://{url}").hostname == urlsplit(found.url).hostname
+            match = next(each for each in INDEXES if each.name == name)
+            assert urlsplit(url if "://" in url else f"https://{url}").hostname == urlsplit(match.url).hostname
 
 
-def test_a_host_that_is_none_has_no_origin() -> None:
-    """A known scheme alone makes no origin, nor does a host alone."""
+def test_an_invalid_host_has_no_origin() -> None:
+    """A URL has an origin only with a known scheme and a valid host."""
     for url in ("https:///x", "ftp://a.example/x", "https://", "https://a b.example/x"):
         assert url_match._origin(urlsplit(url)) is None
     assert url_match._origin(urlsplit("https://a.example/x")) == ("https", "a.example", 443)
@@ -166,12 +167,12 @@ def test_a_host_that_is_none_has_no_origin() -> None:
 
 @pytest.mark.parametrize("name", ["Xa", "aX", "X"])
 def test_only_slashes_are_cut_from_a_path(name: str) -> None:
-    """A name may begin and end with any letter."""
+    """Only slashes and a final ``simple`` are removed; any letter may begin or end the name."""
     assert url_match.root(f"/{name}/") == (name,)
     assert url_match.root(f"/{name}/simple/") == (name,)
 
 
 def test_the_root_of_an_index() -> None:
-    """Its path without slashes at the end and a final segment ``simple``; nothing else is cut."""
+    """The root is the path without final slashes and a final segment ``simple``."""
     assert url_match.root("/pypi/aX/simple/") == ("pypi", "aX")
     assert url_match.root("/pypi/aX//") == ("pypi", "aX")

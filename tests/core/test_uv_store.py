@@ -1,4 +1,4 @@
-"""Our records in uv's credential store: what is ours, what is in the way, and that nothing else changes."""
+"""Our records in uv's credential store: which records are ours, which conflict, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ ENTRIES = st.lists(
     ],
 )
 def test_a_service_is_written_as_uv_writes_it(written: str, read: str) -> None:
-    """Host in lower case, no default port, a path at least of one slash, https where no scheme is given."""
+    """The host is in lower case, the default port is omitted, the path has at least a slash, and the default scheme
+    is https."""
     assert uv_store.normal(written) == read
     assert uv_store.normal(read) == read
 
@@ -63,13 +64,14 @@ def test_a_service_is_written_as_uv_writes_it(written: str, read: str) -> None:
         ("https://pkgs.dev.azure.com/", URL, True),
     ],
 )
-def test_a_record_covers_what_lies_below_it(service: str, url: str, yes: bool) -> None:
-    """The same scheme, host and port, and whole segments of the path."""
+def test_a_record_covers_the_urls_below_it(service: str, url: str, yes: bool) -> None:
+    """A record covers URLs with the same scheme, host and port whose path begins with its whole segments."""
     assert uv_store.covers(service, url) is yes
 
 
-def test_what_stands_is_left_and_what_is_not_wanted_goes() -> None:
-    """A record that is there already is not written again; one of ours that nobody wants is dropped; foreign stay."""
+def test_only_necessary_changes_are_made() -> None:
+    """A record that is already right is not written again, one of ours that is no longer wanted is dropped, and
+    foreign ones stay."""
     ledger = uv_store.ledger_of([entry(), entry(BETA), entry(login="old")])
     there = [stored(), stored(BETA), stored(username="old"), stored("https://foreign.example/x", "f")]
     changes = uv_store.changes(there, [entry(), entry("https://new.example/")], ledger, {})
@@ -77,7 +79,7 @@ def test_what_stands_is_left_and_what_is_not_wanted_goes() -> None:
 
 
 def test_a_new_token_replaces_the_old_one_without_a_gap() -> None:
-    """The same record gets the new token; it is not dropped first."""
+    """A new token replaces the old one in the same record without dropping the record first."""
     assert uv_store.changes([stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {}) == Changes(
         (entry(token="t2"),), (), {}
     )
@@ -95,8 +97,9 @@ def test_a_new_token_replaces_the_old_one_without_a_gap() -> None:
         (stored(BETA, username="me"), False),
     ],
 )
-def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: StoredRecord, hinders: bool) -> None:
-    """As long a path makes uv take none, a longer one theirs; ours is not written then, and what stood is dropped."""
+def test_a_conflicting_foreign_record(rival: StoredRecord, hinders: bool) -> None:
+    """If a foreign record covers the same URL at least as specifically, uv would not use ours. The foreign record is
+    reported, and ours is dropped."""
     changes = uv_store.changes([rival, stored()], [entry(token="t2")], uv_store.ledger_of([entry()]), {ACME: [URL]})
     assert changes.rivals == ({ACME: rival} if hinders else {})
     assert changes.put == (() if hinders else (entry(token="t2"),))
@@ -118,12 +121,12 @@ def test_a_foreign_record_that_uv_would_take_is_left_and_told(rival: StoredRecor
 )
 def test_a_store_that_uv_cannot_read(text: str) -> None:
     """One invalid record makes uv ignore the whole file, so the file counts as invalid."""
-    with pytest.raises(ValueError):  # noqa: PT011 - its text is nobody's business
+    with pytest.raises(ValueError):  # noqa: PT011 - the message does not matter
         uv_store.parse(text.encode(errors="surrogateescape"))
 
 
 def test_records_of_every_kind_are_read() -> None:
-    """Basic is the scheme by default; a bearer token has no user."""
+    """The default scheme is basic, and a bearer token has no user name."""
     text = b"""
 [[credential]]
 service = "https://A.example"
@@ -146,13 +149,14 @@ token = "t"
         ("[mine]\na = 1\n", False),
     ],
 )
-def test_what_uv_would_drop_is_seen(text: str, kept: bool) -> None:
-    """uv rewrites the file from what it knows: comments and other keys would be gone."""
+def test_content_that_uv_would_drop_is_detected(text: str, kept: bool) -> None:
+    """uv rewrites the file from the keys it knows, so comments and other keys would be lost."""
     assert uv_store.kept_by_uv(text.encode()) is kept
 
 
-def test_an_edit_keeps_all_else_to_the_byte() -> None:
-    """Comments, blank lines and odd spellings of foreign records stay; ours are replaced where they stand no more."""
+def test_an_edit_keeps_foreign_text_byte_for_byte() -> None:
+    """Comments, blank lines and unusual spellings of foreign records stay; only our records are added, replaced or
+    removed."""
     foreign = b"# mine\n[[credential]] # the first\nservice='https://f.example' # f\nusername = 'f'\npassword = '#'\n"
     with_ours = uv_store.edited(foreign, [entry(), entry(BETA)], [])
     assert with_ours.startswith(foreign)
@@ -162,8 +166,8 @@ def test_an_edit_keeps_all_else_to_the_byte() -> None:
     assert {record.secret.reveal() for record in uv_store.parse(newer)} == {"#", 'new"\\'}
 
 
-def test_a_record_goes_with_one_blank_line_and_nothing_else() -> None:
-    """The blank line below a record goes with it; a line of somebody else's that follows it at once stays."""
+def test_a_record_is_removed_with_one_blank_line() -> None:
+    """Removing a record also removes the blank line below it, but no foreign line that follows directly."""
     record = uv_store.edited(b"", [entry()], [])
     drop = [(ACME, "VssSessionToken")]
     assert uv_store.edited(record, [], drop) == b""
@@ -172,24 +176,25 @@ def test_a_record_goes_with_one_blank_line_and_nothing_else() -> None:
     assert uv_store.edited(record + b"\n\n# mine\n", [], drop) == b"\n# mine\n"
 
 
-def test_the_empty_list_that_uv_leaves_behind_is_no_hindrance() -> None:
-    """After its last record uv writes ``credential = []``, beside which no table may stand."""
+def test_an_empty_list_of_uv_is_replaced() -> None:
+    """After its last record uv writes ``credential = []``, which excludes tables, so the edit replaces it."""
     assert len(uv_store.parse(uv_store.edited(b"credential = []\n", [entry()], []))) == 1
 
 
-def test_a_record_of_ours_that_was_edited_by_hand_is_not_cut_up() -> None:
-    """A comment within it would go with it."""
+def test_a_record_of_ours_with_a_foreign_comment_is_not_edited() -> None:
+    """If our record contains a foreign comment, removing the record would lose it, so the edit is refused."""
     text = uv_store.edited(b"", [entry()], []).replace(b"username", b"# mine\nusername")
-    with pytest.raises(ValueError):  # noqa: PT011 - it says no more
+    with pytest.raises(ValueError):  # noqa: PT011 - the message does not matter
         uv_store.edited(text, [], [(ACME, "VssSessionToken")])
     odd = b"[[credential]]\nservice = '''\n"
-    with pytest.raises(ValueError):  # noqa: PT011 - it says no more
+    with pytest.raises(ValueError):  # noqa: PT011 - the message does not matter
         uv_store.edited(odd, [entry()], [])
 
 
 @given(ENTRIES, ENTRIES)
-def test_after_an_edit_the_store_holds_what_was_asked_for(before: list[Entry], put: list[Entry]) -> None:
-    """Python's TOML reads back exactly the records put, and those that were there before and are others."""
+def test_an_edit_writes_exactly_the_wanted_records(before: list[Entry], put: list[Entry]) -> None:
+    """After an edit, Python's TOML parser reads exactly the new records and the previous ones that were not
+    replaced."""
     text = uv_store.edited(uv_store.edited(b"", before, []), put, [])
     wanted = {(one.service, one.login): one.password.reveal() for one in [*before, *put]}
     records = tomllib.loads(text.decode()).get("credential", [])
@@ -199,8 +204,8 @@ def test_after_an_edit_the_store_holds_what_was_asked_for(before: list[Entry], p
 
 
 @given(ENTRIES, ENTRIES, ENTRIES)
-def test_carrying_out_a_plan_leaves_nothing_to_do(theirs: list[Entry], ours: list[Entry], wanted: list[Entry]) -> None:
-    """Foreign records stay, and a second run changes nothing."""
+def test_applying_the_changes_leaves_nothing_to_do(theirs: list[Entry], ours: list[Entry], wanted: list[Entry]) -> None:
+    """Applying the changes keeps foreign records, and a second run has nothing to change."""
     there = {(one.service, one.login): one for one in [*theirs, *ours]}
     text = uv_store.edited(b"", there.values(), [])
     ledger = uv_store.ledger_of(ours)
@@ -214,8 +219,8 @@ def test_carrying_out_a_plan_leaves_nothing_to_do(theirs: list[Entry], ours: lis
 
 
 @given(ENTRIES)
-def test_the_ledger_survives_its_file_and_holds_no_secret(entries: list[Entry]) -> None:
-    """It comes back as it was."""
+def test_the_ledger_survives_its_file_without_secrets(entries: list[Entry]) -> None:
+    """The ledger is read back unchanged, and its file contains no token."""
     secret = Entry("h", "u", Secret("a-canary-of-ours"), ACME)
     text = uv_store.encode_ledger(uv_store.ledger_of([*entries, secret]))
     assert uv_store.decode_ledger(text) == uv_store.ledger_of([*entries, secret])
@@ -225,13 +230,13 @@ def test_the_ledger_survives_its_file_and_holds_no_secret(entries: list[Entry]) 
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"{}", b'{"records": [1]}', b'{"records": [{"service": 1}]}', b"[" * 9999]
 )
-def test_a_broken_ledger_knows_nothing(text: bytes) -> None:
-    """It is read as if anybody had written it."""
+def test_an_invalid_ledger_is_empty(text: bytes) -> None:
+    """Any program may have written the ledger, so invalid content is treated as an empty ledger."""
     assert uv_store.decode_ledger(text) == {}
 
 
 def test_a_ledger_of_version_1_is_still_read() -> None:
-    """It held user names in clear text; they become digests. A later version that is unknown says nothing."""
+    """The plain user names of version 1 are converted to digests. An unknown version is treated as empty."""
     sha256 = hashlib.sha256(b"t0").hexdigest()
     record = {"service": "https://a.example/", "username": "me", "sha256": [sha256]}
     text = json.dumps({"version": 1, "records": [record, {**record, "username": "you"}]}).encode()
@@ -241,7 +246,7 @@ def test_a_ledger_of_version_1_is_still_read() -> None:
 
 
 def test_a_record_with_every_key_that_uv_knows_is_kept_by_uv() -> None:
-    """One more key, and a rewrite by uv would drop it."""
+    """uv keeps a record with all keys it knows, and would drop any other key."""
     keys = ("service", "username", "scheme", "password", "token")
     record = "[[credential]]\n" + "".join(f'{key} = "x"\n' for key in keys)
     assert uv_store.kept_by_uv(record.encode())

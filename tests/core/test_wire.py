@@ -1,4 +1,4 @@
-"""Both wires, read as if an enemy had written them."""
+"""The protocols of the worker and the control socket, whose input is treated as hostile."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LINES = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=30)
     )
 )
 def test_a_credential_survives_the_wire(credential: Credential) -> None:
-    """What a worker answers is what the daemon reads, token included."""
+    """The daemon reads exactly the credential that the worker wrote, token included."""
     line = wire.encode_answer(credential)
     assert line.count(b"\n") == 1
     back = wire.decode_answer(line)
@@ -53,13 +53,13 @@ def test_a_credential_survives_the_wire(credential: Credential) -> None:
     st.none() | st.floats(0, 9),
 )
 def test_a_failure_survives_the_wire(kind: str, reason: str, text: str, hint: str | None, wait: float | None) -> None:
-    """A failure comes through with its kind, sentence, hint and wait."""
+    """A failure is read back with its kind, sentence, hint and wait."""
     failure = Failure(kind, reason, text, hint, wait)  # type: ignore[arg-type]
     assert wire.decode_answer(wire.encode_answer(failure)) == failure
 
 
 def test_control_characters_of_a_failure_do_not_reach_a_terminal() -> None:
-    """A sentence from outside is one printable line of bounded length."""
+    """A sentence from outside becomes one printable line of limited length."""
     failure = Failure("rejected", "x", "a\x1b[2Jb\nc" + "d" * 5000)
     back = wire.decode_answer(wire.encode_answer(failure))
     assert isinstance(back, Failure)
@@ -68,12 +68,12 @@ def test_control_characters_of_a_failure_do_not_reach_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("end", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59+14:00", "9000-01-01T00:00:00Z"])
-def test_an_end_of_all_times_is_none(end: str) -> None:
-    """Some say never in this way; on a clock that is set back, one could not count with it."""
+def test_an_expiry_at_the_end_of_time_is_none(end: str) -> None:
+    """Some issuers mean "never" by the last possible time, with which a shifted clock could not compute."""
     line = {"login": "a", "password": "p", "issued_at": "2026-01-31T08:00:00Z", "expires_at": end, "refresh_after": end}
-    found = wire.decode_answer(json.dumps({"credential": line}).encode())
-    assert isinstance(found, Credential)
-    assert (found.expires_at, found.refresh_after) == (None, None)
+    credential = wire.decode_answer(json.dumps({"credential": line}).encode())
+    assert isinstance(credential, Credential)
+    assert (credential.expires_at, credential.refresh_after) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_an_end_of_all_times_is_none(end: str) -> None:
     ],
 )
 def test_garbage_is_a_failure_and_is_not_repeated(line: bytes) -> None:
-    """A worker's garbage ends classified, and none of it is in the message."""
+    """Invalid output of a worker becomes a failure whose message contains none of it."""
     failure = wire.decode_answer(line)
     assert isinstance(failure, Failure)
     assert failure.reason == "garbage"
@@ -105,12 +105,12 @@ def test_garbage_is_a_failure_and_is_not_repeated(line: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_worker_line_raises(line: bytes) -> None:
-    """Any bytes are a credential or a failure."""
+    """Decoding any bytes returns a credential or a failure."""
     assert isinstance(wire.decode_answer(line), Credential | Failure)
 
 
 def test_a_request_survives_the_wire() -> None:
-    """Nested options come back as the tuples that they were, so that requests compare equal."""
+    """A request is read back with its options as tuples, so that it compares equal."""
     options = (("command", ("prog", "arg")), ("password", (("env", "VAR"),)), ("duration", 900), ("x", None))
     request = Request("aws-codeartifact", "https://x", options, (("A", "b"),))
     assert wire.decode_request(wire.encode_request(request)) == request
@@ -126,7 +126,7 @@ def test_a_request_survives_the_wire() -> None:
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_no_control_line_raises(line: bytes) -> None:
-    """Any line is a command or says what is wrong with it."""
+    """Decoding any line returns a command, or an error that says what is wrong."""
     assert isinstance(wire.decode_command(line), Command | Invalid)
 
 
@@ -145,8 +145,8 @@ def test_no_control_line_raises(line: bytes) -> None:
         (b'{"jsonrpc": "2.0", "method": "status", "params": []}', wire.INVALID_PARAMS),
     ],
 )
-def test_what_is_wrong_with_a_control_line(line: bytes, code: int) -> None:
-    """Each kind of nonsense has its JSON-RPC code."""
+def test_the_error_code_of_an_invalid_line(line: bytes, code: int) -> None:
+    """Each kind of invalid line has its JSON-RPC error code."""
     invalid = wire.decode_command(line)
     assert isinstance(invalid, Invalid)
     assert invalid.code == code
@@ -159,12 +159,13 @@ def test_what_is_wrong_with_a_control_line(line: bytes, code: int) -> None:
         (b'{"jsonrpc": "2.0", "method": "status", "params": []}', True),
         (b'{"jsonrpc": "2.0", "id": null, "method": "status"}', False),
         (b'{"jsonrpc": "2.0", "id": 0, "method": "status"}', False),
-        (b'{"method": "status"}', False),  # it is no request at all, so nobody can know that it wants no answer
+        (b'{"method": "status"}', False),  # not a request at all, so it needs an answer
         (b"{", False),
     ],
 )
 def test_a_request_without_an_id_is_a_notification(line: bytes, silent: bool) -> None:
-    """JSON-RPC 2.0, section 4.1: only the absence of the id makes one; errors of its parameters stay unsaid, too."""
+    """According to JSON-RPC 2.0, section 4.1, a request without an id gets no answer, not even for invalid
+    parameters."""
     assert wire.decode_command(line).notification == silent
 
 
@@ -180,8 +181,8 @@ def test_control_answers() -> None:
     assert wire.CONTROL_LIMIT == 65536
 
 
-def test_a_secret_shows_itself_nowhere() -> None:
-    """repr, str, format and a dataclass's repr all mask it."""
+def test_a_secret_is_masked() -> None:
+    """`repr`, `str`, format and the repr of a dataclass mask a secret."""
     secret = Secret("hunter2")
     credential = Credential("u", secret, NOW, NOW + timedelta(1))
     assert "hunter2" not in f"{secret} {secret!r} {secret!s} {secret:>20} {credential} %s" % secret
@@ -189,7 +190,7 @@ def test_a_secret_shows_itself_nowhere() -> None:
 
 
 def test_the_end_of_a_sign_in_goes_over_the_wire() -> None:
-    """It is optional, is read as strictly as all else, and its texts are single lines."""
+    """The end of a sign-in is optional and validated strictly, and its texts become single lines."""
     end = SignInEnd("the sign-in", NOW, "aws sso login")
     credential = Credential("u", Secret("p"), NOW, sign_in_end=end)
     line = wire.encode_answer(credential)
@@ -204,7 +205,7 @@ def test_the_end_of_a_sign_in_goes_over_the_wire() -> None:
 
 
 def test_a_notice_goes_over_the_wire() -> None:
-    """It is optional, is read as strictly as all else, and its texts are single lines."""
+    """A notice is optional and validated strictly, and its texts become single lines."""
     for notice in (Notice("missing-scope", "It cannot rotate itself.", "ask"), Notice("throttled", "Later.")):
         credential = Credential("u", Secret("p"), NOW, notice=notice)
         line = wire.encode_answer(credential)
@@ -215,7 +216,7 @@ def test_a_notice_goes_over_the_wire() -> None:
     assert cut.notice == Notice("throttled", "Much later.")
 
 
-def test_a_sign_in_without_an_end_is_none() -> None:
-    """An end that no clock reaches is no end to tell of."""
+def test_a_sign_in_without_an_end_is_dropped() -> None:
+    """A sign-in without an end has nothing to report."""
     assert wire._sign_in_end(None) is None
     assert wire._sign_in_end({"at": None, "name": "x", "command": "y"}) is None

@@ -1,4 +1,4 @@
-"""What a worker gets as its environment."""
+"""The environment of a worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ BASE = {"PATH": "/bin", "MINE": "1", "OTHERS": "2", "HTTPS_PROXY": "http://proxy
 
 
 def test_a_secret_reaches_only_its_own_worker() -> None:
-    """The daemon's environment, the index's own, and no secret of another index; never our own netrc."""
+    """A worker gets the daemon's environment and its index's own, but neither the secret of another index nor our
+    netrc."""
     mine = worker_environment(BASE, MINE, BOTH)
     assert mine == {
         "PATH": "/bin",
@@ -28,14 +29,14 @@ def test_a_secret_reaches_only_its_own_worker() -> None:
     assert "MINE" not in worker_environment(BASE, OTHERS, BOTH)
 
 
-def test_the_secret_of_an_index_that_is_switched_off_is_still_its_own() -> None:
-    """Switching an index off does not hand its variable to the others."""
+def test_the_secret_of_a_disabled_index_stays_hidden() -> None:
+    """Disabling an index does not give its secret to the workers of other indexes."""
     off = Settings("c", BOTH.indexes[:1], disabled=BOTH.indexes[1:])
     assert "OTHERS" not in worker_environment(BASE, MINE, off)
 
 
 def test_every_secret_option_of_every_provider_is_hidden() -> None:
-    """Whatever option may hold a reference, its variable is kept from all other indexes' workers."""
+    """The variable that a secret option references is hidden from the workers of all other indexes."""
     for name, provider in CLOUDS.items():
         for key, option in provider.options.items():
             if option.kind.may_be_secret:
@@ -46,8 +47,8 @@ def test_every_secret_option_of_every_provider_is_hidden() -> None:
                 assert worker_environment(base, theirs, settings)["THEIRS"] == "3"
 
 
-def test_a_plug_ins_secrets_are_found_at_any_depth() -> None:
-    """A plug-in may keep its references in tables of its own; words that only look alike are none."""
+def test_secrets_in_nested_plug_in_options_are_hidden() -> None:
+    """References in nested tables of a plug-in's options are recognized; values that only resemble them are not."""
     table = (("login", (("key", (("env", "DEEP"),)), ("user", "me"))), ("run", ("env", "PATH")), ("retries", 3))
     plugin = Request("acme", options=table)
     both = Settings("c", tuple(Index(n, "https://x", n, "acme", r) for n, r in (("a", plugin), ("b", OTHERS))))
@@ -57,14 +58,14 @@ def test_a_plug_ins_secrets_are_found_at_any_depth() -> None:
 
 
 def certificates(base: dict[str, str], env: dict[str, str], bundle: str | None = None) -> dict[str, str]:
-    """Return the variables that name certificates in the environment of a worker."""
+    """Return the variables in a worker's environment that name certificates."""
     request = Request("static", env=tuple(env.items()))
-    found = worker_environment(base, request, Settings("c", ca_bundle=bundle))
-    return {name: text for name, text in found.items() if name in (*CA_VARIABLES, "SSL_CERT_DIR")}
+    environment = worker_environment(base, request, Settings("c", ca_bundle=bundle))
+    return {name: text for name, text in environment.items() if name in (*CA_VARIABLES, "SSL_CERT_DIR")}
 
 
 def test_the_ca_bundle_reaches_every_sdk_and_helper() -> None:
-    """A configured bundle replaces what the daemon's environment names, and what an index names replaces both."""
+    """A configured bundle replaces the one in the daemon's environment, and one in the index's `env` replaces both."""
     whole = dict.fromkeys(CA_VARIABLES, "/corp.pem")
     others = {"AWS_CA_BUNDLE": "/other", "SSL_CERT_DIR": "/certs", "SSL_CERT_FILE": "/ssl.pem"}
     assert certificates(others, {}, "/corp.pem") == whole
@@ -74,29 +75,29 @@ def test_the_ca_bundle_reaches_every_sdk_and_helper() -> None:
 
 
 def test_the_certificates_of_the_environment() -> None:
-    """SSL_CERT_FILE fills only what is not set; without it everything stays as it is."""
-    found = certificates({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_DIR": "/certs"}, {})
+    """SSL_CERT_FILE sets only the variables that are unset. Without it nothing changes."""
+    variables = certificates({"SSL_CERT_FILE": "/ssl.pem", "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_DIR": "/certs"}, {})
     filled = dict.fromkeys(CA_VARIABLES, "/ssl.pem")
-    assert found == {**filled, "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_DIR": "/certs"}
+    assert variables == {**filled, "AWS_CA_BUNDLE": "/aws.pem", "SSL_CERT_DIR": "/certs"}
     assert certificates({"REQUESTS_CA_BUNDLE": "/r.pem"}, {}) == {"REQUESTS_CA_BUNDLE": "/r.pem"}
     assert certificates({}, {}) == {}
 
 
 def test_an_empty_variable_for_certificates_is_unset() -> None:
-    """An SDK may take it for the wish to verify no certificate."""
+    """An SDK may take an empty variable as a request to skip verification, so empty ones are removed."""
     for name in (*CA_VARIABLES, "SSL_CERT_DIR"):
         assert certificates({name: ""}, {}) == certificates({}, {name: ""}) == {}
         assert certificates({name: ""}, {}, "/x.pem") == dict.fromkeys(CA_VARIABLES, "/x.pem")
 
 
 def test_our_netrc_stays_hidden() -> None:
-    """An index's own environment cannot bring our netrc back."""
+    """An index's own `env` cannot make our netrc visible to the worker."""
     own = Request("static", env=(("NETRC", "/home/me/.netrc"),))
     assert worker_environment({}, own, Settings("c")) == FIXED
 
 
-def test_a_proxy_for_everything_is_one_for_https() -> None:
-    """botocore does not know ALL_PROXY; a SOCKS proxy is none that it could use, and HTTPS_PROXY wins."""
+def test_all_proxy_is_used_for_https() -> None:
+    """botocore ignores ALL_PROXY, so it becomes HTTPS_PROXY, unless that is set or ALL_PROXY is a SOCKS proxy."""
     proxy = {"ALL_PROXY": "http://proxy.example:3128"}
     assert worker_environment(proxy, MINE, BOTH)["HTTPS_PROXY"] == "http://proxy.example:3128"
     assert worker_environment({"all_proxy": "https://p.example"}, MINE, BOTH)["HTTPS_PROXY"] == "https://p.example"
@@ -106,15 +107,15 @@ def test_a_proxy_for_everything_is_one_for_https() -> None:
         assert [text for key, text in both.items() if key.lower() == "https_proxy"] == ["http://other.example"]
 
 
-def test_what_starts_python_is_left_alone() -> None:
-    """A worker is the daemon's own interpreter: what that needed to start, its child needs too."""
+def test_the_variables_of_python_are_kept() -> None:
+    """A worker uses the daemon's own interpreter, so it needs the same Python variables."""
     base = {"PYTHONPATH": "/x", "PYTHONHOME": "/y", "VIRTUAL_ENV": "/z"}
     assert worker_environment(base, MINE, BOTH).items() >= base.items()
 
 
 @given(st.dictionaries(st.sampled_from(["MINE", "OTHERS", "PATH", "NETRC", "SSL_CERT_FILE"]), st.text(max_size=3)))
-def test_whatever_the_daemon_has(base: dict[str, str]) -> None:
-    """No worker ever sees another index's secret or our netrc, and each sees its own secret as it is."""
+def test_secrets_stay_separate_in_any_environment(base: dict[str, str]) -> None:
+    """In any environment, a worker sees its own secret, but neither another index's secret nor our netrc."""
     mine, theirs = worker_environment(base, MINE, BOTH), worker_environment(base, OTHERS, BOTH)
     assert (mine.get("MINE"), mine.get("OTHERS")) == (base.get("MINE"), None)
     assert (theirs.get("MINE"), theirs.get("OTHERS")) == (None, base.get("OTHERS"))
@@ -122,7 +123,8 @@ def test_whatever_the_daemon_has(base: dict[str, str]) -> None:
 
 
 def test_the_hook_gets_no_secret() -> None:
-    """The program of on-delivered gets the daemon's environment without secrets, the names and the netrc."""
+    """The program of `on-delivered` gets the daemon's environment without secrets, plus the index names and the
+    netrc."""
     request = Request("static", options=(("password", (("env", "CORP_TOKEN"),)),))
     settings = Settings("config.toml", (Index("corp", "https://corp.example/", "corp.example", "static", request),))
     environments = Environments({"PATH": "/bin", "CORP_TOKEN": "s3cr3t"}, settings)
@@ -133,14 +135,14 @@ def test_the_hook_gets_no_secret() -> None:
     }
 
 
-def test_what_the_daemon_tells_of_its_environment() -> None:
-    """PATH, proxies without user name and password, and certificates; nothing else."""
+def test_which_variables_the_daemon_shows() -> None:
+    """The daemon shows PATH, certificates, and proxies without user name and password, but nothing else."""
     environ = {"PATH": "/bin", "HTTPS_PROXY": "http://me:s3cr3t@proxy.example", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
     assert shown(environ) == {"PATH": "/bin", "HTTPS_PROXY": "http://***@proxy.example"}
 
 
-def test_what_decides_whether_a_cloud_can_be_reached() -> None:
-    """The daemon reports the proxies, both spellings of each, of the certificates, and of PATH; of nothing else."""
+def test_the_names_of_the_shown_variables() -> None:
+    """The daemon shows the proxies in both spellings, the certificate variables and PATH, but nothing else."""
     proxies = [f"{kind}_proxy" for kind in ("https", "http", "all", "no")]
     certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"]
     names = [*proxies, *(name.upper() for name in proxies), *certificates, "PATH"]
@@ -148,16 +150,16 @@ def test_what_decides_whether_a_cloud_can_be_reached() -> None:
 
 
 def test_every_tool_gets_the_bundle() -> None:
-    """OpenSSL, botocore, requests, curl, Node and gcloud each have a variable of their own for it."""
+    """OpenSSL, botocore, requests, curl, Node and gcloud each have their own variable for the CA bundle."""
     request = Request("static")
-    got = worker_environment({}, request, Settings("config.toml", ca_bundle="/ca.pem"))
-    assert {name for name, value in got.items() if value == "/ca.pem"} == {
+    environment = worker_environment({}, request, Settings("config.toml", ca_bundle="/ca.pem"))
+    assert {name for name, value in environment.items() if value == "/ca.pem"} == {
         *("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
         "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     }
 
 
-def test_a_worker_never_reads_our_netrc_nor_asks_us() -> None:
-    """By the names that requests and our own keyring command know."""
-    got = worker_environment({"NETRC": "/home/me/.netrc"}, Request("static"), Settings("config.toml"))
-    assert (got["NETRC"], got["UVTOKEND_IN_WORKER"]) == ("/dev/null", "1")
+def test_a_worker_reads_neither_our_netrc_nor_our_keyring() -> None:
+    """NETRC hides our netrc from `requests`, and UVTOKEND_IN_WORKER stops our own keyring command."""
+    environment = worker_environment({"NETRC": "/home/me/.netrc"}, Request("static"), Settings("config.toml"))
+    assert (environment["NETRC"], environment["UVTOKEND_IN_WORKER"]) == ("/dev/null", "1")

@@ -98,7 +98,7 @@ def test_no_event_looks_at_all_indexes(tmp_path: Path, monkeypatch: pytest.Monke
     live(tmp_path, indexes, story)
 
 
-def test_tokens_that_come_together_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simultaneous_tokens_share_a_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand deliveries cost a handful of writes of the netrc, and each entry is in it at the end."""
     writes: list[int] = []
     honest = NetrcSink.deliver

@@ -27,7 +27,7 @@ echo 42
 
 
 def index(**changes: Any) -> dict[str, Any]:
-    """Return an index that is ready, but for the changes."""
+    """Return a ready index with these changes."""
     return {
         "name": "a",
         "host": "a.example",

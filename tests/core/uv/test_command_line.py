@@ -1,4 +1,5 @@
-"""What a command line of uv changes about where uv reads; uv itself is the judge in tests/disk/test_uv_files.py."""
+"""How a uv command line changes where uv reads its configuration. The real uv is compared in
+tests/disk/test_uv_files.py."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ HOME = {"HOME": "/h"}
 
 
 def test_options_become_variables() -> None:
-    """The last of several wins, in either spelling; only one result where no other command follows."""
+    """If an option appears twice, the last one wins, in either spelling. Without a nested command there is one
+    environment."""
     words = ["/bin/uv", "--directory", "a", "lock", "--project=b", "--no-config", "--config-file", "c", "--directory=d"]
     words += ["--index", "x=https://x.example/"]
     expected = {**HOME, "UV_WORKING_DIR": "d", "UV_PROJECT": "b", "UV_NO_CONFIG": "1", "UV_CONFIG_FILE": "c"}
@@ -18,15 +20,15 @@ def test_options_become_variables() -> None:
 
 
 def test_a_command_may_begin_anywhere() -> None:
-    """The options after ``run`` are uv's up to some point, which may be before each of them."""
+    """After ``run``, uv's own options may end anywhere, so there is one environment for each possibility."""
     a, both = {**HOME, "UV_WORKING_DIR": "a"}, {**HOME, "UV_WORKING_DIR": "a", "UV_PROJECT": "b"}
     assert command_line.environments(["uv", "run", "--directory", "a", "x", "--project", "b"], HOME) == [HOME, a, both]
     assert command_line.environments(["uvx", "x", "--directory", "a"], HOME) == [HOME, a]
 
 
 @pytest.mark.parametrize("words", [[], ["make", "--directory", "a"], ["sh", "-c", "uv --directory a lock"]])
-def test_other_commands_say_nothing(words: list[str]) -> None:
-    """Only uv's own options are known."""
+def test_commands_other_than_uv_change_nothing(words: list[str]) -> None:
+    """Options of other programs are ignored."""
     assert command_line.environments(words, HOME) == [HOME]
     assert list(command_line.indexes([*words, "--index", "a=https://a.example/"])) == []
     assert command_line.scripts(words) == []
@@ -35,7 +37,7 @@ def test_other_commands_say_nothing(words: list[str]) -> None:
 
 @pytest.mark.parametrize("before", [["env", "A=b"], ["/usr/bin/python3", "-m"], ["nice", "-n", "5"]])
 def test_uv_may_be_run_by_another_program(before: list[str]) -> None:
-    """Its options count from its name on."""
+    """If another program runs uv, the options after uv's name count."""
     words = [*before, "uv", "--project", "a", "lock", "--script", "s.py"]
     assert command_line.environments(words, HOME) == [{**HOME, "UV_PROJECT": "a"}]
     assert command_line.scripts(words) == ["s.py"]
@@ -56,13 +58,13 @@ def test_uv_may_be_run_by_another_program(before: list[str]) -> None:
     ],
 )
 def test_paths_of_an_argument(text: str, path: str) -> None:
-    """Every spelling that uv takes; what cannot be a path is left out."""
+    """Every spelling of a path that uv accepts is recognized; text that cannot be a path yields nothing."""
     assert path in command_line.paths(text)
     assert command_line.paths("a\0") == command_line.paths("") == []
 
 
 def test_the_older_variable() -> None:
-    """``UV_WORKING_DIRECTORY`` is read where ``UV_WORKING_DIR`` is not set."""
+    """``UV_WORKING_DIRECTORY`` counts only if ``UV_WORKING_DIR`` is not set."""
     older = {"UV_WORKING_DIRECTORY": "old"}
     assert command_line.environments([], older) == [{**older, "UV_WORKING_DIR": "old"}]
     both = {**older, "UV_WORKING_DIR": "new"}
@@ -70,7 +72,7 @@ def test_the_older_variable() -> None:
 
 
 def test_indexes_of_a_command_line() -> None:
-    """Only those with a name; an option without a value is none."""
+    """Only indexes with a name are returned, and an option without a value is ignored."""
     words = ["uv", "sync", "--index", "a=https://a.example/", "--default-index=b=https://b.example/?c=d"]
     words += ["--index", "https://none.example/", "--project", "p", "--index"]
     assert list(command_line.indexes(words)) == [
@@ -90,8 +92,8 @@ def test_indexes_of_a_command_line() -> None:
         (["uv", "sync", "s.py"], None),
     ],
 )
-def test_what_is_run(words: list[str], script: str | None) -> None:
-    """The first word that is neither an option nor the value of one."""
+def test_the_script_that_uv_runs(words: list[str], script: str | None) -> None:
+    """The script is the first word that is neither an option nor an option's value."""
     assert command_line.script(words) == script
 
 
@@ -106,8 +108,8 @@ def test_what_is_run(words: list[str], script: str | None) -> None:
         (["uv", "sync"], []),
     ],
 )
-def test_what_may_be_a_script(words: list[str], scripts: list[str]) -> None:
-    """What is run, the values of ``--script``, and what is called like a script."""
+def test_the_words_that_may_be_scripts(words: list[str], scripts: list[str]) -> None:
+    """Possible scripts are what uv runs, the values of ``--script``, and words that end like a script."""
     assert command_line.scripts(words) == scripts
 
 
@@ -124,5 +126,5 @@ def test_what_may_be_a_script(words: list[str], scripts: list[str]) -> None:
     ],
 )
 def test_inline_metadata(text: str, blocks: list[str]) -> None:
-    """The last end mark counts (PEP 723); what another reader may take for a block is one, too."""
+    """According to PEP 723 the last end mark counts. Text that another reader may treat as a block is a block too."""
     assert command_line.metadata(text) == blocks

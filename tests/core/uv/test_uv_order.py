@@ -1,4 +1,4 @@
-"""Which credential uv sends: our answer beside a table of what the real uv was seen to send."""
+"""Which credential uv sends: our prediction compared with a table of what the real uv sent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from uvtokend.disk import uv_files
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Where arrangements become files."""
+    """Return a stage that writes arrangements to files."""
     stage = Stage(tmp_path_factory.mktemp("uv"))
     yield stage
     stage.close()
 
 
 def decided(stage: Stage, arrangement: Arrangement, version: tuple[int, ...] = (), path: str = "") -> Decision:
-    """Return our answer, from the files and variables that uv would read."""
+    """Return our prediction for the files and variables that uv would read."""
     project, environment = stage.set(arrangement)
     uv = uv_files.project(str(project), environment).configuration(environment)
     netrc = uv_files.text_file(uv_files.netrc(environment))
@@ -30,8 +30,8 @@ def decided(stage: Stage, arrangement: Arrangement, version: tuple[int, ...] = (
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=[each.name for each in ARRANGEMENTS])
-def test_our_answer_is_what_uv_does(stage: Stage, arrangement: Arrangement) -> None:
-    """We say whether uv sends anything at all, what it sends first, and what it sends in the end."""
+def test_our_prediction_is_what_uv_does(stage: Stage, arrangement: Arrangement) -> None:
+    """We predict whether uv sends anything, and its first and its last credential."""
     decision = decided(stage, arrangement)
     assert decision.stops == (arrangement.sends == ())
     if decision.stops:
@@ -43,8 +43,8 @@ def test_our_answer_is_what_uv_does(stage: Stage, arrangement: Arrangement) -> N
     assert (arrangement.sends[0] == "-") == (decision.anonymous_first or decision.sent is None)
 
 
-def test_an_old_uv_knows_less(stage: Stage) -> None:
-    """Before 0.8.15 uv does not read its store, and before 0.6.6 it does not know authenticate."""
+def test_older_versions_of_uv(stage: Stage) -> None:
+    """Before 0.8.15 uv does not read its store, and before 0.6.6 it ignores `authenticate`."""
     assert wire(decided(stage, Arrangement("store", store=STORE), (0, 8, 14))) == "-"
     assert wire(decided(stage, Arrangement("store", store=STORE), (0, 8, 15))) == "aws:stored"
     never = Arrangement("never", NETRC, authenticate="never")
@@ -52,8 +52,8 @@ def test_an_old_uv_knows_less(stage: Stage) -> None:
     assert wire(decided(stage, never, (0, 6, 6))) == "-"
 
 
-def test_what_is_shadowed_is_named_with_its_place(stage: Stage) -> None:
-    """Every other credential for the host is listed with file and line, and why uv does not send it."""
+def test_shadowed_credentials_are_listed(stage: Stage) -> None:
+    """Every other credential for the host is listed with its file, its line and the reason why uv does not send it."""
     many = Arrangement("many", f"default login d password x\n{NETRC}{NETRC}", user="u:p", store=STORE)
     shadowed = decided(stage, many).shadowed
     assert [(each.credential.source, each.credential.place.line) for each in shadowed] == [
@@ -68,7 +68,7 @@ def test_what_is_shadowed_is_named_with_its_place(stage: Stage) -> None:
 
 
 def test_why_a_credential_is_not_sent(stage: Stage) -> None:
-    """A login that does not fit, a policy, and a source that does not count are told apart."""
+    """The reason distinguishes another login, a policy, and a source that uv does not use."""
     other = decided(stage, Arrangement("other", NETRC, user="me")).shadowed
     assert "its login is not 'me'" in other[0].why
     never = decided(stage, Arrangement("never", NETRC, authenticate="never")).shadowed
@@ -77,8 +77,8 @@ def test_why_a_credential_is_not_sent(stage: Stage) -> None:
     assert (tie.sent, tie.shadowed) == (None, ())
 
 
-def test_a_url_of_the_question_may_have_a_user(stage: Stage) -> None:
-    """A user name in the URL that is asked about counts as one in uv's configuration; the URL may be a file's."""
+def test_the_url_may_contain_a_user_name(stage: Stage) -> None:
+    """A user name in the given URL counts like one in uv's configuration. The URL may be that of a file."""
     project, environment = stage.set(Arrangement("user", NETRC))
     uv = uv_files.project(str(project), environment).configuration(environment)
     netrc = uv_files.text_file(uv_files.netrc(environment))
@@ -89,8 +89,8 @@ def test_a_url_of_the_question_may_have_a_user(stage: Stage) -> None:
         decide(Sources(uv, environment), "ftp://example.com")
 
 
-def test_a_url_of_no_index(stage: Stage) -> None:
-    """Outside of every index uv still knows what it read for the same host."""
+def test_a_url_outside_of_every_index(stage: Stage) -> None:
+    """For a URL outside of every index, uv still uses a password that it read for the same host."""
     project, environment = stage.set(Arrangement("password", user="u:p"))
     uv = uv_files.project(str(project), environment).configuration(environment)
     base = stage.server.url

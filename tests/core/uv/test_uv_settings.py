@@ -1,4 +1,4 @@
-"""uv's configuration from its files and variables, with the place of each value."""
+"""uv's configuration from its files and variables, with the location of each value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uvtokend.core.uv.settings import Location, UvConfiguration, UvFile
 
 
 def document(text: str, file: str = "uv.toml", indexes_only: bool = False) -> UvFile:
-    """Return one file of uv's."""
+    """Return one configuration file of uv."""
     return UvFile(file, text.encode(), tomllib.loads(text), indexes_only)
 
 
@@ -42,13 +42,14 @@ index-url = "https://example.com/pip/"
 """
 
 
-def test_indexes_come_in_uvs_order_and_with_their_places() -> None:
-    """Variables first, then the files from the strongest to the weakest; what is no index is passed over."""
+def test_indexes_have_uvs_order_and_their_locations() -> None:
+    """Variables come first, then the files by precedence. Entries that are not indexes are skipped."""
     environ = {"UV_INDEX": "one=https://example.com/one/ https://example.com/two/", "UV_DEFAULT_INDEX": "ftp://x"}
     weak = document('[[index]]\nurl = "https://example.com/user/"\n', "user.toml")
-    found = settings.read([document(PROJECT), weak], environ)
+    configuration = settings.read([document(PROJECT), weak], environ)
     assert [
-        (index.name, index.url.rpartition("/simple")[0] or index.url, str(index.place)) for index in found.indexes
+        (index.name, index.url.rpartition("/simple")[0] or index.url, str(index.place))
+        for index in configuration.indexes
     ] == [
         ("one", "https://example.com/one/", "UV_INDEX"),
         (None, "https://example.com/two/", "UV_INDEX"),
@@ -58,38 +59,38 @@ def test_indexes_come_in_uvs_order_and_with_their_places() -> None:
         (None, "https://example.com/pip/", "uv.toml:22"),
         (None, "https://example.com/user/", "user.toml:2"),
     ]
-    acme = found.indexes[2]
+    acme = configuration.indexes[2]
     assert (acme.user, acme.password, acme.authenticate, acme.explicit) == ("aws", Secret("pw"), "always", True)
-    assert (acme.label, found.indexes[1].label) == ("acme", "https://example.com/two/")
-    assert found.indexes[4].default
+    assert (acme.label, configuration.indexes[1].label) == ("acme", "https://example.com/two/")
+    assert configuration.indexes[4].default
 
 
-def test_settings_come_from_the_strongest_place() -> None:
-    """A variable wins over the files, the first file over the others, and pip's own table counts, too."""
+def test_settings_come_from_the_source_with_precedence() -> None:
+    """A variable overrides the files, and an earlier file the later ones. The `[pip]` table counts too."""
     strong, masked = document(PROJECT), document('index-strategy = "first-index"\n', "pyproject.toml", True)
-    found = settings.read([masked, strong, document("offline = true\n", "user.toml")], {"UV_OFFLINE": ""})
-    assert found.settings["index-strategy"].value == "unsafe-best-match"
-    assert str(found.settings["keyring-provider"].place) == "uv.toml:1"
-    assert found.settings["offline"].place == Location("user.toml", 1)
+    configuration = settings.read([masked, strong, document("offline = true\n", "user.toml")], {"UV_OFFLINE": ""})
+    assert configuration.settings["index-strategy"].value == "unsafe-best-match"
+    assert str(configuration.settings["keyring-provider"].place) == "uv.toml:1"
+    assert configuration.settings["offline"].place == Location("user.toml", 1)
     by_variable = settings.read([strong], {"UV_KEYRING_PROVIDER": "disabled"})
     assert by_variable.settings["keyring-provider"].place == Location("UV_KEYRING_PROVIDER")
-    assert found.pins == {"our-lib": frozenset({"acme"}), "two": frozenset({"acme", "other"})}
+    assert configuration.pins == {"our-lib": frozenset({"acme"}), "two": frozenset({"acme", "other"})}
 
 
 @pytest.mark.parametrize("text", ["", "index = 7\nsources = 7\npip = 7\nextra-index-url = 7\n", "index = [7]\n"])
-def test_what_is_no_index_is_none(text: str) -> None:
-    """Values of other kinds are uv's to complain about."""
+def test_invalid_values_are_ignored(text: str) -> None:
+    """Values of a wrong type are ignored; uv itself complains about them."""
     assert settings.read([document(text)], {}) == UvConfiguration()
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com", "https://", "https://[::1", "https://example.com:0/", "/path"])
-def test_what_is_no_url(url: str) -> None:
-    """Only HTTP URLs with a host can have a credential."""
+def test_urls_without_a_credential(url: str) -> None:
+    """Only HTTP URLs with a valid host can have a credential."""
     assert settings.split_url(url) is None
 
 
 def test_the_variables_of_a_name() -> None:
-    """As uv derives them: upper case, and an underscore for all that is no letter or digit of ASCII."""
+    """As in uv, the name becomes upper case and every character except an ASCII letter or digit an underscore."""
     assert settings.variable("private-registry.2") == "UV_INDEX_PRIVATE_REGISTRY_2"
     assert settings.variable("grün") == "UV_INDEX_GR_N"
 
@@ -105,12 +106,12 @@ def test_the_variables_of_a_name() -> None:
     ],
 )
 def test_the_root_of_an_index(url: str, root: str) -> None:
-    """The last ``simple`` is no part of it."""
+    """The root is the URL without a final ``simple`` segment."""
     assert settings.root(url) == root
 
 
-def test_what_lies_below_what() -> None:
-    """Whole segments count, the default port and the case of the host do not."""
+def test_urls_below_other_urls() -> None:
+    """Paths are compared by whole segments; the default port and the case of the host do not matter."""
     assert settings.is_below("https://EXAMPLE.com:443/a/b", "https://example.com/a")
     assert settings.is_below("https://example.com", "https://example.com/")
     assert settings.is_below("https://example.com/a/", "https://example.com/a/")
@@ -122,36 +123,39 @@ def test_what_lies_below_what() -> None:
 
 
 def test_the_deepest_index_covers_a_url() -> None:
-    """Where one index is below another, the deeper one counts; a URL of no index has none."""
+    """If one index is below another, the deeper one covers the URL. A URL outside of all has none."""
     text = '[[index]]\nurl = "https://example.com/a/simple"\n[[index]]\nurl = "https://example.com/a/b/simple"\n'
-    found = settings.read([document(text)], {})
-    deep, none = found.covering("https://example.com/a/b/simple/x/"), found.covering("https://example.com/")
+    configuration = settings.read([document(text)], {})
+    deep, none = (
+        configuration.covering("https://example.com/a/b/simple/x/"),
+        configuration.covering("https://example.com/"),
+    )
     assert deep is not None
     assert (deep.url, none) == ("https://example.com/a/b/simple", None)
 
 
 def test_the_line_of_a_text() -> None:
-    """The first line that holds it; 0 if none does."""
+    """`line_of` returns the first line that contains the text, or 0."""
     assert settings.line_of(b"a\nb c\n", "c") == 2
     assert settings.line_of(b"a\n", "x") == 0
 
 
 def test_two_urls_of_one_index() -> None:
-    """Slashes at the end and the case of the host do not count, letters of the path do."""
+    """Final slashes and the case of the host do not matter; the case of the path does."""
     assert settings.same_index("https://H.example/a/", "https://h.example/a")
     assert not settings.same_index("https://h.example/aX", "https://h.example/a")
 
 
 @pytest.mark.parametrize("name", ["UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL"])
 def test_which_variables_name_the_default_index(name: str) -> None:
-    """`UV_DEFAULT_INDEX` and its former name; without a policy uv decides by itself when to authenticate."""
-    (found,) = settings.read([], {name: "https://a.example/simple/"}).indexes
-    assert found.default == (name in {"UV_INDEX_URL", "UV_DEFAULT_INDEX"})
-    assert (found.authenticate, found.user, found.name) == ("auto", "", None)
+    """`UV_DEFAULT_INDEX` and its older name define the default index. Without a policy, `authenticate` is "auto"."""
+    (index,) = settings.read([], {name: "https://a.example/simple/"}).indexes
+    assert index.default == (name in {"UV_INDEX_URL", "UV_DEFAULT_INDEX"})
+    assert (index.authenticate, index.user, index.name) == ("auto", "", None)
 
 
 def test_the_names_of_uvs_settings() -> None:
-    """As in uv's reference of settings and of environment variables; some have no variable of their own."""
+    """The names are those in uv's reference; some settings have no environment variable."""
     assert {
         **{name: f"UV_{name.upper().replace('-', '_')}" for name in ("keyring-provider", "index-strategy", "no-index")},
         **{name: f"UV_{name.upper().replace('-', '_')}" for name in ("offline", "native-tls", "system-certs")},
