@@ -1,4 +1,4 @@
-"""The configuration on disk: which files are read, and which are not believed."""
+"""The configuration files: which are read, and which are refused."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ INDEX = '[[index]]\nname = "{}"\nurl = "https://eu-python.pkg.dev/acme/models/si
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a home of its own, with a site directory beside it."""
-    folder = tmp_path / "home"
-    folder.mkdir()
+    """Return a new home directory, with a site directory beside it."""
+    directory = tmp_path / "home"
+    directory.mkdir()
     (tmp_path / "site").mkdir()
-    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("HOME", str(directory))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.delenv("UVTOKEND_CONFIG", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setattr(paths, "site_config_file", lambda: str(tmp_path / "site/config.toml"))
     Path(paths.config_file()).parent.mkdir(parents=True)
-    return folder
+    return directory
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> Path:
@@ -53,15 +53,15 @@ def problems(explicit: str | None = None) -> tuple[Problem, ...]:
 
 
 def test_without_a_file_there_are_no_indexes(home: Path) -> None:
-    """Nothing configured is no error: the daemon waits for it."""
+    """A missing configuration is not an error, because the daemon waits for it."""
     settings = configuration.load()
     assert settings.indexes == ()
     assert settings.file == paths.config_file()
     assert settings.netrc == str(home / ".netrc")
 
 
-def test_the_sites_file_lies_beneath(home: Path, tmp_path: Path) -> None:
-    """Both are read, each path relative to its own; the file that is named is the user's."""
+def test_the_users_file_overrides_the_sites_file(home: Path, tmp_path: Path) -> None:
+    """Both files are read, with paths relative to their own directory. Messages name the user's file."""
     write(tmp_path / "site/config.toml", f'[daemon]\nmax-workers = 2\nca-bundle = "ca.pem"\n{INDEX.format("a")}', 0o644)
     assert [problem.where for problem in problems()] == ["daemon.ca-bundle"]
     write(tmp_path / "site/ca.pem", "", 0o644)
@@ -76,7 +76,7 @@ def test_the_sites_file_lies_beneath(home: Path, tmp_path: Path) -> None:
 
 
 def test_another_file_can_be_named(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By ``--config`` or ``UVTOKEND_CONFIG``; then it must be there."""
+    """``--config`` or ``UVTOKEND_CONFIG`` names another file, which must exist."""
     user_file(home, INDEX.format("usual"))
     other = write(tmp_path / "other.toml", INDEX.format("other"))
     assert [index.name for index in configuration.load(str(other)).indexes] == ["other"]
@@ -89,7 +89,7 @@ def test_another_file_can_be_named(home: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_netrc_is_the_one_uv_would_read(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uv expands a ``~`` in ``NETRC`` and takes the rest relative to where it was started."""
+    """As uv does, uvtokend expands ``~`` in ``NETRC`` and resolves a relative path from the current directory."""
     monkeypatch.setenv("NETRC", "~/mine")
     assert configuration.load().netrc == str(home / "mine")
     monkeypatch.chdir(tmp_path)
@@ -99,8 +99,8 @@ def test_netrc_is_the_one_uv_would_read(home: Path, tmp_path: Path, monkeypatch:
     assert configuration.load().netrc == str(home / ".netrc")
 
 
-def test_no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without a home, such as a number without a name in a container, is told what is missing."""
+def test_without_a_home_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a home directory, as for an unnamed user id in a container, the error says to set HOME."""
 
     def nowhere(_: int) -> None:
         raise KeyError
@@ -117,7 +117,7 @@ def test_no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_platforms_bundle(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``ca-bundle = "system"`` is the first of the known places where there is a file."""
+    """``ca-bundle = "system"`` is the first existing file of the known locations."""
     bundle = write(tmp_path / "ca.crt", "")
     monkeypatch.setattr(system_ca, "PLACES", (str(tmp_path / "none.crt"), str(bundle)))
     user_file(home, '[daemon]\nca-bundle = "system"')
@@ -126,7 +126,8 @@ def test_the_platforms_bundle(home: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("mode", [0o602, 0o606, 0o622, 0o666, 0o777])
 def test_a_file_that_others_may_write_is_refused(home: Path, mode: int) -> None:
-    """It names programs that we run: whoever writes it is us. The fix makes it good."""
+    """A file that others may write is refused, because it names programs that uvtokend runs. The fix makes it
+    acceptable."""
     path = user_file(home, INDEX.format("a"), mode)
     (problem,) = problems()
     assert problem.file == str(path)
@@ -134,15 +135,15 @@ def test_a_file_that_others_may_write_is_refused(home: Path, mode: int) -> None:
     assert [index.name for index in configuration.load().indexes] == ["a"]
 
 
-def test_both_files_are_told_at_once(home: Path, tmp_path: Path) -> None:
-    """The site's and the user's."""
+def test_problems_of_both_files_are_reported(home: Path, tmp_path: Path) -> None:
+    """Problems of the site's and the user's file are reported together."""
     site = write(tmp_path / "site/config.toml", "", 0o666)
     mine = user_file(home, "", 0o666)
     assert [problem.file for problem in problems()] == [str(site), str(mine)]
 
 
-def test_a_mend_can_be_pasted(home: Path, tmp_path: Path) -> None:
-    """Whatever the path is called, the command in the message means that path."""
+def test_a_fix_can_be_pasted(home: Path, tmp_path: Path) -> None:
+    """The path in the fix is quoted for the shell, whatever characters it contains."""
     path = write(tmp_path / "it's $HOME; here.toml", INDEX.format("a"), 0o666)
     (problem,) = problems(str(path))
     subprocess.run(["/bin/sh", "-c", problem.hint], check=True)
@@ -162,7 +163,7 @@ def test_a_mend_can_be_pasted(home: Path, tmp_path: Path) -> None:
 def test_a_private_group_may_write(
     home: Path, monkeypatch: pytest.MonkeyPatch, group: str, members: list[str], primary: bool, trusted: bool
 ) -> None:
-    """With a umask of 002, as Debian and Fedora set it for private groups, every file is group-writable."""
+    """A private group may write the file, because Debian and Fedora set the umask 002 for users with private groups."""
     gid = user_file(home, INDEX.format("a"), 0o664).stat().st_gid
     me = types.SimpleNamespace(pw_name="me", pw_gid=gid if primary else gid + 1)
     monkeypatch.setattr(pwd, "getpwuid", lambda _: me)
@@ -173,8 +174,8 @@ def test_a_private_group_may_write(
         assert "chmod go-w" in problems()[0].hint
 
 
-def test_a_user_that_nobody_knows_has_no_private_group(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers run as numbers without a name."""
+def test_an_unknown_user_has_no_private_group(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id without a name, as in a container, has no private group."""
 
     def unknown(_: int) -> None:
         raise KeyError
@@ -184,11 +185,11 @@ def test_a_user_that_nobody_knows_has_no_private_group(home: Path, monkeypatch: 
     assert "chmod go-w" in problems()[0].hint
 
 
-@pytest.mark.parametrize(("owner", "believed"), [("mine", True), (0, True), (65534, True), (ORDINARY + 1, False)])
-def test_a_file_of_somebody_else_is_refused(
-    home: Path, monkeypatch: pytest.MonkeyPatch, owner: int | str, believed: bool
+@pytest.mark.parametrize(("owner", "accepted"), [("mine", True), (0, True), (65534, True), (ORDINARY + 1, False)])
+def test_a_file_of_another_user_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, owner: int | str, accepted: bool
 ) -> None:
-    """Ours and root's are believed, also root's as it looks from a user namespace."""
+    """Only files of the user and of root are accepted, including root as seen from a user namespace."""
     uid = os.getuid() if owner == "mine" else int(owner)
     path = user_file(home, INDEX.format("a"))
     real = os.fstat
@@ -199,15 +200,15 @@ def test_a_file_of_somebody_else_is_refused(
         return os.stat_result(info)
 
     monkeypatch.setattr(os, "fstat", fstat)
-    if believed:
+    if accepted:
         assert configuration.load().indexes
     else:
         (problem,) = problems()
         assert (problem.file, problem.hint) == (str(path), f"sudo chown {os.getuid()} {path}")
 
 
-def load_as(folder: Path, uid: int) -> str:
-    """Load the configuration in a process of another user, and return what it says."""
+def load_as(directory: Path, uid: int) -> str:
+    """Load the configuration in a process of another user, and return the number of indexes or the fixes."""
     script = """
         import sys
         try:
@@ -217,24 +218,24 @@ def load_as(folder: Path, uid: int) -> str:
     """
     lines = ["tomllib, platformdirs.unix", "from uvtokend.disk import configuration as config"]
     imports = "\n".join([*lines, "from uvtokend.errors import ConfigError"])
-    path = str(folder / "config.toml")
-    return as_user(script, path, imports=imports, uid=uid, env={**os.environ, "HOME": str(folder)}).stdout.strip()
+    path = str(directory / "config.toml")
+    return as_user(script, path, imports=imports, uid=uid, env={**os.environ, "HOME": str(directory)}).stdout.strip()
 
 
 def test_files_of_three_users(home: Path, open_directory: Path) -> None:
-    """As an ordinary user: one's own and root's are read, a third one's and one that cannot be read are not."""
+    """A user can load their own and root's files, but not a third user's file or one that they cannot read."""
     path = write(open_directory / "config.toml", INDEX.format("a"))
     assert load_as(open_directory, os.getuid()) == "1"
     if os.getuid() != 0:
         path.chmod(0)
         assert load_as(open_directory, os.getuid()) == f"ls -l {path}"
         return
-    found = {}
+    results = {}
     for owner, mode in ((ORDINARY, 0o600), (0, 0o644), (ORDINARY + 1, 0o644), (0, 0o600)):
         os.chown(path, owner, -1)
         path.chmod(mode)
-        found[owner, mode] = load_as(open_directory, ORDINARY)
-    assert found == {
+        results[owner, mode] = load_as(open_directory, ORDINARY)
+    assert results == {
         (ORDINARY, 0o600): "1",
         (0, 0o644): "1",
         (ORDINARY + 1, 0o644): f"sudo chown {ORDINARY} {path}",
@@ -242,8 +243,8 @@ def test_files_of_three_users(home: Path, open_directory: Path) -> None:
     }
 
 
-def test_what_is_no_file_is_refused_at_once(home: Path, tmp_path: Path) -> None:
-    """A directory, a link to nothing, and a pipe that nobody writes into, which must not be waited for."""
+def test_a_path_that_is_not_a_regular_file_is_refused(home: Path, tmp_path: Path) -> None:
+    """A directory, a broken link and a pipe without a writer are refused without waiting."""
     path = Path(paths.config_file())
     path.symlink_to(tmp_path / "nothing")
     assert "link to nothing" in problems()[0].message
@@ -256,7 +257,7 @@ def test_what_is_no_file_is_refused_at_once(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_link_is_followed(home: Path, tmp_path: Path) -> None:
-    """People keep their configuration in a repository and link to it."""
+    """A link to the configuration is followed, because users keep their configuration in a repository."""
     real = write(tmp_path / "dotfiles.toml", INDEX.format("a"))
     Path(paths.config_file()).symlink_to(real)
     assert configuration.load().indexes
@@ -265,7 +266,7 @@ def test_a_link_is_followed(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_not_read_whole(home: Path) -> None:
-    """What is larger than a configuration can be is named, not loaded."""
+    """A file that is too large for a configuration is reported, not loaded."""
     path = user_file(home)
     os.truncate(path, 1 << 40)
     (problem,) = problems()

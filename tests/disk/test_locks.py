@@ -1,4 +1,4 @@
-"""Who owns a netrc, and who changes it just now: real processes, real locks."""
+"""Who owns a netrc and who changes it now, tested with real processes and locks."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ OWN = """
 
 @pytest.fixture
 def netrc(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir(mode=0o700)
-    return folder / ".netrc"
+    directory = tmp_path / "home"
+    directory.mkdir(mode=0o700)
+    return directory / ".netrc"
 
 
 def beside(netrc: Path) -> Path:
@@ -51,7 +51,7 @@ def beside(netrc: Path) -> Path:
 
 @contextmanager
 def another(netrc: Path, *mounted: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that owns the netrc."""
+    """Run another process that owns the netrc."""
     words = [*mounted, sys.executable, "-c", textwrap.dedent(OWN), str(netrc)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -63,8 +63,8 @@ def another(netrc: Path, *mounted: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class TestOwner:
-    def test_lies_beside_the_netrc(self, netrc: Path) -> None:
-        """The lock file names pid and host, nobody else may read it, and a missing directory is created 0700."""
+    def test_the_lock_file_is_beside_the_netrc(self, netrc: Path) -> None:
+        """The private lock file names the owner's pid and host, and a missing directory is created with mode 0700."""
         deep = netrc.parent / "new" / "netrc"
         sink = NetrcSink(str(deep))
         sink.take_ownership()
@@ -74,8 +74,8 @@ class TestOwner:
         sink.release(remove=True)
         assert os.listdir(deep.parent) == []
 
-    def test_a_second_one_is_told_who_it_is(self, netrc: Path) -> None:
-        """It names the owner's pid and host; when the owner is killed, its lock is free."""
+    def test_a_second_owner_is_refused(self, netrc: Path) -> None:
+        """The error names the owner's pid and host. When the owner is killed, the lock is free."""
         with another(netrc) as process:
             owner = netrc_owner(str(netrc))
             assert owner is not None
@@ -87,7 +87,7 @@ class TestOwner:
         assert os.listdir(netrc.parent) == []
 
     def test_a_machine_that_changes_its_name(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On macOS the boot session says whether the owner is on this machine; without one, the host does."""
+        """On macOS the boot session shows whether the owner runs on this machine; without one, the host name does."""
         monkeypatch.setattr(locks, "_boot_session", lambda: "0A1B2C3D")
         lock = netrc_lock(str(netrc))
         assert beside(netrc).read_text() == f"pid {os.getpid()} on {socket.gethostname()} boot 0A1B2C3D\n"
@@ -104,7 +104,7 @@ class TestOwner:
 
     @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK])
     def test_a_file_system_without_locks(self, netrc: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-        """A network home may have none: that is not another owner, and no failure either."""
+        """If the file system of a network home directory has no locks, uvtokend continues without one."""
 
         def flock(_file: int, _operation: int) -> None:
             raise OSError(code, os.strerror(code))
@@ -117,7 +117,7 @@ class TestOwner:
         assert os.listdir(netrc.parent) == [".netrc"]
 
     def test_a_lock_on_a_deleted_file_guards_nothing(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If the file is deleted between opening and locking it, another one is made and locked."""
+        """If the lock file is deleted between opening and locking, a new one is created and locked."""
         real = fcntl.flock
 
         def flock(file: int, operation: int) -> None:
@@ -132,8 +132,9 @@ class TestOwner:
         lock.remove()
 
     @pytest.mark.mounts
-    def test_in_a_read_only_directory_it_is_on_the_netrc(self, netrc: Path) -> None:
-        """The file itself is locked and written in place, and the owner is named anyway."""
+    def test_in_a_read_only_directory_the_netrc_is_locked(self, netrc: Path) -> None:
+        """If no lock file can be created, the netrc itself is locked and written in place, and the owner is still
+        known."""
         netrc.write_bytes(b"#x\n")
         setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount --bind "$p" "$p"; mount -o remount,bind,ro "$d"'
         script = """
@@ -167,8 +168,9 @@ class TestOwner:
             "None True",
         ]
 
-    def test_what_cannot_be_owned_yet_is_owned_later(self, netrc: Path) -> None:
-        """A daemon runs although nothing can be written there; if another one was faster then, it does not deliver."""
+    def test_ownership_is_taken_as_soon_as_possible(self, netrc: Path) -> None:
+        """A daemon starts even if the lock cannot be created yet. If another daemon takes the lock first, it does
+        not deliver."""
         netrc.parent.rmdir()
         netrc.parent.write_bytes(b"")  # a file is in the way
         sink = NetrcSink(str(netrc))
@@ -182,8 +184,8 @@ class TestOwner:
         assert netrc_owner(str(netrc)) is not None
         sink.release()
 
-    def test_a_full_disk_does_not_stop_it(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The lock holds also where its text cannot be written."""
+    def test_a_full_disk_does_not_prevent_the_lock(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The lock holds even if its text cannot be written."""
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
@@ -197,12 +199,12 @@ class TestOwner:
 
 class TestChanging:
     def test_one_change_at_a_time(self, netrc: Path) -> None:
-        """A change waits for another one to end, and sees what that has written."""
+        """A change waits for another one to end, and then sees the text that it wrote."""
         first, order = threading.Event(), []
 
         def slow(text: bytes) -> bytes:
             first.set()
-            waiter.join(0.05)  # it cannot come in between, however long this takes
+            waiter.join(0.05)  # it must wait, however long this takes
             order.append("slow")
             return text + b"#slow\n"
 
@@ -222,14 +224,14 @@ class TestChanging:
         assert os.listdir(netrc.parent) == [".netrc"]
 
     def test_it_does_not_wait_forever(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Another uvtokend that stands still in the middle of a change is named as the reason."""
+        """If another uvtokend keeps the lock during a change, the delivery fails with that reason."""
         monkeypatch.setattr(locks, "PATIENCE", 0.02)
         with locks.changing(str(netrc)), pytest.raises(DeliveryFailed) as caught:
             NetrcSink(str(netrc)).change(lambda text: text + b"#x\n")
         assert caught.value.reason == "busy"
 
     def test_where_directories_cannot_be_locked(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """NFS refuses such a lock; the netrc is written anyway."""
+        """NFS refuses to lock directories, and the netrc is written anyway."""
 
         def refuse(*_: object) -> None:
             raise OSError(9, "Bad file descriptor")
@@ -237,14 +239,14 @@ class TestChanging:
         monkeypatch.setattr(fcntl, "flock", refuse)
         assert NetrcSink(str(netrc)).change(lambda text: text + b"#x\n").changed
 
-    def test_adopt_beside_deliveries_loses_nothing(self, netrc: Path) -> None:
-        """While a token rotates as fast as it can, each foreign entry that is taken out is kept once."""
+    def test_adopt_during_deliveries_loses_nothing(self, netrc: Path) -> None:
+        """While a token is delivered as often as possible, each adopted foreign entry is backed up exactly once."""
         stop, rotations = threading.Event(), [0]
 
         def rotate() -> None:
             sink = NetrcSink(str(netrc))
             took = 0.0
-            while not stop.wait(took):  # a delivery that looks twice, as on macOS, would let nobody else in
+            while not stop.wait(took):  # leaves time for others, since a delivery may look twice
                 begun = time.monotonic()
                 rotations[0] += 1
                 sink.deliver([Entry("a.example", "aws", Secret(f"t{rotations[0]}"))], {"a.example": ()})
@@ -271,8 +273,9 @@ class TestChanging:
         assert os.listdir(netrc.parent) == [".netrc"]
 
 
-def test_a_lock_that_somebody_deleted_is_taken_again(netrc: Path) -> None:
-    """At the next change, so that no second owner comes in; if one was faster, it is named and nothing is written."""
+def test_a_deleted_lock_file_is_created_again(netrc: Path) -> None:
+    """If the lock file was deleted, the next change locks a new one. If another process did so first, nothing is
+    written."""
     sink = NetrcSink(str(netrc))
     sink.take_ownership()
     beside(netrc).unlink()
@@ -284,14 +287,14 @@ def test_a_lock_that_somebody_deleted_is_taken_again(netrc: Path) -> None:
         with pytest.raises(DeliveryFailed, match=f"pid {owner.pid} "):
             sink.change(lambda _: b"#two\n")
         assert netrc.read_bytes() == b"#one\n"
-        assert beside(netrc).exists()  # it is the other's
+        assert beside(netrc).exists()  # the other owner's
     sink.change(lambda _: b"#three\n")
     sink.release(remove=True)
     assert [file.name for file in netrc.parent.iterdir()] == [".netrc"]
 
 
-def test_a_link_that_leads_elsewhere_moves_the_ownership(netrc: Path) -> None:
-    """The file that is written is owned, and the one before is free for whoever cleans it."""
+def test_a_changed_link_moves_the_ownership(netrc: Path) -> None:
+    """If the netrc is a link and its target changes, the new target is owned and the former one is released."""
     first, second = netrc.with_name("first"), netrc.with_name("second")
     netrc.symlink_to(first)
     sink = NetrcSink(str(netrc))
@@ -310,8 +313,8 @@ def test_a_link_that_leads_elsewhere_moves_the_ownership(netrc: Path) -> None:
 
 
 @pytest.mark.parametrize("late", ["before", "after", "a new file"])
-def test_an_empty_netrc_is_deleted_and_nothing_else(late: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another program writes in that very moment stays, whether into the file or into a new one."""
+def test_only_an_empty_netrc_is_deleted(late: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that another program writes during the deletion is kept, whether it writes to this file or to a new one."""
     netrc.write_bytes(b"")
     sink, rename = NetrcSink(str(netrc)), os.rename
 
@@ -334,8 +337,8 @@ def test_an_empty_netrc_is_deleted_and_nothing_else(late: str, netrc: Path, monk
 
 
 @pytest.mark.parametrize("kind", ["directory", "link", "socket"])
-def test_a_lock_that_nobody_can_take_is_named(kind: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else two daemons could write one netrc, and neither would know."""
+def test_an_unusable_lock_file_is_reported(kind: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If something else is in the lock's place, nothing is written, because two daemons could write one netrc."""
     lock = beside(netrc)
     match kind:
         case "directory":
@@ -357,8 +360,8 @@ def test_a_lock_that_nobody_can_take_is_named(kind: str, netrc: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["", ".new", ".base", ".old"])
-def test_a_directory_in_the_way_is_named(name: str, netrc: Path) -> None:
-    """Not the netrc: to move that away would be wrong advice."""
+def test_a_directory_in_place_of_a_temporary_file(name: str, netrc: Path) -> None:
+    """The fix removes the directory at the temporary name; it does not move the netrc away."""
     planted = netrc.with_name(f"..netrc.uvtokend{name}")
     planted.mkdir()
     netrc.write_bytes(b"#mine\n")
@@ -370,11 +373,11 @@ def test_a_directory_in_the_way_is_named(name: str, netrc: Path) -> None:
 
 
 def test_a_lock_of_another_process_is_not_deleted(netrc: Path) -> None:
-    """It was made when somebody had deleted ours."""
+    """If our lock file was deleted and another process created a new one, releasing ours does not delete it."""
     ours = netrc_lock(str(netrc))
     beside(netrc).unlink()
     with another(netrc) as owner:
         ours.remove()
-        found = netrc_owner(str(netrc))
-        assert found is not None
-        assert found.pid == owner.pid
+        current = netrc_owner(str(netrc))
+        assert current is not None
+        assert current.pid == owner.pid

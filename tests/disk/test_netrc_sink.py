@@ -1,4 +1,4 @@
-"""Delivery into real files: links, directories, rights, full disks, mounts, rivals and sudden death."""
+"""Delivery to real files: links, directories, permissions, full disks, mounts, rivals and crashes."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def refused(act: Callable[[], object]) -> DeliveryFailed:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir(mode=0o700)
-    return folder
+    directory = tmp_path / "home"
+    directory.mkdir(mode=0o700)
+    return directory
 
 
 @pytest.fixture
@@ -76,15 +76,15 @@ def deliver(path: Path, *wanted: Entry, urgent: bool = True) -> DeliveryResult:
 
 
 class TestDeliver:
-    def test_makes_the_file(self, path: Path) -> None:
-        """A netrc that does not exist is made, 0600, and nothing else stays in the directory."""
+    def test_a_missing_netrc_is_created(self, path: Path) -> None:
+        """A missing netrc is created with mode 0600, and no other file stays in the directory."""
         assert deliver(path, entry()) == DeliveryResult(frozenset(), (), None, changed=True)
         assert path.read_bytes() == block()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_makes_no_file_only_to_be_empty(self, path: Path) -> None:
-        """Where nothing stands and nothing is wanted, nothing is made; an emptied file is kept."""
+    def test_no_empty_netrc_is_created(self, path: Path) -> None:
+        """Without entries no netrc is created, but one that becomes empty is kept."""
         assert not deliver(path).changed
         assert not path.exists()
         deliver(path, entry())
@@ -92,7 +92,7 @@ class TestDeliver:
         assert path.read_bytes() == b""
 
     def test_foreign_text_and_mode_are_kept(self, path: Path) -> None:
-        """Bytes stay, a stricter mode stays, and a laxer one becomes 0600."""
+        """The foreign bytes and a stricter mode are kept; a laxer mode becomes 0600."""
         for before, after in ((0o400, 0o400), (0o600, 0o600), (0o644, 0o600), (0o755, 0o600)):
             path.write_bytes(FOREIGN)
             path.chmod(before)
@@ -102,7 +102,7 @@ class TestDeliver:
             path.unlink()
 
     def test_equal_text_is_not_written(self, path: Path) -> None:
-        """The same inode with the same times, but no longer for the eyes of others."""
+        """If the text is already right, only a mode that lets others read is corrected."""
         path.write_bytes(FOREIGN)
         deliver(path, entry())
         before = NetrcSink(str(path)).fingerprint()
@@ -111,15 +111,15 @@ class TestDeliver:
         assert NetrcSink(str(path)).fingerprint() == before
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_without_entries_the_mode_is_not_ours(self, path: Path) -> None:
-        """A file that holds nothing of ours is left as it is."""
+    def test_without_entries_the_mode_is_kept(self, path: Path) -> None:
+        """A file without entries of ours keeps its mode."""
         path.write_bytes(FOREIGN)
         path.chmod(0o644)
         assert not deliver(path).changed
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
     def test_symlinks_stay(self, path: Path) -> None:
-        """The file behind the links is written, also if it does not exist yet; the links are as they were."""
+        """The file behind the links is written, even if it does not exist yet, and the links stay."""
         store = path.parent / "dotfiles"
         store.mkdir(mode=0o700)
         path.symlink_to("dotfiles/link")
@@ -132,8 +132,8 @@ class TestDeliver:
             (store / "netrc").unlink()
         assert NetrcSink(str(path)).path == str(store / "netrc")
 
-    def test_problems_and_foreign_hosts_are_told(self, path: Path) -> None:
-        """The delivery says what is in the way, and names the file as it was given."""
+    def test_problems_and_foreign_hosts_are_reported(self, path: Path) -> None:
+        """The delivery reports foreign hosts and problems, with the name of the file as given."""
         path.write_bytes(b"machine a.example login me password mine\n\n# two words\n")
         delivery = deliver(path, entry())
         assert delivery.foreign == {"a.example"}
@@ -142,7 +142,7 @@ class TestDeliver:
 
     @pytest.mark.linux("Python reads extended attributes on Linux only")
     def test_owner_and_attributes_are_kept(self, path: Path) -> None:
-        """The new file belongs to whom the old one did, and carries its extended attributes."""
+        """The new file has the owner and the extended attributes of the old one."""
         path.write_bytes(FOREIGN)
         linux.set_attribute(path, "user.note", b"mine")
         if os.geteuid() == 0:
@@ -153,7 +153,7 @@ class TestDeliver:
         assert (path.stat().st_uid, path.stat().st_gid) == (owner.st_uid, owner.st_gid)
 
     def test_a_file_of_another_owner(self, users_home: Path) -> None:
-        """Who may not give the new file to the old one's owner leaves the old one alone."""
+        """If the new file cannot get the old one's owner, the old one is left unchanged."""
         path = users_home / ".netrc"
         path.write_bytes(b"#x\n")
         path.chmod(0o644)
@@ -165,9 +165,9 @@ class TestDeliver:
 
     @pytest.mark.linux("the bytes are a POSIX access list of Linux")
     def test_access_lists_are_kept(self, path: Path) -> None:
-        """Who was let in by name still is, and nobody else."""
+        """The access control list of the old file is kept."""
         path.write_bytes(FOREIGN)
-        #: Version 2; owner rw, user 12345 r, group none, mask r, others none (linux/posix_acl_xattr.h).
+        #: POSIX ACL version 2; owner rw, user 12345 r, group none, mask r, others none (linux/posix_acl_xattr.h).
         rules = [(1, 6, -1), (2, 4, 12345), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
         access = (2).to_bytes(4, "little") + b"".join(
             tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + (who & 0xFFFFFFFF).to_bytes(4, "little")
@@ -178,8 +178,8 @@ class TestDeliver:
         assert linux.attribute(path, "system.posix_acl_access") == access
         assert path.read_bytes() == block() + FOREIGN
 
-    def test_a_read_only_look(self, path: Path) -> None:
-        """Reading a missing file gives nothing; the fingerprint changes with the file."""
+    def test_reading_and_fingerprints(self, path: Path) -> None:
+        """Reading a missing file returns nothing, and the fingerprint changes with the file."""
         sink = NetrcSink(str(path))
         assert (sink.read(), sink.fingerprint()) == (b"", ())
         path.write_bytes(b"#a")
@@ -191,8 +191,8 @@ class TestDeliver:
 
 class TestRefusals:
     @pytest.mark.parametrize("act", ["read", "check_writable", "deliver"])
-    def test_what_is_no_file(self, path: Path, act: str) -> None:
-        """A directory, a pipe and a link to itself are named, and left alone."""
+    def test_a_path_that_is_not_a_regular_file(self, path: Path, act: str) -> None:
+        """A directory, a pipe and a link to itself are reported and left unchanged."""
 
         def run() -> object:
             sink = NetrcSink(str(path))
@@ -207,24 +207,25 @@ class TestRefusals:
         path.symlink_to(path)
         assert refused(run).reason == "symlink-loop"
 
-    def test_a_file_without_end(self, path: Path) -> None:
-        """A netrc of more than 16 MiB is none."""
+    def test_a_file_that_is_too_large(self, path: Path) -> None:
+        """A file of more than 16 MiB is refused."""
         path.touch()
         os.truncate(path, files.LIMIT + 1)
         assert refused(lambda: deliver(path, entry())).reason == "too-large"
 
     def test_a_missing_directory(self, home: Path) -> None:
-        """It is created 0700, and those above it, but not only for an empty file; a file in its place is named."""
+        """Missing directories are created with mode 0700, but not for an empty file. A file in place of a directory
+        is reported."""
         path = home / "no where" / "deep" / "netrc"
         assert not deliver(path).changed
         assert os.listdir(home) == []
         assert deliver(path, entry()).changed
-        for folder in (path.parent, path.parent.parent):
-            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for directory in (path.parent, path.parent.parent):
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert refused(lambda: deliver(path / "x", entry())).reason == "directory-missing"
 
-    def test_a_folder_for_others_to_write(self, path: Path) -> None:
-        """It is refused before anything is written, and the hint repairs it."""
+    def test_a_directory_that_others_may_write(self, path: Path) -> None:
+        """Such a directory is refused before anything is written, and the fix corrects it."""
         for mode in (0o770, 0o707, 0o1777):
             path.parent.chmod(mode)
             failure = refused(lambda: deliver(path, entry()))
@@ -235,18 +236,18 @@ class TestRefusals:
         assert deliver(path, entry()).changed
 
     def test_a_bad_entry_changes_nothing(self, path: Path) -> None:
-        """A token with a line break is refused, and the file stands."""
+        """A token with a line break is refused, and the file stays unchanged."""
         path.write_bytes(FOREIGN)
         assert refused(lambda: deliver(path, entry("a\nb"))).reason == "control-character"
         assert path.read_bytes() == FOREIGN
         assert os.listdir(path.parent) == [".netrc"]
 
-    @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+    @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
     def test_a_temporary_name_that_is_taken(self, path: Path, kind: str) -> None:
-        """What is under the name that we write and is no file is neither followed, opened nor deleted."""
+        """If the temporary name is not a regular file, it is neither followed, opened nor deleted."""
         make: dict[str, Callable[[], object]] = {
             "link": lambda: leftover(path).symlink_to(path.parent / "elsewhere"),
-            "folder": leftover(path).mkdir,
+            "directory": leftover(path).mkdir,
             "pipe": lambda: os.mkfifo(leftover(path)),
         }
         make[kind]()
@@ -266,13 +267,13 @@ def as_owner(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def users_home(open_directory: Path) -> Iterator[Path]:
-    """A home of the ordinary user that `as_owner` runs as."""
+    """Return a home directory of the ordinary user that `as_owner` runs as."""
     home = open_directory / "home"
     home.mkdir(0o700)
     if os.geteuid() == 0:
         os.chown(home, ORDINARY, ORDINARY)
     yield home
-    home.chmod(0o700)  # or a test's 0 would keep an ordinary user from removing it
+    home.chmod(0o700)  # so that an ordinary user can remove it
 
 
 class TestAsOrdinaryUser:
@@ -290,7 +291,7 @@ class TestAsOrdinaryUser:
     """
 
     def test_delivers(self, users_home: Path) -> None:
-        """No right of root is needed, also where the file is 0400."""
+        """Root permissions are not needed, even if the file has mode 0400."""
         path = users_home / ".netrc"
         assert (
             as_owner("import pathlib, sys; pathlib.Path(sys.argv[1]).write_bytes(b'#x\\n')", str(path)).returncode == 0
@@ -301,10 +302,10 @@ class TestAsOrdinaryUser:
         assert path.read_bytes() == block() + b"#x\n"
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
 
-    def test_a_text_that_somebody_else_has_left(self, users_home: Path) -> None:
-        """It was put there while the directory was open to him: not a word of it comes into the netrc."""
+    def test_a_temporary_file_of_another_user(self, users_home: Path) -> None:
+        """Text that another user put there while the directory was writable never gets into the netrc."""
         if os.geteuid() != 0:
-            return  # nobody else can be played
+            return  # other users need root
         path = users_home / ".netrc"
         planted = b"default login evil password evil\n"
         for mode in (0o644, 0o744):
@@ -316,7 +317,7 @@ class TestAsOrdinaryUser:
             assert (leftover(path).read_bytes(), path.exists()) == (planted, False)
 
     def test_a_second_name_of_the_netrc(self, users_home: Path) -> None:
-        """Hard links stay links: both names show the same text, for nobody else's eyes."""
+        """Hard links are kept: both names show the same private text."""
         path, second = users_home / ".netrc", users_home / "second"
         words = (
             "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_bytes(b'#x\\n'); os.link(p, sys.argv[2])"
@@ -328,15 +329,15 @@ class TestAsOrdinaryUser:
         assert path.samefile(second)
         assert [stat.S_IMODE(one.stat().st_mode) for one in (path, second)] == [0o600, 0o600]
 
-    def test_a_read_only_folder(self, users_home: Path) -> None:
-        """It is named with its fix, the preflight tells it, and nothing is changed."""
+    def test_a_read_only_directory(self, users_home: Path) -> None:
+        """The failure has a fix, `check_writable` reports it too, and nothing is changed."""
         users_home.chmod(0o500)
         done = as_owner(self.SCRIPT, str(users_home / ".netrc"))
         assert done.stdout == f"no-permission|chmod u+rwx {users_home}\n"
         assert os.listdir(users_home) == []
 
-    def test_a_file_that_may_not_be_read(self, users_home: Path) -> None:
-        """It is named with its fix."""
+    def test_an_unreadable_file(self, users_home: Path) -> None:
+        """The failure names the file and has a fix."""
         path = users_home / ".netrc"
         path.write_bytes(b"#x\n")
         path.chmod(0o000)
@@ -345,8 +346,8 @@ class TestAsOrdinaryUser:
         done = as_owner(self.SCRIPT, str(path))
         assert done.stdout == f"no-permission|chmod u+rw {path}\n"
 
-    def test_a_file_of_somebody_else(self, users_home: Path) -> None:
-        """As an editor under sudo leaves it: its mode is not what helps, but its owner."""
+    def test_a_file_of_another_user(self, users_home: Path) -> None:
+        """If an editor under sudo changed the owner, the fix corrects the owner, not the mode."""
         path = users_home / ".netrc"
         path.write_bytes(b"#x\n")
         path.chmod(0o600)
@@ -354,8 +355,8 @@ class TestAsOrdinaryUser:
             done = as_owner(self.SCRIPT, str(path))
             assert done.stdout == f"not-ours|sudo chown {ORDINARY} {path}\n"
 
-    def test_a_folder_of_somebody_else(self, users_home: Path) -> None:
-        """A directory whose owner could replace the netrc is refused; the system's own directories are not."""
+    def test_a_directory_of_another_user(self, users_home: Path) -> None:
+        """A directory whose owner could replace the netrc is refused; the system's own directories are accepted."""
         other = users_home / "other"
         other.mkdir()
         if os.geteuid() == 0:
@@ -369,7 +370,7 @@ class TestAsOrdinaryUser:
 
 
 def mounted(setup: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script after shell lines that mount something; the path is ``$p`` there."""
+    """Run a script after shell lines that mount something; the path of the netrc is ``$p`` there."""
     command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
     return in_namespace(setup, command, {**os.environ, "p": arguments[0]})
 
@@ -395,8 +396,8 @@ class TestMounts:
         print(sink.read() == b"#x\\n", sorted(os.listdir(os.path.dirname(path))))
     """
 
-    def test_a_file_that_is_mounted_by_itself(self, path: Path) -> None:
-        """It cannot be renamed over: it is written in place, longer and shorter, and that is said."""
+    def test_a_single_file_mount(self, path: Path) -> None:
+        """A single-file mount cannot be replaced, so it is written in place, which the result notes."""
         path.write_bytes(b"#x\n")
         path.chmod(0o644)
         done = mounted('mount --bind "$p" "$p"', self.SCRIPT, str(path), "9", "9", "99", "3", "0")
@@ -411,8 +412,9 @@ class TestMounts:
         ]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_a_mounted_file_in_a_read_only_folder(self, path: Path) -> None:
-        """As under systemd's ProtectHome with ReadWritePaths=%h/.netrc: no file can be made beside it."""
+    def test_a_mounted_file_in_a_read_only_directory(self, path: Path) -> None:
+        """Under systemd's ProtectHome with ReadWritePaths=%h/.netrc no file can be created beside the netrc; it is
+        written in place."""
         path.write_bytes(b"#x\n")
         setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount --bind "$p" "$p"; mount -o remount,bind,ro "$d"'
         done = mounted(setup, self.SCRIPT, str(path), "9", "0")
@@ -420,7 +422,7 @@ class TestMounts:
         assert done.stdout.splitlines() == ["True True True", "True True True", "True ['.netrc']"]
 
     def test_a_read_only_file_system(self, path: Path) -> None:
-        """It is named, and nothing is tried in place."""
+        """A read-only file system is reported, and no write in place is tried."""
         path.write_bytes(b"#x\n")
         setup = 'd=$(dirname "$p"); mount --bind "$d" "$d"; mount -o remount,bind,ro "$d"'
         done = mounted(setup, self.SCRIPT, str(path), "9")
@@ -428,7 +430,7 @@ class TestMounts:
 
     @pytest.mark.parametrize("bind", ["", '\nmount --bind "$p" "$p"'])
     def test_a_full_disk(self, path: Path, bind: str) -> None:
-        """It is told, the old file stands whole, no file is left beside it, and the next delivery works."""
+        """A full disk is reported, the old file stays whole, no other file remains, and the next delivery succeeds."""
         setup = 'd=$(dirname "$p"); mount -t tmpfs -o size=64k,mode=700 none "$d"; printf "#x\\n" > "$p"'
         setup += '; head -c 53000 /dev/zero > "$d/fill"' + bind
         done = mounted(setup, self.SCRIPT, str(path), "12000", "10", "0")
@@ -448,7 +450,7 @@ def without_exchange(_one: str, _other: str) -> None:
 
 class TestFallbacks:
     def test_exchange_of_the_system(self, home: Path) -> None:
-        """The call really exchanges two files, and says what goes wrong."""
+        """The system call exchanges two files and reports errors."""
         (home / "a").write_text("1")
         (home / "b").write_text("2")
         exchange.swap(str(home / "a"), str(home / "b"))
@@ -457,7 +459,7 @@ class TestFallbacks:
             exchange.swap(str(home / "a"), str(home / "c"))
 
     def test_a_file_system_without_exchange(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The file is renamed over, unless somebody has changed it since it was read."""
+        """Without an exchange the file is replaced by a rename, unless another program changed it since it was read."""
         path.write_bytes(FOREIGN)
         monkeypatch.setattr(exchange, "swap", without_exchange)
         assert deliver(path, entry()).changed
@@ -475,10 +477,10 @@ class TestFallbacks:
         assert path.read_bytes() == block("t1") + b"#1\n#2\n"
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_file_that_goes_away_where_there_is_no_exchange(
+    def test_a_file_deleted_during_a_delivery_without_exchange(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is made again without the text that somebody deleted."""
+        """The file is created again without the text that the other program deleted."""
         path.write_bytes(b"#old\n")
 
         def rival(_one: str, _other: str) -> None:
@@ -491,14 +493,15 @@ class TestFallbacks:
         assert os.listdir(path.parent) == [".netrc"]
 
     def test_a_file_system_without_links(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file that did not exist before appears complete, by a rename."""
+        """Without hard links, a new file appears complete by a rename."""
         monkeypatch.setattr(os, "link", without_exchange)
         assert deliver(path, entry()).changed
         assert path.read_bytes() == block()
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_program_that_never_lets_go(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who holds the file open for writing gets his words into the same file: it is written in place."""
+    def test_a_program_that_keeps_the_file_open(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While another program holds the file open for writing, it is written in place, so that the program's text
+        is not lost."""
         monkeypatch.setattr(files, "PATIENCE", 0.01)
         path.write_bytes(b"#1\n")
         with path.open("ab", buffering=0) as typing:
@@ -509,10 +512,10 @@ class TestFallbacks:
 
     @pytest.mark.parametrize("cut", [0, 1, 2, 3])
     @pytest.mark.parametrize("length", [3, 300])
-    def test_a_death_in_the_middle_of_a_write_in_place(
+    def test_a_crash_during_a_write_in_place(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, length: int, cut: int
     ) -> None:
-        """Whatever mixture of both texts it leaves, the next delivery makes one of them of it: nothing torn stays."""
+        """Whatever mixture of both texts a crash leaves, the next delivery restores a complete text from it."""
         foreign = b"machine x.example login me password mine\r\n" * 40 + b"no last line end"
         path.write_bytes(foreign)
         deliver(path, entry("t" * 30))
@@ -520,7 +523,7 @@ class TestFallbacks:
         real, calls = files.write_all, iter(range(9))
 
         def write_all(file: int, text: bytes, at: int = 0) -> None:
-            """Die in one of the writes, before it or when half of it is done."""
+            """Crash in one of the writes, before it or halfway through."""
             if os.fstat(file).st_ino != path.stat().st_ino or next(calls) != cut // 2:
                 real(file, text, at)
                 return
@@ -535,8 +538,8 @@ class TestFallbacks:
         assert path.read_bytes() == block("v") + foreign
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_rival_without_end(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After many tries the delivery fails, and the rival's text stands."""
+    def test_a_rival_that_never_stops(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After many attempts the delivery fails, and the rival's text stays."""
         path.write_bytes(b"#0\n")
         real = exchange.swap
         count = iter(range(1, 10_000))
@@ -554,12 +557,12 @@ class TestFallbacks:
 
 @contextlib.contextmanager
 def holder(path: Path, how: str, text: str = "", *, say: str = "") -> Iterator[subprocess.Popen[str]]:
-    """A program that has the netrc open for writing, as ``gpg -d x > ~/.netrc`` does, until its input ends.
+    """Run a program that holds the netrc open for writing until its input ends, as ``gpg -d x > ~/.netrc`` does.
 
     Args:
         path: The netrc.
         how: ``wb``, ``ab`` or ``r+b``.
-        text: What it writes at once.
+        text: What it writes at the start.
         say: What it writes when its input ends.
     """
     script = """
@@ -581,15 +584,15 @@ def holder(path: Path, how: str, text: str = "", *, say: str = "") -> Iterator[s
 
 
 def like_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for programs that write a file as on macOS, whose kernel is played."""
+    """Detect programs that write a file as on macOS, with a fake kernel."""
     monkeypatch.setattr(darwin, "native", xnu.Kernel)
     monkeypatch.setattr(files, "_has_writer", files._has_writer_on_macos)
     monkeypatch.setattr(netrc_sink, "holders", holders._on_macos)
 
 
 @pytest.mark.parametrize("how", ["r+b", "ab"])
-def test_a_program_that_cannot_be_seen(path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It opened the file before the exchange and writes right after it: its line is found in what was swapped out."""
+def test_an_undetected_program(path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program opened the file before the exchange and writes after it; its line is read from the replaced file."""
     path.write_bytes(FOREIGN)
     monkeypatch.setattr(files, "_has_writer", lambda *_: None)
     real, theirs = time.sleep, path.open(how, buffering=0)
@@ -606,8 +609,8 @@ def test_a_program_that_cannot_be_seen(path: Path, how: str, monkeypatch: pytest
     assert os.listdir(path.parent) == [".netrc"]
 
 
-def test_a_fresh_empty_file_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that cannot be seen has emptied it: its text comes within the second that a delivery waits."""
+def test_a_recently_emptied_file_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an undetected program has just emptied the file, the delivery waits a second for its text."""
     path.write_bytes(b"")
     monkeypatch.setattr(files, "_has_writer", lambda *_: None)
     texts = iter([b"", FOREIGN])
@@ -617,13 +620,13 @@ def test_a_fresh_empty_file_is_waited_for(path: Path, monkeypatch: pytest.Monkey
 
 
 class TestHeld:
-    """A file that another program has open for writing."""
+    """Another program holds the file open for writing."""
 
     PLAYED = pytest.param("libproc", marks=pytest.mark.linux("/proc plays libproc"))
 
     @pytest.fixture(autouse=True, params=["native", PLAYED])
     def impatient(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Wait only a moment; and look for the program as macOS does, too."""
+        """Wait only a moment, and detect the program both natively and as on macOS."""
         monkeypatch.setattr(files, "PATIENCE", 0.01)
         if request.param == "libproc":
             like_a_mac(monkeypatch)
@@ -632,7 +635,8 @@ class TestHeld:
         ("part", "wanted"), [("", [entry("t1")]), ("#1\n", [entry("t1")]), (block().decode(), []), ("", [])]
     )
     def test_an_emptied_file_is_never_written(self, path: Path, part: str, wanted: list[Entry]) -> None:
-        """Not even to remove a token: the text of the program is still to come. When it is there, ours is written."""
+        """A file that was emptied or shortened and is held open is not written, not even to remove a token. It is
+        written once released."""
         path.write_bytes(FOREIGN)
         sink = NetrcSink(str(path))
         sink.deliver([entry()], OURS)
@@ -642,7 +646,7 @@ class TestHeld:
                 assert failure.reason == "held"
                 assert f"(pid {process.pid}) has {path} open for writing" in failure.message
                 assert failure.hint == f"let it finish, or: kill {process.pid}"
-            else:  # an empty file holds no token, as it should
+            else:  # an empty file already has no token
                 assert not sink.deliver(wanted, OURS).changed
             assert path.read_bytes() == part.encode()
         sink.deliver(wanted, OURS)
@@ -650,16 +654,16 @@ class TestHeld:
         assert path.read_bytes() == b"".join(block("t1") for _ in wanted) + foreign
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_first_look_at_a_file_that_is_still_being_written(self, path: Path) -> None:
-        """A program that is at the end of what it has written is not done, whatever the file held before."""
+    def test_a_file_that_is_still_being_written(self, path: Path) -> None:
+        """A program that holds the file open may write more, even if its size was never seen before."""
         path.write_bytes(FOREIGN)
         with holder(path, "wb", "#1\n", say="#2\n"):
             assert refused(lambda: deliver(path, entry())).reason == "held"
         deliver(path, entry())
         assert path.read_bytes() == block() + b"#1\n#2\n"
 
-    def test_a_whole_file_is_written_only_if_it_must(self, path: Path) -> None:
-        """While the token in hand can wait nothing is written; when it cannot, the program keeps its file."""
+    def test_a_complete_file_held_open_is_written_only_if_urgent(self, path: Path) -> None:
+        """While the delivery can wait, nothing is written. When it is urgent, the file is written in place."""
         path.write_bytes(FOREIGN)
         sink = NetrcSink(str(path))
         sink.deliver([entry()], OURS)
@@ -671,16 +675,16 @@ class TestHeld:
         assert path.read_bytes() == block("t1") + FOREIGN + b"\n#later\n"
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_holder_that_cannot_be_seen(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A program of another user is not named, but its file is not written either."""
+    def test_an_unknown_holder(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the holder belongs to another user, it is not named, but its file is not written either."""
         monkeypatch.setattr(netrc_sink, "holders", lambda _: [])
         path.write_bytes(b"")
         with holder(path, "ab"):
             failure = refused(lambda: deliver(path, entry()))
         assert (failure.reason, failure.hint) == ("held", fixes.users_of(str(path)))
 
-    def test_what_a_slow_writer_left_of_our_block(self, path: Path) -> None:
-        """Another program has overwritten the start of our block: the rest is removed, so uv can read the file."""
+    def test_the_rest_of_an_overwritten_block(self, path: Path) -> None:
+        """Another program has overwritten the start of our block; the rest is removed, so that uv can read the file."""
         theirs = b"machine x.example login me password mine\n" * 2
         path.write_bytes(theirs + block("old" * 30)[len(theirs) :])
         ours = {"a.example": [entry("old" * 30).digest]}
@@ -689,13 +693,13 @@ class TestHeld:
 
 
 class TestFingerprint:
-    """What was written, and not what a rival has put there right after."""
+    """The fingerprint is that of the text we wrote, not of a rival's later text."""
 
-    @pytest.mark.parametrize("place", ["replaced", "in place", "equal"])
-    def test_is_of_the_text_that_was_delivered(self, path: Path, place: str) -> None:
-        """It is what the file has as long as nobody changes it."""
-        path.write_bytes(FOREIGN if place != "equal" else block() + FOREIGN)
-        if place == "in place":
+    @pytest.mark.parametrize("case", ["replaced", "in case", "equal"])
+    def test_it_is_of_the_delivered_text(self, path: Path, case: str) -> None:
+        """It equals the fingerprint of the file until another program changes the file."""
+        path.write_bytes(FOREIGN if case != "equal" else block() + FOREIGN)
+        if case == "in case":
             os.link(path, path.parent / "second")
         done = deliver(path, entry())
         assert done.fingerprint == NetrcSink(str(path)).fingerprint() != ()
@@ -707,7 +711,8 @@ class TestFingerprint:
     def test_a_rival_right_after_it(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool, linked: bool
     ) -> None:
-        """A program that writes before the delivery has returned is seen at the next look, also with equal length."""
+        """A rival that writes before the delivery returns is detected at the next comparison, even if its text has
+        equal length."""
         path.write_bytes(FOREIGN)
         if linked:
             os.link(path, path.parent / "second")
@@ -728,15 +733,15 @@ class TestFingerprint:
         assert done.fingerprint != NetrcSink(str(path)).fingerprint()
 
     def test_a_missing_file_has_none(self, path: Path) -> None:
-        """Nothing was wanted and nothing is there: that is no drift."""
+        """If nothing is wanted and the file is missing, there is no drift."""
         assert deliver(path).fingerprint == NetrcSink(str(path)).fingerprint() == ()
 
 
 class TestErrors:
-    """Errors of the system in the middle of a write."""
+    """The system reports errors in the middle of a write."""
 
     def test_an_error_in_a_write_in_place_is_undone(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The second write fails: the old text is written back at once, and nothing falls back to another way."""
+        """If the second write fails, the old text is written back at once, and no other way of writing is tried."""
         path.write_bytes(FOREIGN)
         os.link(path, path.parent / "second")
         for code in (errno.EIO, errno.EROFS, errno.EINTR):
@@ -756,8 +761,9 @@ class TestErrors:
         deliver(path, entry())
         assert path.read_bytes() == block() + FOREIGN
 
-    def test_a_disk_that_cannot_write_back(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Then both texts stay beside the file, and the next delivery makes it whole."""
+    def test_the_old_text_cannot_be_written_back(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the old text cannot be written back, both texts stay beside the file, and the next delivery completes
+        it."""
         path.write_bytes(FOREIGN)
         os.link(path, path.parent / "second")
         real, calls = os.pwrite, iter(range(99))
@@ -776,7 +782,7 @@ class TestErrors:
         assert sorted(os.listdir(path.parent)) == [".netrc", "second"]
 
     def test_short_writes(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A write that takes one byte at a time writes anyway; one that takes none is an error."""
+        """A write that accepts one byte at a time succeeds; one that accepts none is an error."""
         real = os.pwrite
         path.write_bytes(FOREIGN)
         monkeypatch.setattr(os, "pwrite", lambda file, text, at: real(file, bytes(text[:1]), at))
@@ -789,7 +795,8 @@ class TestErrors:
     @pytest.mark.linux("the flags are those of a Linux file system")
     @pytest.mark.parametrize("flag", ["i", "a"])
     def test_an_immutable_file(self, path: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
-        """It is called what it is, with the command that changes that; ioctl_iflags(2) has the bits."""
+        """The failure says that the file is immutable and has the command that changes it; see ioctl_iflags(2) for
+        the bits."""
         path.write_bytes(FOREIGN)
         bits = {"i": 0x10, "a": 0x20}[flag]
         monkeypatch.setattr(fcntl, "ioctl", lambda *_: bits.to_bytes(8, "little"))
@@ -807,7 +814,8 @@ class TestErrors:
 
 @pytest.mark.parametrize(("flag", "fix"), [("UF_IMMUTABLE", "chflags nouchg"), ("SF_APPEND", "sudo chflags noschg")])
 def test_flags_of_macos(flag: str, fix: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file with ``uchg`` answers EPERM: it is called immutable, with the command of macOS (chflags(1), stat(2))."""
+    """A file with ``uchg`` fails with EPERM; the failure says that it is immutable, with macOS's command
+    (chflags(1), stat(2))."""
     monkeypatch.setattr(os, "stat", lambda _: SimpleNamespace(st_flags=getattr(stat, flag)))
     with pytest.raises(DeliveryFailed) as caught, netrc_failures.explained(str(path)):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -818,7 +826,7 @@ def test_flags_of_macos(flag: str, fix: str, path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(("code", "reason"), [(errno.EPERM, "protected"), (errno.EACCES, "no-permission")])
 def test_privacy_of_macos(code: int, reason: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EPERM without a flag, in a place that macOS protects: the place and the setting are named. EACCES is the mode."""
+    """EPERM without a flag in a directory that macOS protects names the system setting. EACCES is about the mode."""
     home = path.parent.parent
     monkeypatch.setattr(netrc_failures, "_private_place", lambda name: darwin.private_place(name, str(home)))
     linked = home / "Documents" / "netrc"
@@ -830,8 +838,8 @@ def test_privacy_of_macos(code: int, reason: str, path: Path, monkeypatch: pytes
     assert ("System Settings > Privacy & Security" in str(caught.value.hint)) == (reason == "protected")
 
 
-def test_a_socket_is_no_netrc(path: Path) -> None:
-    """Linux answers ENXIO, macOS EOPNOTSUPP (open(2)): both say that it is not a file."""
+def test_a_socket_is_not_a_netrc(path: Path) -> None:
+    """Linux fails with ENXIO and macOS with EOPNOTSUPP (open(2)); both are reported as not a file."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as server:
         server.bind(str(path))
         assert refused(lambda: deliver(path, entry())).reason == "not-a-file"
@@ -841,10 +849,10 @@ def test_a_socket_is_no_netrc(path: Path) -> None:
 
 
 class TestRivals:
-    """Edits in the very instants of ours, each at the worst moment."""
+    """Other programs edit the file at the worst moments of a delivery."""
 
     def overtake(self, monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) -> None:
-        """Run one step before each exchange, until there are none left."""
+        """Run one step before each exchange, until none is left."""
         real = exchange.swap
         rest = iter(steps)
 
@@ -855,7 +863,7 @@ class TestRivals:
         monkeypatch.setattr(exchange, "swap", swap)
 
     def test_between_reading_and_exchange(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The edit comes out of the exchange, goes back, and is edited in its turn."""
+        """The other program's edit is returned by the exchange, restored, and then edited again."""
         path.write_bytes(b"#old\n")
         self.overtake(monkeypatch, lambda: path.write_bytes(b"#new\n"))
         deliver(path, entry())
@@ -865,7 +873,7 @@ class TestRivals:
     def test_a_program_that_opens_the_file_before_the_exchange(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It has written nothing yet, so the text is what was read; but what it writes later must not go astray."""
+        """A program has opened the file but not written yet; what it writes after the exchange is not lost."""
         monkeypatch.setattr(files, "PATIENCE", 0.01)
         path.write_bytes(b"#old\n")
         opened: list[int] = []
@@ -878,7 +886,7 @@ class TestRivals:
 
     @pytest.mark.parametrize("by_rename", [True, False])
     def test_between_exchange_and_undoing(self, path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool) -> None:
-        """Two edits that know nothing of one another are both kept."""
+        """Two independent edits are both kept."""
         path.write_bytes(b"#old\n")
 
         def second() -> None:
@@ -894,8 +902,8 @@ class TestRivals:
         assert path.read_bytes() in (block() + b"#old\n#1\n#2\n", block() + b"#old\n#2\n#1\n")
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_an_edit_that_the_next_program_did_not_see(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What came out of the exchange is kept, though a program that had read the older text writes over it."""
+    def test_an_edit_that_another_program_overwrites(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The edit that the exchange returned is kept, although a program that had read older text writes over it."""
         path.write_bytes(b"#old\n")
         real = exchange.swap
         swaps: list[str] = []
@@ -913,7 +921,7 @@ class TestRivals:
         assert path.read_bytes() in (block() + b"#old\n#1\n#2\n", block() + b"#old\n#2\n#1\n")
 
     def test_twice_in_both_instants(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Four edits in a row, two of them on top of ours: all are kept."""
+        """Four edits in a row, two of them on top of ours, are all kept."""
         path.write_bytes(b"")
 
         def add(line: bytes) -> Callable[[], object]:
@@ -924,15 +932,15 @@ class TestRivals:
         assert set(path.read_bytes().split()[8:]) == {b"#0", b"#1", b"#2", b"#3"}
         assert path.read_bytes().startswith(block())
 
-    def test_a_file_that_goes_away(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is made again without the text that somebody deleted."""
+    def test_a_file_deleted_during_a_delivery(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is created again without the text that the other program deleted."""
         path.write_bytes(b"#old\n")
         self.overtake(monkeypatch, path.unlink)
         deliver(path, entry())
         assert path.read_bytes() == block()
 
-    def test_a_file_that_comes_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A netrc that somebody makes while we make one is not overwritten."""
+    def test_a_file_created_during_a_delivery(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A netrc that another program creates at the same time is not overwritten."""
         real = os.link
 
         def link(one: str, other: str) -> None:
@@ -944,8 +952,8 @@ class TestRivals:
         deliver(path, entry())
         assert path.read_bytes() == block() + b"#theirs\n"
 
-    def test_something_that_is_no_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A link that takes the file's place in the last instant goes back to it."""
+    def test_a_link_that_replaces_the_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A link that replaces the file at the last moment is restored."""
         path.write_bytes(b"#old\n")
 
         def link() -> None:
@@ -959,7 +967,7 @@ class TestRivals:
 
     @pytest.mark.parametrize("by_rename", [True, False])
     def test_three_hundred_edits(self, path: Path, by_rename: bool) -> None:
-        """A program that adds lines as fast as it can, while we rotate: not one of its lines is lost."""
+        """While another program adds 300 lines as fast as it can, deliveries lose none of them."""
         path.write_bytes(b"#first\n")
         script = """
             import os, sys, time
@@ -996,8 +1004,8 @@ class TestRivals:
 
 
 class TestCrashes:
-    def test_a_half_written_text_goes(self, path: Path) -> None:
-        """A text that was still being written, and one that never came to its place, add nothing."""
+    def test_an_incomplete_temporary_file_is_removed(self, path: Path) -> None:
+        """A temporary file that was still being written, or was never put in place, adds nothing."""
         for name, text in ((".new", block("t1") + FOREIGN[:10]), ("", block("t1") + FOREIGN)):
             path.write_bytes(FOREIGN)
             beside(path, ".base").write_bytes(FOREIGN)
@@ -1007,7 +1015,7 @@ class TestCrashes:
             assert os.listdir(path.parent) == [".netrc"]
 
     def test_a_line_that_was_deleted_since_stays_deleted(self, path: Path) -> None:
-        """The crash came right after the exchange; what came out is what had been read, so it is not missing."""
+        """After a crash right after the exchange, the replaced text equals the base, so nothing is missing."""
         old = b"machine x.example login a password b\nmachine y.example login a password b\n"
         path.write_bytes(block("t1") + old.splitlines(keepends=True)[1])
         leftover(path).write_bytes(old)
@@ -1016,8 +1024,9 @@ class TestCrashes:
         assert path.read_bytes() == block() + old.splitlines(keepends=True)[1]
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_an_edit_that_came_out_is_merged(self, path: Path) -> None:
-        """Another program wrote just before the exchange: its changes count, deleted lines included."""
+    def test_an_edit_before_the_exchange_is_merged(self, path: Path) -> None:
+        """Another program wrote just before the exchange; after the crash its changes are merged, deleted lines
+        included."""
         base = b"#gone\nmachine x.example login a password old\n#end\n"
         path.write_bytes(block("t1") + base)
         leftover(path).write_bytes(b"machine x.example login a password new\n#end\n#more\n")
@@ -1027,16 +1036,16 @@ class TestCrashes:
         assert path.read_bytes() == block("t2") + b"machine x.example login a password new\n#end\n#more\n"
         assert os.listdir(path.parent) == [".netrc"]
 
-    def test_a_text_whose_base_is_lost_is_merged(self, path: Path) -> None:
-        """After a power failure the base may be missing: then no line of either is lost, and the netrc's come last."""
+    def test_a_text_without_its_base_is_merged(self, path: Path) -> None:
+        """After a power failure the base may be missing. Then no line is lost, and the netrc's lines come last."""
         path.write_bytes(block("t1") + b"machine x.example login a password new\n#end\n")
         leftover(path).write_bytes(block("t0") + b"machine x.example login a password old\n#end\n")
         deliver(path, entry("t2"))
         lines = path.read_bytes().splitlines()
         assert [line.split()[-1] for line in lines[3:]] == [b"old", b"new", b"#end"]
 
-    def test_the_name_of_a_new_file_beside_it(self, path: Path) -> None:
-        """The crash came after the new file got its name: both are one file, and an edit of it is no news."""
+    def test_a_second_name_of_a_new_file(self, path: Path) -> None:
+        """After a crash right after the new file got its name, both names are one file, and an edit of it is kept."""
         path.write_bytes(block("t1"))
         os.link(path, leftover(path))
         path.write_bytes(block("t1") + b"#mine\n")
@@ -1045,7 +1054,7 @@ class TestCrashes:
         assert os.listdir(path.parent) == [".netrc"]
 
     def test_an_edit_of_a_torn_file(self, path: Path) -> None:
-        """A write in place was cut short and somebody has edited the mixture: no line of the new text is lost."""
+        """A write in place was interrupted and another program edited the mixture; no line of the new text is lost."""
         old, new = b"#a\n#b\n" * 20, block("t1") + b"#a\n#b\n" * 20
         path.write_bytes(new[:150] + b"#mine\n")
         leftover(path).write_bytes(new)
@@ -1057,7 +1066,7 @@ class TestCrashes:
         assert b"#mine\n" in text
 
     def test_a_line_deleted_after_a_write_in_place(self, path: Path) -> None:
-        """The crash came when all was written: nothing is torn, so the edit since then counts as it is."""
+        """The crash came after a complete write in place, so a line deleted since then stays deleted."""
         old = b"machine x.example login a password b\n#mine\n"
         path.write_bytes(block("t1") + b"#mine\n")
         leftover(path).write_bytes(block("t1") + old)
@@ -1066,27 +1075,27 @@ class TestCrashes:
         assert path.read_bytes() == block() + b"#mine\n"
 
     def test_an_edit_since_the_crash_wins(self, path: Path) -> None:
-        """If another program has replaced the file meanwhile, its values come last, and nothing is lost."""
+        """If another program has replaced the file since the crash, its values come last, and nothing is lost."""
         path.write_bytes(b"machine x.example login a password new\n")
         leftover(path).write_bytes(b"machine x.example login a password old\n#gone\n")
         deliver(path, entry())
         assert [line.split()[-1] for line in path.read_bytes().splitlines()[3:]] == [b"old", b"#gone", b"new"]
 
     def test_a_leftover_without_a_netrc(self, path: Path) -> None:
-        """It holds all that there is."""
+        """If the netrc is missing, the text is taken from the temporary file."""
         leftover(path).write_bytes(FOREIGN)
         deliver(path, entry())
         assert path.read_bytes() == block() + FOREIGN
 
-    def test_an_equal_leftover_goes(self, path: Path) -> None:
-        """The crash came just before the old text was deleted."""
+    def test_an_equal_temporary_file_is_removed(self, path: Path) -> None:
+        """The crash came just before the old text was deleted, so there is nothing to merge."""
         path.write_bytes(block() + FOREIGN)
         leftover(path).write_bytes(FOREIGN)
         assert not deliver(path, entry()).changed
         assert os.listdir(path.parent) == [".netrc"]
 
     def test_killed_at_any_moment(self, path: Path) -> None:
-        """After each of many sudden deaths the file is whole, foreign text included, and the next start continues."""
+        """After each of many kills the file is whole, with its foreign text, and the next start continues."""
         foreign = FOREIGN + b"\n" + b"#filler\n" * 500
         path.write_bytes(foreign)
         script = """
@@ -1122,7 +1131,7 @@ class TestCrashes:
 
 
 def test_readers_never_see_half_a_file(path: Path) -> None:
-    """A reader that reads all the time sees each text whole."""
+    """A reader always sees one complete text."""
     foreign = b"#filler\n" * 2000
     path.write_bytes(foreign)
     stop = threading.Event()

@@ -1,4 +1,5 @@
-"""The state file on disk: nothing in its place can hang or stop a command, and its size follows the configuration."""
+"""The state file on disk: no other kind of file in its place can block a command, and its size limit follows the
+configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
 def full(leases: int) -> State:
-    """Return the state after a day of many leases."""
+    """Return the state after many deliveries of many leases."""
     known = State()
     entries = [Entry(f"host-{number}.example", "me", Secret("x")) for number in range(leases)]
     for day in range(state.KEPT):
@@ -38,8 +39,8 @@ def full(leases: int) -> State:
 
 
 @pytest.mark.parametrize("leases", [150, 2000])
-def test_any_number_of_leases_is_remembered(tmp_path: Path, leases: int) -> None:
-    """The whole state is read back, mode 0600, also where it is longer than a megabyte."""
+def test_the_state_of_many_leases(tmp_path: Path, leases: int) -> None:
+    """The whole state is read back, with mode 0600, even if it is larger than 1 MiB."""
     known = full(leases)
     store = Store(str(tmp_path), leases)
     store.save(known)
@@ -49,9 +50,9 @@ def test_any_number_of_leases_is_remembered(tmp_path: Path, leases: int) -> None
     assert status.st_size > (1 << 20 if leases > 500 else 0)
 
 
-def test_a_note_is_read_with_the_file_that_it_belongs_to(tmp_path: Path) -> None:
-    """It counts after a crash, also before there is a state file. Half of one counts for nothing, nor does one that was
-    left beside a newer state file."""
+def test_a_note_belongs_to_one_state_file(tmp_path: Path) -> None:
+    """After a crash, the note about a delivery is added to the state, even without a state file. A partial note, or
+    one that is older than the state file, is ignored."""
     path, note = tmp_path / "state.json", tmp_path / "state.json.began"
     known, new = full(2), Entry("host-0.example", "me", Secret("new"))
     news = state.began(known, "/home/me/.netrc", [new], [], "/c", created=False)
@@ -67,7 +68,7 @@ def test_a_note_is_read_with_the_file_that_it_belongs_to(tmp_path: Path) -> None
     more = state.began(
         after.load(), "/home/me/.netrc", [Entry("b.example", "me", Secret("b"))], [], "/c", created=False
     )
-    after.note(more)  # what a daemon noted that was killed stays in the note of the next one
+    after.note(more)  # the note of a killed daemon is kept in the note of the next one
     assert Store(str(tmp_path)).load() == state.joined(state.joined(known, news), more)
     stale = note.read_bytes()
     note.write_bytes(stale[:-20])
@@ -80,8 +81,8 @@ def test_a_note_is_read_with_the_file_that_it_belongs_to(tmp_path: Path) -> None
 
 
 def test_a_note_of_a_new_host_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is synced, and so is each later note, which repeats it, until the state file names the host. A note of another
-    token for a known host is not synced, since somebody waits for that token."""
+    """The note of a delivery to a new host is synced, and so is each later note, until the state file names the
+    host. A note of another token for a known host is not synced, to save time."""
     synced: list[int] = []
     honest = files.fsync
 
@@ -91,27 +92,27 @@ def test_a_note_of_a_new_host_survives_a_power_cut(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(files, "fsync", fsync)
 
-    def lasts(store: Store, host: str, token: str) -> bool:
+    def is_synced(store: Store, host: str, token: str) -> bool:
         news = state.began(known, "/home/me/.netrc", [Entry(host, "me", Secret(token))], [], "/c", created=False)
         synced.clear()
         store.note(news)
         return (tmp_path / "state.json.began").stat().st_ino in synced
 
     known, store = full(1), Store(str(tmp_path))
-    assert lasts(store, "host-0.example", "new")  # there is no state file
+    assert is_synced(store, "host-0.example", "new")  # there is no state file
     store.save(known)
-    assert not lasts(store, "host-0.example", "new")
-    assert lasts(store, "b.example", "b")
-    assert lasts(store, "host-0.example", "newer")
+    assert not is_synced(store, "host-0.example", "new")
+    assert is_synced(store, "b.example", "b")
+    assert is_synced(store, "host-0.example", "newer")
     after = Store(str(tmp_path))
     known = after.load()
-    assert lasts(after, "host-0.example", "newest")
+    assert is_synced(after, "host-0.example", "newest")
     after.save(known)
-    assert not lasts(after, "b.example", "b2")
+    assert not is_synced(after, "b.example", "b2")
 
 
-def test_a_file_beyond_reason_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts as missing; the limit grows with the number of configured indexes."""
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is too large counts as missing. The limit grows with the number of configured indexes."""
     monkeypatch.setattr(state_file, "_LIMIT", 1 << 10)
     known = full(20)
     Store(str(tmp_path)).save(known)
@@ -120,8 +121,8 @@ def test_a_file_beyond_reason_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "symlink", "missing", "device"])
-def test_what_is_not_a_file_is_never_waited_for(tmp_path: Path, kind: str) -> None:
-    """A pipe in its place counts as a missing file, and is replaced where that is possible."""
+def test_other_kinds_of_files_are_ignored(tmp_path: Path, kind: str) -> None:
+    """A pipe or another kind of file counts as missing without waiting, and is replaced if possible."""
     path = tmp_path / "state.json"
     match kind:
         case "pipe":
@@ -146,7 +147,7 @@ def test_what_is_not_a_file_is_never_waited_for(tmp_path: Path, kind: str) -> No
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
 def test_a_pipe_is_not_opened(tmp_path: Path, flags: int) -> None:
-    """Neither for reading nor for writing, with or without somebody at its other end."""
+    """A pipe is not opened for reading or writing, with or without a process at its other end."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(OSError, match=r"supported|device"):

@@ -1,4 +1,4 @@
-"""Delivery into uv's own credential store, with the real uv as its writer and its reader."""
+"""Delivery to uv's own credential store, written and read by the real uv."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def entry(service: str = ACME, token: str = "token-1") -> Entry:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A store that does not exist yet."""
+    """Return the path of a store that does not exist yet."""
     (tmp_path / "state").mkdir()
     return tmp_path / "credentials" / "credentials.toml"
 
 
 @pytest.fixture
 def sink(file: Path) -> Iterator[UvStoreSink]:
-    """A sink that owns the store."""
-    made = UvStoreSink(str(file), str(file.parent.parent / "state"))
-    yield made
-    made.close()
+    """Return a sink that owns the store."""
+    owner = UvStoreSink(str(file), str(file.parent.parent / "state"))
+    yield owner
+    owner.close()
 
 
 def uv(file: Path, *arguments: str, secret: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -63,16 +63,14 @@ def uv(file: Path, *arguments: str, secret: str | None = None) -> subprocess.Com
     return subprocess.run(words, env=environment, input=secret, capture_output=True, text=True, check=False)
 
 
-def believed(file: Path, url: str, username: str | None = LOGIN) -> str | None:
-    """Return the token that uv itself takes from the store for a URL."""
+def token_for_uv(file: Path, url: str, username: str | None = LOGIN) -> str | None:
+    """Return the token that uv takes from the store for a URL, or None."""
     done = uv(file, "token", url, *(["--username", username] if username else []))
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def test_a_uv_that_hangs_is_ended(
-    sink: UvStoreSink, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is killed with its children and leaves no zombie; we write the record ourselves and say so."""
+def test_a_hung_uv_is_killed(sink: UvStoreSink, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hung uv is killed with its children and leaves no zombie. We then write the record ourselves and report it."""
     fake = tmp_path / "bin" / "uv"
     fake.parent.mkdir()
     fake.write_text(f"#!/bin/sh\n[ $1 = auth ] || exec echo uv 99.0.0\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
@@ -85,46 +83,47 @@ def test_a_uv_that_hangs_is_ended(
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_uv_delivers_and_uv_reads_it_back(sink: UvStoreSink, file: Path) -> None:
-    """Two tenants on one host have a token each; file and directory are private; nothing is written twice."""
+def test_uv_writes_and_reads_the_store(sink: UvStoreSink, file: Path) -> None:
+    """Two tenants on one host have their own tokens, the store is private, and an unchanged token is not written
+    again."""
     delivery = sink.deliver([entry(), entry(BETA, "token-2")], {})
     assert (delivery.changed, delivery.note) == (True, None)
-    assert [believed(file, f"{service}/_packaging/x/pypi/") for service in (ACME, BETA)] == ["token-1", "token-2"]
+    assert [token_for_uv(file, f"{service}/_packaging/x/pypi/") for service in (ACME, BETA)] == ["token-1", "token-2"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     before = files.fingerprint(str(file))
     assert not sink.deliver([entry(), entry(BETA, "token-2")], {}).changed
     assert files.fingerprint(str(file)) == before
     assert sink.deliver([entry(token="token-3")], {}).changed
-    assert [believed(file, ACME), believed(file, BETA)] == ["token-3", None]
+    assert [token_for_uv(file, ACME), token_for_uv(file, BETA)] == ["token-3", None]
 
 
-def test_nothing_wanted_and_nothing_ours_touches_nothing(sink: UvStoreSink, file: Path) -> None:
-    """Who does not use the store finds no directory of it."""
+def test_an_unused_store_is_not_created(sink: UvStoreSink, file: Path) -> None:
+    """If the store is not used, its directory is not created."""
     assert not sink.deliver([], {}).changed
     assert not file.parent.exists()
 
 
-def test_what_others_put_there_by_uv_stays(sink: UvStoreSink, file: Path) -> None:
-    """Foreign records survive delivery and purge; only ours come and go."""
+def test_foreign_records_stay(sink: UvStoreSink, file: Path) -> None:
+    """Foreign records stay when our records are delivered and removed."""
     assert uv(file, "login", "https://f.example", "--username", "f", "--password", "-", secret="theirs").returncode == 0
     sink.deliver([entry()], {})
-    assert believed(file, "https://f.example/x", "f") == "theirs"
+    assert token_for_uv(file, "https://f.example/x", "f") == "theirs"
     sink.deliver([], {})
-    assert believed(file, "https://f.example/x", "f") == "theirs"
-    assert believed(file, ACME) is None
+    assert token_for_uv(file, "https://f.example/x", "f") == "theirs"
+    assert token_for_uv(file, ACME) is None
     assert not os.path.exists(paths.uv_ledger_file(str(file)))
 
 
-def test_a_store_with_comments_is_edited_to_the_byte_and_says_so(sink: UvStoreSink, file: Path) -> None:
-    """uv's own command would drop them; uv reads what we wrote."""
+def test_a_store_with_comments_is_edited_directly(sink: UvStoreSink, file: Path) -> None:
+    """uv's command would drop the comments, so we edit the file ourselves and report it. uv reads the result."""
     file.parent.mkdir(mode=0o700)
     file.write_bytes(COMMENTED)
     delivery = sink.deliver([entry()], {})
     assert delivery.note is not None
     assert "would drop the comments" in delivery.note
     assert file.read_bytes().startswith(COMMENTED)
-    assert (believed(file, ACME), believed(file, "https://f.example", "f")) == ("token-1", "theirs")
+    assert (token_for_uv(file, ACME), token_for_uv(file, "https://f.example", "f")) == ("token-1", "theirs")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     sink.deliver([], {})
     assert file.read_bytes().rstrip(b"\n") == COMMENTED.rstrip(b"\n")
@@ -139,10 +138,10 @@ def test_a_store_with_comments_is_edited_to_the_byte_and_says_so(sink: UvStoreSi
         ("#!/bin/sh\necho uv 9.0.0\nexit 1\n", "did not do it"),
     ],
 )
-def test_without_a_uv_that_keeps_the_promises_it_is_written_directly(
+def test_without_a_suitable_uv_the_store_is_written_directly(
     sink: UvStoreSink, file: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, why: str
 ) -> None:
-    """No uv, one too old, or one that fails: we write, uv reads it, and the status says why."""
+    """If uv is missing, too old or fails, we write the file ourselves and the status says why. uv reads the result."""
     tools = file.parent.parent / "bin"
     tools.mkdir()
     if program is not None:
@@ -155,42 +154,43 @@ def test_without_a_uv_that_keeps_the_promises_it_is_written_directly(
     assert delivery.note is not None
     assert why in delivery.note
     monkeypatch.undo()
-    assert [believed(file, ACME), believed(file, BETA)] == ["token-1", "token-2"]
+    assert [token_for_uv(file, ACME), token_for_uv(file, BETA)] == ["token-1", "token-2"]
 
 
 @pytest.fixture
-def seen(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that tells with what arguments and environment each uv was started; empty at first."""
+def uv_calls(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file that records the arguments and environment of each call of uv."""
     tools = file.parent.parent / "bin"
     tools.mkdir()
-    spy, told = tools / "uv", tools / "seen"
-    spy.write_text(f'#!/bin/sh\n{{ echo "$@"; env; }} >> {told}\nexec {find_uv()} "$@"\n')
+    spy, record = tools / "uv", tools / "seen"
+    spy.write_text(f'#!/bin/sh\n{{ echo "$@"; env; }} >> {record}\nexec {find_uv()} "$@"\n')
     spy.chmod(0o755)
-    told.touch()
+    record.touch()
     monkeypatch.setenv("PATH", f"{tools}:{os.defpath}")
-    return told
+    return record
 
 
-def test_the_secret_is_in_no_argument_and_no_environment(sink: UvStoreSink, file: Path, seen: Path) -> None:
-    """What uv is started with shows nothing; the token comes on its standard input."""
+def test_the_token_is_in_no_argument_and_no_environment(sink: UvStoreSink, file: Path, uv_calls: Path) -> None:
+    """uv gets the token on its standard input, never in an argument, the environment or the ledger."""
     assert sink.deliver([entry(token="canary")], {}).note is None
-    told = seen.read_text()
-    assert "auth login https://pkgs.dev.azure.com/acme --username VssSessionToken --password -" in told
-    assert "canary" not in told
+    record = uv_calls.read_text()
+    assert "auth login https://pkgs.dev.azure.com/acme --username VssSessionToken --password -" in record
+    assert "canary" not in record
     assert "canary" not in Path(paths.uv_ledger_file(str(file))).read_text()
     assert sink.deliver([], {ACME: []}).note is None
-    assert "auth logout https://pkgs.dev.azure.com/acme --username VssSessionToken" in seen.read_text()
+    assert "auth logout https://pkgs.dev.azure.com/acme --username VssSessionToken" in uv_calls.read_text()
 
 
-def test_a_user_name_that_is_a_secret_is_in_no_argument(sink: UvStoreSink, file: Path, seen: Path) -> None:
-    """uv's command takes it as one, which everybody sees: such a record comes and goes without that command."""
+def test_a_secret_user_name_is_in_no_argument(sink: UvStoreSink, file: Path, uv_calls: Path) -> None:
+    """uv's command takes the user name as an argument, which others can see, so a record with a secret one is
+    written directly."""
     secret = Entry("nexus.example", "canary", Secret("token-1"), "https://nexus.example/a")
     assert "as an argument" in (sink.deliver([secret], {secret.service: []}, {secret.service}).note or "")
-    assert believed(file, secret.service, "canary") == "token-1"
-    assert sink.deliver([], {}).changed  # whoever takes it out knows no longer what it was
-    assert believed(file, secret.service, "canary") is None
-    assert "--version" in seen.read_text()  # uv was there, and was not asked
-    assert "canary" not in seen.read_text()
+    assert token_for_uv(file, secret.service, "canary") == "token-1"
+    assert sink.deliver([], {}).changed  # the removal no longer knows that it was secret
+    assert token_for_uv(file, secret.service, "canary") is None
+    assert "--version" in uv_calls.read_text()  # uv was available but not used
+    assert "canary" not in uv_calls.read_text()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_user_name_that_is_a_secret_is_in_no_argument(sink: UvStoreSink, file:
     [(LOGIN, ACME), ("me", ACME), ("me", f"{ACME}/_packaging/f/pypi"), ("me", f"{ACME}/_packaging")],
 )
 def test_a_foreign_record_is_never_overwritten(sink: UvStoreSink, file: Path, login: str, service: str) -> None:
-    """It is told with the command that takes it out, and after that command ours is delivered."""
+    """A foreign record is reported with the command that removes it. After that command ours is delivered."""
     uv(file, "login", service, "--username", login, "--password", "-", secret="theirs")
     before = file.read_bytes()
     urls = {ACME: [f"{ACME}/_packaging/f/pypi/simple/"]}
@@ -209,11 +209,11 @@ def test_a_foreign_record_is_never_overwritten(sink: UvStoreSink, file: Path, lo
     assert hint[:3] == ["uv", "auth", "logout"]
     assert uv(file, *hint[2:]).returncode == 0
     assert not sink.deliver([entry()], urls).foreign
-    assert believed(file, ACME) == "token-1"
+    assert token_for_uv(file, ACME) == "token-1"
 
 
-def test_a_bearer_token_of_somebody_is_told_too(sink: UvStoreSink, file: Path) -> None:
-    """uv's command knows none, so the fix names the file."""
+def test_a_foreign_bearer_token_is_reported(sink: UvStoreSink, file: Path) -> None:
+    """uv's command cannot remove a bearer token, so the fix names the file."""
     file.parent.mkdir(mode=0o700)
     file.write_text(f'[[credential]]\nservice = "{ACME}"\nscheme = "bearer"\ntoken = "theirs"\n')
     delivery = sink.deliver([entry()], {})
@@ -221,13 +221,14 @@ def test_a_bearer_token_of_somebody_is_told_too(sink: UvStoreSink, file: Path) -
     assert delivery.problems[0].hint == f"take it out of {file}"
 
 
-def test_a_record_without_a_user_name_is_written_directly_and_used(sink: UvStoreSink, file: Path) -> None:
-    """uv's command refuses it, and uv sends it; it goes again, too. Artifactory's tokens may have none."""
-    heard: list[str | None] = []
+def test_a_record_without_a_user_name_is_written_directly(sink: UvStoreSink, file: Path) -> None:
+    """uv's command refuses an empty user name, which Artifactory's tokens may have. We write and remove the record,
+    and uv sends it."""
+    authorizations: list[str | None] = []
 
     def site(call: Call) -> Answer:
-        heard.append(call.headers["Authorization"])
-        return Answer(404 if heard[-1] else 401)
+        authorizations.append(call.headers["Authorization"])
+        return Answer(404 if authorizations[-1] else 401)
 
     with Server(site) as index:
         delivery = sink.deliver([Entry("127.0.0.1", "", Secret("token-1"), f"{index.url}/")], {})
@@ -249,13 +250,13 @@ def test_a_record_without_a_user_name_is_written_directly_and_used(sink: UvStore
             f"{index.url}/simple",
         ]
         subprocess.run(words, env=environment, input="x", capture_output=True, text=True, check=False)
-    assert f"Basic {base64.b64encode(b':token-1').decode()}" in heard
+    assert f"Basic {base64.b64encode(b':token-1').decode()}" in authorizations
     sink.deliver([], {})
     assert "token-1" not in file.read_text()
 
 
-def test_a_store_that_uv_cannot_read_is_left_alone(sink: UvStoreSink, file: Path) -> None:
-    """Not a byte of it changes, and the fix is uv's own complaint."""
+def test_a_store_that_uv_cannot_read_is_not_changed(sink: UvStoreSink, file: Path) -> None:
+    """A store that uv cannot read stays unchanged, and the fix is a uv command that shows the error."""
     file.parent.mkdir(mode=0o700)
     file.write_text("[[credential]]\nservice = 'https://x.example'\n")
     with pytest.raises(DeliveryFailed) as caught:
@@ -265,10 +266,8 @@ def test_a_store_that_uv_cannot_read_is_left_alone(sink: UvStoreSink, file: Path
     assert file.read_text() == "[[credential]]\nservice = 'https://x.example'\n"
 
 
-def test_a_lock_that_is_held_is_waited_for_briefly(
-    sink: UvStoreSink, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that goes soon is only waited for; one that stays is an error, and nothing is written."""
+def test_a_locked_store_is_waited_for(sink: UvStoreSink, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the lock is released soon, the delivery continues; otherwise it fails and writes nothing."""
     monkeypatch.setattr(sinks, "PATIENCE", 1)
     file.parent.mkdir(mode=0o700)
     file.write_bytes(COMMENTED)
@@ -282,11 +281,12 @@ def test_a_lock_that_is_held_is_waited_for_briefly(
         threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
         assert sink.deliver([entry()], {}).changed
     with open(f"{file}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and we hold it no longer
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # our lock is released
 
 
-def test_our_record_edited_by_hand_is_told_and_kept(sink: UvStoreSink, file: Path) -> None:
-    """A comment within it would be lost; the command that takes it out is named."""
+def test_our_record_with_a_foreign_comment_is_kept(sink: UvStoreSink, file: Path) -> None:
+    """A foreign comment inside our record would be lost, so the delivery fails with the command that removes the
+    record."""
     sink.deliver([entry()], {})
     file.write_text(file.read_text().replace("username", "# mine\nusername"))
     with pytest.raises(DeliveryFailed) as caught:
@@ -295,11 +295,11 @@ def test_our_record_edited_by_hand_is_told_and_kept(sink: UvStoreSink, file: Pat
     assert "# mine" in file.read_text()
     assert uv(file, *(caught.value.hint or "").split()[2:]).returncode == 0
     sink.deliver([entry(token="token-2")], {})
-    assert believed(file, ACME) == "token-2"
+    assert token_for_uv(file, ACME) == "token-2"
 
 
 def test_a_symlinked_store_stays_a_link(sink: UvStoreSink, file: Path) -> None:
-    """Into a dotfiles repository, say; by uv's command and by ours."""
+    """A store that is a symbolic link stays one, whether uv or uvtokend writes it."""
     real = file.parent.parent / "dotfiles.toml"
     file.parent.mkdir(mode=0o700)
     file.symlink_to(real)
@@ -310,8 +310,8 @@ def test_a_symlinked_store_stays_a_link(sink: UvStoreSink, file: Path) -> None:
         assert uv_store.parse(real.read_bytes())[-1].secret.reveal() == "token-1"
 
 
-def test_a_folder_that_others_may_write_is_refused(sink: UvStoreSink, file: Path) -> None:
-    """They could put a store of theirs there."""
+def test_a_directory_that_others_may_write_is_refused(sink: UvStoreSink, file: Path) -> None:
+    """Others could put their own store into such a directory, so nothing is delivered."""
     file.parent.mkdir()
     file.parent.chmod(0o777)
     with pytest.raises(DeliveryFailed) as caught:
@@ -320,7 +320,7 @@ def test_a_folder_that_others_may_write_is_refused(sink: UvStoreSink, file: Path
 
 
 def test_one_store_has_one_owner(sink: UvStoreSink, file: Path) -> None:
-    """A second daemon is told who owns it."""
+    """A second daemon gets an error that names the owner."""
     sink.deliver([entry()], {})
     second = UvStoreSink(str(file), str(file.parent.parent / "state"))
     with pytest.raises(DeliveryFailed) as caught:
@@ -345,7 +345,7 @@ dependencies = ["alpha", "eta"]
 
 @dataclasses.dataclass
 class World:
-    """Two organisations' feeds on one host, a laptop, and a project that needs both."""
+    """Two organizations' feeds on one host, a laptop, and a project that needs both."""
 
     laptop: AwsMachine
     project: Path
@@ -366,16 +366,16 @@ class World:
 
     def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         deadline = time.monotonic() + 40
-        while not condition(found := status(self.laptop)):
-            assert time.monotonic() < deadline, json.dumps(found, indent=1)
+        while not condition(document := status(self.laptop)):
+            assert time.monotonic() < deadline, json.dumps(document, indent=1)
             time.sleep(0.02)
-        return found
+        return document
 
 
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Everything, with the daemon not started yet."""
-    folder = tmp_path_factory.mktemp("s")  # a short path, since a socket is in it
+    """Return the world with the daemon not started yet."""
+    directory = tmp_path_factory.mktemp("s")  # a short path, since a socket is in it
     pats: dict[str, str] = {}
     feeds: dict[str, PackageIndex] = {}
 
@@ -383,10 +383,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         return feeds[call.path.split("/")[1]].answer(call)
 
     with CodeArtifact() as cloud, Server(front) as host:
-        laptop = AwsMachine(folder, cloud)
-        project = folder / "project"
+        laptop = AwsMachine(directory, cloud)
+        project = directory / "project"
         project.mkdir()
-        made = World(laptop, project, feeds, pats)
+        created = World(laptop, project, feeds, pats)
         tables, sources, indexes = [], [], []
         for org, package in (("acme", "alpha"), ("beta", "eta")):
             moved = {name: getattr(AZURE, name).replace("/acme", f"/{org}") for name in ("root", "files", "path")}
@@ -396,14 +396,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             )
             feed.base = host.url
             feeds[org] = feed
-            made.rotate(org, f"first-{org}")
+            created.rotate(org, f"first-{org}")
             url = f"{host.url}{feed.registry.root}/simple/"
             tables.append(
                 f'[[index]]\nname = "{org}"\nurl = "{url}"\nprovider = "azure-artifacts"\nsink = "uv-store"\n'
                 f'username = "{org}"\ncredential = "pat"\npat = {{ file = "~/{org}" }}\n'
             )
-            # uv tells the two apart by the user name alone, and Azure's files lie outside the index, so that uv has
-            # to be told of the organisation as well.
+            # uv distinguishes the two only by the user name, and Azure's files are outside the index, so uv needs an
+            # index for the organization as well.
             mine = host.url.replace("://", f"://{org}@")
             named = f"{mine}{feed.registry.root}/simple/"
             indexes.append(f'[[tool.uv.index]]\nname = "{org}"\nurl = "{named}"\nauthenticate = "always"\n')
@@ -413,7 +413,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         laptop.config.chmod(0o600)
         text = PYPROJECT.format(sources="\n".join(sources)) + "\n".join(indexes)
         (project / "pyproject.toml").write_text(text)
-        yield made
+        yield created
         laptop.stop()
         for feed in feeds.values():
             feed.close()
@@ -423,8 +423,8 @@ def delivered(document: dict[str, Any]) -> bool:
     return document["pid"] is not None and all(index["delivered"] for index in document["indexes"])
 
 
-def test_two_organisations_on_one_host_install_in_one_sync(world: World) -> None:
-    """Two tokens for one host, which no netrc could hold; both rotate, and purge takes both out."""
+def test_two_organizations_on_one_host_install_in_one_sync(world: World) -> None:
+    """Two tokens for one host, which a netrc cannot hold, are delivered and refreshed, and `purge` removes both."""
     world.laptop.start()
     document = world.until(delivered)
     assert [(index["sink"], index["username"]) for index in document["indexes"]] == [
@@ -436,7 +436,7 @@ def test_two_organisations_on_one_host_install_in_one_sync(world: World) -> None
     assert done.returncode == 0, done.stderr
     world.rotate("acme", "second-acme")
     world.rotate("beta", "second-beta")
-    assert world.sync().returncode != 0  # the index lets nobody in with the old ones
+    assert world.sync().returncode != 0  # the index refuses the old tokens
     assert world.laptop.uvtokend("refresh").returncode == 0
     done = world.sync()
     assert done.returncode == 0, done.stderr
@@ -450,8 +450,8 @@ def test_two_organisations_on_one_host_install_in_one_sync(world: World) -> None
     assert not os.path.exists(paths.uv_ledger_file(str(world.store)))
 
 
-def test_a_restart_keeps_what_stands_in_the_store(world: World) -> None:
-    """The status without a daemon knows it, and the next start writes nothing."""
+def test_a_restart_keeps_the_records_in_the_store(world: World) -> None:
+    """`status` without a daemon reads the store, and the next start writes nothing."""
     world.laptop.start()
     world.until(delivered)
     assert world.laptop.daemon is not None
@@ -466,12 +466,15 @@ def test_a_restart_keeps_what_stands_in_the_store(world: World) -> None:
     assert world.store.stat() == before
 
 
-def test_a_netrc_entry_for_the_host_is_told_and_can_be_adopted(world: World) -> None:
-    """uv would take it first. After `adopt` the store counts; after `purge` it is there again."""
+def test_a_netrc_entry_for_the_host_can_be_adopted(world: World) -> None:
+    """A netrc entry would shadow the store, so it is reported. After `adopt` the store is used, and `purge` restores
+    the entry."""
     world.laptop.netrc.write_text("machine 127.0.0.1 login me password mine\n")
     world.laptop.netrc.chmod(0o600)
     world.laptop.start()
-    document = world.until(lambda found: found["pid"] is not None and found["indexes"][0]["last_error"] is not None)
+    document = world.until(
+        lambda document: document["pid"] is not None and document["indexes"][0]["last_error"] is not None
+    )
     assert [index["delivered"] for index in document["indexes"]] == [False, False]
     assert document["indexes"][0]["last_error"]["hint"] == "uvtokend adopt acme"
     assert world.laptop.uvtokend("adopt", "acme").returncode == 0
@@ -483,7 +486,8 @@ def test_a_netrc_entry_for_the_host_is_told_and_can_be_adopted(world: World) -> 
 
 
 def test_from_the_netrc_to_the_store(world: World) -> None:
-    """A changed configuration moves the entry: the netrc, which would shadow the store, is emptied."""
+    """If the configuration moves an index from the netrc to uv's store, its entry in the netrc, which would shadow
+    the store, is removed."""
     text = world.laptop.config.read_text()
     first, _, _ = text.partition("\n\n")
     world.laptop.config.write_text(first.replace("uv-store", "netrc"))
@@ -492,7 +496,7 @@ def test_from_the_netrc_to_the_store(world: World) -> None:
     assert "first-acme" in world.laptop.netrc.read_text()
     world.laptop.config.write_text(text)
     assert world.laptop.uvtokend("reload").returncode == 0
-    world.until(lambda found: delivered(found) and len(found["indexes"]) == 2)
+    world.until(lambda document: delivered(document) and len(document["indexes"]) == 2)
     assert "first-acme" not in world.laptop.netrc.read_text()
     done = world.sync()
     assert done.returncode == 0, done.stderr
