@@ -37,6 +37,9 @@ Machine.uvtokend = _command  # type: ignore[method-assign]
 for profile, examples in {"uvtokend": 50, "thorough": 2000}.items():
     settings.register_profile(profile, max_examples=examples, database=None, deadline=None)
 settings.load_profile("uvtokend")
+#: Each test sets the proxies that it needs. This shell's do not count, nor does an empty variable, which means "none".
+for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[variable]
 #: Background jobs of a shell ignore SIGINT, and nohup's ignore SIGHUP; the tests' child processes would inherit that.
 for ignored in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(ignored) is signal.SIG_IGN:

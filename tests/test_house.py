@@ -133,6 +133,21 @@ def test_signals_work_in_a_test_run_in_the_background() -> None:
     assert done.returncode == 256 - signal.SIGINT, done.stderr
 
 
+def test_a_test_run_uses_no_proxy_of_its_shell() -> None:
+    """The variables that name a proxy, in both cases and even if empty, are unset for the tests and what they start."""
+    words = "import conftest, os; print([name for name in os.environ if name.lower().endswith('_proxy')])"
+    proxies = {"https_proxy": "", "HTTP_PROXY": "http://127.0.0.1:9", "all_proxy": "x", "NO_PROXY": "*"}
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        env={**os.environ, **proxies},
+        cwd=ROOT / "tests",
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == b"[]\n"
+
+
 def test_scripts_are_executable_and_valid() -> None:
     """Every file that starts with #! is executable and is valid shell."""
     scripts = [file for file in FILES if file.read_bytes().startswith(b"#!")]

@@ -21,7 +21,7 @@ from uvtokend import clock
 from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.daemon import deliveries, hook, memory, outlook, worker
+from uvtokend.daemon import deliveries, hook, login_watch, memory, outlook, worker
 from uvtokend.daemon import events as log_file
 from uvtokend.daemon import main as daemon_main
 from uvtokend.daemon.events import EventLog
@@ -168,15 +168,84 @@ def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     async def story(daemon: Daemon) -> None:
         for _ in range(3):
             daemon._look()
+            await until_async(lambda: not daemon._files_watch.busy)
             assert states(daemon) == ["blocked", "blocked"]
         files["b"].write_text("mended")
         daemon._look()
-        assert "fetching" in states(daemon)
+        await until_async(lambda: "fetching" in states(daemon))
         await daemon.requests.settle(None)
         assert states(daemon) == ["blocked", "waiting"]
         assert "b.example login me password mended" in (tmp_path / "netrc").read_text()
 
     live(tmp_path, monkeypatch, story, *indexes)
+
+
+def test_sign_in_files_that_hang_hold_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the file system of a secret's file does not answer, another index is fetched and delivered, and status and
+    guard ticks work; when it answers, the secret that was written meanwhile is used."""
+    secret, answers = tmp_path / "secret", threading.Event()
+    request = Request("static", options=(("password", (("file", str(secret)),)), ("username", "me")))
+    blocked = Index("b", "https://b.example/", "b.example", "static", request)
+    honest = login_watch.picture
+
+    def picture(*args: Any) -> Any:
+        answers.wait(60)
+        return honest(*args)
+
+    async def story(daemon: Daemon) -> None:
+        monkeypatch.setattr(login_watch, "picture", picture)
+        monkeypatch.setattr("uvtokend.daemon.requests.SOON", 0.05)
+        try:
+            for _ in range(3):
+                daemon._look()
+                daemon._tick()
+            before = (tmp_path / "netrc").read_text()
+            await daemon.requests.refresh(["a"], wait=True)
+            assert (tmp_path / "netrc").read_text() != before
+            rows: Any = (await daemon.requests.status(None))["indexes"]
+            assert [row["state"] for row in rows] == ["waiting", "blocked"]
+            secret.write_text("new")
+        finally:
+            answers.set()
+        await until_async(lambda: not daemon._files_watch.busy)
+        daemon._look()
+        await until_async(lambda: "password new" in (tmp_path / "netrc").read_text())
+
+    live(tmp_path, monkeypatch, story, INDEX, blocked)
+
+
+def test_a_configuration_without_an_index_is_read_only_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While there is no index, the files are looked at often, and read again only if one has changed."""
+    file, reads = tmp_path / "config.toml", []
+    file.write_text("")
+
+    def load() -> Settings:
+        reads.append(file.read_text())
+        return Settings(str(file), (INDEX,) if reads[-1] else ())
+
+    async def look(daemon: Daemon) -> None:
+        daemon._look()
+        await until_async(lambda: daemon._loading is None or daemon._loading.done())
+
+    async def main() -> None:
+        log = EventLog(str(tmp_path / "events.jsonl"), quiet=True)
+        daemon = Daemon(load, load(), NetrcSink(str(tmp_path / "netrc")), Store(str(tmp_path)), log, None)
+        try:
+            daemon.start()
+            before = len(reads)
+            for _ in range(3):
+                await look(daemon)
+            assert len(reads) == before
+            file.write_text("an index")
+            await look(daemon)
+            assert daemon.settings.indexes == (INDEX,)
+        finally:
+            await daemon.close()
+
+    monkeypatch.setenv("PYTHONPATH", install(tmp_path / "plugin")["PYTHONPATH"])
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(

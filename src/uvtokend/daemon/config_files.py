@@ -99,6 +99,11 @@ class ConfigFiles:
         finally:
             self._reading.release()
 
+    @property
+    def differ(self) -> bool:
+        """Whether the last look found that the files differ from the loaded settings, or are invalid."""
+        return self._difference is not None
+
     def stale(self, now: float) -> str | None:
         """Return a sentence if the last look found that the files differ from the loaded settings, or are invalid.
 

@@ -2,7 +2,7 @@
 
 At rest a tick costs one wake-up of this thread and one stat call per file, and the loop is called only after a change.
 A file system that does not answer blocks this thread, but neither the loop nor a delivery. The sinks are checked first,
-so the loop can tell whether they cause a hang.
+so the loop can tell whether they cause a hang. The files of a sign-in are looked at in the same thread.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 
 from uvtokend.core.model import Sink
@@ -53,16 +54,18 @@ class FileWatch:
         self._config = config
         self._told = told
         self._loop = asyncio.get_running_loop()
-        self._asked: SimpleQueue[Sequence[Sink] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._before: OnDisk | None = None
-        #: The progress of the check under way: the loop clears these before it asks, the thread sets them.
-        self._sinks_done = self._done = True
+        #: How many tasks there were and how many have ended: only the loop counts the first, only the thread the other.
+        self._given = self._ended = 0
+        #: Whether the last check has finished the sinks: the loop clears it before it asks, the thread sets it.
+        self._sinks_done = True
         threading.Thread(target=self._work, name="file watch", daemon=True).start()
 
     @property
     def busy(self) -> bool:
-        """Whether a check is under way."""
-        return not self._done
+        """Whether a task is under way."""
+        return self._given != self._ended
 
     @property
     def sinks_hang(self) -> bool:
@@ -70,22 +73,34 @@ class FileWatch:
         return not self._sinks_done
 
     def look(self, sinks: Sequence[Sink]) -> None:
-        """Check the installation, the configuration and these sinks. No check may be under way."""
-        self._sinks_done = self._done = False
-        self._asked.put(sinks)
+        """Check the installation, the configuration and these sinks. No task may be under way."""
+        self._sinks_done = False
+        self.run(partial(self._check, sinks))
+
+    def run(self, task: Callable[[], None]) -> None:
+        """Run a task in the thread, after those before it.
+
+        Args:
+            task: The task, which raises nothing.
+        """
+        self._given += 1
+        self._tasks.put(task)
 
     def close(self) -> None:
         """End the thread, unless it hangs."""
-        self._asked.put(None)
+        self._tasks.put(None)
 
     def _work(self) -> None:
-        while (sinks := self._asked.get()) is not None:
-            drifted = self._drifted(sinks)
-            self._sinks_done = True
-            installed = self._installed()
-            self._config()
-            if drifted or installed.missing is not None or installed != self._before:
-                self._before = installed
-                with contextlib.suppress(RuntimeError):  # the loop has ended
-                    self._loop.call_soon_threadsafe(self._told, FilesSeen(drifted, installed))
-            self._done = True
+        while (task := self._tasks.get()) is not None:
+            task()
+            self._ended += 1
+
+    def _check(self, sinks: Sequence[Sink]) -> None:
+        drifted = self._drifted(sinks)
+        self._sinks_done = True
+        installed = self._installed()
+        self._config()
+        if drifted or installed.missing is not None or installed != self._before:
+            self._before = installed
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._told, FilesSeen(drifted, installed))

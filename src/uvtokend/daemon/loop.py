@@ -18,7 +18,7 @@ from uvtokend.core.agent import Agent
 from uvtokend.core.events import Report
 from uvtokend.core.model import Credential, Failure, Request, Settings, Sink
 from uvtokend.core.worker_environment import Environments
-from uvtokend.daemon import login_watch, memory
+from uvtokend.daemon import memory
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
@@ -28,6 +28,7 @@ from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.file_watch import FilesSeen, FileWatch
 from uvtokend.daemon.hook import HookProgram
 from uvtokend.daemon.installation import Installation, InstalledFiles
+from uvtokend.daemon.login_watch import SignIns, Watch
 from uvtokend.daemon.network_watch import NetworkWatch
 from uvtokend.daemon.notify import StatusLine, notify
 from uvtokend.daemon.orphans import Orphans
@@ -104,11 +105,13 @@ class Daemon:
         # What notices that the world has changed.
         self._clocks = ClockWatch(self._clock, self._clock_moved)
         self._network = NetworkWatch(lambda: self.feed(events.NetworkReturned()))
-        self._logins = login_watch.Watch(self._environment)
         self._files = ConfigFiles(load, settings)
         self._installation = Installation(self.end, log.emit)
         self._files_watch = FileWatch(
             self._deliveries.seem_drifted, InstalledFiles().look, self._files.check, self._files_seen
+        )
+        self._sign_ins = SignIns(
+            Watch(self._environment), self._files_watch.run, lambda requests: self.feed(events.LoginChanged(requests))
         )
         self._orphans = Orphans()
         # What shows the status, and answers clients.
@@ -181,7 +184,7 @@ class Daemon:
         for action in sorted(actions, key=lambda action: not isinstance(action, events.Deliver)):  # uv waits for it
             match action:
                 case events.StartFetch(request, limit, hung):
-                    self._logins.begins(request)
+                    self._sign_ins.begins(request)
                     self._workers.start(request, limit, hung)
                 case events.RestartFetch(request, limit):
                     self._workers.restart(request, limit)
@@ -268,15 +271,12 @@ class Daemon:
         return drifted
 
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
-        logged_in = False
         if isinstance(outcome, Credential):
             outcome = policy.on_our_clock(outcome, self._clock.shift(), self._clock.now())
-            self._logins.succeeds(request)
+            self._sign_ins.succeeds(request)
         elif outcome.kind != "transient":
-            logged_in = self._logins.fails(request)
+            self._sign_ins.fails(request)
         self.feed(events.FetchEnded(request, outcome, random.random()))
-        if logged_in:
-            self.feed(events.LoginChanged((request,)))
         if isinstance(outcome, Failure):
             self._judge()
 
@@ -319,12 +319,15 @@ class Daemon:
         self._watch = None
         if not self.settings.indexes and (self._loading is None or self._loading.done()):
             self._loading = self._loop.create_task(self._look_for_configuration())
-        if any(self._logins.changed(request) for request in self.agent.blocked):
+        if self.agent.blocked and not self._files_watch.busy:
             failed = [request for request, lease in self.agent.leases.items() if lease.state in {"blocked", "retrying"}]
-            self.feed(events.LoginChanged(tuple(request for request in failed if self._logins.changed(request))))
+            self._sign_ins.look(self.agent.blocked, failed)
         self._watch_if_needed()
 
     async def _look_for_configuration(self) -> None:
+        await self._files.look(WATCH)
+        if not self._files.differ:
+            return
         try:
             settings = await self._files.load()
         except UvtokendError:
