@@ -1,4 +1,4 @@
-"""Other users of the machine, played by root's own children, and processes that only look like ours."""
+"""Attacks by other users of the machine (root's child processes play them), and processes that look like ours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANSWER = json.dumps({"username": "me", "password": "tok", "expires_in": 3600})
 
 @pytest.fixture
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
-    """A machine with one index, whose daemon is ended at the end."""
+    """Make a machine with one index, and stop its daemon afterwards."""
     with CodeArtifact() as cloud:
         machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         (machine.home / "answer").write_text(ANSWER)
@@ -42,7 +42,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
 
 @contextlib.contextmanager
 def played(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run a script that ends itself or is ended; `other()` in it makes it another user's, if we are root."""
+    """Run a script that ends by itself or is killed; its `other()` switches to another user, if we are root."""
     start = f"""
         import os, socket, sys, time
         def other():
@@ -68,7 +68,7 @@ def listener(laptop: AwsMachine) -> str:
     return laptop.environment["UVTOKEND_SOCKET"]
 
 
-#: Listens on a socket, as whoever it is by then, and answers every line with one text.
+#: Listens on a socket, as the current or another user, and answers every line with the same text.
 LISTEN = """
     server = socket.socket(socket.AF_UNIX)
     server.bind(sys.argv[1])
@@ -82,14 +82,14 @@ LISTEN = """
         try:
             while client.recv(9999):
                 client.sendall(sys.argv[2].encode() + b"\\n")
-        except OSError:  # hung up on
+        except OSError:  # the client disconnected
             pass
     time.sleep(600)
 """
 
 
 def test_another_user_on_the_socket(laptop: AwsMachine) -> None:
-    """Nothing that somebody else answers is believed: neither his hints nor his pid."""
+    """If another user listens on the control socket, the commands refuse its answers and name its uid."""
     answer = {"jsonrpc": "2.0", "id": 1, "result": {"pid": os.getpid(), "version": "1", "indexes": [], "hint": "rm -r"}}
     with played(LISTEN, listener(laptop), json.dumps(answer), "other") as attacker:
         assert said(attacker) == "ready"
@@ -100,12 +100,14 @@ def test_another_user_on_the_socket(laptop: AwsMachine) -> None:
 
 
 def test_another_user_asks_the_daemon(laptop: AwsMachine) -> None:
-    """Even if directory and socket stand open, he is hung up on, and we are told of the open directory."""
+    """Even if directory and socket are open to all, the daemon disconnects other users,
+    and `status` reports the directory.
+    """
     laptop.start()
     await_ready(laptop)
-    folder = os.path.dirname(listener(laptop))
+    directory = os.path.dirname(listener(laptop))
     os.chmod(laptop.directory, 0o711)
-    os.chmod(folder, 0o711)
+    os.chmod(directory, 0o711)
     os.chmod(listener(laptop), 0o666)
     ask = """
         client = socket.socket(socket.AF_UNIX)
@@ -120,21 +122,23 @@ def test_another_user_asks_the_daemon(laptop: AwsMachine) -> None:
             except OSError:
                 print(False, flush=True)
     """
-    upper = [one for one in Path(folder).parents if ROOT and not one.stat().st_mode & 1 and one.stat().st_uid == 0]
+    upper = [one for one in Path(directory).parents if ROOT and not one.stat().st_mode & 1 and one.stat().st_uid == 0]
     for one in upper:
         one.chmod(one.stat().st_mode | 1)
     with played(ask, listener(laptop)) as attacker:
         assert [said(attacker), said(attacker)] == ["True", str(not ROOT)]
-    assert f"chmod 700 {folder}" in laptop.uvtokend("status").stderr
-    os.chmod(folder, 0o700)
+    assert f"chmod 700 {directory}" in laptop.uvtokend("status").stderr
+    os.chmod(directory, 0o700)
     assert laptop.uvtokend("stop").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("place", "kind"), [("socket", "his"), ("socket", "link"), ("state", "his"), ("state", "open")]
 )
-def test_folders_that_somebody_was_quicker_to_make(laptop: AwsMachine, kind: str, place: str) -> None:
-    """If another user creates our directory in a place like /tmp, it is refused by a sentence and left unchanged."""
+def test_directories_that_another_user_created_first(laptop: AwsMachine, kind: str, place: str) -> None:
+    """If another user creates our directory first, in a shared one like /tmp,
+    uvtokend refuses it and does not touch it.
+    """
     shared = laptop.directory / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -156,11 +160,11 @@ def test_folders_that_somebody_was_quicker_to_make(laptop: AwsMachine, kind: str
     assert not laptop.netrc.exists()
 
 
-# --------------------------------------------------------------------------------------- whom a signal never reaches
+# ------------------------------------------------------------------------------------ processes that get no signal
 
 
-def test_a_pid_that_is_only_told_is_never_signalled(laptop: AwsMachine) -> None:
-    """Who answers names a process of ours, as a daemon in a container does by chance: it lives on."""
+def test_a_pid_in_a_response_is_never_signaled(laptop: AwsMachine) -> None:
+    """If the response names an unrelated process, as a daemon in a container may, `stop` sends it no signal."""
     with played("time.sleep(600)", "uvtokend", "run") as innocent:
         answer = {"jsonrpc": "2.0", "id": 1, "result": {"pid": innocent.pid, "version": "1"}}
         with played(LISTEN, listener(laptop), json.dumps(answer), "us") as impostor:
@@ -171,15 +175,15 @@ def test_a_pid_that_is_only_told_is_never_signalled(laptop: AwsMachine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["another program", "another host", "many digits"])
-def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: AwsMachine, kind: str) -> None:
-    """A lock file is left, its number was given to somebody else, and the socket hangs: a sentence, and no signal."""
+def test_a_pid_in_a_lock_file_is_never_signaled(laptop: AwsMachine, kind: str) -> None:
+    """If an old lock file names an unrelated process and the socket hangs, `stop` reports that and sends no signal."""
     with played("time.sleep(600)", *(("run",) if kind == "another program" else ("uvtokend", "run"))) as innocent:
         number = "9" * 99 if kind == "many digits" else innocent.pid
         host = "elsewhere" if kind == "another host" else socket.gethostname()
         Path(f"{listener(laptop)}.lock").write_text(f"pid {number} on {host}\n")
         with played(LISTEN, listener(laptop), "", "us") as hung, contextlib.ExitStack() as waiting:
             assert said(hung) == "ready"
-            while True:  # until nobody is let in any more, so that the kernel cannot say who listens
+            while True:  # until the queue is full, so that the kernel cannot name the listener
                 client = waiting.enter_context(socket.socket(socket.AF_UNIX))
                 client.setblocking(False)
                 try:
@@ -192,12 +196,12 @@ def test_a_pid_that_is_only_written_down_is_never_signalled(laptop: AwsMachine, 
         assert innocent.poll() is None
 
 
-# ------------------------------------------------------------------------------------------------ what we leave open
+# ------------------------------------------------------------------------------------------- limits and permissions
 
 
 @pytest.mark.linux("reads limits and umask of another process in /proc")
-def test_what_the_daemon_and_its_workers_let_out(laptop: AwsMachine) -> None:
-    """No core dump, no file that others may read, no standard input, and no variable of the request for a helper."""
+def test_the_daemon_and_its_workers_expose_nothing(laptop: AwsMachine) -> None:
+    """Daemon and workers dump no core and write only private files; helpers get no standard input and no request."""
     note = laptop.home / "note"
     script = 'echo "$(ulimit -c) $(ulimit -Hc) $(umask) $(readlink /proc/self/fd/0) ${UVTOKEND_REQUEST-none}"'
     (laptop.home / "fetch").write_text(f"{script} > {note}; cat {laptop.home}/answer")
@@ -209,17 +213,17 @@ def test_what_the_daemon_and_its_workers_let_out(laptop: AwsMachine) -> None:
     process = Path(f"/proc/{laptop.daemon.pid}")
     assert linux.core_limits(laptop.daemon.pid) == (0, 0)
     assert "Umask:\t0077\n" in (process / "status").read_text()
-    folders = [laptop.state, Path(listener(laptop)).parent]
+    directories = [laptop.state, Path(listener(laptop)).parent]
     written = {"state.json", "events.jsonl", "control.sock", "control.sock.lock"}
-    until(lambda: written <= {file.name for file in modes(folders)})
-    found = modes(folders)
-    assert found == {file: 0o700 if file in folders else 0o600 for file in found}
+    until(lambda: written <= {file.name for file in modes(directories)})
+    actual = modes(directories)
+    assert actual == {file: 0o700 if file in directories else 0o600 for file in actual}
 
 
-def modes(folders: list[Path]) -> dict[Path, int]:
-    """Return the modes of directories and of the files in them; a file may be replaced in this very moment."""
-    found = {}
-    for file in [*folders, *(file for folder in folders for file in folder.iterdir())]:
+def modes(directories: list[Path]) -> dict[Path, int]:
+    """Return the modes of directories and of their files; a file may be replaced in the meantime."""
+    result = {}
+    for file in [*directories, *(file for directory in directories for file in directory.iterdir())]:
         with contextlib.suppress(FileNotFoundError):
-            found[file] = stat.S_IMODE(file.stat().st_mode)
-    return found
+            result[file] = stat.S_IMODE(file.stat().st_mode)
+    return result

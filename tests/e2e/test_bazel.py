@@ -1,4 +1,4 @@
-"""The Bazel credential helper, held against its specification, what Bazel itself reads, and uv's own helper.
+"""The Bazel credential helper, compared with its specification, with what Bazel reads, and with uv's own helper.
 
 Sources: EngFlow/credential-helper-spec, ``spec.md`` and ``schemas/``; bazelbuild/bazel,
 ``src/main/java/com/google/devtools/build/lib/authandtls/credentialhelper/`` and the tests of the same name
@@ -21,14 +21,14 @@ from uvtokend import ask
 from uvtokend.cli import credential_helper
 from uvtokend.sandbox.machine import find_uv
 
-#: The only form of a time that Bazel reads (``GetCredentialsResponse.java``, `RFC_3339_FORMATTER`, pattern
-#: ``yyyy-MM-dd'T'HH:mm:ssXXX``); checked with Java's own DateTimeFormatter, which refuses a fraction of a second.
+#: The only time format that Bazel accepts (``GetCredentialsResponse.java``, `RFC_3339_FORMATTER`, pattern
+#: ``yyyy-MM-dd'T'HH:mm:ssXXX``); Java's DateTimeFormatter was seen to refuse a fraction of a second.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)")
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """A machine with a running daemon, which keeps the token in uv's own store."""
+    """Make a machine with a running daemon that delivers the token to uv's own store."""
     made = Issuing(tmp_path_factory.mktemp("b"))
     made.configure('sink = "uv-store"')
     made.begin()
@@ -39,31 +39,31 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 def helper(
     machine: Issuing, request: str, *arguments: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the helper as Bazel does: ``get`` and nothing else, the request on standard input."""
+    """Run the helper as Bazel does: with ``get`` as its only argument and the request on standard input."""
     command = machine.ourselves("credential-helper", *(arguments or ("get",)))
     environment = {**machine.environment, **(env or {})}
     return subprocess.run(command, env=environment, input=request, capture_output=True, text=True, check=False)
 
 
 def read_as_bazel(text: str) -> tuple[dict[str, list[str]], datetime | None]:
-    """Return headers and end of life as `GetCredentialsResponse.GsonTypeAdapter.read` does, and refuse what it does."""
-    found = json.loads(text)
-    assert isinstance(found, dict)
-    headers = found.get("headers", {})
+    """Return headers and expiry as `GetCredentialsResponse.GsonTypeAdapter.read` does, and fail where it would."""
+    document = json.loads(text)
+    assert isinstance(document, dict)
+    headers = document.get("headers", {})
     assert isinstance(headers, dict)
     for values in headers.values():
         assert isinstance(values, list)
         assert all(isinstance(value, str) for value in values)
-    if "expires" not in found:
+    if "expires" not in document:
         return headers, None
-    assert isinstance(found["expires"], str)
-    assert TIME.fullmatch(found["expires"]), found["expires"]
-    return headers, datetime.fromisoformat(found["expires"])
+    assert isinstance(document["expires"], str)
+    assert TIME.fullmatch(document["expires"]), document["expires"]
+    return headers, datetime.fromisoformat(document["expires"])
 
 
 def test_the_request_and_the_response(machine: Issuing) -> None:
-    """A URI below the index gets one Authorization header and an end of life, in the form that Bazel reads."""
-    # Bazel's JSON writer escapes "=", "&" and "'"; further properties are ignored (spec.md, "Input").
+    """For a URI below the index, the helper returns one Authorization header and an expiry that Bazel can read."""
+    # Bazel's JSON writer escapes "=", "&" and "'"; unknown properties are ignored (spec.md, "Input").
     uri = json.dumps({"uri": f"{machine.index.url}alpha/?a=b", "more": ["is", "ignored"]}).replace("=", "\\u003d")
     done = helper(machine, uri)
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,14 +77,14 @@ def test_the_request_and_the_response(machine: Issuing) -> None:
 
 
 @pytest.mark.parametrize("ends", ["2026-01-31T08:00:00Z", "2026-01-31T08:00:00.123Z", None])
-def test_an_end_of_life_that_bazel_reads(ends: str | None) -> None:
-    """A fraction of a second would make Bazel refuse the whole response; an unknown end is left out."""
+def test_an_expiry_that_bazel_reads(ends: str | None) -> None:
+    """The expiry has no fraction of a second, which Bazel would refuse; an unknown expiry is left out."""
     _, read = read_as_bazel(json.dumps(credential_helper.response(ask.ServedCredential("me", "t", ends))))
     assert read == (None if ends is None else datetime.fromisoformat("2026-01-31T08:00:00Z"))
 
 
-def test_what_is_unsupported_is_an_error(machine: Issuing) -> None:
-    """The specification's own examples, which are no index of ours, and what is no request: status 1 and a reason."""
+def test_an_unsupported_request_is_an_error(machine: Issuing) -> None:
+    """For a URI of no index and for an invalid request, the helper exits with 1 and gives a reason."""
     for request in (
         '{"uri": "grpcs://example.com/com.example.package.Service/Method"}',
         '{"uri": "https://api.example.org/rest/endpoint"}',
@@ -101,7 +101,7 @@ def test_what_is_unsupported_is_an_error(machine: Issuing) -> None:
 
 
 def test_commands_and_a_stopped_daemon(machine: Issuing) -> None:
-    """No command and unknown ones print how to use it and fail; so does a daemon that does not run, with a reason."""
+    """A missing or unknown command exits with 2 and prints the usage; without a daemon, the helper exits with 1."""
     for arguments in (("store",), ("get-credentials",)):
         done = helper(machine, "{}", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
@@ -114,9 +114,9 @@ def test_commands_and_a_stopped_daemon(machine: Issuing) -> None:
 
 
 def test_uvs_own_helper_answers_the_same_headers(machine: Issuing) -> None:
-    """`uv auth helper --protocol bazel get` reads uv's store, where our token is: the headers are equal, byte by byte.
+    """`uv auth helper --protocol bazel get`, which reads our token from uv's store, returns the same headers.
 
-    uv names no end of life, and answers an unknown URI with no headers instead of an error.
+    uv names no expiry, and for an unknown URI it returns no headers instead of an error.
     """
     for uri in (machine.index.url, f"{machine.index.url}alpha/", f"{machine.index.base}/elsewhere/"):
         request = json.dumps({"uri": uri})

@@ -1,4 +1,4 @@
-"""Programs that install and publish, none of them ours: pipx, build, flit, uv and twine, and a real pypiserver.
+"""Third-party programs that install and publish: pipx, build, flit, uv and twine, with a real pypiserver.
 
 poetry and hatch are too large for every run: ``tests/e2e/other_clients.py`` runs them by hand.
 """
@@ -20,9 +20,9 @@ from support.private_server import PrivateServer
 from uvtokend.sandbox.index import wheel
 from uvtokend.sandbox.machine import find_uv
 
-#: Keeps every program away from the netrc that the daemon writes.
+#: Prevents programs from reading the netrc that the daemon writes.
 BLIND = {"NETRC": os.devnull}
-#: What a shell does with the variables of exec for a program that has variables of its own.
+#: A shell command that copies the variables of `exec` into flit's own ones.
 FLIT = (
     'FLIT_INDEX_URL="$TWINE_REPOSITORY_URL" FLIT_USERNAME="$TWINE_USERNAME" FLIT_PASSWORD="$TWINE_PASSWORD" '
     'exec "$0" -m flit publish'
@@ -31,7 +31,7 @@ FLIT = (
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """A machine with a running daemon, and our keyring first on PATH."""
+    """Make a machine with our keyring first on PATH; its daemon is not started."""
     made = Issuing(tmp_path_factory.mktemp("c"))
     made.configure()
     assert made.uvtokend("keyring", "install", str(made.home / "bin")).returncode == 0
@@ -42,7 +42,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 
 @pytest.fixture
 def server(machine: Issuing) -> Iterator[PrivateServer]:
-    """A real pypiserver, and a daemon with a token for it."""
+    """Start a real pypiserver, and a daemon with a token for it."""
     with PrivateServer(machine) as started:
         machine.configure(acme=started.url)
         machine.begin()
@@ -58,7 +58,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def tool(name: str) -> bytes:
-    """Return a wheel with a command."""
+    """Return a wheel that installs a command."""
     plain = zipfile.ZipFile(io.BytesIO(wheel(name, "1.0")))
     files = {entry: plain.read(entry) for entry in plain.namelist()}
     files[f"{name}.py"] += b"def main() -> None:\n    print('it works')\n"
@@ -68,28 +68,28 @@ def tool(name: str) -> bytes:
 
 
 def installed(name: str) -> tuple[str, bytes]:
-    """Return the wheel of a package that is installed beside us: its file name and its content."""
+    """Return file name and content of a wheel, rebuilt from a package that is installed in this environment."""
     distribution = importlib.metadata.distribution(name)
     paths = [path for path in distribution.files or [] if ".." not in path.parts and path.suffix != ".pyc"]
     files = {str(path): Path(str(path.locate())).read_bytes() for path in paths}
     return f"{name}-{distribution.version}-py3-none-any.whl", zipped(files)
 
 
-def project(folder: Path, name: str, build: str) -> Path:
-    """Make a project that a build backend, or flit, takes."""
-    folder.mkdir()
+def project(directory: Path, name: str, build: str) -> Path:
+    """Make a project that a build backend or flit can build."""
+    directory.mkdir()
     metadata = f'[project]\nname = "{name}"\nversion = "1.0"\nrequires-python = ">=3.11"\ndescription = "A test."\n\n'
-    (folder / "pyproject.toml").write_text(metadata + build)
-    (folder / f"{name}.py").write_text('"""A test."""\n__version__ = "1.0"\n')
-    return folder
+    (directory / "pyproject.toml").write_text(metadata + build)
+    (directory / f"{name}.py").write_text('"""A test."""\n__version__ = "1.0"\n')
+    return directory
 
 
 @pytest.mark.parametrize("backend", [pytest.param("pip", marks=pytest.mark.ensurepip), "uv"])
 def test_pipx_installs_with_keyring(machine: Issuing, backend: str) -> None:
-    """pipx turns pip's subprocess provider on by itself, and uv's where it is told to: an installed command runs."""
+    """pipx installs a command that works; it turns on pip's keyring provider itself, and uv's if it is configured."""
     machine.begin()
     machine.index.add("gadget-1.0-py3-none-any.whl", tool("gadget"))
-    machine.index.add(*installed("pip"))  # pipx wants a newer one than Python has
+    machine.index.add(*installed("pip"))  # pipx requires a newer pip than the one bundled with Python
     homes = {"PIPX_HOME": str(machine.home / "pipx"), "PIPX_BIN_DIR": str(machine.home / "tools")}
     url = machine.index.url.replace("://", f"://{LOGIN}@")
     words = ["install", "--backend", backend, "--index-url", url]
@@ -105,11 +105,11 @@ def test_pipx_installs_with_keyring(machine: Issuing, backend: str) -> None:
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_build_gets_its_requirements_with_keyring(machine: Issuing, installer: str) -> None:
-    """build asks the keyring on PATH by itself, with pip and with uv, for what a build backend needs."""
+    """build, with pip or with uv, uses the keyring on PATH to install what a build backend requires."""
     machine.begin()
     backend = 'requires = ["alpha"]\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    folder = project(machine.directory / "work", "sigma", f"[build-system]\n{backend}")
-    (folder / "backend.py").write_text(
+    directory = project(machine.directory / "work", "sigma", f"[build-system]\n{backend}")
+    (directory / "backend.py").write_text(
         "import alpha, pathlib\n"
         "def build_wheel(where, settings=None, metadata=None):\n"
         "    pathlib.Path(where, 'sigma-1.0-py3-none-any.whl').write_text(alpha.version)\n"
@@ -117,27 +117,27 @@ def test_build_gets_its_requirements_with_keyring(machine: Issuing, installer: s
     )
     url = machine.index.url.replace("://", f"://{LOGIN}@")
     where = {"PIP_INDEX_URL": url, "UV_DEFAULT_INDEX": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1"}
-    command = [sys.executable, "-m", "build", "--wheel", "--installer", installer, str(folder)]
+    command = [sys.executable, "-m", "build", "--wheel", "--installer", installer, str(directory)]
     done = machine.run(command, env={**BLIND, **where})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (folder / "dist" / "sigma-1.0-py3-none-any.whl").read_text() == "2.0"
+    assert (directory / "dist" / "sigma-1.0-py3-none-any.whl").read_text() == "2.0"
 
 
 def test_flit_publishes_with_the_keyring_backend(machine: Issuing, server: PrivateServer) -> None:
-    """flit imports keyring, and so finds the backend, which answers for our user name and not for flit's other keys."""
-    folder = project(
+    """flit publishes with the password that our keyring backend returns for the configured user name."""
+    directory = project(
         machine.directory / "work",
         "sigma",
         '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n',
     )
     target = {"FLIT_INDEX_URL": server.url.removesuffix("simple/"), "FLIT_USERNAME": LOGIN}
-    done = machine.run([sys.executable, "-m", "flit", "publish"], folder, {**BLIND, **target})
+    done = machine.run([sys.executable, "-m", "flit", "publish"], directory, {**BLIND, **target})
     assert done.returncode == 0, done.stdout + done.stderr
     assert server.files == {"sigma-1.0-py3-none-any.whl", "sigma-1.0.tar.gz"}, done.stdout + done.stderr
 
 
 def test_a_real_pypiserver(machine: Issuing, server: PrivateServer) -> None:
-    """uv, twine and flit publish through exec, and uv and pip install from it; a wrong token gets nothing there."""
+    """uv, twine and flit publish through `exec`, and uv installs with keyring and netrc; a wrong token is refused."""
     for name, command in (
         ("omega", [find_uv(), "publish", "--trusted-publishing", "never"]),
         ("theta", [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]),
@@ -146,13 +146,13 @@ def test_a_real_pypiserver(machine: Issuing, server: PrivateServer) -> None:
         file.write_bytes(wheel(name, "1.0"))
         done = machine.run([*machine.ourselves("exec", "acme", "--"), *command, str(file)], env=BLIND)
         assert done.returncode == 0, done.stdout + done.stderr
-    folder = project(
+    directory = project(
         machine.directory / "work",
         "sigma",
         '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n',
     )
     command = machine.ourselves("exec", "acme", "--", "/bin/sh", "-c", FLIT, sys.executable)
-    done = machine.run(command, folder, BLIND)
+    done = machine.run(command, directory, BLIND)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"omega-1.0-py3-none-any.whl", "theta-1.0-py3-none-any.whl", "sigma-1.0-py3-none-any.whl"} < server.files
     url = server.url.replace("://", f"://{LOGIN}@")

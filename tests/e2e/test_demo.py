@@ -1,4 +1,4 @@
-"""``uvtokend demo`` as a person runs it: real processes, and nothing left behind however it ends."""
+"""``uvtokend demo`` as a user runs it: real processes, and nothing left behind however it ends."""
 
 from __future__ import annotations
 
@@ -18,29 +18,35 @@ TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+\.[\w-]{100,}")
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where temporary directories are made, and a home beside it; the path is short, since a socket is in it."""
-    found = tmp_path_factory.mktemp("d")
-    (found / "home").mkdir(0o700)
-    (found / "tmp").mkdir()
-    return found
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a home and a directory for temporary files; its path is short enough for a socket."""
+    directory = tmp_path_factory.mktemp("d")
+    (directory / "home").mkdir(0o700)
+    (directory / "tmp").mkdir()
+    return directory
 
 
-def start(folder: Path, seconds: int, **environment: str) -> subprocess.Popen[str]:
-    """Start the demo with a user's environment that would spoil it if it came through."""
+def start(directory: Path, seconds: int, **environment: str) -> subprocess.Popen[str]:
+    """Start the demo in an environment that would break it if it were inherited."""
     spoilers = {
         "AWS_ACCESS_KEY_ID": "AKIAOTHER",
         "AWS_PROFILE": "other",
         "HTTP_PROXY": "http://127.0.0.1:9",
-        "NETRC": str(folder / "none"),
+        "NETRC": str(directory / "none"),
         "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple/",
         "UV_OFFLINE": "1",
-        "UVTOKEND_CONFIG": str(folder / "none"),
-        "XDG_RUNTIME_DIR": str(folder / "none"),
+        "UVTOKEND_CONFIG": str(directory / "none"),
+        "XDG_RUNTIME_DIR": str(directory / "none"),
     }
     return subprocess.Popen(
         [sys.executable, "-m", "uvtokend", "demo", "--seconds", str(seconds)],
-        env={**os.environ, **spoilers, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), **environment},
+        env={
+            **os.environ,
+            **spoilers,
+            "HOME": str(directory / "home"),
+            "TMPDIR": str(directory / "tmp"),
+            **environment,
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -48,23 +54,25 @@ def start(folder: Path, seconds: int, **environment: str) -> subprocess.Popen[st
     )
 
 
-def left_behind(folder: Path) -> list[str]:
-    """Return what is still there of a demo: files, and processes that know its directory."""
-    files = [str(path) for path in (*folder.glob("tmp/*"), *folder.glob("home/*"))]
-    return files + [str(process) for process in psutil.process_iter() if _knows(process, str(folder))]
+def left_behind(directory: Path) -> list[str]:
+    """Return what remains of a demo: files, and processes whose environment names its directory."""
+    files = [str(path) for path in (*directory.glob("tmp/*"), *directory.glob("home/*"))]
+    return files + [str(process) for process in psutil.process_iter() if _knows(process, str(directory))]
 
 
-def _knows(process: psutil.Process, folder: str) -> bool:
+def _knows(process: psutil.Process, directory: str) -> bool:
     try:
-        return any(folder in text for text in process.environ().values())
+        return any(directory in text for text in process.environ().values())
     except psutil.Error:
         return False
 
 
-def test_every_install_works_beside_one_that_fails(folder: Path) -> None:
-    """Tokens rotate, every install with the daemon works, the control side fails once its token has died; exit 0."""
+def test_installs_with_the_daemon_work_and_those_without_fail(directory: Path) -> None:
+    """Tokens rotate; every install with the daemon works,
+    and installs with an exported token fail once it has expired.
+    """
     for seconds in (12, 40):  # on a busy machine the last install may begin before the exported token has expired
-        out, err = start(folder, seconds).communicate(timeout=120)
+        out, err = start(directory, seconds).communicate(timeout=120)
         summary = re.search(
             r"rotated (\d+) times\.\n +with uvtokend: +(\d+) installs, 0 failed.*\n"
             r" +with a token exported: +(\d+) installs, (\d+) failed",
@@ -79,14 +87,14 @@ def test_every_install_works_beside_one_that_fails(folder: Path) -> None:
     assert out.count("FAILED: 401 Unauthorized") == failed
     assert "Traceback" not in out + err
     assert not TOKEN.search(out + err)
-    assert left_behind(folder) == []
+    assert left_behind(directory) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("moment", ["On loopback", "installed in"])
-def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, moment: str) -> None:
-    """Ended while it starts or while it installs, twice by the impatient, it cleans up and says how it went."""
-    process = start(folder, 600)
+def test_a_signal_leaves_nothing_behind(directory: Path, number: signal.Signals, moment: str) -> None:
+    """After a signal, even a repeated one, while it starts or installs, the demo cleans up and prints its summary."""
+    process = start(directory, 600)
     assert process.stdout is not None
     assert process.stderr is not None
     next(line for line in process.stdout if moment in line)
@@ -98,52 +106,52 @@ def test_a_signal_leaves_nothing_behind(folder: Path, number: signal.Signals, mo
     assert process.returncode == 128 + number, (out, err)
     assert "0 failed" in out
     assert "Traceback" not in err
-    assert left_behind(folder) == []
+    assert left_behind(directory) == []
 
 
-def test_a_kill_leaves_nothing_behind(folder: Path) -> None:
-    """Killed without a chance to clean up, its daemon and its directory go anyway, soon afterwards."""
-    process = start(folder, 600)
+def test_a_kill_leaves_nothing_behind(directory: Path) -> None:
+    """If the demo is killed with SIGKILL, its daemon and its directory still disappear soon afterwards."""
+    process = start(directory, 600)
     assert process.stdout is not None
     assert process.stderr is not None
     with process.stdout, process.stderr:
         next(line for line in process.stdout if "installed in" in line)
         process.kill()
         process.wait(60)
-    until(lambda: not left_behind(folder))
+    until(lambda: not left_behind(directory))
 
 
-def test_a_reader_that_goes_away_leaves_nothing_behind(folder: Path) -> None:
+def test_a_closed_pipe_leaves_nothing_behind(directory: Path) -> None:
     """``uvtokend demo | head`` ends without a traceback and cleans up."""
-    process = start(folder, 600)
+    process = start(directory, 600)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
     with process.stderr:
-        said = process.stderr.read()
+        errors = process.stderr.read()
     assert process.wait(60) == 141
-    assert said == ""
-    assert left_behind(folder) == []
+    assert errors == ""
+    assert left_behind(directory) == []
 
 
-def test_without_uv_it_says_what_to_do(folder: Path) -> None:
-    """Without a uv beside Python or on the PATH: a sentence and the fix, exit 1, nothing left behind."""
-    (folder / "uv").mkdir()
-    (folder / "uv" / "__init__.py").write_text("raise ImportError\n")
-    process = start(folder, 600, PATH=str(folder), PYTHONPATH=str(folder))
+def test_without_uv_the_demo_names_the_fix(directory: Path) -> None:
+    """If uv is not installed, the demo says so, names the fix, exits with 1, and leaves nothing behind."""
+    (directory / "uv").mkdir()
+    (directory / "uv" / "__init__.py").write_text("raise ImportError\n")
+    process = start(directory, 600, PATH=str(directory), PYTHONPATH=str(directory))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert "uv was not found" in err
     assert "-m pip install uv" in err
-    assert left_behind(folder) == []
+    assert left_behind(directory) == []
 
 
-def test_a_folder_too_deep_for_a_socket_is_named(folder: Path) -> None:
-    """A TMPDIR whose path no unix socket can have is refused with the fix, exit 1, nothing left behind."""
-    deep = folder / "tmp" / ("x" * 100)
+def test_a_tmpdir_too_deep_for_a_socket(directory: Path) -> None:
+    """If TMPDIR is too deep for a socket's path, the demo names the fix, exits with 1, and leaves nothing behind."""
+    deep = directory / "tmp" / ("x" * 100)
     deep.mkdir()
-    process = start(folder, 600, TMPDIR=str(deep))
+    process = start(directory, 600, TMPDIR=str(deep))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert "TMPDIR=/tmp" in err

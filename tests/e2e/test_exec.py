@@ -1,4 +1,4 @@
-"""`exec`, `ensure` and `token` as processes: real uv, real twine, and an index that checks every token."""
+"""`exec`, `ensure` and `token` as processes, with the real uv and twine, and an index that checks every token."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from uvtokend.disk import uv_files
 from uvtokend.sandbox.index import wheel
 from uvtokend.sandbox.machine import find_uv
 
-#: Keeps uv away from the netrc that the daemon writes.
+#: Prevents uv from reading the netrc that the daemon writes.
 BLIND = {"NETRC": os.devnull}
 SHOW = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
 
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """A machine with one index; its daemon is not started."""
+    """Make a machine with one index; its daemon is not started."""
     made = Issuing(tmp_path_factory.mktemp("x"))
     made.configure()
     yield made
@@ -37,20 +37,20 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 
 @pytest.fixture(params=["daemon", "alone"])
 def either(request: pytest.FixtureRequest, machine: Issuing) -> Issuing:
-    """The same machine, once with and once without a running daemon."""
+    """Return the machine, once with and once without a running daemon."""
     if request.param == "daemon":
         machine.begin()
     return machine
 
 
 def project(machine: Issuing, url: str) -> Path:
-    folder = machine.directory / "project"
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(
+    directory = machine.directory / "project"
+    directory.mkdir()
+    (directory / "pyproject.toml").write_text(
         '[project]\nname = "work"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n\n'
         f'[[tool.uv.index]]\nname = "acme"\nurl = {json.dumps(url)}\ndefault = true\nauthenticate = "always"\n'
     )
-    return folder
+    return directory
 
 
 def run(machine: Issuing, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -58,17 +58,19 @@ def run(machine: Issuing, *arguments: str, cwd: Path | None = None) -> subproces
 
 
 def test_uv_gets_the_credential_by_the_index_name(either: Issuing) -> None:
-    """`uv sync` installs with UV_INDEX_* alone; nothing is refused on the way, and the token is in no argument."""
-    folder = project(either, either.index.url)
-    done = run(either, "exec", "acme", "--", find_uv(), "sync", "--python", sys.executable, cwd=folder)
+    """`uv sync` installs with the variables UV_INDEX_* only; no request is refused,
+    and no output contains the token.
+    """
+    directory = project(either, either.index.url)
+    done = run(either, "exec", "acme", "--", find_uv(), "sync", "--python", sys.executable, cwd=directory)
     assert done.returncode == 0, done.stderr
-    assert list(folder.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
+    assert list(directory.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
     assert either.index.refused == 0
     assert CANARY not in done.stdout + done.stderr
 
 
 def test_uv_and_twine_publish(either: Issuing) -> None:
-    """A plain `uv publish` and a plain `twine upload` go to the index's own upload URL, with its token."""
+    """`uv publish` and `twine upload` without options upload to the index's upload URL with its token."""
     for name, command in (
         ("omega", [find_uv(), "publish", "--trusted-publishing", "never"]),
         ("sigma", [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]),
@@ -83,7 +85,7 @@ def test_uv_and_twine_publish(either: Issuing) -> None:
 
 
 def test_without_a_daemon_nothing_is_left_behind(machine: Issuing) -> None:
-    """A token that was fetched for one command is in no file afterwards."""
+    """Without a daemon, the token that `exec` fetches for one command is in no file afterwards."""
     done = run(machine, "exec", "acme", "--", *SHOW)
     assert json.loads(done.stdout)["UV_INDEX_ACME_PASSWORD"] == f"{CANARY}-1"
     assert [
@@ -92,9 +94,9 @@ def test_without_a_daemon_nothing_is_left_behind(machine: Issuing) -> None:
     assert not machine.netrc.exists()
 
 
-@pytest.mark.linux("/proc tells which signals are ignored")
-def test_the_command_is_all_that_runs(either: Issuing) -> None:
-    """Exit status, standard input, arguments and the default signals are the command's own: it replaces exec."""
+@pytest.mark.linux("/proc shows which signals are ignored")
+def test_the_command_replaces_exec(either: Issuing) -> None:
+    """The command replaces `exec`: exit status, standard input, arguments and default signals are its own."""
     script = either.directory / "script"
     script.write_text('read line; grep SigIgn /proc/$$/status > "$1"; echo "$# $line"; exit 7\n')
     ignored = either.directory / "ignored"
@@ -106,7 +108,7 @@ def test_the_command_is_all_that_runs(either: Issuing) -> None:
 
 
 def test_a_signal_reaches_the_command(machine: Issuing) -> None:
-    """The pid of `exec` becomes the command's, so a signal ends the command, and its end is seen as such."""
+    """The command has the pid of `exec`, so a signal ends the command, and the caller sees that."""
     machine.begin()
     ready = machine.directory / "ready"
     command = machine.ourselves(
@@ -132,14 +134,14 @@ def test_a_signal_reaches_the_command(machine: Issuing) -> None:
     ],
 )
 def test_wrong_usage_is_status_2(machine: Issuing, arguments: list[str], sentence: str) -> None:
-    """A sentence with the culprit and what to do; the command does not run."""
+    """Wrong usage exits with 2 and a message that quotes the culprit; the command does not run."""
     done = run(machine, *arguments)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_daemon_knows_the_names(machine: Issuing) -> None:
+def test_an_unknown_name_is_wrong_usage_with_a_daemon(machine: Issuing) -> None:
     """A name that the running daemon does not know is wrong usage, as it is without a daemon."""
     machine.begin()
     for verb in (["exec", "nobody", "--", "true"], ["ensure", "nobody"], ["token", "nobody"]):
@@ -147,24 +149,24 @@ def test_the_daemon_knows_the_names(machine: Issuing) -> None:
         assert (done.returncode, "nobody" in done.stderr) == (2, True)
 
 
-def test_a_project_cannot_turn_the_token_elsewhere(either: Issuing) -> None:
-    """A checkout that puts the index's name on another host gets no token: uv would send it there."""
-    folder = project(either, "https://evil.example/simple/")
-    done = run(either, "exec", "acme", "--", *SHOW, cwd=folder)
+def test_a_project_cannot_redirect_the_token(either: Issuing) -> None:
+    """If a project gives the index's name to another host, `exec` refuses, because uv would send the token there."""
+    directory = project(either, "https://evil.example/simple/")
+    done = run(either, "exec", "acme", "--", *SHOW, cwd=directory)
     assert (done.returncode, done.stdout) == (2, "")
     assert "evil.example" in done.stderr
     assert "pyproject.toml" in done.stderr
-    assert len(either.tokens) == (either.daemon is not None)  # none was fetched for it
+    assert len(either.tokens) == (either.daemon is not None)  # exec fetched none
 
 
-def test_a_command_line_cannot_turn_the_token_elsewhere(machine: Issuing) -> None:
-    """What uv's own options and a script's metadata lead to is checked before a token is fetched."""
-    folder = project(machine, "https://evil.example/simple/")
+def test_a_command_line_cannot_redirect_the_token(machine: Issuing) -> None:
+    """`exec` also checks uv's own options and a script's metadata before it fetches a token."""
+    directory = project(machine, "https://evil.example/simple/")
     (machine.directory / "script.py").write_text(
         '# /// script\n# [[tool.uv.index]]\n# name = "acme"\n# url = "https://evil.example/"\n# ///\n'
     )
     for words in (
-        ["sync", "--project", str(folder)],
+        ["sync", "--project", str(directory)],
         ["run", "script.py"],
         ["lock", "--index", "acme=https://evil.example/"],
     ):
@@ -177,34 +179,34 @@ def test_a_command_line_cannot_turn_the_token_elsewhere(machine: Issuing) -> Non
 
 
 @pytest.mark.parametrize("url", ["http:\\\\{0}/", " http:{0}/", "http://{0}\\@{1}/", "http:///{0}/", "http:/{0}/"])
-def test_no_strange_url_turns_the_token_elsewhere(machine: Issuing, url: str) -> None:
-    """uv reads these URLs as the first host, Python as the second or as none (seen with the real uv)."""
-    folder = project(machine, url.format("127.0.0.1:1", urlsplit(machine.index.url).netloc))
-    done = run(machine, "exec", "acme", "--", *SHOW, cwd=folder)
+def test_an_ambiguous_url_cannot_redirect_the_token(machine: Issuing, url: str) -> None:
+    """`exec` refuses URLs that uv reads as the first host and Python as the second or none (seen with the real uv)."""
+    directory = project(machine, url.format("127.0.0.1:1", urlsplit(machine.index.url).netloc))
+    done = run(machine, "exec", "acme", "--", *SHOW, cwd=directory)
     assert (done.returncode, done.stdout) == (2, "")
     assert "uv's index 'acme' is on" in done.stderr
 
 
-def test_what_cannot_be_checked_gets_no_token(machine: Issuing) -> None:
-    """A file that uv may read and we cannot is no way around the check."""
-    folder = project(machine, machine.index.url)
-    with (folder / "pyproject.toml").open("a") as file:
+def test_a_file_that_cannot_be_checked_is_refused(machine: Issuing) -> None:
+    """If uv may read a file that `exec` cannot check, such as one that is too large, `exec` refuses."""
+    directory = project(machine, machine.index.url)
+    with (directory / "pyproject.toml").open("a") as file:
         file.write("#" * (uv_files.LIMIT + 1))
-    done = run(machine, "exec", "acme", "--", *SHOW, cwd=folder)
+    done = run(machine, "exec", "acme", "--", *SHOW, cwd=directory)
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be checked" in done.stderr
 
 
-def test_another_target_in_the_environment_is_refused(either: Issuing) -> None:
-    """What an earlier command exported would take the token or the package elsewhere."""
+def test_another_upload_target_in_the_environment_is_refused(either: Issuing) -> None:
+    """`exec` refuses if the environment sets another upload target, which would get the token or the package."""
     for name, value in (("UV_PUBLISH_URL", "https://evil.example/"), ("TWINE_REPOSITORY", "other")):
         done = commands.run(["exec", "acme", "--", *SHOW], {**either.environment, **BLIND, name: value})
         assert (done.returncode, done.stdout) == (2, "")
         assert f"fix: unset {name}" in done.stderr
 
 
-def test_token_prints_the_token_alone(either: Issuing) -> None:
-    """Standard output has the token and a line end; a terminal is refused unless it is asked for."""
+def test_token_prints_only_the_token(either: Issuing) -> None:
+    """`token` prints only the token and a line end, and refuses to print to a terminal without `--show`."""
     done = run(either, "token", "acme")
     assert (done.returncode, done.stdout) == (0, f"{either.tokens[-1]}\n")
     assert done.stderr == ""
@@ -213,7 +215,7 @@ def test_token_prints_the_token_alone(either: Issuing) -> None:
 
 
 def _on_terminal(machine: Issuing, *arguments: str) -> tuple[int, bool]:
-    """Run a command whose standard output is a terminal; return its status and whether a token was seen."""
+    """Run a command on a terminal; return its exit status, and whether its output contained a token."""
     ours, theirs = pty.openpty()
     try:
         command = machine.ourselves(*arguments)
@@ -225,7 +227,7 @@ def _on_terminal(machine: Issuing, *arguments: str) -> tuple[int, bool]:
 
 
 def test_a_failure_says_why(machine: Issuing) -> None:
-    """With no token to be had, the command does not run, and status 1 comes with a reason."""
+    """If the token cannot be fetched, the command does not run; the exit status is 1 and the reason is printed."""
     machine.fail()
     for verb in (["exec", "acme", "--", *SHOW], ["token", "acme"], ["ensure", "--", *SHOW]):
         done = run(machine, *verb)
@@ -233,8 +235,8 @@ def test_a_failure_says_why(machine: Issuing) -> None:
         assert "acme" in done.stderr
 
 
-def test_ensure_refreshes_only_what_it_must(either: Issuing) -> None:
-    """A token with enough life is left alone; a short one is fetched again, delivered, and then the command runs."""
+def test_ensure_refreshes_only_short_tokens(either: Issuing) -> None:
+    """`ensure` keeps a token with enough life; it refreshes and delivers a shorter one before the command runs."""
     either.set_life(600)
     assert either.uvtokend("ensure").returncode == 0
     fetched = len(either.tokens)
@@ -246,8 +248,8 @@ def test_ensure_refreshes_only_what_it_must(either: Issuing) -> None:
     assert len(either.tokens) == fetched + 1
 
 
-def test_a_disabled_index_ensures_nothing(either: Issuing) -> None:
-    """No life can be had of it: naming it is a failure, and the command does not run; unnamed it does not count."""
+def test_ensure_with_a_disabled_index(either: Issuing) -> None:
+    """`ensure` with the name of a disabled index fails and runs no command; without names it ignores that index."""
     either.set_life(7200)
     either.config.write_text(either.config.read_text() + '\n[[index]]\nname = "off"\nenabled = false\n')
     either.uvtokend("reload")
@@ -257,16 +259,16 @@ def test_a_disabled_index_ensures_nothing(either: Issuing) -> None:
     assert either.uvtokend("ensure", "--", "echo", "ran").stdout == "ran\n"
 
 
-def test_ensure_stops_where_the_life_cannot_be_had(either: Issuing) -> None:
-    """The command does not run with less than was asked for, and the life that there is is said."""
+def test_ensure_fails_if_the_life_is_too_short(either: Issuing) -> None:
+    """If new tokens are valid for less than `--min`, `ensure` says so and the command does not run."""
     either.set_life(600)
     done = either.uvtokend("ensure", "--min", "2h", "--", *SHOW)
     assert (done.returncode, done.stdout) == (1, "")
     assert "not for 2 h" in done.stderr
 
 
-def test_ensure_leaves_its_own_protection_behind(machine: Issuing) -> None:
-    """The command gets the umask and the limits that the user had, also where ensure fetched by itself."""
+def test_ensure_restores_umask_and_limits(machine: Issuing) -> None:
+    """The command gets the user's umask and limits, even if `ensure` fetched the token itself."""
     script = "umask; ulimit -Sc; ulimit -Hc"
     plain = machine.run(["/bin/sh", "-c", script]).stdout
     assert machine.uvtokend("ensure", "--", "/bin/sh", "-c", script).stdout == plain

@@ -1,4 +1,4 @@
-"""Many indexes in one daemon: who shares a token, who must not, and what a worker gets to see."""
+"""Many indexes in one daemon: which share a token, which must not, and what a worker can see."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.waiting import until
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import AwsMachine
 
-#: Notes down all that reached it, and issues a token that says whom it is for.
+#: A provider that records everything it can see, and returns a token that names its host.
 SPY = """
 import json, os, stat, subprocess, time
 from datetime import UTC, datetime, timedelta
@@ -68,7 +68,7 @@ def fetch(request):
 
 @pytest.fixture
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
-    """A machine with the spy installed, whose daemon is ended at the end."""
+    """Make a machine with the spy provider installed, and stop its daemon afterwards."""
     with CodeArtifact() as cloud:
         machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
         site = install(machine.directory / "site", SPY, "spy", "[uvtokend.providers]\nspy = spy:fetch\n")
@@ -83,7 +83,7 @@ def configure(laptop: AwsMachine, *tables: str) -> None:
 
 
 def tokens(laptop: AwsMachine) -> dict[str, str]:
-    """Return what Python's own netrc reads: host -> token."""
+    """Return host -> token, as Python's own netrc module reads them."""
     if not laptop.netrc.exists():
         return {}
     return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
@@ -93,8 +93,8 @@ def delivered(laptop: AwsMachine) -> list[dict[str, Any]]:
     """Return the indexes of the status once all of them are delivered."""
 
     def look() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = status(laptop)["indexes"]
-        return found if all(index["delivered"] for index in found) else []
+        indexes: list[dict[str, Any]] = status(laptop)["indexes"]
+        return indexes if all(index["delivered"] for index in indexes) else []
 
     return list(until(look))
 
@@ -106,7 +106,7 @@ options = {{ {options}{more} }}\n"""
 
 
 def test_a_worker_sees_no_secret_of_another_index(laptop: AwsMachine) -> None:
-    """Not in its environment, its arguments, its helpers or its open files; its own it sees."""
+    """A worker sees only its own index's secret, in its environment, arguments, helpers and open files."""
     names = ("one", "two", "three")
     laptop.environment |= {f"SECRET_{name.upper()}": f"secret-of-{name}" for name in names}
     configure(laptop, *(spied(laptop, name, f"{name}.example") for name in names))
@@ -122,42 +122,42 @@ def test_a_worker_sees_no_secret_of_another_index(laptop: AwsMachine) -> None:
         others = {word for other in names if other != name for word in (f"secret-of-{other}", f"only-{other}")}
         assert not [word for word in others if word in text]
         assert f"secret-of-{name}" not in f"{seen['arguments']} {seen['request']}"
-        assert [file for file in seen["files"] or () if ".so" not in file] == []  # libffi keeps itself open
-        assert not {kind for kind in seen["kinds"] if kind == 0o140000}, "a socket of the daemon's"
+        assert [file for file in seen["files"] or () if ".so" not in file] == []  # libffi keeps its library open
+        assert not {kind for kind in seen["kinds"] if kind == 0o140000}, "the worker inherited a socket of the daemon"
 
 
-def test_a_token_is_written_for_its_host_alone(laptop: AwsMachine) -> None:
-    """Indexes change hosts while their fetches are under way: no host ever gets what was fetched for another."""
+def test_a_token_is_written_only_for_its_host(laptop: AwsMachine) -> None:
+    """If indexes change hosts during their fetches, no host ever gets a token that was fetched for another."""
     laptop.environment |= {"SECRET_ONE": "secret-of-one", "SECRET_TWO": "secret-of-two"}
 
-    def place(one: str, two: str) -> None:
+    def assign(one: str, two: str) -> None:
         more = ", pause = 0.2"
         configure(laptop, spied(laptop, "one", one, more), spied(laptop, "two", two, more))
 
-    def stands(*hosts: str) -> bool:
+    def written(*hosts: str) -> bool:
         return set(tokens(laptop)) == set(hosts)
 
     def under_way(host: str) -> bool:
         note = laptop.directory / "one"
         return note.exists() and f"https://{host}/" in note.read_text()
 
-    place("a.example", "b.example")
+    assign("a.example", "b.example")
     laptop.start()
-    until(partial(stands, "a.example", "b.example"))
+    until(partial(written, "a.example", "b.example"))
     assert laptop.daemon is not None
     for one, two in [("b.example", "a.example"), ("a.example", "c.example")]:
         for hosts in ((one, two), (two, one), (one, two)):
-            place(*hosts)
+            assign(*hosts)
             laptop.daemon.send_signal(signal.SIGHUP)
             until(partial(under_way, hosts[0]))
             assert all(token.startswith(f"for-{host}-") for host, token in tokens(laptop).items())
-        until(partial(stands, one, two))
+        until(partial(written, one, two))
         assert all(token.startswith(f"for-{host}-") for host, token in tokens(laptop).items())
     assert {index["identity"] for index in delivered(laptop)} == {"me@a.example", "me@c.example"}
 
 
 def test_two_profiles_are_two_identities(laptop: AwsMachine) -> None:
-    """Two indexes on two hosts with two AWS profiles: two tokens, and status shows whose each is."""
+    """Two indexes with two AWS profiles get two tokens, and status shows the identity of each."""
     people = {"alice": "arn:aws:iam::123456789012:user/alice", "build": "arn:aws:iam::123456789012:user/build"}
     laptop.cloud.identities = {f"AKIA{name.upper()}": arn for name, arn in people.items()}
     keys = [f"[{name}]\naws_access_key_id = AKIA{name.upper()}\naws_secret_access_key = x\n" for name in people]
@@ -173,7 +173,7 @@ def test_two_profiles_are_two_identities(laptop: AwsMachine) -> None:
 
 
 def test_ten_indexes_of_one_google_identity(laptop: AwsMachine, tmp_path: Path) -> None:
-    """Repositories in ten regions: the real google-auth asks once, and each host gets that one token."""
+    """For repositories in ten regions, google-auth fetches one token, and every host gets it."""
     cloud = google.GoogleCloud()
     key = tmp_path / "key.json"
     builder = cloud.service_account()
@@ -187,9 +187,9 @@ def test_ten_indexes_of_one_google_identity(laptop: AwsMachine, tmp_path: Path) 
         ]
         configure(laptop, *tables)
         laptop.start()
-        found = delivered(laptop)
-        assert len(found) == 10
-        assert {index["identity"] for index in found} == {builder["client_email"]}
+        indexes = delivered(laptop)
+        assert len(indexes) == 10
+        assert {index["identity"] for index in indexes} == {builder["client_email"]}
         assert [(host, call.path) for host, call in proxy.calls] == [(google.OAUTH_HOST, "/token")]
     assert set(tokens(laptop)) == hosts
     (token,) = set(tokens(laptop).values())

@@ -19,14 +19,14 @@ from uvtokend import ask
 from uvtokend.core.worker_environment import FIXED
 from uvtokend.sandbox.index import wheel
 
-#: Keeps every program away from the netrc that the daemon writes.
+#: Prevents programs from reading the netrc that the daemon writes.
 BLIND = {"NETRC": os.devnull}
 KEYRING = [sys.executable, "-m", "keyring"]
 
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """A machine with a running daemon, and our keyring first on PATH."""
+    """Make a machine with a running daemon, and our keyring first on PATH."""
     made = Issuing(tmp_path_factory.mktemp("k"))
     made.configure()
     assert made.uvtokend("keyring", "install", str(made.home / "bin")).returncode == 0
@@ -37,7 +37,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 
 
 def log(machine: Issuing) -> list[dict[str, str]]:
-    """Return the answers in the event log."""
+    """Return the `answered` events of the log."""
     lines = (machine.state / "events.jsonl").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == "answered"]
 
@@ -47,7 +47,7 @@ def with_user(machine: Issuing) -> str:
 
 
 def test_uv_asks_with_the_user_name(machine: Issuing) -> None:
-    """uv's subprocess provider gets the token for the URL; the log names uv, and holds no token."""
+    """uv gets the token with `--keyring-provider subprocess`; the log names uv and does not contain the token."""
     where = machine.directory / "target"
     arguments = ("--keyring-provider", "subprocess", "--index-url", with_user(machine), "alpha")
     done = machine.install(where, *arguments, env=BLIND)
@@ -59,18 +59,18 @@ def test_uv_asks_with_the_user_name(machine: Issuing) -> None:
 
 
 def test_uv_asks_for_user_name_and_token(machine: Issuing) -> None:
-    """With `authenticate = "always"` and no user name, uv asks with `--mode creds`."""
-    folder = machine.directory / "project"
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(
+    """With `authenticate = "always"` and no user name, uv asks for both with `--mode creds`, and installs."""
+    directory = machine.directory / "project"
+    directory.mkdir()
+    (directory / "pyproject.toml").write_text(
         '[project]\nname = "work"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n\n'
         '[tool.uv]\nkeyring-provider = "subprocess"\n\n'
         f'[[tool.uv.index]]\nname = "acme"\nurl = "{machine.index.url}"\ndefault = true\nauthenticate = "always"\n'
     )
-    done = machine.uv("sync", "--python", sys.executable, cwd=folder, env=BLIND)
+    done = machine.uv("sync", "--python", sys.executable, cwd=directory, env=BLIND)
     assert done.returncode == 0, done.stderr
     assert machine.index.refused == 0
-    assert list(folder.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
+    assert list(directory.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
 
 
 def test_pip_asks_for_json(machine: Issuing) -> None:
@@ -85,7 +85,7 @@ def test_pip_asks_for_json(machine: Issuing) -> None:
 
 
 def test_uv_publishes_with_keyring(machine: Issuing) -> None:
-    """`uv publish` asks keyring for the upload URL, which is below the index's root."""
+    """`uv publish` gets the token for the upload URL, which is below the index's root."""
     file = machine.directory / "omega-1.0-py3-none-any.whl"
     file.write_bytes(wheel("omega", "1.0"))
     arguments = ("--keyring-provider", "subprocess", "--username", LOGIN, "--trusted-publishing", "never")
@@ -94,8 +94,8 @@ def test_uv_publishes_with_keyring(machine: Issuing) -> None:
     assert file.name in machine.index.files
 
 
-def test_keyrings_own_command_agrees(machine: Issuing) -> None:
-    """With our backend, the keyring library answers as our command does, in every form and with the same status."""
+def test_the_keyring_library_agrees_with_our_command(machine: Issuing) -> None:
+    """With our backend, the keyring library gives the same output and status as our command, for every form."""
     forms = (
         ["get", machine.index.url, LOGIN],
         ["get", machine.index.url, LOGIN, "--output", "json"],
@@ -108,7 +108,7 @@ def test_keyrings_own_command_agrees(machine: Issuing) -> None:
         ["get", machine.index.url],
     )
     for asked, arguments in enumerate(forms):
-        # The library has chosen our backend among all; the other times it is told, and loads no other.
+        # The first time the library chooses among all backends; then a variable names ours, which is faster.
         chosen = {"PYTHON_KEYRING_BACKEND": "uvtokend.keyring_backend.UvtokendKeyring"} if asked else {}
         ours = machine.run(["keyring", *arguments], env={**BLIND, "PATH": str(machine.home / "bin")})
         theirs = machine.run([*KEYRING, *arguments], env={**BLIND, **chosen})
@@ -116,7 +116,7 @@ def test_keyrings_own_command_agrees(machine: Issuing) -> None:
 
 
 def test_the_backend_is_loaded_without_an_sdk(machine: Issuing) -> None:
-    """keyring lists the backend; loading it imports no SDK, no asyncio and nothing of the daemon."""
+    """keyring lists our backend, and loading it imports no SDK, no asyncio and nothing of the daemon."""
     assert "uvtokend.keyring_backend.UvtokendKeyring" in machine.run([*KEYRING, "--list-backends"]).stdout
     code = "import sys, keyring.backend; before = set(sys.modules); import uvtokend.keyring_backend\n"
     done = machine.run([sys.executable, "-c", f"{code}print(*sorted(set(sys.modules) - before))"])
@@ -125,7 +125,7 @@ def test_the_backend_is_loaded_without_an_sdk(machine: Issuing) -> None:
 
 
 def test_the_backend_stores_nothing(machine: Issuing) -> None:
-    """Storing and deleting are another backend's; without a daemon there is no credential, and one line why."""
+    """The backend refuses to store and delete; without a daemon it returns no credential and prints the reason."""
     code = (
         "from uvtokend.keyring_backend import UvtokendKeyring as K\nk = K()\n"
         "for call in (lambda: k.set_password('s', 'u', 'p'), lambda: k.delete_password('s', 'u')):\n"
@@ -140,7 +140,7 @@ def test_the_backend_stores_nothing(machine: Issuing) -> None:
 
 
 def test_twine_gets_the_token_from_keyring(machine: Issuing) -> None:
-    """twine imports keyring, and so finds the backend: no password is typed, none is stored."""
+    """twine uploads with the token of our keyring backend; no password is typed or stored."""
     file = machine.directory / "sigma-1.0-py3-none-any.whl"
     file.write_bytes(wheel("sigma", "1.0"))
     command = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]
@@ -150,8 +150,8 @@ def test_twine_gets_the_token_from_keyring(machine: Issuing) -> None:
     assert file.name in machine.index.files
 
 
-def test_a_worker_never_asks_its_own_daemon(machine: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper that asks keyring for the URL that it fetches a token for would wait for itself."""
+def test_a_worker_never_calls_its_own_daemon(machine: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside a worker, our keyring returns nothing: a helper that asks for its own index would wait for itself."""
     monkeypatch.setenv("UVTOKEND_SOCKET", machine.environment["UVTOKEND_SOCKET"])
     assert ask.credential(machine.index.url, None) is not None
     monkeypatch.setenv(ask.IN_WORKER, FIXED[ask.IN_WORKER])
@@ -159,8 +159,8 @@ def test_a_worker_never_asks_its_own_daemon(machine: Issuing, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSTOP])
-def test_a_daemon_that_ends_while_it_is_asked(machine: Issuing, number: signal.Signals) -> None:
-    """It stops, or hangs, while a question waits for a fetch: one line on standard error, and keyring's status."""
+def test_a_daemon_that_stops_or_hangs_during_a_call(machine: Issuing, number: signal.Signals) -> None:
+    """If the daemon stops or hangs while keyring waits for a fetch, keyring prints one line and exits with 1."""
     assert machine.daemon is not None
     os.mkfifo(machine.directory / "never")
     url, fetch = "http://localhost:1/slow/simple/", f'["cat", "{machine.directory / "never"}"]'
@@ -181,10 +181,10 @@ def test_a_daemon_that_ends_while_it_is_asked(machine: Issuing, number: signal.S
     assert "fix: uvtokend" in err
 
 
-def test_install_tells_whether_it_will_be_found(machine: Issuing) -> None:
-    """After the installation a person is told how to use it, or what is in the way; uninstall leaves nothing."""
-    said = machine.uvtokend("keyring", "install", str(machine.home / "bin")).stderr
-    assert "uv sync --keyring-provider subprocess" in said
+def test_install_says_whether_path_finds_the_command(machine: Issuing) -> None:
+    """`keyring install` says how to use the command or how to fix PATH; uninstall removes every file."""
+    errors = machine.uvtokend("keyring", "install", str(machine.home / "bin")).stderr
+    assert "uv sync --keyring-provider subprocess" in errors
     other = machine.home / "other"
     assert f"export PATH={other}:$PATH" in machine.uvtokend("keyring", "install", str(other)).stderr
     assert machine.uvtokend("keyring", "uninstall", "dir").returncode == 2

@@ -1,4 +1,4 @@
-"""Nothing at rest: with `sink = "memory"` no file ever holds a token, and real uv and pip get it anyway."""
+"""With `sink = "memory"` no file ever contains a token, and the real uv and pip still get it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from support.unprivileged import as_user
 from support.waiting import PATIENCE, until
 from uvtokend.cli import client
 
-#: More of them by hand, which then search every disk of the machine: ``ROTATIONS=100 pytest tests/e2e/test_memory.py``.
+#: ``ROTATIONS=100 pytest tests/e2e/test_memory.py``, run by hand, also searches every disk of the machine.
 ROTATIONS = int(os.environ.get("ROTATIONS", "20"))
 EVERYWHERE = "ROTATIONS" in os.environ
-#: What is no disk: files there are made up by the kernel as somebody reads them.
-MADE_UP = {"proc", "sysfs", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf"}
+#: File systems that are not disks: the kernel creates their files as they are read.
+VIRTUAL = {"proc", "sysfs", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf"}
 MEMORY = 'sink = "memory"'
 
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """A machine with one index in memory, and our keyring first on PATH; its daemon is not started."""
+    """Make a machine with one index in memory, and our keyring first on PATH; its daemon is not started."""
     made = Issuing(tmp_path_factory.mktemp("m"))
     made.configure(MEMORY)
     assert made.uvtokend("keyring", "install", str(made.home / "bin")).returncode == 0
@@ -37,18 +37,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 
 
 def holding(machine: Issuing) -> list[Path]:
-    """Return every file of the machine that holds a token, or a part of one."""
+    """Return every file of the machine that contains a token or a part of one."""
     files = [path for path in machine.directory.rglob("*") if path.is_file() and not path.is_symlink()]
     assert machine.config in files
     return [path for path in files if CANARY.encode() in path.read_bytes() and path.name != "issue"]
 
 
 def changed_anywhere(since: float) -> list[Path]:
-    """Return every file on any disk of this machine that has changed since then and holds a token, or a part of one."""
+    """Return every file on the disks of this machine that has changed since then and contains a token."""
     mounts = {line.split()[1]: line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
     holders, seen = [], 0
-    for top, folders, names in os.walk("/"):
-        folders[:] = [name for name in folders if mounts.get(os.path.join(top, name)) not in MADE_UP]
+    for top, directories, names in os.walk("/"):
+        directories[:] = [name for name in directories if mounts.get(os.path.join(top, name)) not in VIRTUAL]
         for path in (Path(top, name) for name in names):
             with contextlib.suppress(OSError):
                 status = path.lstat()
@@ -60,12 +60,12 @@ def changed_anywhere(since: float) -> list[Path]:
 
 
 def authenticated(machine: Issuing) -> str:
-    """Return the index URL with the user name, as `keyring` needs it."""
+    """Return the index's URL with the user name that `keyring` needs."""
     return machine.index.url.replace("://", "://me@")
 
 
 def test_no_file_holds_a_token(machine: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After every rotation, an install by uv and an answer, no file of the machine holds a token."""
+    """No file of the machine contains a token after each rotation, after an install by uv, and after a keyring call."""
     monkeypatch.setenv("UVTOKEND_SOCKET", machine.environment["UVTOKEND_SOCKET"])
     began = time.time()
     machine.begin()
@@ -90,11 +90,13 @@ def test_no_file_holds_a_token(machine: Issuing, monkeypatch: pytest.MonkeyPatch
 
 
 def test_moving_to_memory_and_back(machine: Issuing) -> None:
-    """The entry is gone before the next token is fetched; moved back, the netrc holds the newest one."""
+    """When an index moves to memory, its entry is removed before the next fetch;
+    moved back, it gets the newest token.
+    """
     machine.configure()
     machine.begin()
     assert holding(machine) == [machine.netrc]
-    # The program looks at the netrc while it makes a token: no entry of ours may be there any more.
+    # The program reads the netrc while it makes a token; our entry must already be gone.
     seen = machine.directory / "seen"
     program = machine.directory / "issue"
     program.write_text(program.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\ncat {machine.netrc} >> {seen}\n"))
@@ -111,7 +113,7 @@ def test_moving_to_memory_and_back(machine: Issuing) -> None:
 
 
 def test_a_start_after_the_change(machine: Issuing) -> None:
-    """A daemon that finds the index moved to memory takes no token over from the netrc, and cleans it."""
+    """If the index moved to memory while no daemon ran, the next daemon removes the entry and fetches a new token."""
     machine.configure()
     machine.begin()
     machine.stop()
@@ -122,7 +124,7 @@ def test_a_start_after_the_change(machine: Issuing) -> None:
 
 
 def test_without_a_daemon(machine: Issuing) -> None:
-    """`once` skips the index and says so, `ensure` refuses, and `exec` and `token` fetch for themselves."""
+    """Without a daemon, `once` skips the index, `ensure` refuses, and `exec` and `token` fetch the token themselves."""
     done = machine.uvtokend("once")
     assert done.returncode == 0
     assert "Skipped acme" in done.stderr
@@ -135,8 +137,8 @@ def test_without_a_daemon(machine: Issuing) -> None:
 
 
 @pytest.mark.linux("only Linux makes a process undumpable")
-def test_the_daemons_memory_is_its_own(machine: Issuing) -> None:
-    """The daemon dumps no core, and another process of the same user may not attach to it."""
+def test_the_daemons_memory_is_protected(machine: Issuing) -> None:
+    """The daemon dumps no core, and other processes of the same user cannot attach to it."""
     machine.begin()
     assert machine.daemon is not None
     status = Path(f"/proc/{machine.daemon.pid}/status").read_text()
@@ -148,7 +150,7 @@ def test_the_daemons_memory_is_its_own(machine: Issuing) -> None:
 
 @pytest.mark.linux("only Linux makes a process undumpable")
 def test_an_undumpable_process_cannot_be_read() -> None:
-    """What the protection is for: the same ordinary user may read a process before it, and not after it."""
+    """A process of the same user can read another process before it calls `protect`, and not afterwards."""
     script = """
     import uvtokend.undumpable
     def readable():
@@ -160,7 +162,7 @@ def test_an_undumpable_process_cannot_be_read() -> None:
                 os._exit(1)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after an exec: giving up root has made us undumpable already
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after an exec; giving up root has already made this process undumpable
     before = readable()
     uvtokend.undumpable.protect()
     print(before, readable())

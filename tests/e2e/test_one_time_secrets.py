@@ -1,4 +1,4 @@
-"""A daemon that stops while a worker spends a secret that works only once: the successor is saved first."""
+"""If the daemon stops while a worker uses a one-time secret, the worker saves its successor first."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from uvtokend.sandbox.web import Answer
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine whose daemon is ended at the end."""
-    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket is in it
+    """Make a machine, and stop its daemon afterwards."""
+    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, because it contains a socket
     yield made
     made.stop()
 
 
 def keep(machine: Machine, name: str, text: str) -> str:
-    """Keep a secret in a file, and return the reference to it in TOML."""
+    """Write a secret to a file, and return its TOML reference."""
     file = machine.home / name
     file.write_text(f"{text}\n")
     file.chmod(0o600)
@@ -35,7 +35,7 @@ def keep(machine: Machine, name: str, text: str) -> str:
 
 
 class Burning:
-    """An issuer's stage that holds the response back once the one-time secret is used up."""
+    """A stage of an emulated issuer that delays the response after the one-time secret is used up."""
 
     def __init__(self) -> None:
         self.burnt = threading.Event()
@@ -48,7 +48,9 @@ class Burning:
 
 
 def stop_while(machine: Machine, burning: Burning) -> None:
-    """Start the daemon, stop it while the secret is being spent, and let the issuer answer only then."""
+    """Stop the daemon while a worker uses the secret,
+    and let the issuer answer only once the worker has its SIGTERM.
+    """
     machine.start()
     assert burning.burnt.wait(PATIENCE)
     assert machine.daemon is not None
@@ -60,7 +62,7 @@ def stop_while(machine: Machine, burning: Burning) -> None:
 
 
 def pending(pid: int) -> set[int]:
-    """Return the signals that wait for a process (proc(5), ``ShdPnd``)."""
+    """Return the signals that are pending for a process (proc(5), ``ShdPnd``)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -70,7 +72,7 @@ def pending(pid: int) -> set[int]:
 
 
 def test_stopping_loses_no_jfrog_chain(machine: Machine) -> None:
-    """The worker saves the new refresh token before it ends, and the next start continues from it."""
+    """The worker saves the new refresh token before it ends, and the next start continues with it."""
     burning = Burning()
     with JFrog() as platform:
         access, refresh = platform.pair()
@@ -88,7 +90,7 @@ def test_stopping_loses_no_jfrog_chain(machine: Machine) -> None:
 
 
 def rotated(cloud: GitLab, reference: str) -> str:
-    """Return an index table whose token is rotated."""
+    """Return the table of an index whose token is rotated."""
     return (
         f'[[index]]\nname = "team"\nurl = "{cloud.url}/api/v4/projects/42/packages/pypi/simple"\n'
         f'provider = "gitlab"\ntoken = {reference}\nrotate = true\n'
@@ -96,7 +98,7 @@ def rotated(cloud: GitLab, reference: str) -> str:
 
 
 def test_stopping_loses_no_gitlab_token(machine: Machine) -> None:
-    """The new token is in the user's own file before the worker ends."""
+    """The worker writes the new token to the user's file before it ends."""
     burning = Burning()
     with GitLab() as cloud:
         reference = keep(machine, "token", cloud.personal(days=90, age=85))
@@ -110,22 +112,22 @@ def test_stopping_loses_no_gitlab_token(machine: Machine) -> None:
         assert token in machine.netrc.read_text()
 
 
-def test_a_refused_rotation_is_told_and_the_token_delivered(machine: Machine) -> None:
-    """GitLab refuses, but the old token is valid: uv gets it, and `status` says what to do, with exit status 0."""
+def test_a_refused_rotation_is_reported_and_the_token_delivered(machine: Machine) -> None:
+    """If GitLab refuses the rotation, the old token is delivered while it is valid, and `status` names the fix."""
     with GitLab() as cloud:
         token = cloud.personal(scopes=("read_api",), days=90, age=85)
         machine.write(rotated(cloud, keep(machine, "token", token)))
         machine.start()
         await_ready(machine)
         assert token in machine.netrc.read_text()
-        said = " ".join(machine.uvtokend("status").stdout.split())
-        assert "could not be rotated, and is used until it expires" in said
-        assert "self_rotate" in said
+        shown = " ".join(machine.uvtokend("status").stdout.split())
+        assert "could not be rotated, and is used until it expires" in shown
+        assert "self_rotate" in shown
         assert cloud.rotated == 0
 
 
-def test_purge_does_not_bring_a_lost_token_back(machine: Machine) -> None:
-    """After a lost response, a purge and another start, the old token is still not sent; a new one works."""
+def test_a_used_token_is_not_sent_again_after_purge(machine: Machine) -> None:
+    """After a lost response and a purge, the old token is still never sent again; a new one works."""
     with GitLab() as cloud:
         machine.write(rotated(cloud, keep(machine, "token", cloud.personal(days=90, age=85))))
         cloud.fault = lambda call: Answer(502) if call.method == "POST" else None

@@ -1,4 +1,4 @@
-"""Artifactory and Nexus, end to end: real daemon, real workers, real uv, and a netrc between them."""
+"""Artifactory and Nexus, end to end: the real daemon and workers, the real uv, and a netrc between them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from uvtokend.sandbox.web import Answer, Call
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine whose daemon is ended at the end."""
-    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, since a socket is in it
+    """Make a machine, and stop its daemon afterwards."""
+    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, because it contains a socket
     yield made
     made.stop()
 
 
 def keep(machine: Machine, name: str, text: str) -> str:
-    """Keep a secret in a file, and return the reference to it in TOML."""
+    """Write a secret to a file, and return its TOML reference."""
     file = machine.home / name
     file.write_text(text)
     file.chmod(0o600)
@@ -39,7 +39,7 @@ def start(machine: Machine) -> None:
 
 
 def wait(machine: Machine, condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, and not for ever."""
+    """Wait until a condition holds, at most 60 s."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, machine.uvtokend("status").stdout
@@ -47,7 +47,7 @@ def wait(machine: Machine, condition: Callable[[], bool]) -> None:
 
 
 def installs(machine: Machine, index: PackageIndex, name: str) -> None:
-    """uv installs a package with what it finds in the netrc."""
+    """Install a package with the real uv and the netrc."""
     target = machine.directory / name
     done = machine.install(target, "--index-url", index.url, name)
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def installs(machine: Machine, index: PackageIndex, name: str) -> None:
 
 @pytest.fixture
 def artifactory() -> Iterator[tuple[JFrog, PackageIndex]]:
-    """A platform on one host: the Access API, and a PyPI repository that believes it."""
+    """Emulate a platform on one host: the Access API, and a PyPI repository that accepts its tokens."""
     with JFrog() as platform, PackageIndex(platform.valid, registry=ARTIFACTORY) as index:
         repository = index.server.site
 
@@ -68,8 +68,9 @@ def artifactory() -> Iterator[tuple[JFrog, PackageIndex]]:
 
 
 def test_uv_installs_from_artifactory(machine: Machine, artifactory: tuple[JFrog, PackageIndex]) -> None:
-    """A chain of refresh tokens carries uv from token to token, though each old one dies at once; the tokens are in
-    the netrc and the chain's file alone."""
+    """uv keeps working while a chain of refresh tokens replaces each token;
+    only the netrc and the chain's file contain them.
+    """
     platform, index = artifactory
     access, refresh = platform.pair()
     machine.write(
@@ -92,8 +93,8 @@ def test_uv_installs_from_artifactory(machine: Machine, artifactory: tuple[JFrog
         assert holders - seeds <= {machine.netrc, chain}
 
 
-def test_uv_installs_with_a_token_of_nobody(machine: Machine, artifactory: tuple[JFrog, PackageIndex]) -> None:
-    """A reference token names no user: the empty login that Artifactory takes is one that uv sends."""
+def test_uv_installs_with_a_token_without_a_user(machine: Machine, artifactory: tuple[JFrog, PackageIndex]) -> None:
+    """A reference token names no user; uv sends the empty login, which Artifactory accepts."""
     platform, index = artifactory
     platform.reference = True
     token = keep(machine, "access", platform.pair()[0])
@@ -104,7 +105,9 @@ def test_uv_installs_with_a_token_of_nobody(machine: Machine, artifactory: tuple
 
 
 def test_uv_installs_from_nexus(machine: Machine) -> None:
-    """A user token's two codes, kept apart; a pass code that is replaced is delivered at the next refresh."""
+    """Both codes of a Nexus user token work from separate references;
+    a replaced pass code is delivered at the next refresh.
+    """
     codes = {("name-code", "pass-code"), ("name-code", "new pass")}
     with PackageIndex(lambda login, code: (login, code) in codes, registry=NEXUS) as index:
         machine.environment["NEXUS_NAME"] = "name-code"
@@ -115,7 +118,7 @@ def test_uv_installs_from_nexus(machine: Machine) -> None:
         start(machine)
         installs(machine, index, "zeta")
         shown = machine.uvtokend("status", "--json").stdout
-        assert '"username": "****"' in shown  # kept like a password, shown like one
+        assert '"username": "****"' in shown  # the name code is a secret, too
         assert "name-code" not in shown + machine.uvtokend("log").stdout
         keep(machine, "pass", "new pass")
         codes.remove(("name-code", "pass-code"))
@@ -123,8 +126,8 @@ def test_uv_installs_from_nexus(machine: Machine) -> None:
         installs(machine, index, "delta")
 
 
-def test_a_global_pat_is_told_in_the_status(machine: Machine) -> None:
-    """Two organizations that share one personal access token work, and the status says for how long."""
+def test_the_status_warns_about_a_global_pat(machine: Machine) -> None:
+    """If two Azure organizations share a personal access token, `status` warns that such tokens will stop working."""
     pat = keep(machine, "pat", "p" * 52)
     machine.write(
         *(

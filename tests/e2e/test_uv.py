@@ -1,4 +1,4 @@
-"""The main job, end to end: real daemon, real boto3, real uv, and a netrc between them."""
+"""The main task, end to end: the real daemon, boto3 and uv, and a netrc between them."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from uvtokend.sandbox.web import Answer, Call
 
 @dataclass
 class World:
-    """A cloud, an index that believes it, and a laptop with a project that uses the index."""
+    """A cloud, an index that accepts its tokens, and a laptop with a project that uses the index."""
 
     laptop: AwsMachine
     cloud: CodeArtifact
     index: PackageIndex
     project: Path
-    #: Asked before the cloud answers.
+    #: Called before the cloud answers.
     hook: Callable[[Call], Answer | None] = field(default=lambda _: None)
 
     def uv(self, *arguments: str, status: int = 0) -> str:
-        """Run uv in the project and return what it said; it must end with this status."""
-        # Told of no Python, uv would start four to find one; told of ours, `uv pip` would install there.
+        """Run uv in the project, check its exit status, and return its output."""
+        # Without UV_PYTHON, uv starts four Pythons to find one; with it, `uv pip` would install into ours.
         env = {} if arguments[0] == "pip" else {"UV_PYTHON": sys.executable}
         done = self.laptop.uv(*arguments, cwd=self.project, env=env)
         assert done.returncode == status, (arguments, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
     def ours(self, *arguments: str, status: int = 0) -> str:
-        """Run a command of ours and return what it said; it must end with this status."""
+        """Run uvtokend, check its exit status, and return its output."""
         done = self.laptop.uvtokend(*arguments)
         assert done.returncode == status, (arguments, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
     def seen(self) -> str:
-        """Return every version of packages that is installed in the project."""
+        """Return the packages and versions that are installed in the project."""
         return " ".join(sorted(path.stem for path in self.project.glob(".venv/lib/*/site-packages/*.dist-info")))
 
     def start(self) -> None:
@@ -57,11 +57,11 @@ class World:
         self.wait(lambda: "machine" in self.entry())
 
     def entry(self) -> str:
-        """Return what is in the netrc."""
+        """Return the text of the netrc."""
         return self.laptop.netrc.read_text() if self.laptop.netrc.exists() else ""
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds, and not for ever."""
+        """Wait until a condition holds, at most 60 s."""
         deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, self.laptop.output.read_text()
@@ -88,9 +88,9 @@ authenticate = "always"
 
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Everything, with the daemon not started yet."""
+    """Make the whole setup, without starting the daemon."""
     made: World | None = None
-    tmp_path = tmp_path_factory.mktemp("w")  # a short path, since a socket is in it
+    tmp_path = tmp_path_factory.mktemp("w")  # a short path, because it contains a socket
     with (
         CodeArtifact(fault=lambda call: made.hook(call) if made else None) as cloud,
         PackageIndex(lambda login, token: login == "aws" and cloud.valid(token)) as index,
@@ -106,23 +106,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         laptop.stop()
 
 
-def test_uv_works_through_the_netrc_alone(world: World) -> None:
-    """Lock, sync, add, pip install and publish all get what they want with no request refused on the way, and the
-    token is in no file, output or log beside the netrc."""
+def test_uv_works_with_only_the_netrc(world: World) -> None:
+    """Lock, sync, add, pip install and publish work without a refused request.
+
+    Apart from the netrc, no file, output or log contains the token.
+    """
     world.start()
-    said = [world.uv("lock"), world.uv("sync"), world.uv("add", "eta==1.1")]
+    outputs = [world.uv("lock"), world.uv("sync"), world.uv("add", "eta==1.1")]
     assert "alpha-2.0" in world.seen()
     assert "eta-1.1" in world.seen()
-    said.append(world.uv("pip", "install", "--reinstall", "--no-cache", "alpha==1.0"))
+    outputs.append(world.uv("pip", "install", "--reinstall", "--no-cache", "alpha==1.0"))
     assert "alpha-1.0" in world.seen()
     (world.project / "dist").mkdir()
     (world.project / "dist" / "omega-1.0-py3-none-any.whl").write_bytes(wheel("omega", "1.0"))
-    said.append(world.uv("publish", "--trusted-publishing", "never", "--index", "acme"))
+    outputs.append(world.uv("publish", "--trusted-publishing", "never", "--index", "acme"))
     assert "omega-1.0-py3-none-any.whl" in world.index.files
-    said += [world.uv("add", "omega"), world.uv("export", "--emit-index-url")]
+    outputs += [world.uv("add", "omega"), world.uv("export", "--emit-index-url")]
     assert world.index.refused == 0
     assert world.index.accepted > 20
-    said += [world.ours("status"), world.ours("status", "--json"), world.ours("refresh"), world.ours("log")]
+    outputs += [world.ours("status"), world.ours("status", "--json"), world.ours("refresh"), world.ours("log")]
     assert len(world.cloud.tokens) == 2
     files = [path for path in world.laptop.directory.parent.rglob("*") if path.is_file() and path != world.laptop.netrc]
     assert {world.project / "pyproject.toml", world.project / "uv.lock", world.laptop.state / "events.jsonl"} <= {
@@ -130,18 +132,18 @@ def test_uv_works_through_the_netrc_alone(world: World) -> None:
     }
     for token in world.cloud.tokens:
         assert [path for path in files if token.encode() in path.read_bytes()] == []
-        assert token not in "".join(said)
+        assert token not in "".join(outputs)
     assert next(reversed(world.cloud.tokens)) in world.entry()
 
 
-def test_the_token_stands_in_no_argument_and_no_environment(world: World) -> None:
-    """While a worker holds the new token and the old one is in the netrc, neither shows in the process list."""
+def test_no_argument_and_no_environment_contains_the_token(world: World) -> None:
+    """The process list shows neither the token in the netrc nor the new one that a worker has just fetched."""
     seen: list[str] = []
     known: set[str] = set()
 
     def look(call: Call) -> None:
         if call.form().get("Action") == "GetCallerIdentity" and world.laptop.daemon:
-            until(lambda: set(world.cloud.tokens) - known)  # the worker asks for its identity beside the token
+            until(lambda: set(world.cloud.tokens) - known)  # the worker fetches its identity in parallel with the token
             known.update(world.cloud.tokens)
             daemon = psutil.Process(world.laptop.daemon.pid)
             for process in (daemon, *daemon.children(recursive=True)):
@@ -154,8 +156,8 @@ def test_the_token_stands_in_no_argument_and_no_environment(world: World) -> Non
     assert [text for token in world.cloud.tokens for text in seen if token in text] == []
 
 
-def test_a_rotated_token_serves_the_next_uv(world: World) -> None:
-    """When the old token is revoked, a refresh is all that it takes."""
+def test_a_refresh_replaces_a_revoked_token(world: World) -> None:
+    """When the token is revoked, uv fails, and works again after a refresh."""
     world.start()
     world.uv("sync", "--no-cache")
     world.cloud.tokens.clear()
@@ -164,9 +166,11 @@ def test_a_rotated_token_serves_the_next_uv(world: World) -> None:
     world.uv("sync", "--no-cache", "--reinstall")
 
 
-def test_a_dead_token_is_taken_out_and_uv_asks_nobody(world: World) -> None:
-    """A token that dies while the cloud gives none is removed; uv then stops before any request; when the cloud is
-    back, so is uv."""
+def test_an_expired_token_is_removed_and_uv_sends_no_request(world: World) -> None:
+    """If a token expires while the cloud is down, its entry is removed and uv stops before any request.
+
+    When the cloud is back, uv works again.
+    """
     world.cloud.life = 3.0
     world.start()
     world.hook = lambda _: error(500, "InternalServerException", "Down.")
@@ -183,7 +187,7 @@ def test_a_dead_token_is_taken_out_and_uv_asks_nobody(world: World) -> None:
 
 
 def test_a_foreign_netrc_is_kept(world: World) -> None:
-    """What a user has written for other hosts is there byte for byte, before, while and after we run."""
+    """The user's own netrc entries stay byte for byte while the daemon runs and after purge."""
     foreign = b"# mine\nmachine ftp.example login me password mine"
     world.laptop.netrc.write_bytes(foreign)
     world.laptop.netrc.chmod(0o600)
@@ -196,8 +200,8 @@ def test_a_foreign_netrc_is_kept(world: World) -> None:
 
 
 @pytest.mark.root
-def test_nothing_but_loopback_was_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Daemon and worker hold no connection to anything but this machine."""
+def test_daemon_and_worker_connect_only_to_loopback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemon and worker have no connection to another machine."""
     peers: list[str] = []
 
     def look(call: Call) -> None:

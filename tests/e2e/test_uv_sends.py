@@ -1,4 +1,4 @@
-"""What the real uv sends in the arrangements of the table: the judge of `uvtokend.core.uv.order`."""
+"""What the real uv sends in each arrangement of the table; this checks `uvtokend.core.uv.order`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uvtokend.sandbox.machine import find_uv
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One index for all arrangements."""
+    """Make one index for all arrangements."""
     stage = Stage(tmp_path_factory.mktemp("uv"))
     yield stage
     stage.close()
@@ -21,12 +21,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=[each.name for each in ARRANGEMENTS])
 def test_uv_sends_what_the_table_says(stage: Stage, arrangement: Arrangement) -> None:
-    """The table that our own answer is held against is what the real uv does, request by request."""
+    """The real uv sends exactly the requests that the table lists;
+    our own prediction is tested against the same table.
+    """
     project, environment = stage.set(arrangement)
     assert stage.sent(find_uv(), project, environment) == arrangement.sends, stage.said
 
 
 def test_the_table_is_large_enough() -> None:
-    """It has at least 40 arrangements, of every source of credentials."""
+    """The table has at least 40 arrangements, each with its own name."""
     assert len(ARRANGEMENTS) >= 40
     assert len({each.name for each in ARRANGEMENTS}) == len(ARRANGEMENTS)

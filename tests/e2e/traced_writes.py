@@ -1,11 +1,11 @@
-"""Shows where the daemon and its workers write a token to, even for a moment: every write is seen by strace.
+"""Show with strace where the daemon and its workers write a token, even for a moment.
 
 Run by hand on Linux, with the number of rotations; strace has to be installed::
 
     python tests/e2e/traced_writes.py 10
 
-With ``sink = "memory"`` a token goes through pipes and sockets alone. With ``sink = "netrc"``, the control, it is
-written to a file. The exit status says whether both hold.
+With ``sink = "memory"`` a token is written only to pipes and sockets. With ``sink = "netrc"``, the control, it is
+written to a file. The exit status is 0 if both are true.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.daemons import await_ready
 from support.issuing import CANARY, LOGIN, Issuing
 
-#: Every call that can put bytes into a file; -yy names what a descriptor belongs to.
+#: Every call that can write bytes to a file; -yy prints what a descriptor refers to.
 CALLS = "write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendfile,splice,tee,vmsplice,copy_file_range,mmap"
 STRACE = ("strace", "-f", "-qq", "-s", "100000", "-yy", "-e", f"trace={CALLS}")
-#: A call, its descriptor, and what that is.
+#: A call, its descriptor, and what the descriptor refers to.
 LINE = re.compile(r"(\w+)\(\d+<([^>]*)")
 
 
@@ -37,7 +37,7 @@ class Traced(Issuing):
         return [*STRACE, "-o", str(self.directory / "trace"), *command] if arguments[0] == "run" else command
 
     def written(self) -> Counter[str]:
-        """Return where tokens were written to, and how often."""
+        """Return where tokens were written, and how often."""
         lines = (self.directory / "trace").read_text(errors="replace").splitlines()
         calls = [LINE.search(line) for line in lines if re.search(rf"{CANARY}-\d", line)]
         return Counter(_kind(call[2]) for call in calls if call is not None)
@@ -48,9 +48,9 @@ def _kind(descriptor: str) -> str:
 
 
 def trace(sink: str, rotations: int) -> Counter[str]:
-    """Rotate a token and ask for it, and return where it was written to."""
-    with tempfile.TemporaryDirectory(prefix="uvtokend-") as folder:
-        machine = Traced(Path(folder))
+    """Rotate a token and read it with keyring, and return where it was written."""
+    with tempfile.TemporaryDirectory(prefix="uvtokend-") as directory:
+        machine = Traced(Path(directory))
         try:
             machine.configure(f'sink = "{sink}"')
             machine.uvtokend("keyring", "install", str(machine.home / "bin"))
@@ -67,7 +67,7 @@ def trace(sink: str, rotations: int) -> Counter[str]:
 
 
 def main() -> int:
-    """Trace both sinks and say what was seen."""
+    """Trace both sinks and print the results."""
     if shutil.which("strace") is None:
         print("strace is not installed.")
         return 2

@@ -1,10 +1,11 @@
-"""Holds our answer to which credential uv sends against several versions of uv: the oldest supported to the newest.
+"""Compare our prediction of which credential uv sends with several versions of uv,
+from the oldest supported to the newest.
 
     python tests/e2e/uv_versions.py [VERSION | newest | path of a uv]…
 
-Without arguments: `VERSIONS`. A version is installed from the package index that is configured; `installed` is the one
-beside this Python. Prints a line for each version and for each disagreement; the exit status is 1 if there is one that
-is not accepted.
+Without arguments: `VERSIONS`. A version is installed from the configured package index; `installed` is the uv beside
+this Python. Prints a line for each version and for each disagreement; the exit status is 1 if a disagreement is not
+accepted.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from uvtokend.core.uv.order import Sources, decide
 from uvtokend.disk import uv_files
 from uvtokend.sandbox.machine import find_uv
 
-#: The oldest uv that is supported, the first ones that read their own store and rename it, and the newest.
+#: The oldest supported uv, the first ones that read and rename their own store, and the newest.
 VERSIONS = ("0.4.30", "0.8.24", "installed", "newest")
-#: What older versions do in their own way, by chance: they take either of two equal records.
+#: Disagreements with older versions that are accepted: they use either of two equal records.
 ACCEPTED = {"two records of one prefix"}
 
 
 def version_of(uv: str) -> str:
-    """Return the version that a uv says it is."""
+    """Return a uv's version."""
     return subprocess.run([uv, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
 
 
-def disagreements(uv: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the name of each arrangement in which a uv does something else than we say, and what both do."""
+def disagreements(uv: str, directory: Path) -> Iterator[tuple[str, str]]:
+    """Yield each arrangement in which uv differs from our prediction, and what both do."""
     version = tuple(int(part) for part in version_of(uv).split("."))
-    stage = Stage(folder)
+    stage = Stage(directory)
     try:
         for arrangement in ARRANGEMENTS:
             project, environment = stage.set(arrangement)
@@ -55,15 +56,15 @@ def disagreements(uv: str, folder: Path) -> Iterator[tuple[str, str]]:
         stage.close()
 
 
-def found(word: str, folder: Path) -> str:
+def path_of(word: str, directory: Path) -> str:
     """Return the path of the uv that a word names."""
     if "/" in word:
         return word
     if word == "installed":
         return find_uv()
     wanted = "uv" if word == "newest" else f"uv=={word}"
-    subprocess.run([find_uv(), "pip", "install", "--quiet", "--target", folder, wanted], check=True)
-    return str(folder / "bin" / "uv")
+    subprocess.run([find_uv(), "pip", "install", "--quiet", "--target", directory, wanted], check=True)
+    return str(directory / "bin" / "uv")
 
 
 def main(words: list[str]) -> int:
@@ -71,7 +72,7 @@ def main(words: list[str]) -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         for number, word in enumerate(words or VERSIONS):
-            uv = found(word, Path(name, f"uv{number}"))
+            uv = path_of(word, Path(name, f"uv{number}"))
             differing = [*disagreements(uv, Path(name, f"stage{number}"))]
             alike = len(ARRANGEMENTS) - len(differing)
             print(f"uv {version_of(uv)}: {alike} of {len(ARRANGEMENTS)} arrangements as we say", flush=True)

@@ -1,7 +1,7 @@
-"""What only a Mac can show: its kernel, its file systems, launchd and the Keychain, without anything in between.
+"""Tests that need a real Mac: its kernel, its file systems, launchd and the Keychain.
 
-The hosted workflow runs them. Elsewhere they are left out; `tests/test_darwin.py` drives the same code with recorded
-answers.
+The hosted workflow runs them; other machines leave them out.
+`tests/test_darwin.py` tests the same code with recorded answers of the kernel.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FOREIGN = b"# mine\nmachine x.example login me password mine\n"
 BLOCK = b"#uvtokend:begin\nmachine a.example login aws password t0\n#uvtokend:end\n"
 OURS: Ours = {"a.example": ()}
 TOKEN = Entry("a.example", "aws", Secret("t0"))
-#: A program that opens a file, says so, and writes when its input ends.
+#: A program that opens a file, prints a line, and writes its input to the file.
 HOLDER = """
 import sys
 with open(sys.argv[1], sys.argv[2], buffering=0) as file:
@@ -50,7 +50,7 @@ with open(sys.argv[1], sys.argv[2], buffering=0) as file:
 
 @pytest.fixture
 def netrc(tmp_path: Path) -> Path:
-    """A netrc in a directory of its own."""
+    """Return a netrc in its own directory."""
     path = tmp_path / "home" / ".netrc"
     path.parent.mkdir(mode=0o700)
     path.write_bytes(FOREIGN)
@@ -64,7 +64,7 @@ def deliver(netrc: Path) -> None:
 
 
 def holder(netrc: Path, how: str) -> subprocess.Popen[bytes]:
-    """Start a program that has the netrc open, and return when it has."""
+    """Start a program that opens the netrc, and return once it has."""
     command = [sys.executable, "-c", HOLDER, str(netrc), how]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -76,7 +76,7 @@ class TestFiles:
     """The netrc on Apple's file systems."""
 
     def test_two_names_are_swapped(self, tmp_path: Path) -> None:
-        """renamex_np with RENAME_SWAP on APFS (rename(2))."""
+        """renamex_np with RENAME_SWAP swaps two files on APFS (rename(2))."""
         one, other = tmp_path / "one", tmp_path / "other"
         one.write_text("1")
         other.write_text("2")
@@ -87,7 +87,7 @@ class TestFiles:
 
     @pytest.fixture
     def hfs(self, tmp_path: Path) -> Iterator[Path]:
-        """A volume of HFS+, which knows no RENAME_SWAP (hfs, core/hfs_vnops.c: ENOTSUP)."""
+        """Mount an HFS+ volume, which does not support RENAME_SWAP (hfs, core/hfs_vnops.c: ENOTSUP)."""
         image, volume = tmp_path / "hfs.dmg", tmp_path / "volume"
         create = ["hdiutil", "create", "-quiet", "-size", "16m", "-fs", "HFS+", "-volname", "uvtokend", str(image)]
         subprocess.run(create, check=True)
@@ -96,7 +96,7 @@ class TestFiles:
         subprocess.run(["hdiutil", "detach", "-quiet", "-force", volume], check=True)
 
     def test_a_volume_without_swap(self, hfs: Path) -> None:
-        """The delivery renames instead, and every foreign byte stays."""
+        """On a volume without RENAME_SWAP the delivery renames the new file instead, and keeps every foreign byte."""
         home = hfs / "home"
         home.mkdir(mode=0o700)
         netrc = home / ".netrc"
@@ -110,7 +110,9 @@ class TestFiles:
 
     @pytest.mark.parametrize(("how", "append"), [("ab", True), ("r+b", False)])
     def test_a_writer_is_seen(self, netrc: Path, how: str, append: bool) -> None:
-        """libproc tells who has the file open for writing, and where the next write lands; a reader is nobody."""
+        """libproc reports which process has the file open for writing, and whether it appends;
+        readers are not reported.
+        """
         with holder(netrc, "rb") as reader:
             assert holders.holders(str(netrc)) == []
             reader.kill()
@@ -123,7 +125,7 @@ class TestFiles:
 
     @pytest.mark.parametrize(("how", "theirs"), [("wb", b"#theirs\n"), ("ab", b"#theirs\n")])
     def test_a_rival_that_truncates_or_appends(self, netrc: Path, how: str, theirs: bytes) -> None:
-        """Its text is never lost: the delivery waits until the rival has written it."""
+        """A delivery waits until a rival that has the netrc open has written, so the rival's text is not lost."""
         with holder(netrc, how) as process:
             with pytest.raises(DeliveryFailed, match=f"pid {process.pid}") as caught:
                 NetrcSink(str(netrc)).deliver([TOKEN], OURS, urgent=False)
@@ -134,7 +136,7 @@ class TestFiles:
         assert os.listdir(netrc.parent) == [".netrc"]
 
     def test_an_immutable_file(self, netrc: Path) -> None:
-        """``uchg`` answers EPERM; the command of the fix makes the delivery work."""
+        """A netrc with the flag ``uchg`` causes EPERM; the command of the fix makes the delivery work."""
         subprocess.run(["chflags", "uchg", netrc], check=True)
         with pytest.raises(DeliveryFailed) as caught:
             deliver(netrc)
@@ -145,7 +147,7 @@ class TestFiles:
         assert netrc.read_bytes() == BLOCK + FOREIGN
 
     def test_attributes_and_access_lists_are_kept(self, netrc: Path) -> None:
-        """fcopyfile carries both to the new file."""
+        """fcopyfile copies extended attributes and access lists to the new file."""
         subprocess.run(["xattr", "-w", "user.note", "mine", netrc], check=True)
         subprocess.run(["chmod", "+a", "staff allow read", netrc], check=True)
         deliver(netrc)
@@ -155,20 +157,20 @@ class TestFiles:
         assert "group:staff allow read" in listed
 
     def test_a_full_sync(self, netrc: Path) -> None:
-        """F_FULLFSYNC works on the file system of the home directory, and on a directory."""
+        """F_FULLFSYNC works on the file system of the home directory, for files and directories."""
         for path in (netrc, netrc.parent):
             file = os.open(path, os.O_RDONLY)
             darwin.full_sync(file)
             os.close(file)
 
     def test_a_path_in_another_case(self, netrc: Path) -> None:
-        """Where the volume does not distinguish case, both spellings have one real path; where it does, two."""
+        """On a case-insensitive volume both spellings have the same real path; on a case-sensitive one they differ."""
         shouted = netrc.with_name(".NETRC")
         same = shouted.exists()
         assert (files.real_path(str(shouted)) == files.real_path(str(netrc))) is same
 
-    def test_a_socket_is_no_netrc(self, netrc: Path) -> None:
-        """open(2) answers EOPNOTSUPP."""
+    def test_a_socket_is_not_a_netrc(self, netrc: Path) -> None:
+        """Opening a socket fails with EOPNOTSUPP (open(2)), and the delivery reports that it is not a file."""
         netrc.unlink()
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as server:
             server.bind(str(netrc))
@@ -178,29 +180,31 @@ class TestFiles:
 
 
 class TestKernel:
-    """What the kernel reports processes and of itself."""
+    """What the kernel reports about processes and about itself."""
 
     def test_the_boot_session(self) -> None:
-        """sysctl(8) tells the same; the clock counts the sleep since then."""
+        """`boot_session` returns the same value as sysctl(8), and the clock includes time asleep."""
         said = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=True)
         assert darwin.boot_session() == said.stdout.strip() == clock.boot().id
         assert time.clock_gettime(clock._CLOCK) >= time.clock_gettime(clock._AWAKE)
 
     def test_memory(self) -> None:
-        """The footprint grows by what is filled."""
+        """The memory footprint grows by the size of what is filled."""
         before = darwin.memory()
         block = os.urandom(64 << 20)
         assert len(block) == 64 << 20
         assert darwin.memory() - before > 48 << 20
 
     def test_the_layouts(self) -> None:
-        """The kernel's own answer about an open file of ours has the size that we read."""
+        """The kernel's answer about an open file has the size that our structure expects."""
         with open(__file__, "rb") as file:
             result, _, code = darwin.native().descriptor_info(os.getpid(), file.fileno(), 1, darwin._VNODE_SIZE)
         assert result == darwin._VNODE_SIZE, os.strerror(code)
 
     def test_peers(self, tmp_path: Path) -> None:
-        """LOCAL_PEERCRED and LOCAL_PEERPID name us at both ends; a peer that has closed is nobody (ENOTCONN)."""
+        """LOCAL_PEERCRED and LOCAL_PEERPID name this process at both ends;
+        after the peer closes, its pid is 0 (ENOTCONN).
+        """
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as server, ExitStack() as ends:
             server.bind(str(tmp_path / "s"))
             server.listen()
@@ -214,7 +218,9 @@ class TestKernel:
             assert peers.uid(near) == os.geteuid()
 
     def test_a_full_queue(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is refused (unp_connect), but whoever holds the socket's lock runs: the daemon hangs."""
+        """If the socket's queue is full, the kernel refuses (unp_connect);
+        since its lock is held, the client reports a hang.
+        """
         tmp_path.chmod(0o700)
         monkeypatch.setenv("UVTOKEND_SOCKET", str(tmp_path / "s"))
         lock = Lock(f"{paths.socket_file()}.lock", "The socket")
@@ -231,7 +237,9 @@ class TestKernel:
         lock.remove()
 
     def test_the_owner_is_here(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A machine that has changed its name knows its own process by the boot session."""
+        """After the machine's name has changed, the boot session still shows that the lock's
+        owner runs on this machine.
+        """
         lock = locks.netrc_lock(str(netrc))
         monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere.example")
         owner = locks.netrc_owner(str(netrc))
@@ -244,13 +252,15 @@ class TestSecurity:
     """Apple's certificates and the Keychain."""
 
     def test_the_systems_certificates(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The file can be loaded, and has more than a hundred authorities."""
+        """The exported bundle of system certificates can be loaded and has more than a hundred authorities."""
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
         context = ssl.create_default_context(cafile=system_ca.bundle())
         assert context.cert_store_stats()["x509_ca"] > 100
 
     def test_dialogs_can_be_forbidden(self) -> None:
-        """The Keychain takes the order, in a process of its own: it would hold for all tests."""
+        """The Keychain accepts the setting; the test uses its own process because the setting
+        would affect all tests.
+        """
         script = "from uvtokend import darwin; print(darwin.forbid_keychain_dialogs())"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout == "True\n"
@@ -258,11 +268,11 @@ class TestSecurity:
 
 @pytest.mark.gui
 class TestLaunchd:
-    """A real agent, under a label of its own."""
+    """A real agent with its own label."""
 
     @pytest.fixture
     def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        """A home directory whose agent, if one is left, is unloaded."""
+        """Return a home directory; unload the agent afterwards if it is still loaded."""
         tmp_path.chmod(0o700)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setattr(launchd, "LAUNCHD_LABEL", f"io.github.uvtokend.test{os.getpid()}")
@@ -270,8 +280,10 @@ class TestLaunchd:
         yield tmp_path
         launchd.uninstall()
 
-    def test_a_life(self, home: Path) -> None:
-        """It is loaded and answers, ends for good when it is stopped, starts again, and is gone after uninstall."""
+    def test_install_stop_start_and_uninstall(self, home: Path) -> None:
+        """The agent starts and answers, does not restart after a stop, can be started again,
+        and is gone after uninstall.
+        """
         control = home / "s"
         variables = {"HOME": home, "UVTOKEND_CONFIG": home / "config.toml", "UVTOKEND_SOCKET": control}
         command = [sys.executable, "-P", "-m", "uvtokend"]
@@ -291,7 +303,7 @@ class TestLaunchd:
         assert launchd.lines() == ["No launchd agent is installed."]
 
     def pid(self, control: Path) -> int:
-        """Return the pid of the daemon, when it answers."""
+        """Return the pid of the daemon once it answers."""
 
         def answered() -> Any:
             with suppress(FileNotFoundError, ConnectionRefusedError):

@@ -1,6 +1,6 @@
-"""The shell parts of the CI files, run as a runner runs them: with the job's OIDC token and no stored secret.
+"""The shell scripts of the CI files, run as a runner runs them: with the job's OIDC token and without a stored secret.
 
-`uv` and `pip` are stand-ins that install nothing; `uv` keeps the netrc that a real one would read.
+`uv` and `pip` are replaced by scripts that install nothing; this `uv` saves the netrc that the real one would read.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Runner:
         }
 
     def program(self, name: str, text: str) -> None:
-        """Put a shell script on the PATH."""
+        """Put a shell script on PATH."""
         file = self.home.parent / "bin" / name
         file.write_text(f"#!/bin/sh\n{text}\n")
         file.chmod(0o755)
@@ -73,7 +73,7 @@ class Runner:
         file.write_text(text)
 
     def run(self, script: str, environment: Mapping[str, str]) -> str:
-        """Run a step as runners do; it must succeed."""
+        """Run a step as runners do, check that it succeeds, and return its output."""
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script],
             cwd=self.checkout,
@@ -88,35 +88,35 @@ class Runner:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
-    """A fresh machine."""
+    """Return a fresh machine."""
     return Runner(tmp_path)
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return a CI file."""
+    """Return the content of a CI file."""
     content: dict[str, Any] = yaml.safe_load((CI / name).read_text())
     return content
 
 
 def example(heading: str) -> str:
     """Return the configuration that the help topic shows under a heading."""
-    found = re.search(rf"^## {heading}\n.*?^```toml\n(.*?)^```$", TOPIC, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
+    block = re.search(rf"^## {heading}\n.*?^```toml\n(.*?)^```$", TOPIC, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    return block[1]
 
 
 @dataclass
 class Federation:
-    """A cloud that takes the OIDC token of a job for a credential.
+    """A cloud that exchanges a job's OIDC token for a credential.
 
     Args:
-        config: The index.
-        host: Its host.
-        audience: What the token is made out for.
-        environment: What is set in the job's settings, and what leads the SDK to the emulator.
-        trust: Makes it take a token.
-        opens: Tells whether a password opens the index.
-        file: What is in ``ci/google.json``.
+        config: The configuration of the index.
+        host: The host of the index.
+        audience: The audience that the token must have.
+        environment: The variables of the job's settings, and those that lead the SDK to the emulator.
+        trust: Makes the cloud accept an OIDC token.
+        opens: Returns whether the index accepts a password.
+        file: The content of ``ci/google.json``.
     """
 
     config: str
@@ -130,7 +130,7 @@ class Federation:
 
 @contextmanager
 def aws() -> Iterator[Federation]:
-    """An AWS in which the job assumes a role."""
+    """Emulate AWS with a role that the job assumes."""
     with CodeArtifact() as made:
         environment = {**made.environment(), "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/ci"}
         trusted: list[str] = []
@@ -145,7 +145,7 @@ def aws() -> Iterator[Federation]:
 
 @contextmanager
 def azure() -> Iterator[Federation]:
-    """An Entra that trusts the issuer of the job's token."""
+    """Emulate Entra with a trust for the issuer of the job's token."""
     made = AzureCloud()
     client, _ = made.application()
     with TlsProxy(made.sites) as proxy:
@@ -159,7 +159,7 @@ def azure() -> Iterator[Federation]:
 
 @contextmanager
 def google() -> Iterator[Federation]:
-    """A Google with a workload identity pool, whose members may impersonate the account of the example's file."""
+    """Emulate Google with a workload identity pool whose members may impersonate the service account of the example."""
     made = GoogleCloud()
     host = "europe-west3-python.pkg.dev"
     example = json.loads((CI / "google.json").read_text())
@@ -182,30 +182,30 @@ FEDERATIONS = {"aws": aws, "azure": azure, "google": google}
 
 @pytest.fixture(params=FEDERATIONS)
 def federation(request: pytest.FixtureRequest) -> Iterator[tuple[str, Federation]]:
-    """Each cloud, with its name."""
+    """Return each cloud with its name."""
     with FEDERATIONS[request.param]() as made:
         yield request.param, made
 
 
 def password(netrc: str, host: str) -> str:
     """Return the password of a host's entry."""
-    found = re.search(rf"machine {re.escape(host)} login \S+ password (\S+)", netrc)
-    assert found is not None, netrc
-    return found[1]
+    entry = re.search(rf"machine {re.escape(host)} login \S+ password (\S+)", netrc)
+    assert entry is not None, netrc
+    return entry[1]
 
 
 def assumed(cloud: CodeArtifact) -> dict[str, str]:
-    """Return the form with which a role was assumed."""
+    """Return the form of the request that assumed the role."""
     forms = [call.form() for call in cloud.server.calls]
-    (found,) = (form for form in forms if form.get("Action") == "AssumeRoleWithWebIdentity")
-    return found
+    (accepted,) = (form for form in forms if form.get("Action") == "AssumeRoleWithWebIdentity")
+    return accepted
 
 
 @pytest.mark.curl
 def test_the_github_action_signs_in_with_the_jobs_token(runner: Runner, cloud: CodeArtifact) -> None:
-    """The runner's OIDC endpoint is asked for the audience, AWS gets the token, and only a private file holds it.
+    """The action fetches an OIDC token for the audience and passes it to AWS; only a private file contains it.
 
-    The endpoint is that of GitHub's reference "OpenID Connect": a bearer token, ``&audience=``, and ``{"value": …}``.
+    The endpoint follows GitHub's reference "OpenID Connect": a bearer token, ``&audience=``, and ``{"value": …}``.
     """
 
     def endpoint(call: Call) -> Answer:
@@ -218,7 +218,7 @@ def test_the_github_action_signs_in_with_the_jobs_token(runner: Runner, cloud: C
     assert step["env"] == {name.upper(): f"${{{{ inputs.{name} }}}}" for name in defaults}
     runner.configure(defaults["config"], AWS)
     with Server(endpoint) as github:
-        said = runner.run(
+        output = runner.run(
             step["run"],
             {
                 **cloud.environment(),
@@ -233,11 +233,13 @@ def test_the_github_action_signs_in_with_the_jobs_token(runner: Runner, cloud: C
     assert HOST in (runner.home / ".netrc").read_text()
     (held,) = (file for file in runner.home.parent.rglob("*") if file.is_file() and b"job-oidc" in file.read_bytes())
     assert held.stat().st_mode & 0o777 == 0o600
-    assert "job-oidc-token" not in said
+    assert "job-oidc-token" not in output
 
 
 def test_the_github_action_after_a_login_action(runner: Runner, cloud: CodeArtifact) -> None:
-    """Without an audience no endpoint is asked: the credentials of the cloud's own action are used."""
+    """Without an audience, the action requests no OIDC token and uses the credentials of the
+    cloud's own login action.
+    """
     (step,) = load("action.yml")["runs"]["steps"]
     runner.configure("uvtokend.toml", AWS)
     keys = {"AWS_ACCESS_KEY_ID": "ASIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y"}
@@ -248,7 +250,7 @@ def test_the_github_action_after_a_login_action(runner: Runner, cloud: CodeArtif
 
 @pytest.mark.curl
 def test_the_github_action_signs_in_to_azure(runner: Runner) -> None:
-    """With Entra's audience, the same action and the two ids that its documentation names open a feed."""
+    """With Entra's audience and the two IDs that its documentation names, the action opens an Azure feed."""
     (step,) = load("action.yml")["runs"]["steps"]
     with azure() as cloud, Server(lambda call: Answer.json({"value": "token-for-" + call.query["audience"]})) as github:
         cloud.trust(f"token-for-{cloud.audience}")
@@ -260,9 +262,9 @@ def test_the_github_action_signs_in_to_azure(runner: Runner) -> None:
 
 
 def test_github_after_googles_login_action(runner: Runner) -> None:
-    """google-github-actions/auth writes a file that names the runner's endpoint and its bearer token; it is enough.
+    """The file that google-github-actions/auth writes, with the runner's endpoint and its bearer token, is sufficient.
 
-    The members of `credential_source` are those of its ``client/workload_identity_federation.ts``.
+    The keys of `credential_source` are those in its ``client/workload_identity_federation.ts``.
     """
     (step,) = load("action.yml")["runs"]["steps"]
 
@@ -282,7 +284,9 @@ def test_github_after_googles_login_action(runner: Runner) -> None:
 
 
 def test_the_gitlab_jobs(runner: Runner, federation: tuple[str, Federation]) -> None:
-    """The job's OIDC token reaches each cloud through a private file, and `CI_JOB_TOKEN` GitLab's own registry."""
+    """The job's OIDC token signs in to each cloud through a private file,
+    and `CI_JOB_TOKEN` to GitLab's own registry.
+    """
     name, cloud = federation
     jobs = load("gitlab-ci.yml")
     job = jobs[name]
@@ -313,13 +317,13 @@ def test_the_gitlab_jobs(runner: Runner, federation: tuple[str, Federation]) -> 
 
 def steps_of(job: str) -> list[dict[str, Any]]:
     """Return the steps of a job in Azure Pipelines."""
-    (found,) = (each for each in load("azure-pipelines.yml")["jobs"] if each["job"] == job)
-    steps: list[dict[str, Any]] = found["steps"]
+    (chosen,) = (each for each in load("azure-pipelines.yml")["jobs"] if each["job"] == job)
+    steps: list[dict[str, Any]] = chosen["steps"]
     return steps
 
 
 def test_the_azure_pipeline(runner: Runner) -> None:
-    """`$(System.AccessToken)` is delivered as it is, before uv runs."""
+    """The pipeline delivers `$(System.AccessToken)` before uv runs."""
     (step,) = (step for step in steps_of("own") if "bash" in step)
     assert step["env"] == {"SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"}
     runner.configure("ci/uvtokend.toml", example("Azure Pipelines"))
@@ -328,7 +332,9 @@ def test_the_azure_pipeline(runner: Runner) -> None:
 
 
 def test_the_azure_pipeline_with_a_service_connection(runner: Runner, federation: tuple[str, Federation]) -> None:
-    """The OIDC token that the task AzureCLI@2 hands to its script opens each cloud, and is in a private file only."""
+    """The OIDC token that the task AzureCLI@2 passes to its script opens each cloud,
+    and only a private file contains it.
+    """
     _, cloud = federation
     (step,) = (step["inputs"] for step in steps_of("federated") if step["task"] == "AzureCLI@2")
     assert step["addSpnToEnvironment"]
@@ -341,7 +347,7 @@ def test_the_azure_pipeline_with_a_service_connection(runner: Runner, federation
     given = {"idToken": "pipeline-oidc-token", "AGENT_TEMPDIRECTORY": str(temporary)}
     given["servicePrincipalId"] = environment.pop("AZURE_CLIENT_ID", "")
     given["tenantId"] = environment.pop("AZURE_TENANT_ID", "")
-    said = runner.run(step["inlineScript"], {**environment, **given})
+    output = runner.run(step["inlineScript"], {**environment, **given})
     assert cloud.opens(password(runner.netrc_of_uv.read_text(), cloud.host))
     assert (temporary / "oidc-token").stat().st_mode & 0o777 == 0o600
-    assert "pipeline-oidc-token" not in said
+    assert "pipeline-oidc-token" not in output

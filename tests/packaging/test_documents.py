@@ -1,4 +1,4 @@
-"""Man pages and completions know every command, and shells accept the completions."""
+"""Man pages and completions contain every command, and shells accept the completions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PACKAGING = Path(__file__).parent.parent.parent / "packaging"
 
 @pytest.fixture(scope="module")
 def documents() -> Iterator[object]:
-    """Give the script as a module."""
+    """Import the script as a module."""
     sys.path.insert(0, str(PACKAGING))
     yield import_module("documents")
     sys.path.remove(str(PACKAGING))
 
 
 def test_every_command_is_in_the_manual(documents: object) -> None:
-    """uvtokend(1) names every command with an example; the configuration has a page of its own."""
+    """uvtokend(1) describes every command with an example; the configuration has its own page."""
     pages: dict[str, str] = documents.manual()  # type: ignore[attr-defined]
     assert [name for name in VERBS if f"## uvtokend {name}\n" not in pages["man1/uvtokend.1"]] == []
     assert "[daemon]" in pages["man5/uvtokend.toml.5"]
@@ -33,7 +33,7 @@ def test_every_command_is_in_the_manual(documents: object) -> None:
 
 
 def test_shells_accept_the_completions(documents: object, tmp_path: Path) -> None:
-    """Each shell that is here parses its file; bash completes a command and its options."""
+    """Every installed shell can parse its completion file, and bash completes a command."""
     for name, text in documents.completions().items():  # type: ignore[attr-defined]
         (tmp_path / name).write_text(text)
         shell = {"uvtokend": "bash", "_uvtokend": "zsh"}.get(name, "fish")

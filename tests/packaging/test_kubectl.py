@@ -1,4 +1,4 @@
-"""The manifests and the hook of ``secret.yaml`` with a real kubectl, against an emulated API server."""
+"""The manifests and the hook of ``secret.yaml`` with the real kubectl, against an emulated API server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KUBERNETES = Path(__file__).parent.parent.parent / "packaging" / "kubernetes"
 
 @pytest.fixture
 def api(desk: Desk) -> Iterator[Kubernetes]:
-    """An API server, and a home directory whose configuration is that of ``secret.yaml``."""
+    """Emulate an API server, and configure the hook of ``secret.yaml`` in the home directory."""
     documents = list(yaml.safe_load_all((KUBERNETES / "secret.yaml").read_text()))
     (script,) = (document["data"]["apply.sh"] for document in documents if document["kind"] == "ConfigMap")
     (desk.home / "apply.sh").write_text(script)
@@ -35,8 +35,8 @@ def api(desk: Desk) -> Iterator[Kubernetes]:
         yield server
 
 
-def test_the_secret_is_the_netrc(desk: Desk, api: Kubernetes) -> None:
-    """After each delivery the hook applies the Secret on the server's side, with the netrc as it is, byte for byte."""
+def test_the_hook_applies_the_netrc_as_a_secret(desk: Desk, api: Kubernetes) -> None:
+    """After each delivery, the hook applies a Secret that contains the netrc byte for byte."""
     desk.run("once")
     assert api.secrets["netrc"] == {".netrc": desk.netrc.read_bytes()}
     assert TOKEN.encode() in api.secrets["netrc"][".netrc"]
@@ -46,19 +46,19 @@ def test_the_secret_is_the_netrc(desk: Desk, api: Kubernetes) -> None:
     assert base64.b64encode(desk.netrc.read_bytes()) in applied.body
 
 
-def test_a_missing_permission_is_told(desk: Desk, api: Kubernetes) -> None:
-    """Without the role binding the token is delivered to the netrc anyway, and ``status`` names the hook."""
+def test_a_missing_permission_is_reported(desk: Desk, api: Kubernetes) -> None:
+    """Without the role binding, the token is still delivered to the netrc, and ``status`` names the failing hook."""
     api.allowed = False
     desk.run("start")
-    document = until(lambda: (found := desk.document("status"))["delivery"]["problem"] and found)
+    document = until(lambda: (shown := desk.document("status"))["delivery"]["problem"] and shown)
     assert document["indexes"][0]["delivered"]
     assert "on-delivered" in document["delivery"]["problem"]
     assert ACCOUNT_TOKEN not in document["delivery"]["problem"]
 
 
 @pytest.mark.parametrize("file", sorted(KUBERNETES.glob("*.yaml")), ids=lambda file: file.name)
-def test_kubectl_takes_the_manifests(file: Path, desk: Desk, api: Kubernetes) -> None:
-    """Each object of each manifest has a kind and a version that kubectl maps to a resource."""
+def test_kubectl_accepts_the_manifests(file: Path, desk: Desk, api: Kubernetes) -> None:
+    """kubectl knows the kind and version of every object in the manifests."""
     command = ["kubectl", "create", "--dry-run=client", "--validate=false", "--output=name", f"--filename={file}"]
     done = subprocess.run(command, env=desk.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""The manifests and CI files: valid by the published schemas, and made of commands and configurations that exist."""
+"""The manifests and CI files are valid according to the published schemas,
+and use existing commands and configurations.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,13 @@ def containers() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("file", "document"), DOCUMENTS, ids=[f"{file}-{doc['kind']}" for file, doc in DOCUMENTS])
 def test_a_manifest_is_valid(file: str, document: dict[str, Any]) -> None:
-    """The published schema takes it, with no key that it does not know."""
+    """Every manifest is valid according to the published schema, which allows no unknown key."""
     assert file
     kubernetes_validate.validate(document, "1.31", strict=True)
 
 
 def test_every_container_has_least_privilege() -> None:
-    """Nothing runs as root, gains privileges or writes its root file system."""
+    """No container runs as root, gains privileges or writes to its root file system."""
     assert len(containers()) == 5
     for container in containers():
         security = container["securityContext"]
@@ -45,15 +47,15 @@ def test_every_container_has_least_privilege() -> None:
 
 
 def test_the_role_names_one_secret() -> None:
-    """Whoever gets hold of the pod can read and change that Secret, and no other."""
+    """The pod's role can read and change only that one Secret."""
     (role,) = (document for _, document in DOCUMENTS if document["kind"] == "Role")
     assert role["rules"] == [
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["netrc"], "verbs": ["get", "patch"]}
     ]
 
 
-def test_configurations_are_taken() -> None:
-    """Each config.toml in a ConfigMap is one that uvtokend reads."""
+def test_the_configurations_are_valid() -> None:
+    """Every config.toml in a ConfigMap is a valid configuration."""
     texts = [document["data"]["config.toml"] for _, document in DOCUMENTS if document["kind"] == "ConfigMap"]
     assert len(texts) == 2
     for text in texts:
@@ -61,8 +63,8 @@ def test_configurations_are_taken() -> None:
         assert settings.netrc == "/run/uvtokend/private/netrc"
 
 
-def test_every_command_of_ours_exists() -> None:
-    """Probes, arguments and CI jobs name commands of this version."""
+def test_every_uvtokend_command_exists() -> None:
+    """Probes, arguments and CI jobs use commands that exist in this version."""
     words = [container["args"] for container in containers() if "args" in container]
     probes = ("startupProbe", "livenessProbe", "readinessProbe")
     asked = [
@@ -78,7 +80,7 @@ def test_every_command_of_ours_exists() -> None:
 
 
 def test_the_image_runs_one_unprivileged_process() -> None:
-    """Not root, health checked by status, stopped by SIGTERM, and without a shell around it."""
+    """The image does not run as root, checks its health with `status`, and starts uvtokend without a shell."""
     lines = (PACKAGING / "container" / "Containerfile").read_text().splitlines()
     assert "USER 65532:65532" in lines
     assert 'ENTRYPOINT ["uvtokend"]' in lines

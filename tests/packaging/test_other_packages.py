@@ -1,4 +1,4 @@
-"""The Homebrew formula as it is made at a release and the Nix expressions, each read by its own tool."""
+"""The Homebrew formula, as a release creates it, and the Nix expressions, each read by its own tool."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ NIX = PACKAGING / "nix"
 
 @pytest.fixture(scope="module")
 def brew() -> Iterator[Any]:
-    """Give the script that writes the formula as a module."""
+    """Import the script that writes the formula as a module."""
     sys.path.insert(0, str(PACKAGING / "homebrew"))
     yield import_module("formula")
     sys.path.remove(str(PACKAGING / "homebrew"))
 
 
 class Index(Server):
-    """A package index with a source distribution of everything that is pinned: PEP 691, "Project Detail".
+    """A package index with a source distribution of every pinned library (PEP 691, "Project Detail").
 
     Args:
-        pins: What is pinned.
+        pins: The pinned libraries.
 
     Attributes:
-        wrong: The library whose file has another hash than the one that is pinned.
+        wrong: The name of a library whose file has another hash than the pinned one.
     """
 
     def __init__(self, pins: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ class Index(Server):
 
 
 def test_the_formula_is_complete(brew: Any, tmp_path: Path) -> None:
-    """Every library that is imported is a resource with its pinned hash, or a formula; Ruby parses it."""
+    """Every imported library is a resource with its pinned hash, or a formula; Ruby can parse the result."""
     sdist = tmp_path / "uvtokend-1.tar.gz"
     sdist.write_bytes(b"made up")
     pins = brew.pins()
@@ -67,14 +67,14 @@ def test_the_formula_is_complete(brew: Any, tmp_path: Path) -> None:
         text = brew.formula(
             f"{index.url}/simple", sdist, "https://example.com/uvtokend-1.tar.gz", "https://example.com/", "3.13"
         )
-    found = dict(re.findall(r'resource "([a-z0-9-]+)" do\n {4}url ".*?"\n {4}sha256 "([0-9a-f]{64})"', text))
+    resources = dict(re.findall(r'resource "([a-z0-9-]+)" do\n {4}url ".*?"\n {4}sha256 "([0-9a-f]{64})"', text))
     project = tomllib.loads((PACKAGING.parent / "pyproject.toml").read_text())["project"]
     direct = {Requirement(need).name for need in project["dependencies"]}
-    assert direct <= {*found}
-    assert {"jmespath", "msal", "pyjwt", "tzlocal", "urllib3"} <= {*found}
-    assert {*brew.needed()} == {*found} | brew.BROUGHT_ALONG
-    assert not {"uv", "hatchling", "cryptography"} & {*found}
-    assert all(sha256 in pins[name].hashes for name, sha256 in found.items())
+    assert direct <= {*resources}
+    assert {"jmespath", "msal", "pyjwt", "tzlocal", "urllib3"} <= {*resources}
+    assert {*brew.needed()} == {*resources} | brew.BROUGHT_ALONG
+    assert not {"uv", "hatchling", "cryptography"} & {*resources}
+    assert all(sha256 in pins[name].hashes for name, sha256 in resources.items())
     assert hashlib.sha256(b"made up").hexdigest() in text
     assert "service do" in text
     assert "{" not in re.sub(r"#\{bin\}", "", text)
@@ -84,7 +84,7 @@ def test_the_formula_is_complete(brew: Any, tmp_path: Path) -> None:
 
 
 def test_a_file_with_another_hash_is_refused(brew: Any, tmp_path: Path) -> None:
-    """An index that answers with something else than what is pinned gets into no formula."""
+    """If the index returns a file with another hash than the pinned one, no formula is written."""
     (tmp_path / "s").write_bytes(b"")
     with Index(brew.pins()) as index:
         index.wrong = "tomlkit"
@@ -93,7 +93,7 @@ def test_a_file_with_another_hash_is_refused(brew: Any, tmp_path: Path) -> None:
 
 
 def nix(expression: str) -> Any:
-    """Evaluate an expression, if Nix is here; it touches no store."""
+    """Evaluate an expression if Nix is installed; it does not use the store."""
     program = shutil.which("nix-instantiate")
     if program is None:
         return None
@@ -101,8 +101,8 @@ def nix(expression: str) -> Any:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def test_the_nix_package_names_every_library() -> None:
-    """The libraries are those of pyproject.toml, and the version is the program's; Nix itself reads it so."""
+def test_the_nix_package_lists_every_library() -> None:
+    """The Nix package has the libraries of pyproject.toml and the program's version, also when Nix evaluates it."""
     project = tomllib.loads((PACKAGING.parent / "pyproject.toml").read_text())["project"]
     needed = sorted(Requirement(text).name for text in project["dependencies"])
     text = (NIX / "package.nix").read_text()
@@ -114,12 +114,12 @@ def test_the_nix_package_names_every_library() -> None:
         lib = {{ licenses.mit = "MIT"; platforms.unix = []; }};
         python3Packages = {{ {names} buildPythonApplication = given: {{ inherit (given) version dependencies; }}; }};
     }}"""
-    found = nix(f"import {NIX}/package.nix {arguments}")
-    assert found in (None, {"version": __version__, "dependencies": needed})
+    evaluated = nix(f"import {NIX}/package.nix {arguments}")
+    assert evaluated in (None, {"version": __version__, "dependencies": needed})
 
 
-def test_the_home_manager_module_is_the_unit() -> None:
-    """Its service says what the packaged unit says, but for the paths; Nix parses all files."""
+def test_the_home_manager_module_matches_the_unit() -> None:
+    """The service of the home-manager module has the settings of the packaged unit, and Nix can parse every file."""
     text = (NIX / "home-manager.nix").read_text()
     unit = dict(line.split("=", 1) for line in systemd.unit().splitlines() if "=" in line and line[0] != "#")
     for key in ("Type", "NotifyAccess", "Restart", "RestartPreventExitStatus", "KillMode", "UMask"):

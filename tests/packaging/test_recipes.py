@@ -1,4 +1,4 @@
-"""The recipes for many machines: their configurations are read, their files parsed, and their scripts run."""
+"""The recipes for many machines: their configurations are valid, their files can be parsed, and their scripts work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOPIC = (HELP / "fleet.md").read_text()
 
 
 def blocks(language: str, heading: str = "", topic: str = TOPIC) -> list[str]:
-    """Return the code blocks of a language, of the whole topic or below one heading."""
+    """Return the code blocks of a language, in the whole topic or below one heading."""
     part = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", topic, re.MULTILINE | re.DOTALL) if heading else None
     text = part[1] if part is not None else topic
     assert part is not None or not heading, heading
@@ -32,16 +32,18 @@ def blocks(language: str, heading: str = "", topic: str = TOPIC) -> list[str]:
 
 
 @pytest.mark.parametrize("topic", ["fleet", "ci"])
-def test_the_configurations_are_read(topic: str) -> None:
-    """Each TOML block is a configuration that uvtokend takes without a problem."""
-    found = blocks("toml", topic=(HELP / f"{topic}.md").read_text())
-    assert len(found) >= 2
-    for text in found:
+def test_the_configurations_are_valid(topic: str) -> None:
+    """Every TOML block is a valid configuration."""
+    examples = blocks("toml", topic=(HELP / f"{topic}.md").read_text())
+    assert len(examples) >= 2
+    for text in examples:
         parse([Source("config.toml", text.encode(), "/home/me")], "/home/me", {})
 
 
-def test_other_files_are_parsed() -> None:
-    """The playbook has tasks with a name and one module each; the container's file is JSON; braces of HCL are even."""
+def test_other_files_can_be_parsed() -> None:
+    """Each task of the playbook has one module, the container's file is JSON,
+    and the braces of the HCL are balanced.
+    """
     (playbook,) = (yaml.safe_load(text) for text in blocks("yaml", "Ansible"))
     for task in playbook[0]["tasks"]:
         assert len([key for key in task if key.startswith("ansible.builtin.")]) == 1, task
@@ -54,7 +56,9 @@ def test_other_files_are_parsed() -> None:
 
 
 def test_the_device_management_script(tmp_path: Path) -> None:
-    """Run as Jamf runs it, with the target volume as third argument, it puts both files where they are looked for."""
+    """Run as Jamf runs it, with the target volume as third argument,
+    the script installs both files in the right place.
+    """
     (script,) = blocks("sh", "Jamf and other device management")
     for name in ("config.toml", "io.github.uvtokend.plist"):
         (tmp_path / name).write_text(name)
@@ -68,7 +72,7 @@ def test_the_device_management_script(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_the_slurm_prolog(desk: Desk, tmp_path: Path, works: bool) -> None:
-    """The node's first task fetches and every task gets NETRC; a failure is printed to the job and names the cause."""
+    """The node's first task fetches and every task gets NETRC; if the fetch fails, the job's output says why."""
     desk.configure(("a", "a.example"))
     if not works:
         desk.answer("a", "garbage")
@@ -89,8 +93,8 @@ def test_the_slurm_prolog(desk: Desk, tmp_path: Path, works: bool) -> None:
 
 
 @pytest.mark.ansible
-def test_ansible_takes_the_playbook(tmp_path: Path) -> None:
-    """The real ansible-playbook finds neither an unknown module nor a wrong key."""
+def test_ansible_accepts_the_playbook(tmp_path: Path) -> None:
+    """The real ansible-playbook finds no unknown module and no wrong key."""
     (playbook,) = blocks("yaml", "Ansible")
     (tmp_path / "playbook.yml").write_text(playbook)
     command = ["ansible-playbook", "--syntax-check", "-i", "workstations,", str(tmp_path / "playbook.yml")]
@@ -100,9 +104,9 @@ def test_ansible_takes_the_playbook(tmp_path: Path) -> None:
 
 @pytest.mark.systemd_creds
 def test_systemd_creds_keeps_the_secret(desk: Desk, tmp_path: Path) -> None:
-    """The secret is encrypted by the recipe's command, and its reference decrypts it at each fetch.
+    """The recipe's command encrypts the secret, and its reference decrypts it for each fetch.
 
-    `--user` is left out: the systemd of some distributions is older than it. The machine's key is one of this test.
+    The test leaves out `--user`, which older systemd versions do not have, and uses its own machine key.
     """
     (shell,) = blocks("sh", "systemd-creds")
     (table,) = blocks("toml", "systemd-creds")
@@ -122,9 +126,9 @@ def test_systemd_creds_keeps_the_secret(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_the_tasks_of_the_nomad_job(desk: Desk, tmp_path: Path) -> None:
-    """With the job's own arguments and environment, the first task leaves the netrc where the main task looks for it.
+    """With the job's arguments and environment, the first task writes the netrc to the path that the main task reads.
 
-    Nomad makes the shared directory with mode 0777 (its ``client/allocdir``); the netrc's own one is private.
+    Nomad creates the shared directory with mode 0777 (its ``client/allocdir``); the directory of the netrc is private.
     """
     (job,) = blocks("hcl", "Nomad")
     tasks = dict(re.findall(r'  task "(.*?)" \{\n(.*?)^  \}', job, re.MULTILINE | re.DOTALL))
@@ -133,10 +137,10 @@ def test_the_tasks_of_the_nomad_job(desk: Desk, tmp_path: Path) -> None:
     (shared / "data").chmod(0o777)
 
     def environment(task: str) -> dict[str, str]:
-        found = re.findall(
+        variables = re.findall(
             r'^ +(\w+) += "(.*)"$', re.findall(r"env \{\n(.*?)\}\n", tasks[task], re.DOTALL)[0], re.MULTILINE
         )
-        return {name: text.replace("${NOMAD_ALLOC_DIR}", str(shared)) for name, text in found}
+        return {name: text.replace("${NOMAD_ALLOC_DIR}", str(shared)) for name, text in variables}
 
     desk.configure(("a", "a.example"))
     arguments = json.loads(re.findall(r"args += (.*)", tasks["first-tokens"])[0])

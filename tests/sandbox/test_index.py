@@ -1,4 +1,4 @@
-"""The loopback index: the real uv installs from it and publishes to it, and nobody else gets anything."""
+"""The loopback index: the real uv installs from it and publishes to it, and requests without a token are refused."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ TOKEN = "made-up~token._-+/="
 
 @pytest.fixture(params=sorted(REGISTRIES))
 def registry(request: pytest.FixtureRequest) -> Registry:
-    """Each kind of registry in turn."""
+    """Return each kind of registry in turn."""
     return REGISTRIES[request.param]
 
 
 @pytest.fixture
 def index(registry: Registry) -> Iterator[PackageIndex]:
-    """An index that lets one token in."""
+    """Run an index that accepts one token."""
     with opened(registry) as opening:
         yield opening
 
 
 @pytest.fixture
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMachine]:
-    """A machine without a daemon."""
+    """Make a machine without a daemon."""
     with CodeArtifact() as cloud:
         yield AwsMachine(tmp_path_factory.mktemp("l"), cloud)
 
@@ -44,7 +44,7 @@ def opened(registry: Registry) -> PackageIndex:
 
 
 def ask(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
-    """Ask with plain HTTP, following nothing."""
+    """Send a plain HTTP request without following redirects."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=20)
     try:
@@ -65,8 +65,10 @@ def install(laptop: AwsMachine, index: PackageIndex, *more: str) -> subprocess.C
 
 
 @pytest.mark.parametrize("credential", [{}, basic("aws", ""), basic("nobody", TOKEN), {"Authorization": "Basic %"}])
-def test_nobody_gets_in_without_a_token(index: PackageIndex, registry: Registry, credential: dict[str, str]) -> None:
-    """Pages, files and uploads answer 401 with the registry's challenge, and count as refused."""
+def test_requests_without_a_valid_token_are_refused(
+    index: PackageIndex, registry: Registry, credential: dict[str, str]
+) -> None:
+    """Without a valid token, pages, files and uploads return 401 with the registry's challenge, and are counted."""
     file = index.files["alpha-1.0-py3-none-any.whl"]
     location = registry.location(file.name, file.version, file.file)
     calls = [("GET", index.url), ("GET", f"{index.url}alpha/"), ("GET", index.server.url + location)]
@@ -77,15 +79,15 @@ def test_nobody_gets_in_without_a_token(index: PackageIndex, registry: Registry,
     assert (index.accepted, index.refused) == (0, 4)
 
 
-def test_a_dead_token_is_told_less_by_azure() -> None:
-    """Azure names its tenant to strangers only; CodeArtifact offers both schemes to everybody."""
+def test_azure_sends_different_challenges() -> None:
+    """Azure names its tenant only if no token was sent; CodeArtifact always sends the same challenge."""
     assert "login.windows.net" in AZURE.stranger
     assert AZURE.refused.startswith("Basic ")
     assert CODEARTIFACT.stranger == CODEARTIFACT.refused
 
 
 def test_a_token_gets_everything(index: PackageIndex, registry: Registry) -> None:
-    """The list, each page, and a file where the page says that it is; what is not there answers 404."""
+    """With the token, the list, pages and files are returned, and unknown paths return 404."""
     key = basic(registry.login, TOKEN)
     assert ask(index.url, headers=key).status == 200
     assert ask(f"{index.url}alpha/", headers=key).status == 200
@@ -100,28 +102,28 @@ def test_a_token_gets_everything(index: PackageIndex, registry: Registry) -> Non
     assert index.refused == 0
 
 
-def test_codeartifact_takes_bearer_too() -> None:
-    """CodeArtifact lets a token in under either scheme; Azure's feed here does not."""
+def test_codeartifact_also_accepts_bearer() -> None:
+    """CodeArtifact accepts a token as Basic and as Bearer; Azure's feed accepts only Basic."""
     key = {"Authorization": f"Bearer {TOKEN}"}
     with opened(CODEARTIFACT) as one, opened(AZURE) as other:
         assert ask(one.url, headers=key).status == 200
         assert ask(other.url, headers=key).status == 401
 
 
-def test_uv_installs_with_a_netrc_alone(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
-    """uv, asked for two packages, downloads them and all that they need; the blob store never sees the credential."""
+def test_uv_installs_with_only_a_netrc(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
+    """uv downloads two packages and their dependencies, and the blob store never receives the credential."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     done = install(laptop, index, "alpha", "eta==1.1")
     assert done.returncode == 0, done.stderr
-    found = {path.stem: path.read_text() for path in (laptop.directory / "target").glob("*.py")}
-    assert found == {**dict.fromkeys(PACKAGES, f"version = {VERSIONS[-1]!r}\n"), "eta": "version = '1.1'\n"}
+    installed = {path.stem: path.read_text() for path in (laptop.directory / "target").glob("*.py")}
+    assert installed == {**dict.fromkeys(PACKAGES, f"version = {VERSIONS[-1]!r}\n"), "eta": "version = '1.1'\n"}
     assert index.accepted >= 2 * len(PACKAGES)
     assert index.leaked == 0
 
 
-def test_uv_fails_with_a_dead_token(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
-    """With a token that is not let in, uv gets nothing and says why."""
-    laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password dead\n")
+def test_uv_fails_with_an_invalid_token(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
+    """With an invalid token, uv installs nothing and reports 401."""
+    laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password expired\n")
     done = install(laptop, index, "alpha")
     assert done.returncode != 0
     assert "401 Unauthorized" in done.stderr
@@ -129,7 +131,7 @@ def test_uv_fails_with_a_dead_token(index: PackageIndex, registry: Registry, lap
 
 
 def test_the_blob_store_refuses_a_credential() -> None:
-    """A signed URL with a credential beside it answers 400, so a client that leaks it is noticed."""
+    """A signed URL with a credential returns 400, so a client that leaks its credential is noticed."""
     with opened(AZURE) as index:
         url = f"{index.blobs.url}/alpha-1.0-py3-none-any.whl"
         assert ask(url).status == 200
@@ -139,7 +141,7 @@ def test_the_blob_store_refuses_a_credential() -> None:
 
 
 def test_uv_publishes(index: PackageIndex, registry: Registry, laptop: AwsMachine) -> None:
-    """What uv publishes with the netrc's credential is there afterwards, byte for byte."""
+    """The index contains exactly the file that uv published with the netrc's credential."""
     laptop.netrc.write_text(f"machine 127.0.0.1 login {registry.login} password {TOKEN}\n")
     data = wheel("omega", "3.0", ["alpha"])
     path = laptop.directory / "omega-3.0-py3-none-any.whl"
@@ -152,8 +154,8 @@ def test_uv_publishes(index: PackageIndex, registry: Registry, laptop: AwsMachin
 
 @pytest.mark.parametrize("data", [b"a\r\nb\rc\n\n", b"\r\n", b"\n", bytes(range(256)) * 3, b"--x\r\n--x--\r\n"])
 @pytest.mark.parametrize("honest", [True, False])
-def test_an_upload_is_taken_to_the_byte(data: bytes, honest: bool) -> None:
-    """Awkward bytes come through; a digest that is not that of the file is refused."""
+def test_an_upload_is_stored_byte_for_byte(data: bytes, honest: bool) -> None:
+    """An upload with line breaks or a boundary in its bytes is stored unchanged; one with a wrong digest is refused."""
     digest = hashlib.sha256(data if honest else b"other").hexdigest()
     name = "omega-1.0-py3-none-any.whl"
     body = (
@@ -172,8 +174,8 @@ def test_an_upload_is_taken_to_the_byte(data: bytes, honest: bool) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"--x--\r\n"])
-def test_an_upload_that_is_none_is_refused(body: bytes) -> None:
-    """A form without its file, or no form at all, answers 400."""
+def test_an_invalid_upload_is_refused(body: bytes) -> None:
+    """A form without a file, or a body that is not a form, returns 400."""
     with opened(CODEARTIFACT) as index:
         parts = urlsplit(index.upload_url)
         connection = http.client.HTTPConnection(parts.netloc, timeout=20)
@@ -183,7 +185,7 @@ def test_an_upload_that_is_none_is_refused(body: bytes) -> None:
         connection.close()
 
 
-def test_wheels_are_the_same_every_time() -> None:
-    """A wheel's bytes depend on nothing but what is asked for, so that digests in lock files stay true."""
+def test_wheels_are_reproducible() -> None:
+    """The same arguments give the same bytes, so the digests in lock files stay valid."""
     assert wheel("alpha", "1.0", ["beta"]) == wheel("alpha", "1.0", ["beta"])
     assert wheel("alpha", "1.0") != wheel("alpha", "1.1")

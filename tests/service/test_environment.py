@@ -1,4 +1,4 @@
-"""What a service is given of a shell's environment: everything the helpers need, and no secret."""
+"""Which variables of a shell's environment a service records: those that helper programs need, and no secret."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from uvtokend.errors import UvtokendError
 from uvtokend.service import autostart, environment, manager, systemd
 
 
-def test_what_is_recorded() -> None:
-    """Variables of the helpers are recorded; unknown and empty ones are not."""
+def test_known_variables_are_recorded() -> None:
+    """Variables that helper programs need are recorded; unknown and empty ones are not."""
     environ = {"PATH": "/bin", "CLOUDSDK_CONFIG": "/c", "EDITOR": "vi", "AWS_PROFILE": "dev", "NETRC": ""}
     recorded = environment.record(environ, environment.patterns())
     assert recorded.variables == (("AWS_PROFILE", "dev"), ("CLOUDSDK_CONFIG", "/c"), ("PATH", "/bin"))
@@ -23,8 +23,10 @@ def test_what_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("name", ["AWS_A\nLD_PRELOAD", "AWS_A B", 'AWS_"A', "AWS_%%", "AWS_É"])
-def test_no_name_begins_another_variable(name: str) -> None:
-    """What no shell takes for a name is left out: a line break in it would set any variable of the service."""
+def test_an_invalid_name_is_not_recorded(name: str) -> None:
+    """A name that no shell accepts is not recorded,
+    because a line break in it could set any variable of the service.
+    """
     assert environment.record({name: "/x"}, environment.patterns()).variables == ()
 
 
@@ -39,21 +41,21 @@ def test_no_name_begins_another_variable(name: str) -> None:
     ],
 )
 def test_no_secret_is_recorded(name: str, value: str) -> None:
-    """A variable that may hold a secret, or cannot stand on one line, is named and left out."""
+    """A variable that may contain a secret, or contains a line break, is not recorded, and its name is reported."""
     recorded = environment.record({name: value}, environment.patterns())
     assert (recorded.variables, recorded.refused) == ((), (name,))
     assert "s3cr3t" not in repr(recorded)
 
 
-def test_a_file_with_a_secret_is_recorded() -> None:
-    """Only the path is in the variable, not the secret."""
+def test_the_path_of_a_secret_is_recorded() -> None:
+    """A variable with the path of a secret's file is recorded, because it contains no secret."""
     recorded = environment.record({"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "/f"}, environment.patterns())
     assert recorded.variables == (("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "/f"),)
 
 
 @pytest.mark.parametrize("value", ["plain", "with space", 'a"b', "a\\b", "$HOME `id`", "a=b;c#d", "'single'", "ünï"])
-def test_the_file_is_read_back(value: str, tmp_path: Path) -> None:
-    """A double-quoted value means the same to systemd and to a POSIX shell: the shell reads back what was recorded."""
+def test_a_shell_reads_the_recorded_values(value: str, tmp_path: Path) -> None:
+    """A POSIX shell reads the recorded value back unchanged; it interprets double quotes as systemd does."""
     file = tmp_path / "service.env"
     file.write_text(environment.environment_file([("NAME", value)]))
     script = '. "$1"; printf %s "$NAME"'
@@ -71,13 +73,13 @@ def test_the_file_is_read_back(value: str, tmp_path: Path) -> None:
         (['/q"\\/u', "-P"], '/usr/bin/env "/q\\"\\\\/u" -P'),
     ],
 )
-def test_a_command_of_a_unit(words: list[str], line: str) -> None:
-    """Spaces, quotes, specifiers and variables reach the program as they are: systemd.service(5), "Command lines"."""
+def test_the_command_line_of_a_unit(words: list[str], line: str) -> None:
+    """Spaces, quotes, specifiers and variables reach the program unchanged (systemd.service(5), "Command lines")."""
     assert systemd.command_line(words) == line
 
 
-def test_the_desktops_autostart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry starts the daemon with the absolute program; removing it leaves nothing."""
+def test_the_autostart_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The autostart entry starts the daemon by its absolute path, and uninstall deletes the entry."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     file = autostart.install(["/opt/My Tools/uvtokend"])
     assert file == tmp_path / "autostart" / "uvtokend.desktop"
@@ -86,8 +88,8 @@ def test_the_desktops_autostart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert autostart.uninstall() is None
 
 
-def test_without_a_manager_no_link_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the user manager does not answer, as under sudo, the link that enabled the unit goes with it."""
+def test_uninstall_without_a_manager_removes_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the user manager does not answer, as under sudo, uninstall also deletes the symlink that enabled the unit."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(systemd, "available", lambda: False)
     units = tmp_path / "systemd" / "user"
@@ -99,8 +101,10 @@ def test_without_a_manager_no_link_is_left(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["UVTOKEND_CONFIG", "UVTOKEND_SOCKET"])
-def test_another_daemon_is_no_service(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service would not see the variable, so its daemon would be another one than the shell's: install refuses."""
+def test_install_refuses_variables_that_the_service_would_not_see(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """install refuses while a UVTOKEND_ variable is set: the service would not see it and so run another daemon."""
     for variable in ("UVTOKEND_CONFIG", "UVTOKEND_SOCKET"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -111,12 +115,12 @@ def test_another_daemon_is_no_service(name: str, tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_service_that_does_not_run_is_shown_with_what_helps(
+def test_the_status_of_a_service_that_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without any manager it is `service install`, which uses the autostart then; with a unit there, it is `start`.
+    """`service status` prints the right fix: `install` without a manager, `start` with a unit.
 
-    In a shell of `su`, it is the variable that leads to the manager. What is installed already needs nothing.
+    In a shell of `su`, the fix sets XDG_RUNTIME_DIR. With an autostart entry, no fix is needed.
     """
 
     def shown() -> list[str]:

@@ -1,4 +1,4 @@
-"""What `doctor` says of a service under a real ``systemd --user``: each fix that it prints is run, and repairs it."""
+"""What `doctor` says about a service of a real ``systemd --user``: the test runs each printed fix, and it works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uvtokend.sandbox.machine import find_uv
 
 __all__ = ["person"]
 
-#: A logind that knows one user: this one cannot run beside the real manager of the tests.
+#: A replacement for logind, which cannot run beside the real user manager of the tests.
 LOGINCTL = """\
 #!/bin/sh
 case "$1" in
@@ -57,8 +57,10 @@ judge last
 
 
 @pytest.mark.systemd
-def test_each_fix_of_the_service_repairs_it(person: Person) -> None:
-    """No service, no lingering, a program that only the shell finds, a variable that only the shell has."""
+def test_each_fix_for_the_service_works(person: Person) -> None:
+    """No service, no lingering, a program and a variable that only the shell has:
+    doctor reports each, and its fix works.
+    """
     with PackageIndex(lambda login, token: (login, token) == ("me", "good")) as index:
         person.write("tools/corp-token", '#!/bin/sh\necho \'{"username": "me", "password": "good"}\'\n', 0o755)
         person.write("tools/loginctl", LOGINCTL, 0o755)

@@ -1,4 +1,4 @@
-"""Helper programs of other makers under both layers of the unit, beside a real ``systemd --user``."""
+"""Third-party helper programs in the service, with and without the hardened layer, under a real ``systemd --user``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["person"]
 
 START = "https://corp.awsapps.com/start"
 FEED = "https://pkgs.dev.azure.com/acme/_packaging/platform/pypi/simple/"
-#: What Microsoft's credential provider is given, and returns: artifacts-credprovider, README, "Environment Variables".
+#: The input of Microsoft's credential provider (artifacts-credprovider, README, "Environment Variables").
 ENDPOINTS = json.dumps({"endpointCredentials": [{"endpoint": FEED, "username": "me", "password": "dotnet-token"}]})
 
 
@@ -33,8 +33,8 @@ class Helper:
     """A program that is run as the command of an index.
 
     Args:
-        program: What must be installed; None for what always is.
-        command: Lines of a shell.
+        program: The program that must be installed; None if it always is.
+        command: Lines of a shell script.
         says: The last line that it must print.
         writes: The directory below the home directory that it writes to.
     """
@@ -46,26 +46,26 @@ class Helper:
 
     @property
     def present(self) -> bool:
-        """Whether it can be run here."""
+        """Whether this machine has the program."""
         return self.program is None or shutil.which(self.program) is not None
 
 
-#: Those of other makers take part where they are installed.
+#: Third-party programs are tested if they are installed.
 HELPERS: Mapping[str, Helper] = {
-    # What a just-in-time compiler does: node, Java and .NET write machine code into memory that they then execute.
+    # Just-in-time compilers (node, Java, .NET) write machine code into memory and execute it.
     "jit": Helper(None, f"{sys.executable} -c 'import mmap; mmap.mmap(-1, 4096, prot=7); print(4950)'", "4950"),
     "node": Helper(
         "node", "node -e 'let s = 0; for (let i = 0; i < 1e7; i++) s += i % 100; console.log(s/1e5)'", "4950"
     ),
     "java": Helper("java", "java -Xmx64m -Xshare:auto /home/tester/Sum.java", "4950"),
-    # Its .NET would look for libicu.
+    # Without this variable, .NET requires libicu.
     "dotnet": Helper(
         str(dotnet_program() or "dotnet"),
         f"export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 VSS_NUGET_EXTERNAL_FEED_ENDPOINTS={shlex.quote(ENDPOINTS)}\n"
         f"{dotnet_program()} -Uri {FEED} -IsRetry False -NonInteractive True -OutputFormat Json",
         '{"Username":"me","Password":"dotnet-token"}',
     ),
-    # With a token file, gcloud asks no server; it writes its log and its databases anyway.
+    # With a token file, gcloud calls no server, but still writes its log and its databases.
     "gcloud": Helper("gcloud", "gcloud auth print-access-token", "gcloud-token", ".config/gcloud"),
     "az": Helper(
         "az",
@@ -79,7 +79,7 @@ HELPERS: Mapping[str, Helper] = {
         "busctl --user call org.freedesktop.DBus / org.freedesktop.DBus NameHasOwner s org.freedesktop.systemd1",
         "b true",
     ),
-    # The Secret Service of a desktop, which is asked over the session bus.
+    # The Secret Service of a desktop, used over the session bus.
     "secret-tool": Helper("secret-tool", "secret-tool lookup service corp", "keyring-secret"),
     "keyring": Helper(
         "secret-tool",
@@ -126,10 +126,10 @@ journalctl --user 2>&1 | sed "s/^/journal /"
 
 @pytest.mark.systemd
 def test_helpers_work_under_both_layers(person: Person) -> None:
-    """Compilers at run time, cloud tools that write their files, agents behind sockets, and botocore's SSO cache.
+    """Helpers that compile at run time, write files, use sockets or botocore's SSO cache work in both layers.
 
-    The hardened layer is a real one: new privileges are off. Programs of other makers that are not installed here are
-    left out; what they need of the system is asked for by a program that always is.
+    The test confirms that the hardened layer forbids new privileges. Third-party programs that are not installed are
+    left out; a small program that is always present has the same requirements.
     """
     present = {name: helper for name, helper in HELPERS.items() if helper.present}
     for name, helper in present.items():
@@ -159,14 +159,14 @@ def test_helpers_work_under_both_layers(person: Person) -> None:
         config.write_text(config.read_text() + tables)
         said = person(LAYERS)
     for layer, privileges in (("layer", "no"), ("layer--hardened", "yes")):
-        told = [line.removeprefix(f"{layer} ") for line in said if line.startswith(f"{layer} ")]
-        assert f"privileges {privileges}" in told, said
-        assert told.count('"health": "fresh"') == len(present) + 2, said
-        heard = {line for line in told if line.partition(" ")[0] in present}
+        lines = [line.removeprefix(f"{layer} ") for line in said if line.startswith(f"{layer} ")]
+        assert f"privileges {privileges}" in lines, said
+        assert lines.count('"health": "fresh"') == len(present) + 2, said
+        heard = {line for line in lines if line.partition(" ")[0] in present}
         assert heard == {f"{name} {helper.says}" for name, helper in present.items()}
-        assert "sso 1" in told, said
+        assert "sso 1" in lines, said
         writing = [f"wrote {helper.writes}" for helper in present.values() if helper.writes is not None]
-        assert [line for line in told if line.startswith("wrote ")] == writing
+        assert [line for line in lines if line.startswith("wrote ")] == writing
     journal = " ".join(line for line in said if line.startswith("journal "))
     secrets = ("s3cr3t", "sso-fresh", "gcloud-token", "dotnet-token", "keyring-secret")
     assert [secret for secret in secrets if secret in journal] == []

@@ -1,6 +1,6 @@
-"""The launchd agent, as far as it can be checked without a Mac: the plist's form, keys and types (launchd.plist(5)).
+"""The launchd agent, tested without a Mac: the form, keys and types of its plist (launchd.plist(5)).
 
-`launchctl` is a program that records how it is called and answers as a table says.
+`launchctl` is a script that records its calls and fails for the words that a test chooses.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ DOMAIN = f"gui/{os.getuid()}"
 
 
 class Mac:
-    """A home directory and a `launchctl` that fails for the words it is told to fail for."""
+    """A home directory and a `launchctl` that fails for chosen subcommands."""
 
-    def __init__(self, folder: Path) -> None:
-        self.asked = folder / "asked"
-        self.failing = folder / "failing"
+    def __init__(self, directory: Path) -> None:
+        self.asked = directory / "asked"
+        self.failing = directory / "failing"
         self.failing.write_text("")
-        self.agent = folder / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist"
-        program = folder / "launchctl"
+        self.agent = directory / "Library" / "LaunchAgents" / f"{LAUNCHD_LABEL}.plist"
+        program = directory / "launchctl"
         program.write_text(
             f'#!/bin/sh\necho "$*" >> "{self.asked}"\n'
             f'if grep -qx "$1" "{self.failing}"; then echo "$1 failed: 5: Input/output error" >&2; exit 5; fi\n'
@@ -49,35 +49,37 @@ class Mac:
         program.chmod(0o755)
 
     def fail(self, *words: str) -> None:
-        """Let launchctl refuse these orders."""
+        """Make launchctl fail for these subcommands."""
         self.failing.write_text("".join(f"{word}\n" for word in words))
 
     def orders(self) -> list[str]:
-        """Return what launchctl was asked for, and forget it."""
-        said = self.asked.read_text().splitlines() if self.asked.exists() else []
+        """Return the calls of launchctl since the last call of this method."""
+        calls = self.asked.read_text().splitlines() if self.asked.exists() else []
         self.asked.unlink(missing_ok=True)
-        return said
+        return calls
 
 
 @pytest.fixture
 def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
-    """Give a machine that says it is a Mac."""
+    """Return a machine that claims to be a Mac."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     return Mac(tmp_path)
 
 
-def test_keys_and_types() -> None:
-    """The shipped agent has known keys with their types only: launchd ignores others in silence."""
+def test_the_shipped_agent_has_known_keys() -> None:
+    """The shipped agent has only known keys of the right type, because launchd silently ignores others."""
     agent = plistlib.loads(SHIPPED.read_bytes())
     assert {key: type(value) for key, value in agent.items()} == TYPES
     assert agent["Label"] == SHIPPED.stem
     assert all(isinstance(text, str) for text in agent["EnvironmentVariables"].values())
 
 
-def test_what_it_runs() -> None:
-    """It runs uvtokend itself with umask 077, again after a crash but not after a stop, at normal priority."""
+def test_the_agent_runs_the_daemon() -> None:
+    """The agent runs uvtokend with umask 077 and normal priority,
+    and restarts it after a crash but not after a stop.
+    """
     agent = plistlib.loads(launchd.property_list(["/p/uvtokend"], [("PATH", "/mine"), ("NETRC", "/n")], "/log"))
     assert agent["ProgramArguments"] == ["/p/uvtokend", "run", "--quiet"]
     assert agent["Umask"] == 0o077
@@ -88,7 +90,7 @@ def test_what_it_runs() -> None:
 
 
 def test_an_agent_is_installed_and_removed(mac: Mac) -> None:
-    """Install writes the agent with mode 644, loads and starts it; uninstall unloads it and leaves no file."""
+    """install writes the agent with mode 644, loads and starts it; uninstall unloads it and deletes its files."""
     assert launchd.install(["/p/uvtokend"], []) == mac.agent
     assert mac.agent.stat().st_mode & 0o777 == 0o644
     target = f"{DOMAIN}/{LAUNCHD_LABEL}"
@@ -109,19 +111,19 @@ def test_an_agent_is_installed_and_removed(mac: Mac) -> None:
 
 
 def test_a_loaded_agent_is_only_started(mac: Mac) -> None:
-    """`bootstrap` fails for an agent that is loaded: what counts is that `kickstart` works."""
+    """`bootstrap` fails for a loaded agent; that is fine as long as `kickstart` succeeds."""
     launchd.install(["/p/uvtokend"], [])
     mac.orders()
     mac.fail("bootstrap")
-    found = manager.installed()
-    assert found is not None
+    service = manager.installed()
+    assert service is not None
     assert mac.orders() == [f"print {DOMAIN}"]
-    found.start()
+    service.start()
     assert mac.orders() == [f"bootstrap {DOMAIN} {mac.agent}", f"kickstart {DOMAIN}/{LAUNCHD_LABEL}"]
 
 
 def test_without_a_screen_the_service_is_not_used(mac: Mac) -> None:
-    """Over SSH there is no gui domain: install says when the agent starts, and `start` runs the daemon itself."""
+    """Over SSH there is no gui domain: install says when the agent will start, and `start` runs the daemon itself."""
     mac.fail("print")
     with pytest.raises(UvtokendError, match="not logged in on the screen"):
         launchd.install(["/p/uvtokend"], [])
@@ -132,31 +134,37 @@ def test_without_a_screen_the_service_is_not_used(mac: Mac) -> None:
     ]
 
 
-def test_the_usual_places_are_on_the_path(mac: Mac) -> None:
-    """Those of the shell come first; then gcloud's and uv's own below the home, Homebrew's, MacPorts', Nix's."""
+def test_the_usual_directories_are_on_the_path(mac: Mac) -> None:
+    """The agent's PATH has the shell's directories first, then those of gcloud,
+    uv, Homebrew, MacPorts and Nix, once each.
+    """
     launchd.install(["/p/uvtokend"], [("PATH", "/mine:/usr/bin")])
-    places = launchd.variables(mac.agent)["PATH"].split(":")
-    assert places[:2] == ["/mine", "/usr/bin"]
+    directories = launchd.variables(mac.agent)["PATH"].split(":")
+    assert directories[:2] == ["/mine", "/usr/bin"]
     home = mac.agent.parent.parent.parent
-    assert {f"{home}/google-cloud-sdk/bin", "/opt/homebrew/bin", "/usr/local/bin", "/opt/local/bin"} <= set(places)
-    assert len(places) == len(set(places))
+    assert {f"{home}/google-cloud-sdk/bin", "/opt/homebrew/bin", "/usr/local/bin", "/opt/local/bin"} <= set(directories)
+    assert len(directories) == len(set(directories))
 
 
 def test_an_agent_that_ends_slowly_is_waited_for(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bootout answers EINPROGRESS while the process ends: nothing is loaded before launchd has forgotten it."""
+    """If bootout returns EINPROGRESS, uvtokend waits until launchd no longer knows the agent
+    before it loads another.
+    """
     monkeypatch.setattr(launchd, "_IN_PROGRESS", 5)
     launchd.install(["/p/uvtokend"], [])
     target = f"{DOMAIN}/{LAUNCHD_LABEL}"
     mac.fail("bootout")
     mac.orders()
-    # Not time.sleep itself: subprocess sleeps, too, while it waits for a program.
+    # Patch only launchd's `time`: subprocess also sleeps while it waits for a program.
     monkeypatch.setattr(launchd, "time", SimpleNamespace(sleep=lambda _: mac.fail("bootout", "print")))
     launchd._unload(target)
     assert mac.orders() == [f"bootout {target}", f"print {target}", f"print {target}"]
 
 
-def test_a_refusal_keeps_launchds_words(mac: Mac) -> None:
-    """A disabled agent fails with 5: the words, the way to enable it and System Settings are named."""
+def test_an_error_quotes_launchd(mac: Mac) -> None:
+    """If launchd refuses a disabled agent, the error quotes launchd and names System Settings
+    and the command to enable it.
+    """
     mac.fail("bootstrap", "kickstart")
     with pytest.raises(UvtokendError) as caught:
         launchd.install(["/p/uvtokend"], [])
@@ -167,13 +175,15 @@ def test_a_refusal_keeps_launchds_words(mac: Mac) -> None:
 
 
 def test_the_label_comes_from_the_agent(mac: Mac) -> None:
-    """A package may have renamed the file; one that cannot be read is known by its name."""
+    """The label is read from the agent, since a package may rename the file;
+    for an unreadable agent it is the file's name.
+    """
     mac.agent.parent.mkdir(parents=True)
     other = mac.agent.with_name("com.example.uvtokend.plist")
     other.write_bytes(plistlib.dumps({"Label": "io.example.renamed"}))
-    found = manager.installed()
-    assert found is not None
-    assert found.why_command == f"launchctl print {DOMAIN}/io.example.renamed"
+    service = manager.installed()
+    assert service is not None
+    assert service.why_command == f"launchctl print {DOMAIN}/io.example.renamed"
     other.write_text("not a property list")
     assert launchd.label(other) == "com.example.uvtokend"
 
@@ -192,7 +202,7 @@ def test_the_label_comes_from_the_agent(mac: Mac) -> None:
 def test_a_shell_with_other_directories(
     mac: Mac, shell: dict[str, str], another: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """launchd's daemon sees no variable but the recorded ones: a shell that differs looks for another daemon."""
+    """launchd's daemon sees only the recorded variables, so a shell with other directories starts its own daemon."""
     for name in (*environment.PLACES, "UVTOKEND_SOCKET", "UVTOKEND_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/c")
@@ -207,14 +217,16 @@ def test_a_shell_with_other_directories(
 
 
 def test_the_runtime_directory_is_recorded_for_launchd(mac: Mac) -> None:
-    """systemd sets it itself; launchd's daemon would bind its socket elsewhere without it."""
+    """XDG_RUNTIME_DIR is recorded for launchd, whose daemon would otherwise use another socket;
+    systemd sets it itself.
+    """
     assert mac.orders() == []
     recorded = environment.record({"XDG_RUNTIME_DIR": "/r"}, environment.patterns())
     assert recorded.variables == (("XDG_RUNTIME_DIR", "/r"),)
 
 
-def test_what_is_shipped_is_what_is_installed() -> None:
-    """The unit and the agent that packages ship come from the text that `service install` writes."""
+def test_the_shipped_files_match_the_installed_ones() -> None:
+    """The shipped unit and agent are the same as those that `service install` writes."""
     packaging = SHIPPED.parent.parent / "packaging"
     script = "import service_files as s; print([str(f) for f, text in s.shipped().items() if f.read_bytes() != text])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaging), *sys.path])}
@@ -225,8 +237,8 @@ def test_what_is_shipped_is_what_is_installed() -> None:
 @pytest.mark.parametrize(
     ("label", "expected"), [(LAUNCHD_LABEL, 0), ("com.example.uvtokend", 0), ("application.com.apple.Terminal", 2)]
 )
-def test_a_bad_configuration_is_not_restarted(label: str, expected: int, tmp_path: Path) -> None:
-    """launchd restarts after every status but 0: so a problem for a person ends with 0."""
+def test_an_invalid_configuration_is_not_restarted(label: str, expected: int, tmp_path: Path) -> None:
+    """launchd restarts a daemon after any status but 0, so under launchd an invalid configuration exits with 0."""
     (tmp_path / "config.toml").write_text("nonsense = 1")
     (tmp_path / "config.toml").chmod(0o600)
     environment = {
@@ -242,8 +254,8 @@ def test_a_bad_configuration_is_not_restarted(label: str, expected: int, tmp_pat
 
 
 @pytest.mark.parametrize(("label", "kept"), [(LAUNCHD_LABEL, False), ("", True)])
-def test_the_file_of_launchd_does_not_grow(label: str, kept: bool, tmp_path: Path) -> None:
-    """launchd only appends to it: a start under launchd begins it again when it is long."""
+def test_the_output_file_of_launchd_does_not_grow(label: str, kept: bool, tmp_path: Path) -> None:
+    """launchd only appends to the output file, so the daemon truncates a long one when it starts under launchd."""
     output = tmp_path / "uvtokend.log"
     output.write_text("x" * (1 << 17))
     (tmp_path / "config.toml").write_text("nonsense = 1")

@@ -1,4 +1,4 @@
-"""The service where paths, shells and units are not as usual, beside a real ``systemd --user``."""
+"""The service with unusual paths, shells and units, under a real ``systemd --user``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from uvtokend.service import systemd
 
 __all__ = ["desk", "person"]
 
-ODD = """/home/a b %h "q" $HOME 'x' \\n é [*]?"""
-TOLD = """
+UNUSUAL = """/home/a b %h "q" $HOME 'x' \\n é [*]?"""
+RECORDED = """
 export PATH="$HOME/my tools:$PATH" AWS_PROFILE='a "b" $c \\d %e `f`'
 for layer in "" --hardened; do
   rm -f seen
@@ -32,9 +32,9 @@ find .config -type f
 
 
 @pytest.mark.systemd
-def test_a_home_directory_with_an_odd_name(tmp_path: Path) -> None:
-    """Quotes, dollars, backslashes, percents and patterns in paths and variables reach the daemon as they are."""
-    person = replace(Person(tmp_path), place=ODD)
+def test_a_home_directory_with_an_unusual_name(tmp_path: Path) -> None:
+    """Quotes, dollars, backslashes, percents and patterns in paths and variables reach the daemon unchanged."""
+    person = replace(Person(tmp_path), place=UNUSUAL)
     person.installs()
     person.write("corp", f"env >seen; echo '{ANSWER}'")
     person.write(
@@ -42,9 +42,9 @@ def test_a_home_directory_with_an_odd_name(tmp_path: Path) -> None:
         '[[index]]\nname = "corp"\nurl = "https://corp.example/simple/"\nprovider = "command"\n'
         """command = ["/bin/bash", "-c", 'cd && . ./corp']\n""",
     )
-    path = f"PATH={ODD}/my tools:{ODD}/.local/bin:/usr/local/bin:/usr/bin:/bin"
+    path = f"PATH={UNUSUAL}/my tools:{UNUSUAL}/.local/bin:/usr/local/bin:/usr/bin:/bin"
     seen = [path, """AWS_PROFILE=a "b" $c \\d %e `f`"""]
-    first, second, rest = (told := person(TOLD))[:3], told[3:6], told[6:]
+    first, second, rest = (lines := person(RECORDED))[:3], lines[3:6], lines[6:]
     assert (first[0], sorted(first[1:], reverse=True)) == ("state active no", seen)
     assert (second[0], sorted(second[1:], reverse=True)) == ("state active yes", seen)
     assert rest == [".config/uvtokend/config.toml"]
@@ -74,32 +74,32 @@ find .config -type f
 
 @pytest.mark.systemd
 def test_units_that_others_edited_or_broke(person: Person) -> None:
-    """Install repairs an old unit and keeps a person's drop-in; uninstall removes even a unit that cannot be loaded.
+    """install repairs an old unit and keeps the user's drop-in; uninstall removes even a unit that cannot be loaded.
 
-    A shell of su, which does not know where the manager is, is told instead of getting another kind of service.
+    In a shell of `su`, which does not know the manager's address, install names the variable to set.
     """
     person.write("corp", f"env >~/seen; echo '{ANSWER}'")
     person.configure("/home/tester/corp")
-    told = person(BROKEN)
-    hidden = [line for line in told if line.startswith("hidden ")]
+    lines = person(BROKEN)
+    hidden = [line for line in lines if line.startswith("hidden ")]
     assert hidden[-1] == "hidden   fix: export XDG_RUNTIME_DIR=/run/user/54321 && uvtokend service install"
     config, own = ".config/uvtokend/config.toml", ".config/systemd/user/uvtokend.service.d/own.conf"
-    rest = [line for line in told if line not in hidden]
+    rest = [line for line in lines if line not in hidden]
     assert rest[:3] == [config, "WatchdogSec=100", "AWS_REGION=here"]
     assert rest[3] == "uninstall 0"
     assert sorted(rest[4:]) == sorted([config, own])
 
 
 @pytest.mark.parametrize("path", ["/home/a\nExecStart=x", "/home/a\x7f", os.fsdecode(b"/home/\xff")])
-def test_what_no_unit_can_hold(path: str) -> None:
-    """A path with a line break would be read as another setting; it is refused before anything is written."""
+def test_a_path_that_no_unit_can_contain(path: str) -> None:
+    """A path with a line break, which systemd would read as another setting, is refused before anything is written."""
     with pytest.raises(UvtokendError, match="no systemd unit can hold"):
         systemd.refuse_unprintable(["/usr/bin/uvtokend", path])
 
 
 @pytest.mark.root
-def test_not_as_root_in_anothers_home(desk: Desk) -> None:
-    """With sudo and the user's HOME, nothing is written that the user could not remove."""
+def test_root_in_another_users_home(desk: Desk) -> None:
+    """With sudo and the user's HOME, install and uninstall refuse, since root would own the files."""
     desk.configure(("a", "a.example"))
     for path in (desk.home, *desk.home.rglob("*")):
         os.chown(path, 12345, 12345)

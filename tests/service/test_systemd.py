@@ -1,6 +1,6 @@
 """The user unit under a real ``systemd --user``: started, refreshed, reloaded, killed, refused and stopped.
 
-An ordinary user's manager, with a journal, in namespaces of its own: ``systemd_user.sh`` says how.
+An ordinary user's manager, with a journal, runs in its own namespaces; ``systemd_user.sh`` explains how.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ uvtokend service status | sed "s/^/status /"
 
 @pytest.fixture
 def tester(person: Person) -> Person:
-    """A user with one index."""
+    """Return a user with one index."""
     person.write("corp", f"env >~/seen; echo '{ANSWER}'")
     person.configure("/home/tester/corp")
     return person
@@ -95,9 +95,10 @@ def tester(person: Person) -> Person:
 
 @pytest.mark.systemd
 def test_the_unit(tmp_path: Path, tester: Person) -> None:
-    """READY and a STATUS worth reading, restart after a crash with the token kept, none after a bad configuration.
+    """The unit reports READY and a status, restarts after a crash with the same token,
+    but not if the configuration is invalid.
 
-    The journal tells why the configuration was refused, and never a token.
+    The journal contains the reason why the configuration was refused, and never a token.
     """
     units = tmp_path / ".config/systemd/user"
     (units / "uvtokend.service.d").mkdir(parents=True)
@@ -116,15 +117,16 @@ def test_the_unit(tmp_path: Path, tester: Person) -> None:
     journal = [line for line in said if line.startswith("journal ")]
     assert any("nonsense" in line for line in journal)
     assert not any("s3cr3t" in line for line in said)
-    # it ends with 0 whatever it finds; unknown keys are only told
+    # systemd-analyze always exits with 0, so its output must be empty
     assert [line for line in said if line.startswith("verify ")] == []
 
 
 @pytest.mark.systemd
 def test_the_service_is_installed_and_removed(tester: Person) -> None:
-    """Install takes over from a daemon started by hand, records this shell without its secrets, and leaves nothing.
+    """install replaces a daemon that was started by hand, records this shell without its secrets,
+    and uninstall leaves nothing.
 
-    `stop` and `start` go through the manager; the hardened layer is probed, and fresh tokens come under it as well.
+    `stop` and `start` use the manager. The hardened layer is tested before it is used, and tokens are fetched in it.
     """
     said = tester(INSTALL)
     assert any(line.startswith("state active enabled enabled pid ") for line in said), said
@@ -157,7 +159,7 @@ SUPERVISION = """
 systemctl --user daemon-reload
 systemctl --user start uvtokend
 uvtokend refresh >/dev/null 2>&1
-# A new index whose fetch hangs, taken up by SIGHUP; then stopped while that fetch is in flight.
+# SIGHUP loads a new index whose fetch hangs; then the unit is stopped during that fetch.
 sed 's/corp/slow/g' .config/uvtokend/config.toml >more
 cat more >>.config/uvtokend/config.toml
 kill -HUP "$(show MainPID)"
@@ -165,12 +167,12 @@ await 'pgrep -f "^sleep 600"'
 uvtokend status slow --json | tr -d '\\n' | grep -o '"state": "[a-z]*"'
 systemctl --user stop uvtokend
 echo "stopped state $(show ActiveState) result $(show Result) helpers $(pgrep -c -f "^sleep 600" || true)"
-# A daemon that hangs is killed by the watchdog, and its successor has the token.
+# The watchdog kills a daemon that hangs, and the next daemon has the token.
 systemctl --user start uvtokend
 kill -STOP "$(show MainPID)"
 await '[ "$(show NRestarts)" = 1 ] && uvtokend status corp'
 echo "watchdog restarts $(show NRestarts) state $(show ActiveState)"
-# The installation is removed: a clean end, and no restart; nor a loop when the unit is started nevertheless.
+# After the installation is removed, the daemon ends and is not restarted, even if the unit is started again.
 rm -r lib
 await '[ "$(show ActiveState)" = inactive ]'
 echo "gone state $(show ActiveState) result $(show Result) status $(show ExecMainStatus)"
@@ -187,10 +189,9 @@ echo "ends $(tr "\\n" " " <ends)"
 
 @pytest.mark.systemd
 def test_the_manager_watches_the_daemon(tester: Person) -> None:
-    """Stopped within 5 s while an ordinary fetch hangs; killed by the watchdog if it hangs itself, and replaced.
+    """systemd stops the daemon within 5 s during a fetch that hangs, and restarts it if the daemon itself hangs.
 
-    A daemon whose installation is gone ends with 0 and is not started again, nor is a program that does not exist.
-    The whole journal of this user holds no token.
+    If the installation or the program is gone, the unit is not restarted. The journal of the user contains no token.
     """
     units = ".config/systemd/user"
     tester.write(f"{units}/uvtokend.service", UNIT.read_text())
@@ -203,7 +204,7 @@ def test_the_manager_watches_the_daemon(tester: Person) -> None:
     assert "gone state inactive result success status 0" in said
     assert "missing state failed status 203 restarts 0" in said
     journal = [line for line in said if line.startswith("journal ")]
-    assert "ends success watchdog success exit-code " in said  # what was removed last could not be executed
+    assert "ends success watchdog success exit-code " in said  # the last start could not execute the removed program
     assert any("its installation is gone" in line for line in journal)
     assert not any("s3cr3t" in line for line in said)
 
@@ -231,15 +232,15 @@ cd
 rm first
 uv() { echo "uv $*"; rm -r lib .local/bin/uvtokend; }
 """
-#: The directories that every program of a desktop uses stay, though they are empty.
+#: These directories, which all programs share, stay although they are empty.
 SHARED = {"./.config", "./.local/state"}
 
 
 @pytest.mark.systemd
 def test_a_new_user_logs_in_again(person: Person) -> None:
-    """Package installed, ``init``, ``service install``, logged out and in: the tokens are fresh, nobody did anything.
+    """After ``init``, ``service install`` and another login, the tokens are fresh without any further command.
 
-    The commands of the README's "Uninstall" then leave the home directory exactly as it was before.
+    The commands in the README's "Uninstall" then leave the home directory exactly as it was before.
     """
     commands = re.search(r"^## Uninstall\n.*?^```sh\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     assert commands is not None

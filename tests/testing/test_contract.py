@@ -1,4 +1,4 @@
-"""The contract for providers: a plug-in that keeps it passes, and each way to break it is caught."""
+"""The contract test for providers: a correct plug-in passes it, and it detects each kind of defect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uvtokend.testing import ProviderContract
 
 
 class Example(ProviderContract):
-    """What the example's author would write; `code` is his module."""
+    """The test that the example's author would write; `code` is the author's module."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"unreachable": "transient", "wrong-key": "rejected"}
     patience = 20.0
@@ -24,11 +24,11 @@ class Example(ProviderContract):
 
     @pytest.fixture(autouse=True)
     def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """The installed plug-in, and a server that issues tokens."""
+        """Install the plug-in, and run a server that issues tokens."""
         yield from self.made(tmp_path, monkeypatch)
 
-    def made(self, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
-        site = example_plugin.install(folder / "site", self.code)
+    def made(self, directory: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
+        site = example_plugin.install(directory / "site", self.code)
         patch.syspath_prepend(str(site))
         patch.setenv("PYTHONPATH", str(site))
         self.key = "key-" + secrets.token_hex(16)
@@ -61,7 +61,7 @@ class Example(ProviderContract):
 
 
 class TestExample(Example):
-    """The example keeps the contract."""
+    """The example passes the contract test."""
 
 
 NOW = "    now = datetime.now(UTC)\n"
@@ -71,7 +71,7 @@ REFUSED = '    if refused:\n        raise rejected("wrong-key"'
 WORKS, SEEN = "test_a_token_through_the_worker", "test_a_token_under_observation"
 FAILS, FAILURE = "test_a_failure_through_the_worker", "test_a_failure_under_observation"
 
-#: What an author may do wrong: the line of the example, what is there instead, the test that catches it, and how.
+#: Mistakes of authors: a line of the example, its replacement, the test that detects it, and words of its message.
 DEFECTS: dict[str, tuple[str, str, str, str]] = {
     "naive times, to the worker": (NOW, "    now = datetime.now()\n", WORKS, "one of its times has no time zone"),
     "naive times": (NOW, "    now = datetime.now()\n", SEEN, "one of its times has no time zone"),
@@ -172,7 +172,7 @@ DEFECTS: dict[str, tuple[str, str, str, str]] = {
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_each_defect_is_caught(defect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider that breaks the contract in one way fails the test that is about it, and the words say why."""
+    """A provider with one defect fails the test for it, with a message that names the defect and contains no secret."""
     line, instead, test, words = DEFECTS[defect]
     assert example_plugin.CODE.count(line) == 1
     contract = Example()
