@@ -12,7 +12,8 @@ import pytest
 from uvtokend.cli import parser
 from uvtokend.cli.verbs import VERBS
 from uvtokend.core.clouds import CLOUDS
-from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

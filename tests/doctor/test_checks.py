@@ -17,7 +17,8 @@ import pytest
 
 from clouds.tls import TlsProxy
 from uvtokend import __version__
-from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Entry, Secret, Settings
 from uvtokend.core.uv import settings as uv_settings
 from uvtokend.core.uv.order import TextFile

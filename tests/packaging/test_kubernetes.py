@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from uvtokend.cli.verbs import VERBS
-from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 
 PACKAGING = Path(__file__).parent.parent.parent / "packaging"
 MANIFESTS = sorted((PACKAGING / "kubernetes").glob("*.yaml"))

@@ -15,7 +15,8 @@ import yaml
 
 from support.desk import TOKEN, Desk, desk
 from support.namespace import in_namespace
-from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 
 __all__ = ["desk"]
 

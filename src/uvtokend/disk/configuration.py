@@ -10,7 +10,8 @@ import stat
 from dataclasses import replace
 
 from uvtokend import paths
-from uvtokend.core.config.settings import LIMIT, Source, parse
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import LIMIT, Source
 from uvtokend.core.model import Problem, Settings
 from uvtokend.disk import system_ca
 from uvtokend.errors import ConfigError

@@ -74,6 +74,7 @@ import psutil
 from uvtokend.core import wire
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import settings
+from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Credential, Entry, Failure, FailureKind, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.worker_environment import worker_environment
@@ -104,7 +105,7 @@ def asked(table: str) -> Request:
     Raises:
         ConfigError: The table is invalid; the error contains every problem.
     """
-    source = settings.Source("the index table", f"[[index]]\n{table}".encode(), "/")
+    source = Source("the index table", f"[[index]]\n{table}".encode(), "/")
     (index,) = settings.parse([source], os.path.expanduser("~"), {}).indexes
     return index.request
 

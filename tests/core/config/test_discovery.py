@@ -14,7 +14,8 @@ from uvtokend.core import clouds
 from uvtokend.core.config import discovery, edit, init_plan
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
-from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Env, Json, Settings
 from uvtokend.core.urls import IndexUrl
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import clouds
-from uvtokend.core.config import settings as module
-from uvtokend.core.config import values
-from uvtokend.core.config.settings import Source, parse
+from uvtokend.core.config import toml_document, values
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 from uvtokend.core.config.values import seconds
 from uvtokend.core.model import Settings
 from uvtokend.core.urls import IndexUrl
@@ -304,7 +304,7 @@ BAD = [
     ("x = y\n", "line 1"),
     ("x = '''", "the end"),
     (b"\xff", "the file"),
-    (b"#" * (module.LIMIT + 1), "the file"),
+    (b"#" * (toml_document.LIMIT + 1), "the file"),
     (f"x = {'1' * 5000}", "the end"),
     (f"daemon.netrc = 0x{'f' * 17}", "the file"),
     ("daemon.netrc = nan", "the file"),
@@ -718,8 +718,8 @@ def test_the_defaults() -> None:
 @pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 1 << 64, -(1 << 64)])
 def test_numbers_are_limited_to_64_bits(number: int) -> None:
     """TOML guarantees only 64-bit integers, so a number beyond either bound is refused."""
-    assert module._unusable({"a": [number]}) is not None
-    assert module._unusable({"a": [(1 << 63) - 1, -(1 << 63), 0]}) is None
+    assert toml_document._unusable({"a": [number]}) is not None
+    assert toml_document._unusable({"a": [(1 << 63) - 1, -(1 << 63), 0]}) is None
 
 
 @pytest.mark.parametrize(("seconds", "good"), [(59, False), (60, True), (100, True), (101, False), (0, False)])

@@ -6,7 +6,6 @@ message repeats a value that may be a secret.
 
 from __future__ import annotations
 
-import math
 import os.path
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,14 +14,13 @@ from typing import TypeAlias, cast
 
 from uvtokend.core import clouds
 from uvtokend.core.clouds import CLOUDS
-from uvtokend.core.config import values
+from uvtokend.core.config import toml_document, values
+from uvtokend.core.config.host_conflicts import conflicts
+from uvtokend.core.config.toml_document import Source, printable
 from uvtokend.core.config.values import Base, InvalidValueError, Option, is_variable, nearest
 from uvtokend.core.model import Env, Frozen, Index, Json, Problem, Request, Settings, Sink
 from uvtokend.core.urls import IndexUrl, is_loopback
 from uvtokend.errors import ConfigError, UvtokendError
-
-#: Bytes. A configuration is written by hand.
-LIMIT = 1 << 20
 
 _DAEMON = {
     "netrc": Option(values.PATH),
@@ -39,8 +37,6 @@ _INDEX = ("url", "name", "provider", "sink", "enabled", "env", "options")
 _ENABLED = Option(values.BOOLEAN)
 _A_SECRET = Option(values.SECRET)
 _SINK = Option(values.CHOICE, ("netrc", "uv-store", "memory"))
-#: The deepest nesting, because the options of a plug-in are processed recursively. No real configuration is so deep.
-_DEPTH = 32
 #: Index names as uv allows them (uv crates/uv-distribution-types/src/index_name.rs), but none that reads as an option.
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 #: Hosts that uv's URL parser (WHATWG) and Python's parse equally: no IDN, percent sign, backslash or zone.
@@ -50,21 +46,6 @@ _STORE_LOOPBACK = {"127.0.0.1", "localhost"}
 _SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|KEY", re.IGNORECASE)
 #: Options whose token must be kept on disk, and so cannot be in memory only.
 _KEPT_ON_DISK = ("refresh-token", "rotate")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One configuration file.
-
-    Args:
-        file: The name of the file in messages.
-        text: The content of the file.
-        directory: The absolute directory to which its relative paths are relative.
-    """
-
-    file: str
-    text: bytes
-    directory: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +99,8 @@ def parse(
         parser.merge(tables, document.get("index"), source)
     off = {name: table for name, table in tables.items() if not parser.is_on(table)}
     enabled = tuple(index for name, table in tables.items() if name not in off and (index := parser.index(name, table)))
-    parser.one_credential_a_host(enabled, tables)
+    for conflict in conflicts(enabled):
+        parser.bad(tables[conflict.index]["url"], conflict.message, conflict.hint)
     disabled = tuple(parser.lenient().disabled(name, table) for name, table in off.items())
     file = sources[-1].file if sources else ""
     settings = parser.settings(file, daemon, enabled, environ)
@@ -158,24 +140,10 @@ class _Parser:
     # ------------------------------------------------------------------------------------------------ the files
 
     def document(self, source: Source) -> dict[str, Json]:
-        import tomllib  # noqa: PLC0415 - the daemon reads its configuration once and then carries this along
-
-        if len(source.text) > LIMIT:
-            self.wrong(source, "the file", "It is larger than 1 MiB.", "name the right file")
-            return {}
-        try:
-            document: dict[str, Json] = tomllib.loads(source.text.decode())
-        except UnicodeDecodeError:
-            self.wrong(source, "the file", "It is not UTF-8 text.", "save it as UTF-8")
-            return {}
-        except (ValueError, RecursionError) as error:  # ValueError itself for a number of thousands of digits
-            place = re.search(r"at line (\d+)", str(error))
-            where = f"line {place[1]}" if place else "the end"
-            message = f"Invalid TOML{_reason(error, isinstance(error, tomllib.TOMLDecodeError))}."
-            self.wrong(source, where, message, "see https://toml.io for what a line may look like")
-            return {}
-        if (unusable := _unusable(document)) is not None:
-            self.wrong(source, "the file", unusable, "remove it")
+        """Return the tables of a file; none if it is invalid, which is reported."""
+        document = toml_document.read(source)
+        if isinstance(document, Problem):
+            self.problems.append(document)
             return {}
         self.unknown(document, ("daemon", "index"), source, "")
         return document
@@ -191,7 +159,7 @@ class _Parser:
 
     def unknown(self, raw: Mapping[str, Json], known: Collection[str], source: Source, prefix: str) -> None:
         for key in (key for key in raw if key not in known):
-            self.wrong(source, f"{prefix}{_printable(key)}", "Unknown key.", _did_you_mean(key, known))
+            self.wrong(source, f"{prefix}{printable(key)}", "Unknown key.", _did_you_mean(key, known))
 
     def merge(self, tables: dict[str, _Table], raw: Json, source: Source) -> None:
         """Override the indexes of the earlier files with those of one file, by name."""
@@ -214,7 +182,7 @@ class _Parser:
             key = name if name and name not in here else f"{_nameless(number)} of {source.file}"
             here[key] = number
             self.places[key] = _Value(None, source, where)
-            table = {word: _Value(value, source, f"{where}: {_printable(word)}") for word, value in item.items()}
+            table = {word: _Value(value, source, f"{where}: {printable(word)}") for word, value in item.items()}
             tables[key] = {**tables.get(key, {}), **table}
 
     def name(self, table: Mapping[str, Json], source: Source, number: int) -> str | None:
@@ -314,7 +282,7 @@ class _Parser:
             self.bad(given, "Expected a table of texts.", 'write env = { NAME = "value" }')
             return {}
         for name in given.value:
-            where = f"{given.where}.{_printable(name)}"
+            where = f"{given.where}.{printable(name)}"
             if not is_variable(name):
                 self.bad(given, "This cannot be the name of an environment variable.", "use letters, digits and _")
             elif "\0" in str(given.value[name]):
@@ -369,31 +337,6 @@ class _Parser:
         base = Base(self.home, given.source.directory)
         return {key: _frozen(value, base) for key, value in given.value.items()}
 
-    def one_credential_a_host(self, indexes: Sequence[Index], tables: Mapping[str, _Table]) -> None:
-        """Report indexes that a sink cannot distinguish.
-
-        A netrc has one credential per host, uv's store one per URL prefix. uv reads the store only if no netrc has the
-        host. A credential in memory conflicts with no other, but a netrc entry for its host would hide it.
-        """
-        hosts: dict[str, Index] = {}
-        targets: dict[str, Index] = {}
-        for index in indexes:
-            url = tables[index.name]["url"]
-            other = hosts.setdefault(index.host, index)
-            same = targets.setdefault(index.target, index)
-            if other.sink != index.sink:
-                message = f"{other.name!r} on {index.host} has sink = {other.sink!r}: one hides the other."
-                self.bad(url, message, f"write the same sink for all indexes on {index.host}")
-            elif same.request == index.request or index.sink == "memory":
-                continue
-            elif index.sink == "netrc":
-                message = f"{same.name!r} on {index.host} needs another credential, and a netrc knows only hosts."
-                hint = 'write sink = "uv-store" for all indexes on that host, or give them the same credential'
-                self.bad(url, message, hint)
-            else:
-                message = f"{same.name!r} has another credential for {index.target} too; uv cannot tell them apart."
-                self.bad(url, message, "give them the same credential")
-
     # ---------------------------------------------------------------------------------------------- the daemon
 
     def settings(self, file: str, daemon: _Table, indexes: tuple[Index, ...], environ: Env) -> Settings:
@@ -443,41 +386,6 @@ def _did_you_mean(key: str, known: Collection[str], more: Collection[str] = ()) 
     return f"did you mean {close}?" if close else f"known keys: {', '.join(sorted(known or more))}"
 
 
-def _reason(error: Exception, told: bool) -> str:
-    """Return why a text is not valid TOML: ``: expected '=' after a key in a key/value pair (column 8)``.
-
-    tomllib's messages contain keys and single characters of the file, but no values.
-
-    Args:
-        error: The exception of tomllib.
-        told: Whether it is about the text, and not about Python's own limits.
-    """
-    if not told:
-        return ": it is nested too deeply, or a number has too many digits"
-    reason, _, place = str(error).partition(" (at ")
-    column = re.search(r"column \d+", place)
-    if reason == r"Illegal character '\n'":
-        reason = "a string is not closed at the end of its line"
-    said = _printable(reason)  # it may repeat a key
-    return f": {said[:1].lower()}{said[1:]}{f' ({column[0]})' if column else ''}"
-
-
-def _unusable(document: Json) -> str | None:
-    """Report a number that tomllib reads although TOML or JSON does not allow it, or no person would write it."""
-    todo: list[tuple[Json, int]] = [(document, 0)]
-    while todo:
-        value, depth = todo.pop()
-        if depth > _DEPTH:
-            return "A value is nested too deeply."
-        if isinstance(value, dict | list):
-            todo += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
-        elif isinstance(value, float) and not math.isfinite(value):
-            return "A number in it is not finite."
-        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            return "A number in it has more than 64 bits."
-    return None
-
-
 def _nameless(number: int) -> str:
     return f"[[index]] {number}"
 
@@ -495,7 +403,3 @@ def _url(text: object) -> IndexUrl | None:
     except ValueError:
         return None
     return url if url.scheme in {"https", "http"} and url.host else None
-
-
-def _printable(key: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in key[:60])
