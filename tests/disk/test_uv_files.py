@@ -14,7 +14,7 @@ import pytest
 
 from uvtokend.cli import console
 from uvtokend.core.config import discovery
-from uvtokend.disk import uv_files
+from uvtokend.disk import uv_commands, uv_files, uv_projects
 from uvtokend.errors import UsageError
 from uvtokend.sandbox.machine import find_uv
 from uvtokend.sandbox.web import Answer, Server
@@ -47,7 +47,7 @@ class Machine:
         here = [str(self.root / path) for path in paths]
         return [
             one.url.text.split("/")[3]
-            for one in uv_files.candidates(here, {**self.environment, **environ}, console.say)
+            for one in uv_projects.candidates(here, {**self.environment, **environ}, console.say)
         ]
 
     def asked(self, directory: str, **environ: str) -> set[str]:
@@ -234,7 +234,7 @@ def test_uv_asks_an_index_that_we_read_for_its_command_line(
     subprocess.run([find_uv(), *command[1:]], env=environment, capture_output=True, check=False)
     assert asked in {call.path.split("/")[1] for call in machine.server.calls}
     complaints: list[str] = []
-    indexes = uv_files.named(machine.environment, complaints.append, command)
+    indexes = uv_commands.named(machine.environment, complaints.append, command)
     assert (asked, machine.url(asked)) in {(name, url) for name, url, _ in indexes}
     assert complaints == []
 
@@ -244,7 +244,7 @@ def test_other_commands_are_not_parsed(machine: Machine, monkeypatch: pytest.Mon
     arrange(machine, monkeypatch)
 
     def names(*command: str) -> set[str]:
-        return {name for name, _, _ in uv_files.named(machine.environment, console.say, command)}
+        return {name for name, _, _ in uv_commands.named(machine.environment, console.say, command)}
 
     assert names("make", "--directory", "sub", "script.py") == {"here"}
     assert names("uv", "--directory", "sub", "lock") == {"sub"}
@@ -256,7 +256,8 @@ def test_unreadable_sources_are_reported(machine: Machine, monkeypatch: pytest.M
     """A script from a pipe or a URL, invalid metadata, and too many workspace members are reported, so that the
     command gets no token."""
     arrange(machine, monkeypatch)
-    monkeypatch.setattr(uv_files, "MOST_PROJECTS", 2)
+    monkeypatch.setattr(uv_commands, "MOST_PROJECTS", 2)
+    monkeypatch.setattr(uv_projects, "MOST_PROJECTS", 2)
     os.mkfifo("pipe")
     Path("broken.py").write_text(inline("a ="))
     Path("large.py").write_text("#" * (uv_files.LIMIT + 1))
@@ -276,10 +277,10 @@ def test_unreadable_sources_are_reported(machine: Machine, monkeypatch: pytest.M
         (["lock", "--directory", "outside"], "cannot be listed"),
     ):
         complaints: list[str] = []
-        uv_files.named(machine.environment, complaints.append, ["uv", *words])
+        uv_commands.named(machine.environment, complaints.append, ["uv", *words])
         assert [words_in_message in complaint for complaint in complaints] == [True], (words, complaints)
     complaints = []
-    uv_files.named(machine.environment, complaints.append, ["uv", "run", "tool", "data", "pipe", "-", "https://x"])
+    uv_commands.named(machine.environment, complaints.append, ["uv", "run", "tool", "data", "pipe", "-", "https://x"])
     assert complaints == []
 
 

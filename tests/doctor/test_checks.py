@@ -23,7 +23,7 @@ from uvtokend.core.model import Entry, Secret, Settings
 from uvtokend.core.uv import settings as uv_settings
 from uvtokend.core.uv.order import TextFile
 from uvtokend.core.uv.settings import UvFile
-from uvtokend.disk.uv_files import Project
+from uvtokend.disk.uv_projects import Project
 from uvtokend.doctor import checks, configuration, daemon, network, permissions, programs, uv
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.arrangements import ARRANGEMENTS
 from support.uv_judge import Stage, wire
 from uvtokend.core.uv.order import Sources, decide
-from uvtokend.disk import uv_files
+from uvtokend.disk import uv_files, uv_projects
 from uvtokend.sandbox.machine import find_uv
 
 #: The oldest supported uv, the first ones that read and rename their own store, and the newest.
@@ -42,7 +42,7 @@ def disagreements(uv: str, directory: Path) -> Iterator[tuple[str, str]]:
     try:
         for arrangement in ARRANGEMENTS:
             project, environment = stage.set(arrangement)
-            configuration = uv_files.project(str(project), environment).configuration(environment)
+            configuration = uv_projects.project(str(project), environment).configuration(environment)
             netrc = uv_files.text_file(uv_files.netrc(environment))
             decision = decide(
                 Sources(configuration, environment, netrc, uv_files.store(environment), version), stage.url

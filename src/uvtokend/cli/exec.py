@@ -7,7 +7,7 @@ import os
 
 from uvtokend.cli import access
 from uvtokend.core import child_environment
-from uvtokend.disk import uv_files
+from uvtokend.disk import uv_commands
 from uvtokend.errors import UsageError
 
 EXAMPLES = (
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _known_to_uv(command: list[str]) -> list[tuple[str, str, str]]:
     """Return the indexes that a command of uv would know. A file that cannot be read might give a name to any host."""
     complaints: list[str] = []
-    indexes = uv_files.named(os.environ, complaints.append, command)
+    indexes = uv_commands.named(os.environ, complaints.append, command)
     if complaints:
         message = f"uv's configuration here cannot be checked, so the command gets no token: {complaints[0]}"
         raise UsageError(message, "correct that file, or run the command in another directory")

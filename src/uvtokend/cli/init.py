@@ -21,7 +21,7 @@ from uvtokend.core.model import Credential, Failure, Request, Settings
 from uvtokend.core.text import clean
 from uvtokend.core.urls import IndexUrl
 from uvtokend.daemon.worker import Outcome, Workers
-from uvtokend.disk import config_editor, configuration, uv_files
+from uvtokend.disk import config_editor, configuration, uv_projects
 from uvtokend.doctor import project, uv
 from uvtokend.doctor.facts import gather
 from uvtokend.errors import FAILED, OK, UvtokendError
@@ -64,7 +64,7 @@ def init(places: Sequence[str], yes: bool, config_file: str | None) -> int:
     target = paths.config_file(config_file)
     text = configuration.read(target) or b""
     settings = configuration.load(config_file, text)
-    candidates = uv_files.candidates(places, os.environ, console.say)
+    candidates = uv_projects.candidates(places, os.environ, console.say)
     stored = clouds.stored_sign_ins(os.environ, lambda path: os.path.exists(os.path.expanduser(path)))
     plan = init_plan.plan(candidates, settings.indexes, settings.disabled, os.environ, text.decode(), stored)
     _show(plan)

@@ -17,10 +17,10 @@ from uvtokend.core.netrc import block
 from uvtokend.core.state import State
 from uvtokend.core.uv.order import Decision, Sources, TextFile, UvCredential, decide
 from uvtokend.core.uv.settings import UvConfiguration, UvIndex, same_index
-from uvtokend.disk import cleanup, configuration, locks, uv_files
+from uvtokend.disk import cleanup, configuration, locks, uv_files, uv_projects
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
-from uvtokend.disk.uv_files import Project
+from uvtokend.disk.uv_projects import Project
 from uvtokend.disk.uv_store_sink import UvStoreSink
 from uvtokend.errors import ConfigError, DeliveryFailed, UvtokendError
 
@@ -129,7 +129,7 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
         UsageError: The place does not exist, or there is no home directory.
     """
     environ = dict(os.environ)
-    project = uv_files.project(place, environ)
+    project = uv_projects.project(place, environ)
     settings, problems = _settings(config)
     known = Store(paths.state_directory()).load()
     file = paths.config_file(config)

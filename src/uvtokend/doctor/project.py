@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uvtokend.core.model import Json
 from uvtokend.core.uv.settings import is_below, normal_name, root, same_index, split_url
-from uvtokend.disk import uv_files
+from uvtokend.disk import uv_files, uv_projects
 from uvtokend.doctor.facts import Facts
 from uvtokend.doctor.finding import Finding, error, note
 
@@ -76,7 +76,7 @@ def ignored_files(facts: Facts) -> Iterator[Finding]:
     if not (names and missing):
         return
     without = {name: value for name, value in facts.environ.items() if name not in names}
-    usual = uv_files.project(str(facts.project.directory), without).configuration(without)
+    usual = uv_projects.project(str(facts.project.directory), without).configuration(without)
     for index in missing:
         known = next((each for each in usual.indexes if same_index(each.url, index.url)), None)
         if known is not None:

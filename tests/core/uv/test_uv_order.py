@@ -9,7 +9,7 @@ import pytest
 from support.arrangements import ARRANGEMENTS, BEARER, KEYRING, NETRC, STORE
 from support.uv_judge import Arrangement, Stage, wire
 from uvtokend.core.uv.order import Decision, Sources, decide
-from uvtokend.disk import uv_files
+from uvtokend.disk import uv_files, uv_projects
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def decided(stage: Stage, arrangement: Arrangement, version: tuple[int, ...] = (), path: str = "") -> Decision:
     """Return our prediction for the files and variables that uv would read."""
     project, environment = stage.set(arrangement)
-    uv = uv_files.project(str(project), environment).configuration(environment)
+    uv = uv_projects.project(str(project), environment).configuration(environment)
     netrc = uv_files.text_file(uv_files.netrc(environment))
     sources = Sources(uv, environment, netrc, uv_files.store(environment), version)
     return decide(sources, f"{stage.url}{path}")
@@ -80,7 +80,7 @@ def test_why_a_credential_is_not_sent(stage: Stage) -> None:
 def test_the_url_may_contain_a_user_name(stage: Stage) -> None:
     """A user name in the given URL counts like one in uv's configuration. The URL may be that of a file."""
     project, environment = stage.set(Arrangement("user", NETRC))
-    uv = uv_files.project(str(project), environment).configuration(environment)
+    uv = uv_projects.project(str(project), environment).configuration(environment)
     netrc = uv_files.text_file(uv_files.netrc(environment))
     with_user = stage.url.replace("//", "//me@")
     assert wire(decide(Sources(uv, environment, netrc), f"{with_user}alpha/")) == "me:"
@@ -92,7 +92,7 @@ def test_the_url_may_contain_a_user_name(stage: Stage) -> None:
 def test_a_url_outside_of_every_index(stage: Stage) -> None:
     """For a URL outside of every index, uv still uses a password that it read for the same host."""
     project, environment = stage.set(Arrangement("password", user="u:p"))
-    uv = uv_files.project(str(project), environment).configuration(environment)
+    uv = uv_projects.project(str(project), environment).configuration(environment)
     base = stage.server.url
     nameless = Arrangement("nameless", more='[[index]]\nurl = "http://n:np@localhost/simple"\n')
     assert wire(decided(stage, nameless)) == "-"
