@@ -24,8 +24,7 @@ from clouds.tls import TlsProxy
 from support.loopback import CANARY
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure
-from uvtokend.providers.azure import fetch as azure
-from uvtokend.providers.azure import transport
+from uvtokend.providers.azure import failures, transport
 from uvtokend.providers.kit import jwt
 from uvtokend.sandbox.web import Answer, Call, Server, Site
 
@@ -523,7 +522,7 @@ def test_az_answers_an_expired_token(world: World) -> None:
 @pytest.mark.parametrize("credential", ["cli", "default"])
 def test_az_hangs(world: World, credential: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hung az ends as a timeout; no other tool is asked instead."""
-    monkeypatch.setattr(azure, "TOOL_TIMEOUT", 1)
+    monkeypatch.setattr(failures, "TOOL_TIMEOUT", 1)
     world.set(AZURE_TOKEN_CREDENTIALS="dev")
     world.program("az", "exec sleep 60\n")
     world.tool("azd", world.cloud.azd_answer(world.cloud.user_token()))

@@ -11,15 +11,12 @@ import contextvars
 import dataclasses
 import os
 import re
-import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.credentials import AccessTokenInfo, TokenRequestOptions
-from azure.core.exceptions import ClientAuthenticationError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import (
     AzureCliCredential,
@@ -47,7 +44,7 @@ from uvtokend.plugin import (
     skew,
     transient,
 )
-from uvtokend.providers.azure import responses
+from uvtokend.providers.azure import failures
 from uvtokend.providers.azure.devops import (
     SCOPES,
     USER_NAME,
@@ -57,12 +54,9 @@ from uvtokend.providers.azure.devops import (
     tenant_of,
 )
 from uvtokend.providers.azure.fixes import SCOPE, Method, Who
-from uvtokend.providers.azure.transport import Line, is_machine
+from uvtokend.providers.azure.transport import Line
 from uvtokend.providers.kit import jwt
-from uvtokend.providers.kit.programs import find_fix
 
-#: Seconds that az, azd and PowerShell may take; az needs a few for a cold start.
-TOOL_TIMEOUT = 20
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]*")
 _METHODS: dict[type, Method] = {
     AzureCliCredential: "cli",
@@ -74,8 +68,6 @@ _METHODS: dict[type, Method] = {
 }
 _TOOLS: dict[Method, str] = {"cli": "az", "developer-cli": "azd", "powershell": "pwsh"}
 _TAKES_CLIENT = frozenset({"default", "managed-identity", "workload-identity"})
-#: If one of these is set, this machine should have a managed identity.
-_IDENTITY_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 
 
 @quiet
@@ -155,9 +147,9 @@ class _AzureFetch:
                 case "default":
                     return self._default_chain(common)
                 case "cli":
-                    return [AzureCliCredential(process_timeout=TOOL_TIMEOUT)]
+                    return [AzureCliCredential(process_timeout=failures.TOOL_TIMEOUT)]
                 case "developer-cli":
-                    return [AzureDeveloperCliCredential(process_timeout=TOOL_TIMEOUT)]
+                    return [AzureDeveloperCliCredential(process_timeout=failures.TOOL_TIMEOUT)]
                 case "environment":
                     return [EnvironmentCredential(additionally_allowed_tenants=["*"], **common)]
                 case "managed-identity":
@@ -179,12 +171,12 @@ class _AzureFetch:
         without = ("shared_token_cache", "visual_studio_code", "interactive_browser", "broker")
         excluded = {f"exclude_{name}_credential": True for name in without}
         return DefaultAzureCredential(
-            process_timeout=TOOL_TIMEOUT, additionally_allowed_tenants=["*"], **common, **named, **excluded
+            process_timeout=failures.TOOL_TIMEOUT, additionally_allowed_tenants=["*"], **common, **named, **excluded
         ).credentials
 
     def _misconfigured(self, error: Exception) -> FetchFailed:
         if isinstance(error, OSError):
-            return _unreadable(error)
+            return failures.unreadable(error)
         if "AZURE_TOKEN_CREDENTIALS" in str(error):
             return rejected(
                 "bad-options", "AZURE_TOKEN_CREDENTIALS names a credential that azure-identity does not know."
@@ -230,10 +222,10 @@ class _AzureFetch:
         try:
             info: AccessTokenInfo = credential.get_token_info(SCOPE, options=options)
         except CredentialUnavailableError as error:
-            self._go_on(self._unavailable(error, who, tool))
+            self._go_on(failures.unavailable(error, who, tool, self._line, self._how != "default"))
             return None
         except Exception as error:  # noqa: BLE001 - azure-identity lets built-in exceptions escape; their texts may hold secrets
-            failure = self._failed(error, who, tool)
+            failure = failures.failed(error, who, tool, self._line, self._how != "default")
             if failure.failure.reason != "no-identity":
                 raise failure from None
             self._go_on(failure)
@@ -246,67 +238,6 @@ class _AzureFetch:
             self._several = failure
         if self._how != "default" or failure.failure.kind == "transient":
             raise failure from None
-
-    def _unavailable(self, error: CredentialUnavailableError, who: Who, tool: str | None) -> FetchFailed:
-        cause = error.__cause__
-        if tool is not None:
-            if isinstance(cause, subprocess.TimeoutExpired):
-                return transient("timeout", f"{tool} did not answer within {TOOL_TIMEOUT} s.")
-            if isinstance(cause, OSError):
-                return rejected(f"no-{tool}", f"{tool} could not be started.", find_fix(tool))
-            trouble = responses.unreachable(_said(error), tool)
-            return trouble or login_required("not-logged-in", f"{tool} is not signed in.", who.hint("not-logged-in"))
-        if who.method == "managed-identity":
-            return self._no_identity()
-        if who.method == "environment":
-            return rejected("not-configured", _missing_variables())
-        return rejected("not-configured", f"{who.name.capitalize()} is not configured.")
-
-    def _no_identity(self) -> FetchFailed:
-        """Return why the machine's own identity returned no token: ``no-identity`` if it has none."""
-        last, trouble = self._line.last, self._line.trouble
-        meant = self._how != "default" or any(os.environ.get(name) for name in _IDENTITY_ENDPOINTS)
-        if last is None:
-            unknown = rejected("no-identity", "This machine has no identity endpoint.")
-            return trouble if trouble is not None and meant else unknown
-        if last.status in {404, 410}:  # its documentation advises a retry
-            return transient("server-error", f"This machine's identity endpoint is not ready (HTTP {last.status}).")
-        if last.status < 400 or (last.status == 403 and not last.body):  # 403: Docker Desktop, without an endpoint
-            return rejected("no-identity", "This machine's identity endpoint is not one of Azure's.")
-        if last.status == 400 and "multiple user assigned" in str(last.body.get("error_description", "")).lower():
-            # "Multiple user assigned identities exist, please specify the clientId / resourceId …" (public logs)
-            message = "This machine has several user-assigned managed identities, and the index does not say which."
-            return rejected(
-                "several-identities", message, 'add client-id = "CLIENT-ID" to the index; to see them: az identity list'
-            )
-        if last.status == 400:
-            wanted = f"the managed identity {self._client}" if self._client else "a managed identity"
-            return rejected("no-identity", f"This machine does not have {wanted}.")
-        message = f"This machine's identity endpoint refused to give a token (HTTP {last.status})."
-        return trouble or rejected("refused", message)
-
-    def _failed(self, error: Exception, who: Who, tool: str | None) -> FetchFailed:
-        last, trouble = self._line.last, self._line.verdict or self._line.trouble
-        if tool is not None and not isinstance(error, ClientAuthenticationError):
-            return _no_token(tool)
-        if tool is not None:
-            return _tool_failed(_said(error), who, tool)
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            return _unreadable(error)
-        if self._line.verdict is not None:
-            return self._line.verdict
-        refusal = self._line.refusal
-        if refusal is not None and not is_machine(refusal.url):
-            return responses.refused("", refusal.body, who)
-        if last is not None and is_machine(last.url):
-            return self._no_identity()
-        if trouble is not None:
-            return trouble
-        if last is not None and 300 <= last.status < 400:
-            return transient("captive-portal", "Something between this machine and Entra answered instead of Entra.")
-        if last is not None and last.status < 400:
-            return transient("bad-answer", "Entra's response did not contain a valid token.")
-        return responses.refused(str(error), last.body if last else {}, who)
 
     def _nobody(self) -> FetchFailed:
         if self._several is not None:
@@ -374,44 +305,6 @@ def _identifier(request: Request, name: str) -> str | None:
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise rejected("bad-options", f"{name} may only contain letters, digits, dots and hyphens.")
     return value
-
-
-def _said(error: BaseException) -> str:
-    """Return the output of a tool, for classification only. It is never repeated."""
-    cause = error.__cause__
-    if isinstance(cause, subprocess.CalledProcessError):
-        return f"{cause.stdout or ''}\n{cause.stderr or ''}"
-    return str(error)
-
-
-def _tool_failed(text: str, who: Who, tool: str) -> FetchFailed:
-    if trouble := responses.unreachable(text, tool):
-        return trouble
-    if text.startswith("Unexpected output"):  # azure-identity's own message for an invalid token
-        return _no_token(tool)
-    if "AADSTS" in text:
-        return responses.refused(text, {}, who)
-    if "azd auth login" in text:
-        return login_required("not-logged-in", "The azd sign-in has expired.", who.hint("not-logged-in"))
-    return transient("tool-failed", f"{tool} failed for an unknown reason.", f"{tool} version")
-
-
-def _unreadable(error: OSError) -> FetchFailed:
-    file = error.filename if isinstance(error.filename, str) else "with the identity's token"
-    hint = shlex.join(["ls", "-l", file]) if file == error.filename else None
-    return rejected("missing-file", f"The file {file} cannot be read: {error.strerror or 'the system refused'}.", hint)
-
-
-def _no_token(tool: str) -> FetchFailed:
-    return transient("bad-answer", f"The output of {tool} did not contain a valid token.", f"{tool} version")
-
-
-def _missing_variables() -> str:
-    needed = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID")
-    missing = [name for name in needed if not os.environ.get(name)]
-    if not os.environ.get("AZURE_CLIENT_SECRET") and not os.environ.get("AZURE_CLIENT_CERTIFICATE_PATH"):
-        missing.append("AZURE_CLIENT_SECRET (or AZURE_CLIENT_CERTIFICATE_PATH)")
-    return f"Missing in the environment of uvtokend: {', '.join(missing)}."
 
 
 def _checked(info: AccessTokenInfo, who: Who, now: datetime) -> tuple[Secret, datetime]:
