@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import socket
 import statistics
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +22,12 @@ import pytest
 from support.daemons import ask, await_daemon
 from support.desk import Desk, desk
 from support.waiting import until
-from uvtokend.core import events
+from uvtokend.core import delivery, events
 from uvtokend.core.agent import Agent
 from uvtokend.core.model import Credential, Index, Json, Request, Secret, Settings
+from uvtokend.core.netrc import block
 from uvtokend.core.views import Snapshot
+from uvtokend.daemon import deliveries
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
@@ -149,6 +153,69 @@ def test_uv_waits_for_one_write_to_the_disk(tmp_path: Path, monkeypatch: pytest.
         assert steps.count("visible") == 1
         assert steps.count("fsync") >= 4  # then the directory of the netrc, and the state in its own
 
+    live(tmp_path, indexes, story)
+
+
+def test_a_token_has_the_interpreter_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop does nothing else until the entry is visible: no line for the log, and no next worker."""
+    steps: list[str] = []
+    indexes = many(1)
+    honest, emit = exchange.swap, EventLog.emit
+
+    def swap(one: str, other: str) -> None:
+        steps.append("visible")
+        honest(one, other)
+
+    def emitted(log: EventLog, report: events.Report) -> None:
+        steps.append(report.event)
+        emit(log, report)
+
+    async def story(daemon: Daemon) -> None:
+        daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        monkeypatch.setattr(deliveries, "HEAD_START", 60)
+        monkeypatch.setattr(delivery, "REST", timedelta())
+        monkeypatch.setattr(delivery, "LONGEST_REST", timedelta())
+        monkeypatch.setattr(exchange, "swap", swap)
+        monkeypatch.setattr(EventLog, "emit", emitted)
+        await daemon.requests.refresh(None, wait=False)
+        daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
+        assert steps == ["visible", "refreshed"]
+
+    live(tmp_path, indexes, story)
+
+
+def test_one_token_among_many_is_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is visible, the netrc is read once and one line is rendered. The text is neither hashed nor scanned,
+    and the list of mounts is not read. Afterwards only the text that came out is compared."""
+    steps: list[str] = []
+
+    def seen(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+        def take(*args: Any, **more: Any) -> Any:
+            steps.append(step)
+            return honest(*args, **more)
+
+        return take
+
+    indexes = many(50)
+
+    async def story(daemon: Daemon) -> None:
+        daemon._deliveries.netrc.take_ownership()
+        for index in indexes:
+            daemon._fetch_ended(index.request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        await daemon.requests.refresh(["i7"], wait=False)
+        for owner, name in ((files, "read_all"), (files, "is_mounted"), (exchange, "swap"), (block, "_line")):
+            monkeypatch.setattr(owner, name, seen(name, getattr(owner, name)))
+        monkeypatch.setattr(block, "scan", seen("scan", block.scan))
+        monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=seen("digest", hashlib.sha256)))
+        daemon._fetch_ended(indexes[7].request, replace(token(datetime.now(UTC)), login="other"))
+        await daemon.requests.settle(None)
+        assert steps[: steps.index("swap")] == ["read_all", "_line"]
+        daemon._deliveries.netrc.release(remove=True)
+
+    (tmp_path / "netrc").write_text("machine theirs.example login u password p\n" * 1000)
+    (tmp_path / "netrc").chmod(0o600)
     live(tmp_path, indexes, story)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from plugin import install
 from support.waiting import until
 from uvtokend.core import slots, wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
+from uvtokend.daemon import worker
 from uvtokend.daemon.worker import Outcome, Workers
 
 
@@ -59,6 +61,32 @@ def test_a_credential_comes_back(tmp_path: Path) -> None:
     outcome = fetch(tmp_path / "p", request())
     assert isinstance(outcome, Credential)
     assert (outcome.login, outcome.identity) == ("me", "me@example.com")
+
+
+def test_nothing_comes_between_an_answer_and_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is passed on before its worker is killed and reaped, and before the next worker starts."""
+    steps: list[str] = []
+
+    def seen(step: str, honest: Callable[..., object]) -> Callable[..., object]:
+        def take(*args: object, **more: object) -> object:
+            steps.append(step)
+            return honest(*args, **more)
+
+        return take
+
+    async def main() -> None:
+        fetches = Fetches(tmp_path / "p", limit=1)
+        fetches.workers._ended = seen("used", fetches.workers._ended)  # type: ignore[assignment]
+        monkeypatch.setattr(worker, "_signal", seen("killed", worker._signal))
+        monkeypatch.setattr(worker, "_Worker", seen("started", worker._Worker))
+        for name in ("one", "other"):
+            fetches.workers.start(request(name=name))
+        await asyncio.wait_for(fetches.outcomes.get(), 60)
+        await asyncio.wait_for(fetches.outcomes.get(), 60)
+        assert steps[:4] == ["started", "used", "killed", "started"]
+        await fetches.workers.close()
+
+    asyncio.run(main())
 
 
 def test_a_worker_sees_its_environment_but_not_the_request(tmp_path: Path) -> None:

@@ -716,10 +716,10 @@ class TestFingerprint:
         path.write_bytes(FOREIGN)
         if linked:
             os.link(path, path.parent / "second")
-        real = files.fingerprint_of
+        real = files.settled
         theirs = (block() + FOREIGN).replace(b"t0", b"tX")
 
-        def fingerprint_of(file: int, text: bytes) -> files.Fingerprint:
+        def settled(file: int, text: bytes) -> os.stat_result | None:
             if by_rename:
                 (path.parent / "new").write_bytes(theirs)
                 (path.parent / "new").rename(path)
@@ -727,7 +727,7 @@ class TestFingerprint:
                 path.write_bytes(theirs)
             return real(file, text)
 
-        monkeypatch.setattr(files, "fingerprint_of", fingerprint_of)
+        monkeypatch.setattr(files, "settled", settled)
         done = deliver(path, entry())
         assert path.read_bytes() == theirs
         assert done.fingerprint != NetrcSink(str(path)).fingerprint()

@@ -30,6 +30,10 @@ from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: Seconds that a delivery in flight gets when the daemon ends.
 LAST = 3.0
+#: Seconds that the loop stands still for a delivery. Python runs one thread at a time, and a thread that returns from
+#: the system waits up to 5 ms for a busy one: without the head start, a token that is a millisecond away would wait
+#: for the log and for the next worker. Deliveries begin half a second apart.
+HEAD_START = 0.02
 #: Seconds that the file systems get to answer at the start.
 FIRST_LOOK = 5.0
 
@@ -91,6 +95,8 @@ class Deliveries:
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._visible = threading.Event()
+        netrc.visible = self._visible.set
         threading.Thread(target=self._work, name="delivery", daemon=True).start()
         self._state = store.load()
         self._fingerprints: dict[Sink, object] = {}
@@ -131,8 +137,10 @@ class Deliveries:
         return ("netrc", "uv-store") if used or os.path.exists(paths.uv_ledger_file()) else ("netrc",)
 
     def begin(self, order: Order) -> None:
-        """Deliver in the disk thread, and call `ended`."""
+        """Deliver in the disk thread, and call `ended`. Return when the entries are visible, or after `HEAD_START`."""
+        self._visible.clear()
         self._tasks.put(lambda: self._tell(self._ended, self._deliver(order)))
+        self._visible.wait(HEAD_START)
 
     async def drifted(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
         """Return the sinks that have changed since the last delivery.
@@ -205,6 +213,12 @@ class Deliveries:
         self._tell(self._report, Report("info", "changed", (), f"Another program changed {path}."))
 
     def _deliver(self, order: Order) -> DeliveryEnded:
+        try:
+            return self._written(order)
+        finally:
+            self._visible.set()
+
+    def _written(self, order: Order) -> DeliveryEnded:
         """Write a sink, between two writes of the state file.
 
         The first write names the entries that are about to be written, the second the entries in place. So our entries

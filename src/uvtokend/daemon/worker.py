@@ -167,15 +167,19 @@ class Workers:
     def _done(self, request: Request, outcome: Outcome) -> None:
         if request not in self._limits:
             return  # canceled meanwhile
-        if request in self._running:
-            self._end(request)
+        process = self._running.pop(request).end() if request in self._running else None
         del self._limits[request]
         self._slots.leave(request)
-        self._ended(request, outcome)  # before another worker is started, which takes some milliseconds
+        self._ended(request, outcome)  # first: uv waits for the token, and nothing waits for the rest
+        if process is not None:
+            self._dismiss(request, process)
         self._fill()
 
     def _end(self, request: Request) -> None:
-        process = self._running.pop(request).end()
+        self._dismiss(request, self._running.pop(request).end())
+
+    def _dismiss(self, request: Request, process: subprocess.Popen[bytes]) -> None:
+        """Make a child end, and reap it."""
         self._ending.append(process)
         if spends_one_time_secret(request):
             self._saving.add(process.pid)

@@ -37,12 +37,15 @@ class Content:
         status: The status before the text was read, so that a later change gives another fingerprint.
         held: Whether another program still has the file open for writing.
         sure: Whether the system shows every such program. Otherwise `held` covers only the visible ones.
+        settled: Whether every later change gives the file another identity. It does not in the clock tick of the last
+            change; see `identity`.
     """
 
     text: bytes
     status: os.stat_result
     held: bool
     sure: bool = True
+    settled: bool = False
 
 
 def read_settled(path: str) -> Content | None:
@@ -65,7 +68,9 @@ def read_settled(path: str) -> Content | None:
         while ((held := _has_writer(file, path)) or _may_be_filling(file, held)) and time.monotonic() < deadline:
             time.sleep(_LOOK)
         status = os.fstat(file)
-        return Content(read_all(file, path), status, bool(held), held is not None)
+        settled = not _recent(status)
+        text = read_all(file, path, expected=status.st_size)
+        return Content(text, status, bool(held), held is not None, settled)
     finally:
         os.close(file)
 
@@ -118,20 +123,26 @@ def real_path(path: str) -> str:
     return real
 
 
-def read_all(file: int, path: str, limit: int = LIMIT) -> bytes:
+def read_all(file: int, path: str, limit: int = LIMIT, expected: int = 0) -> bytes:
     """Read an open file from the start.
+
+    Args:
+        file: The file.
+        path: Its name in an error.
+        limit: The most bytes.
+        expected: The size of the file, if it is known: then the text is read in one piece and not copied.
 
     Raises:
         OSError: EFBIG above the limit, in bytes.
     """
     pieces: list[bytes] = []
-    size = 0
-    while piece := os.pread(file, 1 << 20, size):
+    size, most = 0, min(max(expected, 1 << 16), limit) + 1
+    while piece := os.pread(file, most, size):
         pieces.append(piece)
-        size += len(piece)
+        size, most = size + len(piece), 1 << 20
         if size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def write_all(file: int, text: bytes, at: int = 0) -> None:
@@ -187,17 +198,42 @@ def _write_back(file: int, old: bytes, reason: OSError) -> None:
 
 
 def fingerprint_of(file: int, text: bytes) -> Fingerprint:
-    """Return the fingerprint of an open file that was just written, if it still contains this text.
+    """Return the fingerprint of an open file that was just written, if it still contains this text; see `settled`."""
+    status = settled(file, text)
+    return fingerprint_from(status) if status else ()
 
-    A program that writes the file right after us may get the same modification time as we did, because the kernel's
-    clock moves in ticks. So this function waits for the next tick and then compares.
+
+def settled(file: int, text: bytes) -> os.stat_result | None:
+    """Return the status of an open file that was just written, if it still contains this text.
+
+    A program that writes the file right after us may get the same times as we did, because the kernel's clock moves in
+    ticks. So this function waits for the next tick and then compares.
     """
     status = os.fstat(file)
     deadline = time.monotonic() + TICK
     while _recent(status) and time.monotonic() < deadline:
         time.sleep(_LOOK)
-    same = fingerprint_from(os.fstat(file)) == fingerprint_from(status) and read_all(file, "") == text
-    return fingerprint_from(status) if same else ()
+    same = identity(os.fstat(file)) == identity(status) and read_all(file, "", expected=status.st_size) == text
+    return status if same else None
+
+
+def unchanged(path: str, content: Content) -> bool:
+    """Return whether a file shows, without being read, that it contains what was read from it before.
+
+    Args:
+        path: The file.
+        content: What was read.
+
+    Raises:
+        OSError: The file is missing or cannot be opened.
+    """
+    if not content.settled:
+        return False
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return not _has_writer(file, path) and identity(os.fstat(file)) == identity(content.status)
+    finally:
+        os.close(file)
 
 
 def fingerprint_with(path: str, text: bytes) -> Fingerprint:
@@ -214,12 +250,21 @@ def fingerprint_with(path: str, text: bytes) -> Fingerprint:
 
 def _recent(status: os.stat_result) -> bool:
     clock = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
-    return bool(time.clock_gettime_ns(clock) <= status.st_mtime_ns)
+    return bool(time.clock_gettime_ns(clock) <= max(status.st_mtime_ns, status.st_ctime_ns))
 
 
 def fingerprint_from(status: os.stat_result) -> Fingerprint:
     """Return the fingerprint of a file with this status."""
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def identity(status: os.stat_result) -> Fingerprint:
+    """Return what changes with every change of a file: unlike its fingerprint, no program can set it back.
+
+    It includes the time of the last change of the inode (``st_ctime_ns``), which no call sets. Two changes in one tick
+    of the kernel's clock may have the same times; see `Content.settled`.
+    """
+    return *fingerprint_from(status), status.st_ctime_ns
 
 
 def fingerprint(path: str) -> Fingerprint:

@@ -68,6 +68,7 @@ class NetrcChange:
     note: str | None
     changed: bool
     fingerprint: Fingerprint
+    identity: Fingerprint = ()
 
 
 class NetrcSink:
@@ -75,6 +76,9 @@ class NetrcSink:
 
     Args:
         path: The netrc, absolute; symbolic links are resolved again at each delivery.
+
+    Attributes:
+        visible: Called as soon as a program that opens the netrc reads a new text.
     """
 
     def __init__(self, path: str) -> None:
@@ -83,6 +87,10 @@ class NetrcSink:
         self._owned = False
         self._seen: tuple[str, int] | None = None
         self._layout: block.Layout | None = None
+        #: The identity of the file whose text has this layout; empty if its digest must be compared instead.
+        self._laid_out: Fingerprint = ()
+        self._content: Content | None = None  # what was read, during a change
+        self.visible: Callable[[], None] = _nothing
 
     @property
     def path(self) -> str:
@@ -201,7 +209,8 @@ class NetrcSink:
             nonlocal first, rival, overtaken
             first = text if first is None else first
             overtaken = overtaken or text != first
-            edited = block.edit(text, wanted, ours, self._path, shadowing, left or (), self._layout)
+            layout, same = self._layout, self._is_laid_out(text)
+            edited = block.edit(text, wanted, ours, self._path, shadowing, left or (), layout, same=same)
             if left is not None:
                 before = block.block_entries(text, ours) if edited.before is None else edited.before
                 rival = before != {entry.host: entry for entry in left}
@@ -211,9 +220,17 @@ class NetrcSink:
             return edited.text
 
         change = self.change(edit, urgent, before_write)
-        self._layout = edits[0].layout
+        self._layout = edits[0].laid_out()
+        self._laid_out = change.identity
         done = DeliveryResult(edits[0].foreign, edits[0].problems, change.note, change.changed, rival, overtaken)
         return replace(done, fingerprint=change.fingerprint)
+
+    def _is_laid_out(self, text: bytes) -> bool:
+        """Return whether a text is the one that the last delivery left, without a look at each byte."""
+        content = self._content
+        if content is None or content.text is not text or content.held:
+            return False
+        return bool(self._laid_out) and files.identity(content.status) == self._laid_out
 
     def _contested(self) -> DeliveryFailed:
         message = f"Another program changes our block in {self._path} again and again, so it is left alone."
@@ -293,11 +310,14 @@ class NetrcSink:
         urgent: bool,
         before_write: Callable[[], None],
     ) -> NetrcChange:
-        old = files.read_settled(path)
-        before = old.text if old else b""
-        new = edit(kept.merged(before) if kept else before)
-        note = self._in_place_because(path, old)
-        write = NetrcWrite(path, old, new, Journal(path))
+        old = self._content = files.read_settled(path)
+        try:
+            before = old.text if old else b""
+            new = edit(kept.merged(before) if kept else before)
+        finally:
+            self._content = None
+        note = self._in_place_because(path, old, writing=new != before)
+        write = NetrcWrite(path, old, new, Journal(path), self.visible)
         if old is not None and old.held and new != before:
             self._wait_for(path, old, urgent)
         if new != before:
@@ -313,8 +333,10 @@ class NetrcSink:
             write.in_place(beside=True)
         if old is None or not old.held or new != before:
             self._seen = path, len(new)
-        fingerprint = write.fingerprint if new != before else files.fingerprint_with(path, new)
-        return NetrcChange(note if old else None, new != before, fingerprint)
+        if new != before:
+            return NetrcChange(note if old else None, True, write.fingerprint, write.identity)
+        same = files.identity(old.status) if old is not None and old.settled and not old.held else ()
+        return NetrcChange(note if old else None, False, files.fingerprint_with(path, new), same)
 
     def _wait_for(self, path: str, old: Content, urgent: bool) -> None:
         """Refuse to write a file while the program that holds it has not written its own text.
@@ -332,18 +354,29 @@ class NetrcSink:
         if emptied or not urgent:
             raise netrc_failures.held(path, others, emptied=emptied)
 
-    def _in_place_because(self, path: str, old: Content | None) -> str | None:
-        """Return why an existing file can only be written in place, as a sentence for `status`; else None."""
+    def _in_place_because(self, path: str, old: Content | None, *, writing: bool = False) -> str | None:
+        """Return why an existing file can only be written in place, as a sentence for `status`; else None.
+
+        Args:
+            path: The netrc.
+            old: Its content; None if it is missing.
+            writing: Whether it is about to be exchanged. If it is a single-file mount that nothing else shows, the
+                kernel refuses the exchange, so the list of all mounts, which can be long, is not read.
+        """
         if old is None:
             return None
-        if files.is_mounted(path):
+        kept_inode = self._owner is not None and self._owner.in_place
+        if not (writing and self._owner is not None and not kept_inode) and files.is_mounted(path):
             return IN_PLACE
         if old.status.st_nlink > 1:
             return LINKED
-        kept_inode = self._owner is not None and self._owner.in_place
         if kept_inode or not _may_create(path):
             return READ_ONLY if os.access(path, os.W_OK) else None
         return None
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _may_create(path: str) -> bool:

@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from uvtokend.disk import exchange, files, netrc_failures
 from uvtokend.disk.files import Content, Fingerprint
@@ -45,13 +45,24 @@ class NetrcWrite:
         old: The content that was read; None if the netrc is missing.
         new: The new text.
         journal: The files beside the netrc.
+        visible: Called as soon as a program that opens the netrc reads the new text.
 
     Attributes:
         fingerprint: The fingerprint of the netrc with the new text; empty until it is written.
+        identity: Its identity; empty until it is written, and in place.
     """
 
-    def __init__(self, path: str, old: Content | None, new: bytes, journal: Journal) -> None:
+    def __init__(
+        self,
+        path: str,
+        old: Content | None,
+        new: bytes,
+        journal: Journal,
+        visible: Callable[[], None] = lambda: None,
+    ) -> None:
         self.fingerprint: Fingerprint = ()
+        self.identity: Fingerprint = ()
+        self._visible = visible
         self.journal = journal
         self._path = path
         self._old = old
@@ -78,9 +89,11 @@ class NetrcWrite:
         try:
             if not self._put():
                 return False
+            self._visible()
             self.journal.clear()
             files.sync_directory(os.path.dirname(self._path))
-            self.fingerprint = files.fingerprint_of(file, self._new)
+            if (status := files.settled(file, self._new)) is not None:
+                self.fingerprint, self.identity = files.fingerprint_from(status), files.identity(status)
         finally:
             os.close(file)
         return True
@@ -117,7 +130,7 @@ class NetrcWrite:
             if self._old is None:
                 exchange.appear(self.journal.text, self._path)
                 return True
-            self._check_unchanged()
+            self._check_unchanged(exchanging=True)
             exchange.swap(self.journal.text, self._path)
         except FileExistsError:
             raise self._overtaken() from None
@@ -138,7 +151,7 @@ class NetrcWrite:
             raise self._overtaken() from None
         if error.errno != errno.EBUSY:
             try:
-                self._check_unchanged()
+                self._check_unchanged(exchanging=False)
                 os.replace(self.journal.text, self._path)
             except FileNotFoundError:
                 raise self._overtaken() from None
@@ -157,8 +170,15 @@ class NetrcWrite:
         self._withdraw()
         return OvertakenError()
 
-    def _check_unchanged(self) -> None:
-        """Raise `OvertakenError` if the netrc has changed since it was read, before anybody sees an outdated text."""
+    def _check_unchanged(self, *, exchanging: bool) -> None:
+        """Raise `OvertakenError` if the netrc has changed since it was read, before anybody sees an outdated text.
+
+        Args:
+            exchanging: Whether the text that comes out will be compared as well (`_compare`). Then a look at the
+                file's identity is enough, because it decides nothing. Otherwise the text is read again.
+        """
+        if exchanging and self._old is not None and files.unchanged(self._path, self._old):
+            return
         now = files.read_settled(self._path)
         if now is None or self._old is None or now.text != self._old.text:
             raise OvertakenError

@@ -50,7 +50,7 @@ class Layout:
     """How a text was made, without the text: a later edit of exactly this text need not read it again.
 
     Args:
-        digest: The SHA-256 of the text.
+        digest: The SHA-256 of the text; empty if it was not computed.
         lines: host -> the entry in our block, and where its line begins and ends.
         rest_at: Where the foreign text begins.
         absent: Hosts that have no entry in the foreign text.
@@ -63,7 +63,9 @@ class Layout:
     absent: frozenset[str]
     present: Mapping[str, tuple[str, ...]]
 
-    def holds(self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str]) -> bool:
+    def holds(
+        self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str], *, same: bool = False
+    ) -> bool:
         """Return whether this is the layout of a text, and nothing else in that text has become ours since.
 
         Args:
@@ -71,8 +73,9 @@ class Layout:
             ours: The recent deliveries, as for `edit`.
             wanted: The wanted hosts.
             looked_for: These, and all others whose entries matter.
+            same: Whether it is known otherwise that the text is the same.
         """
-        if hashlib.sha256(text).digest() != self.digest or not self.lines.keys() <= {*ours, *wanted}:
+        if not (same or hashlib.sha256(text).digest() == self.digest) or not self.lines.keys() <= {*ours, *wanted}:
             return False
         if any(tuple(ours.get(host, ())) != digests for host, digests in self.present.items()):
             return False
@@ -100,6 +103,10 @@ class Edit:
     file: str = "the netrc"
     layout: Layout | None = None
     before: Mapping[str, Entry] | None = None
+
+    def laid_out(self) -> Layout | None:
+        """Return the layout with the digest of the text, which costs time that the edit itself does not take."""
+        return None if self.layout is None else replace(self.layout, digest=hashlib.sha256(self.text).digest())
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -141,6 +148,8 @@ def edit(
     shadowing: Collection[str] = (),
     left: Sequence[Entry] = (),
     layout: Layout | None = None,
+    *,
+    same: bool = False,
 ) -> Edit:
     """Return a netrc with the wanted entries and no other entry of ours; all foreign text is kept byte for byte.
 
@@ -154,13 +163,14 @@ def edit(
         left: The entries of the last write, if they are known. A part of them may be left over; see
             `uvtokend.core.netrc.tail`.
         layout: The layout of the last edit, which makes the next edit of the same text cheap.
+        same: Whether the caller knows that the text has this layout. Otherwise its digest is compared.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
     """
     hosts = [entry.host for entry in wanted]
     looked_for = [*hosts, *shadowing, *(["default"] if shadowing else [])]
-    if layout is not None and layout.holds(text, ours, hosts, looked_for):
+    if layout is not None and layout.holds(text, ours, hosts, looked_for, same=same):
         absent = layout.absent.union(ours, looked_for).difference(layout.present)
         return _edit_again(text, wanted, looked_for, replace(layout, absent=absent), file)
     for entry in wanted:
@@ -187,7 +197,7 @@ def _layout(
         end = text.index(b"\n", at)
         lines[entry.host] = entry, at, end
         at = end + 1
-    return Layout(hashlib.sha256(text).digest(), lines, len(text) - len(rest), absent, present)
+    return Layout(b"", lines, len(text) - len(rest), absent, present)
 
 
 def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str], layout: Layout, file: str) -> Edit:
@@ -203,11 +213,11 @@ def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str
         pieces.append(line)
         lines[entry.host] = entry, at, at + len(line) - 1
         at += len(line)
-    rest = text[layout.rest_at :]
-    new = b"".join([*pieces, END, b"\n", rest]) if lines else rest
+    rest = memoryview(text)[layout.rest_at :]  # not copied twice
+    new = b"".join([*pieces, END, b"\n", rest] if lines else [rest])
     foreign = frozenset(layout.present.keys() & looked_for)
     before = {host: entry for host, (entry, *_) in layout.lines.items()}
-    layout = replace(layout, digest=hashlib.sha256(new).digest(), lines=lines, rest_at=len(new) - len(rest))
+    layout = replace(layout, digest=b"", lines=lines, rest_at=len(new) - len(rest))
     return Edit(new, foreign, frozenset(lines), file, layout, before)
 
 
