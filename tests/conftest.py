@@ -31,10 +31,10 @@ def _command(self: Machine, *arguments: str) -> subprocess.CompletedProcess[str]
 
 #: `support.commands` forks a `Machine`'s commands, which is faster than starting Python; its daemon is started anew.
 Machine.uvtokend = _command  # type: ignore[method-assign]
-#: How many examples Hypothesis tries per property: 50 in a normal run, 2000 with ``--hypothesis-profile thorough``.
+#: How many examples Hypothesis tries per property: 25 in a normal run, 2000 with ``--hypothesis-profile thorough``.
 #: No database: a user who cannot write to the checkout would get a warning, and warnings are errors. No deadline: on a
 #: busy machine a slow example is not a failure.
-for profile, examples in {"uvtokend": 50, "thorough": 2000}.items():
+for profile, examples in {"uvtokend": 25, "thorough": 2000}.items():
     settings.register_profile(profile, max_examples=examples, database=None, deadline=None)
 settings.load_profile("uvtokend")
 #: Each test sets the proxies that it needs. This shell's do not count, nor does an empty variable, which means "none".

@@ -24,7 +24,7 @@ from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Sink
 
 #: One history takes as long as hundreds of ordinary examples.
-HISTORIES = settings().max_examples // 25
+HISTORIES = max(1, settings().max_examples // 25)
 
 
 @settings(max_examples=HISTORIES, phases=(Phase.generate,))
@@ -128,7 +128,7 @@ def test_simultaneous_failures_are_not_retried_simultaneously() -> None:
     """Sixty indexes lose the network in the same second. No later second has more than 30 fetches, and once the
     back-off has grown (to 15 s on average: 4 fetches a second, plus six standard deviations of 2), none has more
     than 16."""
-    for seed in range(2):
+    for seed in range(min(HISTORIES, 10)):
         world = World(Random(seed), [Issuer(3600.0)] * 60, network=False, slots=60)
         world.live(900.0)
         seconds = Counter(int(time) for times in world.laws.requests.values() for time in times if time)

@@ -81,7 +81,8 @@ def test_what_cannot_be_bound_now_is_tried_again(tmp_path: Path) -> None:
 
     async def story(endpoint: Endpoint, reports: list[Report]) -> None:
         shutil.rmtree(socket.parent)
-        socket.parent.mkdir(mode=0o755)
+        socket.parent.mkdir()
+        socket.parent.chmod(0o755)
         await endpoint.keep()
         assert (reports, os.listdir(socket.parent)) == ([], [])
         socket.parent.chmod(0o700)

@@ -1113,7 +1113,7 @@ class TestCrashes:
                     print(flush=True)
         """
         dice = random.Random(20260131)
-        for _ in range(30):
+        for _ in range(15):
             words = [sys.executable, "-c", textwrap.dedent(script), str(path)]
             with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
                 assert child.stdout is not None
@@ -1145,7 +1145,7 @@ def test_readers_never_see_half_a_file(path: Path) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(60):
+    for number in range(30):
         deliver(path, *([entry(f"t{number}")] if number % 3 else []))
     stop.set()
     reader.join()

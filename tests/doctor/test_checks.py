@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from clouds.tls import TlsProxy
+from support.loopback import forget
 from uvtokend import __version__
 from uvtokend.core.config.settings import parse
 from uvtokend.core.config.toml_document import Source
@@ -329,6 +330,7 @@ def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> N
     """Without a CA bundle the fix asks for one; with one in config.toml only,
     the fix is to export it for uv as well.
     """
+    forget(monkeypatch, ["PROXY"])
     with TlsProxy({"pkgs.example.com": lambda _: Answer(200)}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         base = facts()

@@ -108,7 +108,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.netrc.write_bytes(FOREIGN)
     desk.netrc.chmod(0o600)
     yield desk
-    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, psutil.NoSuchProcess):
+    with contextlib.suppress(FileNotFoundError, ConnectionError, json.JSONDecodeError, psutil.NoSuchProcess):
         process = psutil.Process(ask(desk.socket, "version")["pid"])
         process.terminate()
         gone(process)

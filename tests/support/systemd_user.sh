@@ -8,6 +8,7 @@
 # the manager owns a cgroup, and a fresh /run with what sd_booted(3) and systemd.exec(5) look for: /run/systemd/system,
 # /run/systemd/{unit-root,mount-rootfs}.
 set -euo pipefail
+umask 022 # what is mounted here is for the user
 user=tester
 place=${TESTER_HOME:-/home/$user}
 uid=54321 # journald keeps a journal for each user outside the ranges of system and dynamic users, see UIDS-GIDS
