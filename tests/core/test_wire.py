@@ -169,6 +169,13 @@ def test_a_request_without_an_id_is_a_notification(line: bytes, silent: bool) ->
     assert wire.decode_command(line).notification == silent
 
 
+def test_an_id_may_have_a_fraction() -> None:
+    """A finite number is a valid ID in JSON-RPC, and comes back as it was."""
+    command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 1.5, "method": "status"}')
+    assert isinstance(command, Command)
+    assert command.id == 1.5
+
+
 def test_control_answers() -> None:
     """Results, errors and events are single lines of JSON-RPC 2.0."""
     command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 7, "method": "status", "params": {"names": ["a"]}}')

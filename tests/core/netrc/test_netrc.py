@@ -736,6 +736,11 @@ class TestTail:
         for line in (self.THEIRS, b"machine y login a\npassword\nsecret\n", b"two words\n", b"#word\n", b"\n"):
             assert edit(line + END + b"\n", [], delivered([*self.OLD])).text == line
 
+    def test_a_longer_word_than_the_mark_is_no_mark(self) -> None:
+        """A comment that only begins like a mark of ours stays, and the lone end mark below it is removed."""
+        theirs = self.THEIRS + b"#uvtokend:endless\n"
+        assert edit(theirs + END + b"\n", [], {}).text == theirs
+
     def test_a_word_that_is_not_part_of_the_mark_stays(self) -> None:
         """Only the end of our end mark, alone on the last line, is removed."""
         for word in (b"end\n", b"kend:end x\n", b"mark:end\n"):
