@@ -1,4 +1,4 @@
-"""Rows: how fast a status is, and whether the control socket loses a request of many."""
+"""Rows: how fast `status` is, and whether the control socket loses any of many requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.stage import FLOOR, Stage, quietly
 from bench.table import Aim, Line, alone, compared, missing
 from bench.turns import turns
 
-#: How many clients ask at the same time.
+#: The number of concurrent clients.
 CLIENTS = 64
 UVTOKEND = str(Path(sys.executable).parent / "uvtokend")
 
 
 def status(stage: Stage) -> list[Line]:
-    """Compare ``uvtokend status`` with the least that this Python takes, and with the peers' own first lines."""
+    """Compare ``uvtokend status`` with the start of this Python, and with simple commands of the peers."""
     most = stage.scale.sizes[-1]
     many = f"uvtokend status, {most:,} indexes"
     sides: dict[str, Callable[[], object]] = {
@@ -40,7 +40,7 @@ def status(stage: Stage) -> list[Line]:
 
 
 def requests(stage: Stage) -> list[Line]:
-    """Ask the control socket from many clients at once: none is lost, and the memory comes back."""
+    """Send requests from many clients at once: each must be answered, and the memory must not grow."""
     fleet, total = stage.fleet(10), stage.scale.questions
     path, before = fleet.socket, memory(fleet.pid)[0]
     answered, lock, left = [0], threading.Lock(), iter(range(total))

@@ -1,4 +1,6 @@
-"""Rows: from a provider's answer to the entry that uv can read, against one plain write of the same bytes."""
+"""Rows: the time from a provider's response until uv can read the entry,
+compared with a plain write of the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from bench.stage import Stage
 from bench.table import Aim, Line, compared
 
 HOST = "stamped.example"
-#: A provider that notes when it answers.
+#: A provider that records when it returns.
 STAMP = """\
 import os, secrets, time
 from datetime import UTC, datetime, timedelta
@@ -26,12 +28,12 @@ def fetch(request):
     return credential
 """
 TABLE = f'[[index]]\nname = "stamped"\nurl = "https://{HOST}/simple/"\nprovider = "stamp"\noptions = {{}}\n'
-#: How many entries of other people make a netrc of a megabyte.
+#: The number of foreign entries in a netrc of one megabyte.
 FOREIGN = 26_000
 
 
 def measure(stage: Stage) -> list[Line]:
-    """Refresh one token among more and more others."""
+    """Refresh one token among increasing numbers of others."""
     lines = []
     for size in stage.scale.sizes:
         if size != 10:
@@ -68,8 +70,8 @@ def _among(stage: Stage, row: str, size: int, others: str) -> Line:
 
 
 def _visible(fleet: Fleet, stamp: Path) -> float:
-    """Return the seconds from the answer until the netrc is another file."""
-    time.sleep(6 if fleet.size > 100 else 2)  # a delivery that comes soon after another one waits for its turn
+    """Return the seconds from the provider's response until the netrc has been replaced."""
+    time.sleep(6 if fleet.size > 100 else 2)  # the daemon delays a delivery that follows another one closely
     before = fleet.netrc.stat().st_ino
     asking = threading.Thread(target=fleet.command, args=("refresh", "stamped"))
     asking.start()
@@ -84,7 +86,7 @@ def _visible(fleet: Fleet, stamp: Path) -> float:
 
 
 def _written(netrc: Path) -> float:
-    """Return the seconds that it takes to write the same bytes beside it, without any of our care."""
+    """Return the seconds of a plain write of the same bytes to a file beside the netrc."""
     data, beside = netrc.read_bytes(), netrc.parent / "beside"
     beside.write_bytes(data)
     began = time.perf_counter()

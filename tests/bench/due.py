@@ -1,4 +1,4 @@
-"""Rows: many leases due at once, as after a weekend: real workers, one secret each."""
+"""Rows: many leases due at once, as after a weekend, each with a real worker."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.processes import cpu
 from bench.stage import Stage
 from bench.table import Line, alone
 
-#: Seconds between two looks at the netrc; deliveries are half a second apart.
+#: Seconds between two reads of the netrc; deliveries are half a second apart.
 _LOOK = 0.05
 
 
 def measure(stage: Stage) -> list[Line]:
-    """Start a daemon whose leases are all due; ask its socket all the while, and count the writes of its netrc."""
+    """Start a daemon whose leases are all due; meanwhile send requests and count the writes of its netrc."""
     size = stage.scale.sizes[-1]
     fleet = stage.new_fleet(size)
     seen = _Seen(fleet)
@@ -31,7 +31,7 @@ def measure(stage: Stage) -> list[Line]:
         seen.close()
         stage.used()
     row = f"{size:,} leases due at once"
-    share = size / 1000  # what is allowed for a thousand
+    share = size / 1000  # the limits are for a thousand leases
     return [
         alone(row, "until all are delivered", [took], "s", 90.0 * share if share == 1 else None),
         alone(row, "CPU of the daemon", [used], "s", 10.0 * share),
@@ -44,11 +44,11 @@ def measure(stage: Stage) -> list[Line]:
 
 
 class _Seen:
-    """What is seen of a busy daemon from outside.
+    """Measurements of a busy daemon from outside.
 
     Attributes:
         writes: How often its netrc was replaced.
-        latencies: Method -> seconds of each answer.
+        latencies: Method -> the seconds of each response.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -63,21 +63,21 @@ class _Seen:
         ]
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start measuring."""
         while not _answers(lambda: ask(self._fleet.socket, "version")):
             time.sleep(0.001)
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Look no longer."""
+        """Stop measuring."""
         self._ended.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
     def note(self, method: str) -> str:
-        """Return of how many answers the worst is."""
+        """Return how many responses were measured."""
         return f"of {len(self.latencies[method])}"
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Rows: one fetch of each cloud, five fetches after a sign-in, and what happens when the network returns."""
+"""Rows: one fetch from each cloud, five fetches after a sign-in, and the recovery when the network returns."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from uvtokend.core import wire
 from uvtokend.testing.contract import asked
 
 WORKER = (sys.executable, "-P", "-m", "uvtokend.providers.worker")
-#: Seconds until all tokens are there, at the latest.
+#: The most seconds until all tokens are fetched.
 _PATIENCE = 120.0
 
 
 def cold(stage: Stage) -> list[Line]:
-    """Compare each worker with a bare script that makes the same call with the same SDK."""
+    """Compare each worker with a plain script that makes the same call with the same SDK."""
     lines = []
     with ThreeClouds(stage.directory()) as world:
         for provider, table in world.tables.items():
@@ -45,7 +45,7 @@ def cold(stage: Stage) -> list[Line]:
 
 
 def signed_in(stage: Stage) -> list[Line]:
-    """Compare ``uvtokend start`` of five leases of three clouds with the peers' commands, one after the other."""
+    """Compare ``uvtokend start`` with five leases of three clouds with the peers' commands, run one after the other."""
     row = "sign-in until all are fresh, 5 leases"
     names = ("codeartifact", "codeartifact", "google", "google", "artifacts-keyring")
     asked_ = [stage.peer("keyring", name) for name in names]
@@ -68,7 +68,7 @@ def signed_in(stage: Stage) -> list[Line]:
                 if None not in asked_:
                     theirs.append(_timed(others))
         finally:
-            world.machine.uvtokend("stop")  # a daemon that `start` has started is no child of ours
+            world.machine.uvtokend("stop")  # the daemon that `start` has started is not a child process
     if not theirs:
         return [alone(row, "uvtokend start", ours, "s"), *missing(row, stage.peers.missing)]
     figures = {"uvtokend start": ours, "the peers' commands": theirs}
@@ -76,21 +76,21 @@ def signed_in(stage: Stage) -> list[Line]:
 
 
 def network(stage: Stage) -> list[Line]:
-    """Take a machine's network away and give it back, in a network namespace; or the clouds, if there can be none."""
+    """Disconnect and reconnect the network in a network namespace, or only the clouds if that is not possible."""
     row = "network back until all are fresh, 5 leases"
     root = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-rn")
     command = (*root, sys.executable, str(Path(__file__).parent / "offline.py"), str(stage.directory()))
     try:
         seconds = _seconds((*command, str(stage.scale.few)))
     except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", "") or error).strip().rpartition("\n")[2]
-        note = f"the clouds return, and the daemon finds out by itself; no network can be taken away: {said}"
+        reason = str(getattr(error, "stderr", "") or error).strip().rpartition("\n")[2]
+        note = f"only the clouds return, which the daemon must find out; the network cannot be disconnected: {reason}"
         return [alone(row, "daemon", _clouds_return(stage), "s", note=note)]
     return [alone(row, "daemon", seconds, "s", 5.0)]
 
 
 def _seconds(command: tuple[str, ...]) -> list[float]:
-    """Return what a command prints. If we are told to end, so is the command, which ends its own daemon then."""
+    """Return the numbers that a command prints; if this process gets SIGTERM, so does the command."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             out, complaint = process.communicate(timeout=_PATIENCE * 10)
@@ -103,7 +103,7 @@ def _seconds(command: tuple[str, ...]) -> list[float]:
 
 
 def _clouds_return(stage: Stage) -> list[float]:
-    """Return the seconds from the return of the clouds until all is fresh, where the system reports no network."""
+    """Return the seconds from the return of the clouds until all tokens are fresh, without a network event."""
     seconds = []
     for _ in range(stage.scale.few):
         with ThreeClouds(stage.directory()) as world:
@@ -125,6 +125,6 @@ def _timed(what: Callable[[], object]) -> float:
 
 
 def _forget(world: ThreeClouds) -> None:
-    """Let the next start know nothing of this one."""
+    """Stop the daemon and delete its state."""
     world.machine.uvtokend("stop")
     world.machine.uvtokend("purge", "--yes")

@@ -1,4 +1,4 @@
-"""A fleet: a machine whose daemon keeps many secrets, one lease each. And how to ask a control socket."""
+"""A machine whose daemon has many secrets, with one lease each, and a client for control sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from bench.processes import run
 from uvtokend.sandbox.machine import Machine
 
-#: Seconds that a whole fleet may take to be delivered.
+#: The most seconds until a whole fleet is delivered.
 PATIENCE = 900.0
 
 
@@ -21,7 +21,7 @@ class Fleet(Machine):
 
     Args:
         directory: An empty directory.
-        size: How many indexes.
+        size: The number of indexes.
         more: Further tables of the configuration.
     """
 
@@ -42,7 +42,7 @@ class Fleet(Machine):
 
     @property
     def pid(self) -> int:
-        """The daemon's process id."""
+        """The daemon's process ID."""
         assert self.daemon is not None
         return self.daemon.pid
 
@@ -64,15 +64,15 @@ class Fleet(Machine):
         """Wait until every index has a valid token that uv can read."""
         end = time.monotonic() + PATIENCE
         while self.entries() < self.size and time.monotonic() < end:
-            time.sleep(0.05)  # a status of a thousand indexes costs the daemon more than it costs us to read the file
+            time.sleep(0.05)  # reading the file is cheaper than a status of a thousand indexes
         until_delivered(self)
 
     def entries(self) -> int:
-        """Return how many entries the netrc has now."""
+        """Return the number of entries in the netrc."""
         return self.netrc.read_bytes().count(b"machine ") if self.netrc.exists() else 0
 
     def command(self, *arguments: str) -> str:
-        """Run a uvtokend command, which must succeed, and return its output."""
+        """Run a uvtokend command, check that it succeeds, and return its output."""
         return run(self.ourselves(*arguments), self.environment)
 
 
@@ -80,7 +80,7 @@ def until_delivered(machine: Machine) -> None:
     """Wait until every index of a machine's daemon has a valid token that uv can read.
 
     Raises:
-        SystemExit: That does not happen.
+        SystemExit: This takes too long.
     """
     _until(machine, "delivered")
 
@@ -89,16 +89,16 @@ def until_failed(machine: Machine) -> None:
     """Wait until the fetch of every index has failed.
 
     Raises:
-        SystemExit: That does not happen.
+        SystemExit: This takes too long.
     """
     _until(machine, "last_error")
 
 
 def _until(machine: Machine, key: str) -> None:
-    """Wait until a key of the status is true of every index."""
+    """Wait until a key of the status is true for every index."""
     end, document = time.monotonic() + PATIENCE, None
     while time.monotonic() < end:
-        with contextlib.suppress(OSError):  # it has not begun yet
+        with contextlib.suppress(OSError):  # it has not started yet
             document = ask(machine.environment["UVTOKEND_SOCKET"], "status")
             if all(index[key] for index in document["indexes"]):
                 return
@@ -107,12 +107,12 @@ def _until(machine: Machine, key: str) -> None:
 
 
 def ask(path: str, method: str, **params: Any) -> Any:
-    """Ask a control socket for one thing, without any of uvtokend's own code; return the result.
+    """Send a request to a control socket without any code of uvtokend, and return the result.
 
     Args:
-        path: Of the socket.
+        path: The path of the socket.
         method: The method.
-        params: Its parameters.
+        params: The method's parameters.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(60)
@@ -123,6 +123,6 @@ def ask(path: str, method: str, **params: Any) -> Any:
         while not received.endswith(b"\n"):
             chunk = connection.recv(1 << 20)
             if not chunk:
-                raise ConnectionError("The daemon hung up.")
+                raise ConnectionError("The daemon disconnected.")
             received += chunk
     return json.loads(received)["result"]

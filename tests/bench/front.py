@@ -1,8 +1,8 @@
-"""A fast loopback front for all hosts of the bench: one thread that does no more than TLS and finished responses.
+"""A fast loopback front for all hosts of the benchmark: one thread that does only TLS and prepared responses.
 
-The clients reach it with ``HTTPS_PROXY`` and trust its `ca_file`, as with `clouds.tls.TlsProxy`, which gives every
-connection a thread and parses every request into objects. That is right for tests, and cost more than uv itself here.
-A real index is fast: connections stay open, nothing is delayed (TCP_NODELAY), the certificate has an EC key.
+Clients reach it with ``HTTPS_PROXY`` and trust its `ca_file`, as with `clouds.tls.TlsProxy`. That proxy has a thread
+per connection and parses every request into objects, which is fine for tests but took longer than uv itself here.
+Like a real, fast index, this one keeps connections open, delays nothing (TCP_NODELAY) and uses an EC key.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import trustme
 
 from uvtokend.sandbox.web import Answer, Call, Site
 
-#: Takes the head of a request, without its last empty line, and the body; returns the whole response.
+#: Takes the head of a request, without its last empty line, and the body; returns the complete response.
 Responder = Callable[[bytes, bytes], bytes]
 _T = TypeVar("_T")
 
 
 class Front:
-    """Answers ``CONNECT`` (RFC 9110 9.3.6) on a free loopback port until closed; a context manager.
+    """A context manager that answers ``CONNECT`` (RFC 9110 9.3.6) on a free loopback port.
 
     Attributes:
-        hosts: Host name in lower case -> what answers for it. It may be changed at any time. Other hosts get a 502.
-        url: What to set ``HTTPS_PROXY`` to.
-        ca_file: Path of the private authority's certificate, in PEM.
+        hosts: Host name in lower case -> its responder. It may be changed at any time. Other hosts get a 502.
+        url: The value for ``HTTPS_PROXY``.
+        ca_file: The path of the private authority's certificate, in PEM.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Front:
         self.url = f"http://127.0.0.1:{self._port}"
 
     def context(self, host: str) -> ssl.SSLContext:
-        """Return the server side of TLS for a host; its certificate is made once."""
+        """Return the server side of TLS for a host; its certificate is created once."""
         if host not in self._contexts:
             context = self._contexts[host] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._authority.issue_cert(host, key_type=trustme.KeyType.ECDSA).configure_cert(context)
@@ -63,11 +63,11 @@ class Front:
         self._wait(self._end())
 
     def up(self) -> None:
-        """Listen again, at the same port."""
+        """Listen again on the same port."""
         self._server = self._wait(self._serve(self._port))
 
     def close(self) -> None:
-        """Stop; what is being answered is cut off."""
+        """Stop, and drop the responses in progress."""
         self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -109,7 +109,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if self._transport is not None:  # else TLS is ready, and _secure() has not yet heard of it
+        if self._transport is not None:  # otherwise TLS has just been set up, and _secure() will answer
             self._answer()
 
     def _answer(self) -> None:
@@ -132,22 +132,22 @@ class _Connection(asyncio.Protocol):
             plain.write(b"HTTP/1.1 502 No such host\r\nContent-Length: 0\r\n\r\n")
             plain.close()
             return
-        plain.pause_reading()  # until TLS takes over
+        plain.pause_reading()  # until TLS is set up
         plain.write(b"HTTP/1.1 200 Connection Established\r\n\r\n")
         self._task = asyncio.ensure_future(self._secure(plain, self._front.context(host)))
 
     async def _secure(self, plain: asyncio.Transport, context: ssl.SSLContext) -> None:
-        with contextlib.suppress(OSError):  # the client went away
+        with contextlib.suppress(OSError):  # the client disconnected
             self._transport = await asyncio.get_running_loop().start_tls(plain, self, context, server_side=True)
             self._answer()
 
 
 def field(head: bytes, name: bytes) -> bytes:
-    """Return the value of a header field, or nothing.
+    """Return the value of a header field, or an empty value.
 
     Args:
-        head: Of a request.
-        name: In lower case.
+        head: The head of a request.
+        name: The name in lower case.
     """
     start = head.lower().find(b"\r\n" + name + b":")
     if start < 0:
@@ -156,14 +156,14 @@ def field(head: bytes, name: bytes) -> bytes:
 
 
 def response(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
-    """Return a whole HTTP/1.1 response."""
+    """Return a complete HTTP/1.1 response."""
     fields = {**(headers or {}), "Content-Length": str(len(body))}
     lines = [f"HTTP/1.1 {status} -", *(f"{name}: {text}" for name, text in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def responder(site: Site) -> Responder:
-    """Return what answers with a site of an emulator."""
+    """Return a responder for the site of an emulator."""
 
     def respond(head: bytes, body: bytes) -> bytes:
         first, *lines = head.decode("latin-1").split("\r\n")

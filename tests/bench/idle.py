@@ -1,4 +1,4 @@
-"""Rows: what a daemon with nothing to do weighs, and how often it wakes up."""
+"""Rows: the memory, processor time and wake-ups of an idle daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.stage import Stage
 from bench.table import Aim, Line, alone, compared
 
 _DAY, _HOUR = 86400.0, 3600.0
-#: Seconds after which a daemon that was just started is at rest: it tidies up at its first guard tick.
+#: Seconds after which a newly started daemon is idle: it cleans up at its first guard tick.
 _SETTLED = 27.0
 ASYNCIO = """
 import asyncio, os
@@ -22,7 +22,7 @@ async def main():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
-#: What a daemon would be that fetches by itself.
+#: The imports of a daemon that would fetch without workers.
 SDKS = """
 import boto3, azure.identity, google.auth.transport.requests, google.oauth2.service_account
 keys = dict(region_name="eu-central-1", aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example")
@@ -33,13 +33,13 @@ google_ = google.auth.transport.requests.Request()
 
 
 def begin(stage: Stage) -> None:
-    """Start the daemons that no other row starts, so that they have come to rest when it is their turn."""
+    """Start the daemons that no other row starts, so that they are idle when they are measured."""
     for size in stage.scale.sizes[:-1]:
         stage.fleet(size)
 
 
 def measure(stage: Stage) -> list[Line]:
-    """Watch idle daemons of all sizes at once, beside a process that holds the SDKs and a bare event loop."""
+    """Measure idle daemons of all sizes at once, together with a process that holds the SDKs and a plain event loop."""
     sizes = stage.scale.sizes
     fleets = {size: stage.fleet(size) for size in sizes}
     with ExitStack() as stack:
@@ -77,7 +77,7 @@ def measure(stage: Stage) -> list[Line]:
 
 @contextmanager
 def _python(code: str) -> Iterator[int]:
-    """Run some code in a Python of its own until the end, and give its process id once it is ready."""
+    """Run code in a new Python, and yield its process ID once it is ready."""
     with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:

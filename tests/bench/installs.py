@@ -1,8 +1,9 @@
-"""Rows: what an installation pays for its credential, with us, with the peers, and without any.
+"""Rows: the time that an installation spends on its credential, with uvtokend,
+with the peers, and without a credential.
 
-Every installation has what a user has: a cache of its own that knows the Python interpreter, since uv asks an
-interpreter about itself once and not for each installation, and in which no page and no wheel is. It is made before the
-clock starts. All sides get the same pages and wheels from one fast index (`bench.pages`), each for its own credential.
+Every installation has its own cache, prepared before the clock starts: it knows the Python interpreter, which uv
+examines only once, and contains no page and no wheel. All sides get the same pages and wheels from one fast index
+(`bench.pages`), each with its own credential.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from uvtokend.sandbox.registries import CODEARTIFACT
 
 OPEN = "no authentication"
 SHIM = "memory + keyring shim"
-#: Our sides, and the sink of each.
+#: The sides with uvtokend, and the sink of each.
 OURS = {"netrc": "netrc", "uv-store": "uv-store", SHIM: "memory"}
 FLOOR_NAME = "python -I -c pass"
 
@@ -38,10 +39,10 @@ class Side:
     """One way to install.
 
     Args:
-        url: The index.
+        url: The URL of the index.
         environment: All variables.
-        token: Returns variables that have to be asked for before each installation.
-        private: The index asks for a credential.
+        token: Returns variables that must be fetched before each installation.
+        private: Whether the index needs a credential.
     """
 
     url: str
@@ -51,7 +52,7 @@ class Side:
 
 
 def measure(stage: Stage) -> list[Line]:
-    """Install one wheel and many, and sync a project that has nothing to do, in turns."""
+    """Install one wheel and many, and sync an up-to-date project, in turns."""
     lines = []
     rounds = stage.scale.rounds
     with _sides(stage) as sides:
@@ -70,7 +71,7 @@ def measure(stage: Stage) -> list[Line]:
 
 
 def keyring(stage: Stage) -> list[Line]:
-    """Ask for one token: our ``keyring`` command, and those of the peers."""
+    """Get one token with our ``keyring`` command and with those of the peers."""
     with _ours(stage) as laptop:
         host = _host("memory")
         command = (str(laptop.home / "bin" / "keyring"), "get", f"https://{host}/pypi/production/simple/", "aws")
@@ -99,7 +100,7 @@ def _lines(row: str, seconds: Figures, one: bool) -> list[Line]:
 
 
 def _over_floor(row: str, seconds: Figures) -> Line:
-    """Return what the shim adds to an installation, as a multiple of Python's own start."""
+    """Return what the shim adds to an installation, as a multiple of Python's start."""
     added = [ours - open_ for ours, open_ in zip(seconds[SHIM], seconds[OPEN], strict=True)]
     floor = seconds[FLOOR_NAME]
     name = f"{SHIM}, less {OPEN}"
@@ -117,12 +118,12 @@ def _over_floor(row: str, seconds: Figures) -> Line:
 
 @contextmanager
 def _sides(stage: Stage) -> Iterator[dict[str, Side]]:
-    """Set all sides up: the same wheels behind the same front, each for another credential."""
-    found = stage.peers
-    hosts, names = found.front.hosts, _names(stage.scale.wheels)
+    """Set up all sides: the same wheels behind the same front, each with another credential."""
+    rivals = stage.peers
+    hosts, names = rivals.front.hosts, _names(stage.scale.wheels)
     hosts["open.example"] = Pages("", names)
     with _ours(stage) as laptop:
-        through = {"HTTPS_PROXY": found.front.url, "SSL_CERT_FILE": found.front.ca_file, "NO_PROXY": "127.0.0.1"}
+        through = {"HTTPS_PROXY": rivals.front.url, "SSL_CERT_FILE": rivals.front.ca_file, "NO_PROXY": "127.0.0.1"}
         nobody = {**laptop.environment, **through, "NETRC": os.devnull, "HOME": str(laptop.directory)}
         sides = {OPEN: Side("https://open.example/simple/", nobody, private=False)}
         for name, sink in OURS.items():
@@ -133,7 +134,7 @@ def _sides(stage: Stage) -> Iterator[dict[str, Side]]:
             if sink == "memory":
                 environment |= {"UV_KEYRING_PROVIDER": "subprocess", "NETRC": os.devnull}
             sides[name] = Side(f"https://{_host(sink)}{CODEARTIFACT.root}/simple/", environment)
-        for peer in found.available:
+        for peer in rivals.available:
             hosts[peer.host] = Pages(peer.registry.root, names, peer.valid)
             name = peer.name if peer.keyring else f"{peer.name} before it"
             sides[name] = _theirs(peer, laptop)
@@ -156,7 +157,7 @@ def _theirs(peer: Peer, laptop: AwsMachine) -> Side:
 
 @contextmanager
 def _ours(stage: Stage) -> Iterator[AwsMachine]:
-    """Run a daemon that keeps one token in each kind of sink, with a ``keyring`` command before all others on PATH."""
+    """Run a daemon that delivers a token to each kind of sink, with our ``keyring`` command first on PATH."""
     with CodeArtifact() as cloud:
         laptop = AwsMachine(stage.directory(), cloud)
         laptop.configure(
@@ -171,7 +172,7 @@ def _ours(stage: Stage) -> Iterator[AwsMachine]:
         laptop.environment["PATH"] = os.pathsep.join([str(binary), laptop.environment["PATH"]])
         run((UVTOKEND, "keyring", "install", str(binary)), laptop.environment)
         laptop.start()
-        del laptop.environment["UV_LINK_MODE"]  # a user has uv's own choice, which is the faster one
+        del laptop.environment["UV_LINK_MODE"]  # use uv's default, which is faster
         try:
             until_delivered(laptop)
             yield laptop
@@ -193,28 +194,28 @@ def _names(count: int) -> tuple[str, ...]:
 
 
 def _installer(stage: Stage, side: Side, wheels: tuple[str, ...], times: int) -> Callable[[], object]:
-    """Return a function that installs with neither a page nor a wheel in the cache; it can be called so many times."""
+    """Return a function that installs without a cached page or wheel; it can be called `times` times."""
     directory = stage.directory()
     (directory / "uv.toml").write_text(_index(side))
     environment = {**side.environment, "UV_CONFIG_FILE": str(directory / "uv.toml")}
     python = ("--quiet", "--python", sys.executable)
     warm = directory / "warm"
     run((find_uv(), "pip", "list", *python, "--cache-dir", str(warm)), environment)
-    places = [directory / str(number) for number in range(times)]
-    for place in places:
-        shutil.copytree(warm, place / "cache")
-    left = iter(places)
+    directories = [directory / str(number) for number in range(times)]
+    for empty in directories:
+        shutil.copytree(warm, empty / "cache")
+    left = iter(directories)
 
     def install() -> None:
-        place = next(left)
-        where = ("--cache-dir", str(place / "cache"), "--target", str(place / "target"))
+        target = next(left)
+        where = ("--cache-dir", str(target / "cache"), "--target", str(target / "target"))
         run((find_uv(), "pip", "install", *python, *where, *wheels), {**environment, **side.token()})
 
     return install
 
 
 def _syncer(stage: Stage, name: str, side: Side) -> Callable[[], object]:
-    """Return a function that syncs a project that is in sync."""
+    """Return a function that syncs an up-to-date project."""
     directory = stage.directory()
     project = '[project]\nname = "tidy"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["wheel0"]\n'
     (directory / "pyproject.toml").write_text(project + _index(side).replace("[[index]]", "[[tool.uv.index]]"))

@@ -1,9 +1,9 @@
-"""The part that runs in a network namespace of its own: print the seconds from the network's return until all is fresh.
+"""Print the seconds from the network's return until all tokens are fresh; runs in its own network namespace.
 
     unshare -n python tests/bench/offline.py DIRECTORY ROUNDS
 
-The three clouds are on loopback. While loopback is down nobody answers; then it is set up and gets one more address,
-as an interface does with every network that a laptop joins.
+The three clouds are on loopback. While loopback is down nothing answers; then it is set up and gets another address,
+as an interface does on every network that a laptop joins.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ ADDRESS = "192.0.2.10/24"
 
 
 def main() -> int:
-    """Measure as often as asked."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the daemon is ended, too
+    """Measure as many rounds as requested."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also stops the daemon
     directory, rounds = Path(sys.argv[1]), int(sys.argv[2])
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=directory) as name:

@@ -1,8 +1,8 @@
-"""A fast package index: every response is finished before the first request.
+"""A fast package index whose responses are all prepared before the first request.
 
-It serves what a modern index serves: a page for each package (PEP 503), the metadata beside each wheel (PEP 658), and
-the wheel. Every side gets the same pages, wherever its own registry redirects downloads or has no metadata, so that a
-difference between two sides is that of their credentials.
+It serves what a modern index serves: a page for each package (PEP 503), the metadata beside each wheel (PEP 658),
+and the wheel. Every side gets the same pages, even if its own registry redirects downloads or has no metadata, so
+that a difference between two sides comes from their credentials.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _VERSION = "1.0"
 
 
 class Pages:
-    """The index of one host; called with a request, it returns the response (`bench.front.Responder`).
+    """The index of one host, as a responder (`bench.front.Responder`).
 
     Args:
         root: The path of the repository; pages are below ``<root>/simple/``.
-        names: Of the packages.
-        valid: Tells whether a login and a token are let in; None lets everybody in.
+        names: The names of the packages.
+        valid: Returns whether a login and a token are accepted; None accepts every request.
     """
 
     def __init__(self, root: str, names: Iterable[str], valid: Callable[[str, str], bool] | None = None) -> None:

@@ -1,12 +1,12 @@
-"""The programs that people use today instead of uvtokend, each in an environment of its own, at a loopback cloud.
+"""The programs that people use today instead of uvtokend, each in its own environment, with a loopback cloud.
 
-Run by hand, it installs all of them, asks each for a token, and says what it answered::
+Run by hand, it installs all of them, gets a token from each, and prints the result::
 
     python tests/bench/peers.py [DIRECTORY]
 
-The directory keeps the environments for the next run. Every peer is set up in the way that is fastest for it: keyring
-is told the one backend to load, nothing more has to be looked up, and the clouds answer at once. A peer that cannot be
-had here is named in `Peers.missing`, with the reason.
+The directory keeps the environments for the next run. Every peer has its fastest setup: keyring knows the one
+backend to load, nothing else has to be discovered, and the clouds answer at once. A peer that cannot be installed is
+in `Peers.missing`, with the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from uvtokend.sandbox.registries import ARTIFACT_REGISTRY, CODEARTIFACT, Registr
 REGION = "eu-central-1"
 AWS_HOST = f"acme-{ACCOUNT}.d.codeartifact.{REGION}.amazonaws.com"
 GOOGLE_HOST = "europe-west3-python.pkg.dev"
-#: Seconds that an installation, and then one answer, may take.
+#: The most seconds for an installation, and for one token.
 _INSTALL, _ANSWER = 300.0, 60.0
 
 
@@ -43,16 +43,16 @@ class Peer:
     """A program that gets a token for an index.
 
     Args:
-        name: What a table calls it.
-        versions: Of what it consists of.
-        host: The host of the index that it is asked for.
+        name: Its name in a table.
+        versions: The versions of its parts.
+        host: The host of its index.
         registry: How that index lays out its pages; `PackageIndex` takes it.
-        login: The user name that belongs to the token.
-        environment: All variables that it runs with. The directory of its programs is the first on PATH, so that uv
-            with ``keyring-provider = "subprocess"`` finds its ``keyring``.
+        login: The login that belongs to the token.
+        environment: All variables. The directory of its programs is first on PATH, so that uv with
+            ``keyring-provider = "subprocess"`` finds its ``keyring``.
         get: The command that prints a token, and nothing else, to standard output.
-        valid: Tells whether the index lets in a login and a token.
-        keyring: Whether it is a ``keyring``, which uv runs by itself.
+        valid: Returns whether the index accepts a login and a token.
+        keyring: Whether it is a ``keyring``, which uv runs itself.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Peer:
 
     @property
     def url(self) -> str:
-        """The index URL."""
+        """The URL of the index."""
         return f"https://{self.host}{self.registry.root}/simple/"
 
     def ask(self) -> str:
-        """Return the token that the peer gets.
+        """Return a token from the peer.
 
         Raises:
-            RuntimeError: It got none, or one that the index refuses.
+            RuntimeError: It returned no token, or one that the index refuses.
         """
         done = subprocess.run(
             self.get,
@@ -94,13 +94,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """All peers, and the clouds that they ask.
+    """All peers, and the front of their clouds.
 
     Args:
-        front: Stands for every host. uv reaches it with ``HTTPS_PROXY`` and ``SSL_CERT_FILE``, which are in the
-            environment of every peer.
-        available: Each was asked, and answered with a valid token.
-        missing: Name of a peer that cannot be had here -> why.
+        front: Serves every host. uv reaches it with ``HTTPS_PROXY`` and ``SSL_CERT_FILE``, which are in the environment
+            of every peer.
+        available: The peers that returned a valid token.
+        missing: The name of a peer that cannot be used here -> the reason.
     """
 
     front: Front
@@ -117,11 +117,11 @@ class _Clouds:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """Where a peer works.
+    """The environment of a peer.
 
     Args:
-        name: What a table calls it.
-        versions: Of what is installed.
+        name: Its name in a table.
+        versions: The installed versions.
         bin: The directory of its programs.
         home: Its home directory.
         common: The variables that all peers have.
@@ -153,7 +153,7 @@ def peers(cache: Path) -> Iterator[Peers]:
     """Install the peers and start the clouds.
 
     Args:
-        cache: A directory for their environments, which may be there from an earlier run.
+        cache: A directory for their environments, which may exist from an earlier run.
     """
     with (
         tempfile.TemporaryDirectory(prefix="uvtokend-peers-") as name,
@@ -186,7 +186,7 @@ def peers(cache: Path) -> Iterator[Peers]:
 
 
 def _installed(directory: Path, requirements: tuple[str, ...]) -> tuple[Path, str]:
-    """Return the directory of a peer's programs and its versions; install it there if that was not done yet.
+    """Install a peer unless it is installed, and return the directory of its programs and its versions.
 
     Raises:
         RuntimeError: It cannot be installed.
@@ -195,7 +195,7 @@ def _installed(directory: Path, requirements: tuple[str, ...]) -> tuple[Path, st
     if not done.exists():
         _uv("venv", "--quiet", "--clear", "--python", sys.executable, str(directory))
         _uv("pip", "install", "--quiet", "--python", str(python), *requirements)
-        # Whatever compiles at the first run would count against the peer.
+        # Otherwise the first run would also measure the compilation.
         subprocess.run([python, "-m", "compileall", "-q", directory / "lib"], check=False, capture_output=True)
         done.write_text(_uv("pip", "freeze", "--python", str(python)))
     frozen = dict(line.split("==") for line in done.read_text().split() if "==" in line)
@@ -206,7 +206,7 @@ def _uv(*arguments: str) -> str:
     command = [find_uv(), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL)
     if done.returncode != 0:
-        message = f"It cannot be installed: {done.stderr.strip()[-500:]}"
+        message = f"The installation failed: {done.stderr.strip()[-500:]}"
         raise RuntimeError(message)
     return done.stdout
 
@@ -253,9 +253,9 @@ def _keyrings_google(setting: _Setting, clouds: _Clouds) -> Peer:
 
 
 def _artifacts_keyring(setting: _Setting, clouds: _Clouds) -> Peer:
-    """Give Microsoft's plug-in a token of the emulator in a variable, as its documentation advises for builds.
+    """Pass the emulator's token to Microsoft's plug-in in a variable, as its documentation advises for builds.
 
-    Its credential provider, a .NET program, then asks no token service at all.
+    Its credential provider, a .NET program, then calls no token service.
     """
     where = (PACKAGES_HOST, FEED, "VssSessionToken")
     endpoint = {"endpoint": f"https://{PACKAGES_HOST}{FEED.root}/simple/", "username": where[2]}
@@ -269,7 +269,7 @@ def _artifacts_keyring(setting: _Setting, clouds: _Clouds) -> Peer:
     return setting.peer(where, lambda login, token: login == where[2] and clouds.azure.opens(token), environment)
 
 
-#: Name -> what to install, and how to set it up. The last requirement names the environment.
+#: Name -> the requirements, and the function that sets it up. The last requirement names the environment.
 PEERS: Mapping[str, tuple[tuple[str, ...], Callable[[_Setting, _Clouds], Peer]]] = {
     "keyring + keyrings.codeartifact": (("keyring", "keyrings-codeartifact"), _keyrings_codeartifact),
     "keyring + keyrings.google-artifactregistry-auth": (
@@ -282,16 +282,16 @@ PEERS: Mapping[str, tuple[tuple[str, ...], Callable[[_Setting, _Clouds], Peer]]]
 
 
 def main() -> int:
-    """Install all peers and say what each answers."""
+    """Install all peers and print what each returns."""
     with ExitStack() as opened:
         given = sys.argv[1:]
         cache = given[0] if given else opened.enter_context(tempfile.TemporaryDirectory(prefix="uvtokend-peers-"))
-        found = opened.enter_context(peers(Path(cache)))
-        for peer in found.available:
+        installed = opened.enter_context(peers(Path(cache)))
+        for peer in installed.available:
             print(f"{peer.name}: a valid token for {peer.url} ({peer.versions})")
-        for name, why in found.missing.items():
+        for name, why in installed.missing.items():
             print(f"{name}: not available here: {why}")
-        return int(bool(found.missing))
+        return int(bool(installed.missing))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture: horizontal bars of some figures of the table, as SVG."""
+"""The chart: horizontal bars of some figures of the table, as SVG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 from bench.table import Line, figure
 
-#: The rows that say most to a person who knows the peers.
+#: The rows that are most useful to people who know the peers.
 PANELS = (
     "uv pip install, 1 wheel",
     "keyring get",
@@ -24,10 +24,10 @@ class Bar:
     """One bar.
 
     Args:
-        label: What it shows.
+        label: Its label.
         value: Its length.
-        unit: Of the value.
-        ours: Whether it is one of ours.
+        unit: The unit of the value.
+        ours: Whether it belongs to uvtokend.
     """
 
     label: str
@@ -37,7 +37,7 @@ class Bar:
 
 
 def draw(lines: Iterable[Line], note: str = "") -> str:
-    """Return a picture with one panel for each of `PANELS` that was measured.
+    """Return a chart with one panel for each of `PANELS` that was measured.
 
     Args:
         lines: The table.

@@ -1,4 +1,4 @@
-"""What the kernel knows of a process: memory, processor time and wake-ups. And how to run a command."""
+"""A process's memory, processor time and wake-ups, as the kernel reports them, and a function that runs a command."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 
 MIB = 1 << 20
-#: A process that was at rest for this long, in seconds, wakes up; what its threads hand to each other meanwhile is not
-#: another wake-up.
+#: A process counts as woken up if it slept for this many seconds before; switches between its threads right after that
+#: are not another wake-up.
 REST = 0.1
-#: How often a process is looked at, in seconds.
+#: Seconds between two measurements of a process.
 _LOOK = 0.02
 
 
@@ -24,7 +24,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], limit: float = 1
     """Run a command without a terminal and return its standard output.
 
     Raises:
-        SystemExit: It failed; the benchmark cannot continue.
+        SystemExit: The command failed, so the benchmark cannot continue.
     """
     done = subprocess.run(
         command,
@@ -41,7 +41,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], limit: float = 1
 
 
 def memory(pid: int) -> tuple[float, float | None]:
-    """Return RSS and USS in MiB; no USS where the system keeps it to itself."""
+    """Return RSS and USS in MiB; USS is None if the system does not report it."""
     process = psutil.Process(pid)
     try:
         return process.memory_info().rss / MIB, process.memory_full_info().uss / MIB
@@ -50,7 +50,7 @@ def memory(pid: int) -> tuple[float, float | None]:
 
 
 def cpu(pid: int) -> float:
-    """Return the processor seconds of all threads of a process so far, without its children's."""
+    """Return the processor seconds of all threads of a process, without its children."""
     if sys.platform == "linux":
         files = Path(f"/proc/{pid}/task").glob("*/schedstat")  # in nanoseconds; utime counts in hundredths
         seconds = sum(int(file.read_text().split()[0]) for file in files) / 1e9
@@ -61,7 +61,7 @@ def cpu(pid: int) -> float:
 
 
 def switches(pid: int) -> int:
-    """Return how often the threads of a process have gone to sleep by themselves."""
+    """Return how often the threads of a process have gone to sleep voluntarily."""
     if sys.platform == "linux":
         texts = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/status")]
         count = sum(int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
@@ -77,7 +77,7 @@ class Watch:
         pids: The processes.
 
     Attributes:
-        woke: How often each of them woke up.
+        woke: How often each process woke up.
     """
 
     def __init__(self, *pids: int) -> None:
@@ -87,7 +87,7 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop."""
+        """Stop counting."""
         self._ended.set()
         self._thread.join()
 
@@ -103,5 +103,5 @@ class Watch:
 
 
 def load() -> str:
-    """Return what else this machine does, for the head of the table."""
+    """Return the load of this machine, for the head of the table."""
     return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"

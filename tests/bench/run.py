@@ -1,9 +1,9 @@
-"""The benchmark: what uvtokend costs, beside its peers and its floor, in one table.
+"""The benchmark: what uvtokend costs, compared with its peers and with the least possible, in one table.
 
     python tests/bench/run.py [--quick] [--rows NAME,…] [--plot FILE.svg] [--json FILE] [--cache DIR]
 
-uv, the SDKs, the peers and the daemon are real; the clouds and the indexes are loopback. Whatever is compared takes
-turns. ``--quick`` ends within two minutes, once the peers are installed, and its numbers are smaller.
+uv, the SDKs, the peers and the daemon are real; the clouds and the indexes are on loopback. The compared sides take
+turns. ``--quick`` uses smaller numbers and takes two minutes once the peers are installed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.table import Line
 from support.places import benchmark_cache
 
 ROWS: Mapping[str, Callable[[Stage], list[Line]]] = {
-    # What works with the daemons comes first, so that they are at rest in the last row.
+    # Rows that use the daemons come first, so that these are idle in the last row.
     "due": due.measure,
     "status": asking.status,
     "requests": asking.requests,
@@ -40,8 +40,10 @@ ROWS: Mapping[str, Callable[[Stage], list[Line]]] = {
 
 
 def main() -> int:
-    """Measure what is asked for and print the table; the exit status is 1 if an aim is not met."""
-    parser = argparse.ArgumentParser(description="What uvtokend costs, beside its peers and its floor.")
+    """Measure the chosen rows and print the table; the exit status is 1 if an aim is not met."""
+    parser = argparse.ArgumentParser(
+        description="What uvtokend costs, compared with its peers and with the least possible."
+    )
     parser.add_argument("--quick", action="store_true", help="fewer turns and smaller numbers, within two minutes")
     parser.add_argument("--rows", metavar="NAME,…", default=",".join(ROWS), help=f"some of: {', '.join(ROWS)}")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the figures into an SVG file")
@@ -51,7 +53,7 @@ def main() -> int:
     chosen = args.rows.split(",")
     if unknown := [name for name in chosen if name not in ROWS]:
         parser.error(f"unknown rows: {', '.join(unknown)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also stops what was started
     lines: list[Line] = []
     with Stage(QUICK if args.quick else Scale(), args.cache, _say) as stage:
         if "idle" in chosen:

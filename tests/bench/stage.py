@@ -1,4 +1,4 @@
-"""The stage: what several rows share, made when the first of them asks for it, and how much of everything there is."""
+"""What several rows share, created when the first row needs it, and the numbers of repetitions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bench.fleet import Fleet
 from bench.peers import Peer, Peers
 from bench.processes import run
 
-#: The least that this Python takes.
+#: The fastest possible command of this Python.
 FLOOR = (sys.executable, "-I", "-c", "pass")
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of everything.
+    """The numbers of repetitions and sizes.
 
     Args:
-        rounds: Turns of what takes less than a second.
-        few: Turns of what takes seconds.
+        rounds: Turns of commands that take less than a second.
+        few: Turns of commands that take seconds.
         sizes: Numbers of indexes, in ascending order.
-        idle: Seconds for which an idle daemon is watched; more than one guard tick of 25 s.
+        idle: Seconds for which an idle daemon is measured; more than one guard tick of 25 s.
         questions: Requests to the control socket.
-        wheels: How many wheels the larger installation has.
+        wheels: The number of wheels of the larger installation.
     """
 
     rounds: int = 13
@@ -47,12 +47,12 @@ QUICK = Scale(rounds=2, few=1, sizes=(1, 10, 50), idle=26.0, questions=1000, whe
 
 
 class Stage:
-    """What the rows share; a context manager.
+    """A context manager with what the rows share.
 
     Args:
-        scale: How much of everything.
-        cache: The directory in which the peers stay installed.
-        say: Is told what is being prepared.
+        scale: The numbers of repetitions.
+        cache: The directory where the peers stay installed.
+        say: Called with what is being prepared.
     """
 
     def __init__(self, scale: Scale, cache: Path, say: Callable[[str], None]) -> None:
@@ -72,36 +72,36 @@ class Stage:
         self._stack.close()
 
     def directory(self) -> Path:
-        """Return a new directory with a short path, since a socket is in it."""
+        """Return a new directory whose path is short enough for a socket."""
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="uvtokend-bench-")))
 
     @cached_property
     def peers(self) -> Peers:
-        """The peers, installed and asked once."""
-        self._say("installing the peers, or looking whether they are there")
+        """The peers, installed and called once."""
+        self._say("installing the peers, or checking whether they are installed")
         return self._stack.enter_context(rivals.peers(self._cache))
 
     def peer(self, *words: str) -> Peer | None:
-        """Return the peer whose name has all of these words, if it can be had here."""
+        """Return the peer whose name contains all of these words, or None if it is not available."""
         return next((peer for peer in self.peers.available if all(word in peer.name for word in words)), None)
 
     def fleet(self, size: int) -> Fleet:
-        """Return a machine whose daemon keeps so many secrets, all delivered."""
+        """Return a machine whose daemon has delivered that many secrets."""
         if size not in self._fleets:
             self.new_fleet(size).start()
             self.used()
         return self._fleets[size]
 
     def used(self) -> None:
-        """Note that a row has just worked with a daemon."""
+        """Record that a row has just used a daemon."""
         self._used_at = time.monotonic()
 
     def rest(self, seconds: float) -> None:
-        """Wait until no row has worked with a daemon for so many seconds."""
+        """Wait until no row has used a daemon for that many seconds."""
         time.sleep(max(0.0, self._used_at + seconds - time.monotonic()))
 
     def new_fleet(self, size: int) -> Fleet:
-        """Return a machine whose daemon has not begun; once it has, it is what `fleet` returns."""
+        """Return a machine whose daemon has not been started; `fleet` returns the same machine from then on."""
         self._say(f"a daemon with {size:,} {'index' if size == 1 else 'indexes'}")
         fleet = self._fleets[size] = Fleet(self.directory(), size)
         self._stack.callback(fleet.stop)
@@ -109,5 +109,5 @@ class Stage:
 
 
 def quietly(command: tuple[str, ...], environment: dict[str, str]) -> Callable[[], object]:
-    """Return a function that runs a command, which must succeed."""
+    """Return a function that runs a command and checks that it succeeds."""
     return lambda: run(command, environment)

@@ -1,4 +1,4 @@
-"""The table: one line for each comparison, with what it aims at and whether that is reached."""
+"""The table: one line for each comparison, with its aim and whether the aim is met."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.turns import Figures, Spread, ratio, spread
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a figure has to reach.
+    """The limit of a figure.
 
     Args:
-        limit: The greatest value, or with `at_least` the least.
-        at_least: More is better.
-        of: What is limited: the ratio, or our own figure.
+        limit: The greatest value, or with `at_least` the smallest.
+        at_least: Whether greater values are better.
+        of: What is limited: the ratio, or our own value.
     """
 
     limit: float
@@ -24,7 +24,7 @@ class Aim:
     of: str = "ratio"
 
     def met(self, value: float) -> bool:
-        """Tell whether a value reaches it."""
+        """Return whether a value meets the aim."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
@@ -35,13 +35,13 @@ class Line:
     Args:
         row: What is measured.
         ours: Our side.
-        value: The median of its figures.
-        unit: Of the figures: ``s``, ``MiB`` …
-        against: The other side: a peer or a floor; empty for a figure that is alone.
-        other: The median of its figures.
-        ratio: Ours divided by the other's; the other way round for "times faster".
-        aim: What is to be reached; None for a figure that is only shown.
-        note: What else has to be known, for example why there is no figure.
+        value: The median of our side's figures.
+        unit: The unit of the figures: ``s``, ``MiB`` …
+        against: The other side: a peer or the least possible; empty for a figure without a comparison.
+        other: The median of the other side's figures.
+        ratio: Ours divided by the other's, or the reverse for an aim of "at least".
+        aim: The aim; None for a figure without one.
+        note: Anything else, for example why there is no figure.
     """
 
     row: str
@@ -56,12 +56,12 @@ class Line:
 
     @property
     def met(self) -> bool | None:
-        """Whether the aim is reached; None without an aim or a figure."""
+        """Whether the aim is met; None without an aim or a figure."""
         if self.aim is None:
             return None
         share = None if self.ratio is None else self.ratio.median
-        found = self.value if self.aim.of == "value" else share
-        return None if found is None else self.aim.met(found)
+        measured = self.value if self.aim.of == "value" else share
+        return None if measured is None else self.aim.met(measured)
 
     def as_json(self) -> dict[str, Any]:
         """Return the line for machines."""
@@ -73,25 +73,25 @@ def compared(row: str, figures: Figures, ours: str, against: str, aim: Aim | Non
 
     Args:
         row: What is measured.
-        figures: Of all sides.
+        figures: The figures of all sides.
         ours: Our side.
         against: The other side. With an aim of "at least", its figures are divided by ours.
-        aim: What is to be reached.
-        unit: Of the figures.
+        aim: The aim.
+        unit: The unit of the figures.
     """
     pair = (figures[ours], figures[against])
-    found = ratio(*reversed(pair)) if aim is not None and aim.at_least else ratio(*pair)
-    return Line(row, ours, spread(pair[0]).median, unit, against, spread(pair[1]).median, found, aim)
+    quotient = ratio(*reversed(pair)) if aim is not None and aim.at_least else ratio(*pair)
+    return Line(row, ours, spread(pair[0]).median, unit, against, spread(pair[1]).median, quotient, aim)
 
 
 def alone(row: str, ours: str, values: Sequence[float], unit: str, limit: float | None = None, note: str = "") -> Line:
-    """Return the line of a figure that is compared with nothing but a limit."""
+    """Return the line of a figure that is compared only with a limit."""
     aim = None if limit is None else Aim(limit, of="value")
     return Line(row, ours, spread(values).median, unit, aim=aim, note=note)
 
 
 def missing(row: str, names_and_reasons: Mapping[str, str]) -> list[Line]:
-    """Return a line for each side that cannot be had here: its name and the reason, and no figure."""
+    """Return a line for each side that is not available: its name and the reason, without a figure."""
     return [Line(row, name, None, "", note=f"not available: {why}") for name, why in names_and_reasons.items()]
 
 
@@ -111,21 +111,21 @@ def shown(lines: Iterable[Line]) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     note = f" ({line.note})" if line.note else ""
-    found = line.ratio
+    share = line.ratio
     return (
         line.row,
         line.ours + note,
         "" if line.value is None else figure(line.value, line.unit),
         line.against,
         "" if line.other is None else figure(line.other, line.unit),
-        "" if found is None else f"{_short(found.median)} [{_short(found.low)} to {_short(found.high)}]",
+        "" if share is None else f"{_short(share.median)} [{_short(share.low)} to {_short(share.high)}]",
         "" if line.aim is None else _aim(line.aim, line.unit),
         {True: "yes", False: "NO", None: ""}[line.met],
     )
 
 
 def figure(value: float, unit: str) -> str:
-    """Return a figure with its unit, as a person reads it."""
+    """Return a figure with its unit, formatted for people."""
     if unit == "s" and value < 1:
         return f"{value * 1000:.3g} ms"
     return f"{_short(value)} {unit}".rstrip()

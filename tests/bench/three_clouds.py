@@ -1,4 +1,4 @@
-"""Three loopback clouds and a machine that is signed in to all of them."""
+"""Three loopback clouds, and a machine that is signed in to all of them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ print(DefaultAzureCredential().get_token("{RESOURCE}/.default").token)
 
 
 class ThreeClouds:
-    """The clouds and the machine; a context manager.
+    """A context manager with the clouds and the machine.
 
     Args:
         directory: An empty directory with a short path.
 
     Attributes:
-        machine: The machine. Its environment holds the sign-ins.
+        machine: The machine, whose environment contains the sign-ins.
         tables: Provider -> the table of an index.
         scripts: Provider -> a script that makes the same call with the same SDK.
     """

@@ -1,6 +1,6 @@
-"""Turns and statistics: whatever is compared takes turns, so that a busy machine slows all sides down alike.
+"""Turns and statistics: the compared sides take turns, so that a busy machine slows all of them down alike.
 
-A ratio is formed within each turn; what is shown is the median of these ratios, with their quartiles as its spread.
+A ratio is formed within each turn; the table shows the median of these ratios and their quartiles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Figures = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median and the quartiles around it.
+    """A median and its quartiles.
 
     Args:
         low: The first quartile.
@@ -37,7 +37,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(values: Sequence[float], others: Sequence[float]) -> Spread:
-    """Return by how much one side is larger than another, turn by turn."""
+    """Return how much larger one side is than another, turn by turn."""
     return spread([value / other for value, other in zip(values, others, strict=True)])
 
 
@@ -47,9 +47,8 @@ def turns(
     """Let all sides take turns, in another order each time, and return the seconds of each.
 
     Args:
-        sides: What to measure, by name. Each is called once before the first turn, so that whatever has to be loaded
-            from disk is loaded.
-        rounds: How many turns.
+        sides: Name -> what to measure. Each is called once before the first turn, to load everything from disk.
+        rounds: The number of turns.
         clock: Returns seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -1,1 +1,1 @@
-"""The soak: everything that happens to a laptop in a year, against the real thing. See run.py."""
+"""The soak test: a year's worth of faults against the real daemon, in minutes. See run.py."""

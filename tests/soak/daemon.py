@@ -1,8 +1,8 @@
-"""The daemon's part: real daemon, real boto3, real uv, and one fault after the other.
+"""The daemon part: the real daemon, boto3 and uv, and one fault after the other.
 
-Two threads install from an index that lets in valid tokens only, a third edits the netrc, a fourth looks at it 20
-times a second. After each fault the daemon must prove to be over it within `verdict.PROMISE`; then the foreign text is
-compared with the rival's own history, and a quiet time follows. `verdict` tells which installs were owed to work.
+Two threads install from an index that accepts only valid tokens, a third edits the netrc, a fourth reads it 20 times
+a second. After each fault the daemon must recover within `verdict.PROMISE`; then the foreign text is compared with
+the rival's own history, and a quiet period follows. `verdict` decides which installs should have worked.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from soak.schedule import Fault, schedule
 from soak.verdict import PROMISE, Hinders, Install, Sighting, Trouble
 from soak.world import World
 
-#: Seconds that a token lives.
+#: Seconds that a token is valid.
 LIFE = 20.0
 MINUTES = 15.0
-#: How many install at once, and the seconds that each of them rests in between.
+#: How many threads install, and the seconds that each pauses between installs.
 INSTALLERS = 2
 PAUSE = 0.3
-#: Seconds between two looks at the netrc.
+#: Seconds between two reads of the netrc.
 LOOK = 0.05
-#: Seconds for the file to be the model's, once nobody edits it.
+#: Seconds within which the file must equal the model once nothing edits it.
 REST = 3.0
-#: How many broken promises of one kind are told in full.
-TOLD = 5
+#: How many broken promises of one kind are reported in full.
+REPORTED = 5
 
 Say = Callable[[str], None]
 
 
 def run(seed: int, scale: float, say: Say) -> Result:
-    """Soak for `scale` times `MINUTES`, with every kind of fault that can be had here."""
+    """Run the soak for `scale` times `MINUTES`, with every kind of fault that is possible on this machine."""
     missing = {name: kind.missing() for name, kind in FAULTS.items()}
     for name, why in missing.items():
         if why is not None:
@@ -70,36 +70,36 @@ def soak(
     broken: str = "",
     faketime: bool = False,
 ) -> Result:
-    """Soak through all the faults, and at least for a time.
+    """Run all the faults, and at least for a given time.
 
     Args:
-        seed: Of the rival's dice.
-        seconds: How long at least.
-        faults: They, one after the other.
-        say: Is told what happens.
-        life: Seconds that a token lives.
-        broken: Python that the daemon runs before anything else: how a test breaks it.
-        faketime: Among the faults are some that set the daemon's wall clock.
+        seed: The seed of the rival's random numbers.
+        seconds: The least time to run.
+        faults: The faults, one after the other.
+        say: Called with what happens.
+        life: Seconds that a token is valid.
+        broken: Python code that the daemon runs first; a test breaks the daemon with it.
+        faketime: Whether some of the faults set the daemon's wall clock.
     """
-    folder = Path(tempfile.mkdtemp(prefix="uvtokend-soak-"))
+    directory = Path(tempfile.mkdtemp(prefix="uvtokend-soak-"))
     keep = True
     try:
-        with (folder / "soak.jsonl").open("w", buffering=1) as log:
-            result = _Soak(World(folder, life, broken, faketime), seed, say, log).run(faults, seconds)
+        with (directory / "soak.jsonl").open("w", buffering=1) as log:
+            result = _Soak(World(directory, life, broken, faketime), seed, say, log).run(faults, seconds)
         keep = bool(result.broken)
     except KeyboardInterrupt:
         keep = False
         raise
     finally:
         if keep:
-            say(f"all that happened is in {folder}")
+            say(f"the log of this run is in {directory}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
     return result
 
 
 class _Soak:
-    """One soak; see `soak`."""
+    """One run; see `soak`."""
 
     def __init__(self, world: World, seed: int, say: Say, log: IO[str]) -> None:
         self._world = world
@@ -115,7 +115,7 @@ class _Soak:
         self._lost = 0
 
     def run(self, faults: Iterable[Fault], seconds: float) -> Result:
-        """Go through the faults, wait until the time is over, and say how it went."""
+        """Run the faults, wait until the time is over, and return the result."""
         began = time.time()
         threads = [threading.Thread(target=self._watch), *(threading.Thread(target=self._install) for _ in "12")]
         with self._world, self._rival:
@@ -143,7 +143,7 @@ class _Soak:
         self._peace(fault.quiet)
 
     def _trouble(self, name: str, hinders: Hinders, do: Callable[[], None]) -> None:
-        """Do harm; then the daemon must be over it in time, and nothing foreign may be lost."""
+        """Cause a fault, and check that the daemon recovers in time and that no foreign text is lost."""
         self._troubles.append(Trouble(name, hinders, time.time()))
         self._note("fault", name)
         try:
@@ -178,17 +178,17 @@ class _Soak:
     # ------------------------------------------------------------------------------------------------------ threads
 
     def _watch(self) -> None:
-        """See what is in the netrc."""
+        """Record every change of the token in the netrc."""
         last: Sighting | None = None
         while not self._stop.wait(LOOK):
-            seen = Sighting(time.time(), self._world.standing(self._world.read()))
+            seen = Sighting(time.time(), self._world.delivered(self._world.read()))
             if last is None or seen.token != last.token:
                 last = seen
                 self._sightings.append(seen)
                 self._note("token", "none" if seen.token is None else f"ends in {seen.token.end - seen.at:.1f} s")
 
     def _install(self) -> None:
-        """Install again and again, with nothing cached."""
+        """Install again and again, without a cache."""
         tmp = self._world.laptop.directory / "tmp"
         while not self._stop.wait(PAUSE):
             with tempfile.TemporaryDirectory(dir=tmp, ignore_cleanup_errors=True) as target:
@@ -220,12 +220,12 @@ class _Soak:
         }
         failed = [install for install in self._installs if install.said is not None]
         avoidable = [install for install in failed if why[install] is None]
-        for install in avoidable[:TOLD]:
+        for install in avoidable[:REPORTED]:
             when = install.began - began
             self._break(f"an avoidable failure, {when:.1f} s after the start: {' '.join((install.said or '').split())}")
         dead = verdict.rot(sightings, troubles, ended)
         if dead > PROMISE:
-            self._break(f"a dead token stood in the netrc for {dead:.0f} s")
+            self._break(f"an expired token was in the netrc for {dead:.0f} s")
         counts = Counter(trouble.kind for trouble in troubles)
         excused = Counter(str(why[install]) for install in failed if why[install] is not None)
         figures: dict[str, int | float | str] = {

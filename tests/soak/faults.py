@@ -1,4 +1,4 @@
-"""The faults: each is one function that does harm for a while and takes it back, whatever happens meanwhile."""
+"""The faults: each is a function that breaks something for a while and always repairs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAY = 86400.0
 
 
 class PromiseBroken(Exception):
-    """A fault saw itself that a promise was broken, and says which."""
+    """A fault itself has detected that a promise was broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Kind:
     """One kind of fault.
 
     Args:
-        do: Does it; returns when it is over.
-        hinders: What it keeps the daemon from.
-        missing: Says why it cannot be done here, or None.
-        calm: The rivals must rest meanwhile, or would lose their own text.
+        do: Causes the fault; returns when it is over.
+        hinders: What the daemon cannot do in the meantime.
+        missing: Returns why the fault is not possible on this machine, or None.
+        calm: Whether the rivals must pause, because they would lose their own text.
     """
 
     do: Callable[[World, Rival, Fault], None]
@@ -51,7 +51,7 @@ class Kind:
 
 
 def cloud_down(world: World, _: Rival, fault: Fault) -> None:
-    """Connections are refused."""
+    """Refuse connections to the cloud."""
     world.cloud.server.down()
     try:
         time.sleep(fault.seconds)
@@ -60,7 +60,7 @@ def cloud_down(world: World, _: Rival, fault: Fault) -> None:
 
 
 def cloud_slow(world: World, _: Rival, fault: Fault) -> None:
-    """Each answer takes up to a life of a token; when the fault is over, all that were held back go out."""
+    """Delay each response by up to a token's life; when the fault is over, send all delayed responses."""
     released = threading.Event()
 
     def hold(_: Call) -> None:
@@ -72,21 +72,21 @@ def cloud_slow(world: World, _: Rival, fault: Fault) -> None:
 
 
 def throttled(world: World, _: Rival, fault: Fault) -> None:
-    """429 with a Retry-After of up to 15 s."""
+    """Answer 429 with a Retry-After of up to 15 s."""
     refusal = error(429, "ThrottlingException", "Rate exceeded", Retry_After=str(int(1 + fault.dice * 15)))
     with _answering(world, lambda _: refusal):
         time.sleep(fault.seconds)
 
 
 def server_error(world: World, _: Rival, fault: Fault) -> None:
-    """500 or 503."""
+    """Answer 500 or 503."""
     code = 500 if fault.dice < 0.5 else 503
     with _answering(world, lambda _: error(code, "InternalServerException", "Try again later.")):
         time.sleep(fault.seconds)
 
 
 def garbage(world: World, _: Rival, fault: Fault) -> None:
-    """A captive portal's page, half a JSON object, noise, or an object of another kind."""
+    """Answer with a captive portal's page, half a JSON object, random bytes, or an unexpected object."""
     bodies = (HTML, b'{"authorizationToken": "eyJ', os.urandom(2000), b"[]", b'{"expiration": "tomorrow"}', b"")
     kind = {"Content-Type": "text/html" if fault.dice < 0.2 else "application/json"}
     answer = Answer(200, bodies[int(fault.dice * len(bodies))], kind)
@@ -94,8 +94,8 @@ def garbage(world: World, _: Rival, fault: Fault) -> None:
         time.sleep(fault.seconds)
 
 
-def dead_on_arrival(world: World, _: Rival, fault: Fault) -> None:
-    """Tokens whose end is in the past."""
+def expired_on_arrival(world: World, _: Rival, fault: Fault) -> None:
+    """Issue tokens that have already expired."""
 
     def answer(_: Call) -> Answer:
         end = time.time() - 3600
@@ -118,7 +118,7 @@ def _answering(world: World, answer: Callable[[Call], Answer | None]) -> Iterato
 
 
 def killed(world: World, _: Rival, fault: Fault) -> None:
-    """SIGKILL, and a new start at once or after a while."""
+    """Kill the daemon with SIGKILL, and start it again at once or after a while."""
     world.kill()
     try:
         time.sleep(0 if fault.dice < 0.3 else fault.seconds)
@@ -127,7 +127,7 @@ def killed(world: World, _: Rival, fault: Fault) -> None:
 
 
 def stopped(world: World, _: Rival, fault: Fault) -> None:
-    """SIGSTOP for longer than a token's life, and SIGCONT."""
+    """Suspend the daemon with SIGSTOP for longer than a token's life, then continue it."""
     world.signal(signal.SIGSTOP)
     try:
         time.sleep(world.life + fault.seconds)
@@ -136,7 +136,7 @@ def stopped(world: World, _: Rival, fault: Fault) -> None:
 
 
 def clock_set(world: World, _: Rival, fault: Fault) -> None:
-    """The wall clock is set, by minutes to days, forward or back; in the end it is set right."""
+    """Set the wall clock by minutes to days, forward or back, and finally set it right."""
     world.set_clock(_step(fault.dice))
     try:
         time.sleep(fault.seconds)
@@ -145,7 +145,7 @@ def clock_set(world: World, _: Rival, fault: Fault) -> None:
 
 
 def killed_and_clock_set(world: World, _: Rival, fault: Fault) -> None:
-    """The wall clock is set between SIGKILL and a new start, and set right while the new daemon runs."""
+    """Set the wall clock between SIGKILL and a new start, and set it right while the new daemon runs."""
     world.kill()
     world.set_clock(_step(fault.dice))
     try:
@@ -161,7 +161,7 @@ def _step(dice: float) -> float:
 
 
 def paused(world: World, _: Rival, fault: Fault) -> None:
-    """The machine was paused from outside for minutes to days: its own clocks stood still, and all tokens expired."""
+    """Pause the machine from outside for minutes to days: its own clocks stop, and all tokens expire."""
     world.expire()
     world.set_clock(abs(_step(fault.dice)))
     try:
@@ -171,23 +171,23 @@ def paused(world: World, _: Rival, fault: Fault) -> None:
 
 
 def runtime_directory_removed(world: World, _: Rival, fault: Fault) -> None:
-    """The directory of the control socket goes, and comes back empty or not at all, as at a last logout.
+    """Remove the directory of the control socket, as at the last logout; half of the time, create it again, empty.
 
     Raises:
-        PromiseBroken: Nobody reaches the daemon any more.
+        PromiseBroken: The daemon can no longer be reached.
     """
-    folder = world.laptop.directory / "run"
-    shutil.rmtree(folder)
+    directory = world.laptop.directory / "run"
+    shutil.rmtree(directory)
     if fault.dice < 0.5:
-        folder.mkdir(mode=0o700)
+        directory.mkdir(mode=0o700)
     end = time.monotonic() + PROMISE
     while world.laptop.uvtokend("status").returncode == 3:
         if time.monotonic() > end:
-            raise PromiseBroken(f"nobody reached the daemon within {PROMISE:g} s after its directory was removed")
+            raise PromiseBroken(f"the daemon could not be reached within {PROMISE:g} s after its directory was removed")
 
 
 def hung_providers(world: World, _: Rival, fault: Fault) -> None:
-    """More indexes than there are workers, whose providers hang."""
+    """Configure more indexes with hanging providers than there are workers."""
     before = world.laptop.config.read_text()
     hung = [
         f'[[index]]\nname = "hung{number}"\nurl = "https://hung{number}.example/simple/"\nprovider = "command"\n'
@@ -207,7 +207,7 @@ def hung_providers(world: World, _: Rival, fault: Fault) -> None:
 
 
 def disk_hung(world: World, _: Rival, fault: Fault) -> None:
-    """fsync does not return, as on a network file system whose server is gone."""
+    """Let fsync hang, as on a network file system whose server is gone."""
     world.sign.touch()
     try:
         time.sleep(fault.seconds)
@@ -216,10 +216,10 @@ def disk_hung(world: World, _: Rival, fault: Fault) -> None:
 
 
 def adopted(world: World, _: Rival, fault: Fault) -> None:
-    """Somebody writes entries for our host, and adopts each, while tokens are delivered as fast as that can be.
+    """Write foreign entries for our host and adopt each of them, while tokens are delivered as fast as possible.
 
     Raises:
-        PromiseBroken: An entry stands neither in the netrc nor in a backup; or none of ours is in the end.
+        PromiseBroken: A foreign entry is neither in the netrc nor in a backup, or no entry of ours is there in the end.
     """
     end, stop = time.monotonic() + fault.seconds, threading.Event()
 
@@ -239,23 +239,25 @@ def adopted(world: World, _: Rival, fault: Fault) -> None:
         stop.set()
         refreshing.join()
     end = time.monotonic() + PROMISE
-    while (token := world.standing(world.read())) is None or token.end < time.time():
+    while (token := world.delivered(world.read())) is None or token.end < time.time():
         if world.laptop.uvtokend("adopt", "soak").returncode and time.monotonic() > end:
-            raise PromiseBroken(f"no entry of ours stood within {PROMISE:g} s after a foreign one was adopted")
+            raise PromiseBroken(f"no entry of ours was delivered within {PROMISE:g} s after a foreign one was adopted")
     whole = b"\n".join([*world.read(), *_taken(world.laptop.state / "adopted")])
     if lost := [secret for secret in secrets if secret.encode() not in whole]:
         raise PromiseBroken(f"{len(lost)} of {len(secrets)} foreign entries are neither in the netrc nor in a backup")
 
 
 def _taken(backups: Path) -> Iterator[bytes]:
-    """Yield each piece of text that was ever adopted."""
+    """Yield every text that was ever adopted."""
     for file in backups.glob("*.json*"):
         backup = json.loads(json.loads(file.read_text())["backup"])
         yield from (base64.b64decode(segment["text"]) for segment in backup["segments"])
 
 
 def _append(world: World, line: bytes) -> None:
-    """Add a line to the netrc as a careful editor does: a new file, put in place only if nobody wrote the old one."""
+    """Add a line to the netrc as a careful editor does: exchange it for a new file,
+    unless another program has changed it.
+    """
     new = world.netrc.with_name(".netrc.editor")
     while True:
         before = world.netrc.read_bytes()
@@ -265,11 +267,11 @@ def _append(world: World, line: bytes) -> None:
         if new.read_bytes() == before:
             new.unlink()
             return
-        exchange.swap(str(new), str(world.netrc))  # somebody wrote it meanwhile: theirs goes back
+        exchange.swap(str(new), str(world.netrc))  # another program has changed it in the meantime: restore that
 
 
 def rivals(world: World, rival: Rival, fault: Fault) -> None:
-    """Other programs edit the netrc many times a second, while somebody calls ``uvtokend refresh`` all the time."""
+    """Edit the netrc many times a second, while another thread calls ``uvtokend refresh`` all the time."""
     end = time.monotonic() + fault.seconds
     with rival.hurried():
         while time.monotonic() < end:
@@ -277,7 +279,7 @@ def rivals(world: World, rival: Rival, fault: Fault) -> None:
 
 
 def disk_full(world: World, _: Rival, fault: Fault) -> None:
-    """Not a byte is left on the disk of netrc and state."""
+    """Fill the disk of netrc and state to the last byte."""
     filler = world.disk / "filler"
     end = time.monotonic() + fault.seconds
     try:
@@ -293,13 +295,13 @@ def disk_full(world: World, _: Rival, fault: Fault) -> None:
 
 
 def disk_read_only(world: World, _: Rival, fault: Fault) -> None:
-    """The file system of the netrc is read-only."""
+    """Make the file system of the netrc read-only."""
     with read_only(world.disk):
         time.sleep(fault.seconds)
 
 
-def folder_open(world: World, _: Rival, fault: Fault) -> None:
-    """Other users may write to the directory of the netrc, so that nothing may be put there."""
+def directory_open(world: World, _: Rival, fault: Fault) -> None:
+    """Let other users write to the directory of the netrc, so that the daemon must not deliver there."""
     world.disk.chmod(0o777)
     try:
         time.sleep(fault.seconds)
@@ -307,8 +309,8 @@ def folder_open(world: World, _: Rival, fault: Fault) -> None:
         world.disk.chmod(0o700)
 
 
-def folder_locked(world: World, _: Rival, fault: Fault) -> None:
-    """The directory of the netrc may not be written by its owner."""
+def directory_locked(world: World, _: Rival, fault: Fault) -> None:
+    """Forbid the owner to write to the directory of the netrc."""
     world.disk.chmod(0o500)
     try:
         time.sleep(fault.seconds)
@@ -317,7 +319,7 @@ def folder_locked(world: World, _: Rival, fault: Fault) -> None:
 
 
 def _no_mounts() -> str | None:
-    return None if may_mount() else "it needs Linux, root and a mount namespace of our own (run.py sees to it)"
+    return None if may_mount() else "it needs Linux, root and its own mount namespace (run.py creates one)"
 
 
 def _no_faketime() -> str | None:
@@ -325,7 +327,7 @@ def _no_faketime() -> str | None:
 
 
 def _root() -> str | None:
-    return "nothing is locked for root" if os.geteuid() == 0 else None
+    return "root can write everywhere" if os.geteuid() == 0 else None
 
 
 FAULTS: Mapping[str, Kind] = {
@@ -334,7 +336,7 @@ FAULTS: Mapping[str, Kind] = {
     "429": Kind(throttled, "fetch"),
     "500": Kind(server_error, "fetch"),
     "garbage": Kind(garbage, "fetch"),
-    "dead on arrival": Kind(dead_on_arrival, "fetch"),
+    "expired on arrival": Kind(expired_on_arrival, "fetch"),
     "clock set": Kind(clock_set, "fetch", _no_faketime),
     "daemon killed": Kind(killed, "delivery"),
     "killed, clock set": Kind(killed_and_clock_set, "delivery", _no_faketime),
@@ -347,6 +349,6 @@ FAULTS: Mapping[str, Kind] = {
     "rivals": Kind(rivals, "fetch"),
     "disk full": Kind(disk_full, "delivery", _no_mounts, calm=True),
     "disk read-only": Kind(disk_read_only, "delivery", _no_mounts, calm=True),
-    "folder open": Kind(folder_open, "delivery", calm=True),
-    "folder locked": Kind(folder_locked, "delivery", _root, calm=True),
+    "directory open": Kind(directory_open, "delivery", calm=True),
+    "directory locked": Kind(directory_locked, "delivery", _root, calm=True),
 }

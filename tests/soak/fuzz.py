@@ -1,4 +1,4 @@
-"""The part of the fuzzing: generated netrc files and hostile lines, against oracles that are not ours."""
+"""The fuzzing part: generated netrc files and hostile lines, judged by independent programs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from soak.fuzz_lines import Lines, against_server
 from soak.fuzz_netrc import Netrcs, against_uv
 from soak.result import Result
 
-#: How many there are at a scale of 1: netrc files, those that uv reads, lines of each kind, those over a socket.
+#: Numbers at a scale of 1: netrc files, files that uv reads, lines of each kind, lines over a socket.
 FILES, UV, LINES, SOCKET = 100_000, 300, 100_000, 1_000
 
 Say = Callable[[str], None]
 
 
 def run(seed: int, scale: float, say: Say) -> Result:
-    """Draw files and lines, and judge what comes of them.
+    """Generate files and lines, and check the results.
 
     Args:
-        seed: Of the dice.
-        scale: How much of everything.
-        say: Is told each law that does not hold, and how far things are.
+        seed: The seed of the random numbers.
+        scale: The share of all the numbers above.
+        say: Called with each broken law, and with the progress.
     """
     dice = random.Random(seed)
     files, samples, lines, over_socket = (max(1, round(scale * number)) for number in (FILES, UV, LINES, SOCKET))
@@ -37,10 +37,10 @@ def run(seed: int, scale: float, say: Say) -> Result:
         hostile.judge_control()
         hostile.judge_worker()
     say(f"{lines} lines of each kind")
-    with tempfile.TemporaryDirectory(prefix="uvtokend-fuzz-") as folder:
-        socket = against_server(dice, over_socket, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="uvtokend-fuzz-") as directory:
+        socket = against_server(dice, over_socket, Path(directory))
         say(f"{over_socket} lines over a socket")
-        real = against_uv(dice, samples, Path(folder))
+        real = against_uv(dice, samples, Path(directory))
     broken = (*netrcs.broken, *hostile.broken, *socket, *real)
     for law in broken:
         say(law)

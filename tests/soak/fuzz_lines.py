@@ -1,4 +1,6 @@
-"""Hostile lines for both wires: none may raise, none may be repeated, and none may keep the next client waiting."""
+"""Hostile lines for both protocols: none may raise, none may be repeated in a response,
+and none may block other clients.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ from uvtokend.daemon.control import ControlServer, UnknownNamesError
 from uvtokend.daemon.processes import Process
 from uvtokend.errors import UvtokendError
 
-#: What nobody may ever repeat.
+#: A secret that no message may contain.
 CANARY = "canary-5ecret"
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
-#: Seconds after which a server that does not answer is wedged.
+#: Seconds after which a server that does not answer counts as blocked.
 PATIENCE = 60.0
 
 CONTROL: dict[str, Json] = {"jsonrpc": "2.0", "id": 1, "method": "status", "params": {"names": ["prod"]}}
@@ -48,7 +50,7 @@ FAILURE: dict[str, Json] = {
     "hint": None,
     "retry_after": 3,
 }
-#: Raw JSON, some of which only Python takes for it.
+#: Raw JSON values; some are accepted only by Python.
 VALUES = (
     *("null", "true", "0", "-1", "1e999", "-1e999", "1e308", "9" * 400, "9" * 5000, "NaN", "Infinity", '""', '"x"'),
     *('"\\ud800"', '"\\u0000"', '"a\\nb\\u001b[2J"', "[]", "{}", '[["prod"]]', '["prod", 7]', "[" * 500 + "]" * 500),
@@ -58,15 +60,15 @@ VALUES = (
 )
 
 
-#: What is asked right after a notification: its answer is the first to come.
+#: Sent right after a notification, which gets no response: the first response must be to this.
 AFTER = b'{"jsonrpc": "2.0", "id": "after", "method": "version"}\n'
 
 
 def line(dice: random.Random, kind: str) -> bytes:
-    """Return a line that somebody sends who means ill.
+    """Return a line of a hostile sender.
 
     Args:
-        dice: What chance there is.
+        dice: The random numbers.
         kind: ``control`` or ``worker``.
     """
     chance = dice.random()
@@ -93,7 +95,7 @@ def line(dice: random.Random, kind: str) -> bytes:
 
 
 def _document(dice: random.Random, kind: str) -> str:
-    """Return an object that is right but for a few of its values."""
+    """Return an object that is valid except for a few of its values."""
     if kind == "control":
         members = {name: json.dumps(value) for name, value in CONTROL.items()}
         members["method"] = json.dumps(dice.choice(METHODS))
@@ -120,14 +122,14 @@ def _object(members: dict[str, str], dice: random.Random) -> str:
 
 
 class Lines:
-    """Decodes hostile lines and judges what comes of them.
+    """Decode hostile lines and check the results.
 
     Args:
-        dice: What chance there is.
+        dice: The random numbers.
 
     Attributes:
-        broken: The laws that did not hold, with the lines.
-        counts: What there was.
+        broken: The broken laws, with the lines.
+        counts: How many lines of which kind there were.
     """
 
     def __init__(self, dice: random.Random) -> None:
@@ -141,40 +143,40 @@ class Lines:
         self.counts["control lines"] += 1
         self._guarded(sent, lambda: self._control(wire.decode_command(sent), sent))
 
-    def _control(self, found: Command | Invalid, sent: bytes) -> None:
-        self.counts["control lines that are commands"] += isinstance(found, Command)
-        if isinstance(found, Invalid):
-            answer = wire.encode_error(found.id, found.code, found.message)
-            self._law("what is wrong is said without the line", CANARY not in found.message, sent)
+    def _control(self, decoded: Command | Invalid, sent: bytes) -> None:
+        self.counts["control lines that are commands"] += isinstance(decoded, Command)
+        if isinstance(decoded, Invalid):
+            answer = wire.encode_error(decoded.id, decoded.code, decoded.message)
+            self._law("an error message does not repeat the line", CANARY not in decoded.message, sent)
         else:
-            answer = wire.encode_result(found.id, {})
-        self._law("an answer is one line", answer.count(b"\n") == 1, sent)
+            answer = wire.encode_result(decoded.id, {})
+        self._law("a response is one line", answer.count(b"\n") == 1, sent)
         strict(answer)
 
     def judge_worker(self) -> None:
-        """Decode one line of a worker, and let a lease take it."""
+        """Decode one line of a worker, and pass it to a lease."""
         sent = line(self.dice, "worker")
         self.counts["worker lines"] += 1
         self._guarded(sent, lambda: self._worker(wire.decode_answer(sent), sent))
 
-    def _worker(self, found: Credential | Failure, sent: bytes) -> None:
-        self.counts["worker lines that are credentials"] += isinstance(found, Credential)
-        self._law("a secret shows itself nowhere", CANARY not in repr(found), sent)
-        outcome = agent.admit(found, "a.example", NOW)
-        self._law("a refusal shows no secret", CANARY not in repr(outcome), sent)
+    def _worker(self, decoded: Credential | Failure, sent: bytes) -> None:
+        self.counts["worker lines that are credentials"] += isinstance(decoded, Credential)
+        self._law("a secret is in no repr", CANARY not in repr(decoded), sent)
+        outcome = agent.admit(decoded, "a.example", NOW)
+        self._law("a refusal contains no secret", CANARY not in repr(outcome), sent)
         fetching = lease.ask(lease.Lease(Request("p")), NOW)
         if isinstance(outcome, Credential):
             due = lease.fetched(fetching, outcome, NOW, self.dice.random()).act_at
         else:
             due = lease.failed(fetching, outcome, NOW, self.dice.random()).act_at
             said = (outcome.message, outcome.hint or "", outcome.reason)
-            self._law("what is said can be printed", all(text.isprintable() for text in said), sent)
-        self._law("there is a next time, and it is not now", due is not None and due > NOW, sent)
+            self._law("a message is printable", all(text.isprintable() for text in said), sent)
+        self._law("the lease acts again, and later than now", due is not None and due > NOW, sent)
 
     def _guarded(self, sent: bytes, judge: Callable[[], None]) -> None:
         try:
             judge()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+        except Exception as error:  # noqa: BLE001 - any exception is a finding
             self.broken.append(f"{type(error).__name__}: {error}, with {sent[:300]!r}")
 
     def _law(self, law: str, holds: bool, sent: bytes) -> None:
@@ -183,10 +185,10 @@ class Lines:
 
 
 def strict(answer: bytes) -> Any:
-    """Read JSON as it is defined, which Python's reader does not by itself."""
+    """Parse JSON strictly, which Python's parser does not do by default."""
 
     def refuse(constant: str) -> None:
-        message = f"{constant} is no JSON"
+        message = f"{constant} is not JSON"
         raise ValueError(message)
 
     return json.loads(answer, parse_constant=refuse)
@@ -223,19 +225,19 @@ class _Handler:
         return lambda: None
 
 
-def against_server(dice: random.Random, samples: int, folder: Path) -> list[str]:
+def against_server(dice: random.Random, samples: int, directory: Path) -> list[str]:
     """Send hostile lines over the real socket of a real server, and return what went wrong.
 
     Args:
-        dice: What chance there is.
-        samples: How many lines.
-        directory: An empty one, with a short path.
+        dice: The random numbers.
+        samples: The number of lines.
+        directory: An empty directory with a short path.
     """
     broken: list[str] = []
     shares = [samples // 8 + (number < samples % 8) for number in range(8)]
 
     async def main() -> None:
-        path = str(folder / "s")
+        path = str(directory / "s")
         server = ControlServer(path, _Handler())
         await server.open()
         try:
@@ -256,11 +258,11 @@ async def _attack(path: str, dice: random.Random, lines: int, broken: list[str])
         if writer is None:
             reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
         hang_up = dice.random() < 0.1
-        told = wire.decode_command(sent)
-        quiet = told.notification and not hang_up and len(sent) < wire.CONTROL_LIMIT
+        command = wire.decode_command(sent)
+        quiet = command.notification and not hang_up and len(sent) < wire.CONTROL_LIMIT
         try:
             writer.write(sent if hang_up else sent + b"\n")
-            if quiet and isinstance(told, Command) and told.method == "events":
+            if quiet and isinstance(command, Command) and command.method == "events":
                 writer.close()
                 writer = None
                 continue
@@ -286,7 +288,7 @@ async def _attack(path: str, dice: random.Random, lines: int, broken: list[str])
             writer.close()
             writer = None
         if not await _alive(path):
-            broken.append(f"nobody is served after {sent[:300]!r}")
+            broken.append(f"the server does not answer after {sent[:300]!r}")
     if writer is not None:
         writer.close()
 
@@ -295,12 +297,12 @@ def _problem(answer: bytes, silent: bool) -> str | None:
     if not answer:
         return None if silent else "no answer"
     try:
-        found = strict(answer)
+        response = strict(answer)
     except ValueError:
-        return "the answer is no JSON"
-    if found.get("jsonrpc") != "2.0" or ("result" in found) == ("error" in found):
-        return "the answer is no JSON-RPC"
-    return "a secret is repeated" if CANARY in json.dumps(found) else None
+        return "the response is not JSON"
+    if response.get("jsonrpc") != "2.0" or ("result" in response) == ("error" in response):
+        return "the response is not JSON-RPC"
+    return "a secret is repeated" if CANARY in json.dumps(response) else None
 
 
 async def _alive(path: str) -> bool:

@@ -1,8 +1,8 @@
-"""Netrc files of every shape and edits of them, against Python's `netrc`; a sample against uv itself.
+"""Generated netrc files and edits of them, compared with Python's `netrc`, and a sample of them with uv itself.
 
-Two things that an edit cannot help are counted, and no broken law: words of others that reach into our block, or our
-marks into theirs, as nobody's editor makes but our generator does; and a comment of several words at the top of a file,
-which Python and uv read as a part of it where it is the first thing there, and not where it is below an entry.
+Two effects that an edit cannot avoid are counted and are not broken laws. Foreign words may continue into our block,
+or our markers into theirs; no editor does this, but the generator does. And Python and uv read a comment of several
+words as words at the top of a file, but not below an entry.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ PIECES = (
     "\n\n",
 )
 LETTERS = "abcXYZ0189._~+/=:-" * 3 + " \"\\#'@%$üß€"
-#: Enough of them, and of such a length, that none is met by chance.
+#: Long enough that two tokens are never equal by chance.
 _LENGTHS = (12, 20, 400)
 
-#: What is counted of the edits.
+#: The figures about edits.
 FIGURES = (
     "edits",
     "... of files that Python refuses",
-    "... with a fatal problem, which is told",
+    "... with a fatal problem, which is reported",
     "... compared with what Python's netrc reads",
-    "... where words of others reached into our block",
-    "... where a comment at the top is one only below an entry",
+    "... where foreign words continued into our block",
+    "... where a comment at the top is a comment only below an entry",
     "adoptions",
 )
 
-#: A word of others that takes the next one, which is ours; a comment of theirs that a quoted value of ours, without the
-#: mark between them, turns into words; or words right behind our block, which continue with the last entry in it.
+#: A foreign keyword that takes our next word as its value; a foreign comment that becomes words after a quoted value of
+#: ours without a marker between them; or foreign words directly behind our block, which continue our last entry.
 _REACHING = re.compile(
     rb"(?:^|\s)(?:machine|login|user|account|password|macdef)\s+(?:#uvtokend:|machine\s)"
     rb'|machine (?:a\.|b\.|index\.)[^\n]*"\r?\n\s*#(?!uvtokend:)'
@@ -72,14 +72,14 @@ Hosts = Mapping[str, tuple[str, str | None, str]]
 
 
 class Netrcs:
-    """Draws files and edits, and judges what comes of them.
+    """Generate files and edits, and check the results.
 
     Args:
-        dice: What chance there is.
+        dice: The random numbers.
 
     Attributes:
-        broken: The laws that did not hold, with the files.
-        counts: What there was.
+        broken: The broken laws, with the files.
+        counts: How many files and edits of which kind there were.
     """
 
     def __init__(self, dice: random.Random) -> None:
@@ -89,11 +89,11 @@ class Netrcs:
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by `close`
 
     def close(self) -> None:
-        """Remove what was written."""
+        """Delete the temporary file."""
         self._file.close()
 
     def judge_one(self) -> None:
-        """Draw a file, write entries into it, let somebody edit it, and write again."""
+        """Generate a file, write entries into it, let another program edit it, and write again."""
         foreign, wanted = self.foreign(), self.wanted()
         try:
             first = edit(foreign, wanted, {})
@@ -101,7 +101,7 @@ class Netrcs:
             changed = self._changed(first.text)
             self._second(changed, wanted)
             self._adopted(first.text, foreign, wanted)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+        except Exception as error:  # noqa: BLE001 - any exception is a finding
             self._break(f"{type(error).__name__}: {error}", foreign)
 
     # ------------------------------------------------------------------------------------------------------ the laws
@@ -112,12 +112,14 @@ class Netrcs:
         self._law("the foreign bytes are back", edit(first.text, [], ours).text == foreign, foreign)
         self._law("a second edit changes nothing", _same(edit(first.text, wanted, ours), first), foreign)
         self._law("our block is read back", block_entries(first.text) == {one.host: one for one in written}, foreign)
-        told = "".join(map(str, first.problems))
-        self._law("no problem names a secret", not any(one.password.reveal() in told for one in wanted), foreign)
+        messages = "".join(map(str, first.problems))
+        self._law("no problem names a secret", not any(one.password.reveal() in messages for one in wanted), foreign)
         self._compare(foreign, first, [], written)
 
     def _second(self, changed: bytes, before: Sequence[Entry]) -> None:
-        """Somebody has edited the file: what Python read of others then is read of them now."""
+        """Another program has edited the file: an edit of ours must not change what Python
+        reads of the foreign entries.
+        """
         wanted, ours = self.wanted(), _ours(before)
         after = edit(changed, wanted, ours)
         written = [entry for entry in wanted if entry.host not in after.foreign]
@@ -127,16 +129,16 @@ class Netrcs:
         self._compare(changed, after, before, written)
 
     def _compare(self, before: bytes, after: Edit, ours: Sequence[Entry], written: Sequence[Entry]) -> None:
-        """Hold what Python reads after an edit against what it read before."""
+        """Compare what Python reads after an edit with what it read before."""
         self.counts["edits"] += 1
         old = self._read(before)
         values = {one.host: _values(one) for one in ours}
         if old is None:
             self.counts["... of files that Python refuses"] += 1
         elif any(problem.fatal for problem in after.problems):
-            self.counts["... with a fatal problem, which is told"] += 1
+            self.counts["... with a fatal problem, which is reported"] += 1
         elif _REACHING.search(before) or any(old.get(host, value) != value for host, value in values.items()):
-            self.counts["... where words of others reached into our block"] += 1
+            self.counts["... where foreign words continued into our block"] += 1
         else:
             self.counts["... compared with what Python's netrc reads"] += 1
             self._same(before, old, after, written, {*values, *(entry.host for entry in written)})
@@ -148,7 +150,7 @@ class Netrcs:
                 self._law("Python reads what we wrote", new.get(entry.host) == _values(entry), before)
         if new is not None and _without(mine, old) == _without(mine, new):
             return
-        self.counts["... where a comment at the top is one only below an entry"] += 1
+        self.counts["... where a comment at the top is a comment only below an entry"] += 1
         below = [_without(mine, self._read(_GUARD + text)) for text in (before, after.text)]
         alike = _without(mine, new) == below[0] or _without(mine, old) == below[1]
         self._law("Python reads the others as before", alike, before)
@@ -160,7 +162,7 @@ class Netrcs:
         self.counts["adoptions"] += 1
         taken = take_over(text, host)
         names = [entry.name for entry in scan(edit(taken.text, [], _ours(wanted)).text).entries]
-        self._law("what was adopted is out", host.encode() not in names, foreign)
+        self._law("the adopted entry is removed", host.encode() not in names, foreign)
         more = [*wanted, Entry(host, "aws", Secret(self.token()))]
         delivered = edit(taken.text, more, _ours(wanted))
         self._law("the adopted host can be written", host not in delivered.foreign, foreign)
@@ -176,7 +178,9 @@ class Netrcs:
 
     def _read(self, text: bytes) -> Hosts | None:
         path = Path(self._file.name)
-        path.write_bytes(text if text.endswith(b"\n") else text + b"\n")  # an open macro is an error for Python alone
+        path.write_bytes(
+            text if text.endswith(b"\n") else text + b"\n"
+        )  # only Python rejects a macro without its final line
         try:
             return oracle.netrc(str(path)).hosts
         except (oracle.NetrcParseError, UnicodeDecodeError):
@@ -185,7 +189,7 @@ class Netrcs:
     # -------------------------------------------------------------------------------------------------- the generator
 
     def foreign(self) -> bytes:
-        """Return a file of somebody else's."""
+        """Return a generated foreign file."""
         dice = self.dice
         kind = dice.random()
         if kind < 0.45:
@@ -206,12 +210,12 @@ class Netrcs:
         return text
 
     def wanted(self) -> list[Entry]:
-        """Return what is to be written."""
+        """Return the entries to write."""
         hosts = self.dice.sample(HOSTS, self.dice.randint(0, 3))
         return [Entry(host, self._login(), Secret(self.token())) for host in hosts]
 
     def token(self) -> str:
-        """Return a token that stands nowhere yet."""
+        """Return a token that occurs nowhere else."""
         return "".join(self.dice.choices(LETTERS, k=self.dice.choice(_LENGTHS)))
 
     def _login(self) -> str:
@@ -219,7 +223,7 @@ class Netrcs:
         return self.dice.choice(["aws", login])
 
     def _changed(self, text: bytes) -> bytes:
-        """Return a file after somebody's edit."""
+        """Return a file as another program has edited it."""
         dice = self.dice
         lines = text.splitlines(keepends=True)
         at = dice.randint(0, len(lines))
@@ -243,15 +247,15 @@ class Netrcs:
         return text + piece
 
 
-def against_uv(dice: random.Random, samples: int, folder: Path) -> list[str]:
-    """Let the real uv read generated files, half of them with an entry of ours, and return what it read otherwise.
+def against_uv(dice: random.Random, samples: int, directory: Path) -> list[str]:
+    """Let the real uv read generated files, half of them with our entry, and return what it reads differently.
 
     Args:
-        dice: What chance there is.
-        samples: How many files.
-        directory: An empty one.
+        dice: The random numbers.
+        samples: The number of files.
+        directory: An empty directory.
     """
-    (folder / "needs.in").write_text("alpha\n")
+    (directory / "needs.in").write_text("alpha\n")
     files = Netrcs(dice)
     texts: dict[str, bytes] = {}
     expected: dict[str, str | None] = {}
@@ -264,11 +268,11 @@ def against_uv(dice: random.Random, samples: int, folder: Path) -> list[str]:
         else:
             result = edit(foreign, [Entry("127.0.0.1", "aws", Secret(files.token()))], {})
             texts[name], read = result.text, scan(result.text).as_read()
-        found = read.get(b"127.0.0.1", read.get(b"default"))
-        expected[name] = None if found is None else f"{found[0].decode()}:{found[2].decode()}"
+        entry = read.get(b"127.0.0.1", read.get(b"default"))
+        expected[name] = None if entry is None else f"{entry[0].decode()}:{entry[2].decode()}"
     files.close()
     with Server(lambda _: Answer(401, headers={"WWW-Authenticate": 'Basic realm="index"'})) as server:
-        got = sent(server, folder, texts, uv)
+        got = sent(server, directory, texts, uv)
     return [
         f"uv reads {got[name]!r}, not {expected[name]!r}, in {texts[name]!r}"
         for name in texts
@@ -281,17 +285,17 @@ def _values(entry: Entry) -> tuple[str, str | None, str]:
 
 
 def _without(mine: Collection[str], hosts: Hosts | None) -> Hosts | None:
-    """Return what is read of others; None where nothing can be read."""
+    """Return the foreign entries; None if the file cannot be read."""
     return None if hosts is None else {host: read for host, read in hosts.items() if host not in {*mine, "guard"}}
 
 
 def _carriage_returns(text: bytes) -> bytes:
-    """Return a text with CRLF; a lone CR ends a line for Python alone."""
+    """Return a text with CRLF line ends; a lone CR ends a line only for Python."""
     return text.replace(b"\r", b"").replace(b"\n", b"\r\n")
 
 
 def _same(one: Edit, other: Edit) -> bool:
-    """Tell whether two edits mean the same; what they note for the next one is no part of it."""
+    """Return whether two edits have the same result, regardless of what they record for the next one."""
     return (one.text, one.foreign, one.hosts) == (other.text, other.foreign, other.hosts)
 
 

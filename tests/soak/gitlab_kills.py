@@ -1,6 +1,6 @@
-"""The GitLab part: kills at random moments of a rotation, against a server that revokes the family of a reused token.
+"""The GitLab part: kills at random moments of a rotation; the emulated server revokes the family of a reused token.
 
-Some workers are told to end (SIGTERM), as by a daemon that stops, and must never lose a token; the others are killed.
+Some workers get SIGTERM, as from a daemon that stops, and must never lose a token; the others get SIGKILL.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from uvtokend.providers.gitlab import fetch as gitlab
 
 
 def run(seed: int, scale: float, say: Say) -> Result:
-    """Kill workers in the middle of rotations, and check each time that no token was lost without need.
+    """Kill workers during rotations, and check each time that no token was lost unnecessarily.
 
     Args:
-        seed: For the dice.
+        seed: The seed of the random numbers.
         scale: As for `Victims.kill`.
         say: Called with each broken law.
     """
@@ -47,12 +47,12 @@ class _World(Victims):
         cloud.stage = self.stage
 
     def reused(self) -> int:
-        """Return how often a token was sent to be rotated that had been rotated before."""
+        """Return how often a token was sent for rotation that had already been rotated."""
         sent = Counter(call.headers["PRIVATE-TOKEN"] for call in self.cloud.server.calls if call.path == ROTATE)
         return sum(count - 1 for count in sent.values())
 
     def plant(self) -> str:
-        """Put a token into the file that is due to be rotated, as if it had become old."""
+        """Write a token to the file that is due for rotation."""
         token = self.cloud.personal(days=90, age=85)
         self.file.write_text(f"{token}\n")
         return token
@@ -74,9 +74,9 @@ class _World(Victims):
         alive = self.cloud.active(kept)
         self.kills["late" if late else "kept" if acted and alive else "lost" if acted else "before"] += 1
         if politely and not alive:
-            self.breaks(what, "the worker was told to end, and the token is lost")
+            self.breaks(what, "the worker got SIGTERM, and the token is lost")
         if kept not in {old, *self.cloud.issued()}:
-            self.breaks(what, "the file contains something else than a token")
+            self.breaks(what, "the file contains something other than a token")
         fetched = self.fetch(gitlab.fetch)
         good = isinstance(fetched, Credential) and self.cloud.valid(fetched.login, fetched.password.reveal())
         if alive and kept != old and not good:
@@ -84,6 +84,6 @@ class _World(Victims):
         if not alive and (not isinstance(fetched, Failure) or fetched.reason != "rotation-lost"):
             self.breaks(what, f"the token is lost, and the next fetch says {fetched}")
         if isinstance(fetched, Failure) and str(self.file) not in (fetched.hint or ""):
-            self.breaks(what, f"the fix is not named: {fetched}")
+            self.breaks(what, f"the fix is missing: {fetched}")
         if self.reused():
-            self.breaks(what, "a token was sent to be rotated twice")
+            self.breaks(what, "a token was sent for rotation twice")

@@ -1,10 +1,10 @@
-"""The part of the faults: every system call of a delivery, a purge, an adopt and a state write fails in turn.
+"""The faults part: every system call of a delivery, a purge, an adopt and a state write fails in turn.
 
-A delivery is the daemon's own (`uvtokend.daemon.deliveries`), with the note before the netrc and the state file after
-it. After each fault the netrc is one that was there before or after, whatever was written in place aside. Then the work
-is done again without a fault, and a purge follows: the foreign text is back byte for byte, nothing is beside it, and
-no file below the home and the state directory holds a token. After a kill or a power cut, the purge also follows at
-once, with a configuration that names no index any more.
+A delivery is the daemon's own (`uvtokend.daemon.deliveries`), with the note before the netrc and the state file
+after it. After each fault the netrc must have the text from before or after the delivery, unless it was being
+written in place. Then the work is repeated without a fault, and a purge follows: the foreign text must be back byte
+for byte, without any other file beside it, and no file below the home and the state directory may contain a token.
+After a kill or a power cut, the purge is also run at once, with a configuration that no longer has any index.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
-#: The host of the first delivery; of the second one alone; and of a foreign entry that is adopted.
+#: The host of the first delivery, the one that the second delivery adds, and that of an adopted foreign entry.
 OURS, NEW, TAKEN = "b.example", "c.example", "a.example"
 HOSTS = (OURS, NEW, TAKEN)
 FOREIGN = (
@@ -73,15 +73,15 @@ def run(seed: int, scale: float, say: Say) -> Result:
     """Inject every fault, or a share of them.
 
     Args:
-        seed: Of the dice, which draw the share.
-        scale: How much of all the faults.
-        say: Is told each law that does not hold, and how far things are.
+        seed: The seed of the random numbers that choose the share.
+        scale: The share of all faults.
+        say: Called with each broken law, and with the progress.
     """
     dice = random.Random(seed)
     counts: Counter[str] = Counter()
     broken: list[str] = []
     places = [place for place in PLACES if place != "mounted" or world.may_mount()]
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a real disk takes ten times as long
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # ten times as fast as a real disk
     with _quick(), tempfile.TemporaryDirectory(prefix="uvtokend-faults-", dir=memory) as name:
         for place in places:
             for exchanges in (True, False):
@@ -100,9 +100,9 @@ def run(seed: int, scale: float, say: Say) -> Result:
         "... with a power cut": counts["power"],
         "... with a short write": counts["short"],
         "... with an error": counts["error"],
-        "... after which the work had failed": counts["failed"],
-        "... after which something stood beside the netrc": counts["leftover"],
-        "... after which the netrc was a mixture, healed by the next try": counts["mixture"],
+        "... after which the work failed": counts["failed"],
+        "... after which a file was left beside the netrc": counts["leftover"],
+        "... after which the netrc was a mixture, which the next try repaired": counts["mixture"],
         "files": ", ".join(places),
     }
     return Result("faults", figures, tuple(broken))
@@ -110,7 +110,7 @@ def run(seed: int, scale: float, say: Say) -> Result:
 
 @contextlib.contextmanager
 def _quick() -> Iterator[None]:
-    """Wait for nothing, and say nothing."""
+    """Shorten every wait to zero, and print nothing."""
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (files, "PATIENCE", 0.0),
@@ -124,7 +124,7 @@ def _quick() -> Iterator[None]:
 
 
 class _Loop:
-    """A loop that does nothing."""
+    """An event loop that does nothing."""
 
     def call_soon_threadsafe(self, *_: object) -> None:
         """Do nothing."""
@@ -134,14 +134,14 @@ class _Thread:
     """A thread that does nothing."""
 
     def __init__(self, **_: object) -> None:
-        """Take what a thread takes."""
+        """Accept the arguments of a thread."""
 
     def start(self) -> None:
         """Do nothing."""
 
 
 def _delivered(order: Order, sink: NetrcSink, store: Store) -> DeliveryEnded:
-    """Deliver in this thread: a process with threads could not be forked safely."""
+    """Deliver in this thread, because a process with threads cannot be forked safely."""
     with mock.patch.object(asyncio, "get_running_loop", _Loop), mock.patch.object(threading, "Thread", _Thread):
         deliveries = Deliveries(sink, store, lambda _: None, lambda _: None)
     return deliveries._deliver(order)
@@ -150,9 +150,9 @@ def _delivered(order: Order, sink: NetrcSink, store: Store) -> DeliveryEnded:
 class _Scene:
     """One kind of file and one kind of work."""
 
-    def __init__(self, folder: Path, place: str, work: str, exchanges: bool) -> None:
+    def __init__(self, directory: Path, place: str, work: str, exchanges: bool) -> None:
         self.broken: list[str] = []
-        self._folder = folder
+        self._directory = directory
         self._place = place
         self._work = work
         self._exchanges = exchanges
@@ -163,31 +163,31 @@ class _Scene:
     # ------------------------------------------------------------------------------------------------------ playing
 
     def faults(self) -> list[Fault]:
-        """Return every fault that can be injected here: those of the calls that the work makes without one."""
+        """Return every fault that can be injected into the calls that the work makes."""
         with (
             self._set_up(),
             injection.injected(Fault(), self._exchanges) as made,
-            contextlib.suppress(UvtokendError),  # a held file is not adopted
+            contextlib.suppress(UvtokendError),  # adopt refuses a file that another program has open
         ):
             self._once()
         return list(injection.faults(made))
 
     def play(self, fault: Fault) -> Counter[str]:
-        """Inject one fault, and return what there was to count."""
+        """Inject one fault, and return what to count."""
         kind = fault.kind if isinstance(fault.kind, str) else "error"
         counts: Counter[str] = Counter()
-        ended = kind in injection.ENDS and self._work == "deliver" and self._place != "held"  # a mixture stays there
+        ended = kind in injection.ENDS and self._work == "deliver" and self._place != "held"  # then the mixture stays
         for heals in (self._heal, self._forget) if ended else (self._heal,):
             counts.update({"runs": 1, kind: 1})
             try:
                 with self._set_up():
                     try:
-                        injection.run(self._once, fault, self._exchanges, self._folder)
+                        injection.run(self._once, fault, self._exchanges, self._directory)
                     except (UvtokendError, OSError):
                         counts["failed"] += 1
                     self._judge(fault, counts)
                     heals()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+            except Exception as error:  # noqa: BLE001 - any exception is a finding
                 self._break(fault, f"{heals.__name__}: {error!r}")
         return counts
 
@@ -209,16 +209,16 @@ class _Scene:
             self._break(fault, f"the netrc is {text!r}")
 
     def _heal(self) -> None:
-        """Do the work again without a fault; then purge, and look for what is left."""
+        """Repeat the work without a fault; then purge, and check what is left."""
         if self._work == "state":
-            found = Store(str(self._state)).load()
-            assert found in self._states, f"the state is {found}"
-        with contextlib.suppress(UvtokendError):  # a held file cannot be adopted
+            loaded = Store(str(self._state)).load()
+            assert loaded in self._states, f"the state is {loaded}"
+        with contextlib.suppress(UvtokendError):  # adopt refuses a file that another program has open
             self._once()
         if self._work == "deliver":
             entries, foreign = split(self._read())
-            assert foreign == self._before, f"healed, it is {self._read()!r}"
-            assert [entry.host for entry in entries] == [OURS, NEW], f"healed, it is {self._read()!r}"
+            assert foreign == self._before, f"after the repair the netrc is {self._read()!r}"
+            assert [entry.host for entry in entries] == [OURS, NEW], f"after the repair the netrc is {self._read()!r}"
             self._assert_tidy()
         self._purge()
 
@@ -232,11 +232,11 @@ class _Scene:
             os.close(self._held)
             self._held = None
         purge.purge(None)
-        assert self._read() == self._before, f"purged, it is {self._read()!r}"
+        assert self._read() == self._before, f"after the purge the netrc is {self._read()!r}"
         assert self._place != "hard-linked" or self._real.samefile(self._home / "second"), "the hard link is cut"
         assert self._place != "symlinked" or self._netrc.is_symlink(), "the symbolic link is gone"
         self._assert_tidy()
-        for file in self._folder.rglob("*"):
+        for file in self._directory.rglob("*"):
             assert not (file.is_file() and b"uvtokend-secret" in file.read_bytes()), f"a token is left in {file}"
 
     def _assert_tidy(self) -> None:
@@ -256,7 +256,7 @@ class _Scene:
             self._deliver(1)
 
     def _deliver(self, number: int) -> None:
-        """Deliver as the daemon does, the first time (0) or later, and end it."""
+        """Deliver as the daemon does, for the first time (0) or later."""
         entries, records = [], []
         for index in INDEXES[: 1 + (number > 0)]:
             token = Secret(TOKEN % number + "x" * (number * 40))
@@ -282,21 +282,21 @@ class _Scene:
     @contextlib.contextmanager
     def _set_up(self) -> Iterator[None]:
         for name in ("home", "state", "beneath"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-        self._home = self._folder / "home"
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+        self._home = self._directory / "home"
         self._home.mkdir(mode=0o700)
-        self._state = self._folder / "state" / "uvtokend"
+        self._state = self._directory / "state" / "uvtokend"
         self._state.mkdir(mode=0o700, parents=True)
         self._netrc = self._home / "netrc"
         self._real = self._home / "dotfiles" / "netrc" if self._place == "symlinked" else self._netrc
-        self._config = self._folder / "config.toml"
+        self._config = self._directory / "config.toml"
         self._config.write_text(CONFIG.format(netrc=self._netrc))
         environment = {
             "HOME": str(self._home),
             "PATH": os.defpath,
-            "XDG_STATE_HOME": str(self._folder / "state"),
+            "XDG_STATE_HOME": str(self._directory / "state"),
             "UVTOKEND_CONFIG": str(self._config),
-            "UVTOKEND_SOCKET": str(self._folder / "none.sock"),
+            "UVTOKEND_SOCKET": str(self._directory / "none.sock"),
             "UV_CREDENTIALS_DIR": str(self._home / "credentials"),
         }
         with mock.patch.dict(os.environ, environment, clear=True), contextlib.ExitStack() as stack:
@@ -319,7 +319,7 @@ class _Scene:
             self._real.write_bytes(FOREIGN)
             self._real.chmod(0o600)
         if self._place == "mounted":
-            beneath = self._folder / "beneath"
+            beneath = self._directory / "beneath"
             shutil.copy(self._real, beneath)
             world.mount("--bind", str(beneath), str(self._real))
             stack.callback(subprocess.run, ["umount", "--lazy", str(self._real)], check=True, capture_output=True)

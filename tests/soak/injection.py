@@ -1,9 +1,9 @@
-"""Makes one system call of a piece of work fail, fall short, or be the last one before SIGKILL or a power cut.
+"""Make one system call of some work fail, fall short, or be the last one before SIGKILL or a power cut.
 
-As SQLite tests its I/O: the calls are counted once, then each of them fails in turn, once or from then on. Faults are
-injected where Python calls the system, so the code under test is the real one. A kill is a child process that ends
-right before the call or right after it: between two calls the code may do something that is not among `CALLS`. After a
-power cut, each new file is empty that was not synced, as journaling file systems leave them.
+This is how SQLite tests its I/O: the calls are counted once, then each of them fails in turn, once or from then on.
+Faults are injected where Python calls the system, so the tested code is the real one. A kill is a child process that
+exits directly before or directly after the call, since the code may also do something outside `CALLS`. After a power
+cut, each new file that was not synced is empty, as journaling file systems leave it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unittest import mock
 
 from uvtokend.disk import exchange
 
-#: What may fail: module and name.
+#: The calls that may fail: module and name.
 CALLS: tuple[tuple[Any, str], ...] = (
     *((os, name) for name in ("open", "pread", "pwrite", "fsync", "ftruncate", "fchmod", "chmod", "fchown")),
     *((os, name) for name in ("rename", "replace", "link", "unlink", "mkdir", "rmdir")),
@@ -28,9 +28,9 @@ CALLS: tuple[tuple[Any, str], ...] = (
     (exchange, "swap"),
 )
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EINTR)
-#: The exit status of a child that was killed by us.
+#: The exit status of a child that we killed.
 KILLED = 77
-#: The kinds that end the process.
+#: The kinds of faults that end the process.
 ENDS = ("kill", "kill before", "power")
 
 
@@ -40,8 +40,8 @@ class Fault:
 
     Args:
         at: The number of the call, from 0; -1 for none.
-        kind: The errno that it fails with, ``short``, or one of `ENDS`.
-        for_good: Every later call of that name fails, too.
+        kind: The errno that the call fails with, ``short``, or one of `ENDS`.
+        for_good: Whether every later call of that name fails, too.
     """
 
     at: int = -1
@@ -55,11 +55,11 @@ class Fault:
 
 @contextlib.contextmanager
 def injected(fault: Fault, exchanges: bool, directory: Path | None = None) -> Iterator[list[str]]:
-    """Inject a fault; what is yielded grows by the name of each call.
+    """Inject a fault, and yield a list that grows by the name of each call.
 
     Args:
         fault: The fault.
-        exchanges: The file system can exchange two files.
+        exchanges: Whether the file system can exchange two files.
         directory: Where a power cut loses data.
     """
     injection = _Injection(fault, directory)
@@ -88,7 +88,7 @@ class _Injection:
         self._unsynced: set[int] = set()
 
     def wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that strikes, or makes the real call."""
+        """Return a function that causes the fault or makes the real call."""
 
         def call(*arguments: Any, **named: Any) -> Any:
             hit = len(self.made) == self._fault.at or (self._fault.for_good and name in self._struck)
@@ -136,7 +136,7 @@ def _no_exchange(_one: str, _other: str) -> None:
 
 
 def faults(calls: list[str]) -> Iterator[Fault]:
-    """Yield every fault for a piece of work that makes these calls."""
+    """Yield every fault for some work that makes these calls."""
     for at, name in enumerate(calls):
         for kind in ENDS:
             yield Fault(at, kind)
@@ -149,16 +149,16 @@ def faults(calls: list[str]) -> Iterator[Fault]:
 
 
 def run(work: Callable[[], object], fault: Fault, exchanges: bool, directory: Path) -> list[str]:
-    """Do some work with a fault, a kill in a child process, and return the calls that it made.
+    """Do some work with a fault, in a child process if it ends the process, and return the calls made.
 
     Args:
         work: The work.
         fault: The fault.
-        exchanges: The file system can exchange two files.
+        exchanges: Whether the file system can exchange two files.
         directory: Where a power cut loses data.
 
     Raises:
-        Exception: What the work raised.
+        Exception: The exception of the work.
     """
     if fault.kind in ENDS and fault.at >= 0:
         child = os.fork()

@@ -1,6 +1,6 @@
-"""The JFrog part: kills at random moments of a refresh, against a platform that uses up a refresh token at once.
+"""The JFrog part: kills at random moments of a refresh; the emulated platform uses up a refresh token at once.
 
-Some workers are told to end (SIGTERM), as by a daemon that stops, and must never lose a chain; the others are killed.
+Some workers get SIGTERM, as from a daemon that stops, and must never lose a chain; the others get SIGKILL.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from uvtokend.providers.jfrog import fetch as jfrog
 
 
 def run(seed: int, scale: float, say: Say) -> Result:
-    """Kill workers in the middle of refreshes, and check each time that no chain was lost without need.
+    """Kill workers during refreshes, and check each time that no chain was lost unnecessarily.
 
     Args:
-        seed: For the dice.
+        seed: The seed of the random numbers.
         scale: As for `Victims.kill`.
         say: Called with each broken law.
     """
@@ -52,7 +52,7 @@ class _World(Victims):
         platform.stage = self.stage
 
     def plant(self) -> None:
-        """Write a new seed, as a person does after a loss, and measure an undisturbed fetch."""
+        """Write a new token pair, as a user does after a loss, and measure an undisturbed fetch."""
         access, self.seed = self.platform.pair()
         (self.directory / "access").write_text(access)
         (self.directory / "refresh").write_text(self.seed)
@@ -75,11 +75,11 @@ class _World(Victims):
         late, politely = self.strike(victim)
         said = None if other is None else wire.decode_answer(other.communicate(timeout=PATIENCE)[0])
         self.settle()
-        for thread in {*threading.enumerate()} - threads:  # a thread for each call
+        for thread in {*threading.enumerate()} - threads:  # the server has a thread per call
             thread.join(PATIENCE)
         untouched = other is None and self.platform.refreshed == refreshed
         if politely and not self.platform.alive(self._on_disk(f"end {number} ({moment})")[0]):
-            self.breaks(f"end {number} ({moment})", "the worker was told to end, and the chain is lost")
+            self.breaks(f"end {number} ({moment})", "the worker got SIGTERM, and the chain is lost")
         self._judge(f"kill {number} ({moment})", late, untouched, said)
 
     def _judge(self, what: str, late: bool, untouched: bool, other: Credential | Failure | None) -> None:
@@ -89,9 +89,9 @@ class _World(Victims):
         if untouched and not alive:
             self.breaks(what, "the platform did nothing, but the chain is lost")
         if not alive and not marked:
-            self.breaks(what, "the chain is lost, and no mark explains it")
+            self.breaks(what, "the chain is lost without a mark")
         if isinstance(other, Failure) and other.reason != "chain-lost":
-            self.breaks(what, f"the process beside it failed: {other.reason}")
+            self.breaks(what, f"the concurrent worker failed: {other.reason}")
         fetched = self.fetch(jfrog.fetch)
         if alive:
             good = isinstance(fetched, Credential) and self.platform.valid(fetched.login, fetched.password.reveal())
@@ -101,11 +101,11 @@ class _World(Victims):
         if not isinstance(fetched, Failure) or (fetched.kind, fetched.reason) != ("login-required", "chain-lost"):
             self.breaks(what, f"the chain is lost, and the next fetch says {fetched}")
         elif str(self.directory / "refresh") not in (fetched.hint or "") or self.seed in repr(fetched):
-            self.breaks(what, f"the fix is not named: {fetched}")
+            self.breaks(what, f"the fix is missing: {fetched}")
         self.plant()
 
     def _on_disk(self, what: str) -> tuple[str, bool]:
-        """Return the refresh token that the next fetch will use, and whether a mark is beside it."""
+        """Return the refresh token that the next fetch will use, and whether it has a mark."""
         chains = self.directory / "state" / "uvtokend" / "chains"
         if stat.S_IMODE(chains.stat().st_mode) != 0o700:
             self.breaks(what, "the directory is open to others")
@@ -116,6 +116,6 @@ class _World(Victims):
         try:
             chain = json.loads(newest.read_bytes())
         except ValueError:
-            self.breaks(what, "the chain's file is broken")
+            self.breaks(what, "the chain's file is invalid")
             return self.seed, False
         return str(chain["refresh_token"]), chain["asked_at"] is not None

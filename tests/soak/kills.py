@@ -1,8 +1,8 @@
-"""The part of the kills: a process that delivers is killed at a random moment, and what it left behind is judged.
+"""The kills part: kill a process that delivers at a random moment, and check what it left behind.
 
-Right after the kill the file is one that was there before or after a delivery, whole, byte for byte; only where a rival
-edits it as well is it judged by what must be in it. Then the next delivery is made, after which nothing is left beside
-the file, and all foreign text is where it was.
+Directly after the kill the file must be complete, with the text from before or after a delivery; if a rival edits it
+as well, it is checked for the entries that it must contain. Then another delivery is made, after which there must be
+no other file beside it, and all foreign text must be in its place.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from uvtokend.sandbox.machine import find_uv
 
 #: How many kills there are at a scale of 1.
 KILLS = 1000
-#: The share of them that strike a delivery into uv's own store, and of the others that meet a rival.
+#: The share of kills during a delivery into uv's own store, and the share of the others with a rival.
 STORE, RIVAL = 0.1, 0.2
-#: Seconds after which something that should have ended is a broken law.
+#: Seconds after which a process that has not ended is a broken law.
 PATIENCE = 60.0
 
 BEGIN, END, BOM = b"#uvtokend:begin\n", b"#uvtokend:end\n", b"\xef\xbb\xbf"
@@ -53,12 +53,12 @@ Say = Callable[[str], None]
 
 
 def run(seed: int, scale: float, say: Say) -> Result:
-    """Kill deliveries, and look each time at what is left.
+    """Kill deliveries, and check each time what is left.
 
     Args:
-        seed: Of the dice.
-        scale: How much of `KILLS`.
-        say: Is told each law that does not hold, and how far things are.
+        seed: The seed of the random numbers.
+        scale: The share of `KILLS`.
+        say: Called with each broken law, and with the progress.
     """
     kills = max(1, round(KILLS * scale))
     dice = random.Random(seed)
@@ -78,17 +78,17 @@ def run(seed: int, scale: float, say: Say) -> Result:
     figures: dict[str, int | float | str] = {
         "kills": kills,
         "... of a delivery into a netrc": counts["netrc"],
-        "... into one that a rival edits, too": counts["rival"],
+        "... into one that a rival also edits": counts["rival"],
         "... into a symlinked one": counts["symlinked"],
         "... into a single-file mount": counts["mounted"] if world.may_mount() else "0 (may not mount here)",
         "... into uv's store, by us": counts["directly"],
         "... into uv's store, by uv auth login": counts["by uv"],
         "deliveries before the kills": counts["deliveries"],
         "edits of rivals": counts["edits"],
-        "looks at the file meanwhile": counts["looks"],
+        "reads of the file meanwhile": counts["looks"],
         "kills that left a file beside it": counts["leftovers"],
         "kills after the exchange": counts["late"],
-        "kills in the middle of a write in place, healed by the next delivery": counts["torn"],
+        "kills during a write in place, repaired by the next delivery": counts["torn"],
         "netrc files that Python's netrc could read before": counts["readable"],
         "... and after the kill": counts["parsed"],
     }
@@ -99,19 +99,19 @@ class _Scene(ABC):
     """One kill.
 
     Args:
-        directory: An empty one.
-        dice: What chance there is.
+        directory: An empty directory.
+        dice: The random numbers.
         kind: ``netrc`` or ``store``.
-        file: What the victim writes.
-        what: How a person calls it.
+        file: The file that the victim writes.
+        what: Its description in messages.
     """
 
-    def __init__(self, folder: Path, dice: random.Random, kind: str, file: Path, what: str) -> None:
+    def __init__(self, directory: Path, dice: random.Random, kind: str, file: Path, what: str) -> None:
         self.dice = dice
         self.kind = kind
         self.file = file
         self.what = what
-        self.state = folder / "state"
+        self.state = directory / "state"
         self.state.mkdir()
         self.path = os.defpath
         self.counts: Counter[str] = Counter()
@@ -120,19 +120,19 @@ class _Scene(ABC):
 
     @abstractmethod
     def set_up(self) -> contextlib.AbstractContextManager[object]:
-        """Make the files that the victim delivers into, and take them away in the end."""
+        """Make the files that the victim delivers into, and remove them in the end."""
 
     def watch(self, seconds: float) -> None:
-        """Let time go by while the victim delivers."""
+        """Wait while the victim delivers."""
         time.sleep(seconds)
 
     @abstractmethod
     def judge(self, done: int) -> None:
-        """Look at what was left by a victim that said to have made so many deliveries."""
+        """Check what a victim left that reported this many deliveries."""
 
     @abstractmethod
     def judge_next(self, number: int) -> None:
-        """Look at what there is after the next delivery."""
+        """Check the result of the next delivery."""
 
     def play(self) -> None:
         done = self._kill()
@@ -141,7 +141,7 @@ class _Scene(ABC):
         number = victim.MOST - 1
         try:
             self.deliver(number)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are looking for
+        except Exception as error:  # noqa: BLE001 - any exception is a finding
             self.break_law(f"the next delivery fails: {error!r}")
         else:
             self.judge_next(number)
@@ -163,7 +163,7 @@ class _Scene(ABC):
                 ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
                 if not ready:
                     self.break_law("the victim did not begin")
-                # a delivery takes an instant; several of them, so that each moment of one is as likely as any other
+                # long enough for several deliveries, so that each moment of a delivery is equally likely
                 self.watch(self.dice.uniform(0, max(0.008, 2.5 * self.typical)))
                 if process.poll() is not None:
                     self.break_law("the victim ended by itself")
@@ -174,10 +174,10 @@ class _Scene(ABC):
 
 
 class _Netrc(_Scene):
-    def __init__(self, folder: Path, dice: random.Random, shape: str, rival: bool, place: str) -> None:
-        home = folder / "home"
+    def __init__(self, directory: Path, dice: random.Random, shape: str, rival: bool, place: str) -> None:
+        home = directory / "home"
         home.mkdir(mode=0o700)
-        super().__init__(folder, dice, "netrc", home / ".netrc", " ".join(filter(None, [shape, place])))
+        super().__init__(directory, dice, "netrc", home / ".netrc", " ".join(filter(None, [shape, place])))
         self.target = place
         self.real = home / "dotfiles" / "netrc" if place == "symlinked" else self.file
         self.foreign = _text(shape, dice)
@@ -199,7 +199,7 @@ class _Netrc(_Scene):
             shutil.copy(self.real, beneath)
             world.mount("--bind", str(beneath), str(self.real))
         try:
-            self.deliver(0)  # also to see how long it takes
+            self.deliver(0)  # also measures how long a delivery takes
             self.begun = self.dice.random() < 0.8
             if not self.begun:
                 self._write_foreign()
@@ -236,76 +236,76 @@ class _Netrc(_Scene):
                     self._look()
 
     def _look(self) -> None:
-        found = self._read()
+        content = self._read()
         self.counts["looks"] += 1
-        number = _number(found)
-        if found != self.text(number or 0):
-            self.break_law(f"a reader saw {found[:300]!r} of {len(found)} bytes")
+        number = _number(content)
+        if content != self.text(number or 0):
+            self.break_law(f"a reader saw {content[:300]!r} of {len(content)} bytes")
 
     def judge(self, done: int) -> None:
-        found = self._read()
+        content = self._read()
         beside = self.real.with_name(f".{self.real.name}.uvtokend")
         self.counts["leftovers"] += beside.exists()
-        if self._torn(found, done):
+        if self._torn(content, done):
             self.counts["torn"] += 1
             return
         self.counts["readable"] += self.readable
-        hosts = {} if self.missing and not found else _read_by_python(self.real)
+        hosts = {} if self.missing and not content else _read_by_python(self.real)
         if hosts is not None:
             self.counts["parsed"] += self.readable
             ours = {victim.HOSTS.index(host): hosts[host] for host in victim.HOSTS if host in hosts}
             if len({*ours.values()}) > 1:
                 self.break_law("one entry is old and one is new")
         elif self.readable:
-            self.break_law(f"Python's netrc cannot read {found[:300]!r}")
+            self.break_law(f"Python's netrc cannot read {content[:300]!r}")
         if self.rival is None:
-            self.counts["late"] += found == self.text(done + 1)
-            if found not in {self.text(done), self.text(done + 1)}:
-                self.break_law(f"after {done} deliveries there stands {found[:300]!r} of {len(found)} bytes")
+            self.counts["late"] += content == self.text(done + 1)
+            if content not in {self.text(done), self.text(done + 1)}:
+                self.break_law(f"after {done} deliveries the netrc has {len(content)} bytes: {content[:300]!r}")
 
-    def _torn(self, found: bytes, done: int) -> bool:
-        """Tell whether a mounted file, which cannot be replaced, holds a mixture, and both whole texts are beside it.
+    def _torn(self, content: bytes, done: int) -> bool:
+        """Return whether a mounted file, which cannot be replaced, is a mixture with both complete texts beside it.
 
-        Nothing else can be had there; the next delivery must make it whole.
+        A write in place cannot be better than that; the next delivery must repair the file.
         """
         texts = (self.text(done), self.text(done + 1))
-        if self.target != "mounted" or found in texts or not mixture(found, *texts):
+        if self.target != "mounted" or content in texts or not mixture(content, *texts):
             return False
         beside = self.real.with_name(f".{self.real.name}.uvtokend")
         return {beside.read_bytes(), beside.with_name(f"{beside.name}.old").read_bytes()} == {*texts}
 
     def judge_next(self, number: int) -> None:
-        found = self._read()
+        content = self._read()
         if self.rival is None:
-            if found != self.text(number):
-                self.break_law(f"the next delivery makes {found[:300]!r} of {len(found)} bytes")
+            if content != self.text(number):
+                self.break_law(f"the next delivery makes {content[:300]!r} of {len(content)} bytes")
         else:
             self.counts["edits"] += len(self.rival.lines)
-            lines = found.removeprefix(_block(number)).splitlines(keepends=True)
+            lines = content.removeprefix(_block(number)).splitlines(keepends=True)
             lost = Counter(self.foreign.splitlines(keepends=True)) + Counter(self.rival.lines) - Counter(lines)
             added = Counter(lines) - Counter(self.foreign.splitlines(keepends=True)) - Counter(self.rival.lines)
-            if lost or added or not found.startswith(_block(number)):
+            if lost or added or not content.startswith(_block(number)):
                 self.break_law(f"beside a rival, lost {[*lost]}, added {[*added]}")
         if self.real.stat().st_mode & 0o777 != 0o600:
-            self.break_law("the netrc is open to others, or can be run")
-        standing = sorted(os.listdir(self.real.parent))
-        if standing != sorted([self.real.name]):
-            self.break_law(f"litter: {standing}")
+            self.break_law("the netrc is open to other users, or executable")
+        names = sorted(os.listdir(self.real.parent))
+        if names != sorted([self.real.name]):
+            self.break_law(f"litter: {names}")
         if self.target == "symlinked" and not self.file.is_symlink():
             self.break_law("the symlink is gone")
 
 
 class _Store(_Scene):
-    def __init__(self, folder: Path, dice: random.Random, by_uv: bool) -> None:
-        home = folder / "credentials"
+    def __init__(self, directory: Path, dice: random.Random, by_uv: bool) -> None:
+        home = directory / "credentials"
         home.mkdir(mode=0o700)
-        super().__init__(folder, dice, "store", home / "credentials.toml", f"uv's store {'by uv' if by_uv else ''}")
+        super().__init__(directory, dice, "store", home / "credentials.toml", f"uv's store {'by uv' if by_uv else ''}")
         self.by_uv = by_uv
         self.counts["by uv" if by_uv else "directly"] = 1
 
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
-        # What uv would write, or what it would not keep: that is then edited by us.
+        # A store as uv writes it, or one with comments, which uv would drop, so that we edit it ourselves.
         plain = COMMENTED.replace(b"# mine\n", b"").replace(b" # first", b"").replace(b"'", b'"')
         self.file.write_bytes(plain if self.by_uv else COMMENTED)
         self.file.chmod(0o600)
@@ -317,9 +317,9 @@ class _Store(_Scene):
         text = self.file.read_bytes()
         self.counts["leftovers"] += self.file.with_name("credentials.toml.new").exists()
         for host in victim.HOSTS:
-            found = self._secret(host)
-            if found not in {victim.entries(number)[0].password.reveal() for number in (done, done + 1)}:
-                self.break_law(f"after {done} deliveries uv's store says of {host} {found!r}: {text!r}")
+            secret = self._secret(host)
+            if secret not in {victim.entries(number)[0].password.reveal() for number in (done, done + 1)}:
+                self.break_law(f"after {done} deliveries uv's store has {secret!r} for {host}: {text!r}")
         self._judge_foreign()
 
     def judge_next(self, number: int) -> None:
@@ -354,7 +354,7 @@ class _Store(_Scene):
 
 
 class _Rival:
-    """Adds lines to the netrc, each with a number, in each of the ways in which programs do; a context manager."""
+    """A context manager that adds numbered lines to the netrc, in each of the ways in which programs do."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.lines: list[bytes] = []
@@ -393,21 +393,21 @@ class _Rival:
             file.write(text)
 
 
-def _draw(number: int, folder: Path, dice: random.Random) -> _Scene:
+def _draw(number: int, directory: Path, dice: random.Random) -> _Scene:
     if dice.random() < STORE:
-        return _Store(folder, dice, by_uv=number % 2 == 0)
+        return _Store(directory, dice, by_uv=number % 2 == 0)
     if dice.random() < RIVAL:
-        return _Netrc(folder, dice, "plain", rival=True, place="")
+        return _Netrc(directory, dice, "plain", rival=True, place="")
     shapes = ["plain", "plain", "carriage returns", "no last line end", "undecodable", "byte order mark", "empty"]
     shape = "megabyte" if dice.random() < 0.02 else dice.choice([*shapes, "soup"])
     if dice.random() < 0.1:
-        return _Netrc(folder, dice, "missing", rival=False, place=dice.choice(["", "symlinked"]))
+        return _Netrc(directory, dice, "missing", rival=False, place=dice.choice(["", "symlinked"]))
     place = dice.choice(["", "", "", "symlinked", "mounted" if world.may_mount() else ""])
-    return _Netrc(folder, dice, shape, rival=False, place=place)
+    return _Netrc(directory, dice, shape, rival=False, place=place)
 
 
 def _text(shape: str, dice: random.Random) -> bytes:
-    lines = LINES if dice.random() < 0.3 else LINES[:-2]  # the last two together are what no reader survives
+    lines = LINES if dice.random() < 0.3 else LINES[:-2]  # no reader understands the last two together
     text = b"".join(dice.choices(lines, k=dice.randint(0, 30)))
     match shape:
         case "plain":
@@ -437,9 +437,9 @@ def _block(number: int) -> bytes:
 
 
 def _number(text: bytes) -> int | None:
-    """Return after which delivery our block looks like that."""
-    _, found, rest = text.partition(b" password t")
-    return int(rest.partition(b".")[0]) if found and BEGIN in text else None
+    """Return the number of the delivery that wrote our block."""
+    _, separator, rest = text.partition(b" password t")
+    return int(rest.partition(b".")[0]) if separator and BEGIN in text else None
 
 
 def _read_by_python(path: Path) -> Mapping[str, tuple[str, str | None, str]] | None:
@@ -450,7 +450,7 @@ def _read_by_python(path: Path) -> Mapping[str, tuple[str, str | None, str]] | N
 
 
 def _until_ended(home: Path) -> None:
-    """Wait until no child of a victim runs: a uv continues, and one that had just been forked holds a lock."""
+    """Wait until no child process of a victim runs: a uv may continue, and a forked child may hold a lock."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         for name in filter(str.isdigit, os.listdir("/proc")):

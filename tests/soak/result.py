@@ -1,4 +1,4 @@
-"""What a part of the soak has to say in the end."""
+"""The result of one part of the soak test."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one part measured.
+    """The figures of one part.
 
     Args:
         name: The part.
-        figures: What is printed, in this order.
-        broken: A sentence for each promise that was not kept; none, if all is well.
+        figures: The figures, in the order in which they are printed.
+        broken: A sentence for each broken promise.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Result:
     broken: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Return it as a person reads it."""
+        """Return the result as text."""
         width = max((len(name) for name in self.figures), default=0)
         lines = [f"{self.name}:", *(f"  {name:{width}}  {_shown(value)}" for name, value in self.figures.items())]
         return "\n".join([*lines, *(f"  BROKEN: {sentence}" for sentence in self.broken)])

@@ -1,8 +1,8 @@
-"""The rival: other programs that edit the netrc, and the reference model of what they did.
+"""The rival: other programs that edit the netrc, and a reference model of their edits.
 
-Each edit is done twice: on the file as it was read, ours included, and on the model, which knows the foreign text only.
-At rest the file's foreign text must equal the model byte for byte. Every foreign line has a number, so that one that is
-lost is seen.
+Each edit is made twice: on the file as it was read, with our entries, and on the model, which contains only the
+foreign text. When nothing is edited, the foreign text of the file must equal the model byte for byte. Every foreign
+line has a number, so that a lost one is detected.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from soak.verdict import Token, Trouble
 from soak.world import World, lines_of
 from uvtokend.disk import exchange
 
-#: How many foreign lines the rival keeps, about.
+#: The approximate number of foreign lines.
 LINES = 40
 _BEGIN = b"#uvtokend:begin"
 
-#: One edit on the lines of a text; the last one is empty, unless the last line has no end.
+#: An edit of the lines of a text; the last line is empty if the text ends with a line end.
 Edit = Callable[[list[bytes]], list[bytes]]
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is wrong with a foreign text: lines that are gone, that came from nowhere, or stand elsewhere."""
+    """What is wrong with a foreign text: lines that are lost, added or in another order."""
 
     lost: tuple[bytes, ...]
     added: tuple[bytes, ...]
@@ -43,17 +43,17 @@ class Difference:
 
 
 class Rival:
-    """Edits the netrc in a thread of its own, now and then; a context manager.
+    """A context manager that edits the netrc in a thread now and then.
 
     Args:
-        world: Whose netrc.
-        seed: Of its dice.
-        note: Is told of each edit.
+        world: The world with the netrc.
+        seed: The seed of the random numbers.
+        note: Called with each edit.
 
     Attributes:
         model: The foreign text as it must be.
-        edits: How many there were.
-        troubles: Edits that did harm: where a reader may have seen half a file, or an old entry was put back.
+        edits: How many edits were made.
+        troubles: Edits after which a reader may have seen half a file, or which restored an old entry.
     """
 
     def __init__(self, world: World, seed: int, note: Note) -> None:
@@ -95,15 +95,15 @@ class Rival:
             yield
 
     def difference(self) -> Difference | None:
-        """Compare the file with the model; only at rest. None: it is the same byte for byte."""
-        found = [line for line in self._world.read() if not self._world.ours(line)]
-        if found == self.model:
+        """Return how the file differs from the model, or None; call it only while the rival rests."""
+        foreign = [line for line in self._world.read() if not self._world.ours(line)]
+        if foreign == self.model:
             return None
-        before, after = Counter(self.model), Counter(found)
+        before, after = Counter(self.model), Counter(foreign)
         return Difference(tuple((before - after).elements()), tuple((after - before).elements()))
 
     def accept(self) -> None:
-        """Take the file as it is for the model, after a difference was told; only at rest."""
+        """Use the current file as the model, after a difference was reported; call it only while the rival rests."""
         self.model = [line for line in self._world.read() if not self._world.ours(line)]
 
     # --------------------------------------------------------------------------------------------------- the thread
@@ -127,7 +127,7 @@ class Rival:
         begin = time.time()
         replaced = how(b"\n".join(after))
         self.model = edit(self.model)
-        self._set_back(begin, self._world.standing(replaced.split(b"\n")), self._world.standing(after))
+        self._set_back(begin, self._world.delivered(replaced.split(b"\n")), self._world.delivered(after))
         self._done(f"{name}, {how.__name__.strip('_')}")
 
     def _done(self, what: str) -> None:
@@ -165,10 +165,10 @@ class Rival:
         return b"machine host-%d.example login me-%d password secret-%d" % (number, number, number)
 
     # ------------------------------------------------------------------------------------------------- ways to write
-    # Each returns the very text that it replaced: who looks a moment before may miss a delivery, and blame the daemon.
+    # Each returns the text that it really replaced: one read a moment earlier may miss a delivery.
 
     def _append(self) -> None:
-        """Add a line without reading the file; an end for the last line too, if it has none."""
+        """Add a line without reading the file; also end the last line if it has no line end."""
         line = self._line()
         closed = self.model[-1] == b""
         with self._world.netrc.open("ab", buffering=0) as file:
@@ -213,7 +213,7 @@ class Rival:
         return replaced
 
     def _set_back(self, begin: float, replaced: Token | None, left: Token | None) -> None:
-        """Note it if the daemon had delivered a token since we read the text, and we undid that."""
+        """Record it if the daemon delivered a token after we read the text, and our edit removed that token."""
         if replaced is not None and replaced != left:
             since = left.issued if left is not None else 0.0
             self.troubles.append(Trouble("rival put an old entry back", "entry", begin, time.time(), since, left))

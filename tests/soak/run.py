@@ -1,9 +1,9 @@
-"""The soak, as one command:
+"""Run the soak test:
 
     python tests/soak/run.py [daemon|kills|faults|fuzz|jfrog|gitlab|all] [--minutes M] [--seed N] [--scale X]
 
-What happens is drawn from a seed, which is printed: the same seed draws the same faults again. The exit status is 1 if
-a promise was broken.
+A seed decides what happens, and is printed: the same seed repeats the same faults.
+The exit status is 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ PARTS = {
     "jfrog": "soak.jfrog_kills",
     "gitlab": "soak.gitlab_kills",
 }
-#: Minutes that the daemon's part takes at a scale of 1; the others count, and know their own numbers.
+#: Minutes that the daemon part takes at a scale of 1; the others have their own numbers of repetitions.
 MINUTES = 15.0
 
 
 def main() -> int:
-    """Run what is asked for and print what came out."""
-    parser = argparse.ArgumentParser(description="Faults against the real thing: nothing stale, nothing lost.")
+    """Run the chosen parts and print their results."""
+    parser = argparse.ArgumentParser(description="Test the real daemon under faults: no stale token, no lost text.")
     parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all")
-    parser.add_argument("--minutes", type=float, help=f"how long the daemon's part takes (default: {MINUTES:g})")
-    parser.add_argument("--seed", type=int, help="what is drawn (default: another one each time)")
-    parser.add_argument("--scale", type=float, default=1.0, help="how much of everything (default: 1)")
+    parser.add_argument("--minutes", type=float, help=f"the duration of the daemon part (default: {MINUTES:g})")
+    parser.add_argument("--seed", type=int, help="the seed of the random numbers (default: a new one each time)")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of repetitions (default: 1)")
     args = parser.parse_args()
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the parts are soak.daemon, soak.kills, ...
     seed = secrets.randbelow(1_000_000) if args.seed is None else args.seed
@@ -54,7 +54,7 @@ def main() -> int:
         try:
             result = _run(part, seed, scale)
         except KeyboardInterrupt:
-            _say(f"{part}: interrupted; all was cleaned up.")
+            _say(f"{part}: interrupted and cleaned up.")
             return 130
         _say(result.text())
         if result.broken:

@@ -1,4 +1,4 @@
-"""Which fault comes when: drawn from a seed. Pure."""
+"""Choose the faults and their times from a seed. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault as it was drawn.
+    """One chosen fault.
 
     Args:
         kind: A key of `soak.faults.FAULTS`.
         seconds: How long it lasts.
-        dice: How bad it is, in [0, 1); what that means is the fault's to say.
-        quiet: Seconds of peace, once the daemon is over it.
+        dice: Its severity, in [0, 1); each kind of fault interprets it.
+        quiet: Seconds without a fault after the daemon has recovered.
     """
 
     kind: str
@@ -25,10 +25,10 @@ class Fault:
 
 
 def schedule(seed: int, kinds: Sequence[str], life: float) -> Iterator[Fault]:
-    """Draw faults without end, none if there are no kinds: every kind once in each round, in another order each time.
+    """Yield faults without end, or none if there are no kinds; each round has every kind once, in random order.
 
-    A fault lasts from a tenth of a token's life to one and a half of it, so that some tokens outlive it and some do
-    not; the quiet after it is a quarter of a life to one.
+    A fault lasts from a tenth of a token's life to one and a half lives, so that some tokens outlive it and some do
+    not; the quiet period after it lasts from a quarter of a life to one.
     """
     dice = random.Random(seed)
     while kinds:

@@ -1,4 +1,4 @@
-"""A two-hundredth of the soak's fuzzing, and proof that its oracles see what they are there to see."""
+"""A two-hundredth of the soak's fuzzing, and proof that its checks detect defects."""
 
 from __future__ import annotations
 
@@ -15,46 +15,50 @@ from uvtokend.core.model import Credential, Failure
 from uvtokend.core.netrc import block
 
 
-def test_nothing_breaks() -> None:
-    """Foreign bytes stay, Python and uv read what was written, and no line raises, is repeated or wedges the server."""
+def test_a_short_fuzzing_run_finds_nothing() -> None:
+    """In a short fuzzing run foreign bytes stay, Python and uv read our entries, and no line breaks the server."""
     outcome = fuzz.run(1, 0.005, print)
     assert outcome.broken == ()
     assert outcome.figures["netrc files"] == outcome.figures["worker lines"] == 500
 
 
 def test_an_edit_that_loses_a_blank_line_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The foreign bytes are compared to the last one."""
+    """The fuzzing detects an edit that removes a blank line of the foreign text."""
 
     def tidy(*arguments: object) -> block.Edit:
-        found = block.edit(*arguments)  # type: ignore[arg-type]
-        return replace(found, text=found.text.replace(b"\n\n\n", b"\n\n"))
+        edited = block.edit(*arguments)  # type: ignore[arg-type]
+        return replace(edited, text=edited.text.replace(b"\n\n\n", b"\n\n"))
 
     monkeypatch.setattr(fuzz_netrc, "edit", tidy)
     assert any("the foreign bytes are back" in law for law in broken_netrcs())
 
 
 def test_an_edit_that_quotes_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python reads such entries otherwise."""
+    """The fuzzing detects an edit that does not quote values, because Python reads other values then."""
     monkeypatch.setattr(block, "_value", str)
     assert any("read" in law for law in broken_netrcs())
 
 
 def test_a_wire_that_lets_infinity_in_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers are read as JSON is defined, not as Python reads it."""
+    """The fuzzing detects a response with infinity, because it parses JSON strictly."""
     monkeypatch.setattr(wire, "_finite", float)
-    assert any("is no JSON" in law for law in broken_lines())
+    assert any("is not JSON" in law for law in broken_lines())
 
 
 def test_a_wire_that_repeats_a_secret_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be read is no text for a message."""
+    """The fuzzing detects a message that repeats a line which could not be decoded."""
     honest = wire.decode_answer
 
     def talkative(line: bytes) -> Credential | Failure:
-        found = honest(line)
-        return replace(found, message=repr(line)) if isinstance(found, Failure) and found.reason == "garbage" else found
+        decoded = honest(line)
+        return (
+            replace(decoded, message=repr(line))
+            if isinstance(decoded, Failure) and decoded.reason == "garbage"
+            else decoded
+        )
 
     monkeypatch.setattr(wire, "decode_answer", talkative)
-    assert any("a secret shows itself nowhere" in law for law in broken_lines())
+    assert any("a secret is in no repr" in law for law in broken_lines())
 
 
 def broken_netrcs() -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from soak.gitlab_kills import run
 
 
-def test_a_token_survives_what_the_protocol_lets_it_survive() -> None:
-    """A kill loses no token that could be saved, SIGTERM loses none at all, and no rotated token is sent again."""
+def test_no_kill_loses_a_token_unnecessarily() -> None:
+    """SIGKILL loses no token that could be saved, SIGTERM loses none at all, and no rotated token is sent again."""
     outcome = run(1, 0.01, print)
     assert outcome.broken == ()
     assert outcome.figures["kills in the middle of a rotation"] == 5

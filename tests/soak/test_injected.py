@@ -1,4 +1,4 @@
-"""A few of the soak's injected faults, and proof that a careless write does not survive them."""
+"""A few of the soak's injected faults, and proof that they detect a careless write."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from uvtokend.disk import files, journal
 
 
 def test_no_fault_loses_anything() -> None:
-    """Whichever system call fails or is the last one, nothing foreign is lost and no token is left behind."""
+    """Whichever system call fails or is the last one, no foreign text is lost and no token is left behind."""
     outcome = injected.run(1, 0.002, print)
     assert outcome.broken == ()
     assert int(outcome.figures["runs"]) > 40
 
 
 def test_a_careless_write_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that truncates the netrc first, with nothing beside it that is read after a crash, loses text, and a kill
-    between the two shows it: the one right before the write."""
+    """The soak detects a write that truncates the netrc first without a copy beside it:
+    a kill before the write loses text.
+    """
 
     def careless(path: str, _old: bytes, new: bytes) -> files.Fingerprint:
         with open(path, "wb", buffering=0) as file:
@@ -40,8 +41,8 @@ def test_a_careless_write_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "kill before" in injected.run(1, 1, print).broken[0]
 
 
-def test_a_note_that_a_power_cut_takes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nothing durable names a new host before its entry is in place, a power cut leaves a token behind."""
+def test_a_note_that_is_lost_in_a_power_cut_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The soak detects a delivery without a durable note of its new host: after a power cut, a token is left behind."""
 
     def after_each_exchange(calls: list[str]) -> list[Fault]:
         return [Fault(at, "power") for at, name in enumerate(calls) if name == "swap"]
@@ -51,11 +52,11 @@ def test_a_note_that_a_power_cut_takes_is_caught(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(injection, "faults", after_each_exchange)
     assert injected.run(1, 1, print).broken == ()
     monkeypatch.setattr(state, "names_more", lambda *_: False)
-    assert "purged" in injected.run(1, 1, print).broken[0]
+    assert "after the purge" in injected.run(1, 1, print).broken[0]
 
 
 def test_a_fault_strikes_where_it_should() -> None:
-    """Once, or at every later call of that name."""
+    """A fault hits one call, or that call and every later one of the same name."""
     with injection.injected(Fault(1, 5), exchanges=True) as made:
         os.chmod(".", os.stat(".").st_mode)
         with pytest.raises(OSError, match="rror"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from soak.jfrog_kills import run
 
 
-def test_the_chain_survives_what_the_protocol_lets_it_survive() -> None:
-    """A kill loses no chain that could be saved, SIGTERM loses none at all, and after a loss the fix is named."""
+def test_no_kill_loses_a_chain_unnecessarily() -> None:
+    """SIGKILL loses no chain that could be saved, SIGTERM loses none at all, and after a loss the fix is named."""
     outcome = run(1, 0.01, print)
     assert outcome.broken == ()
     assert outcome.figures["kills in the middle of a refresh"] == 5

@@ -1,4 +1,4 @@
-"""A few of the soak's kills of a process that delivers, and proof that a bad delivery does not survive them."""
+"""A few of the soak's kills of a process that delivers, and proof that they detect a careless delivery."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from soak import kills, victim
 
-#: A delivery as it is written without thought.
+#: A careless delivery, which writes the file in two halves.
 CARELESS = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -30,14 +30,14 @@ victim.main(sys.argv[1:])
 
 
 def test_a_kill_loses_nothing() -> None:
-    """Wherever a delivery is killed, the file is the old one or the new one, and the next delivery tidies up."""
+    """Wherever a delivery is killed, the file has the old or the new text, and the next delivery tidies up."""
     outcome = kills.run(1, 0.01, print)
     assert outcome.broken == ()
     assert outcome.figures["kills"] == 10
 
 
 def test_a_careless_delivery_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a file is seen, by the reader beside it or after the kill."""
+    """The soak detects a delivery that writes the file in place: a reader or the kill sees half a file."""
     script = tmp_path / "careless.py"
     script.write_text(CARELESS)
     monkeypatch.setattr(victim, "__file__", str(script))

@@ -1,4 +1,4 @@
-"""A small piece of the soak, and proof that its oracle sees what it is there to see."""
+"""A short run of the soak, and proof that its verdicts are right."""
 
 from __future__ import annotations
 
@@ -59,42 +59,42 @@ def trouble(hinders: Hinders, begin: float, end: float = math.inf) -> Trouble:
     ids=[
         "in peace",
         "in peace, whatever was fetched",
-        "the cloud fails, and a token lives",
-        "the cloud fails, and the last token lives",
+        "the cloud fails, and a token is valid",
+        "the cloud fails, and the last token is valid",
         "the cloud fails for longer than a life",
         "the cloud is back, and time to recover remains",
         "the time to recover is over",
-        "a delivery fails, and what stood before lives",
+        "a delivery fails, and the delivered token is valid",
         "a delivery fails, and the last token may not have been delivered",
-        "a delivery fails, and the token before the last lives",
+        "a delivery fails, and the token before the last is valid",
         "half a file",
         "half a file, earlier",
     ],
 )
-def test_what_is_owed(began: float, troubles: list[Trouble], expected: str | None) -> None:
-    """An install is excused only while there is trouble, and only if no token could serve it."""
+def test_which_failures_are_excused(began: float, troubles: list[Trouble], expected: str | None) -> None:
+    """A failed install is excused only during trouble, and only if no token was valid for it."""
     install = Install(began, began + 1, "no")
     assert excuse(install, [FIRST, SECOND], troubles, SEEN, LIFE) == expected
 
 
-def test_a_slow_machine_is_no_fault_of_the_daemon() -> None:
-    """An install that outlasts the life that is promised may meet a dead token."""
+def test_a_slow_machine_is_excused() -> None:
+    """An install that takes longer than the promised life is excused as `SLOW`."""
     assert excuse(Install(115, 115 + LIFE, "no"), [SECOND], [], SEEN, LIFE) == SLOW
 
 
-def test_an_old_entry_that_was_put_back() -> None:
-    """Only the token in the rival's text may be relied on, until another one is seen."""
+def test_an_old_entry_that_a_rival_restored() -> None:
+    """After a rival restored an old entry, only that entry's token counts until another one is seen."""
     back = Trouble("back", "entry", 111, 111.1, since=FIRST.issued, left=FIRST)
     seen = (*SEEN, Sighting(111.1, FIRST))
     tokens = [FIRST, SECOND]
     assert excuse(Install(115, 116, "no"), tokens, [back], seen, LIFE) is None
     assert excuse(Install(122, 123, "no"), tokens, [back], seen, LIFE) == "back"
-    mended = (*seen, Sighting(121, SECOND))
-    assert excuse(Install(122, 123, "no"), tokens, [back], mended, LIFE) is None
+    repaired = (*seen, Sighting(121, SECOND))
+    assert excuse(Install(122, 123, "no"), tokens, [back], repaired, LIFE) is None
 
 
 def test_trouble_ends_with_a_proof() -> None:
-    """A token from after the fault, seen in the netrc, ends the excuse; one from before it does not."""
+    """Trouble ends once a token issued after the fault is seen in the netrc; an older one does not end it."""
     fault = trouble("delivery", 102, 108)
     assert over(fault, SEEN) == 110 == until(fault, SEEN)
     late = trouble("delivery", 102, 109.5)
@@ -103,8 +103,10 @@ def test_trouble_ends_with_a_proof() -> None:
     assert until(trouble("fetch", 102), SEEN) == math.inf
 
 
-def test_recoveries_and_dead_tokens_are_measured() -> None:
-    """From a fault's end to the last moment without a valid token; and how long a dead one stood."""
+def test_recoveries_and_expired_tokens_are_measured() -> None:
+    """Recovery lasts until a valid token is in the netrc again;
+    the time of an expired token in the netrc is measured.
+    """
     seen = (*SEEN, Sighting(135, None), Sighting(140, Token(139, 159)))
     assert recovery(trouble("fetch", 112, 132), seen, 150) == 8
     assert recovery(trouble("fetch", 112, 113), seen, 125) == 0
@@ -115,7 +117,7 @@ def test_recoveries_and_dead_tokens_are_measured() -> None:
 
 
 def test_a_seed_draws_the_same_faults_again() -> None:
-    """Each round holds every kind once, and delivery has its time before the shortest life ends."""
+    """The same seed gives the same faults, and each round has every kind once."""
     first, again = schedule(7, list(FAULTS), LIFE), schedule(7, list(FAULTS), LIFE)
     drawn = [next(first) for _ in range(2 * len(FAULTS))]
     assert drawn == [next(again) for _ in drawn]
@@ -124,7 +126,7 @@ def test_a_seed_draws_the_same_faults_again() -> None:
 
 
 def test_a_cloud_that_is_down_refuses_and_comes_back() -> None:
-    """Whoever knows its address finds nobody there, and then finds it there again."""
+    """A server that is down refuses connections, and after `up()` it answers at the same address."""
     with Server(lambda _: Answer()) as server:
         for _ in range(2):
             server.down()
@@ -135,8 +137,8 @@ def test_a_cloud_that_is_down_refuses_and_comes_back() -> None:
                 assert answer.status == 200
 
 
-def test_a_small_soak() -> None:
-    """Through a cloud that is away, a daemon that is killed and rivals, nothing is stale and nothing lost."""
+def test_a_short_soak() -> None:
+    """While the cloud is down, the daemon is killed and rivals edit, no token becomes stale and no text is lost."""
     faults = [Fault("cloud down", 5.5, 0.5, 0), Fault("daemon killed", 1, 0.5, 0), Fault("rivals", 2, 0.5, 0)]
     result = daemon.soak(149, 0, faults, print, life=10)
     assert result.broken == ()
@@ -144,15 +146,15 @@ def test_a_small_soak() -> None:
     assert int(result.figures["rivals' edits"]) > 5
 
 
-def test_a_small_soak_of_the_file_itself() -> None:
-    """Entries of somebody else's are adopted between deliveries, and a disk does not answer for a while."""
+def test_a_short_soak_of_the_netrc() -> None:
+    """Foreign entries are adopted during deliveries, and the disk hangs for a while, without any loss."""
     faults = [Fault("adopted", 2, 0.5, 0), Fault("disk hung", 2, 0.5, 0)]
     result = daemon.soak(150, 0, faults, print, life=10)
     assert result.broken == ()
 
 
 def test_a_broken_daemon_is_caught(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that never refreshes is to blame for what fails, fault or no fault; what happened is kept."""
+    """The soak blames a daemon that never refreshes for failed installs, and keeps the log of the run."""
     monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
     never = "import datetime\nfrom uvtokend.core import policy\npolicy.refresh_at = "
     never += "lambda credential, *_: credential.expires_at + datetime.timedelta(days=1)\n"

@@ -1,23 +1,23 @@
-"""The oracle: which installs were owed to work, whatever became of them. Pure: it knows times and nothing else.
+"""The verdict: which installs should have worked. Pure: it uses only times.
 
-An install is *owed* to work, so that its failure was avoidable, unless the history excuses it:
+An install *should work*, so that its failure was avoidable, unless the history excuses it:
 
-* Outside of all trouble it is owed, always. What the daemon promises is a token with half of its life left; an install
-  that takes so long that even this would not do is the machine's fault (`SLOW`).
-* Trouble begins with a fault and ends with a proof that the daemon is over it (a token that was issued after the
-  fault's end is in the netrc), or when the promised time to recover has passed, whichever is first. Within it an
-  install is excused only if no token could serve it. A token serves an install if it outlives it, and
+* Without trouble it should always work. The daemon promises a token with half of its life left; an install that
+takes longer than that is excused by the machine (`SLOW`). * Trouble begins with a fault and ends with a proof that
+the daemon has recovered (a token that was issued after the fault's end is in the netrc), or when the promised time
+for recovery has passed, whichever is first. During trouble an install is excused only if no token was usable for it.
+A token is usable for an install if it is valid until the end of the install, and
 
-  - in trouble with the *fetch* (a cloud that is away or talks nonsense, a wall clock that was set): it was issued long
-    enough before the install to be delivered by then. Nothing takes away what stands already;
-  - in trouble with the *delivery* (a disk that is full or read-only, a daemon that is stopped or dead): it was issued
-    long enough before the fault to be delivered by then;
-  - after a rival wrote an older text back (*entry*): it is the very token that was in that text.
+  - in trouble with the *fetch* (the cloud is down or returns garbage, or a wall clock was set): if it was issued early
+    enough to be delivered before the install. Nothing removes a token that is already there;
+  - in trouble with the *delivery* (the disk is full or read-only, the daemon is suspended or killed): if it was issued
+    early enough to be delivered before the fault;
+  - after a rival restored an older text (*entry*): if it is the token in that text.
 
-* While a rival writes in place, a reader may see half a file (*reading*): what overlaps that is excused.
+* While a rival writes in place, a reader may see half a file (*reading*): an install during that time is excused.
 
-The tokens are those of the emulator's record, not those of the netrc: a daemon that fetches and does not deliver, or
-that drops what is good, finds no excuse here.
+The tokens are those that the emulator has issued, not those in the netrc: a daemon that fetches and does not
+deliver, or that removes a valid token, gets no excuse.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: Seconds after the end of a fault within which a valid token stands again: DESIGN's 30 s after the network's return,
-#: and one guard tick of 30 s after a suspend or a clock step; both only begin the fetch, which takes a moment.
+#: Seconds after a fault within which a valid token is in the netrc again: 30 s after the network returns, and a guard
+#: tick of 30 s after a suspend or a clock step; in both cases the fetch then takes a moment.
 PROMISE = 30.0 + 5.0
-#: Seconds from the cloud's answer to the entry: boto3 still asks who we are, and the machine may be busy.
+#: Seconds from the cloud's response to the entry: boto3 still fetches the identity, and the machine may be busy.
 DELIVERY = 3.0
-#: Seconds that a token must outlive an install, since times here are not taken at the very instant.
+#: Seconds that a token must outlive an install, because times are measured slightly late.
 MARGIN = 0.2
-#: The excuse of an install that took so long that no promise reaches it.
+#: The excuse of an install that took longer than any promise.
 SLOW = "slow machine"
 
 Hinders = Literal["fetch", "delivery", "entry", "reading"]
@@ -42,7 +42,7 @@ Hinders = Literal["fetch", "delivery", "entry", "reading"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of the emulator's record; times in seconds since the epoch, here and below."""
+    """A token that the emulator issued; times are seconds since the epoch, here and below."""
 
     issued: float
     end: float
@@ -50,7 +50,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """One run of uv. `said` is its complaint; None if it worked."""
+    """One run of uv. `said` is its error message; None if it worked."""
 
     began: float
     ended: float
@@ -63,10 +63,10 @@ class Trouble:
 
     Args:
         kind: Its name.
-        hinders: What it keeps the daemon, or uv, from.
-        begin, end: When it was there; no end as long as it is.
-        since: A token issued after this, standing after `end`, proves that the daemon is over it.
-        left: For *entry*: the token that the rival's text held.
+        hinders: What the daemon, or uv, could not do in the meantime.
+        begin, end: When it lasted; the end is infinite as long as it lasts.
+        since: A token issued after this time and seen after `end` proves that the daemon has recovered.
+        left: For *entry*: the token in the rival's text.
     """
 
     kind: str
@@ -79,14 +79,14 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What was in the netrc from a moment on, as somebody saw who looks often; None: no token of ours."""
+    """The token in the netrc from this moment on, as seen by frequent reads; None: no token of ours."""
 
     at: float
     token: Token | None
 
 
 def over(trouble: Trouble, sightings: Iterable[Sighting]) -> float | None:
-    """Return when the daemon had proved to be over a trouble, or None."""
+    """Return when the daemon had proved its recovery from trouble, or None."""
     proofs = (
         seen.at for seen in sightings if seen.at >= trouble.end and seen.token and seen.token.issued > trouble.since
     )
@@ -94,7 +94,7 @@ def over(trouble: Trouble, sightings: Iterable[Sighting]) -> float | None:
 
 
 def until(trouble: Trouble, sightings: Iterable[Sighting]) -> float:
-    """Return when a trouble stops to be an excuse."""
+    """Return when trouble stops being an excuse."""
     if trouble.hinders == "reading":
         return trouble.end
     proof = over(trouble, sightings)
@@ -105,14 +105,14 @@ def until(trouble: Trouble, sightings: Iterable[Sighting]) -> float:
 def excuse(
     install: Install, tokens: Iterable[Token], troubles: Sequence[Trouble], sightings: Sequence[Sighting], life: float
 ) -> str | None:
-    """Return why an install may fail, or None: it was owed to work.
+    """Return why an install may fail, or None if it should have worked.
 
     Args:
-        install: When it was.
-        tokens: All that the cloud ever issued to the daemon.
-        troubles: All there were.
+        install: The install.
+        tokens: All tokens that the cloud issued to the daemon.
+        troubles: All troubles.
         sightings: What was in the netrc.
-        life: Seconds that a token lives.
+        life: Seconds that a token is valid.
     """
     near = [trouble for trouble in troubles if trouble.begin <= install.ended]
     for trouble in near:
@@ -126,7 +126,7 @@ def excuse(
     return SLOW if install.ended - install.began > life / 2 - PROMISED_LESS else None
 
 
-#: What a fetch and a delivery may take of the promised half of a life, in seconds.
+#: Seconds of the promised half of a life that a fetch and a delivery may take.
 PROMISED_LESS = 2.0
 
 
@@ -143,13 +143,13 @@ def _serves(token: Token, install: Install, around: Iterable[Trouble]) -> bool:
 
 
 def recovery(trouble: Trouble, sightings: Sequence[Sighting], stop: float) -> float:
-    """Return the seconds from a fault's end to the last moment, before `stop`, at which no valid token stood."""
+    """Return the seconds from a fault's end to the last moment, before `stop`, without a valid token in the netrc."""
     dead = [(begin, end) for begin, end in _dead(sightings, stop) if end > trouble.end and begin < stop]
     return max((min(end, stop) - trouble.end for _, end in dead), default=0.0)
 
 
 def rot(sightings: Sequence[Sighting], troubles: Sequence[Trouble], stop: float) -> float:
-    """Return the longest time in seconds that a dead token stood, while nothing hindered its removal."""
+    """Return the longest time in seconds that an expired token was in the netrc while nothing hindered its removal."""
     hindered = [trouble for trouble in troubles if trouble.hinders in {"delivery", "entry"}]
     spans = [(trouble.begin, until(trouble, sightings)) for trouble in hindered]
     longest = 0.0
@@ -163,7 +163,7 @@ def rot(sightings: Sequence[Sighting], troubles: Sequence[Trouble], stop: float)
 
 
 def _dead(sightings: Sequence[Sighting], stop: float) -> Iterable[tuple[float, float]]:
-    """Return the spans in which no valid token stood."""
+    """Yield the spans without a valid token in the netrc."""
     begin: float | None = sightings[0].at if sightings else None
     for seen, gone in zip(sightings, [*(next_.at for next_ in sightings[1:]), stop], strict=True):
         if seen.token is not None and seen.token.end > seen.at:

@@ -1,8 +1,8 @@
-"""A process that delivers one token after another, and says so each time, until it is killed.
+"""Deliver one token after another, and report each delivery, until killed.
 
-    python tests/soak/victim.py netrc|store FILE STATE_FOLDER
+    python tests/soak/victim.py netrc|store FILE STATE_DIRECTORY
 
-Token 0 is what stands when it begins.
+Token 0 is the one that is there at the start.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from uvtokend.disk.uv_store_sink import UvStoreSink
 
 HOSTS = ("a.example", "b.example")
 LOGIN = "uvtokend-soak"
-#: How many tokens are taken for ours; no victim lives longer.
+#: How many tokens count as ours; no victim makes more deliveries.
 MOST = 2000
 
 
 def entries(number: int) -> list[Entry]:
-    """Return what stands after that many deliveries; the lengths differ, so that texts grow and shrink."""
+    """Return the entries of that delivery; their lengths differ, so that the file grows and shrinks."""
     token = f"t{number}." + "x" * (number * 37 % 200)
     return [Entry(host, LOGIN, Secret(token), f"https://{host}/soak") for host in HOSTS]
 
 
 def ours() -> Ours:
-    """Return what a daemon knows that it delivered."""
+    """Return what a daemon knows about its own deliveries."""
     known = [entries(number)[0].digest for number in range(MOST)]
     return dict.fromkeys(HOSTS, known)
 
 
 def deliver(kind: str, file: str, state_directory: str, number: int) -> None:
-    """Make one delivery with sinks of its own, as a daemon does that has just begun."""
+    """Make one delivery with new sinks, as a daemon that has just started does."""
     if kind == "netrc":
         NetrcSink(file).deliver(entries(number), ours())
         return

@@ -1,4 +1,4 @@
-"""What the kills of two kinds of one-time secrets share: a worker, the moments of its server, and what went wrong."""
+"""What the kills of two kinds of one-time secrets share: the worker, the stages of its server, and the broken laws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Request
 from uvtokend.errors import FetchFailed
 
-#: Seconds after which a worker that should have ended is a broken law.
+#: Seconds after which a worker that has not ended is a broken law.
 PATIENCE = 60.0
 #: How many kills there are at a scale of 1.
 KILLS = 500
@@ -30,20 +30,20 @@ Say = Callable[[str], None]
 
 
 class Victims(ABC):
-    """Workers that are killed while they spend a secret.
+    """Workers that are killed while they use a one-time secret.
 
     Args:
         request: What they fetch.
-        port: Where their server listens.
-        directory: Their home.
-        dice: For the moments.
+        port: The port of their server.
+        directory: Their home directory.
+        dice: The random numbers that choose the moments.
         say: Called with each broken law.
 
     Attributes:
         kills: How many kills had which result.
-        told: How many workers were told to end.
+        terminated: How many workers got SIGTERM.
         broken: The broken laws.
-        reached: The moments of the server: a call has arrived, and its secret is spent.
+        reached: The stages of the server: a call has arrived, and its secret is used up.
     """
 
     def __init__(self, request: Request, port: int, directory: Path, dice: random.Random, say: Say) -> None:
@@ -53,21 +53,21 @@ class Victims(ABC):
         self.dice = dice
         self.say = say
         self.kills: Counter[str] = Counter()
-        self.told = 0
+        self.terminated = 0
         self.broken: list[str] = []
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+        inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
         state = {"HOME": str(directory), "XDG_STATE_HOME": str(directory / "state"), "NETRC": os.devnull}
-        self.environment = {**kept, **state}
+        self.environment = {**inherited, **state}
         self.reached = {"arrived": threading.Event(), "burnt": threading.Event()}
 
     def kill(self, scale: float) -> None:
-        """Kill workers, each time after another moment.
+        """Kill workers, each at another moment.
 
         Args:
-            scale: Share of `KILLS`, which count only if they hit a worker that had not ended.
+            scale: The share of `KILLS`; only kills of a worker that had not ended count.
         """
         wanted = max(1, round(KILLS * scale))
-        for number in range(4 * wanted):  # a kill that comes when the worker has ended does not count
+        for number in range(4 * wanted):  # a kill after the worker has ended does not count
             if self.counted() >= wanted:
                 break
             self.kill_one(number)
@@ -77,19 +77,19 @@ class Victims(ABC):
         """Kill one worker, and check what it left."""
 
     def figures(self, act: str, before: str, kept: str, lost: str) -> dict[str, int | float | str]:
-        """Return the counts, in words.
+        """Return the figures with their descriptions.
 
         Args:
             act: What the workers do.
-            before, kept, lost: What the results of `kills` with these names mean.
+            before, kept, lost: The descriptions of these results in `kills`.
         """
         return {
-            "workers that were told to end": self.told,
+            "workers that got SIGTERM": self.terminated,
             f"kills in the middle of a {act}": self.counted(),
             f"... {before}": self.kills["before"],
             f"... {kept}": self.kills["kept"],
             f"... {lost}": self.kills["lost"],
-            "and those that came when the worker had ended": self.kills["late"],
+            "and those after the worker had ended": self.kills["late"],
         }
 
     def counted(self) -> int:
@@ -97,7 +97,7 @@ class Victims(ABC):
         return self.kills.total() - self.kills["late"]
 
     def stage(self, name: str) -> None:
-        """Let the server tell that it has reached a moment, and stay there for a little."""
+        """Report that the server has reached a stage, and wait there for a moment."""
         self.reached[name].set()
         time.sleep(self.dice.uniform(0, 0.004))
 
@@ -114,24 +114,24 @@ class Victims(ABC):
         )
 
     def strike(self, victim: subprocess.Popen[bytes]) -> tuple[bool, bool]:
-        """End a worker. Return whether it had ended before, and whether it was told to end instead of killed."""
+        """End a worker; return whether it had ended before, and whether it got SIGTERM instead of SIGKILL."""
         late = victim.poll() is not None
         politely = self.dice.random() < 0.3
         with contextlib.suppress(ProcessLookupError):
             os.killpg(victim.pid, signal.SIGTERM if politely else signal.SIGKILL)
         victim.communicate(timeout=PATIENCE)
-        self.told += politely and not late
+        self.terminated += politely and not late
         return late, politely
 
     def settle(self) -> None:
-        """Wait until the server has handled every call that reached it: it takes them in order, one lock for all."""
+        """Wait until the server has handled every call that reached it; it handles them in order."""
         last = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         last.request("GET", "/")
         last.getresponse().read()
         last.close()
 
     def fetch(self, provider: Callable[[Request], Credential]) -> Credential | Failure:
-        """Return what the next fetch brings, in the workers' environment."""
+        """Return the result of the next fetch, in the workers' environment."""
         with mock.patch.dict(os.environ, self.environment, clear=True):
             try:
                 return provider(self.request)
@@ -139,6 +139,6 @@ class Victims(ABC):
                 return error.failure
 
     def breaks(self, what: str, law: str) -> None:
-        """Note a broken law."""
+        """Record a broken law."""
         self.broken.append(f"{what}: {law}")
         self.say(self.broken[-1])

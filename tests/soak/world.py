@@ -1,4 +1,4 @@
-"""The laptop of the soak: a real daemon under a wall clock that can be set, a netrc on a disk that can be filled."""
+"""The laptop of the soak test: a real daemon whose wall clock can be set, and a netrc on a disk that can be filled."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import AwsMachine, find_uv
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-#: libfaketime 0.9.10 answers EINVAL to the call behind Python's ``time.sleep``; select(2) knows how to wait as well.
+#: With libfaketime 0.9.10, the call behind ``time.sleep`` fails with EINVAL, so the daemon uses select(2).
 _SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"
-#: A life of hours is one of seconds here: so is the minute within which a second change of our block counts as a fight.
+#: Tokens live for seconds, so a second change of our block must not count as a fight within a minute.
 _SCALED = """\
 import sys
 if "run" in sys.orig_argv:
@@ -30,7 +30,7 @@ if "run" in sys.orig_argv:
     from uvtokend.core import delivery
     delivery.FIGHT = datetime.timedelta(0)
 """
-#: While this file is in the directory of the shim, the disk does not answer.
+#: While this file is in the directory of the shim, fsync hangs.
 HUNG = "hung"
 _HANGS = f"""\
 import os, select, sys
@@ -48,35 +48,35 @@ _MARKS = (b"#uvtokend:begin", b"#uvtokend:end")
 
 
 class World:
-    """Everything that a soak needs; a context manager.
+    """A context manager with everything that a soak needs.
 
     Args:
         directory: An empty directory with a short path.
-        life: Seconds that a token lives.
-        broken: Python that the daemon runs before anything else: how a test breaks it.
-        faketime: The daemon's wall clock can be set. On one busy core libfaketime lets two threads that ask for the
-            time wait for each other for seconds, so that nobody should have it who does not need it.
+        life: Seconds that a token is valid.
+        broken: Python code that the daemon runs first; a test breaks the daemon with it.
+        faketime: Whether the daemon's wall clock can be set. On a busy core, libfaketime can make two threads that
+            read the time wait for each other for seconds, so it is used only if needed.
 
     Attributes:
         disk: The directory of netrc and state.
-        sign: The file that hangs the daemon's disk.
-        small: `disk` is a file system of its own, of a megabyte, in a mount namespace that nobody else sees.
-        clock: The file that says how far the daemon's wall clock is off; None where it cannot be set.
-        writing: Held by whoever of this process writes the netrc in place, or reads it and wants it whole.
+        sign: The file that makes fsync hang.
+        small: Whether `disk` is its own file system of one megabyte, in a private mount namespace.
+        clock: The file with the offset of the daemon's wall clock; None if it cannot be set.
+        writing: The lock for writing the netrc in place, and for reading all of it.
     """
 
-    def __init__(self, folder: Path, life: float, broken: str = "", faketime: bool = False) -> None:
+    def __init__(self, directory: Path, life: float, broken: str = "", faketime: bool = False) -> None:
         self.life = life
-        find_uv()  # by one thread: Python's sysconfig is not ready for two at first
+        find_uv()  # in one thread, because the first use of Python's sysconfig is not thread-safe
         self.cloud = CodeArtifact(life)
         self.index = PackageIndex(lambda login, token: login == "aws" and self.cloud.valid(token))
-        self.laptop = AwsMachine(folder, self.cloud)
-        self.disk = folder / "disk"
+        self.laptop = AwsMachine(directory, self.cloud)
+        self.disk = directory / "disk"
         self.netrc = self.disk / ".netrc"
         self.writing = threading.Lock()
-        self.clock = folder / "clock" if faketime and FAKETIME else None
+        self.clock = directory / "clock" if faketime and FAKETIME else None
         self.small = may_mount()
-        self.sign = folder / "shim" / HUNG
+        self.sign = directory / "shim" / HUNG
         self._env = self._customize(broken)
 
     def __enter__(self) -> World:
@@ -100,7 +100,7 @@ class World:
             self.laptop.stop()
             self._forget_clock()
         finally:
-            if self.small:  # what is there is gone with the mount, and may have to be looked at
+            if self.small:  # keep the files, which disappear with the mount, for inspection
                 shutil.copytree(self.disk, self.laptop.directory / "left")
                 subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
             self.index.close()
@@ -118,21 +118,21 @@ class World:
         self.laptop.daemon.send_signal(number)
 
     def kill(self) -> None:
-        """Kill the daemon as a power cut would."""
+        """Kill the daemon with SIGKILL."""
         assert self.laptop.daemon is not None
         self.laptop.daemon.kill()
         self.laptop.daemon.wait()
         self._forget_clock()
 
     def set_clock(self, seconds: float) -> None:
-        """Set the daemon's wall clock, and its workers', so many seconds off."""
+        """Set the offset in seconds of the wall clock of the daemon and its workers."""
         assert self.clock is not None
         new = self.clock.with_suffix(".new")
         new.write_text(f"{seconds:+.0f}\n")
         new.replace(self.clock)
 
     def _customize(self, broken: str) -> dict[str, str]:
-        """Return the environment of the daemon alone."""
+        """Return the environment variables that only the daemon gets."""
         shim = self.laptop.directory / "shim"
         shim.mkdir()
         path = os.pathsep.join([str(shim), *filter(None, [self.laptop.environment.get("PYTHONPATH")])])
@@ -145,12 +145,12 @@ class World:
             "LD_PRELOAD": str(FAKETIME[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self.clock),
             "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # nor the boot-time clock
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # includes the boot-time clock
             "NO_FAKE_STAT": "1",
         }
 
     def _forget_clock(self) -> None:
-        """Delete what libfaketime leaves of a process that was killed."""
+        """Delete the shared memory that libfaketime leaves of a killed process."""
         if self.clock is not None and self.laptop.daemon is not None:
             for name in ("faketime_shm", "sem.faketime_sem"):
                 Path(f"/dev/shm/{name}_{self.laptop.daemon.pid}").unlink(missing_ok=True)
@@ -168,27 +168,27 @@ class World:
         return tuple(Token(end - self.life, end) for end in tuple(self.cloud.tokens.values()))
 
     def known(self, line: bytes) -> Token | None:
-        """Return the token of a line that is an entry of ours, with or without a mark around it."""
-        found = _ENTRY.match(line)
-        end = self.cloud.tokens.get(found[1].decode()) if found else None
+        """Return the token of a line if it is an entry of ours, with or without markers around it."""
+        entry = _ENTRY.match(line)
+        end = self.cloud.tokens.get(entry[1].decode()) if entry else None
         return None if end is None else Token(end - self.life, end)
 
     def ours(self, line: bytes) -> bool:
-        """Tell whether a line is the daemon's: a mark, or an entry with a token that the cloud issued."""
+        """Return whether a line is the daemon's: a marker, or an entry with a token that the cloud issued."""
         return line in _MARKS or self.known(line) is not None
 
-    def standing(self, lines: list[bytes]) -> Token | None:
+    def delivered(self, lines: list[bytes]) -> Token | None:
         """Return the token that is in a netrc."""
         return next((token for line in lines if (token := self.known(line)) is not None), None)
 
     def read(self) -> list[bytes]:
-        """Return the netrc, whole, split at its line ends."""
+        """Return the complete netrc, split at its line ends."""
         with self.writing:
             return lines_of(self.netrc)
 
 
 def lines_of(path: Path) -> list[bytes]:
-    """Return a file split at its line ends; the last part is empty unless the last line has none."""
+    """Return a file split at its line ends; the last part is empty if the file ends with a line end."""
     try:
         return path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -196,9 +196,9 @@ def lines_of(path: Path) -> list[bytes]:
 
 
 def enter_namespace() -> None:
-    """Begin this program again in a mount namespace of its own, where it may fill disks that nobody else sees.
+    """Restart this program in its own mount namespace, where it can fill disks that no other program sees.
 
-    Does nothing where it is in one already, or where only root on Linux could.
+    Does nothing if it is already in one, or if it is not root on Linux.
     """
     unshare = shutil.which("unshare")
     if sys.platform == "linux" and os.geteuid() == 0 and unshare and _OUTSIDE not in os.environ:
@@ -207,7 +207,7 @@ def enter_namespace() -> None:
 
 
 def may_mount() -> bool:
-    """Tell whether `enter_namespace` has done its work."""
+    """Return whether `enter_namespace` has created a mount namespace."""
     return _OUTSIDE in os.environ and os.environ[_OUTSIDE] != os.readlink(_NAMESPACE)
 
 
@@ -217,11 +217,11 @@ def mount(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """Lay a read-only view of a directory over it. What has files open beneath may continue: it is another mount."""
-    mount("--bind", str(folder), str(folder))
+def read_only(directory: Path) -> Iterator[None]:
+    """Mount a read-only view of a directory over it; programs with open files below it can still write them."""
+    mount("--bind", str(directory), str(directory))
     try:
-        mount("-o", "remount,bind,ro", str(folder))
+        mount("-o", "remount,bind,ro", str(directory))
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True, capture_output=True)
