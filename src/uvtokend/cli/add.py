@@ -15,7 +15,7 @@ from uvtokend import paths
 from uvtokend.cli import console, reload
 from uvtokend.core import clouds
 from uvtokend.core.clouds import CLOUDS
-from uvtokend.core.config import edit, init_plan
+from uvtokend.core.config import edit, sharing, templates
 from uvtokend.core.model import Index, Json, Problem
 from uvtokend.core.text import clean
 from uvtokend.core.urls import IndexUrl
@@ -93,7 +93,7 @@ def _shared(url: str, config_file: str | None) -> tuple[Index, edit.Table] | Non
         return None
     recognized = clouds.recognize(parsed)
     known = configuration.load(config_file, text).indexes
-    return init_plan.sharing(parsed, recognized[0] if recognized else None, known)
+    return sharing.shared(parsed, recognized[0] if recognized else None, known)
 
 
 def _table(
@@ -144,7 +144,7 @@ def _provider(url: IndexUrl, assignments: Sequence[str], known: bool) -> str:
     named = [text.partition("=")[2] for text in assignments if text.partition("=")[0].strip() == "provider"]
     if not recognized and not named and not known:
         message = f"No provider is known for this URL, so name one: {', '.join(CLOUDS)}."
-        raise UsageError(message, init_plan.by_hand(url, None))
+        raise UsageError(message, templates.by_hand(url, None))
     return named[0].strip(" \"'") if named else recognized[0] if recognized else ""
 
 

@@ -14,7 +14,7 @@ from uvtokend import paths
 from uvtokend.cli import console, reload
 from uvtokend.core import clouds, worker_environment
 from uvtokend.core.clouds import CLOUDS
-from uvtokend.core.config import edit, init_plan
+from uvtokend.core.config import edit, init_plan, templates
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.model import Credential, Failure, Request, Settings
@@ -110,7 +110,7 @@ def _show(plan: Proposal) -> None:
         )
         console.say("own user name and file. The other providers: uvtokend help provider-other")
         for candidate in plan.unknown:
-            console.say(f"    {init_plan.by_hand(candidate.url, candidate.name)}")
+            console.say(f"    {templates.by_hand(candidate.url, candidate.name)}")
 
 
 def _show_one(name: str, candidate: Candidate, what: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from uvtokend.core import clouds
 from uvtokend.core.clouds.azure_artifacts import GLOBAL_PAT, GLOBAL_PATS_END
-from uvtokend.core.config import init_plan
+from uvtokend.core.config import templates
 from uvtokend.core.urls import IndexUrl
 from uvtokend.core.uv.settings import same_index
 from uvtokend.doctor.facts import Facts
@@ -40,7 +40,7 @@ def empty(facts: Facts) -> Iterator[Finding]:
     if unknown and unknown == list(facts.uv.indexes):
         first = unknown[0]
         message += f" No provider is known for {first.url} ({first.place}), so name one if it is a private index."
-        fix = init_plan.by_hand(IndexUrl.parse(first.url), first.name)
+        fix = templates.by_hand(IndexUrl.parse(first.url), first.name)
     yield note("no-index", message, facts.config, fix)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvtokend.core import clouds
-from uvtokend.core.config import discovery, edit, init_plan
+from uvtokend.core.config import discovery, edit, init_plan, templates
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.config.settings import parse
@@ -416,7 +416,7 @@ def test_an_unknown_way_to_sign_in_becomes_a_draft() -> None:
 def test_the_provider_of_a_self_hosted_server_is_suggested(url: str, settings: list[str]) -> None:
     """The path of an unknown host suggests a provider. The suggestion is only shown, and it makes a valid table."""
     (unknown,) = planned([candidate(url)]).unknown
-    assert init_plan.suggested(unknown.url) == settings
+    assert templates.suggested(unknown.url) == settings
     if settings[1:]:
         lines = [line if " = " in line else line.replace("=", ' = "') + '"' for line in settings]
         configured("\n".join(["[[index]]", f'url = "{url}"', *lines]))
@@ -567,6 +567,6 @@ def test_placeholder_words(word: str) -> None:
 @pytest.mark.parametrize(("name", "option"), [("corp", " --name corp"), (None, "")])
 def test_the_command_that_adds_an_unknown_index(name: str | None, option: str) -> None:
     """The command names a provider, has examples for values that only the user knows, and is quoted for a shell."""
-    command = init_plan.by_hand(IndexUrl.parse("https://x.example/simple/"), name)
+    command = templates.by_hand(IndexUrl.parse("https://x.example/simple/"), name)
     settings = "--set provider=static --set username=YOU --set 'password = {file = \"~/FILE\"}'"
     assert command == f"uvtokend add https://x.example/simple/{option} {settings}"

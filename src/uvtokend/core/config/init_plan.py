@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from uvtokend.core import clouds
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.clouds.catalog import Cloud
 from uvtokend.core.clouds.static import CLOUD as STATIC
-from uvtokend.core.config import edit
+from uvtokend.core.config import edit, sharing, templates
 from uvtokend.core.config.discovery import Candidate
 from uvtokend.core.config.edit import Table
-from uvtokend.core.model import Env, Frozen, Index, Json, Request, Sink
+from uvtokend.core.model import Env, Index, Json, Request, Sink
 from uvtokend.core.urls import IndexUrl, is_loopback
 
 #: The placeholder for a user name that was read from a URL, because it may be a secret.
@@ -109,8 +108,7 @@ def plan(
     candidates = tuple(candidates)
     new = _new(candidates, [*known, *disabled])
     plain = [each for each in new if each.provider and each.url.scheme == "http" and not is_loopback(each.url.host)]
-    users = {_tenant(each): each.user for each in reversed(new) if _cloud(each).takes_any_login and each.user}
-    choices = [_shared(each, known) or _fresh(each, environ, users, stored) for each in new if each not in plain]
+    choices = [each for each in _choices(new, known, environ, stored) if each.candidate not in plain]
     there = {index.host: index for index in known}
     recognized = [each for each in choices if each.request.provider]
     conflicts = [each for each in recognized if _is_in_the_way(there.get(each.host), each)]
@@ -120,7 +118,7 @@ def plan(
     sink_of = {**sinks((each.host, each.request) for each in good), **{host: there[host].sink for host in there}}
     names = _Names(index.name for index in (*known, *disabled))
     additions = [_addition(each, names, sink_of[each.host]) for each in good]
-    waiting = [each for each in drafts if _line(each.candidate) in text]
+    waiting = [each for each in drafts if templates.mark(each.candidate.url) in text]
     return Proposal(
         additions=tuple(additions),
         drafts=tuple(_draft(each, names) for each in drafts if each not in waiting),
@@ -136,6 +134,14 @@ def plan(
         unknown=tuple(each.candidate for each in choices if not each.request.provider),
         project=tuple(_for_uv(additions, known, candidates)),
     )
+
+
+def _choices(
+    new: Sequence[Candidate], known: Collection[Index], environ: Env, stored: Collection[str]
+) -> Iterator[_Choice]:
+    """Yield the way to serve each index."""
+    users = {_tenant(each): each.user for each in reversed(new) if _cloud(each).takes_any_login and each.user}
+    yield from (_shared(each, known) or _fresh(each, environ, users, stored) for each in new)
 
 
 def sinks(requests: Iterable[tuple[str, Request]]) -> dict[str, Sink]:
@@ -162,40 +168,11 @@ def _new(candidates: Iterable[Candidate], there: Iterable[Index]) -> Sequence[Ca
     return tuple(new.values())
 
 
-def sharing(url: IndexUrl, provider: str | None, known: Iterable[Index]) -> tuple[Index, Table] | None:
-    """Return a configured index whose token serves a new index on its host, and the options for the new index.
-
-    Args:
-        url: The URL of the new index.
-        provider: The provider recognized from the URL, or None.
-        known: The configured indexes.
-    """
-    for index in known:
-        in_url = clouds.options_in_url(index.provider, url)
-        env = dict(index.request.env)
-        request = clouds.request(index.provider, url, {**dict(index.request.options), **in_url}, env)
-        request = replace(request, memory=index.request.memory)
-        if index.host == url.host and request == index.request:
-            options = {key: _thawed(value) for key, value in request.options if key not in in_url}
-            named: Table = {} if index.provider == provider else {"provider": index.provider}
-            inside: Table = {"env": _thawed(request.env)} if env else {}
-            return index, {**named, **options, **inside}
-    return None
-
-
 def _shared(candidate: Candidate, known: Iterable[Index]) -> _Choice | None:
-    match sharing(candidate.url, candidate.provider, known):
+    match sharing.shared(candidate.url, candidate.provider, known):
         case index, options:
             return _Choice(candidate, options, index.request, index.host, shared=True)
     return None
-
-
-def _thawed(value: Frozen) -> Json:
-    """Return an option as it is written in the configuration."""
-    if not isinstance(value, tuple):
-        return value
-    pairs = [item for item in value if isinstance(item, tuple)]
-    return {str(key): _thawed(inner) for key, inner in pairs} if pairs else [_thawed(item) for item in value]
 
 
 def _fresh(candidate: Candidate, environ: Env, users: Mapping[str, str], stored: Collection[str]) -> _Choice:
@@ -235,52 +212,8 @@ def _addition(choice: _Choice, names: _Names, sink: Sink) -> Addition:
 
 
 def _draft(choice: _Choice, names: _Names) -> Draft:
-    """Return a table to complete, as a comment: the lines that begin with a single ``#`` are the table."""
-    candidate = choice.candidate
-    name, _ = names.take(candidate)
-    ways = _ways(choice.request.provider)
-    table = edit.render({"name": name, "url": candidate.url.text, **ways[0]})
-    lines = [f"## How do you sign in to {choice.host}? Complete these lines and remove the # in front of each:"]
-    lines += [f"# {line}" for line in table.splitlines()]
-    lines += [f"## or {edit.inline(way)}" for way in ways[1:]]
-    return Draft(candidate, name, "\n".join([*lines, ""]))
-
-
-def _ways(provider: str) -> list[Table]:
-    """Return each way to sign in, with examples for the values that only the user knows."""
-    cloud = CLOUDS[provider]
-    required = tuple(name for name, option in cloud.options.items() if option.required)
-    ways = [way.needs for way in cloud.sign_ins] or [required]
-    return [{name: cloud.options[name].example for name in names} for names in ways]
-
-
-def by_hand(url: IndexUrl, name: str | None) -> str:
-    """Return the command that adds an index whose provider was not recognized, with examples for what it cannot know.
-
-    Args:
-        url: The index.
-        name: As uv knows it; None if it has none.
-    """
-    settings = [word for each in suggested(url) for word in ("--set", each)]
-    return shlex.join(["uvtokend", "add", url.text, *(["--name", name] if name else []), *settings])
-
-
-def suggested(url: IndexUrl) -> list[str]:
-    """Return the settings with which ``uvtokend add`` accepts an index whose provider was not recognized.
-
-    It is guessed by the path of the URL; `static` serves every index that takes a user name and a password or token.
-    """
-    provider = next((name for name, each in CLOUDS.items() if each.path and each.path in url.path), "static")
-    options = [
-        f"{key}={value}" if isinstance(value, str) else edit.inline({key: value})
-        for key, value in _ways(provider)[0].items()
-    ]
-    return [f"provider={provider}", *options]
-
-
-def _line(candidate: Candidate) -> str:
-    """Return the line by which a template in the configuration is recognized."""
-    return edit.inline({"url": candidate.url.text})
+    name, _ = names.take(choice.candidate)
+    return Draft(choice.candidate, name, templates.template(choice.request.provider, name, choice.candidate.url))
 
 
 class _Names:
@@ -357,7 +290,7 @@ def _for_uv(additions: Iterable[Addition], known: Iterable[Index], candidates: I
 
 def _configured(index: Index) -> tuple[str, IndexUrl, str, Json]:
     url = IndexUrl.parse(index.url)
-    return index.name, url, clouds.store_service(index.provider, url), _thawed(index.request.option("username"))
+    return index.name, url, clouds.store_service(index.provider, url), sharing.thawed(index.request.option("username"))
 
 
 def _cloud(candidate: Candidate) -> Cloud:
