@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -740,11 +741,13 @@ def work(agent: Agent, event: Event, at: datetime) -> int:
         nonlocal calls
         calls += 1
 
+    gc.disable()  # its callbacks, such as Hypothesis has, would count
     sys.setprofile(count)
     try:
         agent.handle(event, at)
     finally:
         sys.setprofile(None)
+        gc.enable()
     return calls
 
 

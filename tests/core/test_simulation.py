@@ -22,6 +22,7 @@ from uvtokend.core.agent import Agent, admit
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Sink
+from uvtokend.core.waiting import Waiting
 
 #: One history takes as long as hundreds of ordinary examples.
 HISTORIES = max(1, settings().max_examples // 25)
@@ -303,7 +304,7 @@ def does_not_look_at_the_file(patch: pytest.MonkeyPatch) -> None:
 
 
 def answers_no_client(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Agent, "_settle", lambda _: None)
+    patch.setattr(Waiting, "settled", lambda *_: ())
 
 
 def keeps_entries_of_removed_indexes(patch: pytest.MonkeyPatch) -> None:

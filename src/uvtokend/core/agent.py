@@ -11,7 +11,6 @@ new fetch. A cloud that does not answer never changes the netrc, until a token e
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from uvtokend.core import delivery as deliveries
@@ -47,20 +46,8 @@ from uvtokend.core.model import Credential, Entry, Failure, Index, LastError, No
 from uvtokend.core.netrc import block
 from uvtokend.core.text import duration
 from uvtokend.core.views import Snapshot
+from uvtokend.core.waiting import Waiting
 from uvtokend.errors import DeliveryFailed
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """A client that waits.
-
-    Args:
-        requests: The requests whose fetches have not ended yet.
-        deliveries: Once they have: how many deliveries of each sink must have ended.
-    """
-
-    requests: set[Request]
-    deliveries: dict[Sink, int] | None = None
 
 
 class Agent:
@@ -86,7 +73,7 @@ class Agent:
         self._kept_back: set[Request] = set()
         self._only = only
         self._unclean: set[Sink] = set()
-        self._waiters: dict[int, _Waiter] = {}
+        self._waiting = Waiting()
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now: datetime) -> list[Action]:
@@ -106,7 +93,7 @@ class Agent:
             self._start_if_due(request, now)
             at = self.leases[request].next_at(now) if self._may_fetch(request) else None
             self._plan(request, self._served[request][0].name, at)
-        self._settle()
+        self._actions += map(Settled, self._waiting.settled(self.deliveries, self._stopped))
         return self._actions
 
     def snapshot(self, now: datetime, indexes: Iterable[Index] | None = None) -> Snapshot:
@@ -170,9 +157,9 @@ class Agent:
             case WaitAsked(names, waiter):
                 asked = self._requests(names)
                 fetching = {request for request in asked if self.leases[request].state == "fetching"}
-                self._waiters[waiter] = _Waiter(fetching | self._kept_back.intersection(asked))
+                self._waiting.begins(waiter, fetching | self._kept_back.intersection(asked))
             case WaiterLeft(waiter):
-                self._waiters.pop(waiter, None)
+                self._waiting.leaves(waiter)
             case LoginChanged(requests):
                 known = [request for request in requests if request in self.leases]
                 self._change({request: leases.login_changed(self.leases[request], now) for request in known})
@@ -221,7 +208,7 @@ class Agent:
         self._noticed.pop(request, None)
         self.blocked.discard(request)
         self._plan(request, "", None)
-        self._fetch_settled(request)
+        self._waiting.fetch_ended(request)
 
     def _adopted(self, request: Request, event: Configured, now: datetime) -> Lease:
         if request in self.leases:
@@ -261,7 +248,7 @@ class Agent:
             self._change({event.request: leases.failed(lease, outcome, now, event.roll)})
             level = "warning" if outcome.kind == "transient" else "error"
             self._report(level, outcome.reason, event.request, outcome.message, outcome.hint)
-        self._fetch_settled(event.request)
+        self._waiting.fetch_ended(event.request)
         return True
 
     def _notice(self, request: Request, now: datetime) -> None:
@@ -306,7 +293,7 @@ class Agent:
         for request in asked:
             self._start(request, now)
         if waiter is not None:
-            self._waiters[waiter] = _Waiter(set(asked))
+            self._waiting.begins(waiter, asked)
         return asked
 
     def _requests(self, names: Iterable[str]) -> dict[Request, None]:
@@ -339,6 +326,12 @@ class Agent:
 
     def _may_fetch(self, request: Request) -> bool:
         return request not in self._kept_back and (self._only is None or request in self._only)
+
+    @property
+    def _stopped(self) -> set[Request]:
+        """Return the leases that wait for a sink that cannot be cleaned now."""
+        failing = any(self.deliveries[sink].failure is not None for sink in self._unclean & self.deliveries.keys())
+        return self._kept_back if failing else set()
 
     def _plan(self, job: Job, name: str, at: datetime | None) -> None:
         """Plan when a lease or a delivery wants to act, if that plan is new."""
@@ -382,35 +375,6 @@ class Agent:
     def _lives(self, sink: Sink) -> dict[str, leases.Life]:
         ours = [index for index in self.indexes if index.sink == sink and index.target in self._wanted[sink]]
         return {index.target: self.leases[index.request].life for index in ours}
-
-    # ------------------------------------------------------------------------------------------------- each waiter
-
-    def _fetch_settled(self, request: Request) -> None:
-        for waiter in self._waiters.values():
-            waiter.requests.discard(request)
-
-    @property
-    def _stopped(self) -> set[Request]:
-        """Return the leases that wait for a sink that cannot be cleaned now."""
-        failing = any(self.deliveries[sink].failure is not None for sink in self._unclean & self.deliveries.keys())
-        return self._kept_back if failing else set()
-
-    def _settle(self) -> None:
-        """Answer each waiter whose fetches have ended, once a delivery that began afterwards has ended."""
-        for number, waiter in tuple(self._waiters.items()):
-            if waiter.requests - self._stopped:
-                continue
-            needed = {sink: delivery.settles_at for sink, delivery in self.deliveries.items()}
-            if waiter.deliveries is None:
-                waiter.deliveries = {sink: serial for sink, serial in needed.items() if serial is not None}
-            open_ = [
-                sink
-                for sink, serial in waiter.deliveries.items()
-                if needed.get(sink) is not None and self.deliveries[sink].ended < serial
-            ]
-            if not open_:
-                del self._waiters[number]
-                self._actions.append(Settled(number))
 
     # ------------------------------------------------------------------------------------------------------ reports
 
