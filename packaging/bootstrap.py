@@ -5,7 +5,8 @@
 
 Everything is installed into virtual environments inside the checkout, from pinned and hashed requirements. No `venv`
 package of the distribution is needed (the environment is made without pip, and the outer pip installs into it), nor may
-pip write into the system's Python (PEP 668). This file must at least start on any Python 3, to say what is missing.
+pip write into the system's Python (PEP 668). This file must at least start on any Python 3, to say what is missing,
+so newer annotations are quoted.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USAGE = "usage: python3 packaging/bootstrap.py demo [--seconds N] | test [arguments for pytest]"
 
 
-def main(arguments):
+def main(arguments: "list[str]") -> int:
     """Run what the first argument names and return its exit status."""
     if not arguments or arguments[0] not in ("demo", "test"):
         return complain(USAGE)
@@ -37,7 +38,7 @@ def main(arguments):
         return 130
 
 
-def missing():
+def missing() -> "str | None":
     """Return what is missing on this machine and how to get it, or None."""
     if os.name != "posix":
         return "Linux or macOS is needed: the program uses unix sockets and process groups."
@@ -56,7 +57,7 @@ def missing():
     return None
 
 
-def prepare(environment, requirements):
+def prepare(environment: str, requirements: str) -> str:
     """Make or renew a virtual environment, and return its Python."""
     python = os.path.join(environment, "bin", "python")
     stamp = os.path.join(environment, "requirements.sha256")
@@ -81,12 +82,12 @@ def prepare(environment, requirements):
     return python
 
 
-def demo(python, arguments):
+def demo(python: str, arguments: "list[str]") -> int:
     """Run the demo."""
     return subprocess.run([python, "-m", "uvtokend", "demo", *arguments], check=False).returncode
 
 
-def check(python, arguments):
+def check(python: str, arguments: "list[str]") -> int:
     """The one strict command: style, types, tests, and every branch of the core."""
     mypy_darwin = [python, "-m", "mypy", "--platform", "darwin", "--python-version", "3.14"]
     together(
@@ -106,10 +107,19 @@ def check(python, arguments):
     return 0
 
 
-def together(commands):
+def together(commands: "list[list[str]]") -> None:
     """Run commands in the checkout side by side, and show what each says; raise if one fails."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    processes = [subprocess.Popen(command, cwd=ROOT, env=surroundings(), **pipes) for command in commands]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=surroundings(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for command in commands
+    ]
     said = [process.communicate()[0].decode(errors="replace") for process in processes]
     for command, text in zip(commands, said, strict=True):
         say(" ".join(command[2:]))
@@ -119,15 +129,15 @@ def together(commands):
             raise subprocess.CalledProcessError(process.returncode, command)
 
 
-def run(command):
+def run(command: "list[str]") -> None:
     """Run a command in the checkout; raise if it fails."""
     subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, env=surroundings())
 
 
-def surroundings():
+def surroundings() -> "dict[str, str]":
     """This process's environment without what would send pip elsewhere than into the virtual environment.
 
-    Mirrors, proxies and certificates of pip's own configuration stay in force. Python keeps what it compiles: without
+    Mirrors, proxies and certificates of pip's own configuration still apply. Python keeps what it compiles: without
     that, each of some thousand processes would compile the program again.
     """
     elsewhere = ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PYTHONHOME", "VIRTUAL_ENV")
@@ -135,12 +145,12 @@ def surroundings():
     return dict(kept, PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0")
 
 
-def say(text):
+def say(text: str) -> None:
     """Tell what is going on."""
     print("== %s" % text, flush=True)
 
 
-def complain(text):
+def complain(text: str) -> int:
     """Say what is wrong, and return the exit status of wrong usage."""
     print("bootstrap: %s" % text, file=sys.stderr)
     return 2

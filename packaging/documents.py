@@ -46,7 +46,8 @@ def command_line() -> argparse.ArgumentParser:
     for verb in VERBS.values():
         own = verbs.add_parser(verb.name, help=verb.summary, description=verb.summary)
         import_module(f"uvtokend.cli.{verb.module}").arguments(own)
-        own.add_argument("--config", metavar="PATH", help="use another configuration file").complete = shtab.FILE
+        config = own.add_argument("--config", metavar="PATH", help="use another configuration file")
+        setattr(config, "complete", shtab.FILE)  # noqa: B010 - shtab reads this attribute, which argparse does not declare
     return whole
 
 

@@ -148,7 +148,7 @@ def outage(issuer: Issuer, machines: int, seed: int, jitter: bool) -> Course:
     """Run a fleet with tokens of every age whose issuer answers nobody for an hour."""
     dice = random.Random(seed)
     fleet = Fleet(issuer, dice.random if jitter else lambda: 0.5, OUTAGE)
-    aged = []
+    aged: list[Lease] = []
     while len(aged) < machines:
         issued = START - timedelta(seconds=dice.uniform(0, issuer.life))
         lease = leases.fetched(leases.ask(Lease(REQUEST), issued), fleet.token(issued), issued, dice.random())

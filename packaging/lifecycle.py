@@ -267,12 +267,20 @@ def remove_with_pip(life: Life) -> None:
 
 def machine_wide(*command: str) -> Callable[[Life, Path], None]:
     """Return what installs a file with a command."""
-    return lambda life, file: [life.run(*command, str(file)), None][1]
+
+    def install(life: Life, file: Path) -> None:
+        life.run(*command, str(file))
+
+    return install
 
 
 def removed_by(*command: str) -> Callable[[Life], None]:
     """Return what removes the package with a command."""
-    return lambda life: [life.run(*command), None][1]
+
+    def remove(life: Life) -> None:
+        life.run(*command)
+
+    return remove
 
 
 PACKAGES: Mapping[str, Package] = {
