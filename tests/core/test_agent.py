@@ -519,6 +519,18 @@ def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
     assert [notice.reason for notice in agent.snapshot(after(3)).indexes[0].notices] == ["clock-skew"]
 
 
+def test_a_notice_about_an_index_that_comes_back_is_reported_again() -> None:
+    """An index that was removed is forgotten, with what the log has said about it."""
+    shadowed = Notice("shadowed", "The environment shadows the login.", "unset X")
+    with_it, without = Configured(SETTINGS, notices={ACME: (shadowed,)}), Configured(Settings("config.toml"))
+    agent = Plain()
+    said = [
+        [action.event for action in agent.handle(event, NOW) if isinstance(action, Report)]
+        for event in (with_it, with_it, without, with_it)
+    ]
+    assert said == [["shadowed"], [], [], ["shadowed"]]
+
+
 STORE_REQUEST = Request("azure-artifacts", "https://pkgs.dev.azure.com/acme")
 STORED = Index(
     "feed",
@@ -901,3 +913,85 @@ def test_a_failure_that_a_person_must_fix_is_an_error(kind: FailureKind, level: 
     agent = configured()
     actions = agent.handle(FetchEnded(ACME, Failure(kind, "why", "Why."), 0.5), NOW)
     assert [action.level for action in actions if isinstance(action, Report)] == [level]
+
+
+def test_one_of_several_is_enough() -> None:
+    """The agent fetches while one lease does, doubts if one token is in doubt, delivers while one sink is written."""
+    agent = Plain()
+    assert (agent.fetching, agent.delivering, agent.stuck) == (False, False, False)
+    agent.handle(Configured(SETTINGS, sinks=("netrc", "uv-store")), NOW)
+    agent.handle(FetchEnded(ACME, replace(token("a"), wall_end=after(3600)), 0.5), NOW)
+    assert agent.fetching
+    assert agent.doubts(timedelta(seconds=31))
+    assert not agent.doubts(timedelta(seconds=30))
+    agent.handle(DeliveryEnded((), 0.5, sink="uv-store"), NOW)
+    assert agent.delivering
+    agent.handle(Due("netrc"), after(20))
+    assert agent.stuck
+
+
+def test_an_index_that_is_removed_leaves_no_trace() -> None:
+    """Neither a plan nor a block remains of its lease."""
+    agent = Agent()
+    agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
+    agent.handle(FetchEnded(ACME, DENIED, 0.5), NOW)
+    assert agent.blocked == {ACME}
+    actions = agent.handle(Configured(Settings("config.toml")), after(1))
+    assert (ACME, None) in [(action.job, action.at) for action in actions if isinstance(action, Plan)]
+    assert agent.blocked == set()
+
+
+def test_after_a_step_of_the_clock_every_fetch_has_little_time() -> None:
+    """The token that stands may have expired already."""
+    agent = Agent()
+    agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
+    agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+    starts = [action for action in agent.handle(Woke(stepped=True), after(9)) if isinstance(action, StartFetch)]
+    assert starts == [StartFetch(ACME, 20.0, False)]
+
+
+@pytest.mark.parametrize(("reason", "hung"), [("deadline", True), ("unreachable", False)])
+def test_a_fetch_whose_last_try_hung_says_so(reason: str, hung: bool) -> None:
+    """So that it comes after those that may end soon."""
+    agent = Agent()
+    agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
+    agent.handle(FetchEnded(ACME, Failure("transient", reason, "Why."), 0.5), NOW)
+    starts = [action for action in agent.handle(RefreshAsked(("prod",)), after(9)) if isinstance(action, StartFetch)]
+    assert [action.hung for action in starts] == [hung]
+
+
+def test_a_notice_that_was_over_and_begins_again_is_reported_again() -> None:
+    """The clock was right for a while."""
+    agent = Plain()
+    agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
+    said = []
+    for seconds, skew in ((0, 600.0), (1, 0.0), (2, 600.0), (3, 600.0)):
+        agent.handle(RefreshAsked(("prod",)), after(seconds))
+        actions = agent.handle(FetchEnded(ACME, replace(token("a", seconds), skew=skew), 0.5), after(seconds))
+        said.append("clock-skew" in [action.event for action in actions if isinstance(action, Report)])
+    assert said == [True, False, True, False]
+
+
+def test_what_uv_cannot_read_is_a_warning_once() -> None:
+    """It is reported when it is seen first, for all indexes of that netrc."""
+    agent = configured()
+    problem = Problem("netrc", "line 3", "uv stops here", "delete it")
+    for reports in ([Report("warning", "sink", ("prod", "dev", "corp"), str(problem), None)], []):
+        agent.handle(SinkDrifted(), after(1))
+        actions = agent.handle(DeliveryEnded((), 0.5, problems=(problem,)), after(2))
+        assert [action for action in actions if isinstance(action, Report)] == reports
+
+
+def test_a_waiter_that_must_wait_holds_up_no_other() -> None:
+    """Each is answered when its own token is delivered, and a delivery that began later concerns nobody."""
+    agent = configured()
+    agent.handle(RefreshAsked(("prod",), 1), NOW)
+    agent.handle(RefreshAsked(("corp",), 2), NOW)
+    agent.handle(FetchEnded(CORP, token("c"), 0.5), NOW)
+    agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
+    agent.handle(RefreshAsked(("prod",), 3), NOW)
+    settled = []
+    for wanted in ((entry("corp.example", "c"),), (entry("acme.example", "a"), entry("corp.example", "c"))):
+        actions = agent.handle(DeliveryEnded(wanted, 0.5), NOW)
+        settled.append([action.waiter for action in actions if isinstance(action, Settled)])
+    assert settled == [[2], [1]]

@@ -17,6 +17,7 @@ ACCESS = Access("my-index.2", URL, "static", "me", Secret("t0ken"))
 def test_names_become_variables_as_in_uv() -> None:
     """As in uv, letters become upper case and every other character except a digit becomes an underscore."""
     assert child_environment.env_name("my-index.2_x") == "MY_INDEX_2_X"
+    assert child_environment.env_name("grün²") == "GR_N_"
 
 
 def test_one_index_gets_the_variables_to_publish() -> None:
@@ -80,8 +81,12 @@ def test_an_index_with_another_host_in_uv_is_refused(url: str) -> None:
     known = [("other", url, "x"), ("MY_INDEX-2", url, "pyproject.toml")]
     child_environment.check_uv("my-index.2", URL, known[:1])
     child_environment.check_uv("my-index.2", URL, [("my-index.2", "https://PKGS.example.com:443/other/", "uv.toml")])
-    with pytest.raises(UsageError, match=r"In pyproject\.toml, .*'MY_INDEX-2'"):
+    with pytest.raises(UsageError, match=r"In pyproject\.toml, .*'MY_INDEX-2'") as caught:
         child_environment.check_uv("my-index.2", URL, known)
+    host = {"https://evil.example/acme/simple/": "evil.example", "http://pkgs.example.com/acme/": "pkgs.example.com"}
+    where = host.get(url, "a host that cannot be told for certain")
+    assert caught.value.message.endswith(f"on pkgs.example.com: uv would send this token to {where}.")
+    assert caught.value.hint == "correct the URL in pyproject.toml, or rename one of the two indexes"
 
 
 def test_a_password_in_uvs_configuration_is_not_shown() -> None:
@@ -119,6 +124,7 @@ def test_another_target_is_refused(environ: dict[str, str]) -> None:
         (["uv", "publish", "--publish-url"], "--publish-url"),
         (["uvx", "twine@6", "upload", "--repository-url", "https://e.example/"], "--repository-url"),
         (["uv", "run", "twine", "upload", "--repository-u", "https://e.example/"], "--repository-u"),
+        (["twine", "upload", "--re", "other"], "--re"),
         (["env", "A=b", "/bin/uv", "publish", "--publish-url=https://e.example/"], "--publish-url"),
     ],
 )
@@ -139,6 +145,7 @@ def test_another_target_on_the_command_line_is_refused(command: list[str], optio
         ["uv", "sync", "--index", "other"],
         ["python", "publish", "-r", "other"],
         ["make", "upload", "-r", "other", ""],
+        ["twine", "upload", "--r", "other"],  # it may begin several options of twine, which refuses it
         [],
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,8 @@ from uvtokend.core import delivery, events
 from uvtokend.core.agent import Agent
 from uvtokend.core.delivery import DELIVERY_HUNG, HELD_OPEN, REST, Delivery
 from uvtokend.core.events import Action, Configured, Deliver, DeliveryEnded, Due, FetchEnded, Plan, Report, Settled
-from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Secret, Settings
+from uvtokend.core.lease import Life
+from uvtokend.core.model import Credential, Entry, Failure, Index, Problem, Request, Secret, Settings
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 HELD = Failure("transient", HELD_OPEN, "gpg (pid 7) holds it open.")
@@ -207,3 +209,99 @@ def test_a_hung_delivery_plans_nothing() -> None:
     hung = delivery.hung(flying, "netrc", NOW + delivery.HUNG)
     assert (hung.next_at(NOW), hung.failed_at) == (None, NOW + delivery.HUNG)
     assert (Delivery().begun, Delivery().ended, Delivery().failures) == (0, 0, 0)
+
+
+ONE, TWO = (Entry(f"h{number}.example", "me", Secret("t")) for number in range(2))
+WANTED = {ONE.target: ONE, TWO.target: TWO}
+LIVES: dict[str, Life] = {ONE.target: (after(1800), after(3600)), TWO.target: (after(60), after(120))}
+#: A delivery under way after one that failed, in every detail.
+FLYING = Delivery(
+    pending=False,
+    lives={ONE.target: LIVES[ONE.target]},
+    offered=LIVES,
+    in_flight=True,
+    began_at=NOW,
+    begun=5,
+    ended=4,
+    failures=3,
+    failure=HELD,
+    failed_at=after(-5),
+    foreign=frozenset({"old.example"}),
+    note="old",
+    rival_at=after(-9),
+)
+
+
+def test_the_beginning_of_a_delivery_in_every_detail() -> None:
+    """It offers what is wanted, and writes the targets in their order; it is one more that has begun."""
+    before = replace(FLYING, pending=True, in_flight=False, standing={}, offered={}, began_at=None, retry_at=NOW)
+    begun, action = delivery.begin(before, "netrc", dict(reversed(WANTED.items())), LIVES, NOW)
+    assert begun == replace(FLYING, begun=6, standing={})
+    assert action == Deliver((ONE, TWO), "netrc", None, True, True)
+
+
+def test_the_end_of_a_delivery_in_every_detail() -> None:
+    """What was written stands, but for the targets that foreign entries occupy; every failure is forgotten."""
+    problem = Problem("netrc", "line 3", "stops", "delete it")
+    foreign = frozenset({TWO.target})
+    event = DeliveryEnded((ONE, TWO), 0.5, foreign=foreign, problems=(problem,), note="new", rival=True)
+    assert delivery.succeeded(FLYING, event, after(2)) == Delivery(
+        pending=False,
+        standing=WANTED,
+        lives={ONE.target: LIVES[ONE.target]},
+        offered=LIVES,
+        left=(ONE,),
+        in_flight=False,
+        began_at=NOW,
+        took=timedelta(seconds=2),
+        begun=5,
+        ended=5,
+        failures=0,
+        failure=None,
+        failed_at=None,
+        foreign=foreign,
+        problems=(problem,),
+        note="new",
+        seen_at=after(2),
+        rival_at=after(2),
+    )
+    assert delivery.succeeded(FLYING, replace(event, rival=False), after(2)).rival_at == after(-9)
+
+
+@pytest.mark.parametrize(("reason", "wait"), [("disk-full", 25.0), (HELD_OPEN, 25.0), (delivery.CONTESTED, 285.0)])
+def test_the_failure_of_a_delivery_in_every_detail(reason: str, wait: float) -> None:
+    """It is tried again after at most 25 s, or after a slow probe where a rival fights for the file."""
+    why = Failure("transient", reason, "Why.")
+    flying = replace(FLYING, failures=9)
+    told = delivery.failed(flying, why, after(2), 0.9999999999)
+    assert told.retry_at is not None
+    assert (told.retry_at - after(2)).total_seconds() == pytest.approx(wait)
+    assert replace(told, retry_at=None) == replace(
+        flying, pending=True, in_flight=False, ended=5, failures=10, failure=why, failed_at=after(2)
+    )
+    yielded = replace(FLYING, rival_at=None)
+    if reason == delivery.CONTESTED:
+        assert delivery.failed(yielded, why, NOW, 0.5) == replace(yielded, pending=True, in_flight=False, ended=5)
+
+
+def test_a_delivery_that_hangs_in_every_detail() -> None:
+    """It stays in flight, nothing is known of the sink, and it may pass by itself."""
+    told = delivery.hung(replace(FLYING, standing=WANTED), "netrc", after(20))
+    assert told.failure is not None
+    assert (told.failure.kind, told.failure.reason, told.hung) == ("transient", DELIVERY_HUNG, True)
+    assert replace(told, failure=HELD) == replace(FLYING, standing=None, failed_at=after(20))
+
+
+def test_drift_is_looked_at_at_once() -> None:
+    """Nothing is known of what stands, and no back-off puts it off; a person's word forgets rivals, too."""
+    failing = Delivery(pending=False, standing=WANTED, retry_at=after(9), rival_at=NOW)
+    assert delivery.drifted(failing) == Delivery(pending=True, standing=None, retry_at=None, rival_at=NOW)
+    assert delivery.urged(failing) == Delivery(pending=False, standing=WANTED)
+    assert delivery.touched(failing) == replace(failing, pending=True)
+
+
+def test_an_entry_is_valid_until_its_end_and_not_at_it() -> None:
+    """One without a known end always is; of a target without an entry nothing is."""
+    known = Delivery(lives={"a": (None, after(9)), "b": (None, None)})
+    assert [known.valid("a", after(seconds)) for seconds in (8.9, 9)] == [True, False]
+    assert (known.valid("b", after(1e9)), known.valid("c", NOW)) == (True, False)

@@ -63,3 +63,9 @@ def test_no_change_is_lost_and_no_two_runs_overlap(history: list[str | bool]) ->
 def test_the_shortest_wait_is_one_second() -> None:
     """With the lowest jitter and no earlier failure, the wait is still 1 s."""
     assert hook.ended(Hook("running"), False, 0.0)[1] == 1.0
+
+
+@pytest.mark.parametrize(("failures", "most"), [(0, 5.0), (1, 10.0), (5, 160.0), (6, 300.0), (5000, 300.0)])
+def test_the_longest_wait_doubles_up_to_five_minutes(failures: int, most: float) -> None:
+    """With the highest roll of the dice, the wait is the whole of the back-off."""
+    assert hook.ended(Hook("running", failures=failures), False, 1.0)[1] == most

@@ -170,3 +170,19 @@ def test_a_foreign_netrc_entry_comes_before_memory() -> None:
         assert "which uv uses before it asks keyring" in error.message
         assert (error.hint or "").startswith(hint)
         assert (world.view().state, world.view().delivered) == ("blocked", False)
+
+
+def test_one_sink_that_cannot_be_cleaned_is_enough() -> None:
+    """Nobody waits for it, although the other one is clean; a failing sink that was clean before holds nobody up."""
+    for failing, clean in (("netrc", "uv-store"), ("uv-store", "netrc")):
+        world = World()
+        world.configure(IN_MEMORY, sinks=("netrc", "uv-store"))
+        world.feed(RefreshAsked(("a",), 1))
+        assert world.delivered(sink=clean) == []  # type: ignore[arg-type]
+        assert world.delivered(sink=failing, failure=DISK_FULL) == ["settled 1"]  # type: ignore[arg-type]
+    world = World()
+    world.configure(IN_MEMORY, sinks=("netrc", "uv-store"))
+    world.feed(RefreshAsked(("a",), 1))
+    world.delivered(sink="netrc")
+    world.configure(IN_MEMORY, sinks=("netrc", "uv-store"))
+    assert world.delivered(sink="netrc", failure=DISK_FULL) == []

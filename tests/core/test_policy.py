@@ -80,6 +80,7 @@ def test_a_caching_issuer_is_asked_until_it_renews() -> None:
     assert times[:4] == [1800, 2700, 3150, 3330]
     assert len(times) <= 8
     assert min(after - before for before, after in pairwise(times)) >= 30
+    assert seconds(policy.refresh_at(token, NOW + timedelta(seconds=3330), token, 0.5)) == 3330 + 135
 
 
 def test_a_relative_expiry_may_vary_a_little() -> None:
@@ -98,7 +99,8 @@ def test_a_token_that_arrives_past_its_refresh() -> None:
     30 s."""
     received = NOW + timedelta(seconds=2400)
     assert seconds(policy.refresh_at(credential(3600), received, None, 0.5)) == 3000
-    assert seconds(policy.refresh_at(credential(3600, refresh_after=2000), received, None, 0.5)) == 3000
+    for wish in (2000, 2400):  # before it came in, or at that very moment
+        assert seconds(policy.refresh_at(credential(3600, refresh_after=wish), received, None, 0.5)) == 3000
 
 
 def test_a_secret_without_an_expiry_is_read_every_half_hour() -> None:
@@ -133,7 +135,7 @@ def test_a_retry_after_is_obeyed_up_to_an_hour() -> None:
     for asked, waited in ((120.0, 120.0), (0.0, 1.0), (1e9, 3600.0)):
         failure = Failure("transient", "throttled", "…", retry_after=asked)
         assert policy.backoff(1, failure, True, 0.0) == waited
-        assert waited <= policy.backoff(1, failure, True, 0.99) <= waited + 5
+        assert policy.backoff(1, failure, True, 0.9) == pytest.approx(waited + 4.5)
 
 
 @given(ROLLS)
@@ -215,3 +217,48 @@ def test_an_issuer_whose_clock_is_ahead_issued_no_token_in_the_future() -> None:
     moved = policy.on_our_clock(credential(None, NOW + timedelta(minutes=9)), timedelta(), NOW)
     assert moved.issued_at == NOW
     assert (moved.expires_at, moved.refresh_after, moved.wall_end) == (None, None, None)
+
+
+def test_a_secret_that_has_expired_is_read_again_in_a_second() -> None:
+    """Only a person renews it, and may have done so already."""
+    static = replace(credential(60), renew="put a new one there")
+    for late in (60, 61, 3600):
+        received = NOW + timedelta(seconds=late)
+        assert policy.refresh_at(static, received, None, 0.5) == received + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(("life", "shortest"), [(2, 1.0), (4, 1.0), (40, 10.0), (120, 30.0), (3600, 30.0)])
+def test_the_shortest_time_between_two_fetches(life: float, shortest: float) -> None:
+    """A quarter of the life, but at least a second and at most 30, even if the issuer wants to be asked at once."""
+    assert seconds(policy.refresh_at(credential(life, refresh_after=0.5), NOW, None, 0.5)) == shortest
+
+
+@pytest.mark.parametrize(
+    ("life", "planned", "promised"), [(400, 200, 190), (400, 400, 0), (400, 300, 90), (40, 20, 19)]
+)
+def test_a_fetch_takes_a_part_of_the_promise(life: float, planned: float, promised: float) -> None:
+    """A fortieth of the life, where that is less than half a minute; and no promise is less than nothing."""
+    assert policy.min_life(credential(life), NOW + timedelta(seconds=planned)) == promised
+
+
+@pytest.mark.parametrize(("spent", "longest"), [(0.0, 25.0), (10.0, 15.0), (24.5, 1.0), (100.0, 1.0)])
+def test_what_a_try_took_counts(spent: float, longest: float) -> None:
+    """From the beginning of one urgent try to that of the next there are 25 s, and a second at least in between."""
+    failure = Failure("transient", "throttled", "…")
+    assert policy.backoff(9, failure, True, 1.0, spent) == longest
+    assert policy.backoff(9, failure, False, 1.0, spent) == 300
+
+
+def test_what_nobody_knows_is_neither_the_same_nor_in_doubt() -> None:
+    """Without a credential or an end of it there is nothing to compare."""
+    token = credential(3600)
+    for one, other in ((credential(None), token), (token, None), (token, credential(None))):
+        assert policy.is_same(one, other) is False
+    for known in (None, credential(None), token):
+        assert policy.doubt(known, timedelta(days=1)) == timedelta()
+    paused = replace(token, wall_end=token.expires_at)
+    assert [policy.doubt(paused, timedelta(seconds=shift)) for shift in (-31, 30, 31)] == [
+        timedelta(),
+        timedelta(),
+        timedelta(seconds=31),
+    ]

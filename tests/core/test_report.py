@@ -441,6 +441,9 @@ def test_notices_precede_the_table() -> None:
     notice = {"reason": "ends-soon", "message": "This secret expires in 3 days.", "hint": "put a new one there"}
     text = lines(document(index("a", notices=[notice]), index("b", notices=[notice]), index("c")))
     assert text[1:4] == ["a, b: This secret expires in 3 days.", "  fix: put a new one there", ""]
+    skew = {"reason": "clock-skew", "message": "The clock is wrong.", "hint": None}
+    text = lines(document(index("a", notices=[notice, skew]), index("b", notices=[skew])))
+    assert text[1:5] == [f"a: {notice['message']}", f"  fix: {notice['hint']}", "a, b: The clock is wrong.", ""]
 
 
 def test_the_end_of_each_sign_in_is_shown() -> None:
@@ -548,6 +551,112 @@ def test_no_problem_hides_another() -> None:
 
 def test_unknown_details_take_no_line() -> None:
     """In a narrow terminal, unknown facts get no line below the row."""
-    text = lines(document(index("a", identity=None, username=None)), 60)
-    assert not any("for -" in line for line in text)
-    assert report.once(document(index("a")), NOW, zone=UTC) == report.once(document(index("a")), NOW, 80, zone=UTC)
+    for width in (20, 40, 60):
+        text = lines(document(index("a", identity=None, username=None, delivered=False)), width)
+        assert not any(line in {"  for -", "  in -", "  -"} for line in text)
+
+
+def test_a_terminal_has_80_columns_unless_it_says_so() -> None:
+    """A sentence of 81 characters is wrapped, one of 80 is not."""
+    for show in (report.status, report.once):
+        for length in (80, 81):
+            message = f"{'x' * (length - 6)} xx"
+            text = show(document(index("a", last_error={**ERROR, "message": message})), NOW, zone=UTC)
+            assert (f"a: {message}" in text.splitlines()) == (length == 80)
+
+
+#: The same index on ever narrower terminals: (least width, greatest width) -> headline and rows.
+SHAPES = {
+    (101, 250): [
+        "INDEX  HOST       PROVIDER          FOR      TOKEN                  STATE           STORED IN",
+        "a      h.example  aws-codeartifact  me@corp  expires 16:23, in 8 h  refresh in 4 h  netrc, plain text",
+    ],
+    (83, 100): [
+        "INDEX  HOST       FOR      TOKEN                  STATE           STORED IN",
+        "a      h.example  me@corp  expires 16:23, in 8 h  refresh in 4 h  netrc, plain text",
+    ],
+    (64, 81): [
+        "INDEX  HOST       FOR      TOKEN                  STATE",
+        "a      h.example  me@corp  expires 16:23, in 8 h  refresh in 4 h",
+        "  in netrc, plain text",
+    ],
+    (55, 63): [
+        "INDEX  HOST       TOKEN                  STATE",
+        "a      h.example  expires 16:23, in 8 h  refresh in 4 h",
+        "  for me@corp, in netrc, plain text",
+    ],
+    (46, 52): [
+        "INDEX  TOKEN                  STATE",
+        "a      expires 16:23, in 8 h  refresh in 4 h",
+        "  h.example, for me@corp, in netrc, plain text",
+    ],
+    (44, 45): [
+        "INDEX  TOKEN                  STATE",
+        "a      expires 16:23, in 8 h  refresh in 4 h",
+        "  h.example",
+        "  for me@corp",
+        "  in netrc, plain text",
+    ],
+    (25, 43): [
+        "INDEX",
+        "a",
+        "  h.example",
+        "  for me@corp",
+        "  expires 16:23, in 8 h",
+        "  refresh in 4 h",
+        "  in netrc, plain text",
+    ],
+}
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+def test_the_table_uses_the_width_to_the_last_character(widths: tuple[int, int]) -> None:
+    """A column is shown as soon as it fits; what does not fit is below, joined if that fits."""
+    shown = document(index("a", host="h.example", identity="me@corp"), netrc="/n")
+    for width in widths:
+        text = lines(shown, width)
+        assert text[2 : 2 + len(SHAPES[widths])] == SHAPES[widths]
+        assert " ".join(text[2 + len(SHAPES[widths]) :]).startswith("uvtokend 1.0.0")
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    """In a column of a wide terminal; a user name stands for an identity that nobody knows."""
+    unknown = index("a", host=None, provider=None, identity=None, sink="", username="me")
+    bare = {key: value for key, value in unknown.items() if key not in {"sink", "username", "host", "provider"}}
+    rows = [re.split("  +", line) for line in lines(document(unknown, bare, index("b", delivered=False)), 250)[-4:-1]]
+    assert [row[1:4] for row in rows] == [["-", "-", "me"], ["-", "-", "-"], [HOST, "aws-codeartifact", ARN]]
+    assert [row[-1] for row in rows] == ["-", "-", "-"]
+
+
+def test_once_is_a_table_without_states() -> None:
+    """A blank line, the names of the columns, the indexes; one that is switched off says so in place of a token."""
+    text = report.once(document(index("a", host="h", identity="i"), off("b")), NOW, 70, zone=UTC)
+    assert text.splitlines() == [
+        "The index is ready; 1 is disabled.",
+        "",
+        "INDEX  HOST  FOR  TOKEN                  STORED IN",
+        "a      h     i    expires 16:23, in 8 h  netrc, plain text",
+        "b      -     -    disabled               -",
+    ]
+    assert "disabled  " in lines(document(off("b")), 250)[-2]
+    assert re.split("  +", lines(document(off("b")), 250)[-2])[4:6] == ["-", "disabled"]
+
+
+def test_a_delivery_problem_that_one_index_tells_is_not_told_twice() -> None:
+    """Whatever else is wrong with the others."""
+    told = {**ERROR, "message": "The disk is full.", "hint": "df -h"}
+    shown = document(
+        blocked("a", last_error=told), blocked("b"), index("c"), delivery={"ok": False, "problem": "The disk is full."}
+    )
+    assert [line for line in lines(shown) if "The disk is full." in line] == ["a: The disk is full."]
+
+
+def test_sign_ins_are_listed_in_the_order_in_which_they_end() -> None:
+    """Whatever their names; one that ends at this very moment has ended."""
+    ends = {"zoo": "2026-01-31T08:00:01Z", "ant": "2026-01-31T08:00:02Z", "bee": "2026-01-31T08:00:00Z"}
+    sign_ins = [index(name, sign_in={"name": name, "ends_at": end, "command": "x"}) for name, end in ends.items()]
+    text = lines(document(*sign_ins))
+    assert [line for line in text if " ends " in line] == [
+        "Zoo ends 08:00, in 1 s (zoo)",
+        "Ant ends 08:00, in 2 s (ant)",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,10 +11,26 @@ import pytest
 
 from support.known_state import ENTRY, HOUR, NETRC, NOW, RECORD, REQUEST, STATE, TOKEN
 from uvtokend.core import state, state_json
-from uvtokend.core.model import Credential, Entry, Request, Secret
+from uvtokend.core.model import Credential, Entry, Record, Request, Secret
 from uvtokend.core.state import Boot, Netrc, State
 
 STANDING = {"b.example": ENTRY}
+
+
+def test_a_record_has_all_that_a_restart_needs() -> None:
+    """Who and what the token is for, its times, and a digest in place of login and token."""
+    known = state.record(REQUEST, TOKEN, NOW + HOUR / 2, ("a.example",))
+    assert known == Record(
+        state.request_key(REQUEST),
+        ("a.example",),
+        ENTRY.digest,
+        NOW,
+        NOW + HOUR,
+        NOW + HOUR / 2,
+        NOW + HOUR / 3,
+        "me@example.com",
+        NOW + HOUR,
+    )
 
 
 def test_a_digest_is_recorded_when_its_delivery_begins() -> None:
@@ -196,3 +213,48 @@ def test_shifting_moves_every_time() -> None:
 def test_an_unknown_netrc_was_not_created_by_us() -> None:
     """An unknown netrc does not count as created by uvtokend, so it is never deleted when empty."""
     assert not State().netrc("/home/me/.netrc").created
+
+
+def test_every_part_of_a_request_makes_another_key() -> None:
+    """Another provider, service, option or variable means another token; a key is a SHA-256, and shows nothing."""
+    one = Request("p", "s", (("a", "b"),), (("E", "f"),))
+    others = [
+        replace(one, provider="q"),
+        replace(one, service="t"),
+        replace(one, options=(("a", "c"),)),
+        replace(one, options=()),
+        replace(one, env=(("E", "g"),)),
+    ]
+    keys = [state.request_key(each) for each in (one, *others)]
+    assert len({*keys}) == len(keys)
+    assert keys[0] == hashlib.sha256(b'["p", "s", [["a", "b"]], [["E", "f"]]]').hexdigest()
+
+
+def test_all_times_of_a_record_move_but_one() -> None:
+    """The end on the wall clock is on it already; what is not known stays unknown."""
+    assert state.shifted(RECORD, HOUR) == replace(
+        RECORD,
+        issued_at=NOW + HOUR,
+        expires_at=NOW + 2 * HOUR,
+        refresh_at=NOW + 1.5 * HOUR,
+        refresh_after=NOW + HOUR / 3 + HOUR,
+    )
+    endless = replace(RECORD, expires_at=None, refresh_after=None)
+    assert state.shifted(endless, -HOUR) == replace(endless, issued_at=NOW - HOUR, refresh_at=NOW - HOUR / 2)
+
+
+def test_a_store_is_remembered_with_its_records_before_it_is_written() -> None:
+    """New records come first, each once, and each store once, in the order of their first use."""
+    new = replace(RECORD, targets=("https://a.example/x",))
+    known = state.began_store(STATE, "/s", [new, RECORD])
+    assert (known.records, known.stores) == ((new, RECORD), ("/home/me/credentials.toml", "/s"))
+    assert state.began_store(known, "/home/me/credentials.toml", [RECORD]).records == (RECORD, new)
+
+
+def test_a_record_that_does_not_match_keeps_no_other_out() -> None:
+    """Each is looked at by itself; what is read from the file is what was written, the end on the wall clock too."""
+    gone = replace(RECORD, request_key="gone")
+    expected = {REQUEST: (TOKEN, NOW + HOUR / 2)}
+    assert state.recover([gone, RECORD, gone], STANDING, (REQUEST,), NOW) == expected
+    known = State((replace(RECORD, wall_end=NOW + 3 * HOUR), replace(RECORD, wall_end=None)))
+    assert state_json.decode(state_json.encode(known)) == known

@@ -10,7 +10,7 @@ import pytest
 from uvtokend.core import status
 from uvtokend.core.document import STOPPED
 from uvtokend.core.lease import Lease
-from uvtokend.core.model import Credential, Index, Record, Request, Secret, SignInEnd
+from uvtokend.core.model import Credential, Index, LastError, Notice, Record, Request, Secret, SignInEnd
 from uvtokend.core.views import IndexView, Snapshot
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
@@ -132,3 +132,103 @@ def test_a_disabled_index_has_no_failures() -> None:
     """A disabled index has no failures, no health and no delivered token."""
     (entry,) = status.of_daemon(FRAME, Snapshot((), True, None), (OFF,), NOW)["indexes"]
     assert (entry["failures"], entry["health"], entry["delivered"]) == (0, "none", False)
+
+
+HOUR = timedelta(hours=1)
+CONFIGURED = {
+    "name": "a",
+    "url": "https://a.example/simple/",
+    "host": "a.example",
+    "provider": "command",
+    "sink": "netrc",
+    "enabled": True,
+}
+NOTHING = {
+    "username": None,
+    "identity": None,
+    "health": "none",
+    "state": None,
+    "issued_at": None,
+    "expires_at": None,
+    "life_left_s": None,
+    "refresh_at": None,
+    "retry_at": None,
+    "min_life_s": None,
+    "delivered": False,
+    "failures": 0,
+    "last_error": None,
+    "sign_in": None,
+}
+
+
+def test_the_whole_of_a_running_daemons_document() -> None:
+    """Each value is in its place, and each time is on the wall clock, an hour ahead of the daemon's here."""
+    credential = Credential("me", Secret("t"), NOW, NOW + HOUR, identity="me@a.example")
+    error = LastError("transient", "unreachable", "Nobody answers.", "try again", NOW + timedelta(minutes=1))
+    lease = Lease(REQUEST, "retrying", credential, NOW + HOUR / 2, NOW + timedelta(minutes=2), 3)
+    notice = Notice("x", "Look.", "do it")
+    view = IndexView(A, lease, "retrying", True, error, (notice,), NOW + timedelta(minutes=2))
+    frame = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket", "changed", 4711, NOW)
+    now = NOW + timedelta(seconds=59.9)
+    assert status.of_daemon(frame, Snapshot((view,), False, "The disk is full."), (OFF,), now, HOUR) == {
+        "version": "1.0.0",
+        "pid": 4711,
+        "started_at": "2026-01-31T08:00:00Z",
+        "config": "/config.toml",
+        "config_stale": "changed",
+        "netrc": "/netrc",
+        "socket": "/socket",
+        "delivery": {"ok": False, "problem": "The disk is full."},
+        "indexes": [
+            {
+                **CONFIGURED,
+                "username": "me",
+                "identity": "me@a.example",
+                "health": "fresh",
+                "state": "retrying",
+                "issued_at": "2026-01-31T09:00:00Z",
+                "expires_at": "2026-01-31T10:00:00Z",
+                "life_left_s": 3540,
+                "refresh_at": "2026-01-31T09:30:00Z",
+                "retry_at": "2026-01-31T09:02:00Z",
+                "min_life_s": 1770,
+                "delivered": True,
+                "failures": 3,
+                "last_error": {
+                    "kind": "transient",
+                    "reason": "unreachable",
+                    "message": "Nobody answers.",
+                    "hint": "try again",
+                    "at": "2026-01-31T09:01:00Z",
+                },
+                "sign_in": None,
+                "notices": [{"reason": "x", "message": "Look.", "hint": "do it"}],
+            },
+            {**NOTHING, "name": "off", "url": None, "host": None, "provider": None, "sink": "netrc", "enabled": False},
+        ],
+    }
+
+
+def test_the_whole_of_an_index_on_disk() -> None:
+    """What the record says, and null for what only a daemon knows."""
+    assert from_disk(record()) == {
+        **CONFIGURED,
+        **NOTHING,
+        "username": "me",
+        "identity": "me@a.example",
+        "health": "fresh",
+        "issued_at": "2026-01-31T08:00:00Z",
+        "expires_at": "2026-01-31T09:00:00Z",
+        "life_left_s": 3600,
+        "refresh_at": "2026-01-31T08:30:00Z",
+        "delivered": True,
+    }
+    assert from_disk(None) == {**CONFIGURED, **NOTHING}
+    assert from_disk(record(), NOW + 2 * HOUR)["life_left_s"] == 0
+
+
+def test_a_lease_without_a_token_says_when_it_is_fetched() -> None:
+    """Nothing is known of a token, so the next fetch stands for its refresh."""
+    view = IndexView(A, Lease(REQUEST, act_at=NOW + HOUR), "waiting", False, None)
+    (shown,) = status.of_daemon(FRAME, Snapshot((view,), True, None), (), NOW)["indexes"]
+    assert shown == {**CONFIGURED, **NOTHING, "state": "waiting", "refresh_at": "2026-01-31T09:00:00Z"}

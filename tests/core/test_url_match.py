@@ -176,3 +176,30 @@ def test_the_root_of_an_index() -> None:
     """The root is the path without final slashes and a final segment ``simple``."""
     assert url_match.root("/pypi/aX/simple/") == ("pypi", "aX")
     assert url_match.root("/pypi/aX//") == ("pypi", "aX")
+
+
+@pytest.mark.parametrize(
+    ("text", "only_host"),
+    [
+        ("http://127.0.0.1", True),
+        ("http://127.0.0.1:8080/", True),
+        ("http://localhost/", True),
+        ("http://127.0.0.1/x", False),
+        ("https://127.0.0.1/", False),
+        ("http://x.example/", False),
+        ("X.example", False),
+    ],
+)
+def test_what_may_mean_a_bare_host(text: str, only_host: bool) -> None:
+    """Only plain HTTP to this machine itself, without a path; a host's own letters mean nothing."""
+    asked = url_match.asked_url(text)
+    assert asked is not None
+    assert asked.only_host == only_host
+    assert (asked.path is None) == ("://" not in text)
+
+
+def test_a_url_may_be_as_long_as_the_limit() -> None:
+    """RFC 9110, 4.1, asks for 8000 at least; one character more than ours is too long."""
+    longest = "https://x.example/".ljust(8192, "a")
+    assert url_match.asked_url(longest) is not None
+    assert url_match.asked_url(f"{longest}a") is None

@@ -235,6 +235,23 @@ def test_an_invalid_ledger_is_empty(text: bytes) -> None:
     assert uv_store.decode_ledger(text) == {}
 
 
+def test_a_ledger_names_its_version() -> None:
+    """So that a later program knows how to read it."""
+    assert json.loads(uv_store.encode_ledger({"s": frozenset({"b", "a"})})) == {
+        "version": 2,
+        "records": [{"service": "s", "digests": ["a", "b"]}],
+    }
+
+
+@pytest.mark.parametrize(("text", "glue"), [("", ""), ("# mine", "\n\n"), ("# mine\n", "\n"), ("# mine\n\n", "\n")])
+def test_a_new_record_stands_below_a_blank_line(text: str, glue: str) -> None:
+    """Whatever the file ends with; at its beginning nothing is above it."""
+    record = f'[[credential]]\nservice = "{ACME}"\nusername = "u"\nscheme = "basic"\npassword = "p"\n'
+    new = uv_store.edited(text.encode(), [Entry("h", "u", Secret("p"), ACME)], [])
+    assert new.decode() == text + glue + record
+    assert uv_store.edited(new, [], [(ACME, "u")]).decode() == (text + glue if text else "")
+
+
 def test_a_ledger_of_version_1_is_still_read() -> None:
     """The plain user names of version 1 are converted to digests. An unknown version is treated as empty."""
     sha256 = hashlib.sha256(b"t0").hexdigest()

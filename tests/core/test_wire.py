@@ -99,7 +99,7 @@ def test_garbage_is_a_failure_and_is_not_repeated(line: bytes) -> None:
     """Invalid output of a worker becomes a failure whose message contains none of it."""
     failure = wire.decode_answer(line)
     assert isinstance(failure, Failure)
-    assert failure.reason == "garbage"
+    assert (failure.kind, failure.reason) == ("rejected", "garbage")
     assert "SECRET" not in repr(failure)
 
 
@@ -181,8 +181,9 @@ def test_control_answers() -> None:
     command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 7, "method": "status", "params": {"names": ["a"]}}')
     assert command == Command(7, "status", {"names": ["a"]})
     assert json.loads(wire.encode_result(7, {"a": 1})) == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
-    assert "data" not in json.loads(wire.encode_error(7, -1, "no"))["error"]
-    assert json.loads(wire.encode_error(7, -1, "no", {"x": 1}))["error"]["data"] == {"x": 1}
+    error = {"jsonrpc": "2.0", "id": 7, "error": {"code": -1, "message": "no"}}
+    assert json.loads(wire.encode_error(7, -1, "no")) == error
+    assert json.loads(wire.encode_error(7, -1, "no", {"x": 1}))["error"] == {**error["error"], "data": {"x": 1}}  # type: ignore[dict-item]
     event = {"jsonrpc": "2.0", "method": "event", "params": {"at": "now"}}
     assert json.loads(wire.encode_event({"at": "now"})) == event
     assert wire.CONTROL_LIMIT == 65536
@@ -227,3 +228,10 @@ def test_a_sign_in_without_an_end_is_dropped() -> None:
     """A sign-in without an end has nothing to report."""
     assert wire._sign_in_end(None) is None
     assert wire._sign_in_end({"at": None, "name": "x", "command": "y"}) is None
+
+
+@pytest.mark.parametrize(("issued", "good"), [("1970-01-01T00:00:00Z", True), ("1969-12-31T23:59:59Z", False)])
+def test_no_time_lies_before_unix_time(issued: str, good: bool) -> None:
+    """A clock without a battery begins there; an earlier time is nobody's clock."""
+    line = {"login": "a", "password": "p", "issued_at": issued, "expires_at": None}
+    assert isinstance(wire.decode_answer(json.dumps({"credential": line}).encode()), Credential) == good

@@ -96,6 +96,8 @@ class Judge:
         self._results = results
         self._failed = False
         self._kills: Counter[tuple[str, str]] = Counter()
+        self._functions: dict[tuple[str, str], list[FunctionType]] = {}
+        self._caches: list[Any] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take note of a failure, in a child."""
@@ -105,6 +107,8 @@ class Judge:
         """Judge every mutant of the job."""
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
         items = {item.nodeid: item for item in session.items}
+        self._functions, self._caches = _living()
+        gc.freeze()  # no child looks through what all of them share
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # one for all children
         for task in self._tasks:
             began = time.monotonic()
@@ -155,7 +159,7 @@ class Judge:
         limit = int(GRACE + PATIENCE * task["seconds"])
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
-            if task["function"] is None or not _in_place(task["file"], task["function"], changed):
+            if task["function"] is None or not self._in_place(task["file"], task["function"], changed):
                 self._own_pytest(chosen, says)
             for number, item in enumerate(chosen):
                 following = chosen[number + 1] if number + 1 < len(chosen) else None
@@ -168,23 +172,52 @@ class Judge:
             os._exit(BROKEN)
         os._exit(0)
 
+    def _in_place(self, file: str, function: str, changed: bytes) -> bool:
+        """Give a live function its changed code; return False if that cannot be."""
+        code = {_key(code): code for code in _codes(compile(changed, file, "exec", dont_inherit=True))}
+        done = False
+        for found in self._functions.get((file, function), ()):
+            if _key(found.__code__) in code:
+                try:
+                    found.__code__ = code[_key(found.__code__)]
+                except ValueError:  # it closes over other names
+                    return False
+                done = True
+        for cache in self._caches:
+            cache.cache_clear()
+        return done
+
     def _own_pytest(self, chosen: list[pytest.Item], says: int) -> None:
-        """Run the tests with a pytest that imports the changed module, and leave this process."""
+        """Run the tests with a pytest that imports the changed module, and leave this process.
+
+        The file of the first test comes alone, since it kills most, and to collect all files takes seconds.
+        """
+        for name in (JOB, RESULTS, TIMES):
+            os.environ.pop(name, None)
+        beside = [item for item in chosen if item.path == chosen[0].path]
+        for part in (beside, [item for item in chosen if item.path != chosen[0].path]):
+            if part:
+                self._part(part, says)
+        os._exit(0)
+
+    def _part(self, part: list[pytest.Item], says: int) -> None:
+        """Import everything anew and run some tests; leave this process if one fails."""
         for name, value in [*sys.modules.items()]:
             if (getattr(value, "__file__", None) or "").startswith(f"{Path.cwd()}/"):
                 del sys.modules[name]
-        for name in (JOB, RESULTS, TIMES):
-            os.environ.pop(name, None)
-        os.environ[ONLY] = json.dumps([item.nodeid for item in chosen])
+        only = Path(f"mutation-only-{os.getpid()}.json")  # a variable holds 128 KiB at most
+        only.write_text(json.dumps([item.nodeid for item in part]))
+        os.environ[ONLY] = str(only.resolve())
         first = First()
         options = ["-q", "-x", "-n0", "-p", "mutation.judge", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
-        files = dict.fromkeys(str(item.path) for item in chosen)
+        files = dict.fromkeys(str(item.path) for item in part)
         status = pytest.main([*options, "-o", "tmp_path_retention_policy=none", *files], plugins=[first])
         os.write(says, first.failed.encode())
         if status == pytest.ExitCode.USAGE_ERROR or (status == pytest.ExitCode.NO_TESTS_COLLECTED and not first.failed):
             os.write(says, f"pytest ended with {status}".encode())
             os._exit(BROKEN)
-        os._exit(1 if status else 0)
+        if status:
+            os._exit(1)
 
 
 @pytest.hookimpl(trylast=True)
@@ -194,7 +227,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             item.own_markers = [mark for mark in item.own_markers if mark.name != "no_cover"]
     if ONLY in os.environ:
-        place = {test: number for number, test in enumerate(json.loads(os.environ[ONLY]))}
+        place = {test: number for number, test in enumerate(json.loads(Path(os.environ[ONLY]).read_text()))}
         items[:] = sorted((item for item in items if item.nodeid in place), key=lambda item: place[item.nodeid])
 
 
@@ -208,23 +241,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Times(Path(os.environ[TIMES])))
 
 
-def _in_place(file: str, function: str, changed: bytes) -> bool:
-    """Give a live function its changed code; return False if that cannot be."""
-    code = {_key(code): code for code in _codes(compile(changed, file, "exec", dont_inherit=True))}
-    done = False
+def _living() -> tuple[dict[tuple[str, str], list[FunctionType]], list[Any]]:
+    """Return the functions of this process by file and qualified name, and the caches of functions."""
+    functions: dict[tuple[str, str], list[FunctionType]] = {}
+    caches = []
+    gc.collect()
     for found in gc.get_objects():
-        if not isinstance(found, FunctionType) or found.__code__.co_filename != file:
-            continue
-        if found.__code__.co_qualname == function and _key(found.__code__) in code:
-            try:
-                found.__code__ = code[_key(found.__code__)]
-            except ValueError:  # it closes over other names
-                return False
-            done = True
-    for found in gc.get_objects():
-        if isinstance(found, functools._lru_cache_wrapper):
-            found.cache_clear()
-    return done
+        if isinstance(found, FunctionType):
+            functions.setdefault((found.__code__.co_filename, found.__code__.co_qualname), []).append(found)
+        elif isinstance(found, functools._lru_cache_wrapper):
+            caches.append(found)
+    return functions, caches
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
 import json
 import math
@@ -90,14 +91,27 @@ class Map:
 
     @classmethod
     def made(cls, tree: Path, package: str, cache: Path) -> Map:
-        """Run a package's tests with coverage, or read what a former run of the same files found."""
-        file = cache / f"{package}-{_digest(tree, package)}.json"
-        if not file.exists():
+        """Run the tests with coverage; for a file of tests that has not changed, read what an earlier run found."""
+        names = {str(file.relative_to(tree)): file for file in sorted((tree / "tests" / package).rglob("test_*.py"))}
+        left_out = {f"tests/{name}" for name in LEFT_OUT}
+        others = {*(tree / "src").rglob("*.py"), *(tree / "tests" / package).rglob("*.py")} - {*names.values()}
+        file = cache / f"{package}-{_digest(sorted(others))}.json"
+        known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        wanted = {name: _digest([path]) for name, path in names.items() if name not in left_out}
+        changed = [name for name, digest in wanted.items() if known.get(name, {}).get("digest") != digest]
+        if changed:
+            measured = _measured(tree, package, changed)
+            known |= {name: {"digest": wanted[name], **measured[name]} for name in changed}
             cache.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(_measured(tree, package)))
-        found = json.loads(file.read_text())
-        contexts = {name: {int(line): tests for line, tests in lines.items()} for name, lines in found["lines"].items()}
-        return cls(contexts, found["times"])
+            file.write_text(json.dumps(known))
+        contexts: dict[str, dict[int, list[str]]] = {}
+        times: dict[str, float] = {}
+        for name in wanted:
+            times |= known[name]["times"]
+            for module, lines in known[name]["lines"].items():
+                for line, tests in lines.items():
+                    contexts.setdefault(module, {}).setdefault(int(line), []).extend(tests)
+        return cls(contexts, times)
 
     def of_lines(self, module: str, lines: Iterable[int]) -> set[str]:
         """Return the tests that reach any of these lines of a module."""
@@ -126,25 +140,26 @@ class Map:
         return taken, seconds
 
 
-def _measured(tree: Path, package: str) -> dict[str, Any]:
-    """Run the quick tests with one coverage context for each test."""
+def _measured(tree: Path, package: str, names: list[str]) -> dict[str, Any]:
+    """Run files of tests with one coverage context for each test, and return what each file found."""
     rc, data, times = tree / ".mutation.rc", tree / ".mutation.cov", tree / ".mutation.times"
     rc.write_text(f"[run]\nsource = uvtokend.{package}\n")
     coverage = ["--cov", f"--cov-config={rc}", "--cov-report=", "--cov-context=test"]
-    _pytest(tree, [*coverage, *_suite(package)], {"COVERAGE_FILE": str(data), TIMES: str(times)})
+    _pytest(tree, [*coverage, *names], {"COVERAGE_FILE": str(data), TIMES: str(times)})
     from coverage import CoverageData
 
+    found: dict[str, Any] = {name: {"times": {}, "lines": {}} for name in names}
     passed: dict[str, float] = json.loads(times.read_text())
-    found = CoverageData(str(data))
-    found.read()
-    lines: dict[str, dict[int, list[str]]] = {}
-    for file in found.measured_files():
+    for test, seconds in passed.items():
+        found[test.partition("::")[0]]["times"][test] = seconds
+    measured = CoverageData(str(data))
+    measured.read()
+    for file in measured.measured_files():
         module = str(Path(file).relative_to(tree / PACKAGE))
-        contexts = found.contexts_by_lineno(file)
-        lines[module] = {
-            line: sorted({test.partition("|")[0] for test in tests} & passed.keys()) for line, tests in contexts.items()
-        }
-    return {"lines": lines, "times": passed}
+        for line, contexts in measured.contexts_by_lineno(file).items():
+            for test in sorted({context.partition("|")[0] for context in contexts} & passed.keys()):
+                found[test.partition("::")[0]]["lines"].setdefault(module, {}).setdefault(line, []).append(test)
+    return found
 
 
 def _suite(package: str) -> list[str]:
@@ -168,11 +183,16 @@ def _pytest(tree: Path, arguments: list[str], environment: Mapping[str, str]) ->
         sys.exit(f"{done.stdout[-5000:]}\nThe run itself is broken.")
 
 
-def _digest(tree: Path, package: str) -> str:
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted((*(tree / "src").rglob("*.py"), *(tree / "tests" / package).rglob("*.py"))):
+    for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _tree(source: bytes) -> ast.Module:
+    return ast.parse(source)
 
 
 def modules() -> list[str]:
@@ -197,12 +217,12 @@ def function_at(source: bytes, start: int) -> str | None:
             return find(node.body, f"{name}.") if isinstance(node, ast.ClassDef) else name
         return None
 
-    return find(ast.parse(source).body, "")
+    return find(_tree(source).body, "")
 
 
 def first_line(source: bytes, line: int) -> int:
     """Return the line on which the innermost statement around a line begins."""
-    lines = [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    lines = [node.lineno for node in ast.walk(_tree(source)) if isinstance(node, ast.stmt)]
     return max(first for first in lines if first <= line)
 
 
@@ -317,6 +337,7 @@ def main() -> None:
         packages = sorted({task["module"].partition("/")[0] for task in todo})
         maps = {package: Map.made(tree, package, options.cache) for package in packages}
         todo = [with_tests(task, maps[task["module"].partition("/")[0]], options.budget) for task in todo]
+        todo.sort(key=lambda task: task["function"] is None)  # those take a pytest each, so they come last
         job = tree / "mutation-job.json"
         job.write_text(json.dumps(todo))
         if todo:

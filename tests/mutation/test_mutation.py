@@ -118,7 +118,7 @@ def test_a_run_tells_killed_from_survived(
     run.main()
     found = [json.loads(line) for line in results.read_text().splitlines()]
     verdicts = {(one["before"], one["text"]): one["verdict"] for one in found}
-    assert [one["by"].rpartition("::")[2] for one in found] == ["test_it", "test_it", "test_it", ""]
+    assert [one["by"].rpartition("::")[2] for one in found] == ["test_it", "test_it", "", "test_it"]
     assert verdicts == {
         ("1", "(2)"): "killed",
         ("a + ONE", "(None)"): "killed",

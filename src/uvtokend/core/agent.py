@@ -347,9 +347,7 @@ class Agent:
 
     def _refresh_wanted(self, request: Request, now: datetime) -> None:
         """Update what the sinks should hold for one lease."""
-        for index in self._served[request]:
-            if index.sink == "memory":
-                continue
+        for index in (index for index in self._served[request] if index.sink != "memory"):
             wanted = self._wanted[index.sink]
             entry = views.entry(index, self.leases[request], now)
             if wanted.get(index.target) != entry:

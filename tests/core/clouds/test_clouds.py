@@ -196,6 +196,7 @@ def test_which_indexes_share_a_token() -> None:
     assert aws[0] != request("aws-codeartifact", "https://x/a", ACME, {"AWS_CONFIG_FILE": "/x"})
     google = [request("google-artifact-registry", f"https://{host}-python.pkg.dev/x", {}, {}) for host in "ab"]
     assert google[0] == google[1]
+    assert aws[0].service == google[0].service == ""  # no part of the URL makes another token
     azure = [
         request("azure-artifacts", f"https://pkgs.dev.azure.com/{path}/pypi/simple/", {}, {}).service
         for path in ("acme/_packaging/a", "acme/project/_packaging/b", "other/_packaging/a")
@@ -532,6 +533,23 @@ def test_an_organization_keeps_its_letters() -> None:
     """Only the slashes around the name of an organization are removed; its letter case is kept."""
     url = IndexUrl.parse("https://pkgs.dev.azure.com/XbX/_packaging/feed/pypi/simple/")
     assert CLOUDS["azure-artifacts"].service(url) == "https://pkgs.dev.azure.com/XbX"
+
+
+@pytest.mark.parametrize(
+    ("environ", "file", "provider"),
+    [
+        ({}, "~/.config/gcloud/credentials.db", "google-artifact-registry"),
+        ({"CLOUDSDK_CONFIG": "/g"}, "/g/credentials.db", "google-artifact-registry"),
+        ({}, "~/.jfrog/jfrog-cli.conf.v6", "jfrog-artifactory"),
+        ({"JFROG_CLI_HOME_DIR": "/j"}, "/j/jfrog-cli.conf.v6", "jfrog-artifactory"),
+    ],
+)
+def test_where_a_program_keeps_a_sign_in_that_must_be_chosen(environ: dict[str, str], file: str, provider: str) -> None:
+    """The file is where the program writes it, at home or where its variable says; the option chooses it."""
+    assert clouds.stored_sign_ins(environ, lambda path: path == file) == {provider}
+    stored = CLOUDS[provider].stored
+    assert stored is not None
+    assert stored.options == {"source": "jf" if "jfrog" in provider else "gcloud"}
 
 
 #: The names in each cloud's own tools: the program, its sign-in command and its page; the files of a sign-in, each with

@@ -17,7 +17,7 @@ from uvtokend.core.config.init_plan import Proposal
 from uvtokend.core.config.settings import parse
 from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Env, Json, Settings
-from uvtokend.core.urls import IndexUrl
+from uvtokend.core.urls import IndexUrl, is_loopback
 
 ACME = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
 GOOGLE = "https://europe-west3-python.pkg.dev/acme/models/simple/"
@@ -149,7 +149,7 @@ def test_requirements_by_a_file_url() -> None:
 def test_the_number_of_indexes_is_limited() -> None:
     """A document with too many indexes is cut off at the limit."""
     document: dict[str, Json] = {"extra-index-url": [f"https://x.example/{number}" for number in range(500)]}
-    assert len(list(discovery.from_document(document, "x"))) == discovery.MOST
+    assert len(list(discovery.from_document(document, "x"))) == discovery.MOST == 100
 
 
 @pytest.mark.parametrize(
@@ -481,6 +481,48 @@ def test_a_user_name_of_32_characters_may_be_a_token(length: int, token: bool) -
     assert candidate(AZURE.format("acme").replace("://", f"://{user}@")).secret == token
 
 
+@pytest.mark.parametrize(
+    ("written", "user", "password"),
+    [("", None, False), ("me@", "me", False), ("me:pw@", "me", True), (":pw@", "", True), ("m%40e:@", "m@e", True)],
+)
+def test_who_a_url_is_for(written: str, user: str | None, password: bool) -> None:
+    """The user name without the password, decoded; the rest of the URL does not have them."""
+    url = IndexUrl.parse(f"https://{written}h.example/simple/")
+    assert (url.username, url.password, url.text) == (user, password, "https://h.example/simple/")
+
+
+@pytest.mark.parametrize(("user", "token"), [("a1" * 10, True), ("a" + "a1" * 9, False), ("a" * 20, False)])
+def test_a_word_of_20_characters_with_a_digit_may_be_a_token(user: str, token: bool) -> None:
+    """Also beside a short one; in letters alone it is a long name."""
+    for written in (user, f"me-{user}", f"{user}@x"):
+        assert candidate(AZURE.format("acme").replace("://", f"://{quote(written)}@")).secret == token
+
+
+def test_any_http_url_may_be_an_index() -> None:
+    """A user name that no configuration could hold is left out; members of a workspace keep their letters."""
+    one = candidate("http://127.0.0.1/simple/".replace("://", "://a%20b@"))
+    assert (one.url.text, one.user, one.secret) == ("http://127.0.0.1/simple/", "", False)
+    assert discovery.is_member({"members": ["aX/", "./X"]}, "aX")
+    assert discovery.is_member({"members": ["aX/", "./X"]}, "X")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("[::1]", True),
+        ("[::2]", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+    ],
+)
+def test_which_hosts_are_this_machine(host: str, loopback: bool) -> None:
+    """127.0.0.0/8 (RFC 1122, 3.2.1.3), ::1 (RFC 4291, 2.5.3) and the name localhost (RFC 6761, 6.3)."""
+    assert is_loopback(host) == loopback
+
+
 @pytest.mark.parametrize("name", ["Xo", "oX"])
 def test_an_organization_keeps_its_letters_as_a_user_name(name: str) -> None:
     """Only the slashes around the organization's name are removed; its letter case is kept."""
@@ -557,10 +599,32 @@ def test_a_derived_name_skips_generic_words() -> None:
     assert IndexUrl.parse("https://h.exämple/mine/").known_host == ""
 
 
-@pytest.mark.parametrize("word", ["PROJECT", "REGION", "REPO", "REPOSITORY", "YOUR", "ACCOUNT", "DOMAIN", "OWNER"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "ACCOUNT",
+        "ACCOUNT_ID",
+        "DOMAIN",
+        "FEED",
+        "HOST",
+        "ID",
+        "LOCATION",
+        "NAME",
+        "ORG",
+        "ORGANIZATION",
+        "OWNER",
+        "PROJECT",
+        "REGION",
+        "REPO",
+        "REPOSITORY",
+        "YOUR",
+    ],
+)
 def test_placeholder_words(word: str) -> None:
     """One of these words in upper case in the host is a placeholder. A derived name loses the punctuation around it."""
     assert IndexUrl.parse(f"https://{word}-x.example/simple/").placeholder == word
+    assert IndexUrl.parse(f"https://x.example/{word}/{word}/").placeholder == word
+    assert IndexUrl.parse(f"https://x.example/{word}/").placeholder is None
     assert IndexUrl.parse(f"https://h.example/-.{word}X.-/").name == f"{word}X"
 
 

@@ -189,8 +189,17 @@ def test_the_subtables_of_an_index_are_removed() -> None:
         ("[[index]]\nname = 'a'\n\n# of b\n[[index]]\nname = 'b'\n", "a", "# of b\n[[index]]\nname = 'b'\n"),
         ("[[index]]\nname = 'a'\n\n# of b\n[[index]]\nname = 'b'\n", "b", "[[index]]\nname = 'a'\n"),
         ("[[index]]\nname = 'a'\nurl = '''\n# no comment'''\n[daemon]\n", "a", "[daemon]\n"),
+        (
+            "[[index]]\nname = 'a'\nurl = '''\n\n# x'''\n[[index]]\nname = 'b'\n",
+            "b",
+            "[[index]]\nname = 'a'\nurl = '''\n\n# x'''\n",
+        ),
         ("[[index]]\nname = 'a'\ncommand = [\n[ 'x' ],\n]\n[daemon]\n", "a", "[daemon]\n"),
         ("index = [{ name = 'a' }, { name = 'b' }]\n", "b", "index = [{ name = 'a' }]\n"),
+        ("# mine\n[[index]]\nname = 'a'\n\n", "a", "# mine\n\n"),
+        ("[[index]]\nname = 'a'\n# of a\n[[index]]\nname = 'b'\n", "b", "[[index]]\nname = 'a'\n# of a\n"),
+        ("\n# of a\n[[index]]\nname = 'a'\n[daemon]\n", "a", "\n[daemon]\n"),
+        ("\n[[index]]\nname = 'a'\n", "a", ""),
     ],
 )
 def test_the_text_after_a_removal(text: str, name: str, left: str) -> None:
@@ -243,7 +252,14 @@ def test_a_file_that_tomlkit_cannot_read_is_not_edited(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "written", ["index = [{}]\na = 1\n", "index = [{}] # mine {\n", "index = [{}, {}] # mine\n", "index = [{}"]
+    "written",
+    [
+        "index = [{}]\na = 1\n",
+        "index = [{}] # mine {\n",
+        "index = [{}, {}] # mine\n",
+        "index = [{}",
+        f"index = [{{}}, {{{edit.inline(NEW)}}}]\n",  # the comment is lost
+    ],
 )
 def test_the_result_of_tomlkit_is_verified(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     """If the text that tomlkit writes is invalid or has lost something, the edit is refused."""
@@ -344,3 +360,18 @@ def test_any_text_is_edited_correctly_or_refused(text: str, name: str) -> None:
 def test_any_table_is_written_as_one_table(table: Table) -> None:
     """Whatever the keys and values contain, the written text is that table and nothing more."""
     assert tomllib.loads(edit.append("", [table])) == {"index": [table]}
+
+
+def test_what_was_cut_is_told_to_the_letter() -> None:
+    """Only line ends around it are left out."""
+    for text in ("[[index]] # X\nname = 'a' # X", "[[index]]\nname = 'a'\n# X"):
+        removal = edit.remove(f"\n{text}", "a")
+        assert removal is not None
+        assert removal.removed == f"{text}\n"
+
+
+def test_a_wrong_cut_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is read before it is believed, as what is added is."""
+    monkeypatch.setattr(edit, "_without", lambda text, number: (text, ""))  # noqa: ARG005
+    with pytest.raises(NotEditableError):
+        edit.remove(TWO, "one")

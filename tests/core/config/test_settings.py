@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -719,6 +720,7 @@ def test_the_defaults() -> None:
 def test_numbers_are_limited_to_64_bits(number: int) -> None:
     """TOML guarantees only 64-bit integers, so a number beyond either bound is refused."""
     assert toml_document._unusable({"a": [number]}) is not None
+    assert toml_document._unusable({"a": [number], "b": [[0], 0]}) is not None
     assert toml_document._unusable({"a": [(1 << 63) - 1, -(1 << 63), 0]}) is None
 
 
@@ -740,3 +742,130 @@ def test_the_size_of_a_file_is_limited() -> None:
     assert read("#" * (1 << 20)).indexes == ()
     with pytest.raises(ConfigError):
         read("#" * ((1 << 20) + 1))
+
+
+@pytest.mark.parametrize(("depth", "good"), [(29, True), (30, False)])
+def test_values_may_be_nested_to_a_depth(depth: int, good: bool) -> None:
+    """32 levels, the document and the tables around the value included; a plug-in's options are read recursively."""
+    value = f"{{ a = {'[' * depth}{']' * depth} }}"
+    table = f'[[index]]\nname = "a"\nurl = "https://x.example/"\nprovider = "p"\noptions = {value}'
+    if good:
+        read(table)
+    else:
+        assert problems(table) == [("the file", "remove it")]
+
+
+def test_an_incomplete_index_that_is_switched_off_shows_its_provider() -> None:
+    """Named or recognized; it is empty only where nothing tells it."""
+    off = '[[index]]\nname = "a"\nenabled = false\n'
+    for more, provider in (
+        ('provider = "nexus"', "nexus"),
+        ('url = "https://gitlab.com/api/v4/projects/42/packages/pypi/simple"', "gitlab"),
+        ('url = "https://x.example/"', ""),
+    ):
+        (index,) = read(f"{off}{more}").disabled
+        assert (index.provider, index.request.provider) == (provider, provider)
+        assert index.files == ("config.toml",)
+        url = more.partition('url = "')[2].rstrip('"')
+        assert (index.url, index.host) == (url, url.partition("://")[2].partition("/")[0])
+
+
+def test_an_index_knows_its_files() -> None:
+    """The site's, the user's, or both."""
+    site = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\n'
+    env = 'env = { A = "b", A_KEY_FILE = "~/k" }\n'
+    own = f'[[index]]\nname = "c"\nurl = "{CODEARTIFACT}"\n{env}'
+    settings = read(f'[[index]]\nname = "b"\nsink = "netrc"\n{own}', site.replace('simple/"\n', f'simple/"\n{env}'))
+    assert {index.name: {*index.files} for index in settings.indexes} == {
+        "a": {"site.toml"},
+        "b": {"site.toml", "config.toml"},
+        "c": {"config.toml"},
+    }
+    assert settings.indexes[1].request.env == (("A", "b"), ("A_KEY_FILE", "/home/me/k"))
+
+
+def test_an_index_in_memory_shares_no_lease_with_one_on_disk() -> None:
+    """Its request says so; else they are equal."""
+    text = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n'
+    (disk,), (memory,) = read(text).indexes, read(f'{text}sink = "memory"').indexes
+    assert (disk.request.memory, memory.request.memory) == (False, True)
+    assert replace(memory.request, memory=False) == disk.request
+
+
+def said(text: str) -> list[str]:
+    """Return the sentences about a configuration."""
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return [problem.message for problem in caught.value.problems]
+
+
+def test_what_is_missing_is_named() -> None:
+    """An option that only the URL could have told is not blamed on the file alone."""
+    text = '[[index]]\nname = "a"\nurl = "https://x.example/"\nprovider = '
+    keys = ("domain", "domain-owner", "region")
+    assert said(f'{text}"aws-codeartifact"') == [
+        f"The provider aws-codeartifact needs {key}, which is not in this URL." for key in keys
+    ]
+    assert said(f'{text}"static"') == [f"The provider static needs {key}." for key in ("username", "password")]
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("[daemon]\nca-bundle = 7", ["daemon.ca-bundle"]),
+        ('index = [7, { url = "https://" }]', ["index", "index: url"]),
+        (f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ A = "a", B = 7 }}', ["index: env"]),
+        (f'[[index]]\nurl = "{CODEARTIFACT}"\nprovider = "p"\nsink = "memory"\noptions = 7', ["index: options"]),
+        (f'[[index]]\nurl = "{CODEARTIFACT}"\n"a\\u0007" = 1', ["index: a?"]),
+        (f"{'a' * 70} = 1", ["a" * 60]),
+        ('[[index]]\nurl = "http://[::1]/"\nprovider = "command"\ncommand = ["x"]\nsink = "uv-store"', ["index: sink"]),
+    ],
+)
+def test_each_mistake_is_told_once(text: str, places: list[str]) -> None:
+    """With the key as far as it can be shown, and whatever comes after it is read, too."""
+    assert [where for where, _ in problems(text)] == places
+
+
+def test_uvs_store_takes_https_from_everywhere() -> None:
+    """And ``http://`` for the two names of this machine that uv knows (uv-auth, `check_scheme`)."""
+    for url in ("https://x.example/", "https://[::1]/", "http://127.0.0.1/", "http://localhost:8080/"):
+        (index,) = read(
+            f'[[index]]\nname = "a"\nurl = "{url}"\nprovider = "command"\ncommand = ["x"]\nsink = "uv-store"'
+        ).indexes
+        assert (index.sink, index.service) == ("uv-store", url.removesuffix("/") + "/")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("~", "/home/meX"), ("~/a", "/home/meX/a"), ("a", "/etc/a"), ("/a/../b", "/b"), ("a~", "/etc/a~")],
+)
+def test_where_a_path_is(text: str, path: str) -> None:
+    """Below the person's home, or relative to the file; in a container the home is often the root."""
+    assert values.Base("/home/meX", "/etc").path(text) == path
+    assert values.Base("/home/meX/", "/etc").path(text) == path
+    assert values.Base("/", "/etc").expand("~") == "/"
+    assert values.Base("/", "/etc").expand("~/a") == "/a"
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("max-workers = 0", False),
+        ("max-workers = 1", True),
+        ("max-workers = 32", True),
+        ("max-workers = 33", False),
+        ('on-delivered = ["a", 7]', False),
+        ('on-delivered = ["a", "b\\u0000"]', False),
+        ('on-delivered = ["~me"]', False),
+        ('on-delivered = [""]', False),
+        ('on-delivered = ["a", ""]', True),
+    ],
+)
+def test_bounds_and_commands_of_the_daemon(line: str, good: bool) -> None:
+    """Each bound is allowed; a program needs a name, and all its words are texts that a system can pass on."""
+    if good:
+        read(f"[daemon]\n{line}")
+    else:
+        (problem,) = problems(f"[daemon]\n{line}")
+        assert problem[0] == f"daemon.{line.partition(' ')[0]}"
+    assert str(values.InvalidValueError("Why.", "hint")) == "Why."

@@ -498,8 +498,37 @@ class TestProblems:
 
     def test_no_problem_quotes_the_file(self) -> None:
         """An unknown word may be the second half of a password, so no message contains it."""
-        text = b"machine x login me password hunter2 hunter3\n\n# hunter4 hunter5\n"
-        assert "hunter" not in "".join(map(str, problems(text, (), "f")))
+        for text in (
+            b"machine x login me password hunter2 hunter3\n\n# hunter4 hunter5\n",
+            b"machine x login me\npassword hunter2 hunter3\n",
+            b"\npassword hunter2 hunter3\n",
+        ):
+            found = problems(text, (), "f")
+            assert found
+            assert "hunter" not in "".join(map(str, found))
+
+    def test_a_word_on_the_next_line_is_no_part_of_a_password(self) -> None:
+        """It is quoted, but not more of it than a person needs to find it."""
+        (found,) = problems(b"machine x login me password hunter2\n" + b"f" * 50 + b" z\n", (), "f")
+        assert found.message.startswith(f"uv does not know the word '{'f' * 40}', ")
+
+    @pytest.mark.parametrize(
+        ("text", "whole", "ends"),
+        [
+            (b"machine x login a\n\n# two words\n", True, False),
+            (b"machine x login a\r\n# two words\r\n", True, True),
+            (b"\r\n# two words\n", True, True),
+            (b"\n# two words\n", True, False),
+            (b"machine x login a\n\n# login words\n", False, False),
+        ],
+    )
+    def test_a_comment_that_uv_reads(self, text: bytes, whole: bool, ends: bool) -> None:
+        """It always matters; it voids the whole file unless all its words are uv's; line ends are another cause."""
+        for found in problems(text, (), "f"):
+            assert ("ignores the whole file" in found.message) == whole
+            assert ("LF line ends" in found.hint) == ends
+            assert found.fatal
+        assert problems(text, (), "f")
 
 
 class TestAdopt:
@@ -569,13 +598,66 @@ class TestAdopt:
         assert restore(changed, taken.backup) == b"#another and longer\n#two\nmachine x login 2\nmachine z login 3\n"
         taken = take_over(b"\nmachine x login 2\nmachine z login 3\n", "x")
         assert restore(b"#new\n#more\n" + taken.text, taken.backup) == (
-            b"#new\nmachine x login 2\n#more\n\nmachine z login 3\n"
+            b"#new\n#more\n\nmachine x login 2\nmachine z login 3\n"
         )
+        taken = take_over(b"#one\n\nmachine x login 2\n#end\n", "x")
+        assert restore(b"#a\n#b\n#c\n#d\n\n#end\n", taken.backup) == b"#a\n#b\n#c\n#d\n\nmachine x login 2\n#end\n"
+
+    @pytest.mark.parametrize("lines", [b"#a\n#b\n#a\n#b\n#a\n#b\n", b"#xa\n#a\n#ax\n#a\n#a\n"])
+    def test_of_several_such_lines_the_nearest_counts(self, lines: bytes) -> None:
+        """The line above a piece may be there more than once; and a longer line that ends like it is another line."""
+        for at in [found.end() for found in re.finditer(rb"(?m)^#a\n", lines)]:
+            foreign = lines[:at] + b"machine x login 2\n" + lines[at:]
+            taken = take_over(foreign, "x")
+            assert taken.text == lines
+            assert restore(lines + b"#new\n", taken.backup) == foreign + b"#new\n"
+
+    def test_no_place_is_below_an_entry_made_since_then(self) -> None:
+        """However far down the old one was: the new one stays the last, and the last wins."""
+        taken = take_over(b"#a\n" * 20 + b"machine x login old\n", "x")
+        back = restore(b"machine x login new\n#b", taken.backup)
+        assert back == b"machine x login old\nmachine x login new\n#b"
+
+    def test_the_end_of_a_file_without_a_last_line_end_is_a_place(self) -> None:
+        """The last line gets its end, and the piece comes below it."""
+        taken = take_over(b"#a\n#bbbbbb\nmachine x login 2\n", "x")
+        assert restore(b"#A\n#bbbbbb", taken.backup) == b"#A\n#bbbbbb\nmachine x login 2\n"
+
+    def test_half_of_a_piece_is_not_the_piece(self) -> None:
+        """If one of two entries is there already, the other still comes back."""
+        taken = take_over(b"machine x login 1\nmachine x login 2\n#a\n", "x")
+        back = restore(b"machine x login 2\n#b\n", taken.backup)
+        assert [item.login for item in scan(back).entries] == [b"1", b"2", b"2"]
+
+    def test_few_places_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each try reads the whole file: in a file that uv cannot read anyway, 22 places are enough."""
+        tries = [0]
+
+        def counted(text: bytes) -> object:
+            tries[0] += text.count(b"open")
+            return scan(text)
+
+        taken = take_over(b"machine x login 2\n", "x")
+        monkeypatch.setattr(adopt, "scan", counted)
+        restore(b'login 1\npassword "open\n' + b"x\n" * 500, taken.backup)
+        assert tries[0] == 1 + 22  # as it stands, the nearest place and 20 more, and the last
+
+    def test_what_took_the_place_of_a_piece_goes_again(self) -> None:
+        """Between a blank line and a comment a lone mark keeps the comment readable; then all is as before."""
+        foreign = b"machine y login 1\n\nmachine x login 2\n# two words\n#end\n"
+        taken = take_over(foreign, "x")
+        assert taken.text == b"machine y login 1\n\n#\n# two words\n#end\n"
+        assert restore(taken.text, taken.backup) == foreign
 
     def test_an_entry_from_the_top_returns_to_the_top(self) -> None:
         """An entry with no line above it returns to the top of the file."""
         taken = take_over(b"machine x login 2\nmachine z login 3\n", "x")
         assert restore(taken.text + b"#new\n", taken.backup) == b"machine x login 2\nmachine z login 3\n#new\n"
+
+    def test_a_piece_of_the_top_comes_above_a_new_empty_line(self) -> None:
+        """Nothing was above it, so nothing that came meanwhile is."""
+        taken = take_over(b"machine x login 2\n#a\n", "x")
+        assert restore(b"\n\n#b\n", taken.backup) == b"machine x login 2\n\n\n#b\n"
 
     @pytest.mark.parametrize("pieces", [2, 3, 4])
     def test_each_of_several_entries_returns_to_its_position(self, pieces: int) -> None:
@@ -614,6 +696,7 @@ class TestAdopt:
             b"{}",
             b'{"host": 1, "sha256": "", "segments": []}',
             b'{"host": "x", "sha256": "", "segments": [{"at": 0, "text": "?"}]}',
+            b'{"host": "x", "sha256": "", "segments": [{"at": 0, "text": "I2E!", "stub": "", "before": ""}]}',
         ],
     )
     def test_a_broken_backup_is_refused(self, broken: bytes) -> None:
@@ -866,6 +949,12 @@ class TestLayout:
         ours = delivered([entry("a.example"), entry("b.example")])
         again = edit(first.text, [entry("a.example"), entry("b.example")], ours, layout=first.laid_out())
         assert (again.foreign, again.text) == (frozenset(), block.join([entry("a.example"), entry("b.example")], b""))
+
+    def test_a_bad_token_is_refused_with_a_layout_too(self) -> None:
+        """It would tear the lines below it."""
+        first = edit(b"", [entry("a.example")], {})
+        with pytest.raises(DeliveryFailed):
+            edit(first.text, [entry("a.example", "t\nt")], delivered([entry("a.example")]), layout=first.layout)
 
     def test_unchanged_lines_are_not_rendered_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a thousand entries and much foreign text, one new token causes one new line and no scan, and no digest

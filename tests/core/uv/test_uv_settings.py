@@ -144,6 +144,7 @@ def test_two_urls_of_one_index() -> None:
     """Final slashes and the case of the host do not matter; the case of the path does."""
     assert settings.same_index("https://H.example/a/", "https://h.example/a")
     assert not settings.same_index("https://h.example/aX", "https://h.example/a")
+    assert not settings.same_index("https://h.example/a", "https://h.example/aX")
 
 
 @pytest.mark.parametrize("name", ["UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL"])
@@ -163,3 +164,84 @@ def test_the_names_of_uvs_settings() -> None:
         "check-url": "UV_PUBLISH_CHECK_URL",
         **dict.fromkeys(("http-proxy", "https-proxy", "required-version"), ""),
     } == settings.SETTINGS
+
+
+def test_a_weaker_file_adds_but_never_replaces() -> None:
+    """Of two files that set the same thing the stronger wins; indexes and pins of both count, and each index once."""
+    strong = '[[index]]\nname = "a"\nurl = "https://a.example/"\n[sources]\np = { index = "a" }\n'
+    weak = '[[index]]\nname = "b"\nurl = "https://b.example/"\n[sources]\nP = { index = "b" }\n'
+    files = [
+        document(f"offline = true\nno-index = false\n{strong}", "strong.toml"),
+        document(f"offline = false\nno-index = true\nnative-tls = true\n{weak}", "weak.toml"),
+    ]
+    found = settings.read(files, {"UV_NO_INDEX": "1"})
+    assert {key: (setting.value, str(setting.place)) for key, setting in found.settings.items()} == {
+        "offline": (True, "strong.toml:1"),
+        "no-index": ("1", "UV_NO_INDEX"),
+        "native-tls": (True, "weak.toml:3"),
+    }
+    assert [index.label for index in found.indexes] == ["a", "b"]
+    assert found.pins == {"p": frozenset({"a", "b"})}
+    again = settings.read([files[0], files[0]], {})
+    assert [index.label for index in again.indexes] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("written", "policy"),
+    [('"always"', "always"), ('"never"', "never"), ('"auto"', "auto"), ('"x"', "auto"), ("7", "auto")],
+)
+def test_what_an_index_table_says(written: str, policy: str) -> None:
+    """Its policy, its upload URL, and whether it is explicit or the default one; only ``true`` is yes."""
+    table = '[[index]]\nurl = "https://me@a.example/"\n'
+    said = f'{table}name = "a"\nauthenticate = {written}\nexplicit = true\ndefault = true\npublish-url = "https://up.example/"\n'
+    (index,) = settings.read([document(said)], {}).indexes
+    assert (index.authenticate, index.explicit, index.default) == (policy, True, True)
+    assert (index.publish_url, index.user, index.password) == ("https://up.example/", "me", None)
+    for nothing in (table, f"{table}name = 7\nexplicit = 1\ndefault = 1\npublish-url = 7\n"):
+        (index,) = settings.read([document(nothing)], {}).indexes
+        assert (index.name, index.explicit, index.default, index.publish_url) == (None, False, False, "")
+        assert index.label == "https://a.example/"
+
+
+@pytest.mark.parametrize(("label", "name"), [("a.B-1_", "a.B-1_"), ("", None), ("a/b", None), ("a:b", None)])
+def test_the_name_of_an_index_in_a_variable(label: str, name: str | None) -> None:
+    """What is before the equals sign, if it can be a name; else the whole word is a URL, or nothing."""
+    found = settings.read([], {"UV_INDEX": f"{label}=https://a.example/"}).indexes
+    assert [index.name for index in found if index.url == "https://a.example/"] == ([] if name is None else [name])
+    assert [index.name for index in settings.read([], {"UV_INDEX": "https://a.example/?x=y"}).indexes] == [None]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://h.example:80/a", "http://h.example/a", True),
+        ("https://h.example:443/a", "https://h.example/a", True),
+        ("http://h.example:443/a", "http://h.example/a", False),
+        ("http://h.example:81/a", "http://h.example/a", False),
+        ("https://h.example:80/a", "https://h.example/a", False),
+    ],
+)
+def test_a_scheme_has_its_port(one: str, other: str, same: bool) -> None:
+    """80 and 443 (RFC 9110, 4.2); a URL that names its scheme's port is no other URL."""
+    assert settings.same_index(one, other) == settings.is_below(one, other) == same
+
+
+def test_a_url_loses_its_user_and_nothing_else() -> None:
+    """User and password are decoded; an empty password counts as none; the port, the path and the query stay."""
+    bare = "https://h.example:8443/a%20b/?q#f"
+    for written, user, password in (
+        ("", "", None),
+        ("me@", "me", None),
+        ("me:@", "me", None),
+        ("m%40e:p%2Fw@", "m@e", Secret("p/w")),
+        (":pw@", "", Secret("pw")),
+    ):
+        assert settings.split_url(bare.replace("://", f"://{written}")) == (bare, user, password)
+
+
+@pytest.mark.parametrize("path", ["/simpleX", "/X", "/a/simpler", "/simple+", "", "/"])
+def test_only_a_last_simple_is_left_out(path: str) -> None:
+    """A root is the URL itself, whatever else it ends with."""
+    assert settings.root(f"https://h.example{path}") == f"https://h.example{path}"
+    assert settings.line_of(b"\nb", "b") == 2
+    assert settings.line_of(b"b\nb", "b") == 1

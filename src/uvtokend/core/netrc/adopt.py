@@ -6,6 +6,7 @@ import base64
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -127,9 +128,9 @@ def _insert(foreign: bytes, segment: _Segment, host: bytes) -> bytes:
 
 
 def _near(foreign: bytes, segment: _Segment) -> int:
-    """Return the best offset for a piece: below the line that was above it, if that line still exists."""
-    at = foreign.find(segment.before) if segment.before else -1
-    return min(segment.at, len(foreign)) if at < 0 else at + len(segment.before)
+    """Return the best offset for a piece: below a line like the one that was above it, the nearest of them."""
+    ends = (line.end() for line in re.finditer(rb"(?m)^" + re.escape(segment.before), foreign))
+    return min(ends, key=lambda end: abs(end - segment.at), default=segment.at)
 
 
 def _places(foreign: bytes, limit: int) -> Iterator[int]:

@@ -102,9 +102,8 @@ def _trouble(text: bytes, trouble: Trouble) -> _Finding:
     if trouble.kind != "comment":
         return trouble.at, *_TEXT[trouble.kind], trouble.fatal
     message = f"{_COMMENT}, {_IGNORED}" if trouble.fatal else _COMMENT
-    before = text.rfind(b"\n", 0, trouble.at)
-    carriage = text[:before].endswith(b"\r") if before > 0 else False
-    return trouble.at, message, _COMMENT_FIXES[carriage], True
+    above = text[: text.rfind(b"\n", 0, trouble.at)]
+    return trouble.at, message, _COMMENT_FIXES[above.endswith(b"\r")], True
 
 
 def _unknown_word(text: bytes, at: int) -> tuple[str, str]:
