@@ -18,6 +18,7 @@ PATH = "/Users/me/My Files/.netrc"
     ("linux", "darwin"),
     [
         (fixes.file_system(PATH, "linux"), fixes.file_system(PATH, "darwin")),
+        (fixes.mounted_at(PATH, "linux"), fixes.mounted_at(PATH, "darwin")),
         (fixes.make_writable(PATH, "linux"), fixes.make_writable(PATH, "darwin")),
         (fixes.show_clock("linux"), fixes.show_clock("darwin")),
         (fixes.set_clock("linux"), fixes.set_clock("darwin")),

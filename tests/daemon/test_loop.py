@@ -26,6 +26,7 @@ from uvtokend.daemon import events as log_file
 from uvtokend.daemon import main as daemon_main
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
+from uvtokend.disk import answering
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.errors import DeliveryFailed, UvtokendError
@@ -347,14 +348,14 @@ def test_a_file_system_that_does_not_answer_keeps_nobody_waiting_for_a_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`once` and `run` end with a sentence; what else goes wrong at the first touch is said as it is."""
-    monkeypatch.setattr("uvtokend.daemon.main.FIRST_LOOK", 0.1)
+    monkeypatch.setattr(answering, "PATIENCE", 0.1)
     disk = threading.Event()
     monkeypatch.setattr(NetrcSink, "take_ownership", lambda _: disk.wait(60))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     settings = Settings("config.toml", (INDEX,), netrc=str(tmp_path / "netrc"))
     with pytest.raises(UvtokendError, match=r"has not answered for 0\.1 s") as hung, daemon_main._owned(settings):
         pass
-    assert str(tmp_path / "netrc") in (hung.value.hint or "")
+    assert str(tmp_path / "netrc") in hung.value.message
     disk.set()
 
     def owned(_: NetrcSink) -> None:

@@ -12,6 +12,7 @@ from uvtokend.core.model import Entry, Index, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.status import Frame, Standing, StatusDocument
 from uvtokend.disk import cleanup
+from uvtokend.disk.answering import answered
 from uvtokend.disk.configuration import load
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -28,6 +29,7 @@ def document(names: list[str], config: str | None) -> tuple[StatusDocument, Conf
 
     Raises:
         UsageError: No index has one of those names.
+        UvtokendError: A file system does not answer.
     """
     try:
         settings = load(config)
@@ -39,7 +41,8 @@ def document(names: list[str], config: str | None) -> tuple[StatusDocument, Conf
         return status.of_disk(frame, (), (), {}, None, datetime.now(UTC)), error
     check_names(names, (*settings.indexes, *settings.disabled))
     sink = NetrcSink(settings.netrc)
-    standing, problem = _standing(settings, sink)
+    state_file = paths.state_file()
+    standing, problem = answered(lambda: _standing(settings, sink), settings.netrc, state_file)
     frame = Frame(__version__, settings.file, sink.path, paths.socket_file())
     whole = status.of_disk(frame, settings.indexes, settings.disabled, standing, problem, datetime.now(UTC))
     return status.chosen(whole, names), None

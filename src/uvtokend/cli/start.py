@@ -28,6 +28,8 @@ upgrade, is restarted."""
 _PAUSE = 0.05
 #: Seconds to wait for the answer of another daemon that owns the netrc, before we try to start ours again.
 _RETRY = 1.0
+#: Seconds that the process gets to end. The kernel does not end a thread that waits for a file system that hangs.
+_ENDS = 5.0
 #: Seconds between two checks of the first tokens if no event happens meanwhile.
 _LOOK = 0.5
 #: The file of the daemon's own output is started again at this size, in bytes.
@@ -147,11 +149,11 @@ class _StartFailedError(UvtokendError):
 
     Args:
         error: Its message, as an exception.
-        status: Its exit status.
+        status: Its exit status, if it is known.
         overtaken: Whether another daemon was faster, which will answer soon if it uses the same socket.
     """
 
-    def __init__(self, error: UvtokendError, status: int, overtaken: bool) -> None:
+    def __init__(self, error: UvtokendError, status: int | None, overtaken: bool) -> None:
         super().__init__(f"The daemon could not start. {error.message}", error.hint)
         self.exit_status = USAGE if status == USAGE else FAILED
         self.overtaken = overtaken
@@ -201,12 +203,12 @@ class _Child:
             line = {}
         if line.get("ready"):
             return None
-        status = self.process.wait()
+        status = self._ended()
         if "code" in line:
             error = client.explained(line, "run")
             return _StartFailedError(error, status, overtaken=line.get("kind") == "AlreadyOwned")
-        how = f"with status {status}" if status >= 0 else f"by signal {-status}"
-        silent = UvtokendError(f"It ended {how} before it was ready.", f"tail {paths.quoted(self.output)}")
+        how = "" if status is None else f" with status {status}" if status >= 0 else f" by signal {-status}"
+        silent = UvtokendError(f"It ended{how} before it was ready.", f"tail {paths.quoted(self.output)}")
         return _StartFailedError(silent, status, overtaken=False)
 
     def yield_to(self, running: Any) -> None:
@@ -217,7 +219,14 @@ class _Child:
     def end(self) -> None:
         """End the process, and wait until it has ended."""
         self.process.terminate()
-        self.process.wait()
+        self._ended()
+
+    def _ended(self) -> int | None:
+        """Wait for the exit status; None if the kernel does not end a thread that waits for a file system."""
+        try:
+            return self.process.wait(_ENDS)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def _spawn(config_file: str | None) -> _Child:

@@ -16,6 +16,16 @@ def file_system(path: str, platform: str = sys.platform) -> str:
     return f"df {quote(path)} && mount" if platform == "darwin" else f"findmnt -T {quote(path)}"
 
 
+def mounted_at(mount: str, platform: str = sys.platform) -> str:
+    """Return the command that shows what is mounted somewhere, without asking a file system that does not answer.
+
+    Args:
+        mount: The mount point.
+        platform: As in ``sys.platform``.
+    """
+    return f"mount | grep -F {quote(mount)}" if platform == "darwin" else f"findmnt -M {quote(mount)}"
+
+
 def make_writable(mount: str, platform: str = sys.platform) -> str:
     """Return the command that makes a read-only file system writable.
 

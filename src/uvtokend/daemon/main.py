@@ -7,23 +7,20 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from queue import Empty, SimpleQueue
+from functools import partial
 
 from uvtokend import __version__, paths, undumpable
-from uvtokend.core import fixes
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
 from uvtokend.daemon.config_files import Load
 from uvtokend.daemon.control import UnknownNamesError
-from uvtokend.daemon.deliveries import FIRST_LOOK
 from uvtokend.daemon.endpoint import Endpoint, SocketLock
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import notify
-from uvtokend.disk import configuration
+from uvtokend.disk import answering, configuration
 from uvtokend.disk.locks import Lock
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
@@ -61,7 +58,8 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
         store = Store(state_directory, len(settings.indexes))
         _tell_start(log)
         with _released(socket_lock):
-            asyncio.run(_serve(lambda: configuration.load(config_file), settings, sink, store, log, socket_lock, ready))
+            load = partial(configuration.load, config_file, bounded=False)  # the daemon reads it in a thread of its own
+            asyncio.run(_serve(load, settings, sink, store, log, socket_lock, ready))
     return OK
 
 
@@ -190,41 +188,11 @@ def _owned(settings: Settings) -> Iterator[tuple[NetrcSink, str]]:
         paths.private_directory(directory)
         sink.take_ownership()
 
-    _answered(own, settings.netrc, directory)
+    answering.answered(own, settings.netrc, directory)
     try:
         yield sink, directory
     finally:
         sink.release()
-
-
-def _answered(touch: Callable[[], None], *files: str) -> None:
-    """Run a function on files whose file system may not answer.
-
-    Args:
-        touch: The function. It runs in a thread, because it cannot be interrupted.
-        files: The files.
-
-    Raises:
-        UvtokendError: A file system has not answered for `FIRST_LOOK` seconds, or `touch` raised an error.
-    """
-    ended: SimpleQueue[BaseException | None] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            touch()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            ended.put(error)
-        else:
-            ended.put(None)
-
-    threading.Thread(target=run, name="first touch", daemon=True).start()
-    try:
-        error = ended.get(timeout=FIRST_LOOK)
-    except Empty:
-        message = f"The file system of {' or '.join(files)} has not answered for {FIRST_LOOK:g} s."
-        raise UvtokendError(message, fixes.file_system(files[0])) from None
-    if error is not None:
-        raise error
 
 
 @contextlib.contextmanager

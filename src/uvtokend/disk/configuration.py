@@ -7,41 +7,57 @@ import os
 import pwd
 import shlex
 import stat
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from uvtokend import paths
 from uvtokend.core.config.settings import parse
 from uvtokend.core.config.toml_document import LIMIT, Source
 from uvtokend.core.model import Problem, Settings
 from uvtokend.disk import system_ca
+from uvtokend.disk.answering import answered
 from uvtokend.errors import ConfigError
 
+_T = TypeVar("_T")
 
-def load(explicit: str | None = None, instead: bytes | None = None) -> Settings:
+
+class _Wait(Protocol):
+    def __call__(self, function: Callable[[], _T], path: str, /) -> _T: ...
+
+
+def load(explicit: str | None = None, instead: bytes | None = None, bounded: bool = True) -> Settings:
     """Load the site's file, overridden by the user's.
 
     Args:
         explicit: The file that ``--config`` names; then, and with ``UVTOKEND_CONFIG``, the file must exist.
         instead: The future text of the user's file, which is then not read.
+        bounded: Whether to give up if a file system does not answer.
 
     Raises:
         ConfigError: The files are invalid; the error contains every problem.
         UsageError: The home directory is unknown.
+        UvtokendError: A file system does not answer.
     """
+    wait: _Wait = answered if bounded else lambda function, _: function()
     home = paths.home_directory()
     user = paths.config_file(explicit)
     named = bool(explicit or os.environ.get("UVTOKEND_CONFIG"))
     problems: list[Problem] = []
     site = paths.site_config_file()
-    files = [_read(site, False, problems)] if site != user else []
+    files = [wait(lambda: _read(site, False, problems), site)] if site != user else []
     if instead is None:
-        files.append(_read(user, named, problems))
+        files.append(wait(lambda: _read(user, named, problems), user))
     else:
         files.append(Source(user, instead, os.path.dirname(user)))
     if problems:
         raise ConfigError(problems)
     sources = [source for source in files if source is not None]
-    return replace(parse(sources, home, _environment(), system_ca.bundle, _unreadable), file=user)
+
+    def unreadable(path: str) -> str | None:
+        return wait(lambda: _unreadable(path), path)
+
+    return replace(parse(sources, home, _environment(), system_ca.bundle, unreadable), file=user)
 
 
 def defaults() -> Settings:
@@ -60,7 +76,7 @@ def read(path: str) -> bytes | None:
         ConfigError: The file cannot be read, or cannot be trusted.
     """
     problems: list[Problem] = []
-    source = _read(path, False, problems)
+    source = answered(lambda: _read(path, False, problems), path)
     if problems:
         raise ConfigError(problems)
     return source.text if source is not None else None

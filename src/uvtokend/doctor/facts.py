@@ -18,6 +18,7 @@ from uvtokend.core.state import State
 from uvtokend.core.uv.order import Decision, Sources, TextFile, UvCredential, decide
 from uvtokend.core.uv.settings import UvConfiguration, UvIndex, same_index
 from uvtokend.disk import cleanup, configuration, locks, uv_files, uv_projects
+from uvtokend.disk.answering import answered
 from uvtokend.disk.netrc_sink import NetrcSink
 from uvtokend.disk.state_file import Store
 from uvtokend.disk.uv_projects import Project
@@ -127,17 +128,18 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
 
     Raises:
         UsageError: The place does not exist, or there is no home directory.
+        UvtokendError: A file system does not answer.
     """
     environ = dict(os.environ)
     project = uv_projects.project(place, environ)
     settings, problems = _settings(config)
-    known = Store(paths.state_directory()).load()
+    known = answered(Store(paths.state_directory()).load, paths.state_file())
     file = paths.config_file(config)
     named = _named_netrc(settings, environ)
     written = next((path for path, each in known.netrcs.items() if each.config in {file, ""}), None)
     default = settings.netrc if settings is not None else os.path.expanduser("~/.netrc")
-    netrc_path = os.path.realpath(str(status["netrc"]) if status is not None else named or written or default)
-    text, failure = _netrc(netrc_path)
+    netrc = str(status["netrc"]) if status is not None else named or written or default
+    netrc_path, text, failure = answered(lambda: _netrc(netrc), netrc)
     ours = _ours(netrc_path, text, known)
     now = datetime.now(UTC)
     uv_path, uv_version = _uv()
@@ -173,13 +175,14 @@ def _settings(config: str | None) -> tuple[Settings | None, tuple[Problem, ...]]
         return None, error.problems
 
 
-def _netrc(path: str) -> tuple[bytes | None, DeliveryFailed | None]:
+def _netrc(netrc: str) -> tuple[str, bytes | None, DeliveryFailed | None]:
+    path = os.path.realpath(netrc)
     if not os.path.exists(path):
-        return None, None
+        return path, None, None
     try:
-        return NetrcSink(path).read(), None
+        return path, NetrcSink(path).read(), None
     except DeliveryFailed as error:
-        return None, error
+        return path, None, error
 
 
 def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str | None:
