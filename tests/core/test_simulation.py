@@ -1,4 +1,4 @@
-"""Random histories of several months must keep the promise, and broken agents must fail."""
+"""Random histories of weeks (of months in a thorough run) must keep the promise, and broken agents must fail."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from uvtokend.core.lease import Lease
 from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Sink
 from uvtokend.core.waiting import Waiting
 
-#: One history takes as long as hundreds of ordinary examples.
-HISTORIES = max(1, settings().max_examples // 25)
+#: One history takes as long as hundreds of ordinary examples. Hypothesis always begins with the same, simplest one.
+HISTORIES = max(2, settings().max_examples // 25)
+#: Days of a random history, and of one whose faults Hypothesis chooses: fewer in a normal run.
+DAYS, UNTIL = (45, 90) if HISTORIES > 2 else (15, 30)
 
 
 @settings(max_examples=HISTORIES, phases=(Phase.generate,))
 @given(st.integers(0, 2**32))
 def test_the_promise_holds_in_random_histories(seed: int) -> None:
-    """In random histories of 45 days with every kind of fault, the laws hold at every moment, and each index
+    """In random histories of weeks with every kind of fault, the laws hold at every moment, and each index
     recovers in the end."""
-    run(seed, days=45)
+    run(seed, days=DAYS)
 
 
 class Laptop(RuleBasedStateMachine):
@@ -114,12 +116,12 @@ class Laptop(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.world.heal()
-            self.world.live(max(2 * 3600, 90 * DAY - self.world.now))
+            self.world.live(max(2 * 3600, UNTIL * DAY - self.world.now))
             self.world.laws.all_is_well(self.world.now, self.world.file)
 
 
 def test_hypothesis_finds_no_history_that_breaks_a_law() -> None:
-    """Hypothesis chooses the faults of at least 90 days and finds no history that breaks a law."""
+    """Hypothesis chooses the faults of at least 30 days and finds no history that breaks a law."""
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(Laptop, settings=settings(max_examples=HISTORIES, stateful_step_count=30))
@@ -129,7 +131,7 @@ def test_simultaneous_failures_are_not_retried_simultaneously() -> None:
     """Sixty indexes lose the network in the same second. No later second has more than 30 fetches, and once the
     back-off has grown (to 15 s on average: 4 fetches a second, plus six standard deviations of 2), none has more
     than 16."""
-    for seed in range(min(HISTORIES, 10)):
+    for seed in range(min(HISTORIES // 2, 10)):
         world = World(Random(seed), [Issuer(3600.0)] * 60, network=False, slots=60)
         world.live(900.0)
         seconds = Counter(int(time) for times in world.laws.requests.values() for time in times if time)
