@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import re
 import socket
 import statistics
 import subprocess
@@ -295,17 +296,23 @@ CALLS_OF_A_STATUS = 700
 @pytest.mark.strace
 def test_a_status_makes_few_system_calls(desk: Desk, tmp_path: Path) -> None:
     """A cold status asks the socket once; how many indexes there are changes nothing but the size of the answer."""
-    desk.configure(*((f"i{number}", f"i{number}.example") for number in range(3)))
+    share_a_token(desk, 3)
     started = desk.run("start")
     assert started.returncode == 0, started.stderr
     floor = system_calls(desk, tmp_path, "-c", "pass")
     few = system_calls(desk, tmp_path, "-m", "uvtokend", "status")
-    desk.configure(*((f"i{number}", f"i{number}.example") for number in range(30)))
+    share_a_token(desk, 30)
     assert desk.run("reload").returncode == 0
     until(lambda: all(row["delivered"] for row in ask(desk.socket, "status")["indexes"]))
     more = system_calls(desk, tmp_path, "-m", "uvtokend", "status")
     assert few - floor <= CALLS_OF_A_STATUS
     assert abs(more - few) <= 20
+
+
+def share_a_token(desk: Desk, size: int) -> None:
+    """Configure indexes that one fetch serves."""
+    desk.configure(*((f"i{number}", f"i{number}.example") for number in range(size)))
+    desk.config.write_text(re.sub(r"answer-i\d+", "answer-i0", desk.config.read_text()))
 
 
 def system_calls(desk: Desk, folder: Path, *arguments: str) -> int:

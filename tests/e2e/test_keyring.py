@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,16 +26,29 @@ BLIND = {"NETRC": os.devnull}
 KEYRING = [sys.executable, "-m", "keyring"]
 
 
-@pytest.fixture
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """Make a machine with a running daemon, and our keyring first on PATH."""
-    made = Issuing(tmp_path_factory.mktemp("k"))
+@contextmanager
+def running(folder: Path) -> Iterator[Issuing]:
+    made = Issuing(folder)
     made.configure()
     assert made.uvtokend("keyring", "install", str(made.home / "bin")).returncode == 0
     made.environment["PATH"] = f"{made.home / 'bin'}{os.pathsep}{made.environment['PATH']}"
     made.begin()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
+    """A machine with a running daemon, and our keyring first on PATH, for tests that change neither."""
+    with running(tmp_path_factory.mktemp("k")) as made:
+        yield made
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
+    """A machine of its own."""
+    with running(tmp_path_factory.mktemp("k")) as made:
+        yield made
 
 
 def log(machine: Issuing) -> list[dict[str, str]]:
@@ -73,53 +88,53 @@ def test_uv_asks_for_user_name_and_token(machine: Issuing) -> None:
     assert list(directory.glob(".venv/lib/*/site-packages/alpha-2.0.dist-info"))
 
 
-def test_pip_asks_for_json(machine: Issuing) -> None:
+def test_pip_asks_for_json(shared: Issuing) -> None:
     """pip's subprocess provider asks with `--mode=creds --output=json`, and installs."""
-    where = machine.directory / "target"
+    where = shared.directory / "target"
     command = [sys.executable, "-m", "pip", "--isolated", "install", "--no-input", "--no-cache-dir", "--no-deps"]
-    command += ["--keyring-provider", "subprocess", "--index-url", machine.index.url]
+    command += ["--keyring-provider", "subprocess", "--index-url", shared.index.url]
     command += ["--target", str(where), "--disable-pip-version-check", "alpha"]
-    done = machine.run(command, env=BLIND)
+    done = shared.run(command, env=BLIND)
     assert done.returncode == 0, done.stderr
     assert (where / "alpha.py").exists()
 
 
-def test_uv_publishes_with_keyring(machine: Issuing) -> None:
+def test_uv_publishes_with_keyring(shared: Issuing) -> None:
     """`uv publish` gets the token for the upload URL, which is below the index's root."""
-    file = machine.directory / "omega-1.0-py3-none-any.whl"
+    file = shared.directory / "omega-1.0-py3-none-any.whl"
     file.write_bytes(wheel("omega", "1.0"))
     arguments = ("--keyring-provider", "subprocess", "--username", LOGIN, "--trusted-publishing", "never")
-    done = machine.uv("publish", *arguments, "--publish-url", machine.index.upload_url, str(file), env=BLIND)
+    done = shared.uv("publish", *arguments, "--publish-url", shared.index.upload_url, str(file), env=BLIND)
     assert done.returncode == 0, done.stderr
-    assert file.name in machine.index.files
+    assert file.name in shared.index.files
 
 
-def test_the_keyring_library_agrees_with_our_command(machine: Issuing) -> None:
+def test_the_keyring_library_agrees_with_our_command(shared: Issuing) -> None:
     """With our backend, the keyring library gives the same output and status as our command, for every form."""
     forms = (
-        ["get", machine.index.url, LOGIN],
-        ["get", machine.index.url, LOGIN, "--output", "json"],
-        ["--mode", "creds", "get", machine.index.url],
-        ["--mode=creds", "--output=json", "get", machine.index.url],
-        ["get", machine.index.url, "nobody"],
+        ["get", shared.index.url, LOGIN],
+        ["get", shared.index.url, LOGIN, "--output", "json"],
+        ["--mode", "creds", "get", shared.index.url],
+        ["--mode=creds", "--output=json", "get", shared.index.url],
+        ["get", shared.index.url, "nobody"],
         ["get", "https://theirs.example/simple/", LOGIN],
-        ["get", machine.index.base.replace("http://127", "http://128"), LOGIN],
-        ["get", machine.index.base, LOGIN],
-        ["get", machine.index.url],
+        ["get", shared.index.base.replace("http://127", "http://128"), LOGIN],
+        ["get", shared.index.base, LOGIN],
+        ["get", shared.index.url],
     )
     for asked, arguments in enumerate(forms):
         # The first time the library chooses among all backends; then a variable names ours, which is faster.
         chosen = {"PYTHON_KEYRING_BACKEND": "uvtokend.keyring_backend.UvtokendKeyring"} if asked else {}
-        ours = machine.run(["keyring", *arguments], env={**BLIND, "PATH": str(machine.home / "bin")})
-        theirs = machine.run([*KEYRING, *arguments], env={**BLIND, **chosen})
+        ours = shared.run(["keyring", *arguments], env={**BLIND, "PATH": str(shared.home / "bin")})
+        theirs = shared.run([*KEYRING, *arguments], env={**BLIND, **chosen})
         assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), arguments
 
 
-def test_the_backend_is_loaded_without_an_sdk(machine: Issuing) -> None:
+def test_the_backend_is_loaded_without_an_sdk(shared: Issuing) -> None:
     """keyring lists our backend, and loading it imports no SDK, no asyncio and nothing of the daemon."""
-    assert "uvtokend.keyring_backend.UvtokendKeyring" in machine.run([*KEYRING, "--list-backends"]).stdout
+    assert "uvtokend.keyring_backend.UvtokendKeyring" in shared.run([*KEYRING, "--list-backends"]).stdout
     code = "import sys, keyring.backend; before = set(sys.modules); import uvtokend.keyring_backend\n"
-    done = machine.run([sys.executable, "-c", f"{code}print(*sorted(set(sys.modules) - before))"])
+    done = shared.run([sys.executable, "-c", f"{code}print(*sorted(set(sys.modules) - before))"])
     ours = {"ask", "errors", "keyring_backend", "paths", "peers"}
     assert set(done.stdout.split()) - {"_json", "_socket"} <= {"uvtokend", *(f"uvtokend.{name}" for name in ours)}
 
@@ -139,23 +154,23 @@ def test_the_backend_stores_nothing(machine: Issuing) -> None:
     assert done.stderr.count("uvtokend is not running") == 2
 
 
-def test_twine_gets_the_token_from_keyring(machine: Issuing) -> None:
+def test_twine_gets_the_token_from_keyring(shared: Issuing) -> None:
     """twine uploads with the token of our keyring backend; no password is typed or stored."""
-    file = machine.directory / "sigma-1.0-py3-none-any.whl"
+    file = shared.directory / "sigma-1.0-py3-none-any.whl"
     file.write_bytes(wheel("sigma", "1.0"))
     command = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]
-    command += ["--repository-url", machine.index.upload_url, "--username", LOGIN, str(file)]
-    done = machine.run(command, env={**BLIND, "COLUMNS": "200"})
+    command += ["--repository-url", shared.index.upload_url, "--username", LOGIN, str(file)]
+    done = shared.run(command, env={**BLIND, "COLUMNS": "200"})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert file.name in machine.index.files
+    assert file.name in shared.index.files
 
 
-def test_a_worker_never_calls_its_own_daemon(machine: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_never_calls_its_own_daemon(shared: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside a worker, our keyring returns nothing: a helper that asks for its own index would wait for itself."""
-    monkeypatch.setenv("UVTOKEND_SOCKET", machine.environment["UVTOKEND_SOCKET"])
-    assert ask.credential(machine.index.url, None) is not None
+    monkeypatch.setenv("UVTOKEND_SOCKET", shared.environment["UVTOKEND_SOCKET"])
+    assert ask.credential(shared.index.url, None) is not None
     monkeypatch.setenv(ask.IN_WORKER, FIXED[ask.IN_WORKER])
-    assert ask.credential(machine.index.url, None) is None
+    assert ask.credential(shared.index.url, None) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSTOP])

@@ -18,7 +18,7 @@ from support.waiting import PATIENCE, until
 from uvtokend.cli import client
 
 #: ``ROTATIONS=100 pytest tests/e2e/test_memory.py``, run by hand, also searches every disk of the machine.
-ROTATIONS = int(os.environ.get("ROTATIONS", "20"))
+ROTATIONS = int(os.environ.get("ROTATIONS", "8"))
 EVERYWHERE = "ROTATIONS" in os.environ
 #: File systems that are not disks: the kernel creates their files as they are read.
 VIRTUAL = {"proc", "sysfs", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf"}

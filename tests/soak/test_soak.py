@@ -32,6 +32,14 @@ from support.waiting import PATIENCE
 from uvtokend.sandbox.web import Answer, Server
 
 LIFE = 20.0
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each installer pause for longer than in a real soak: most of what a small one costs is uv."""
+    monkeypatch.setattr(daemon, "PAUSE", 1.0)
+
+
 FIRST, SECOND = Token(100, 120), Token(109, 129)
 SEEN = (Sighting(100, None), Sighting(101, FIRST), Sighting(110, SECOND))
 
@@ -137,7 +145,7 @@ def test_a_cloud_that_is_down_refuses_and_comes_back() -> None:
                 assert answer.status == 200
 
 
-def test_a_short_soak() -> None:
+def test_a_short_soak(unhurried: None) -> None:
     """While the cloud is down, the daemon is killed and rivals edit, no token becomes stale and no text is lost."""
     faults = [Fault("cloud down", 5.5, 0.5, 0), Fault("daemon killed", 1, 0.5, 0), Fault("rivals", 2, 0.5, 0)]
     result = daemon.soak(149, 0, faults, print, life=10)
@@ -146,14 +154,14 @@ def test_a_short_soak() -> None:
     assert int(result.figures["rivals' edits"]) > 5
 
 
-def test_a_short_soak_of_the_netrc() -> None:
+def test_a_short_soak_of_the_netrc(unhurried: None) -> None:
     """Foreign entries are adopted during deliveries, and the disk hangs for a while, without any loss."""
     faults = [Fault("adopted", 2, 0.5, 0), Fault("disk hung", 2, 0.5, 0)]
     result = daemon.soak(150, 0, faults, print, life=10)
     assert result.broken == ()
 
 
-def test_a_broken_daemon_is_caught(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_daemon_is_caught(unhurried: None, open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The soak blames a daemon that never refreshes for failed installs, and keeps the log of the run."""
     monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
     never = "import datetime\nfrom uvtokend.core import policy\npolicy.refresh_at = "
