@@ -15,7 +15,7 @@ import _socket
 import os
 
 from uvtokend import paths, peers
-from uvtokend.errors import NotRunning, UvtokendError
+from uvtokend.errors import NO_MATCH, NotRunning, UvtokendError
 
 #: The most seconds that a working daemon takes for an immediate answer. Twice that is the longest silence.
 QUICK = 0.8
@@ -24,7 +24,6 @@ _ROUNDS = 40
 #: The longest URL and the longest response, in bytes.
 _LONGEST = 8192
 _LIMIT = 1 << 20
-_NO_MATCH = -32002
 
 #: Set in the environment of every worker, and so of every program that it starts.
 IN_WORKER = "UVTOKEND_IN_WORKER"
@@ -76,7 +75,7 @@ def credential(url: str, username: str | None, shim: bool = False) -> ServedCred
     params = f'{{"url": {quoted(url)}, "username": {name}, "shim": {str(shim).lower()}}}'
     response = _call("credential", params, _ROUNDS)
     error = response.get("error")
-    if isinstance(error, dict) and error.get("code") == _NO_MATCH:
+    if isinstance(error, dict) and error.get("code") == NO_MATCH:
         return None
     if isinstance(error, dict):
         raise NoTokenError(str(error.get("message")), (error.get("data") or {}).get("hint"))

@@ -27,6 +27,16 @@ FAILED = 1
 USAGE = 2
 NOT_RUNNING = 3
 
+#: The error codes of the control socket: those of JSON-RPC 2.0, and two of our own.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+#: The daemon refuses, for the reason in the message.
+REFUSED = -32001
+#: `credential` was asked for a URL that belongs to no index.
+NO_MATCH = -32002
+
 
 class UvtokendError(Exception):
     """Something failed, and the user should know about it.

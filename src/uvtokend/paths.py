@@ -133,6 +133,11 @@ def uv_netrc() -> str | None:
     return next((os.path.abspath(path) for path in (named, usual) if path and os.path.exists(path)), None)
 
 
+def usual_netrc() -> str:
+    """Return the netrc that every program reads unless it is told otherwise."""
+    return os.path.expanduser("~/.netrc")
+
+
 def shell_fix(netrc: str, config: str) -> str:
     """Return the command after which uv in this shell reads a netrc.
 
@@ -140,7 +145,7 @@ def shell_fix(netrc: str, config: str) -> str:
         netrc: The path, which uv does not read now.
         config: The configuration file of the daemon that writes it.
     """
-    if os.path.realpath(os.path.expanduser("~/.netrc")) == os.path.realpath(netrc):
+    if os.path.realpath(usual_netrc()) == os.path.realpath(netrc):
         return "unset NETRC"
     home, name = os.path.split(netrc)
     if name == ".netrc" and home != os.path.expanduser("~") and config.startswith(f"{home}/"):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uvtokend import errors
 from uvtokend.core import wire
 from uvtokend.core.model import Credential, Failure, Notice, Request, Secret, SignInEnd
 from uvtokend.core.wire import Command, Invalid
@@ -133,16 +134,16 @@ def test_no_control_line_raises(line: bytes) -> None:
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        (b"{", wire.PARSE_ERROR),
-        (b'{"jsonrpc": "2.0", "id": NaN, "method": "status"}', wire.PARSE_ERROR),
-        (b'{"jsonrpc": "2.0", "id": 1e999, "method": "status"}', wire.PARSE_ERROR),
-        (b"[" * 50000, wire.PARSE_ERROR),
-        (b"[]", wire.INVALID_REQUEST),
-        (b'{"method": "status"}', wire.INVALID_REQUEST),
-        (b'{"jsonrpc": "2.0", "method": 7}', wire.INVALID_REQUEST),
-        (b'{"jsonrpc": "2.0", "method": "status", "id": {}}', wire.INVALID_REQUEST),
-        (b'{"jsonrpc": "2.0", "method": "status", "id": true}', wire.INVALID_REQUEST),
-        (b'{"jsonrpc": "2.0", "method": "status", "params": []}', wire.INVALID_PARAMS),
+        (b"{", errors.PARSE_ERROR),
+        (b'{"jsonrpc": "2.0", "id": NaN, "method": "status"}', errors.PARSE_ERROR),
+        (b'{"jsonrpc": "2.0", "id": 1e999, "method": "status"}', errors.PARSE_ERROR),
+        (b"[" * 50000, errors.PARSE_ERROR),
+        (b"[]", errors.INVALID_REQUEST),
+        (b'{"method": "status"}', errors.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": 7}', errors.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": "status", "id": {}}', errors.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": "status", "id": true}', errors.INVALID_REQUEST),
+        (b'{"jsonrpc": "2.0", "method": "status", "params": []}', errors.INVALID_PARAMS),
     ],
 )
 def test_the_error_code_of_an_invalid_line(line: bytes, code: int) -> None:

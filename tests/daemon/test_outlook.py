@@ -149,7 +149,7 @@ def test_a_disk_that_hangs_does_not_hold_back_the_end(
         begun.set()
         back.wait()
 
-    monkeypatch.setattr(outlook, "_replace", hang)
+    monkeypatch.setattr("uvtokend.daemon.outlook.files.replace", hang)
     monkeypatch.setattr(outlook, "_remove", hang)
 
     async def story(scene: Scene) -> None:

@@ -12,7 +12,7 @@ import select
 import time
 
 from uvtokend import __version__, ask, paths, peers
-from uvtokend.errors import NotRunning, UsageError, UvtokendError
+from uvtokend.errors import INVALID_PARAMS, METHOD_NOT_FOUND, NotRunning, UsageError, UvtokendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _DOING = {"refresh": "Fetching new tokens", "credential": "Fetching a token"}
 _AGAIN = 0.02
 #: The longest response in bytes; the daemon's own are shorter.
 _LIMIT = 16 * 1024 * 1024
-_METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
 
 
 class NoAnswerError(UvtokendError):
@@ -265,11 +264,11 @@ def explained(error: Any, method: str) -> UvtokendError:
     """
     try:
         code, message, data = error["code"], str(error["message"]), error.get("data") or {}
-        if code == _INVALID_PARAMS and "unknown" in data:
+        if code == INVALID_PARAMS and "unknown" in data:
             return unknown([str(name) for name in data["unknown"]], [str(name) for name in data["known"]])
         if "problems" in data:
             return _refused(data["problems"])
-        if code == _METHOD_NOT_FOUND:
+        if code == METHOD_NOT_FOUND:
             return _skew(method)
         return UvtokendError(message, data.get("hint"))
     except (KeyError, TypeError, AttributeError):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from uvtokend.core.model import Index
-from uvtokend.core.urls import is_loopback
+from uvtokend.core.urls import is_loopback, root_path
 
 #: The longest URL that is accepted, in characters; RFC 9110, section 4.1, recommends at least 8000.
 LIMIT = 8192
@@ -89,7 +89,7 @@ def matching(asked: AskedUrl, indexes: Sequence[Index]) -> tuple[Index, ...]:
 
 def root(path: str) -> tuple[str, ...]:
     """Return the segments of an index's path without its final ``/simple``; its pages and files are below that path."""
-    return _segments(path.rstrip("/").removesuffix("/simple"))
+    return _segments(root_path(path))
 
 
 def _is_authority(text: str) -> bool:

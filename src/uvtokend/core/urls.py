@@ -75,8 +75,8 @@ class IndexUrl:
 
     @property
     def root(self) -> str:
-        """The URL without its final ``/simple/``, as uv has it (uv-distribution-types, `IndexUrl::root`)."""
-        return f"{self.scheme}://{self.netloc}{self.path.rstrip('/').removesuffix('/simple')}"
+        """The URL below which uv authenticates; see `root_path`."""
+        return f"{self.scheme}://{self.netloc}{root_path(self.path)}"
 
     @property
     def placeholder(self) -> str | None:
@@ -98,6 +98,16 @@ class IndexUrl:
         words = [word for word in self.path.split("/") if word not in _DULL]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", words[-1] if words else self.host)
         return name.strip("-.") or "index"
+
+
+def root_path(path: str) -> str:
+    """Return the path of an index without its final ``/simple/`` or ``/+simple/``; its pages and files are below it.
+
+    Source: uv-distribution-types, `IndexUrl::root`.
+    """
+    bare = path.rstrip("/")
+    last = bare.rpartition("/")[2]
+    return bare[: -len(last) - 1] if last.lower() in {"simple", "+simple"} else bare
 
 
 def is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 
 from uvtokend.core.model import Credential, Failure, FailureKind, Json, Notice, Request, Secret, SignInEnd
 from uvtokend.core.rfc3339 import parse_zulu, zulu
+from uvtokend.errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
 
 #: Enough for a token of 16 KiB, quoted, with its identity and times.
 WORKER_LIMIT = 64 * 1024
@@ -23,14 +24,6 @@ CONTROL_LIMIT = 64 * 1024
 
 #: The start of Unix time, and a time with room after it for clock changes: a later end counts as no end.
 _EPOCH, _NEVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-METHOD_NOT_FOUND = -32601
-INVALID_PARAMS = -32602
-REFUSED = -32001
-#: `credential` was asked for a URL that belongs to no index.
-NO_MATCH = -32002
 
 
 # ---------------------------------------------------------------------------------------------------------- worker

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from uvtokend import paths, peers
+from uvtokend import errors, paths, peers
 from uvtokend.core import wire
 from uvtokend.core.model import Json
 from uvtokend.core.wire import Command, Invalid
@@ -165,10 +165,10 @@ class ControlServer:
                 line = await reader.readuntil(b"\n")
             except asyncio.IncompleteReadError as end:
                 if end.partial.strip():
-                    await _send(writer, wire.encode_error(None, wire.PARSE_ERROR, "The line has no end."))
+                    await _send(writer, wire.encode_error(None, errors.PARSE_ERROR, "The line has no end."))
                 return
             except asyncio.LimitOverrunError:
-                await _send(writer, wire.encode_error(None, wire.INVALID_REQUEST, _TOO_LONG))
+                await _send(writer, wire.encode_error(None, errors.INVALID_REQUEST, _TOO_LONG))
                 return
             self._heard(task)
             command = wire.decode_command(line)
@@ -185,7 +185,7 @@ class ControlServer:
         call = self._method(command, peer)
         if call is None:
             message = f"There is no method {command.method[:40]!r}."
-            return wire.encode_error(command.id, wire.METHOD_NOT_FOUND, message)
+            return wire.encode_error(command.id, errors.METHOD_NOT_FOUND, message)
         try:
             return wire.encode_result(command.id, await call)
         except (UnknownNamesError, NoMatchError, UvtokendError, ValueError) as error:
@@ -230,17 +230,17 @@ class ControlServer:
 def explained(error: UnknownNamesError | NoMatchError | UvtokendError | ValueError) -> tuple[int, str, Json]:
     """Return the code, message and data of a JSON-RPC error; `uvtokend.cli.client` makes an exception of them."""
     if isinstance(error, NoMatchError):
-        return wire.NO_MATCH, "No index is configured for this URL and user name.", None
+        return errors.NO_MATCH, "No index is configured for this URL and user name.", None
     if isinstance(error, UnknownNamesError):
-        return wire.INVALID_PARAMS, "No index has that name.", {"unknown": [*error.unknown], "known": [*error.known]}
+        return errors.INVALID_PARAMS, "No index has that name.", {"unknown": [*error.unknown], "known": [*error.known]}
     if isinstance(error, ConfigError):
         problems: list[Json] = [
             {"file": bad.file, "where": bad.where, "message": bad.message, "hint": bad.hint} for bad in error.problems
         ]
-        return wire.REFUSED, "The configuration is invalid.", {"problems": problems}
+        return errors.REFUSED, "The configuration is invalid.", {"problems": problems}
     if isinstance(error, UvtokendError):
-        return wire.REFUSED, error.message, {"hint": error.hint}
-    return wire.INVALID_PARAMS, str(error), None
+        return errors.REFUSED, error.message, {"hint": error.hint}
+    return errors.INVALID_PARAMS, str(error), None
 
 
 async def _soon(call: Callable[[], dict[str, Json]]) -> Json:

@@ -137,7 +137,7 @@ class Outlook:
         if self._written.get(path) == text:
             return
         try:
-            await self._apart(_replace, path, text, mode)
+            await self._apart(files.replace, path, text, False, mode)  # it is not needed after a power cut
         except OSError as error:
             if self._broken.get(path) != str(error):
                 self._broken[path] = str(error)
@@ -171,24 +171,6 @@ def _read_shown() -> dict[str, str | None]:
         return reminders.decode(files.read(paths.reminders_file()))
     except OSError:
         return {}
-
-
-def _replace(path: str, text: bytes, mode: int) -> None:
-    """Replace a file as a whole. It is not needed after a power cut, so it is not synced.
-
-    Raises:
-        OSError: The file could not be written.
-    """
-    temporary = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    try:
-        os.fchmod(file, mode)
-        os.write(file, text)
-    finally:
-        os.close(file)
-    os.replace(temporary, path)
 
 
 def _remove(*files: str) -> None:

@@ -288,14 +288,15 @@ def is_mounted(path: str) -> bool:
     return False
 
 
-def replace(path: str, text: bytes, durable: bool = True) -> None:
-    """Replace a file as a whole, with mode 0600. Nobody else may write its directory.
+def replace(path: str, text: bytes, durable: bool = True, mode: int = 0o600) -> None:
+    """Replace a file as a whole. Nobody else may write its directory.
 
     Args:
         path: The file.
         text: Its new content.
         durable: Whether the file must survive a power cut. Otherwise it survives only the end of the process, which is
             much faster.
+        mode: The permissions of the new file.
 
     Raises:
         OSError: The file could not be written; the old one is still there.
@@ -304,7 +305,7 @@ def replace(path: str, text: bytes, durable: bool = True) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     try:
-        create(temporary, text, durable=durable)
+        create(temporary, text, mode, durable)
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

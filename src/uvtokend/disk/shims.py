@@ -14,6 +14,7 @@ import sys
 
 import uvtokend
 from uvtokend import paths, shim
+from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
 
 #: The longest first line that every Linux accepts, in bytes: execve(2), "Interpreter scripts". `#!` and ` -I` count.
@@ -110,7 +111,4 @@ def _ledger() -> list[str]:
 
 def _remember(known: list[str]) -> None:
     paths.private_directory(paths.state_directory())
-    temporary = f"{_ledger_file()}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(list(dict.fromkeys(known)), file)
-    os.replace(temporary, _ledger_file())
+    files.replace(_ledger_file(), json.dumps(list(dict.fromkeys(known))).encode(), durable=False)

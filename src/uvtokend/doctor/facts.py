@@ -137,7 +137,7 @@ def gather(place: str | None, config: str | None, status: Mapping[str, Any] | No
     file = paths.config_file(config)
     named = _named_netrc(settings, environ)
     written = next((path for path, each in known.netrcs.items() if each.config in {file, ""}), None)
-    default = settings.netrc if settings is not None else os.path.expanduser("~/.netrc")
+    default = settings.netrc if settings is not None else paths.usual_netrc()
     netrc = str(status["netrc"]) if status is not None else named or written or default
     netrc_path, text, failure = answered(lambda: _netrc(netrc), netrc)
     ours = _ours(netrc_path, text, known)
@@ -190,7 +190,7 @@ def _named_netrc(settings: Settings | None, environ: Mapping[str, str]) -> str |
     path = settings.netrc if settings is not None else None
     here = environ.get("NETRC")
     by_shell = bool(here) and path == os.path.abspath(os.path.expanduser(here or ""))
-    by_default = path == os.path.expanduser("~/.netrc")
+    by_default = path == paths.usual_netrc()
     return None if path is None or by_shell or by_default else os.path.realpath(path)
 
 

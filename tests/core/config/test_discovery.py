@@ -18,6 +18,7 @@ from uvtokend.core.config.settings import parse
 from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Env, Json, Settings
 from uvtokend.core.urls import IndexUrl, is_loopback
+from uvtokend.core.uv import settings as uv_settings
 
 ACME = "https://acme-123456789012.d.codeartifact.eu-central-1.amazonaws.com/pypi/prod/simple/"
 GOOGLE = "https://europe-west3-python.pkg.dev/acme/models/simple/"
@@ -634,3 +635,14 @@ def test_the_command_that_adds_an_unknown_index(name: str | None, option: str) -
     command = templates.by_hand(IndexUrl.parse("https://x.example/simple/"), name)
     settings = "--set provider=static --set username=YOU --set 'password = {file = \"~/FILE\"}'"
     assert command == f"uvtokend add https://x.example/simple/{option} {settings}"
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [("/a/simple/", "/a"), ("/a/+simple", "/a"), ("/a/Simple//", "/a"), ("/a/b/", "/a/b"), ("/simple", ""), ("", "")],
+)
+def test_uv_authenticates_below_the_root_of_an_index(path: str, root: str) -> None:
+    """The last ``simple`` is no part of the root, nor is devpi's ``+simple``, whose files are beside it."""
+    url = IndexUrl.parse(f"https://h.example{path}")
+    assert url.root == f"https://h.example{root}"
+    assert uv_settings.root(f"https://h.example{path}").rstrip("/") == url.root

@@ -14,13 +14,13 @@ from itertools import islice
 
 from uvtokend.core import clouds
 from uvtokend.core.config import edit
+from uvtokend.core.config.values import is_index_name
 from uvtokend.core.model import Env, Json
 from uvtokend.core.urls import IndexUrl
 
 #: The most indexes that are read from one file. Real projects have fewer, and the user must read each one.
 MOST = 100
 #: Index names as in the settings: what uv allows, except names that look like an option.
-_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 _USER = re.compile(r"[A-Za-z0-9._@+-]+")
 #: A user name of this many characters, or with a word of this many, may be a token.
 _TOKEN = 32
@@ -164,7 +164,7 @@ def _candidate(name: Json, url: Json, source: str, line: Callable[[str], str]) -
         bare = replace(written, username=None, password=False)
         recognized = clouds.recognize(bare)
         provider = recognized[0] if recognized else None
-        named = name if isinstance(name, str) and _NAME.fullmatch(name) else None
+        named = name if isinstance(name, str) and is_index_name(name) else None
         user = written.username or ""
         secret = written.password or _may_be_token(user)
         kept = user if _USER.fullmatch(user) and not secret else ""

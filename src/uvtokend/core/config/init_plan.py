@@ -159,12 +159,12 @@ def sinks(requests: Iterable[tuple[str, Request]]) -> dict[str, Sink]:
 
 def _new(candidates: Iterable[Candidate], there: Iterable[Index]) -> Sequence[Candidate]:
     """Return the first candidate for each URL that is not configured."""
-    seen = {_bare(index.url) for index in there}
+    seen = {IndexUrl.parse(index.url).root for index in there}
     new: dict[str, Candidate] = {}
     for candidate in candidates:
         # An index that covers a whole organization is only for uv; see `_for_uv`.
-        if _bare(candidate.url.text) not in seen and not _cloud(candidate).covers(candidate.url):
-            new.setdefault(_bare(candidate.url.text), candidate)
+        if candidate.url.root not in seen and not _cloud(candidate).covers(candidate.url):
+            new.setdefault(candidate.url.root, candidate)
     return tuple(new.values())
 
 
@@ -277,13 +277,13 @@ def _for_uv(additions: Iterable[Addition], known: Iterable[Index], candidates: I
     ]
     hosts = {url.host for _, url, _, _ in mine}
     theirs = [_configured(index) for index in known if index.host in hosts]
-    in_urls = {(_bare(each.url.text), each.user) for each in candidates}
+    in_urls = {(each.url.root, each.user) for each in candidates}
     for name, url, tenant, user in [*theirs, *mine]:
         place = IndexUrl.parse(f"{tenant.rstrip('/')}/")
         shown = user if user == _organization(tenant) else _USER
         for wanted, each, more in ((name, url, ()), (f"{shown}-files", place, ("explicit = true",))):
-            if isinstance(user, str) and (_bare(each.text), user) not in in_urls:
-                in_urls.add((_bare(each.text), user))
+            if isinstance(user, str) and (each.root, user) not in in_urls:
+                in_urls.add((each.root, user))
                 text = each.text.replace("://", f"://{quote(str(shown))}@", 1)
                 yield from ("[[tool.uv.index]]", edit.inline({"name": wanted}), edit.inline({"url": text}), *more, "")
 
@@ -332,7 +332,3 @@ def _unencrypted(candidate: Candidate) -> str:
         f"{candidate.url.text} in {candidate.source} was left out: with http:// its token would be sent unencrypted. "
         "Write https:// there."
     )
-
-
-def _bare(url: str) -> str:
-    return url.rstrip("/").removesuffix("/simple")

@@ -17,7 +17,7 @@ from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.config import toml_document, values
 from uvtokend.core.config.host_conflicts import conflicts
 from uvtokend.core.config.toml_document import Source, printable
-from uvtokend.core.config.values import Base, InvalidValueError, Option, is_variable, nearest
+from uvtokend.core.config.values import Base, InvalidValueError, Option, is_index_name, is_variable, nearest
 from uvtokend.core.model import Env, Frozen, Index, Json, Problem, Request, Settings, Sink
 from uvtokend.core.urls import IndexUrl, is_loopback
 from uvtokend.errors import ConfigError, UvtokendError
@@ -37,8 +37,6 @@ _INDEX = ("url", "name", "provider", "sink", "enabled", "env", "options")
 _ENABLED = Option(values.BOOLEAN)
 _A_SECRET = Option(values.SECRET)
 _SINK = Option(values.CHOICE, ("netrc", "uv-store", "memory"))
-#: Index names as uv allows them (uv crates/uv-distribution-types/src/index_name.rs), but none that reads as an option.
-_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 #: Hosts that uv's URL parser (WHATWG) and Python's parse equally: no IDN, percent sign, backslash or zone.
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 #: uv crates/uv-auth/src/service.rs, `check_scheme`.
@@ -189,7 +187,7 @@ class _Parser:
         """Return an index's name, or None if it is invalid; the rest of the index is checked anyway."""
         name = table.get("name")
         if name is not None:
-            if isinstance(name, str) and _NAME.fullmatch(name):
+            if isinstance(name, str) and is_index_name(name):
                 return name
             hint = "use letters, digits, '-', '_' and '.', and no '-' at the start"
             self.wrong(source, f"{_nameless(number)}: name", "This cannot be the name of an index.", hint)
@@ -234,7 +232,7 @@ class _Parser:
         given = table.get("url")
         if given is None:
             place = self.places[name]
-            if "name" not in table or _NAME.fullmatch(name):  # an invalid name may have been meant for the site's index
+            if "name" not in table or is_index_name(name):  # an invalid name may have been meant for the site's index
                 self.bad(place, "It has no url.", f'add url = "https://…/simple/" to {place.where}')
             return None
         url = _url(given.value)

@@ -276,3 +276,11 @@ def nearest(value: object, known: Collection[str]) -> str | None:
 def is_variable(name: str) -> bool:
     """Return whether an environment variable can have this name."""
     return name != "" and name.isprintable() and "=" not in name
+
+
+def is_index_name(name: str) -> bool:
+    """Return whether an index can have this name: uv allows it, and it does not read as an option.
+
+    Source: uv crates/uv-distribution-types/src/index_name.rs.
+    """
+    return re.fullmatch(r"[A-Za-z0-9._][A-Za-z0-9._-]*", name) is not None

@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from uvtokend.core.model import Env, Json, Secret
+from uvtokend.core.urls import root_path
 
 Policy = Literal["auto", "always", "never"]
 _POLICIES: dict[Json, Policy] = {"always": "always", "never": "never"}
@@ -161,14 +162,10 @@ def split_url(text: str) -> tuple[str, str, Secret | None] | None:
 
 
 def root(url: str) -> str:
-    """Return the URL below which an index authenticates: without a last ``/simple`` or ``/+simple``.
-
-    Source: uv-distribution-types, `IndexUrl::root`.
-    """
+    """Return the URL below which an index authenticates; see `uvtokend.core.urls.root_path`."""
     parts = urlsplit(url)
-    path = parts.path.rstrip("/")
-    last = path.rpartition("/")[2].lower()
-    return urlunsplit(parts._replace(path=path[: -len(last) - 1] if last in {"simple", "+simple"} else parts.path))
+    path = root_path(parts.path)
+    return urlunsplit(parts._replace(path=parts.path if path == parts.path.rstrip("/") else path))
 
 
 def realm(url: str) -> tuple[str, str, int | None]:

@@ -22,7 +22,6 @@ The lock is between processes of one machine. Two machines with the same token w
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shlex
@@ -112,7 +111,7 @@ class TokenFile:
         token, mark = read_secret(self._reference), self._load()
         if mark is None:
             return token
-        if mark.digest != _digest(token):  # a person has put another token there
+        if mark.digest != durable.digest(token):  # a person has put another token there
             self._clear()
             return token
         if mark.successor is None:
@@ -188,7 +187,7 @@ class TokenFile:
                 durable.reserve(self._beside, ROOM)
             elif not os.access(self._path, os.W_OK):
                 raise PermissionError(0, "Permission denied")
-            self._save(Mark(_digest(token), now))
+            self._save(Mark(durable.digest(token), now))
         except OSError as error:
             self._tidy()
             message = f"The token's file {self._path} cannot be replaced: {error.strerror or 'unknown error'}. "
@@ -202,13 +201,13 @@ class TokenFile:
             FetchFailed: The file has been replaced meanwhile, or cannot be written; then the mark has the new token.
         """
         try:
-            if _digest(read_secret(self._reference)) != _digest(old):
+            if durable.digest(read_secret(self._reference)) != durable.digest(old):
                 self._clear()
                 message = f"{self._path} was replaced while its token was being rotated. Its new content will be used."
                 raise transient("token-replaced", message)
             self._write(new)
         except OSError as error:
-            self._save_or_lose(Mark(_digest(old), asked_at, new))
+            self._save_or_lose(Mark(durable.digest(old), asked_at, new))
             message = f"The new token could not be written to {self._path}: {error.strerror or 'unknown error'}. "
             hint = shlex.join(["df", os.path.dirname(self._path)])
             raise transient("token-file", f"{message}It is kept in the state directory.", hint) from None
@@ -316,10 +315,6 @@ def held(server: str, reference: Frozen) -> Iterator[TokenFile]:
 
 def _not_done(error: FetchFailed) -> NotRotated:
     return NotRotated(error.failure)
-
-
-def _digest(token: Secret) -> str:
-    return hashlib.sha256(token.reveal().encode()).hexdigest()
 
 
 def _token_of(answer: Exchange) -> Secret | None:

@@ -22,7 +22,7 @@ from google.oauth2.credentials import Credentials as UserCredentials
 from uvtokend.core.clouds.google_artifact_registry import CLOUD
 from uvtokend.plugin import Credential, FetchFailed, Request, Secret, login_required, quiet, rejected, skew, transient
 from uvtokend.providers.google import files, gcloud
-from uvtokend.providers.google.responses import LOGIN, refused
+from uvtokend.providers.google.responses import SIGN_IN, refused
 from uvtokend.providers.google.transport import Transport
 from uvtokend.providers.kit.http import Exchange, bounded, on_our_clock
 
@@ -66,7 +66,7 @@ class _GoogleFetch:
         self._target = _text(request, "impersonate-service-account")
         self._lifetime = request.option("lifetime")
         self._identity: str | None = None
-        self._login = LOGIN
+        self._login = SIGN_IN
         self._subject: files.Subject | None = None
         self._check_options()
 
@@ -108,7 +108,7 @@ class _GoogleFetch:
             return self._from_file(Path(file).expanduser(), f"{file} (named by {named_by})", None)
         well_known = _well_known_file()
         if well_known.is_file():
-            return self._from_file(well_known, str(well_known), LOGIN)
+            return self._from_file(well_known, str(well_known), SIGN_IN)
         return self._from_machine()
 
     def _from_file(self, path: Path, name: str, login: str | None) -> Any:
@@ -143,8 +143,8 @@ class _GoogleFetch:
                 raise transient("unreachable", "The metadata server of this machine does not answer.")
         if accounts := gcloud.accounts():
             message = f"No Application Default Credentials found, but gcloud is signed in as {' and '.join(accounts)}."
-            raise login_required("no-credentials", message, f'set source = "gcloud" for this index, or run: {LOGIN}')
-        raise login_required("no-credentials", "No Google credentials found.", LOGIN)
+            raise login_required("no-credentials", message, f'set source = "gcloud" for this index, or run: {SIGN_IN}')
+        raise login_required("no-credentials", "No Google credentials found.", SIGN_IN)
 
     def _impersonated(self, source: Any) -> Any:
         life = int(self._lifetime) if isinstance(self._lifetime, (int, float)) else 3600

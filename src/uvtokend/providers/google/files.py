@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from uvtokend.plugin import FetchFailed, login_required, rejected, transient
-from uvtokend.providers.google.responses import LOGIN
+from uvtokend.providers.google.responses import SIGN_IN
 
 _AWS = "urn:ietf:params:aws:token-type:aws4_request"
 
@@ -57,9 +57,9 @@ def sign_in_command(info: Mapping[str, Any]) -> str:
     """Return the command that recreates such a file. Its option keeps an impersonated identity."""
     url = info.get("service_account_impersonation_url")
     if info.get("type") != "impersonated_service_account" or not isinstance(url, str):
-        return LOGIN
+        return SIGN_IN
     target = url.rpartition("/")[2].removesuffix(":generateAccessToken")
-    return f"{LOGIN} --impersonate-service-account={shlex.quote(target)}"
+    return f"{SIGN_IN} --impersonate-service-account={shlex.quote(target)}"
 
 
 @dataclass(frozen=True, slots=True)

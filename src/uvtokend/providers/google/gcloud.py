@@ -15,7 +15,7 @@ from typing import Any
 from uvtokend.plugin import FetchFailed, Secret, login_required, rejected, set_clock, transient
 from uvtokend.providers.kit.programs import find_fix
 
-LOGIN = "gcloud auth login"
+SIGN_IN = "gcloud auth login"
 #: Seconds that gcloud may take. It needs one or two, and retries failed calls itself.
 TIMEOUT = 40.0
 #: The output includes the account of the gcloud configuration, so that the status can say whose token it is.
@@ -125,14 +125,14 @@ def _explained(complaint: str) -> FetchFailed:
         return transient("unreachable", "gcloud could not reach Google.")
     if any(word in complaint for word in _REAUTHENTICATION):
         message = "The organization requires this user to sign in again (reauthentication)."
-        return login_required("reauthentication", message, LOGIN)
+        return login_required("reauthentication", message, SIGN_IN)
     if any(word in complaint for word in _NO_ACCOUNT):
-        return login_required("no-account", "gcloud has no active account.", LOGIN)
+        return login_required("no-account", "gcloud has no active account.", SIGN_IN)
     if "short-lived token" in complaint:
         message = "This machine's clock is wrong by minutes, so Google refuses what gcloud signs."
         return transient("clock-skew", message, set_clock())
     if "invalid_grant" in complaint:
-        login = f"{LOGIN} --cred-file=KEY.json" if "activate-service-account" in complaint else LOGIN
+        login = f"{SIGN_IN} --cred-file=KEY.json" if "activate-service-account" in complaint else SIGN_IN
         return login_required("login-expired", "The sign-in of gcloud has expired or was revoked.", login)
     if "failed to impersonate" in complaint:
         return rejected(

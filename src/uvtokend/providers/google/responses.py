@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from uvtokend.plugin import FetchFailed, excerpt, login_required, rejected, set_clock, transient
 from uvtokend.providers.kit.http import Exchange
 
-LOGIN = "gcloud auth application-default login"
+SIGN_IN = "gcloud auth application-default login"
 #: A placeholder in a fix for a name that only the administrator of a pool knows.
 _SUBJECT = "SUBJECT"
 _REAUTHENTICATION = frozenset({"invalid_rapt", "rapt_required"})
@@ -24,7 +24,7 @@ _WRONG_TOKEN = ("audience", "issuer", "attribute condition")
 _CLIENT = frozenset({"invalid_client", "unauthorized_client", "deleted_client"})
 
 
-def refused(exchange: Exchange, identity: str | None, login: str = LOGIN) -> FetchFailed:
+def refused(exchange: Exchange, identity: str | None, login: str = SIGN_IN) -> FetchFailed:
     """Return the failure for a response with a 4xx status.
 
     Args:

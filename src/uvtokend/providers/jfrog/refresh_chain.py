@@ -19,7 +19,6 @@ refresh is refused. SIGTERM is delayed from step 3 to step 5, so that stopping t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -103,7 +102,7 @@ class Chain:
 
     def _encode(self, link: Link) -> bytes:
         document = {
-            "seed_sha256": hashlib.sha256(self._seed.reveal().encode()).hexdigest(),
+            "seed_sha256": durable.digest(self._seed),
             "number": link.number,
             "refresh_token": None if link.refresh is None else link.refresh.reveal(),
             "access_token": None if link.access is None else link.access.reveal(),

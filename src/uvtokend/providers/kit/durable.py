@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator
 
 from uvtokend import paths
+from uvtokend.core.model import Secret, sha256
 from uvtokend.errors import FetchFailed, UvtokendError
 from uvtokend.providers.kit.failures import rejected, transient
 
@@ -83,6 +84,11 @@ def reserve(file: str, size: int) -> None:
         room.write(b" " * size)
         room.flush()
         os.fsync(room.fileno())
+
+
+def digest(secret: Secret) -> str:
+    """Return the SHA-256 of a secret, in hex: whether a secret is still the same can be told without keeping it."""
+    return sha256(secret.reveal())
 
 
 def replace(file: str, data: bytes, into: str, mode: int = 0o600) -> None:
