@@ -187,8 +187,8 @@ def test_a_token_has_the_interpreter_to_itself(tmp_path: Path, monkeypatch: pyte
 
 
 def test_one_token_among_many_is_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it is visible, the netrc is read once and one line is rendered. The text is neither hashed nor scanned,
-    and the list of mounts is not read. Afterwards only the text that came out is compared."""
+    """Until it is visible, the netrc is read and hashed once, and one line is rendered. Nothing is scanned, and the
+    list of mounts is not read."""
     steps: list[str] = []
 
     def seen(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
@@ -212,7 +212,7 @@ def test_one_token_among_many_is_little_work(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=seen("digest", hashlib.sha256)))
         daemon._fetch_ended(indexes[7].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
-        assert steps[: steps.index("swap")] == ["read_all", "_line"]
+        assert steps[: steps.index("swap")] == ["read_all", "digest", "_line"]
         daemon._deliveries.netrc.release(remove=True)
 
     (tmp_path / "netrc").write_text("machine theirs.example login u password p\n" * 1000)

@@ -695,11 +695,11 @@ class TestHeld:
 class TestFingerprint:
     """The fingerprint is that of the text we wrote, not of a rival's later text."""
 
-    @pytest.mark.parametrize("case", ["replaced", "in case", "equal"])
+    @pytest.mark.parametrize("case", ["replaced", "in place", "equal"])
     def test_it_is_of_the_delivered_text(self, path: Path, case: str) -> None:
         """It equals the fingerprint of the file until another program changes the file."""
         path.write_bytes(FOREIGN if case != "equal" else block() + FOREIGN)
-        if case == "in case":
+        if case == "in place":
             os.link(path, path.parent / "second")
         done = deliver(path, entry())
         assert done.fingerprint == NetrcSink(str(path)).fingerprint() != ()
@@ -716,10 +716,10 @@ class TestFingerprint:
         path.write_bytes(FOREIGN)
         if linked:
             os.link(path, path.parent / "second")
-        real = files.settled
+        real = files.fingerprint_of
         theirs = (block() + FOREIGN).replace(b"t0", b"tX")
 
-        def settled(file: int, text: bytes) -> os.stat_result | None:
+        def fingerprint_of(file: int, text: bytes) -> files.Fingerprint:
             if by_rename:
                 (path.parent / "new").write_bytes(theirs)
                 (path.parent / "new").rename(path)
@@ -727,7 +727,7 @@ class TestFingerprint:
                 path.write_bytes(theirs)
             return real(file, text)
 
-        monkeypatch.setattr(files, "settled", settled)
+        monkeypatch.setattr(files, "fingerprint_of", fingerprint_of)
         done = deliver(path, entry())
         assert path.read_bytes() == theirs
         assert done.fingerprint != NetrcSink(str(path)).fingerprint()
@@ -735,6 +735,54 @@ class TestFingerprint:
     def test_a_missing_file_has_none(self, path: Path) -> None:
         """If nothing is wanted and the file is missing, there is no drift."""
         assert deliver(path).fingerprint == NetrcSink(str(path)).fingerprint() == ()
+
+
+class TestBetweenLookAndRead:
+    """A rival writes after uvtokend looked at the file, and before it reads it."""
+
+    @pytest.mark.parametrize("times_kept", [True, False])
+    def test_its_text_is_kept(self, path: Path, monkeypatch: pytest.MonkeyPatch, times_kept: bool) -> None:
+        """All of its text is foreign and stays to the byte, even if the file has the size and time of our text."""
+        sink = NetrcSink(str(path))
+        path.write_bytes(FOREIGN)
+        sink.deliver([entry()], OURS, None)
+        left = path.read_bytes()
+        theirs = b"machine b.example login x password y\n"
+        theirs += b"#" * (len(left) - len(theirs) - 1) + b"\n"
+        honest, before = os.pread, path.stat()
+        done: list[int] = []
+
+        def pread(file: int, size: int, at: int) -> bytes:
+            if not done and os.path.samestat(os.fstat(file), before):
+                done.append(file)
+                path.write_bytes(theirs)
+                if times_kept:
+                    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            return honest(file, size, at)
+
+        monkeypatch.setattr(os, "pread", pread)
+        sink.deliver([entry("t1")], OURS, [entry()])
+        assert done
+        assert path.read_bytes() == block("t1") + theirs
+
+    def test_what_it_wrote_is_not_settled(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The status is older than the text then, so the text is read again before an exchange."""
+        path.write_bytes(FOREIGN)
+        monkeypatch.setattr(files, "_recent", lambda _: False)
+        content = files.read_settled(str(path))
+        assert content is not None
+        assert files.unchanged(str(path), content)
+        honest = os.pread
+
+        def pread(file: int, size: int, at: int) -> bytes:
+            path.write_bytes(FOREIGN + b"#")
+            return honest(file, size, at)
+
+        monkeypatch.setattr(os, "pread", pread)
+        content = files.read_settled(str(path))
+        assert content is not None
+        assert not content.settled
+        assert not files.unchanged(str(path), content)
 
 
 class TestErrors:

@@ -37,8 +37,8 @@ class Content:
         status: The status before the text was read, so that a later change gives another fingerprint.
         held: Whether another program still has the file open for writing.
         sure: Whether the system shows every such program. Otherwise `held` covers only the visible ones.
-        settled: Whether every later change gives the file another identity. It does not in the clock tick of the last
-            change; see `identity`.
+        settled: Whether the text has this status, and every later change is expected to give the file another
+            `identity`. In the clock tick of the last change it may not.
     """
 
     text: bytes
@@ -70,6 +70,7 @@ def read_settled(path: str) -> Content | None:
         status = os.fstat(file)
         settled = not _recent(status)
         text = read_all(file, path, expected=status.st_size)
+        settled = settled and identity(os.fstat(file)) == identity(status)  # no program wrote it meanwhile
         return Content(text, status, bool(held), held is not None, settled)
     finally:
         os.close(file)
@@ -198,13 +199,7 @@ def _write_back(file: int, old: bytes, reason: OSError) -> None:
 
 
 def fingerprint_of(file: int, text: bytes) -> Fingerprint:
-    """Return the fingerprint of an open file that was just written, if it still contains this text; see `settled`."""
-    status = settled(file, text)
-    return fingerprint_from(status) if status else ()
-
-
-def settled(file: int, text: bytes) -> os.stat_result | None:
-    """Return the status of an open file that was just written, if it still contains this text.
+    """Return the fingerprint of an open file that was just written, if it still contains this text.
 
     A program that writes the file right after us may get the same times as we did, because the kernel's clock moves in
     ticks. So this function waits for the next tick and then compares.
@@ -214,11 +209,13 @@ def settled(file: int, text: bytes) -> os.stat_result | None:
     while _recent(status) and time.monotonic() < deadline:
         time.sleep(_LOOK)
     same = identity(os.fstat(file)) == identity(status) and read_all(file, "", expected=status.st_size) == text
-    return status if same else None
+    return fingerprint_from(status) if same else ()
 
 
 def unchanged(path: str, content: Content) -> bool:
-    """Return whether a file shows, without being read, that it contains what was read from it before.
+    """Return whether a file looks, without being read, as if it contained what was read from it before.
+
+    It is no proof; see `identity`.
 
     Args:
         path: The file.
@@ -261,8 +258,9 @@ def fingerprint_from(status: os.stat_result) -> Fingerprint:
 def identity(status: os.stat_result) -> Fingerprint:
     """Return what changes with every change of a file: unlike its fingerprint, no program can set it back.
 
-    It includes the time of the last change of the inode (``st_ctime_ns``), which no call sets. Two changes in one tick
-    of the kernel's clock may have the same times; see `Content.settled`.
+    It includes the time of the last change of the inode (``st_ctime_ns``), which no call sets. But two changes in one
+    tick of the kernel's clock may have the same times, a network disk has a clock of its own, and a program that has
+    mapped the file changes the time late. So an equal identity proves nothing: nothing may be written because of it.
     """
     return *fingerprint_from(status), status.st_ctime_ns
 

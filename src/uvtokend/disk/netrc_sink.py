@@ -68,7 +68,6 @@ class NetrcChange:
     note: str | None
     changed: bool
     fingerprint: Fingerprint
-    identity: Fingerprint = ()
 
 
 class NetrcSink:
@@ -87,9 +86,6 @@ class NetrcSink:
         self._owned = False
         self._seen: tuple[str, int] | None = None
         self._layout: block.Layout | None = None
-        #: The identity of the file whose text has this layout; empty if its digest must be compared instead.
-        self._laid_out: Fingerprint = ()
-        self._content: Content | None = None  # what was read, during a change
         self.visible: Callable[[], None] = _nothing
 
     @property
@@ -209,8 +205,7 @@ class NetrcSink:
             nonlocal first, rival, overtaken
             first = text if first is None else first
             overtaken = overtaken or text != first
-            layout, same = self._layout, self._is_laid_out(text)
-            edited = block.edit(text, wanted, ours, self._path, shadowing, left or (), layout, same=same)
+            edited = block.edit(text, wanted, ours, self._path, shadowing, left or (), self._layout)
             if left is not None:
                 before = block.block_entries(text, ours) if edited.before is None else edited.before
                 rival = before != {entry.host: entry for entry in left}
@@ -221,16 +216,8 @@ class NetrcSink:
 
         change = self.change(edit, urgent, before_write)
         self._layout = edits[0].laid_out()
-        self._laid_out = change.identity
         done = DeliveryResult(edits[0].foreign, edits[0].problems, change.note, change.changed, rival, overtaken)
         return replace(done, fingerprint=change.fingerprint)
-
-    def _is_laid_out(self, text: bytes) -> bool:
-        """Return whether a text is the one that the last delivery left, without a look at each byte."""
-        content = self._content
-        if content is None or content.text is not text or content.held:
-            return False
-        return bool(self._laid_out) and files.identity(content.status) == self._laid_out
 
     def _contested(self) -> DeliveryFailed:
         message = f"Another program changes our block in {self._path} again and again, so it is left alone."
@@ -310,12 +297,9 @@ class NetrcSink:
         urgent: bool,
         before_write: Callable[[], None],
     ) -> NetrcChange:
-        old = self._content = files.read_settled(path)
-        try:
-            before = old.text if old else b""
-            new = edit(kept.merged(before) if kept else before)
-        finally:
-            self._content = None
+        old = files.read_settled(path)
+        before = old.text if old else b""
+        new = edit(kept.merged(before) if kept else before)
         note = self._in_place_because(path, old, writing=new != before)
         write = NetrcWrite(path, old, new, Journal(path), self.visible)
         if old is not None and old.held and new != before:
@@ -333,10 +317,8 @@ class NetrcSink:
             write.in_place(beside=True)
         if old is None or not old.held or new != before:
             self._seen = path, len(new)
-        if new != before:
-            return NetrcChange(note if old else None, True, write.fingerprint, write.identity)
-        same = files.identity(old.status) if old is not None and old.settled and not old.held else ()
-        return NetrcChange(note if old else None, False, files.fingerprint_with(path, new), same)
+        fingerprint = write.fingerprint if new != before else files.fingerprint_with(path, new)
+        return NetrcChange(note if old else None, new != before, fingerprint)
 
     def _wait_for(self, path: str, old: Content, urgent: bool) -> None:
         """Refuse to write a file while the program that holds it has not written its own text.

@@ -49,7 +49,6 @@ class NetrcWrite:
 
     Attributes:
         fingerprint: The fingerprint of the netrc with the new text; empty until it is written.
-        identity: Its identity; empty until it is written, and in place.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class NetrcWrite:
         visible: Callable[[], None] = lambda: None,
     ) -> None:
         self.fingerprint: Fingerprint = ()
-        self.identity: Fingerprint = ()
         self._visible = visible
         self.journal = journal
         self._path = path
@@ -92,8 +90,7 @@ class NetrcWrite:
             self._visible()
             self.journal.clear()
             files.sync_directory(os.path.dirname(self._path))
-            if (status := files.settled(file, self._new)) is not None:
-                self.fingerprint, self.identity = files.fingerprint_from(status), files.identity(status)
+            self.fingerprint = files.fingerprint_of(file, self._new)
         finally:
             os.close(file)
         return True

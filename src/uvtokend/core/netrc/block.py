@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TypeAlias
 
 from uvtokend.core.model import Entry, Problem, Secret
@@ -51,21 +52,21 @@ class Layout:
 
     Args:
         digest: The SHA-256 of the text; empty if it was not computed.
-        lines: host -> the entry in our block, and where its line begins and ends.
+        entries: host -> the entry in our block, in the order of their lines.
+        lengths: The length of each of these lines, with its line end.
         rest_at: Where the foreign text begins.
         absent: Hosts that have no entry in the foreign text.
         present: Hosts of ours, and of wanted or shadowing entries, that have one -> what was known to be ours of it.
     """
 
     digest: bytes
-    lines: Mapping[str, tuple[Entry, int, int]]
+    entries: Mapping[str, Entry]
+    lengths: tuple[int, ...]
     rest_at: int
     absent: frozenset[str]
     present: Mapping[str, tuple[str, ...]]
 
-    def holds(
-        self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str], *, same: bool = False
-    ) -> bool:
+    def holds(self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str]) -> bool:
         """Return whether this is the layout of a text, and nothing else in that text has become ours since.
 
         Args:
@@ -73,13 +74,12 @@ class Layout:
             ours: The recent deliveries, as for `edit`.
             wanted: The wanted hosts.
             looked_for: These, and all others whose entries matter.
-            same: Whether it is known otherwise that the text is the same.
         """
-        if not (same or hashlib.sha256(text).digest() == self.digest) or not self.lines.keys() <= {*ours, *wanted}:
+        if hashlib.sha256(text).digest() != self.digest or not self.entries.keys() <= {*ours, *wanted}:
             return False
         if any(tuple(ours.get(host, ())) != digests for host, digests in self.present.items()):
             return False
-        new = {*ours, *looked_for} - self.absent - self.present.keys()
+        new = {*ours, *looked_for}.difference(self.absent, self.present)
         return not new or _scanned_for(text[self.rest_at :], new) is None
 
 
@@ -148,8 +148,6 @@ def edit(
     shadowing: Collection[str] = (),
     left: Sequence[Entry] = (),
     layout: Layout | None = None,
-    *,
-    same: bool = False,
 ) -> Edit:
     """Return a netrc with the wanted entries and no other entry of ours; all foreign text is kept byte for byte.
 
@@ -163,16 +161,17 @@ def edit(
         left: The entries of the last write, if they are known. A part of them may be left over; see
             `uvtokend.core.netrc.tail`.
         layout: The layout of the last edit, which makes the next edit of the same text cheap.
-        same: Whether the caller knows that the text has this layout. Otherwise its digest is compared.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
     """
     hosts = [entry.host for entry in wanted]
     looked_for = [*hosts, *shadowing, *(["default"] if shadowing else [])]
-    if layout is not None and layout.holds(text, ours, hosts, looked_for, same=same):
-        absent = layout.absent.union(ours, looked_for).difference(layout.present)
-        return _edit_again(text, wanted, looked_for, replace(layout, absent=absent), file)
+    if layout is not None and layout.holds(text, ours, hosts, looked_for):
+        if not layout.absent.issuperset(ours) or not layout.absent.issuperset(looked_for):
+            absent = layout.absent.union(ours, looked_for).difference(layout.present)
+            layout = replace(layout, absent=absent)
+        return _edit_again(text, wanted, looked_for, layout, file)
     for entry in wanted:
         check(entry)
     rest = _foreign(text, {*ours, *hosts}, ours, _written_lines({*ours, *hosts}, ours, wanted, left))
@@ -192,33 +191,65 @@ def _layout(
     """Return the layout of a text that `join` made; None if its parts are not one after the other."""
     if rest.startswith(BOM) or b"#uvtokend:" in rest:
         return None
-    lines, at = {}, len(BEGIN) + 1
-    for entry in sorted(written, key=lambda entry: entry.host):
-        end = text.index(b"\n", at)
-        lines[entry.host] = entry, at, end
-        at = end + 1
-    return Layout(b"", lines, len(text) - len(rest), absent, present)
+    entries = {entry.host: entry for entry in sorted(written, key=lambda entry: entry.host)}
+    lengths, at = [], len(BEGIN) + 1
+    for _ in entries:
+        end = text.index(b"\n", at) + 1
+        lengths.append(end - at)
+        at = end
+    return Layout(b"", entries, tuple(lengths), len(text) - len(rest), absent, present)
 
 
 def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str], layout: Layout, file: str) -> Edit:
-    """Edit a text whose layout is known: lines that stay and the foreign text are taken from it as they are."""
-    pieces, lines, at = [BEGIN + b"\n"], {}, len(BEGIN) + 1
-    for entry in sorted((entry for entry in wanted if entry.host not in layout.present), key=lambda entry: entry.host):
-        former, start, end = layout.lines.get(entry.host, (None, 0, 0))
-        if former is entry:
-            line = text[start : end + 1]
-        else:
-            check(entry)
-            line = _line(entry) + b"\n"
-        pieces.append(line)
-        lines[entry.host] = entry, at, at + len(line) - 1
-        at += len(line)
-    rest = memoryview(text)[layout.rest_at :]  # not copied twice
-    new = b"".join([*pieces, END, b"\n", rest] if lines else [rest])
+    """Edit a text whose layout is known: lines that stay and the foreign text are taken from it as they are.
+
+    Nothing but the new lines is rendered, and no line that stays is looked at: only the bytes between are copied.
+    """
+    entries = {entry.host: entry for entry in wanted if entry.host not in layout.present}
+    if entries.keys() != layout.entries.keys():
+        entries = {host: entries[host] for host in sorted(entries)}
+    known, view = set(map(id, layout.entries.values())), memoryview(text)
+    fresh = {host: _checked(entry) for host, entry in entries.items() if id(entry) not in known}
+    lengths = dict(zip(layout.entries, layout.lengths, strict=True))
+    if entries.keys() == layout.entries.keys():
+        pieces: list[bytes | memoryview] = []
+        at = 0
+        entries = {**layout.entries, **entries}  # in the order of the lines
+        for host, start in _starts(lengths, fresh):
+            pieces += [view[at:start], fresh[host]]
+            at = start + lengths[host]
+        new = b"".join([*pieces, view[at:]])
+        lengths |= {host: len(line) for host, line in fresh.items()}
+        rest_at = len(new) - len(text) + layout.rest_at
+    else:
+        kept = {host: view[start : start + lengths[host]] for host, start in _starts(lengths, entries)}
+        lines = [fresh[host] if host in fresh else kept[host] for host in entries]
+        rest = view[layout.rest_at :]
+        new = b"".join([BEGIN, b"\n", *lines, END, b"\n", rest] if lines else [rest])
+        lengths = {host: len(line) for host, line in zip(entries, lines, strict=True)}
+        rest_at = len(new) - len(rest)
     foreign = frozenset(layout.present.keys() & looked_for)
-    before = {host: entry for host, (entry, *_) in layout.lines.items()}
-    layout = replace(layout, digest=b"", lines=lines, rest_at=len(new) - len(rest))
-    return Edit(new, foreign, frozenset(lines), file, layout, before)
+    before, hosts = layout.entries, frozenset(entries)
+    layout = replace(layout, digest=b"", entries=entries, lengths=tuple(lengths.values()), rest_at=rest_at)
+    return Edit(new, foreign, hosts, file, layout, before)
+
+
+def _checked(entry: Entry) -> bytes:
+    """Return the line of an entry, with its line end."""
+    check(entry)
+    return _line(entry) + b"\n"
+
+
+def _starts(lengths: Mapping[str, int], hosts: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Yield some hosts of a block in the order of their lines, and where each line begins.
+
+    Args:
+        lengths: host -> the length of its line, for all lines of the block in their order.
+        hosts: The hosts.
+    """
+    for host, start in zip(lengths, accumulate(lengths.values(), initial=len(BEGIN) + 1), strict=False):
+        if host in hosts:
+            yield host, start
 
 
 def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
