@@ -1,4 +1,4 @@
-"""A provider of our own, installed for the workers of a test as any author's would be: by an entry point."""
+"""A test provider, installed for the workers like any author's plug-in: by an entry point."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fetch(request):
     if how == "raise":
         raise RuntimeError("the-canary")
     if how == "login":
-        raise FetchFailed(Failure("login-required", "sso-expired", "Log in.", "aws sso login"))
+        raise FetchFailed(Failure("login-required", "sso-expired", "Sign in.", "aws sso login"))
     if how == "nonsense":
         return "a token"
     if how == "print":
@@ -56,11 +56,11 @@ def fetch(request):
 """
 
 
-def install(folder: Path) -> dict[str, str]:
-    """Install the plug-in into a directory and return the environment in which it is found as provider ``made-up``."""
-    info = folder / "made_up-1.dist-info"
+def install(directory: Path) -> dict[str, str]:
+    """Install the plug-in into a directory and return an environment in which it is the provider ``made-up``."""
+    info = directory / "made_up-1.dist-info"
     info.mkdir(parents=True)
-    (folder / "made_up.py").write_text(CODE)
+    (directory / "made_up.py").write_text(CODE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-up\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[uvtokend.providers]\nmade-up = made_up:fetch\n")
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": str(directory)}

@@ -1,4 +1,4 @@
-"""The answers to programs: the right credential, with the promised life if it can be had, and never a busy issuer."""
+"""Answers to programs: the right credential, with the promised life if possible, without overloading the issuer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PROD = Index("prod", "https://acme.example/prod/simple/", "acme.example", "aws-c
 DEEP = Index("deep", "https://acme.example/prod/deep/simple/", "acme.example", "static", CORP)
 URL = "https://acme.example/prod/simple/alpha/"
 UV = Process(42, "uv")
-TROUBLE = Failure("transient", "server-error", "The issuer has an error of its own.")
+TROUBLE = Failure("transient", "server-error", "The issuer has an internal error.")
 
 
-class Still(Clock):
-    """A clock that a test moves."""
+class FixedClock(Clock):
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class Still(Clock):
 
 
 class World:
-    """An agent whose fetches end as a test says, at once; or, with nothing said, never."""
+    """An agent whose fetches end at once with the outcomes that a test sets, or never if none is set."""
 
     def __init__(self, *indexes: Index) -> None:
-        self.clock = Still()
+        self.clock = FixedClock()
         self.agent = Agent()
         self.outcomes: list[Credential | Failure] = []
         self.reports: list[Report] = []
@@ -65,7 +65,7 @@ class World:
         self.feed(events.FetchEnded(request, outcome, 0.5))
 
     async def settled(self, names: tuple[str, ...], start: bool) -> None:
-        """Do as the daemon does: start a fetch or join it, and return when it ended."""
+        """Start a fetch or join one, as the daemon does, and return when it has ended."""
         self.fetches.append(start)
         if start:
             self.feed(events.RefreshAsked(names))
@@ -85,14 +85,15 @@ def token(text: str, at: datetime = START, life: float | None = 3600.0, login: s
 
 @pytest.fixture
 def world() -> World:
-    """One index whose first token came just now."""
-    made = World(PROD)
-    made.end(token("t1"))
-    return made
+    """Return a world with one index that has a new token."""
+    created = World(PROD)
+    created.end(token("t1"))
+    return created
 
 
-def test_a_good_token_is_answered_at_once(world: World) -> None:
-    """Login, token and end of life; the log has the asker and the number, and not the token."""
+def test_a_valid_token_is_returned_at_once(world: World) -> None:
+    """The answer has the login, the token and its expiry. The log has the asking process and the count, but not the
+    token."""
     assert world.ask() == {"login": "aws", "token": "t1", "expires_at": "2026-01-31T09:00:00Z"}
     assert world.ask("acme.example", "aws") == world.ask()
     assert world.fetches == []
@@ -102,8 +103,8 @@ def test_a_good_token_is_answered_at_once(world: World) -> None:
     assert "t1" not in repr(world.reports)
 
 
-def test_times_are_the_wall_clocks(world: World) -> None:
-    """The end of life is told on the clock that people and programs read."""
+def test_times_are_on_the_wall_clock(world: World) -> None:
+    """The expiry in the answer is on the wall clock."""
     world.clock.set_by = timedelta(hours=1)
     assert world.ask()["expires_at"] == "2026-01-31T10:00:00Z"
 
@@ -112,8 +113,8 @@ def test_times_are_the_wall_clocks(world: World) -> None:
     ("url", "username"),
     [("https://evil.example/prod/", None), ("https://acme.example/other/", None), (URL, "me"), (URL, "")],
 )
-def test_others_get_nothing(world: World, url: str, username: str | None) -> None:
-    """Another host, another path, another login: no credential, and no line in the log."""
+def test_no_match_gets_no_credential(world: World, url: str, username: str | None) -> None:
+    """Another host, another path or another login gets no credential and is not logged."""
     with pytest.raises(NoMatchError):
         world.ask(url, username)
     with pytest.raises(NoMatchError):
@@ -121,8 +122,8 @@ def test_others_get_nothing(world: World, url: str, username: str | None) -> Non
     assert (world.reports, world.answers.counts) == ([], {})
 
 
-def test_the_longest_prefix_with_that_login_answers() -> None:
-    """The longer prefix wins; a request for the other index's login gets the other index's credential."""
+def test_the_longest_prefix_with_the_login_matches() -> None:
+    """The longest prefix wins. With the login of another matching index, that index's credential is returned."""
     world = World(PROD, DEEP)
     world.end(token("t1"))
     world.end(token("t2", login="me"), CORP)
@@ -135,22 +136,23 @@ def test_the_longest_prefix_with_that_login_answers() -> None:
 
 
 def test_two_indexes_with_one_url() -> None:
-    """A program that names an index gets only that index's credential; with another URL it gets none."""
+    """A program that names an index gets only that index's credential, and none for another URL."""
     twin = Index("twin", PROD.url, PROD.host, "static", CORP)
     world = World(PROD, twin)
     world.end(token("t1"))
     world.end(token("t2", login="me"), CORP)
 
-    def asked(name: str, url: str = PROD.url) -> Json:
+    def token_of(name: str, url: str = PROD.url) -> Json:
         return asyncio.run(world.answers.credential(url, None, None, UV, name))["token"]
 
-    assert (asked("prod"), asked("twin")) == ("t1", "t2")
+    assert (token_of("prod"), token_of("twin")) == ("t1", "t2")
     with pytest.raises(NoMatchError):
-        asked("prod", "https://evil.example/prod/simple/")
+        token_of("prod", "https://evil.example/prod/simple/")
 
 
-def test_the_first_token_is_waited_for() -> None:
-    """A program that asks while the first fetch is in flight joins it; a login that turns out another is no match."""
+def test_a_program_waits_for_the_first_token() -> None:
+    """A program that asks during the first fetch waits for it. If the token then has another login, there is no
+    match."""
     world = World(PROD)
     world.outcomes = [token("t1")]
     assert world.ask(username="aws")["token"] == "t1"
@@ -161,8 +163,8 @@ def test_the_first_token_is_waited_for() -> None:
         world.ask(username="me")
 
 
-def test_a_short_life_is_refreshed(world: World) -> None:
-    """Past the promised life a fetch is waited for; `min_life` asks for more than was promised."""
+def test_too_little_life_starts_a_fetch(world: World) -> None:
+    """If less than the promised life, or less than `min_life`, is left, the program waits for a fetch."""
     world.outcomes = [token("t2", START + timedelta(minutes=10)), token("t3", START + timedelta(minutes=45))]
     world.clock.at = START + timedelta(minutes=10)
     assert world.ask(min_life=3000.0)["token"] == "t1"
@@ -172,8 +174,8 @@ def test_a_short_life_is_refreshed(world: World) -> None:
     assert world.fetches == [True, True]
 
 
-def test_a_token_without_an_end_is_never_short() -> None:
-    """A secret whose end nobody knows is answered as it is."""
+def test_a_token_without_an_expiry_is_always_long_enough() -> None:
+    """A token without an expiry is returned whatever `min_life` is."""
     world = World(PROD)
     world.end(token("t1", life=None))
     assert world.ask(min_life=1e9) == {"login": "aws", "token": "t1", "expires_at": None}
@@ -189,8 +191,8 @@ def test_the_wait_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         World(PROD).ask()
 
 
-def test_questions_do_not_drive_the_issuer(world: World) -> None:
-    """One fetch in 30 s is started by questions, however many come and however the fetches end."""
+def test_programs_do_not_overload_the_issuer(world: World) -> None:
+    """Requests by programs start at most one fetch in 30 s, however the fetches end."""
     world.clock.at = START + timedelta(minutes=45)
     world.outcomes = [TROUBLE, token("t2", START + timedelta(minutes=46))]
     for _ in range(10):
@@ -200,8 +202,9 @@ def test_questions_do_not_drive_the_issuer(world: World) -> None:
     assert world.ask()["token"] == "t2"
 
 
-def test_a_blocked_lease_is_left_alone(world: World) -> None:
-    """Nothing helps before a person acts, so a valid token is answered, and an expired one is explained at once."""
+def test_a_blocked_lease_starts_no_fetch(world: World) -> None:
+    """Only a person can unblock the lease, so a valid token is returned at once, and otherwise an error with the
+    fix."""
     world.feed(events.RefreshAsked(("prod",)))
     world.end(Failure("login-required", "sso-expired", "The sign-in expired.", "aws sso login"))
     world.clock.at = START + timedelta(minutes=59)
@@ -214,8 +217,8 @@ def test_a_blocked_lease_is_left_alone(world: World) -> None:
     assert world.fetches == []
 
 
-def test_the_issuers_pause_is_kept(world: World) -> None:
-    """Questions start no fetch while the issuer's Retry-After runs."""
+def test_a_retry_after_is_respected(world: World) -> None:
+    """Requests by programs start no fetch before the issuer's Retry-After is over."""
     world.feed(events.RefreshAsked(("prod",)))
     world.end(Failure("transient", "throttled", "Too many requests.", retry_after=600.0))
     world.clock.at = START + timedelta(minutes=9)
@@ -223,12 +226,12 @@ def test_the_issuers_pause_is_kept(world: World) -> None:
     assert world.fetches == []
     world.clock.at = START + timedelta(minutes=70)
     world.outcomes = [TROUBLE]
-    with pytest.raises(UvtokendError, match="an error of its own"):
+    with pytest.raises(UvtokendError, match="an internal error"):
         world.ask()
 
 
-def test_an_index_that_is_removed_meanwhile(world: World) -> None:
-    """While a fetch is waited for, the configuration may change: a removed index answers nobody."""
+def test_an_index_removed_during_the_wait(world: World) -> None:
+    """If the configuration removes the index while a program waits for a fetch, the program gets no credential."""
     world.clock.at = START + timedelta(minutes=45)
     world.outcomes = [token("t2", START + timedelta(minutes=45))]
     world.meanwhile = world.configure
@@ -236,8 +239,9 @@ def test_an_index_that_is_removed_meanwhile(world: World) -> None:
         world.ask()
 
 
-def test_all_indexes_are_removed_meanwhile() -> None:
-    """So does the next one that the URL might belong to, if the first turns out to have another login."""
+def test_all_indexes_removed_during_the_wait() -> None:
+    """If the first match has another login and the configuration has removed all indexes meanwhile, there is no
+    match."""
     world = World(PROD, DEEP)
     world.end(token("t1"))
     world.outcomes = [token("t2", login="other")]

@@ -1,4 +1,4 @@
-"""What happened to the clocks, as the kernel tells it and as a look finds out."""
+"""Clock steps and sleep, as reported by the kernel and as detected by comparing clocks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from uvtokend.daemon import clock_watch
 from uvtokend.daemon.clock_watch import ClockChange, ClockWatch
 
 
-@pytest.mark.linux("only Linux has timers that tell of a clock step")
-def test_the_kernel_is_asked_to_tell_of_every_step() -> None:
-    """The timer is on the wall clock, absolute, and canceled when that is set (proc(5): settime flags 03)."""
+@pytest.mark.linux("only Linux has timers that report a clock step")
+def test_the_kernel_reports_every_clock_step() -> None:
+    """The timer is on the wall clock, absolute, and canceled when the clock is set (proc(5): settime flags 03)."""
 
     async def main() -> str:
         watch = ClockWatch(Clock(), lambda: None)
@@ -32,15 +32,15 @@ def test_the_kernel_is_asked_to_tell_of_every_step() -> None:
     assert lines["settime flags"].strip() == "03"
 
 
-@pytest.mark.linux("only Linux has timers that tell of a clock step")
-def test_what_the_timer_tells_arrives_and_it_is_armed_again() -> None:
-    """A timer that becomes readable calls back in the loop, and is armed for the next time."""
+@pytest.mark.linux("only Linux has timers that report a clock step")
+def test_the_timer_calls_back_and_is_armed_again() -> None:
+    """A timer that becomes readable calls back in the loop and is armed again."""
 
     async def main() -> None:
-        told = asyncio.Event()
-        watch = ClockWatch(Clock(), told.set, expires=time.time() - 1)
+        called = asyncio.Event()
+        watch = ClockWatch(Clock(), called.set, expires=time.time() - 1)
         try:
-            await asyncio.wait_for(told.wait(), 60)
+            await asyncio.wait_for(called.wait(), 60)
             armed = Path(f"/proc/self/fdinfo/{watch._timer}").read_text()
             assert "settime flags: 03" in armed
             assert "it_value: (0, 0)" not in armed
@@ -50,8 +50,8 @@ def test_what_the_timer_tells_arrives_and_it_is_armed_again() -> None:
     asyncio.run(main())
 
 
-def test_without_such_a_timer_a_look_finds_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that refuses it is looked at by the guard tick alone."""
+def test_without_a_timer_the_guard_tick_compares_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system refuses the timer, only the guard tick detects clock steps."""
 
     def refused() -> int:
         raise OSError(1, "no")
@@ -75,14 +75,14 @@ def test_without_such_a_timer_a_look_finds_out(monkeypatch: pytest.MonkeyPatch) 
         (25.2, 0.0, 0.0, 25.0, (False, False)),
         (34.0, 0.0, 0.0, 25.0, (False, False)),  # a busy machine
         (36.0, 0.0, 0.0, 25.0, (True, False)),  # the process was stopped
-        (36.0, 0.0, 0.0, None, (False, False)),  # the kernel told of something; nothing is late
+        (36.0, 0.0, 0.0, None, (False, False)),  # the kernel reported a change, so nothing is late
         (7000.0, 0.0, 6990.0, None, (True, False)),  # a sleep
         (5.0, 40.0, 0.0, None, (False, True)),  # set forward, or paused
         (5.0, -40.0, 0.0, None, (False, True)),
         (5.0, 2.0, 0.0, None, (False, False)),  # a correction
     ],
 )
-def test_what_a_look_makes_of_the_clocks(
+def test_how_clock_changes_are_classified(
     passed: float,
     shift: float,
     slept: float,
@@ -90,7 +90,8 @@ def test_what_a_look_makes_of_the_clocks(
     seen: tuple[bool, bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A late guard tick or time slept is a wake-up; a wall clock that moved by half a minute was set."""
+    """A late guard tick or time slept counts as a wake-up. A wall clock that moved by half a minute counts as a
+    step."""
 
     async def main() -> ClockChange:
         watch = ClockWatch(Clock(), lambda: None)
@@ -106,8 +107,8 @@ def test_what_a_look_makes_of_the_clocks(
     assert (change.slept, change.stepped) == seen
 
 
-def test_a_look_forgets_what_it_has_seen() -> None:
-    """A wake-up is told once."""
+def test_a_wake_up_is_reported_once() -> None:
+    """The comparison that follows a wake-up does not report it again."""
 
     async def main() -> bool:
         watch = ClockWatch(Clock(), lambda: None)
@@ -123,10 +124,8 @@ def test_a_look_forgets_what_it_has_seen() -> None:
 
 
 @pytest.mark.parametrize(("state", "kept"), [(0, True), (4, True), (5, False), (-1, False), (None, False)])
-def test_only_a_clock_that_is_in_step_is_trusted(
-    state: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ntp_adjtime(3) returns 5 (TIME_ERROR) when nobody keeps the clock, and -1 where it is forbidden."""
+def test_when_the_clock_is_synchronized(state: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ntp_adjtime(3) returns 5 (TIME_ERROR) if no time service keeps the clock, and -1 if the call is forbidden."""
 
     class Libc:
         if state is not None:

@@ -1,4 +1,4 @@
-"""The configuration on a file system that does not answer: the daemon goes on with what it has loaded."""
+"""The configuration is on a file system that does not answer: the daemon continues with the loaded one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = Settings("/nowhere/config.toml", (INDEX,))
 
 
 class Disk:
-    """Where the configuration lies; it answers, or does not."""
+    """The file system of the configuration, which answers only if a test lets it."""
 
     def __init__(self) -> None:
         self.settings = SETTINGS
@@ -30,7 +30,7 @@ class Disk:
         self.reads = 0
 
     def load(self) -> Settings:
-        """Read the configuration."""
+        """Read the configuration, waiting until the disk answers."""
         self.reads += 1
         self.answers.wait()
         return self.settings
@@ -38,17 +38,18 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """A disk that answers in the end; the files seem to have changed at each look, and nobody waits for long."""
-    made = Disk()
+    """Return a disk on which the files seem changed at each look, with short timeouts."""
+    created = Disk()
     monkeypatch.setattr(ConfigFiles, "_fingerprint", lambda _: (object(),))
     monkeypatch.setattr(config_files, "PATIENCE", 0.05)
     monkeypatch.setattr(loop, "SOON", 0.05)
-    yield made
-    made.answers.set()
+    yield created
+    created.answers.set()
 
 
-def test_a_look_that_hangs_is_told_and_holds_nobody_up(disk: Disk) -> None:
-    """Status after status gets the sentence, with one thread that waits; when the disk answers, all is as before."""
+def test_a_hung_read_is_reported_and_blocks_nothing(disk: Disk) -> None:
+    """While one thread waits for the disk, each `status` says so and starts no other thread. Once the disk answers,
+    all is normal."""
 
     async def main() -> None:
         files = ConfigFiles(disk.load, SETTINGS)
@@ -73,8 +74,10 @@ def test_a_look_that_hangs_is_told_and_holds_nobody_up(disk: Disk) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_a_configuration_that_hangs_stops_no_fetch(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status, refresh and guard ticks work as before; the status names the trouble, and a reload is refused."""
+def test_a_hung_configuration_does_not_stop_the_daemon(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status, refresh and guard ticks continue, the status reports the problem, and a reload is refused."""
 
     async def story(daemon: Daemon) -> None:
         daemon._files._load = disk.load

@@ -1,4 +1,4 @@
-"""The control socket against every kind of client, over a real socket."""
+"""The control socket with every kind of client, over a real socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from uvtokend.errors import ConfigError, UvtokendError
 
 
 class Answers:
-    """A handler that answers what it was asked."""
+    """A handler that returns its arguments."""
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[dict[str, Json]], None]] = []
@@ -62,9 +62,9 @@ class Answers:
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def serve(folder: Path, talk: Callable[[str, Answers], Awaitable[None]]) -> None:
+def serve(directory: Path, talk: Callable[[str, Answers], Awaitable[None]]) -> None:
     async def main() -> None:
-        path = str(folder / "s")
+        path = str(directory / "s")
         answers = Answers()
         server = ControlServer(path, answers)
         await server.open()
@@ -89,8 +89,8 @@ def command(method: str, **params: Json) -> bytes:
 
 
 def test_a_notification_gets_no_answer(tmp_path: Path) -> None:
-    """It is carried out, even one that is wrong; the next answer on the connection belongs to the next request. A
-    listener that subscribes with one gets events, and nothing before them."""
+    """A notification, even an invalid one, gets no answer, so the next answer on the connection belongs to the next
+    request. A client that subscribes to events by a notification gets only the events."""
 
     async def talk(path: str, answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)
@@ -114,7 +114,7 @@ def test_a_notification_gets_no_answer(tmp_path: Path) -> None:
 
 
 def test_every_method_answers(tmp_path: Path) -> None:
-    """Results and refusals come back with their id; several requests share a connection."""
+    """Results and errors have the id of their request, and several requests may share a connection."""
 
     async def talk(path: str, _answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)
@@ -143,8 +143,8 @@ def test_every_method_answers(tmp_path: Path) -> None:
     serve(tmp_path, talk)
 
 
-def test_a_credential_is_asked_for_with_the_asker(tmp_path: Path) -> None:
-    """The kernel says who asks; a shim asks for its parent. What does not fit is refused, and no answer is guessed."""
+def test_a_credential_request_knows_the_asking_process(tmp_path: Path) -> None:
+    """The kernel tells which process asks, or its parent if a shim asks. Invalid parameters are refused."""
 
     async def talk(path: str, _answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)
@@ -175,10 +175,10 @@ def test_a_credential_is_asked_for_with_the_asker(tmp_path: Path) -> None:
 
 
 def test_the_socket_is_private(tmp_path: Path) -> None:
-    """Mode 0600; a stale one of a dead daemon is taken over; and the peer is known."""
-    dead = socket.socket(socket.AF_UNIX)
-    dead.bind(str(tmp_path / "s"))
-    dead.close()
+    """The socket has mode 0600, replaces the one of a killed daemon, and knows the peer's uid and pid."""
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(tmp_path / "s"))
+    stale.close()
 
     async def talk(path: str, _answers: Answers) -> None:
         assert os.stat(path).st_mode & 0o777 == 0o600
@@ -190,8 +190,8 @@ def test_the_socket_is_private(tmp_path: Path) -> None:
     serve(tmp_path, talk)
 
 
-def test_a_client_whose_task_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is disconnected too: the daemon may end just as a client comes."""
+def test_a_client_that_connects_as_the_daemon_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose task is canceled before it starts is disconnected too."""
     connected = ControlServer._connected
 
     def canceled(server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -208,13 +208,13 @@ def test_a_client_whose_task_never_begins(tmp_path: Path, monkeypatch: pytest.Mo
     serve(tmp_path, talk)
 
 
-def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gets as far as the socket with another uid is hung up on."""
+def test_another_user_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer with another uid is disconnected without an answer."""
     monkeypatch.setattr(peers, "uid", lambda _: os.getuid() + 1)
 
     async def talk(path: str, _answers: Answers) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
-        with contextlib.suppress(ConnectionResetError):  # hung up on, the line unread
+        with contextlib.suppress(ConnectionResetError):  # the line may be unread
             writer.write(command("version"))
             assert await reader.read() == b""
         writer.close()
@@ -223,7 +223,7 @@ def test_another_user_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_too_long_and_unfinished_lines(tmp_path: Path) -> None:
-    """Ten megabytes or half a line get an error and the end, and the next client is served."""
+    """A line that is too long or incomplete gets an error and ends the connection. The next client is served."""
 
     async def talk(path: str, _answers: Answers) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
@@ -243,19 +243,19 @@ def test_too_long_and_unfinished_lines(tmp_path: Path) -> None:
     serve(tmp_path, talk)
 
 
-def test_who_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client whose answers pile up is closed, and others are served meanwhile."""
+def test_a_client_that_never_reads_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not read its answers is disconnected, and others are served meanwhile."""
     monkeypatch.setattr(control, "SLOW", 0.2)
 
     async def talk(path: str, _answers: Answers) -> None:
-        deaf = socket.socket(socket.AF_UNIX)
-        deaf.connect(path)
-        deaf.setblocking(False)
+        client_socket = socket.socket(socket.AF_UNIX)
+        client_socket.connect(path)
+        client_socket.setblocking(False)
         loop = asyncio.get_running_loop()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             while True:
-                await loop.sock_sendall(deaf, command("status", names=["x" * 60000]))
-        deaf.close()
+                await loop.sock_sendall(client_socket, command("status", names=["x" * 60000]))
+        client_socket.close()
         client = await asyncio.open_unix_connection(path)
         assert (await ask(client, command("version")))["result"]
         client[1].close()
@@ -263,8 +263,8 @@ def test_who_never_reads_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     serve(tmp_path, talk)
 
 
-def test_when_all_places_are_taken_the_longest_silent_goes(tmp_path: Path) -> None:
-    """129 clients: the first one, silent since, is let go; the last one is served."""
+def test_when_all_slots_are_taken_the_client_idle_longest_is_dropped(tmp_path: Path) -> None:
+    """With 129 clients, the one that has been idle longest is disconnected and the last one is served."""
 
     async def talk(path: str, _answers: Answers) -> None:
         clients = []
@@ -280,13 +280,13 @@ def test_when_all_places_are_taken_the_longest_silent_goes(tmp_path: Path) -> No
     serve(tmp_path, talk)
 
 
-def test_many_that_connect_at_once_take_no_more_slots(tmp_path: Path) -> None:
-    """Clients that come faster than the dropped ones leave: there are never more than the slots."""
+def test_simultaneous_clients_never_exceed_the_slots(tmp_path: Path) -> None:
+    """Even if clients connect faster than dropped ones leave, there are never more than the slots."""
 
     async def talk(path: str, _answers: Answers) -> None:
         flood = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CLIENTS + 70)]
         for each in flood[:100]:
-            each.connect(path)  # all of them before the server has run
+            each.connect(path)  # before the server runs
         client = await asyncio.open_unix_connection(path)
         assert (await ask(client, command("version")))["result"]
         for each in flood[100:]:
@@ -308,12 +308,12 @@ def test_many_that_connect_at_once_take_no_more_slots(tmp_path: Path) -> None:
 
 
 def test_events_are_streamed(tmp_path: Path) -> None:
-    """A listener hears every event as a notification, and is forgotten when it leaves."""
+    """A subscriber gets every event as a notification, and is removed when it disconnects."""
 
     async def talk(path: str, answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)
         assert (await ask(client, command("events")))["result"] == {"ok": True}
-        for number in range(1000):  # more than fit in the queue: the newest are lost, nothing grows
+        for number in range(1000):  # more than the queue holds, so the newest are dropped
             answers.listeners[0]({"number": number})
         event = json.loads(await client[0].readline())
         assert (event["method"], event["params"]) == ("event", {"number": 0})
@@ -324,8 +324,8 @@ def test_events_are_streamed(tmp_path: Path) -> None:
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=80), min_size=20, max_size=60))
-def test_garbage_harms_nobody(tmp_path: Path, garbage: list[bytes]) -> None:
-    """Whatever is sent, every line gets one answer, and the next client is served."""
+def test_garbage_does_no_harm(tmp_path: Path, garbage: list[bytes]) -> None:
+    """Every invalid line gets an error, and the next client is served."""
 
     async def talk(path: str, _answers: Answers) -> None:
         client = await asyncio.open_unix_connection(path)

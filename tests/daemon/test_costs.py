@@ -1,4 +1,4 @@
-"""What the daemon does for many tokens at once, counted: a stop-watch would only tell how busy the machine is."""
+"""The daemon's work for many tokens, counted, because a time would only measure the load of the machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from uvtokend.disk.state_file import Store
 __all__ = ["desk"]
 
 THOUSAND = 1000
-#: What a daemon at rest has no use for: commands, SDKs, and the code of what is not configured.
+#: Modules that an idle daemon does not need: commands, SDKs, and code for what is not configured.
 NOT_WHEN_IDLE = {
     *("azure", "boto3", "botocore", "google", "keyring", "msal", "psutil", "requests", "tomlkit", "urllib3"),
     *("uvtokend.cli.status", "uvtokend.disk.uv_store_sink", "uvtokend.doctor", "uvtokend.providers"),
@@ -47,7 +47,7 @@ NOT_WHEN_IDLE = {
 
 
 def many(size: int) -> tuple[Index, ...]:
-    """Return indexes with a lease each."""
+    """Return indexes with one lease each."""
     return tuple(
         Index(f"i{n}", f"https://i{n}.example/", f"i{n}.example", "static", Request("static", f"{n}"))
         for n in range(size)
@@ -59,14 +59,16 @@ def token(now: datetime) -> Credential:
     return Credential("me", Secret("token"), now, now + timedelta(hours=1))
 
 
-def live(folder: Path, indexes: tuple[Index, ...], story: Callable[[Daemon], Awaitable[None]]) -> None:
-    """Run a daemon with a control socket's view, whose workers never start."""
+def live(directory: Path, indexes: tuple[Index, ...], story: Callable[[Daemon], Awaitable[None]]) -> None:
+    """Run a daemon whose workers never start."""
     settings = Settings("config.toml", indexes)
 
     async def main() -> None:
-        log = EventLog(str(folder / "events.jsonl"), quiet=True)
-        store = Store(str(folder), len(indexes))
-        daemon = Daemon(lambda: settings, settings, NetrcSink(str(folder / "netrc")), store, log, str(folder / "s"))
+        log = EventLog(str(directory / "events.jsonl"), quiet=True)
+        store = Store(str(directory), len(indexes))
+        daemon = Daemon(
+            lambda: settings, settings, NetrcSink(str(directory / "netrc")), store, log, str(directory / "s")
+        )
         daemon._workers.start = lambda *_: None  # type: ignore[method-assign]
         try:
             daemon.start()
@@ -83,13 +85,13 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "uvtokend").mkdir(0o700)
 
 
-def test_no_event_looks_at_all_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a thousand tokens arrive, no picture of all indexes is made: that would make a start quadratic."""
-    pictures: list[datetime] = []
+def test_no_event_makes_a_snapshot_of_all_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thousand tokens arrive, no snapshot of all indexes is made, which would make the start quadratic."""
+    snapshots: list[datetime] = []
     honest = Agent.snapshot
 
     def snapshot(agent: Agent, now: datetime, *rest: Any) -> Snapshot:
-        pictures.append(now)
+        snapshots.append(now)
         return honest(agent, now, *rest)
 
     monkeypatch.setattr(Agent, "snapshot", snapshot)
@@ -98,13 +100,13 @@ def test_no_event_looks_at_all_indexes(tmp_path: Path, monkeypatch: pytest.Monke
     async def story(daemon: Daemon) -> None:
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
-        assert pictures == []
+        assert snapshots == []
 
     live(tmp_path, indexes, story)
 
 
 def test_simultaneous_tokens_share_a_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand deliveries cost a handful of writes of the netrc, and each entry is in it at the end."""
+    """A thousand tokens need at most five writes of the netrc, which then contains every entry."""
     writes: list[int] = []
     honest = NetrcSink.deliver
 
@@ -120,7 +122,7 @@ def test_simultaneous_tokens_share_a_delivery(tmp_path: Path, monkeypatch: pytes
     async def story(daemon: Daemon) -> None:
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
-            await asyncio.sleep(0)  # a turn for the deliveries, as between two real fetches
+            await asyncio.sleep(0)  # lets the deliveries run, as between two real fetches
         await daemon.requests.settle(None)
 
     live(tmp_path, indexes, story)
@@ -129,11 +131,12 @@ def test_simultaneous_tokens_share_a_delivery(tmp_path: Path, monkeypatch: pytes
     assert len(writes) <= 5
 
 
-def test_uv_waits_for_one_write_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between a token and its entry the disk is waited for once, for the netrc; all else is made durable afterwards."""
+def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the arrival of a token and its entry, the disk is synced once, for the netrc. Everything else is
+    synced later."""
     steps: list[str] = []
 
-    def seen(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
         def take(*args: Any) -> Any:
             steps.append(step)
             return honest(*args)
@@ -145,14 +148,14 @@ def test_uv_waits_for_one_write_to_the_disk(tmp_path: Path, monkeypatch: pytest.
     async def story(daemon: Daemon) -> None:
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
         await daemon.requests.settle(None)
-        monkeypatch.setattr(files, "fsync", seen("fsync", files.fsync))
-        monkeypatch.setattr(exchange, "swap", seen("visible", exchange.swap))
+        monkeypatch.setattr(files, "fsync", recorded("fsync", files.fsync))
+        monkeypatch.setattr(exchange, "swap", recorded("visible", exchange.swap))
         await daemon.requests.refresh(None, wait=False)
         daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
         assert steps[:2] == ["fsync", "visible"]
         assert steps.count("visible") == 1
-        assert steps.count("fsync") >= 4  # then the directory of the netrc, and the state in its own
+        assert steps.count("fsync") >= 4  # later: the netrc's directory, and the state file with its own
 
     live(tmp_path, indexes, story)
 
@@ -220,10 +223,8 @@ def test_one_token_among_many_is_little_work(tmp_path: Path, monkeypatch: pytest
     live(tmp_path, indexes, story)
 
 
-def test_a_status_waits_for_no_delivery_while_more_tokens_are_on_their_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk is busy with one token and another one is being fetched: whoever asks is answered at once."""
+def test_a_status_does_not_wait_during_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk is busy with one token while another is being fetched, `status` is answered at once."""
     disk, busy = threading.Event(), threading.Event()
     honest = NetrcSink.deliver
 
@@ -247,7 +248,7 @@ def test_a_status_waits_for_no_delivery_while_more_tokens_are_on_their_way(
         assert [row["state"] for row in rows if isinstance(row, dict)] == ["waiting", "fetching"]
         disk.set()
         daemon._fetch_ended(indexes[1].request, token(datetime.now(UTC)))
-        document = await daemon.requests.status(None)  # now it waits: nothing else is on its way
+        document = await daemon.requests.status(None)  # waits for the delivery, since no fetch is in flight
         rows = document["indexes"]
         assert isinstance(rows, list)
         assert [row["delivered"] for row in rows if isinstance(row, dict)] == [True, True]
@@ -256,14 +257,14 @@ def test_a_status_waits_for_no_delivery_while_more_tokens_are_on_their_way(
 
 
 def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A status of one index among a thousand looks at that index, and at those that share its host."""
+    """A status of one index among a thousand examines that index and those that share its host."""
     sizes: list[int] = []
     honest = Agent.snapshot
 
     def snapshot(agent: Agent, now: datetime, *rest: Any) -> Snapshot:
-        made = honest(agent, now, *rest)
-        sizes.append(len(made.indexes))
-        return made
+        snapshot_made = honest(agent, now, *rest)
+        sizes.append(len(snapshot_made.indexes))
+        return snapshot_made
 
     monkeypatch.setattr(Agent, "snapshot", snapshot)
     first, *others = many(THOUSAND)
@@ -283,19 +284,19 @@ def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def rows(document: dict[str, Json]) -> list[dict[str, Json]]:
     """Return the indexes of a status document."""
-    shown = document["indexes"]
-    assert isinstance(shown, list)
-    return [row for row in shown if isinstance(row, dict)]
+    indexes = document["indexes"]
+    assert isinstance(indexes, list)
+    return [row for row in indexes if isinstance(row, dict)]
 
 
-#: The most system calls that a status makes beyond those of a Python that starts and ends; each module that it imports
-#: takes some twenty.
+#: The most system calls of a status beyond those of a Python that only starts and ends. Each imported module takes
+#: about twenty.
 CALLS_OF_A_STATUS = 700
 
 
 @pytest.mark.strace
 def test_a_status_makes_few_system_calls(desk: Desk, tmp_path: Path) -> None:
-    """A cold status asks the socket once; how many indexes there are changes nothing but the size of the answer."""
+    """A status makes one request on the socket, and the number of indexes changes only the size of the answer."""
     share_a_token(desk, 3)
     started = desk.run("start")
     assert started.returncode == 0, started.stderr
@@ -316,7 +317,7 @@ def share_a_token(desk: Desk, size: int) -> None:
 
 
 def system_calls(desk: Desk, folder: Path, *arguments: str) -> int:
-    """Return how many system calls a Python makes."""
+    """Return how many system calls a Python process makes."""
     trace = folder / "calls"
     command = [*STRACE, str(trace), sys.executable, "-P", *arguments]
     subprocess.run(command, env=desk.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
@@ -324,7 +325,7 @@ def system_calls(desk: Desk, folder: Path, *arguments: str) -> int:
 
 
 def test_an_event_costs_what_it_touches() -> None:
-    """The agent's work for one token is the same beside a thousand leases as beside ten."""
+    """The agent's work for one token is the same with a thousand leases as with ten."""
 
     def calls(size: int) -> int:
         agent, indexes, now = Agent(), many(size), datetime(2026, 1, 1, tzinfo=UTC)
@@ -347,16 +348,15 @@ def test_an_event_costs_what_it_touches() -> None:
 
 
 def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guard tick that finds nothing new starts no thread and no task, makes no snapshot and plans no job; systemd
-    hears that the daemon lives, and no more.
-    """
-    done: list[str] = []
+    """A guard tick without changes starts no thread or task, makes no snapshot and plans no job. It only notifies
+    systemd's watchdog."""
+    actions: list[str] = []
 
     def counted(owner: Any, name: str) -> None:
         honest = getattr(owner, name)
 
         def call(*args: Any, **more: Any) -> Any:
-            done.append(name)
+            actions.append(name)
             return honest(*args, **more)
 
         monkeypatch.setattr(owner, name, call)
@@ -365,38 +365,38 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
         await daemon.requests.settle(None)
-        daemon._tick()  # the first one after work tidies up
+        daemon._tick()  # the first tick after work tidies up
         await looked(daemon)
         outlook = daemon._outlook
         assert outlook is not None
         while outlook._planned is not None or (outlook._writing is not None and not outlook._writing.done()):
-            await asyncio.sleep(0.01)  # what others see is brought up to date
+            await asyncio.sleep(0.01)  # the files for other programs are updated
         counted(threading.Thread, "start")
         counted(Agent, "snapshot")
         counted(Store, "save")
         counted(daemon._loop, "create_task")
         counted(daemon._timer._scheduler, "add_job")
         counted(daemon._loop, "call_soon_threadsafe")
-        monkeypatch.setattr("uvtokend.daemon.loop.notify", done.append)
+        monkeypatch.setattr("uvtokend.daemon.loop.notify", actions.append)
         for _ in range(3):
             daemon._tick()
             await looked(daemon)
-        assert done == ["WATCHDOG=1"] * 3
+        assert actions == ["WATCHDOG=1"] * 3
 
     indexes = many(10)
     live(tmp_path, indexes, story)
 
 
 async def looked(daemon: Daemon) -> None:
-    """Wait until the look of the last tick has ended, and the loop has heard of it."""
+    """Wait until the look at the files by the last tick has ended and the loop has processed it."""
     while daemon._files_watch.busy:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0)
 
 
-#: The most system calls of a guard tick: of the loop, of the thread that looks, and to hand over from one to the other.
+#: The most system calls of a guard tick: those of the loop, of the thread, and of the communication between them.
 CALLS_OF_A_TICK = 24
-#: A daemon whose guard tick comes often; what it is traced with.
+#: The program of a daemon whose guard tick comes often, and the options of strace.
 OFTEN = """\
 import sys
 from uvtokend.daemon import timer
@@ -409,30 +409,30 @@ STRACE = ("strace", "-f", "-qq", "-e", "signal=none", "-o")
 
 @pytest.mark.strace
 def test_a_tick_at_rest_makes_few_system_calls(desk: Desk, tmp_path: Path) -> None:
-    """A guard tick looks at the socket, the netrc and the installation once each, and at nothing else."""
+    """A guard tick examines the socket, the netrc and the installation once each, and nothing else."""
     desk.configure(("a", "a.example"), ("b", "b.example"))
     trace = tmp_path / "trace"
     command = [*STRACE, str(trace), sys.executable, "-P", "-c", OFTEN]
     with subprocess.Popen(command, env=desk.env, stdin=subprocess.DEVNULL) as tracer:
         await_daemon(desk.socket)
         until(lambda: all(row["delivered"] for row in ask(desk.socket, "status")["indexes"]))
-        asked = len(trace.read_text().splitlines())
-        until(lambda: len(ticks(trace.read_text().splitlines()[asked:])) > 30)
+        first = len(trace.read_text().splitlines())
+        until(lambda: len(ticks(trace.read_text().splitlines()[first:])) > 30)
         ask(desk.socket, "stop")
         tracer.wait(60)
-    costs = ticks(trace.read_text().splitlines()[asked:])[10:30]
+    costs = ticks(trace.read_text().splitlines()[first:])[10:30]
     assert statistics.median(costs) <= CALLS_OF_A_TICK, costs
 
 
 def ticks(lines: list[str]) -> list[int]:
-    """Return how many system calls there are from one look at the control socket to the next."""
+    """Return the numbers of system calls between successive looks at the control socket."""
     looks = [at for at, line in enumerate(lines) if "control.sock" in line and "stat" in line]
-    begun = [line for line in range(len(lines)) if "resumed>" in lines[line]]  # the second half of one call
+    begun = [line for line in range(len(lines)) if "resumed>" in lines[line]]  # the second half of a call
     return [after - before - sum(before < at < after for at in begun) for before, after in itertools.pairwise(looks)]
 
 
-def test_the_idle_daemon_holds_nothing_that_it_does_not_need() -> None:
-    """Everything that a daemon at rest has imported is for the loop, the schedule, the socket or the netrc."""
+def test_an_idle_daemon_imports_only_what_it_needs() -> None:
+    """An idle daemon has imported only the modules for the loop, the schedule, the socket and the netrc."""
     code = "import sys, uvtokend.cli.run, uvtokend.daemon.main; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-P", "-S", "-c", code],
@@ -446,8 +446,9 @@ def test_the_idle_daemon_holds_nothing_that_it_does_not_need() -> None:
     assert modules & NOT_WHEN_IDLE == set()
 
 
-def test_systemd_hears_each_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that says what the last one said is not sent; one that systemd did not take is sent at the next tick."""
+def test_systemd_gets_each_status_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status line that equals the previous one is not sent. One that systemd did not receive is sent again at the
+    next tick."""
     monkeypatch.setattr("uvtokend.daemon.notify.LATER", 0.0)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
     line = ["one"]
@@ -455,7 +456,7 @@ def test_systemd_hears_each_line_once(tmp_path: Path, monkeypatch: pytest.Monkey
     async def story() -> list[bytes]:
         status = StatusLine(lambda: line[0])
         status.changed()
-        await asyncio.sleep(0.01)  # nobody listens yet
+        await asyncio.sleep(0.01)  # systemd does not listen yet
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(tmp_path / "n"))
             systemd.setblocking(False)
@@ -465,9 +466,9 @@ def test_systemd_hears_each_line_once(tmp_path: Path, monkeypatch: pytest.Monkey
             line[0] = "two"
             status.changed()
             await asyncio.sleep(0.01)
-            heard = [systemd.recv(100), systemd.recv(100)]
+            lines = [systemd.recv(100), systemd.recv(100)]
             with pytest.raises(BlockingIOError):
                 systemd.recv(100)
-        return heard
+        return lines
 
     assert asyncio.run(story()) == [b"STATUS=one", b"STATUS=two"]

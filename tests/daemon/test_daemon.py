@@ -1,4 +1,4 @@
-"""The whole daemon as a process: real boto3 in its workers, the emulated cloud, and everything that can go wrong."""
+"""The whole daemon as a process, with real boto3 in its workers, an emulated cloud, and failures of every kind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FOREIGN = b"# my own\r\nmachine mine.example login me password \xff'mine'\n\n\tm
 
 @pytest.fixture
 def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Iterator[AwsMachine]:
-    """A machine with one index, whose daemon is ended at the end."""
+    """Return a machine with one index, whose daemon is stopped at the end."""
     machine = AwsMachine(tmp_path_factory.mktemp("l"), cloud)
     machine.configure(a="https://a.example/simple/")
     yield machine
@@ -41,11 +41,11 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, cloud: CodeArtifact) -> Ite
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
-    """A machine with one index whose tokens a program issues: the law is the daemon's, and no SDK need be loaded."""
-    made = Issuing(tmp_path_factory.mktemp("m"))
-    made.configure(a="https://a.example/simple/")
-    yield made
-    made.close()
+    """Return a machine with one index whose tokens come from a program, so that no SDK is loaded."""
+    created = Issuing(tmp_path_factory.mktemp("m"))
+    created.configure(a="https://a.example/simple/")
+    yield created
+    created.close()
 
 
 def index(laptop: Machine, name: str = "a") -> dict[str, Any]:
@@ -53,14 +53,14 @@ def index(laptop: Machine, name: str = "a") -> dict[str, Any]:
 
 
 def tokens(laptop: Machine) -> dict[str, str]:
-    """Return what Python's own netrc reads: host -> token."""
+    """Return the tokens that Python's netrc reads, by host."""
     if not laptop.netrc.exists():
         return {}
     return {host: entry[2] for host, entry in netrc.netrc(str(laptop.netrc)).hosts.items()}
 
 
 def written(laptop: Machine) -> list[bytes]:
-    """Return the tokens of a.example's entries, also in a file that Python's netrc refuses."""
+    """Return the tokens of the entries for a.example, even from a file that Python's netrc refuses."""
     return re.findall(rb"^machine a\.example login \S+ password (\S+)", laptop.netrc.read_bytes(), re.MULTILINE)
 
 
@@ -70,7 +70,7 @@ def start(laptop: Machine) -> None:
 
 
 def test_one_request_serves_ten_indexes(laptop: AwsMachine, cloud: CodeArtifact) -> None:
-    """All repositories of a domain share one token, on every host; a uv finds each of them."""
+    """Indexes of one CodeArtifact domain share one token, which is delivered for each of their hosts."""
     laptop.configure(**{f"i{number}": f"https://h{number % 3}.example/r{number}/simple/" for number in range(10)})
     laptop.start()
     until(lambda: len(status(laptop)["indexes"]) == 10 and is_ready(laptop))
@@ -80,7 +80,8 @@ def test_one_request_serves_ten_indexes(laptop: AwsMachine, cloud: CodeArtifact)
 
 
 def test_a_kill_at_any_moment(machine: Issuing) -> None:
-    """After SIGKILL the next start works at once; a token that stands is kept; foreign text is intact."""
+    """After SIGKILL at a random moment the next start works, keeps a delivered token, and leaves foreign text
+    unchanged."""
     machine.netrc.write_bytes(FOREIGN)
     dice = random.Random(7)
     for _ in range(6):
@@ -104,7 +105,8 @@ def test_a_kill_at_any_moment(machine: Issuing) -> None:
 
 
 def test_expiry_fails_closed(machine: Issuing) -> None:
-    """The cloud is away: the token stands to its end, then its entry goes, and comes back with the next token."""
+    """If no new token can be fetched, the entry is removed when its token expires, and written again with the next
+    token."""
     machine.set_life(6)
     start(machine)
     machine.fail()
@@ -112,9 +114,9 @@ def test_expiry_fails_closed(machine: Issuing) -> None:
     end = datetime.fromisoformat(index(machine)["expires_at"])
     until(lambda: "a.example" not in tokens(machine))
     assert datetime.now(UTC) >= end
-    found = until(lambda: index(machine)["health"] == "expired" and index(machine))
-    assert (found["health"], found["delivered"]) == ("expired", False)
-    assert found["last_error"]["kind"] == "transient"
+    expired = until(lambda: index(machine)["health"] == "expired" and index(machine))
+    assert (expired["health"], expired["delivered"]) == ("expired", False)
+    assert expired["last_error"]["kind"] == "transient"
     assert machine.uvtokend("status").returncode == 1
     machine.set_life(3600)
     assert machine.uvtokend("refresh").returncode == 0
@@ -122,7 +124,7 @@ def test_expiry_fails_closed(machine: Issuing) -> None:
 
 
 def test_expired_entries_go_before_the_first_fetch(machine: Issuing) -> None:
-    """A daemon that starts over a token that died takes it out, also while the cloud is away."""
+    """A daemon that starts with an expired entry removes it, even if the issuer is unreachable."""
     start(machine)
     machine.stop()
     state = machine.state / "state.json"
@@ -137,8 +139,8 @@ def test_expired_entries_go_before_the_first_fetch(machine: Issuing) -> None:
     until(lambda: "a.example" not in tokens(machine))
 
 
-def test_a_fetch_that_hangs_delays_nobody(laptop: AwsMachine, cloud: CodeArtifact) -> None:
-    """It is gone at its deadline with its helpers, while another index got its token at once."""
+def test_a_hung_fetch_delays_no_other(laptop: AwsMachine, cloud: CodeArtifact) -> None:
+    """A hung fetch is killed at its deadline with its helpers, while another index gets its token at once."""
     note = laptop.directory / "pid"
     (laptop.home / "hang").write_text(
         f"[profile hang]\ncredential_process = sh -c 'echo $$ > {note}; exec sleep 600'\n"
@@ -156,7 +158,7 @@ def test_a_fetch_that_hangs_delays_nobody(laptop: AwsMachine, cloud: CodeArtifac
 
 
 def test_a_cloud_that_never_answers(laptop: AwsMachine, cloud: CodeArtifact) -> None:
-    """The SDK's endpoint accepts and is silent: the deadline ends it, and a refresh is answered."""
+    """If the cloud never answers, the fetch ends at its deadline and `refresh` reports it."""
     text = laptop.config.read_text()
     laptop.config.write_text(f'[daemon]\nfetch-timeout = "3s"\n{text}')
 
@@ -171,8 +173,8 @@ def test_a_cloud_that_never_answers(laptop: AwsMachine, cloud: CodeArtifact) -> 
     assert index(laptop)["last_error"]["reason"] == "deadline"
 
 
-def test_a_new_login_is_noticed(laptop: AwsMachine, cloud: CodeArtifact) -> None:
-    """Blocked, with the exact command; and as soon as the login's files change, the token is fetched."""
+def test_a_sign_in_is_noticed(laptop: AwsMachine, cloud: CodeArtifact) -> None:
+    """The index is blocked with the exact fix, and its token is fetched as soon as the sign-in files change."""
     keys = (laptop.home / "aws").read_text()
     (laptop.home / "aws").write_text("")
     laptop.config.write_text(laptop.config.read_text().replace('profile = "dev"\n', ""))
@@ -185,8 +187,8 @@ def test_a_new_login_is_noticed(laptop: AwsMachine, cloud: CodeArtifact) -> None
 
 
 @pytest.mark.parametrize("own_state", [True, False])
-def test_one_owner_for_a_netrc(machine: Issuing, own_state: bool) -> None:
-    """A second daemon with another socket, and even another state directory, gives way and names the owner."""
+def test_a_netrc_has_one_owner(machine: Issuing, own_state: bool) -> None:
+    """A second daemon with another socket, and even another state directory, exits and names the owner."""
     start(machine)
     assert machine.daemon is not None
     other = {"XDG_STATE_HOME": str(machine.directory / "other state")} if own_state else {}
@@ -199,9 +201,10 @@ def test_one_owner_for_a_netrc(machine: Issuing, own_state: bool) -> None:
 
 
 def test_a_slow_truncating_writer(machine: Issuing) -> None:
-    """``gpg -d x > ~/.netrc`` empties the file at once and writes later: it is waited for and named, also by a refresh.
+    """A program such as ``gpg -d x > ~/.netrc`` empties the netrc at once and writes much later. Meanwhile the delivery
+    fails and names the program.
 
-    When its text is there, ours is above it, and not a byte of it is lost.
+    Once its text is written, ours is added above it, and no byte is lost.
     """
     machine.netrc.write_bytes(FOREIGN)
     start(machine)
@@ -220,8 +223,8 @@ def test_a_slow_truncating_writer(machine: Issuing) -> None:
     assert len(written(machine)) == 1
 
 
-def test_reload_takes_all_or_nothing(laptop: AwsMachine, cloud: CodeArtifact) -> None:
-    """A bad configuration is refused whole with every problem; a good one is taken without a new fetch."""
+def test_reload_is_all_or_nothing(laptop: AwsMachine, cloud: CodeArtifact) -> None:
+    """An invalid configuration is refused with all its problems. A valid one is loaded without a new fetch."""
     start(laptop)
     good = laptop.config.read_text()
     laptop.config.write_text(good.replace('profile = "dev"', 'profil = "dev"\nduration = 7'))
@@ -240,8 +243,9 @@ def test_reload_takes_all_or_nothing(laptop: AwsMachine, cloud: CodeArtifact) ->
     until(lambda: not tokens(laptop))
 
 
-def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: AwsMachine) -> None:
-    """They work for now, and the status says that they will not for long, with the command; the keys are not shown."""
+def test_temporary_credentials_in_the_environment_get_a_notice(laptop: AwsMachine) -> None:
+    """Temporary credentials in the daemon's environment work, but a notice says that they will expire, with the fix
+    and without the keys."""
     temporary = {"AWS_ACCESS_KEY_ID": "ASIACANARY", "AWS_SECRET_ACCESS_KEY": "canary", "AWS_SESSION_TOKEN": "canary"}
     laptop.write(laptop.config.read_text().replace('profile = "dev"\n', ""))
     laptop.start(temporary)
@@ -249,13 +253,14 @@ def test_temporary_credentials_in_its_environment_are_spoken_of(laptop: AwsMachi
     (notice,) = index(laptop)["notices"]
     names = " ".join(sorted(temporary))
     assert (notice["reason"], notice["hint"]) == ("temporary-environment", f"unset {names} && uvtokend restart")
-    shown = laptop.uvtokend("status").stdout
-    assert notice["hint"] in shown
-    assert "CANARY" not in (shown + laptop.output.read_text()).upper()
+    output = laptop.uvtokend("status").stdout
+    assert notice["hint"] in output
+    assert "CANARY" not in (output + laptop.output.read_text()).upper()
 
 
 def set_back(laptop: Machine, step: timedelta) -> bool:
-    """Change the state file as if the wall clock had been behind when it was written; False if no boot is known."""
+    """Change the state file as if the wall clock had been behind when it was written. Return False if the boot is
+    unknown."""
     file = laptop.state / "state.json"
     document = json.loads(file.read_text())
     if document["boot"] is None or not document["boot"]["id"]:
@@ -268,15 +273,15 @@ def set_back(laptop: Machine, step: timedelta) -> bool:
     return True
 
 
-def test_a_clock_that_was_set_while_it_was_away_removes_no_token(machine: Issuing) -> None:
-    """By the wall clock it has expired, by the boot's it is valid: it stays, due at once, though the cloud is down.
-    Only where a time service keeps the wall clock, the machine must have been paused, and the token is removed."""
+def test_a_clock_set_while_the_daemon_was_stopped_removes_no_token(machine: Issuing) -> None:
+    """By the wall clock the token has expired, but by the boot's clock it is valid, so it stays and is refreshed at
+    once. It is removed only if a time service keeps the wall clock, because then the machine was paused."""
     machine.set_life(43200)
     start(machine)
     machine.stop()
     before = tokens(machine)
     if not set_back(machine, timedelta(days=1)):
-        return  # this system does not tell its boots apart
+        return  # this system does not identify its boots
     machine.fail()
     if clock.synchronized():
         machine.start()
@@ -289,13 +294,13 @@ def test_a_clock_that_was_set_while_it_was_away_removes_no_token(machine: Issuin
     assert index(machine)["life_left_s"] > 11 * 3600
 
 
-def test_a_machine_that_was_paused_fetches_at_once(machine: Issuing) -> None:
-    """A restored snapshot looks like a clock that was set: what was recovered may have expired, so it is replaced."""
+def test_a_paused_machine_fetches_at_once(machine: Issuing) -> None:
+    """A restored snapshot looks like a clock step. A recovered token may have expired, so it is replaced."""
     machine.set_life(43200)
     assert machine.uvtokend("once").returncode == 0
     before = tokens(machine)
     if not set_back(machine, timedelta(hours=20)):
-        return  # this system does not tell its boots apart
+        return  # this system does not identify its boots
     assert machine.uvtokend("once").returncode == 0
     assert len(machine.tokens) == 2
     assert tokens(machine) != before
@@ -304,19 +309,19 @@ def test_a_machine_that_was_paused_fetches_at_once(machine: Issuing) -> None:
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
-def test_no_time_zone_puts_a_refresh_off(machine: Issuing, zone: str) -> None:
-    """All times are UTC: the machine's time zone and summer time do not matter."""
+def test_the_time_zone_does_not_matter(machine: Issuing, zone: str) -> None:
+    """All times are in UTC, so neither the time zone nor summer time delays a refresh."""
     machine.set_life(4)
     machine.start({"TZ": zone})
     until(lambda: len(machine.tokens) >= 2)
-    found = until(lambda: status(machine)["pid"] and index(machine)["delivered"] and index(machine))
-    assert 0 <= found["life_left_s"] <= 4
-    shown = datetime.fromisoformat(found["expires_at"])
+    delivered_index = until(lambda: status(machine)["pid"] and index(machine)["delivered"] and index(machine))
+    assert 0 <= delivered_index["life_left_s"] <= 4
+    shown = datetime.fromisoformat(delivered_index["expires_at"])
     assert abs((shown - datetime.now(UTC)).total_seconds()) < 60
 
 
-def test_it_waits_for_a_configuration(machine: Issuing) -> None:
-    """Without one it runs and waits; with one it begins by itself."""
+def test_the_daemon_waits_for_a_configuration(machine: Issuing) -> None:
+    """Without a configuration the daemon waits for one, and starts to work as soon as there is one."""
     text = machine.config.read_text()
     machine.config.write_text("")
     machine.start()
@@ -327,8 +332,8 @@ def test_it_waits_for_a_configuration(machine: Issuing) -> None:
     until(lambda: "a.example" in tokens(machine))
 
 
-def test_a_rival_that_drops_our_comments_does_not_lock_us_out(machine: Issuing) -> None:
-    """An entry without its marks that equals ours is taken back at the next delivery; nothing is doubled."""
+def test_a_program_that_drops_our_comments(machine: Issuing) -> None:
+    """An entry without its marks that equals ours is taken back at the next delivery and not duplicated."""
     start(machine)
     bare = "\n".join(line for line in machine.netrc.read_text().splitlines() if not line.startswith("#"))
     machine.netrc.write_text(f"{bare}\nmachine mine.example login me password mine\n")
@@ -337,8 +342,8 @@ def test_a_rival_that_drops_our_comments_does_not_lock_us_out(machine: Issuing) 
     assert set(tokens(machine)) == {"a.example", "mine.example"}
 
 
-def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(machine: Issuing) -> None:
-    """Its text without comments may hold a token from before the last deliveries: it is ours as well."""
+def test_a_program_that_restores_an_older_entry(machine: Issuing) -> None:
+    """If another program writes back an older entry of ours without its marks, it is recognized as ours."""
     start(machine)
     bare = "\n".join(line for line in machine.netrc.read_text().splitlines() if not line.startswith("#"))
     for _ in range(2):
@@ -349,8 +354,9 @@ def test_a_rival_that_read_the_netrc_long_ago_does_not_lock_us_out(machine: Issu
     assert set(tokens(machine)) == {"a.example", "mine.example"}
 
 
-def test_a_fight_over_our_block_ends_in_blocked(machine: Issuing) -> None:
-    """The first change is undone; a second one within a minute stays, until the person who ended it says refresh."""
+def test_a_rival_that_changes_our_block_twice_blocks_the_index(machine: Issuing) -> None:
+    """The daemon repairs the first change. A second one within a minute blocks the index until the user asks for a
+    refresh."""
     machine.netrc.write_bytes(FOREIGN)
     start(machine)
     [ours] = written(machine)
@@ -359,17 +365,17 @@ def test_a_fight_over_our_block_ends_in_blocked(machine: Issuing) -> None:
     until(lambda: index(machine)["delivered"] and written(machine) == [ours])
     machine.netrc.write_bytes(theirs)
     until(lambda: index(machine)["state"] == "blocked")
-    found = index(machine)
-    assert (found["last_error"]["reason"], found["delivered"]) == ("contested", False)
-    assert found["last_error"]["hint"].endswith("uvtokend refresh")
+    contested = index(machine)
+    assert (contested["last_error"]["reason"], contested["delivered"]) == ("contested", False)
+    assert contested["last_error"]["hint"].endswith("uvtokend refresh")
     assert machine.netrc.read_bytes() == theirs
     assert machine.uvtokend("refresh").returncode == 0
     assert written(machine)[0].decode() in machine.tokens
     assert machine.netrc.read_bytes().endswith(FOREIGN)
 
 
-def test_a_foreign_entry_blocks_and_adopt_takes_it_over(machine: Issuing) -> None:
-    """It is left alone until the person says so, and purge gives it back."""
+def test_a_foreign_entry_blocks_until_adopted(machine: Issuing) -> None:
+    """A foreign entry stays until the user adopts it, and `purge` restores it."""
     before = b"machine a.example login me password old\n# kept\n"
     machine.netrc.write_bytes(before)
     machine.start()
@@ -383,7 +389,7 @@ def test_a_foreign_entry_blocks_and_adopt_takes_it_over(machine: Issuing) -> Non
 
 
 def test_a_netrc_that_cannot_be_written(machine: Issuing) -> None:
-    """A directory in its place: the status says so with the fix, and it recovers by itself."""
+    """If a directory is in the netrc's place, the status says so, and the delivery succeeds once it is removed."""
     machine.netrc.mkdir()
     machine.start()
     until(lambda: status(machine)["pid"] and index(machine)["last_error"])
@@ -398,12 +404,13 @@ def test_a_netrc_that_cannot_be_written(machine: Issuing) -> None:
     [
         (Answer.json({"authorizationToken": "a\nmachine evil.example", "expiration": 4e9}), "control-character"),
         (Answer.json({"authorizationToken": "x" * 20000, "expiration": 4e9}), "too-long"),
-        (Answer.json({"authorizationToken": "dead", "expiration": 1e9}), "expired-on-arrival"),
+        (Answer.json({"authorizationToken": "expired", "expiration": 1e9}), "expired-on-arrival"),
     ],
-    ids=["line-break", "giant", "dead"],
+    ids=["line-break", "giant", "expired"],
 )
 def test_a_hostile_answer(laptop: AwsMachine, cloud: CodeArtifact, answer: Answer, reason: str) -> None:
-    """A token that would break the file, or is dead, is refused by name, and the file stays clean."""
+    """A token that would break the netrc, or that has expired, is refused with a reason, and the netrc stays
+    unchanged."""
     laptop.netrc.write_bytes(FOREIGN)
     cloud.fault = lambda call: answer if call.path == "/v1/authorization-token" else None
     laptop.start()
@@ -412,24 +419,26 @@ def test_a_hostile_answer(laptop: AwsMachine, cloud: CodeArtifact, answer: Answe
     assert laptop.netrc.read_bytes() == FOREIGN
 
 
-def test_the_token_is_nowhere_but_in_the_netrc(laptop: AwsMachine, cloud: CodeArtifact) -> None:
-    """Not in the state, the log, the status, an argument list or a printed environment."""
+def test_the_token_is_only_in_the_netrc(laptop: AwsMachine, cloud: CodeArtifact) -> None:
+    """The token is not in the state file, the log, the status, an argument list or the daemon's environment."""
     start(laptop)
     assert laptop.uvtokend("refresh").returncode == 0
-    said = laptop.uvtokend("status", "--json").stdout + laptop.uvtokend("status").stdout + laptop.uvtokend("log").stdout
+    output = (
+        laptop.uvtokend("status", "--json").stdout + laptop.uvtokend("status").stdout + laptop.uvtokend("log").stdout
+    )
     files = [path for path in laptop.directory.rglob("*") if path.is_file() and path != laptop.netrc]
     assert laptop.daemon is not None
     process = psutil.Process(laptop.daemon.pid)
-    said += " ".join(process.cmdline()) + ("" if hidden(process) else str(process.environ()))
+    output += " ".join(process.cmdline()) + ("" if hidden(process) else str(process.environ()))
     for token in cloud.tokens:
-        assert token not in said
-        assert token[200:260] not in said
+        assert token not in output
+        assert token[200:260] not in output
         assert not [path for path in files if token.encode() in path.read_bytes()]
 
 
-@pytest.mark.linux("/proc tells which libraries are loaded")
-def test_the_daemon_is_light(laptop: AwsMachine) -> None:
-    """It carries no SDK and no TLS: what a fetch needs is loaded in its worker."""
+@pytest.mark.linux("/proc lists the loaded libraries")
+def test_the_daemon_is_small(laptop: AwsMachine) -> None:
+    """The daemon loads neither SDKs nor TLS, which only its workers need, and stays below 48 MiB."""
     start(laptop)
     assert laptop.daemon is not None
     maps, process = Path(f"/proc/{laptop.daemon.pid}/maps"), psutil.Process(laptop.daemon.pid)

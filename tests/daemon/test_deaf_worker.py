@@ -1,4 +1,4 @@
-"""SIGTERM to a real daemon one of whose workers ignores SIGTERM: the daemon ends, and leaves nobody behind."""
+"""A real daemon gets SIGTERM while one of its workers ignores SIGTERM: it ends and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from plugin import install
 from support.waiting import PATIENCE, until
 from uvtokend.sandbox.machine import Machine
 
-#: What the daemon, and no worker of it, runs before anything else: how long a worker that spends a one-time secret may
-#: take, and whether this provider's do.
+#: A module that the daemon runs first, but not its workers. It sets how many seconds a worker with a one-time secret
+#: may take to end, and whether this provider's workers have one.
 SHIM = """
 import sys
 if "run" in sys.orig_argv:
@@ -27,22 +27,22 @@ if "run" in sys.orig_argv:
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine whose index has a provider that never answers and ignores SIGTERM."""
-    made = Machine(tmp_path_factory.mktemp("m"))
-    note = made.directory / "note"
-    made.environment["PYTHONPATH"] = install(made.directory / "plugin")["PYTHONPATH"]
-    made.write(
+    """Return a machine whose index has a provider that never answers and ignores SIGTERM."""
+    created = Machine(tmp_path_factory.mktemp("m"))
+    note = created.directory / "note"
+    created.environment["PYTHONPATH"] = install(created.directory / "plugin")["PYTHONPATH"]
+    created.write(
         '[[index]]\nname = "a"\nurl = "https://a.example/simple/"\nprovider = "made-up"\n'
         f'options = {{ how = "deaf", note = "{note}" }}\n'
     )
-    yield made
-    made.stop()
+    yield created
+    created.stop()
 
 
 @pytest.mark.parametrize(("spends", "saving"), [(False, 3600.0), (True, 1.0)])
-def test_a_deaf_worker_keeps_no_daemon_alive(machine: Machine, spends: bool, saving: float) -> None:
-    """An ordinary fetch is killed at once, though an hour would be left for one that spends a one-time secret; such a
-    one is asked, waited for as long as it may take to save the successor, and then killed. The helpers go with both."""
+def test_a_worker_that_ignores_sigterm_is_killed(machine: Machine, spends: bool, saving: float) -> None:
+    """An ordinary worker is killed at once. One that uses a one-time secret gets SIGTERM, has a limited time to save
+    its successor, and is then killed. Helper processes are killed too."""
     shim = machine.directory / "plugin" / "sitecustomize.py"
     shim.write_text(SHIM.format(spends=spends, saving=saving))
     machine.start()
@@ -54,11 +54,11 @@ def test_a_deaf_worker_keeps_no_daemon_alive(machine: Machine, spends: bool, sav
     assert machine.daemon.wait(PATIENCE) == 0
     assert not worker.is_running()
     until(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
-    assert said(machine.state) == ["started", "stopped"]
+    assert lifecycle_events(machine.state) == ["started", "stopped"]
 
 
 def test_a_second_signal_changes_nothing(machine: Machine) -> None:
-    """Whoever is impatient gets the same end, and no traceback."""
+    """Repeated signals end the daemon as one does, without a traceback."""
     machine.start()
     assert machine.daemon is not None
     until((machine.directory / "note").exists)
@@ -69,7 +69,7 @@ def test_a_second_signal_changes_nothing(machine: Machine) -> None:
     assert subprocess.run(machine.ourselves("status"), env=machine.environment, check=False).returncode == 3
 
 
-def said(state: Path) -> list[str]:
-    """Return what the log says of the daemon's own life, and of workers that do not end."""
+def lifecycle_events(state: Path) -> list[str]:
+    """Return the logged events about the daemon's start and end, and about hung workers."""
     events = [json.loads(line)["event"] for line in (state / "events.jsonl").read_text().splitlines()]
     return [event for event in events if event in {"started", "stopped", "worker-hung"}]

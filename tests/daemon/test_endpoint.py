@@ -1,4 +1,4 @@
-"""The control socket is reachable again after another program removed it."""
+"""The control socket becomes reachable again after another program removed it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uvtokend.errors import UvtokendError
 
 
 def live(socket: Path, story: Callable[[Endpoint, list[Report]], Awaitable[None]]) -> None:
-    """Serve a socket through a story."""
+    """Serve a socket while a story runs."""
 
     async def main() -> None:
         reports: list[Report] = []
@@ -46,8 +46,8 @@ async def answered(socket: Path) -> bool:
 
 
 @pytest.mark.parametrize("gone", ["socket", "directory", "replaced"])
-def test_a_socket_that_is_gone_is_bound_again(tmp_path: Path, gone: str) -> None:
-    """Only then: a socket that is in place stays. A client that was connected before stays connected."""
+def test_a_removed_socket_is_bound_again(tmp_path: Path, gone: str) -> None:
+    """The socket is bound again only if it was removed, and connected clients stay connected."""
     socket = tmp_path / "run" / "s"
 
     async def story(endpoint: Endpoint, reports: list[Report]) -> None:
@@ -75,8 +75,9 @@ def test_a_socket_that_is_gone_is_bound_again(tmp_path: Path, gone: str) -> None
     assert not socket.exists()
 
 
-def test_what_cannot_be_bound_now_is_tried_again(tmp_path: Path) -> None:
-    """A directory that is not private, or that another daemon serves in, is left alone; that is no error."""
+def test_binding_is_retried_later(tmp_path: Path) -> None:
+    """If the directory is not private, or another daemon owns the socket, nothing is changed or reported, and the
+    next tick retries."""
     socket = tmp_path / "run" / "s"
 
     async def story(endpoint: Endpoint, reports: list[Report]) -> None:
@@ -96,8 +97,8 @@ def test_what_cannot_be_bound_now_is_tried_again(tmp_path: Path) -> None:
     live(socket, story)
 
 
-def test_a_socket_of_another_daemon_is_not_removed_at_the_end(tmp_path: Path) -> None:
-    """The path may belong to somebody else by then."""
+def test_a_replaced_socket_is_not_removed_at_the_end(tmp_path: Path) -> None:
+    """At its end the daemon does not remove a path that another program has replaced."""
     socket = tmp_path / "run" / "s"
 
     async def story(_endpoint: Endpoint, _reports: list[Report]) -> None:

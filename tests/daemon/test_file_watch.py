@@ -1,4 +1,4 @@
-"""The look at files of each guard tick: what the loop hears of it, and what a file system that hangs holds up."""
+"""The look at the files at each guard tick: what it reports to the loop, and what a hung file system blocks."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "uvtokend").mkdir(0o700)
 
 
-def heard(looks: list[tuple[bool, OnDisk]]) -> list[FilesSeen]:
-    """Return what the loop hears of some looks, one after another."""
-    told: list[FilesSeen] = []
+def reported(looks: list[tuple[bool, OnDisk]]) -> list[FilesSeen]:
+    """Return what successive looks report to the loop."""
+    reports: list[FilesSeen] = []
 
     async def main() -> None:
-        watch = FileWatch(lambda _: looks[0][0], lambda: looks[0][1], lambda: None, told.append)
+        watch = FileWatch(lambda _: looks[0][0], lambda: looks[0][1], lambda: None, reports.append)
         while looks:
             watch.look(("netrc",))
             while watch.busy:
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(0)  # a turn for what was told before
+            await asyncio.sleep(0)  # for earlier callbacks
             del looks[0]
         watch.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))
-    return told
+    return reports
 
 
-def test_only_news_is_told() -> None:
-    """The first picture of the installation, each other one, one with a missing file, and a sink that seems drifted."""
+def test_only_changes_are_reported() -> None:
+    """A look is reported if it is the first, if the installation changed or has a missing file, or if a sink seems
+    to have drifted."""
     one, two, gone = OnDisk(None, "1"), OnDisk(None, "2"), OnDisk("/x")
     looks = [(False, one), (False, one), (True, one), (False, one), (False, two), (False, gone), (False, gone)]
-    assert heard(looks) == [
+    assert reported(looks) == [
         FilesSeen(False, one),
         FilesSeen(True, one),
         FilesSeen(False, two),
@@ -55,8 +56,8 @@ def test_only_news_is_told() -> None:
     ]
 
 
-def daemon_at_rest(folder: Path, story: Callable[[Daemon, list[events.Event]], Awaitable[None]]) -> None:
-    """Run a story with a daemon that has delivered, and with the events that it is fed from then on."""
+def daemon_at_rest(directory: Path, story: Callable[[Daemon, list[events.Event]], Awaitable[None]]) -> None:
+    """Run a story with a daemon that has delivered, and with the events that it handles from then on."""
     indexes = many(2)
 
     async def main(daemon: Daemon) -> None:
@@ -65,60 +66,60 @@ def daemon_at_rest(folder: Path, story: Callable[[Daemon, list[events.Event]], A
         await daemon.requests.settle(None)
         daemon._tick()
         await looked(daemon)
-        fed: list[events.Event] = []
+        handled: list[events.Event] = []
         honest = daemon.feed
 
         def feed(event: events.Event) -> None:
             if not isinstance(event, events.Tick):
-                fed.append(event)
+                handled.append(event)
             honest(event)
 
         daemon.feed = feed  # type: ignore[method-assign]
-        await story(daemon, fed)
+        await story(daemon, handled)
 
-    live(folder, indexes, main)
+    live(directory, indexes, main)
 
 
-def test_an_edit_is_found_by_the_next_tick(tmp_path: Path) -> None:
-    """A foreign edit causes one delivery; a netrc that stays as it was causes none."""
+def test_an_edit_is_detected_by_the_next_tick(tmp_path: Path) -> None:
+    """A foreign edit causes one delivery, and an unchanged netrc causes none."""
 
-    async def story(daemon: Daemon, fed: list[events.Event]) -> None:
+    async def story(daemon: Daemon, handled: list[events.Event]) -> None:
         daemon._tick()
         await looked(daemon)
-        assert fed == []
+        assert handled == []
         with (tmp_path / "netrc").open("a") as netrc:
             netrc.write("machine ftp.example login me password mine\n")
         daemon._tick()
-        while events.SinkDrifted("netrc") not in fed:
+        while events.SinkDrifted("netrc") not in handled:
             await asyncio.sleep(0.01)
 
     daemon_at_rest(tmp_path, story)
 
 
-def test_an_installation_that_hangs_hides_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the file system of the program does not answer, the netrc is still looked at, and systemd is told that the
-    daemon lives."""
+def test_a_hung_installation_hides_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file system of the installation hangs, edits of the netrc are still detected and systemd's watchdog is
+    still notified."""
     there = threading.Event()
     monkeypatch.setattr(InstalledFiles, "look", lambda _: OnDisk(None) if there.wait(60) else OnDisk("late"))
     fed_to_systemd: list[str] = []
 
-    async def story(daemon: Daemon, fed: list[events.Event]) -> None:
+    async def story(daemon: Daemon, handled: list[events.Event]) -> None:
         monkeypatch.setattr(loops, "notify", fed_to_systemd.append)
         for _ in range(3):
             daemon._tick()
             while daemon._files_watch.sinks_hang or not (daemon._looking is None or daemon._looking.done()):
                 await asyncio.sleep(0.01)
-        assert fed == []
+        assert handled == []
         (tmp_path / "netrc").write_text("")
         daemon._tick()
-        while events.SinkDrifted("netrc") not in fed:
+        while events.SinkDrifted("netrc") not in handled:
             await asyncio.sleep(0.01)
         assert fed_to_systemd == ["WATCHDOG=1"] * 4
 
-    async def main(daemon: Daemon, fed: list[events.Event]) -> None:
+    async def main(daemon: Daemon, handled: list[events.Event]) -> None:
         try:
             there.clear()
-            await story(daemon, fed)
+            await story(daemon, handled)
         finally:
             there.set()
 
@@ -126,9 +127,9 @@ def test_an_installation_that_hangs_hides_no_edit(tmp_path: Path, monkeypatch: p
     daemon_at_rest(tmp_path, main)
 
 
-def test_a_sink_that_hangs_is_found_by_the_next_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A netrc whose file system has not answered for a whole tick counts as drifted: a delivery ends, or is told as
-    hung."""
+def test_a_hung_sink_is_detected_by_the_next_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A netrc whose file system has not answered for a whole tick counts as drifted, so that a delivery succeeds or
+    is reported as hung."""
     there = threading.Event()
     honest = NetrcSink.fingerprint
 
@@ -136,13 +137,13 @@ def test_a_sink_that_hangs_is_found_by_the_next_tick(tmp_path: Path, monkeypatch
         there.wait(60)
         return honest(sink)
 
-    async def story(daemon: Daemon, fed: list[events.Event]) -> None:
+    async def story(daemon: Daemon, handled: list[events.Event]) -> None:
         monkeypatch.setattr(NetrcSink, "fingerprint", fingerprint)
         try:
             daemon._tick()
-            assert fed == []
+            assert handled == []
             daemon._tick()
-            assert fed == [events.SinkDrifted("netrc")]
+            assert handled == [events.SinkDrifted("netrc")]
         finally:
             there.set()
 

@@ -1,4 +1,4 @@
-"""What the log says of another program's edits, whenever they land."""
+"""What the log reports about edits by other programs, at any moment of a delivery."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FOREIGN = "machine b.example login you password theirs\n"
 
 
 class Busy(Store):
-    """A state file, whose `at_note` is called once, after the netrc was read and before it is written."""
+    """A state file whose `at_note` is called once, after the netrc was read and before it is written."""
 
     at_note: Callable[[], object] | None = None
 
     def note(self, news: State) -> None:
-        """Note what is new."""
+        """Write the note, after calling `at_note`."""
         at_note, self.at_note = self.at_note, None
         if at_note is not None:
             at_note()
@@ -32,15 +32,15 @@ class Busy(Store):
 
 
 class Stage:
-    """Deliveries into one netrc, and what they tell the log.
+    """Deliveries to one netrc, and what they report to the log.
 
     Args:
         directory: An empty directory.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.netrc = folder / ".netrc"
-        self.store = Busy(str(folder))
+    def __init__(self, directory: Path) -> None:
+        self.netrc = directory / ".netrc"
+        self.store = Busy(str(directory))
         self.reports: list[Report] = []
         self.problems: tuple[Problem, ...] = ()
         self._ended = asyncio.Event()
@@ -64,18 +64,18 @@ class Stage:
         self.netrc.write_text(self.netrc.read_text() + FOREIGN)
 
     @property
-    def told(self) -> int:
-        """How many edits the log has."""
+    def logged_edits(self) -> int:
+        """The number of edits in the log."""
         return [each.message for each in self.reports].count(f"Another program changed {self.netrc}.")
 
 
-def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Callable[[Stage], Awaitable[None]]) -> None:
-    """Run deliveries through a story."""
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+def live(directory: Path, monkeypatch: pytest.MonkeyPatch, story: Callable[[Stage], Awaitable[None]]) -> None:
+    """Run a story with deliveries."""
+    monkeypatch.setenv("HOME", str(directory))
+    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
 
     async def main() -> None:
-        stage = Stage(folder)
+        stage = Stage(directory)
         try:
             await asyncio.wait_for(story(stage), 60)
         finally:
@@ -84,54 +84,55 @@ def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Callable[[Stage],
     asyncio.run(main())
 
 
-def test_an_edit_that_lands_during_a_delivery_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After our reading and before our writing: the edit is kept, and the log has one line of it."""
+def test_an_edit_during_a_delivery_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit between our reading and our writing is kept and logged once."""
 
     async def story(stage: Stage) -> None:
         await stage.deliver("first")
-        assert stage.told == 0
+        assert stage.logged_edits == 0
         stage.store.at_note = stage.edit
         await stage.deliver("second")
         assert FOREIGN in stage.netrc.read_text()
-        assert stage.told == 1
+        assert stage.logged_edits == 1
         await stage.deliver("third")
-        assert stage.told == 1
+        assert stage.logged_edits == 1
 
     live(tmp_path, monkeypatch, story)
 
 
-def test_an_edit_that_a_delivery_finds_first_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has looked for drift since: the delivery that takes the edit up reports it."""
+def test_an_edit_detected_by_a_delivery_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a delivery detects an edit before a look for drift does, the delivery logs it."""
 
     async def story(stage: Stage) -> None:
         await stage.deliver("first")
         stage.edit()
         await stage.deliver("second")
-        assert stage.told == 1
+        assert stage.logged_edits == 1
 
     live(tmp_path, monkeypatch, story)
 
 
-def test_an_edit_that_was_told_is_not_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look that finds it reports it, not the delivery that follows, nor the next look; another edit is told."""
+def test_an_edit_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a look for drift has logged an edit, neither the next delivery nor the next look logs it again. Another
+    edit is logged."""
 
     async def story(stage: Stage) -> None:
         await stage.deliver("first")
         stage.edit()
         assert await stage.deliveries.drifted(["netrc"]) == ("netrc",)
         assert await stage.deliveries.drifted(["netrc"]) == ("netrc",)
-        assert stage.told == 1
+        assert stage.logged_edits == 1
         await stage.deliver("second")
-        assert stage.told == 1
+        assert stage.logged_edits == 1
         stage.edit()
         assert await stage.deliveries.drifted(["netrc"]) == ("netrc",)
-        assert stage.told == 2
+        assert stage.logged_edits == 2
 
     live(tmp_path, monkeypatch, story)
 
 
-def test_a_netrc_that_became_a_link_is_no_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path that was written before leads to the file in use now: there is nothing to clean, and no problem."""
+def test_a_netrc_that_became_a_link_is_not_a_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the former path is now a link to the current file, there is nothing to clean and no problem."""
 
     async def story(stage: Stage) -> None:
         await stage.deliver("first")

@@ -17,8 +17,8 @@ from uvtokend.daemon.hook import HookProgram
 from uvtokend.sandbox.machine import Machine
 
 
-class Told:
-    """What the program's runs have told, one after another."""
+class Reports:
+    """The reports of the program's runs, in order."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
@@ -28,21 +28,21 @@ class Told:
         return await asyncio.wait_for(self.queue.get(), 30)
 
 
-def shell(script: str, environment: dict[str, str], told: Told, deadline: float = 30.0) -> HookProgram:
-    """Return a program that runs a script."""
-    return HookProgram(lambda: ["/bin/sh", "-c", script], lambda: environment, deadline, told.queue.put_nowait)
+def shell(script: str, environment: dict[str, str], reports: Reports, deadline: float = 30.0) -> HookProgram:
+    """Return a hook whose program runs a shell script."""
+    return HookProgram(lambda: ["/bin/sh", "-c", script], lambda: environment, deadline, reports.queue.put_nowait)
 
 
-def test_it_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
-    """The environment is the one that it is given; input and output lead nowhere; it leads its own session."""
+def test_the_program_gets_only_its_environment(tmp_path: Path) -> None:
+    """The program gets exactly the given environment, no input or output, and its own session."""
 
     async def test() -> None:
-        told = Told()
+        reports = Reports()
         session = '"$PYTHON" -c "import os; print(os.getsid(os.getppid()))" >> "$OUT"'
         script = f'env > "$OUT"; cat >> "$OUT"; {session}; echo $$ >> "$OUT"; echo said; echo said >&2'
-        program = shell(script, {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable}, told)
+        program = shell(script, {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable}, reports)
         program.changed()
-        assert await told.next() is None
+        assert await reports.next() is None
         program.close()
 
     asyncio.run(test())
@@ -51,94 +51,95 @@ def test_it_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
     assert session.strip() == pid
 
 
-def test_changes_meanwhile_are_joined(tmp_path: Path) -> None:
-    """Five changes during a run lead to one more run."""
+def test_changes_during_a_run_are_joined(tmp_path: Path) -> None:
+    """Five changes during a run cause one more run."""
 
     async def test() -> None:
-        told = Told()
+        reports = Reports()
         gate = tmp_path / "gate"
         os.mkfifo(gate)
-        program = shell(f'echo run >> "{tmp_path}/runs"; read line < "{gate}"', {}, told)
+        program = shell(f'echo run >> "{tmp_path}/runs"; read line < "{gate}"', {}, reports)
         program.changed()
         for _ in range(5):
             program.changed()
         for _ in range(2):
             await asyncio.to_thread(gate.write_text, "go\n")
-            assert await told.next() is None
+            assert await reports.next() is None
         program.close()
 
     asyncio.run(test())
     assert (tmp_path / "runs").read_text() == "run\nrun\n"
 
 
-def test_a_failure_is_told_and_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit status is told; the program runs again by itself, and a success is told as well."""
+def test_a_failure_is_reported_and_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit status of a failed run is reported, the program runs again, and its success is reported too."""
     monkeypatch.setattr("random.random", lambda: 0.0)
 
     async def test() -> None:
-        told = Told()
-        program = shell(f'[ -e "{tmp_path}/ok" ] || {{ touch "{tmp_path}/ok"; exit 7; }}', {}, told)
+        reports = Reports()
+        program = shell(f'[ -e "{tmp_path}/ok" ] || {{ touch "{tmp_path}/ok"; exit 7; }}', {}, reports)
         program.changed()
-        assert await told.next() == "The program of on-delivered, '/bin/sh', exited with status 7."
-        assert await told.next() is None
+        assert await reports.next() == "The program of on-delivered, '/bin/sh', exited with status 7."
+        assert await reports.next() is None
         program.close()
 
     asyncio.run(test())
 
 
 def test_a_program_that_is_missing() -> None:
-    """It is told by name, and the daemon continues."""
+    """A missing program is reported by name, and the daemon continues."""
 
     async def test() -> None:
-        told = Told()
-        program = HookProgram(lambda: ["/nonexistent/program"], dict, 30.0, told.queue.put_nowait)
+        reports = Reports()
+        program = HookProgram(lambda: ["/nonexistent/program"], dict, 30.0, reports.queue.put_nowait)
         program.changed()
         problem = "cannot be started: No such file or directory"
-        assert await told.next() == f"The program of on-delivered, '/nonexistent/program', {problem}."
+        assert await reports.next() == f"The program of on-delivered, '/nonexistent/program', {problem}."
         program.close()
 
     asyncio.run(test())
 
 
 def runs(pid: int) -> bool:
-    """Return whether a process runs: one that was killed may be left for its parent to wait for."""
+    """Return whether a process runs; a zombie does not."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
-def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
-    """After the deadline, and when the daemon closes: nothing of it is left."""
+def test_a_hung_program_is_killed_with_its_children(tmp_path: Path) -> None:
+    """At the deadline the program and its children are killed."""
 
     async def test(seconds: float) -> list[int]:
-        told, pids = Told(), tmp_path / f"{seconds}"
-        program = shell(f'sleep 600 & echo $! > "{pids}"; wait', {}, told, deadline=seconds)
+        reports, pids = Reports(), tmp_path / f"{seconds}"
+        program = shell(f'sleep 600 & echo $! > "{pids}"; wait', {}, reports, deadline=seconds)
         program.changed()
-        assert f"did not end within {seconds:g} s and was killed" in (await told.next() or "")
+        assert f"did not end within {seconds:g} s and was killed" in (await reports.next() or "")
         program.close()
         return [int(line) for line in pids.read_text().split()] if pids.exists() else []
 
-    # On a busy machine it takes long until the child is there.
+    # On a busy machine the child starts late.
     (child,) = next(filter(None, (asyncio.run(test(seconds)) for seconds in (0.5, 4.0, 25.0))))
     until(lambda: not runs(child))
 
 
 def test_closing_ends_a_run() -> None:
-    """A run under way does not outlive the daemon, and its end is not told."""
+    """A running program is killed when the daemon ends, and its end is not reported."""
 
     async def test() -> None:
-        told, hang = Told(), [sys.executable, "-c", "import time; time.sleep(600)"]
-        program = HookProgram(lambda: hang, dict, 600.0, told.queue.put_nowait)
+        reports, hang = Reports(), [sys.executable, "-c", "import time; time.sleep(600)"]
+        program = HookProgram(lambda: hang, dict, 600.0, reports.queue.put_nowait)
         program.changed()
         program.close()
         await asyncio.get_running_loop().shutdown_default_executor()
-        assert told.queue.empty()
+        assert reports.queue.empty()
 
     asyncio.run(test())
 
 
-def test_the_daemon_runs_it_after_each_change(tmp_path: Path) -> None:
-    """It runs after a delivery and a removal, knows indexes and netrc, and gets neither a secret nor a token."""
+def test_the_daemon_runs_the_program_after_each_change(tmp_path: Path) -> None:
+    """The program runs after a delivery and after a removal. It gets the index names and the netrc, but no secret or
+    token."""
     machine = Machine(tmp_path)
     note, script = tmp_path / "note", tmp_path / "script"
     script.write_text(f'(env; cat "$UVTOKEND_NETRC") > "{note}.new"; mv "{note}.new" "{note}"')
@@ -174,8 +175,8 @@ def test_the_daemon_runs_it_after_each_change(tmp_path: Path) -> None:
         machine.stop()
 
 
-def test_the_status_tells_its_failure(tmp_path: Path) -> None:
-    """Until a run succeeds, `status` says which program failed and how; tokens are not affected."""
+def test_the_status_shows_the_failure_of_the_program(tmp_path: Path) -> None:
+    """Until a run succeeds, the status shows which program failed and how. Tokens are not affected."""
     machine = Machine(tmp_path)
     machine.write(
         """

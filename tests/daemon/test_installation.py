@@ -1,4 +1,4 @@
-"""A daemon whose installation is removed ends. One whose installation is upgraded says so, and `start` replaces it."""
+"""A daemon ends if its installation is removed. If it is upgraded, the daemon says so, and `start` restarts it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from uvtokend.daemon.installation import Installation, InstalledFiles, OnDisk
 __all__ = ["desk"]
 
 PACKAGE = Path(uvtokend.__file__).parent
-#: A guard tick comes every 25 s. Tests have less time.
+#: A shorter guard tick than 25 s.
 QUICK = """\
 import sys
 if "run" in sys.orig_argv:
@@ -34,39 +34,41 @@ if "run" in sys.orig_argv:
 """
 
 
-# ------------------------------------------------------------------------------------------------- what is decided
+# ------------------------------------------------------------------------------------------------------- decisions
 
 
-def found(interpreter: str, package: str) -> OnDisk:
-    """Look for the first time."""
+def on_disk(interpreter: str, package: str) -> OnDisk:
+    """Return the result of the first look."""
     return InstalledFiles(interpreter, package).look()
 
 
-def test_what_is_on_disk(tmp_path: Path) -> None:
-    """A missing file is named, also one whose directory has become something else; the version is that of the file."""
+def test_the_installation_on_disk(tmp_path: Path) -> None:
+    """A missing file is named, even if its directory was replaced by something else. The version is read from the
+    file."""
     package = tmp_path / "lib" / "__init__.py"
     package.parent.mkdir()
     package.write_text('"""Doc."""\n\n__version__ = "7.1"\n')
-    assert found(sys.executable, str(package)) == OnDisk(None, "7.1")
-    assert found(str(tmp_path / "python"), str(package)) == OnDisk(str(tmp_path / "python"))
+    assert on_disk(sys.executable, str(package)) == OnDisk(None, "7.1")
+    assert on_disk(str(tmp_path / "python"), str(package)) == OnDisk(str(tmp_path / "python"))
     shutil.rmtree(package.parent)
-    assert found(sys.executable, str(package)) == OnDisk(str(package))
+    assert on_disk(sys.executable, str(package)) == OnDisk(str(package))
     package.parent.write_text("not a directory any more")
-    assert found(sys.executable, str(package)) == OnDisk(str(package))
+    assert on_disk(sys.executable, str(package)) == OnDisk(str(package))
 
 
-def test_what_cannot_be_looked_at_is_not_missing(tmp_path: Path) -> None:
-    """A path that the system refuses to follow, as on a network that hangs, ends no daemon; nor does a broken text."""
+def test_an_unreadable_installation_is_not_missing(tmp_path: Path) -> None:
+    """A path that the system cannot follow, or an undecodable file, does not count as missing and does not end the
+    daemon."""
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert found(str(loop / "python"), __file__) == OnDisk(None)
+    assert on_disk(str(loop / "python"), __file__) == OnDisk(None)
     garbage = tmp_path / "__init__.py"
     garbage.write_bytes(b'__version__ = "\xff\xfe"\n')
-    assert found(sys.executable, str(garbage)) == OnDisk(None)
+    assert on_disk(sys.executable, str(garbage)) == OnDisk(None)
 
 
-def test_a_package_is_read_when_it_looks_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tick only calls stat; a package that was replaced, or was missing for a moment, is read again."""
+def test_a_package_is_read_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick only calls stat. A package that was replaced or missing for a moment is read again."""
     package = tmp_path / "__init__.py"
     package.write_text('__version__ = "1.0"\n')
     files = InstalledFiles(sys.executable, str(package))
@@ -92,40 +94,41 @@ def test_a_package_is_read_when_it_looks_different(tmp_path: Path, monkeypatch: 
     assert len(reads) == 3
 
 
-def decided(*looks: OnDisk) -> tuple[list[str], list[Report]]:
-    """Return why the daemon ends, if it does, and what it reports after some looks."""
+def decisions(*looks: OnDisk) -> tuple[list[str], list[Report]]:
+    """Return why the daemon ends, if it does, and what it reports after these looks."""
     ended: list[str] = []
-    told: list[Report] = []
-    watch = Installation(ended.append, told.append)
+    reports: list[Report] = []
+    watch = Installation(ended.append, reports.append)
     for on_disk in looks:
         watch.seen(on_disk)
-    return ended, told
+    return ended, reports
 
 
-def test_an_installer_may_be_between_two_files() -> None:
-    """Files that are missing for a moment are being replaced; only those that stay away end the daemon, once."""
+def test_files_may_be_missing_for_a_moment() -> None:
+    """An installer may be replacing files that are missing for one look. Only files missing at two successive looks
+    end the daemon."""
     gone, there = OnDisk("/x"), OnDisk(None, __version__)
-    assert decided(gone, there, gone, there, gone) == ([], [])
-    assert decided(gone, there, gone, gone) == (["its installation is gone (/x does not exist)"], [])
+    assert decisions(gone, there, gone, there, gone) == ([], [])
+    assert decisions(gone, there, gone, gone) == (["its installation is gone (/x does not exist)"], [])
 
 
-def test_an_upgrade_is_told_once() -> None:
-    """The log names both versions and the fix, not at every tick; a version that cannot be read is no upgrade."""
-    ended, told = decided(OnDisk(None, __version__), OnDisk(None), OnDisk(None, "99.0"), OnDisk(None, "99.0"))
+def test_an_upgrade_is_logged_once() -> None:
+    """The log names both versions and the fix once. A version that cannot be read is not an upgrade."""
+    ended, reports = decisions(OnDisk(None, __version__), OnDisk(None), OnDisk(None, "99.0"), OnDisk(None, "99.0"))
     assert ended == []
-    assert [(report.event, report.hint) for report in told] == [("upgraded", "uvtokend restart")]
-    assert "99.0" in told[0].message
-    assert __version__ in told[0].message
+    assert [(report.event, report.hint) for report in reports] == [("upgraded", "uvtokend restart")]
+    assert "99.0" in reports[0].message
+    assert __version__ in reports[0].message
 
 
 # ---------------------------------------------------------------------------------------------- with real programs
 
 
 class Installed:
-    """A scratch virtual environment with a copy of uvtokend, beside the libraries of this one.
+    """A new virtual environment with a copy of uvtokend that uses the libraries of this one.
 
     Args:
-        desk: The home in which its commands run.
+        desk: The home directory in which its commands run.
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -148,7 +151,7 @@ class Installed:
         return psutil.Process(ask(self.desk.socket, "version")["pid"])
 
     def upgrade(self, version: str) -> None:
-        """Put another version in place, as an installer does."""
+        """Replace the installed version, as an installer does."""
         module = self.library / "uvtokend" / "__init__.py"
         new = module.with_name("new")
         new.write_text(module.read_text().replace(f'"{__version__}"', f'"{version}"'))
@@ -157,7 +160,7 @@ class Installed:
 
 @pytest.fixture
 def installed(desk: Desk) -> Installed:
-    """An installation with one index, whose daemon runs."""
+    """Return an installation with one index, whose daemon runs."""
     desk.configure(("a", "a.example"))
     tool = Installed(desk)
     done = tool.run("start")
@@ -172,8 +175,8 @@ def events(desk: Desk) -> list[tuple[str, str]]:
     return [(record["event"], record["message"]) for record in records]
 
 
-def test_the_daemon_ends_when_it_was_uninstalled(installed: Installed) -> None:
-    """The daemon logs why it ends, removes its socket and leaves the netrc unchanged; there is no crash."""
+def test_the_daemon_ends_when_it_is_uninstalled(installed: Installed) -> None:
+    """The daemon logs why it ends, removes its socket, leaves the netrc unchanged and does not crash."""
     netrc = installed.desk.netrc.read_bytes()
     daemon = installed.daemon()
     shutil.rmtree(installed.root)
@@ -185,12 +188,12 @@ def test_the_daemon_ends_when_it_was_uninstalled(installed: Installed) -> None:
     assert any(line.startswith("The daemon stopped: its installation is gone") for line in shown)
     assert not installed.desk.socket.exists()
     assert installed.desk.netrc.read_bytes() == netrc
-    said = (installed.desk.state / "daemon.log").read_text()
-    assert "Traceback" not in said
+    output = (installed.desk.state / "daemon.log").read_text()
+    assert "Traceback" not in output
 
 
 def test_start_after_an_upgrade_restarts_the_daemon(installed: Installed) -> None:
-    """The log names the upgrade; `start` of the new version replaces the daemon of the old one, and then is content."""
+    """The log names the upgrade. `start` of the new version restarts the daemon once."""
     old = installed.daemon().pid
     installed.upgrade("99.0")
     until(lambda: any(kind == "upgraded" and "99.0" in message for kind, message in events(installed.desk)))
@@ -204,16 +207,16 @@ def test_start_after_an_upgrade_restarts_the_daemon(installed: Installed) -> Non
     assert installed.daemon().pid == new
 
 
-def test_starts_at_once_after_an_upgrade_agree(installed: Installed) -> None:
-    """Each of them succeeds, and one daemon of the new version runs: none ends the daemon that another one started."""
+def test_simultaneous_starts_after_an_upgrade_agree(installed: Installed) -> None:
+    """Several starts at the same time all succeed, and none ends the daemon that another one started."""
     installed.upgrade("99.0")
     command = [str(installed.python), "-P", "-m", "uvtokend", "start"]
     starts = [
         subprocess.Popen(command, env=installed.desk.env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for _ in range(3)
     ]
-    said = [(start.communicate(timeout=60)[1], start.returncode) for start in starts]
-    assert [status for _, status in said] == [0, 0, 0], said
+    results = [(start.communicate(timeout=60)[1], start.returncode) for start in starts]
+    assert [status for _, status in results] == [0, 0, 0], results
     assert ask(installed.desk.socket, "version")["version"] == "99.0"
-    pids = {word.rstrip(").") for text, _ in said for word in text.partition("(pid ")[2].split()[:1]}
+    pids = {word.rstrip(").") for text, _ in results for word in text.partition("(pid ")[2].split()[:1]}
     assert pids == {str(installed.daemon().pid)}

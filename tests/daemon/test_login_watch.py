@@ -1,4 +1,4 @@
-"""The login's own files, and how soon a new login is noticed; real files, real programs, the real daemon."""
+"""The sign-in files and how soon a sign-in is noticed, with real files, real programs and the real daemon."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.machine import AwsMachine
 
 
-def watch(folder: Path) -> Watch:
-    return Watch(lambda request: {"HOME": str(folder), **dict(request.env)})
+def watch(directory: Path) -> Watch:
+    return Watch(lambda request: {"HOME": str(directory), **dict(request.env)})
 
 
-def test_two_logins_of_one_provider(tmp_path: Path) -> None:
-    """Indexes with files of their own are watched apart: while nobody logs in, neither is fetched again."""
+def test_two_sign_ins_of_one_provider(tmp_path: Path) -> None:
+    """Indexes with different sign-in files are watched separately, and neither is fetched again without a sign-in."""
     one, two = (Request("aws-codeartifact", env=(("AWS_CONFIG_FILE", str(tmp_path / name)),)) for name in "ab")
-    seen = watch(tmp_path)
+    watched = watch(tmp_path)
     for name, request in (("a", one), ("b", two)):
         (tmp_path / name).write_text("[default]")
-        seen.begins(request)
-    assert [seen.fails(request) for request in (one, two)] == [False, False]
-    assert [seen.changed(request) for request in (one, two)] == [False, False]
+        watched.begins(request)
+    assert [watched.fails(request) for request in (one, two)] == [False, False]
+    assert [watched.changed(request) for request in (one, two)] == [False, False]
     (tmp_path / "b").write_text("[default]\nregion = x")
-    assert [seen.changed(request) for request in (one, two)] == [False, True]
+    assert [watched.changed(request) for request in (one, two)] == [False, True]
 
 
-def test_a_login_while_a_fetch_runs(tmp_path: Path) -> None:
-    """It is worth one more fetch; a fetch that itself writes there each time is not tried a third time."""
+def test_a_sign_in_during_a_fetch(tmp_path: Path) -> None:
+    """A change of the sign-in files during a failed fetch causes one more fetch, but not a third if the fetch itself
+    changes them."""
     request = Request("azure-artifacts")
-    seen = watch(tmp_path)
+    watched = watch(tmp_path)
     (tmp_path / ".azure").mkdir()
 
     def fetch(number: int) -> bool:
-        seen.begins(request)
+        watched.begins(request)
         (tmp_path / ".azure" / "msal_token_cache.json").write_text("x" * number)
-        return seen.fails(request)
+        return watched.fails(request)
 
     assert [fetch(number) for number in range(1, 5)] == [True, False, True, False]
-    seen.begins(request)
-    assert not seen.fails(request)
+    watched.begins(request)
+    assert not watched.fails(request)
     assert fetch(9)
-    seen.succeeds(request)
+    watched.succeeds(request)
     assert fetch(10)
 
 
@@ -79,17 +80,17 @@ def test_a_login_while_a_fetch_runs(tmp_path: Path) -> None:
         (Request("static", options=(("password", (("file", "~/secret"),)),)), "secret"),
     ],
 )
-def test_what_a_login_changes(tmp_path: Path, request_: Request, file: str) -> None:
-    """Each file that a login makes or changes is seen, wherever the worker's own environment has it."""
-    seen = watch(tmp_path)
-    seen.begins(request_)
-    assert not seen.fails(request_)
+def test_the_files_that_a_sign_in_changes(tmp_path: Path, request_: Request, file: str) -> None:
+    """Every file that a sign-in creates or changes is watched, wherever the index's `env` moves it."""
+    watched = watch(tmp_path)
+    watched.begins(request_)
+    assert not watched.fails(request_)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("x")
-    assert seen.changed(request_)
-    seen.begins(request_)
+    assert watched.changed(request_)
+    watched.begins(request_)
     (tmp_path / file).write_text("xy")
-    assert seen.changed(request_)
+    assert watched.changed(request_)
 
 
 # ------------------------------------------------------------------------------------------------------- the daemon
@@ -109,14 +110,14 @@ read -r typed && echo "gcloud read $typed" >> {record}
 echo "ERROR: (gcloud.config.config-helper) You do not currently have an active account selected." >&2
 exit 1
 """
-#: What programs call that want to show a page.
+#: The programs that other programs run to show a web page.
 BROWSERS = ("xdg-open", "sensible-browser", "x-www-browser", "www-browser", "gio", "open", "firefox", "chromium")
 START = "https://acme.awsapps.example/start"
 
 
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwsMachine, AzureCloud, GoogleCloud]]:
-    """A machine with an index of each cloud, nobody logged in, and a terminal and browsers within its reach."""
+    """Return a machine with an index of each cloud, without any sign-in, but with a terminal and browsers."""
     azure, google = AzureCloud(), GoogleCloud()
     sites = {**azure.sites, **google.sites}
     with CodeArtifact() as cloud, TlsProxy(sites) as proxy:
@@ -159,7 +160,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AwsMachine
 
 
 def start_at_a_terminal(laptop: AwsMachine) -> int:
-    """Start the daemon as a shell would: with a terminal that it could open, and words typed there. Return its end."""
+    """Start the daemon as a shell would, with a terminal that it could open and text typed there. Return our end of
+    it."""
     ours, its = pty.openpty()
     take = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     run = "os.execv(sys.executable, [sys.executable, '-P', '-m', 'uvtokend', 'run', '--quiet'])"
@@ -176,27 +178,27 @@ def by_name(laptop: AwsMachine) -> dict[str, Any]:
     return {index["name"]: index for index in status(laptop)["indexes"]}
 
 
-def all_blocked(found: dict[str, Any]) -> dict[str, Any] | None:
-    return found if found and all(one["state"] == "blocked" for one in found.values()) else None
+def all_blocked(indexes: dict[str, Any]) -> dict[str, Any] | None:
+    return indexes if indexes and all(one["state"] == "blocked" for one in indexes.values()) else None
 
 
-def test_a_login_that_ended_and_a_new_one(world: tuple[AwsMachine, AzureCloud, GoogleCloud]) -> None:
-    """Each index is blocked with the exact command, nobody is asked, no page is opened; a new login is noticed."""
+def test_a_missing_sign_in_and_a_new_one(world: tuple[AwsMachine, AzureCloud, GoogleCloud]) -> None:
+    """Each index is blocked with the exact fix, no program asks or opens a page, and a new sign-in is noticed."""
     laptop, azure, google = world
     home = laptop.home
     terminal = start_at_a_terminal(laptop)
-    found = until(lambda: all_blocked(by_name(laptop)))
-    assert {name: one["last_error"]["hint"].partition(" --tenant")[0] for name, one in found.items()} == {
+    blocked = until(lambda: all_blocked(by_name(laptop)))
+    assert {name: one["last_error"]["hint"].partition(" --tenant")[0] for name, one in blocked.items()} == {
         "aws": f"AWS_CONFIG_FILE={home}/aws-config aws sso login --profile dev",
         "adc": "gcloud auth application-default login",
         "gcloud": "gcloud auth login",
         "azure": "az login",
     }
-    assert {one["last_error"]["kind"] for one in found.values()} == {"login-required"}
+    assert {one["last_error"]["kind"] for one in blocked.values()} == {"login-required"}
     assert not (home / "record").exists()
 
-    for folder in (".azure", "gcloud", ".aws/sso/cache"):
-        (home / folder).mkdir(parents=True)
+    for directory in (".azure", "gcloud", ".aws/sso/cache"):
+        (home / directory).mkdir(parents=True)
     (home / "az.json").write_text(azure.az_answer(azure.user_token()))
     (home / ".azure" / "azureProfile.json").write_text("{}")
     answer = {"credential": {"access_token": google.user_token("me@example.com"), "token_expiry": zulu(3600)}}

@@ -1,4 +1,4 @@
-"""The loop in this process: what a guard tick makes of the clocks."""
+"""The loop in this process: guard ticks, hung disks, the log and the status."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ INDEX = Index("a", "https://a.example/", "a.example", "made-up", Request("made-u
 Story = Callable[[Daemon], Awaitable[None]]
 
 
-def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Story, *indexes: Index) -> None:
-    """Run a daemon without a socket through a story."""
-    monkeypatch.setenv("PYTHONPATH", install(folder / "plugin")["PYTHONPATH"])
+def live(directory: Path, monkeypatch: pytest.MonkeyPatch, story: Story, *indexes: Index) -> None:
+    """Run a story with a daemon without a socket."""
+    monkeypatch.setenv("PYTHONPATH", install(directory / "plugin")["PYTHONPATH"])
     settings = Settings("config.toml", indexes or (INDEX,))
 
     async def main() -> None:
-        log = EventLog(str(folder / "events.jsonl"), quiet=True)
-        daemon = Daemon(lambda: settings, settings, NetrcSink(str(folder / "netrc")), Store(str(folder)), log, None)
+        log = EventLog(str(directory / "events.jsonl"), quiet=True)
+        daemon = Daemon(
+            lambda: settings, settings, NetrcSink(str(directory / "netrc")), Store(str(directory)), log, None
+        )
         try:
             daemon.start()
             await asyncio.wait_for(daemon.requests.settle(None), 60)
@@ -57,8 +59,9 @@ def live(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Story, *indexes: 
     asyncio.run(main())
 
 
-def test_a_wall_clock_that_is_set_costs_a_fetch_and_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token stands while a new one is fetched at the next tick; a tick without a step fetches nothing."""
+def test_a_clock_step_causes_a_fetch_but_removes_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a clock step the token stays while the next tick fetches a new one. A tick without a step fetches
+    nothing."""
 
     async def story(daemon: Daemon) -> None:
         before = (tmp_path / "netrc").read_text()
@@ -75,11 +78,9 @@ def test_a_wall_clock_that_is_set_costs_a_fetch_and_no_token(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_machine_that_was_paused_keeps_no_expired_token(
-    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own clock stood still, the wall clock has moved beyond the token's end, and no new one can be had: the entry
-    is removed if a time service keeps the wall clock, and stays if the clock may only have been set."""
+def test_a_paused_machine_removes_an_expired_token(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's clock was paused, the wall clock is past the token's expiry, and no new token can be fetched. The
+    entry is removed if a time service keeps the wall clock, and stays if the clock may only have been set."""
     monkeypatch.setattr(clock, "synchronized", lambda: kept)
 
     async def story(daemon: Daemon) -> None:
@@ -93,8 +94,8 @@ def test_a_machine_that_was_paused_keeps_no_expired_token(
     live(tmp_path, monkeypatch, story)
 
 
-def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a sleep the netrc is written again at once, though its retry was not due yet."""
+def test_a_late_tick_retries_a_failed_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a sleep a failed delivery is retried at once, before its planned retry."""
 
     async def story(daemon: Daemon) -> None:
         (tmp_path / "netrc").unlink()
@@ -111,14 +112,15 @@ def test_a_late_tick_takes_up_what_had_failed(tmp_path: Path, monkeypatch: pytes
     live(tmp_path, monkeypatch, story)
 
 
-def told(folder: Path, kind: str) -> list[str]:
-    """Return what the log says of one kind of event."""
-    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+def messages(directory: Path, kind: str) -> list[str]:
+    """Return the logged messages of one kind of event."""
+    lines = [json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()]
     return [str(line["message"]) for line in lines if line["event"] == kind]
 
 
-def test_the_log_tells_of_sleep_and_of_clock_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log explains fetches at unusual times: for how long the machine slept, and how far the clock was set."""
+def test_sleep_and_clock_steps_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log says how long the machine slept and how far the clock was set, which explains fetches at unusual
+    times."""
 
     async def story(daemon: Daemon) -> None:
         daemon._tick()
@@ -132,15 +134,15 @@ def test_the_log_tells_of_sleep_and_of_clock_steps(tmp_path: Path, monkeypatch: 
         await daemon.requests.settle(None)
 
     live(tmp_path, monkeypatch, story)
-    (woke,) = told(tmp_path, "woke")
+    (woke,) = messages(tmp_path, "woke")
     assert re.fullmatch(r"The machine or the daemon was suspended for about (8|9) h\.", woke)
-    forward, back = told(tmp_path, "clock")
+    forward, back = messages(tmp_path, "clock")
     assert re.fullmatch(r"The wall clock was set forward by [23] min, so all tokens are fetched again\.", forward)
     assert re.fullmatch(r"The wall clock was set back by [23] min, so all tokens are fetched again\.", back)
 
 
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full file is kept once; what was told last is found over the rotation, and no line is lost in it."""
+    """A full log is rotated once without losing a line, and the last event of a kind is read across the rotation."""
     monkeypatch.setattr(log_file, "_LIMIT", 1000)
     log = EventLog(str(tmp_path / "events.jsonl"), quiet=True)
     log.emit(Report("info", "started", (), "first"))
@@ -153,9 +155,8 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert log.last_of({"started", "stopped"}) == "started"
 
 
-def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files that hold the secrets of blocked indexes are looked at: one that changes means a fetch, one that stays
-    as it was means none, though another index waits for another file."""
+def test_a_corrected_secret_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret files of blocked indexes are watched: a changed one causes a fetch, an unchanged one does not."""
     files = {name: tmp_path / name for name in "ab"}
     requests = {
         name: Request("static", options=(("password", (("file", str(file)),)), ("username", "me")))
@@ -171,19 +172,19 @@ def test_a_mended_secret_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
             daemon._look()
             await until_async(lambda: not daemon._files_watch.busy)
             assert states(daemon) == ["blocked", "blocked"]
-        files["b"].write_text("mended")
+        files["b"].write_text("fixed")
         daemon._look()
         await until_async(lambda: "fetching" in states(daemon))
         await daemon.requests.settle(None)
         assert states(daemon) == ["blocked", "waiting"]
-        assert "b.example login me password mended" in (tmp_path / "netrc").read_text()
+        assert "b.example login me password fixed" in (tmp_path / "netrc").read_text()
 
     live(tmp_path, monkeypatch, story, *indexes)
 
 
-def test_sign_in_files_that_hang_hold_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hung_sign_in_files_block_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the file system of a secret's file does not answer, another index is fetched and delivered, and status and
-    guard ticks work; when it answers, the secret that was written meanwhile is used."""
+    guard ticks work. Once it answers, the secret that was written meanwhile is used."""
     secret, answers = tmp_path / "secret", threading.Event()
     request = Request("static", options=(("password", (("file", str(secret)),)), ("username", "me")))
     blocked = Index("b", "https://b.example/", "b.example", "static", request)
@@ -249,16 +250,14 @@ def test_a_configuration_without_an_index_is_read_only_after_a_change(
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After its time the delivery counts as failed, the watchdog starves, waiters and statuses are answered and none of
-    them piles up; when the disk answers again, all is well."""
+def test_a_hung_disk_is_reported_and_blocks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hung delivery counts as failed after its time limit, systemd's watchdog is no longer notified, and waiters
+    and statuses are answered. Once the disk answers, all is normal."""
     monkeypatch.setattr(delivery, "HUNG", timedelta(seconds=0.3))
     monkeypatch.setattr("uvtokend.daemon.requests.SOON", 0.05)
     disk = threading.Event()
-    fed: list[str] = []
-    monkeypatch.setattr("uvtokend.daemon.loop.notify", fed.append)
+    notified: list[str] = []
+    monkeypatch.setattr("uvtokend.daemon.loop.notify", notified.append)
 
     async def story(daemon: Daemon) -> None:
         honest = daemon._deliveries.netrc.deliver
@@ -269,27 +268,27 @@ def test_a_disk_that_hangs_is_told_and_holds_up_neither_answers_nor_the_end(
 
         monkeypatch.setattr(daemon._deliveries.netrc, "deliver", hang)
         document = await daemon.requests.refresh(None, wait=True)
-        told = document["delivery"]
-        assert isinstance(told, dict)
-        assert told["ok"] is False
-        assert "has not ended" in str(told["problem"])
+        status = document["delivery"]
+        assert isinstance(status, dict)
+        assert status["ok"] is False
+        assert "has not ended" in str(status["problem"])
         for _ in range(50):
             await daemon.requests.status(None)
         assert len(daemon._waiters) == 0
         assert len(daemon.agent._waiting) == 0
-        fed.clear()
+        notified.clear()
         daemon._tick()
-        assert "WATCHDOG=1" not in fed
+        assert "WATCHDOG=1" not in notified
         disk.set()
         await until_async(lambda: daemon.agent.snapshot(daemon._clock.now()).delivery_ok)
         daemon._tick()
-        assert "WATCHDOG=1" in fed
+        assert "WATCHDOG=1" in notified
 
     live(tmp_path, monkeypatch, story)
 
 
-def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A delivery in flight gets a moment, and then the daemon ends without it."""
+def test_the_daemon_ends_in_spite_of_a_hung_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end the daemon waits only briefly for a delivery in flight."""
     monkeypatch.setattr("uvtokend.daemon.deliveries.LAST", 0.1)
     disk = threading.Event()
 
@@ -306,11 +305,11 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch
     disk.set()
 
 
-def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
+def test_a_hung_disk_at_the_start_is_reported_and_blocks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After its time the start continues without what a former daemon left; the status says why at once, and when the
-    file system answers the token is delivered."""
+    """After its time limit the start continues without the entries of a former daemon, and the status says why. Once
+    the file system answers, the token is delivered."""
     monkeypatch.setattr("uvtokend.daemon.deliveries.FIRST_LOOK", 0.1)
     monkeypatch.setattr("uvtokend.daemon.requests.SOON", 0.05)
     disk = threading.Event()
@@ -321,7 +320,7 @@ def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
         honest(sink)
 
     monkeypatch.setattr(NetrcSink, "check_writable", hang)
-    told: list[Any] = []
+    status: list[Any] = []
 
     async def main() -> None:
         monkeypatch.setenv("PYTHONPATH", install(tmp_path / "plugin")["PYTHONPATH"])
@@ -331,7 +330,7 @@ def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
         daemon = Daemon(lambda: settings, settings, sink, Store(str(tmp_path)), log, None)
         try:
             daemon.start()
-            told.append((await daemon.requests.status(None))["delivery"])
+            status.append((await daemon.requests.status(None))["delivery"])
             disk.set()
             await until_async(lambda: daemon.agent.snapshot(daemon._clock.now()).indexes[0].delivered)
         finally:
@@ -339,15 +338,14 @@ def test_a_disk_that_hangs_at_the_start_is_told_and_holds_up_nothing(
             await daemon.close()
 
     asyncio.run(main())
-    assert told[0]["ok"] is False
-    assert "has not answered for 0.1 s" in told[0]["problem"]
+    assert status[0]["ok"] is False
+    assert "has not answered for 0.1 s" in status[0]["problem"]
     assert "machine a.example" in (tmp_path / "netrc").read_text()
 
 
-def test_a_file_system_that_does_not_answer_keeps_nobody_waiting_for_a_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`once` and `run` end with a sentence; what else goes wrong at the first touch is said as it is."""
+def test_a_hung_file_system_does_not_block_once_or_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the lock's file system hangs, `once` and `run` end with an error that says so. Other errors are reported as
+    they are."""
     monkeypatch.setattr(answering, "PATIENCE", 0.1)
     disk = threading.Event()
     monkeypatch.setattr(NetrcSink, "take_ownership", lambda _: disk.wait(60))
@@ -366,18 +364,18 @@ def test_a_file_system_that_does_not_answer_keeps_nobody_waiting_for_a_lock(
         pass
 
 
-def test_the_end_takes_no_longer_than_the_contract_says() -> None:
-    """5 s, and 20 s while a worker spends a one-time secret, which is longer than its call may take."""
+def test_how_long_the_daemon_takes_to_end() -> None:
+    """The daemon ends within 5 s, or within 20 s if a worker uses a one-time secret, which is longer than its
+    request may take."""
     others = max(deliveries.LAST, 2 * outlook.LAST)
     assert hook.KILLED + max(worker.KILLED, others) < 5
     assert hook.KILLED + max(worker.SAVING + worker.KILLED, others) < 20
     assert worker.SAVING > once.TIMEOUT
 
 
-def test_workers_that_the_kernel_does_not_end_are_told_when_the_daemon_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log names their process ids, and the command that shows what the kernel waits for."""
+def test_unkillable_workers_are_logged_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log names the process ids of workers that do not end, and the command that shows what the kernel waits
+    for."""
 
     async def story(daemon: Daemon) -> None:
         async def close() -> tuple[int, ...]:
@@ -407,8 +405,8 @@ def test_who_created_the_netrc_is_remembered(existed: bool, tmp_path: Path, monk
     live(tmp_path, monkeypatch, story)
 
 
-def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without NOTIFY_SOCKET no status line is composed; with it, many changes make one."""
+def test_no_status_line_without_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without NOTIFY_SOCKET no status line is composed. With it, many changes result in one line."""
     monkeypatch.setattr("uvtokend.daemon.notify.LATER", 0.0)
     lines: list[str] = []
 
@@ -432,8 +430,9 @@ def test_nothing_is_composed_for_systemd_where_it_did_not_ask(tmp_path: Path, mo
     live(tmp_path, monkeypatch, story)
 
 
-def test_what_the_kernel_tells_starts_the_fetch_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wake-up that the kernel reports reaches the worker in flight without a guard tick, as does the network."""
+def test_a_report_of_the_kernel_restarts_the_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel reports a wake-up or the return of the network, the fetch in flight is restarted without a guard
+    tick."""
     starts: list[str] = []
 
     async def story(daemon: Daemon) -> None:
@@ -451,8 +450,8 @@ def test_what_the_kernel_tells_starts_the_fetch_again(tmp_path: Path, monkeypatc
     live(tmp_path, monkeypatch, story)
 
 
-def test_memory_is_given_back_once_after_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first tick at rest frees what the work before it used; a tick of a daemon that did nothing costs nothing."""
+def test_memory_is_released_once_after_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first idle tick after work releases memory. Further idle ticks and ticks during a fetch do not."""
     freed: list[str] = []
     monkeypatch.setattr("uvtokend.daemon.memory.give_back", lambda: freed.append("now"))
 
@@ -463,7 +462,7 @@ def test_memory_is_given_back_once_after_work(tmp_path: Path, monkeypatch: pytes
             assert freed == ["now"]
         await daemon.requests.status(None)
         daemon.feed(events.RefreshAsked(("a",)))
-        daemon._tick()  # while a token is on its way there is something else to do
+        daemon._tick()  # not during a fetch
         assert freed == ["now"]
         await daemon.requests.settle(None)
         daemon._tick()
@@ -473,7 +472,7 @@ def test_memory_is_given_back_once_after_work(tmp_path: Path, monkeypatch: pytes
 
 
 def test_cycles_are_freed() -> None:
-    """What nobody can reach any more is gone afterwards, whatever refers to itself."""
+    """Releasing memory frees objects that only refer to themselves."""
 
     class Loop:
         me: object
@@ -491,14 +490,14 @@ def test_cycles_are_freed() -> None:
 
 
 async def until_async(condition: Callable[[], bool]) -> None:
-    """Wait until another thread's work has come back to the loop."""
+    """Wait until another thread's work has been processed by the loop."""
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-def test_a_level_holds_back_what_is_below_it(tmp_path: Path) -> None:
-    """debug, info, warning, error, in this order."""
+def test_the_log_level_drops_lower_levels(tmp_path: Path) -> None:
+    """The levels are debug, info, warning and error, in this order."""
     order = ("debug", "info", "warning", "error")
     for least in order:
         log = EventLog(str(tmp_path / f"{least}.jsonl"), quiet=True)
@@ -509,8 +508,8 @@ def test_a_level_holds_back_what_is_below_it(tmp_path: Path) -> None:
         assert kept == list(order[order.index(least) :])
 
 
-def test_a_status_is_of_those_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By name, or of all."""
+def test_a_status_has_the_named_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status has the named indexes, or all if no names are given."""
     other = replace(INDEX, name="b", url="https://b.example/", host="b.example")
 
     async def story(daemon: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""The network's return, as the kernel tells it on a netlink socket."""
+"""The return of the network, as reported by the kernel on a netlink socket."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def route(prefix: int = 0, table: int = 254, kind: int = 1) -> bytes:
     ("kind", "body", "news"),
     [
         (20, address(0), True),
-        (20, address(253), False),  # of a link alone, as containers' interfaces get them
-        (20, address(254), False),  # of the machine alone
-        (21, address(0), False),  # it went away
+        (20, address(253), False),  # of the link only, as for containers' interfaces
+        (20, address(254), False),  # of the machine only
+        (21, address(0), False),  # removed
         (24, route(), True),
         (24, route(prefix=24), False),
         (24, route(table=255), False),
@@ -45,50 +45,50 @@ def route(prefix: int = 0, table: int = 254, kind: int = 1) -> bytes:
         (16, address(0), False),  # a link
     ],
 )
-def test_what_is_news(kind: int, body: bytes, news: bool) -> None:
-    """A new global address or a new default route, and nothing else."""
+def test_which_messages_mean_that_the_network_returned(kind: int, body: bytes, news: bool) -> None:
+    """Only a new global address or a new default route means that the network returned."""
     assert is_news(kind, body) == news
 
 
 @pytest.mark.parametrize("data", [b"", b"\x10", struct.pack("=IHHII", 4, 20, 0, 0, 0), message(20, address(0))[:-6]])
-def test_a_message_that_is_cut_off_ends_the_reading(data: bytes) -> None:
-    """Whatever the length says, nothing is read beyond the end, and no loop continues for ever."""
+def test_a_truncated_message_ends_the_parsing(data: bytes) -> None:
+    """Whatever length a message claims, parsing does not go beyond the data and ends."""
     assert list(messages(data)) == []
 
 
-def test_several_messages_come_in_one() -> None:
-    """They are taken apart at their padded lengths."""
+def test_several_messages_in_one_datagram() -> None:
+    """Messages are split at their padded lengths."""
     data = message(24, route() + b"x") + message(20, address(0))
     assert [kind for kind, _ in messages(data)] == [24, 20]
 
 
 @pytest.mark.linux("only Linux has netlink sockets")
-def test_the_kernels_own_messages_are_understood() -> None:
-    """A dump of this machine's addresses: the loopback's are not global, so they are no news."""
+def test_real_messages_of_the_kernel_are_parsed() -> None:
+    """In a dump of this machine's addresses, only those of global scope mean that the network returned."""
     with linux.routing() as asking:
         asking.send(struct.pack("=IHHIIB3x", 20, 22, 0x301, 1, 0, socket.AF_INET))  # RTM_GETADDR, a dump
-        told = list(messages(asking.recv(1 << 16)))
-    scopes = [struct.unpack_from("=BBBBI", body)[3] for kind, body in told if kind == 20]
-    assert [is_news(kind, body) for kind, body in told if kind == 20] == [scope == 0 for scope in scopes]
+        received = list(messages(asking.recv(1 << 16)))
+    scopes = [struct.unpack_from("=BBBBI", body)[3] for kind, body in received if kind == 20]
+    assert [is_news(kind, body) for kind, body in received if kind == 20] == [scope == 0 for scope in scopes]
 
 
 class Stage:
-    """A watch whose kernel is a pair of sockets."""
+    """A watch with a pair of sockets instead of the kernel."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         ours.setblocking(False)
         monkeypatch.setattr(network_watch, "_open", lambda: ours)
-        self.told: asyncio.Queue[float] = asyncio.Queue()
-        self.watch = NetworkWatch(lambda: self.told.put_nowait(asyncio.get_running_loop().time()))
+        self.calls: asyncio.Queue[float] = asyncio.Queue()
+        self.watch = NetworkWatch(lambda: self.calls.put_nowait(asyncio.get_running_loop().time()))
 
     def close(self) -> None:
         self.watch.close()
         self.kernel.close()
 
 
-def test_news_is_gathered_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many messages at once are told once; a network that comes and goes is told of at intervals."""
+def test_reports_are_combined_and_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many messages at once cause one call, and an unstable network causes calls at intervals."""
     monkeypatch.setattr(network_watch, "SPACING", 0.5)
 
     async def main() -> None:
@@ -97,10 +97,10 @@ def test_news_is_gathered_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
             stage.kernel.send(message(21, address(0)))
             for _ in range(5):
                 stage.kernel.send(message(20, address(0)))
-            first = await asyncio.wait_for(stage.told.get(), 60)
-            assert stage.told.empty()
+            first = await asyncio.wait_for(stage.calls.get(), 60)
+            assert stage.calls.empty()
             stage.kernel.send(message(24, route()))
-            second = await asyncio.wait_for(stage.told.get(), 60)
+            second = await asyncio.wait_for(stage.calls.get(), 60)
             assert second - first >= 0.5
         finally:
             stage.close()
@@ -108,8 +108,8 @@ def test_news_is_gathered_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
-def test_a_kernel_that_lost_count_has_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENOBUFS says that more happened than there was room for; any other error says nothing."""
+def test_a_buffer_overflow_counts_as_a_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOBUFS means that messages were lost, so the network counts as returned. Other errors are ignored."""
 
     class Broken:
         def __init__(self, number: int) -> None:
@@ -137,8 +137,8 @@ def test_a_kernel_that_lost_count_has_news(monkeypatch: pytest.MonkeyPatch) -> N
     assert not asyncio.run(main(errno.EAGAIN))
 
 
-def test_without_netlink_there_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sandbox that allows no such socket costs the news and nothing else."""
+def test_without_netlink_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a sandbox forbids netlink sockets, the daemon runs without these reports."""
 
     def refused(*_: object) -> socket.socket:
         raise OSError(97, "Address family not supported by protocol")
@@ -148,13 +148,14 @@ def test_without_netlink_there_is_silence(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_message_may_have_no_body() -> None:
-    """A header alone is a message."""
+    """A message may consist of a header alone."""
     assert list(messages(message(20, b""))) == [(20, b"")]
 
 
 @pytest.mark.linux("netlink")
-def test_addresses_and_routes_are_listened_to() -> None:
-    """Those of both families (linux/rtnetlink.h: RTNLGRP 5, 7, 9 and 11), and nothing else that wakes the daemon."""
+def test_the_subscribed_netlink_groups() -> None:
+    """The socket subscribes to addresses and routes of both families (linux/rtnetlink.h: RTNLGRP 5, 7, 9 and 11),
+    and to nothing else."""
     opened = network_watch._open()
     assert opened is not None
     with opened:

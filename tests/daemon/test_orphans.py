@@ -1,4 +1,4 @@
-"""As process 1 of a container, the daemon reaps what helper programs leave behind."""
+"""As process 1 of a container, the daemon reaps the orphans of helper programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.waiting import until
 
 __all__ = ["desk"]
 
-#: A guard tick takes 25 s; tests have less time. An own child must have been waited for between two ticks.
+#: A shorter guard tick than 25 s, but long enough for the daemon to wait for its own children between two ticks.
 QUICK = """\
 import sys
 from uvtokend.daemon import timer
@@ -28,9 +28,9 @@ sys.exit(main(["run"]))
 
 @pytest.mark.mounts
 def test_orphans_of_helpers_are_reaped(desk: Desk, tmp_path: Path) -> None:
-    """A helper's child that outlives it in a session of its own does not remain as a zombie of process 1.
+    """A helper's child that outlives it in its own session does not remain as a zombie of process 1.
 
-    The daemon's own children are not touched: the fetch, and each program of `on-delivered`, ends as it should.
+    The daemon's own children are not affected: fetches and programs of `on-delivered` end normally.
     """
     left, hooked = tmp_path / "left", tmp_path / "hooked"
     helper = tmp_path / "helper"

@@ -1,4 +1,4 @@
-"""What is ours in a netrc: never a user's own entry, and every entry of ours wherever it is."""
+"""Which netrc entries are ours: never a user's own entry, and every entry of ours wherever it is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OWN = b"machine a.example login me password hunter2\nmachine ftp.example login m
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine whose index takes login and password from the environment."""
-    made = Machine(tmp_path_factory.mktemp("m"))
-    made.environment["PASSWORD"] = "hunter2"
-    del made.environment["NETRC"]
-    configure(made)
-    yield made
-    made.stop()
+    """Return a machine whose index takes its password from the environment."""
+    created = Machine(tmp_path_factory.mktemp("m"))
+    created.environment["PASSWORD"] = "hunter2"
+    del created.environment["NETRC"]
+    configure(created)
+    yield created
+    created.stop()
 
 
 def configure(machine: Machine, *hosts: str, netrc: str = "~/.netrc", username: str = '"me"') -> None:
@@ -40,12 +40,12 @@ def configure(machine: Machine, *hosts: str, netrc: str = "~/.netrc", username: 
 
 
 def block(*hosts: str) -> bytes:
-    """Return our block."""
+    """Return our block for these hosts."""
     return b"".join([BEGIN, b"\n", *(f"machine {h} login me password hunter2\n".encode() for h in hosts), END, b"\n"])
 
 
-def test_an_own_entry_with_the_same_login_and_password_is_foreign(machine: Machine) -> None:
-    """The natural migration from a netrc of one's own: the line stays byte for byte, and adopt is the fix."""
+def test_a_users_entry_with_the_same_values_is_foreign(machine: Machine) -> None:
+    """A user's own entry with the same login and password stays byte for byte, and the fix is `adopt`."""
     machine.netrc.write_bytes(OWN)
     done = machine.uvtokend("once")
     assert done.returncode == 1
@@ -61,7 +61,7 @@ def test_an_own_entry_with_the_same_login_and_password_is_foreign(machine: Machi
 
 
 def test_an_entry_that_was_delivered_is_taken_back(machine: Machine) -> None:
-    """A program that rewrites the netrc without its comments leaves our entry bare, and it is still ours."""
+    """If a program rewrites the netrc without its comments, our entry loses its marks but is still recognized."""
     machine.netrc.write_bytes(OWN.splitlines(keepends=True)[1])
     assert machine.uvtokend("once").returncode == 0
     machine.netrc.write_bytes(OWN)
@@ -72,7 +72,7 @@ def test_an_entry_that_was_delivered_is_taken_back(machine: Machine) -> None:
 
 
 def test_an_entry_of_a_removed_index_is_foreign_again(machine: Machine) -> None:
-    """Once our entry is gone, one that the user writes with the same values is the user's own."""
+    """After our entry was removed, an entry with the same values that the user writes is foreign."""
     configure(machine, "a.example", "b.example")
     assert machine.uvtokend("once").returncode == 0
     configure(machine, "b.example")
@@ -85,7 +85,7 @@ def test_an_entry_of_a_removed_index_is_foreign_again(machine: Machine) -> None:
 
 
 def test_a_lost_state_and_a_removed_index_leave_nothing(machine: Machine) -> None:
-    """Where nothing is remembered about the netrc, the block alone says what is ours."""
+    """Without a state file, the block alone tells which entries are ours."""
     configure(machine, "a.example", "b.example")
     machine.netrc.write_bytes(OWN.splitlines(keepends=True)[1])
     assert machine.uvtokend("once").returncode == 0
@@ -97,7 +97,8 @@ def test_a_lost_state_and_a_removed_index_leave_nothing(machine: Machine) -> Non
 
 
 def test_moving_the_netrc_cleans_the_former_one(machine: Machine) -> None:
-    """At the first delivery to the new one; a file that we created is deleted, what is foreign stays."""
+    """The first delivery to the new netrc cleans the former one. If uvtokend created the former file, it is deleted;
+    foreign text stays."""
     other = machine.home / "other"
     for before, after in ((b"", None), (OWN[44:], OWN[44:])):
         machine.netrc.unlink(missing_ok=True)
@@ -113,8 +114,8 @@ def test_moving_the_netrc_cleans_the_former_one(machine: Machine) -> None:
         assert machine.uvtokend("purge").returncode == 0
 
 
-def test_a_former_netrc_that_cannot_be_cleaned_is_named(machine: Machine) -> None:
-    """The status names it until it is clean, and purge visits it and says which files it cleaned."""
+def test_a_former_netrc_that_cannot_be_cleaned_is_reported(machine: Machine) -> None:
+    """The status names the former netrc until it is clean. `purge` cleans it and says which files it cleaned."""
     assert machine.uvtokend("once").returncode == 0
     (machine.home / "..netrc.uvtokend").mkdir()
     configure(machine, netrc="~/other")
@@ -134,8 +135,8 @@ def status(machine: Machine) -> dict[str, Any]:
     return document
 
 
-def test_a_secret_user_name_is_in_no_file_but_the_sinks(machine: Machine) -> None:
-    """A name code of Nexus is kept like a password: neither the state file nor the ledger holds it in clear text."""
+def test_a_secret_user_name_is_only_in_the_sink(machine: Machine) -> None:
+    """A secret user name, such as Nexus's name code, is in neither the state file nor the ledger."""
     machine.environment["NAME"] = "name-code"
     configure(machine, username='{ env = "NAME" }')
     machine.config.write_text(machine.config.read_text().replace('"static"', '"nexus"'))
@@ -144,14 +145,16 @@ def test_a_secret_user_name_is_in_no_file_but_the_sinks(machine: Machine) -> Non
     machine.config.write_text(machine.config.read_text() + 'sink = "uv-store"\n')
     assert machine.uvtokend("once").returncode == 0
     store = machine.home / ".local/share/uv/credentials"
-    found = {path.name for path in [*machine.home.rglob("*")] if path.is_file() and b"name-code" in path.read_bytes()}
-    assert found == {"credentials.toml"}
+    files_with_name = {
+        path.name for path in [*machine.home.rglob("*")] if path.is_file() and b"name-code" in path.read_bytes()
+    }
+    assert files_with_name == {"credentials.toml"}
     assert {path.name for path in store.iterdir()} >= {"credentials.toml", "credentials.toml.uvtokend"}
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_hostile_state_file_costs_one_fetch(machine: Machine, version: int) -> None:
-    """The year 9999 after another boot's clock stops no command."""
+    """Times in the year 9999 after a clock step of another boot stop no command."""
     assert machine.uvtokend("once").returncode == 0
     file = machine.state / "state.json"
     document = json.loads(file.read_text())
@@ -169,8 +172,9 @@ def test_a_hostile_state_file_costs_one_fetch(machine: Machine, version: int) ->
 
 
 @pytest.mark.parametrize("name", ["state.json", "state.json.new", "events.jsonl"])
-def test_a_pipe_in_the_state_directory_hangs_nothing(machine: Machine, name: str) -> None:
-    """`once`, `status`, `log` and `purge` end, and the token is delivered."""
+def test_a_pipe_in_the_state_directory_blocks_nothing(machine: Machine, name: str) -> None:
+    """With a pipe in place of a state file, `once`, `status`, `log` and `purge` still end, and the token is
+    delivered."""
     machine.state.mkdir(mode=0o700, parents=True)
     machine.state.parent.chmod(0o700)
     os.mkfifo(machine.state / name)
@@ -182,7 +186,8 @@ def test_a_pipe_in_the_state_directory_hangs_nothing(machine: Machine, name: str
 
 
 def test_other_configurations_keep_their_netrc(machine: Machine) -> None:
-    """Two configurations may name two netrcs and be used in turn: neither cleans the other's; purge cleans both."""
+    """Two configurations with different netrcs may be used in turn without cleaning each other's. `purge` cleans
+    both."""
     other = machine.home / "other.toml"
     configure(machine, netrc="~/second")
     other.write_bytes(machine.config.read_bytes())
@@ -197,8 +202,8 @@ def test_other_configurations_keep_their_netrc(machine: Machine) -> None:
     assert not any(file.exists() for file in files)
 
 
-def test_the_store_used_before_is_cleaned(machine: Machine, tmp_path: Path) -> None:
-    """Where uv's directory of credentials moved, the next delivery cleans the former store."""
+def test_the_former_store_is_cleaned(machine: Machine, tmp_path: Path) -> None:
+    """If uv's credentials directory moved, the next delivery cleans the former store."""
     machine.config.write_text(machine.config.read_text() + 'sink = "uv-store"\n')
     former = machine.home / ".local/share/uv/credentials/credentials.toml"
     assert machine.uvtokend("once").returncode == 0
@@ -211,8 +216,8 @@ def test_the_store_used_before_is_cleaned(machine: Machine, tmp_path: Path) -> N
         assert b"hunter2" not in former.read_bytes()
 
 
-def test_a_netrc_whose_link_leads_elsewhere_is_cleaned(machine: Machine) -> None:
-    """Programs that manage dotfiles do that: a running daemon writes the new file and cleans the old one."""
+def test_a_netrc_whose_link_changes_is_cleaned(machine: Machine) -> None:
+    """If a dotfiles manager changes the netrc's link, a running daemon writes the new file and cleans the old one."""
     first, second = (machine.home / name for name in ("first", "second"))
     for file in (first, second):
         file.write_bytes(OWN.splitlines(keepends=True)[1])

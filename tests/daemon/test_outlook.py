@@ -1,4 +1,5 @@
-"""What others see of the daemon: real files, and the desktop's program as a script that writes down its arguments."""
+"""The files and notifications of the daemon, with real files and scripts that record their arguments as desktop
+programs."""
 
 from __future__ import annotations
 
@@ -47,18 +48,18 @@ BLOCKED = index(health="none", delivered=False, state="blocked", failures=2, las
 
 
 class Scene:
-    """An outlook with a document and settings that a test changes."""
+    """An outlook whose document and settings a test changes."""
 
     def __init__(self, home: Path, settings: Settings) -> None:
         self.home = home
         self.settings = settings
         self.indexes = [index()]
-        self.told: list[Report] = []
-        self.outlook = outlook.Outlook(self.document, lambda: self.settings, self.told.append)
+        self.reports: list[Report] = []
+        self.outlook = outlook.Outlook(self.document, lambda: self.settings, self.reports.append)
 
     def document(self) -> StatusDocument:
-        """Return the document of the moment."""
-        shown = {
+        """Return the current document."""
+        content = {
             "version": "1.0.0",
             "pid": 1,
             "started_at": "2026-01-31T07:00:00Z",
@@ -66,15 +67,15 @@ class Scene:
             "delivery": {"ok": True, "problem": None},
             "indexes": self.indexes,
         }
-        return cast("StatusDocument", shown)
+        return cast("StatusDocument", content)
 
     async def update(self) -> None:
-        """Let the outlook follow, and wait for it."""
+        """Update the files and notifications, and wait for the end."""
         await self.outlook._update()
 
     @property
     def calls(self) -> list[list[str]]:
-        """What the desktop's programs were called with."""
+        """The calls of the desktop programs."""
         try:
             text = (self.home / "calls").read_text()
         except FileNotFoundError:
@@ -84,7 +85,7 @@ class Scene:
 
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Scene], Awaitable[None]]], None]:
-    """Run a story with an outlook in a loop."""
+    """Return a function that runs a story with an outlook."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     (tmp_path / "uvtokend").mkdir(0o700)
@@ -113,8 +114,8 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
 Live = Callable[[Callable[[Scene], Awaitable[None]]], None]
 
 
-def test_the_files_follow_and_go_with_the_daemon(live: Live, tmp_path: Path) -> None:
-    """Prompt and metrics are there while the daemon runs, readable by those they are for, and gone afterwards."""
+def test_the_files_exist_while_the_daemon_runs(live: Live, tmp_path: Path) -> None:
+    """The prompt and metrics files exist only while the daemon runs, are updated, and have the right modes."""
     prompt, metrics = tmp_path / "uvtokend" / "prompt", tmp_path / "m.prom"
 
     async def story(scene: Scene) -> None:
@@ -127,7 +128,7 @@ def test_the_files_follow_and_go_with_the_daemon(live: Live, tmp_path: Path) -> 
         assert stat.S_IMODE(metrics.stat().st_mode) == 0o644
         before = prompt.stat().st_ino
         await scene.update()
-        assert prompt.stat().st_ino == before  # equal text is not written again
+        assert prompt.stat().st_ino == before  # an equal text is not written again
         scene.indexes = [BLOCKED]
         scene.settings = Settings("c", netrc="/n")
         await scene.update()
@@ -138,7 +139,7 @@ def test_the_files_follow_and_go_with_the_daemon(live: Live, tmp_path: Path) -> 
     assert not prompt.exists()
 
 
-def test_a_disk_that_hangs_does_not_hold_back_the_end(
+def test_the_daemon_ends_in_spite_of_a_hung_metrics_directory(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon ends although the directory of the metrics file does not answer."""
@@ -160,7 +161,7 @@ def test_a_disk_that_hangs_does_not_hold_back_the_end(
             async with asyncio.timeout(20):
                 await scene.outlook.close()
             threads = [each for each in threading.enumerate() if not each.daemon]
-            assert threads == [threading.main_thread()]  # the interpreter would wait for any other
+            assert threads == [threading.main_thread()]  # the interpreter would wait for other threads
         finally:
             back.set()
 
@@ -168,14 +169,14 @@ def test_a_disk_that_hangs_does_not_hold_back_the_end(
     assert not (tmp_path / "m.prom").exists()
 
 
-def test_a_file_that_cannot_be_written_is_told_once(live: Live, tmp_path: Path) -> None:
-    """A directory that is missing must not flood the log, nor keep the other file from being written."""
+def test_an_unwritable_file_is_logged_once(live: Live, tmp_path: Path) -> None:
+    """If the metrics directory is missing, the log says so once, and the prompt file is still written."""
 
     async def story(scene: Scene) -> None:
         scene.settings = Settings("c", netrc="/n", metrics_file=str(tmp_path / "missing" / "m.prom"))
         await scene.update()
         await scene.update()
-        (report,) = scene.told
+        (report,) = scene.reports
         assert "missing/m.prom could not be written: No such file or directory." in report.message
         assert (tmp_path / "uvtokend" / "prompt").exists()
         (tmp_path / "missing").mkdir()
@@ -185,8 +186,8 @@ def test_a_file_that_cannot_be_written_is_told_once(live: Live, tmp_path: Path) 
     live(story)
 
 
-def test_a_person_is_reminded_once_and_the_reminder_withdrawn(live: Live) -> None:
-    """One notification for one sign-in, without markup; it goes when the sign-in is repaired."""
+def test_a_reminder_is_shown_once_and_withdrawn(live: Live) -> None:
+    """A needed sign-in causes one notification without markup, which is withdrawn after the sign-in."""
 
     async def story(scene: Scene) -> None:
         await scene.update()
@@ -194,9 +195,9 @@ def test_a_person_is_reminded_once_and_the_reminder_withdrawn(live: Live) -> Non
         scene.indexes = [BLOCKED]
         await scene.update()
         await scene.update()
-        (shown,) = scene.calls
-        assert shown[0] == "notify-send"
-        assert shown[-3:] == ["uvtokend: Sign-in needed", "a: Expired &lt;b&gt; &amp; gone.", "aws sso login"]
+        (call,) = scene.calls
+        assert call[0] == "notify-send"
+        assert call[-3:] == ["uvtokend: Sign-in needed", "a: Expired &lt;b&gt; &amp; gone.", "aws sso login"]
         scene.indexes = [index()]
         await scene.update()
         assert scene.calls[1][0] == "gdbus"
@@ -208,8 +209,8 @@ def test_a_person_is_reminded_once_and_the_reminder_withdrawn(live: Live) -> Non
     live(story)
 
 
-def test_a_restart_reminds_nobody_twice(live: Live, tmp_path: Path) -> None:
-    """The next daemon remembers what is shown: it shows nothing again, and withdraws it when fetches say it is gone."""
+def test_a_restart_does_not_repeat_a_reminder(live: Live, tmp_path: Path) -> None:
+    """The next daemon knows which reminder is shown, does not repeat it, and withdraws it once a fetch succeeds."""
 
     async def first(scene: Scene) -> None:
         scene.indexes = [BLOCKED]
@@ -218,7 +219,7 @@ def test_a_restart_reminds_nobody_twice(live: Live, tmp_path: Path) -> None:
 
     async def second(scene: Scene) -> None:
         for moment in ({"state": "fetching", "last_error": None, "failures": 0}, {"failures": 1}, {}):
-            scene.indexes = [{**BLOCKED, **moment}]  # what a daemon goes through until it is sure again
+            scene.indexes = [{**BLOCKED, **moment}]  # the states until the daemon is sure again
             await scene.update()
         assert [call[0] for call in scene.calls] == ["notify-send"]
         scene.indexes = [index()]
@@ -233,17 +234,18 @@ def test_a_restart_reminds_nobody_twice(live: Live, tmp_path: Path) -> None:
 
 
 async def first_again(scene: Scene) -> None:
-    """A file that is damaged remembers nothing."""
+    """Check that a damaged file counts as no reminders."""
     scene.indexes = [BLOCKED]
     await scene.update()
     assert [call[0] for call in scene.calls] == ["notify-send", "gdbus", "notify-send"]
 
 
-def test_nobody_is_reminded_at_night_just_after_waking_or_unasked(live: Live) -> None:
-    """What is still needed in the morning is told then."""
+def test_when_no_reminder_is_shown(live: Live) -> None:
+    """No reminder is shown in quiet hours, just after a wake-up or if not configured. A reminder that is still
+    needed is shown later."""
 
     async def story(scene: Scene) -> None:
-        asked, now, hour = scene.settings, datetime.now(UTC).astimezone(), timedelta(hours=1)
+        configured, now, hour = scene.settings, datetime.now(UTC).astimezone(), timedelta(hours=1)
         scene.indexes = [BLOCKED]
         around_now = f"{now - hour:%H:%M}-{now + hour:%H:%M}"
         scene.settings = Settings("c", netrc="/n", notify=True, quiet_hours=around_now)
@@ -252,22 +254,22 @@ def test_nobody_is_reminded_at_night_just_after_waking_or_unasked(live: Live) ->
         assert scene.calls == []
         scene.outlook.woke()
         await scene.update()
-        scene.settings = asked
+        scene.settings = configured
         await scene.update()
         assert scene.calls == []
         scene.outlook._woke_at -= AFTER_WAKING
         scene.settings = Settings("c", netrc="/n")
         await scene.update()
         assert scene.calls == []
-        scene.settings = asked
+        scene.settings = configured
         await scene.update()
         assert len(scene.calls) == 1
 
     live(story)
 
 
-def test_a_desktop_that_is_not_there_harms_nobody(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a server there is no program to notify with: nothing happens, and nothing is tried again."""
+def test_without_a_desktop_nothing_happens(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the desktop programs, as on a server, nothing is shown, logged or retried."""
 
     async def story(scene: Scene) -> None:
         monkeypatch.setenv("PATH", "/nonexistent")
@@ -275,6 +277,6 @@ def test_a_desktop_that_is_not_there_harms_nobody(live: Live, monkeypatch: pytes
         await scene.update()
         scene.indexes = [index()]
         await scene.update()
-        assert scene.told == []
+        assert scene.reports == []
 
     live(story)

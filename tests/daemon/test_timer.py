@@ -15,7 +15,7 @@ ACME, CORP = Request("a"), Request("b")
 
 
 class Stage:
-    """A timer on a clock that can be moved, and what it called."""
+    """A timer on a clock that a test moves, and the jobs that fired."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -45,8 +45,8 @@ def play(story: Callable[[Stage], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_one_job_per_lease_under_a_name_that_a_person_knows() -> None:
-    """A new plan takes the place of the old one; a new name, too; no time takes it away."""
+def test_one_job_per_lease_with_a_readable_name() -> None:
+    """A new plan or a new label replaces the job, and a plan without a time removes it."""
 
     async def story(stage: Stage) -> None:
         stage.plan(ACME, "refresh prod", 1000)
@@ -61,8 +61,8 @@ def test_one_job_per_lease_under_a_name_that_a_person_knows() -> None:
     play(story)
 
 
-def test_each_fires_at_its_time_and_once() -> None:
-    """What is due goes first, also if it was due long ago; afterwards nothing is left of it."""
+def test_each_job_fires_once_at_its_time() -> None:
+    """Overdue jobs fire first, and a job that fired is removed."""
 
     async def story(stage: Stage) -> None:
         stage.plan(ACME, "refresh prod", 0.05)
@@ -74,7 +74,7 @@ def test_each_fires_at_its_time_and_once() -> None:
 
 
 def test_a_job_that_plans_itself_again_at_once_is_not_lost() -> None:
-    """APScheduler takes it for another instance of one that still runs, and drops it if only one is allowed."""
+    """APScheduler would treat the new plan as a second instance of the running job and drop it."""
 
     async def story(stage: Stage) -> None:
         left = 20
@@ -93,8 +93,8 @@ def test_a_job_that_plans_itself_again_at_once_is_not_lost() -> None:
     play(story)
 
 
-def test_a_plan_that_was_taken_back_just_as_it_fired_does_nothing() -> None:
-    """Its job is gone from the scheduler, but its coroutine has not run yet."""
+def test_a_plan_removed_as_it_fires_does_nothing() -> None:
+    """A job was removed from the scheduler, but its coroutine has not run yet; it then does nothing."""
 
     async def story(stage: Stage) -> None:
         stage.plan(ACME, "refresh prod", 0)
@@ -108,8 +108,8 @@ def test_a_plan_that_was_taken_back_just_as_it_fired_does_nothing() -> None:
     play(story)
 
 
-def test_all_jobs_are_planned_anew_when_the_clocks_part() -> None:
-    """APScheduler compares wall-clock times: after a step, or a sleep, each job gets the wall-clock time of now."""
+def test_all_jobs_are_planned_again_after_a_clock_step() -> None:
+    """APScheduler compares wall-clock times, so after a clock step or a sleep each job gets a new wall-clock time."""
 
     async def story(stage: Stage) -> None:
         stage.plan(ACME, "refresh prod", 7200)
@@ -129,6 +129,6 @@ def test_all_jobs_are_planned_anew_when_the_clocks_part() -> None:
     play(story)
 
 
-def test_a_guard_tick_leaves_time_for_what_it_finds() -> None:
-    """The promise is 30 s: a tick, the fetch that it starts, and the delivery."""
+def test_a_guard_tick_leaves_time_for_a_fetch() -> None:
+    """A guard tick, the fetch it starts and the delivery fit into the promised 30 s."""
     assert timer.GUARD_TICK + 5.0 <= 30.0

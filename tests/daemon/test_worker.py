@@ -30,8 +30,8 @@ def request(**options: Frozen) -> Request:
 class Fetches:
     """Workers whose outcomes can be awaited."""
 
-    def __init__(self, folder: Path, timeout: float = 30, limit: int = 4) -> None:
-        environment = install(folder)
+    def __init__(self, directory: Path, timeout: float = 30, limit: int = 4) -> None:
+        environment = install(directory)
         self.outcomes: asyncio.Queue[tuple[Request, Outcome]] = asyncio.Queue()
         self.workers = Workers(
             limit,
@@ -45,9 +45,9 @@ class Fetches:
         return (await asyncio.wait_for(self.outcomes.get(), 60))[1]
 
 
-def fetch(folder: Path, wanted: Request, timeout: float = 30) -> Outcome:
+def fetch(directory: Path, wanted: Request, timeout: float = 30) -> Outcome:
     async def main() -> Outcome:
-        fetches = Fetches(folder, timeout)
+        fetches = Fetches(directory, timeout)
         try:
             return await fetches.one(wanted)
         finally:
@@ -56,8 +56,8 @@ def fetch(folder: Path, wanted: Request, timeout: float = 30) -> Outcome:
     return asyncio.run(main())
 
 
-def test_a_credential_comes_back(tmp_path: Path) -> None:
-    """One process, one line, one credential."""
+def test_a_credential_is_returned(tmp_path: Path) -> None:
+    """A worker writes one line, from which the daemon reads the credential."""
     outcome = fetch(tmp_path / "p", request())
     assert isinstance(outcome, Credential)
     assert (outcome.login, outcome.identity) == ("me", "me@example.com")
@@ -90,7 +90,7 @@ def test_nothing_comes_between_an_answer_and_its_use(tmp_path: Path, monkeypatch
 
 
 def test_a_worker_sees_its_environment_but_not_the_request(tmp_path: Path) -> None:
-    """The index's own environment reaches its worker; helpers do not inherit the request."""
+    """The index's `env` reaches its worker, but helpers do not inherit the request."""
     wanted = Request("made-up", options=(("how", "environment"),), env=(("WHO", "alice"),))
     outcome = fetch(tmp_path / "p", wanted)
     assert isinstance(outcome, Credential)
@@ -107,8 +107,8 @@ def test_a_worker_sees_its_environment_but_not_the_request(tmp_path: Path) -> No
         ("huge", "rejected", "too-much"),
     ],
 )
-def test_whatever_happens_ends_classified(tmp_path: Path, how: str, kind: str, reason: str) -> None:
-    """A provider that fails, dies, raises or answers nonsense is a failure, and nothing of its text leaks."""
+def test_every_failure_is_classified(tmp_path: Path, how: str, kind: str, reason: str) -> None:
+    """A provider that fails, exits, raises or returns nonsense results in a failure that contains none of its text."""
     outcome = fetch(tmp_path / "p", request(how=how))
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.reason) == (kind, reason)
@@ -117,32 +117,33 @@ def test_whatever_happens_ends_classified(tmp_path: Path, how: str, kind: str, r
 
 @pytest.mark.parametrize("how", ["print", "stdin"])
 def test_printing_and_reading_do_no_harm(tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """What an SDK prints goes nowhere; a prompt finds its input closed."""
+    """The output of an SDK is discarded, and a prompt gets an end of file."""
     assert isinstance(fetch(tmp_path / "p", request(how=how)), Credential)
     assert "canary" not in "".join(capfd.readouterr())
 
 
 def test_a_provider_that_is_not_installed(tmp_path: Path) -> None:
-    """It is named, and the others continue."""
+    """An unknown provider is a failure that names it."""
     outcome = fetch(tmp_path / "p", Request("nowhere"))
     assert isinstance(outcome, Failure)
     assert "nowhere" in outcome.message
 
 
-def test_a_token_with_a_line_break_survives_the_wire_for_the_agent_to_refuse(tmp_path: Path) -> None:
-    """The line protocol is not broken by it."""
+def test_a_token_with_a_line_break_survives_the_wire(tmp_path: Path) -> None:
+    """A line break in a token does not break the line protocol; the agent refuses the token later."""
     outcome = fetch(tmp_path / "p", request(how="line-break"))
     assert isinstance(outcome, Credential)
     assert "\n" in outcome.password.reveal()
 
 
-def test_a_hang_ends_at_the_deadline_with_its_whole_group(tmp_path: Path) -> None:
-    """Worker and helper are gone; a helper that left the group on purpose lives on."""
+def test_a_hung_worker_is_killed_with_its_group(tmp_path: Path) -> None:
+    """At the deadline the worker and its helper are killed. A helper that left the process group on purpose
+    continues."""
     for agent in (False, True):
         note = tmp_path / f"pids-{agent}"
-        for seconds in (2, 8, 32):  # on a busy machine it takes long until the helper is there
-            folder = tmp_path / f"p{agent}{seconds}"
-            outcome = fetch(folder, request(how="hang", note=str(note), agent=agent), timeout=seconds)
+        for seconds in (2, 8, 32):  # on a busy machine the helper starts late
+            directory = tmp_path / f"p{agent}{seconds}"
+            outcome = fetch(directory, request(how="hang", note=str(note), agent=agent), timeout=seconds)
             assert isinstance(outcome, Failure)
             assert outcome.reason == "deadline"
             if note.exists():
@@ -157,13 +158,13 @@ def test_a_hang_ends_at_the_deadline_with_its_whole_group(tmp_path: Path) -> Non
             os.kill(helper, signal.SIGKILL)
 
 
-def living(note: Path) -> psutil.Process:
+def running_worker(note: Path) -> psutil.Process:
     """Return the worker that has written its process id."""
     return psutil.Process(int(until(lambda: note.exists() and note.read_text()).split()[0]))
 
 
-def test_a_hang_does_not_delay_the_others(tmp_path: Path) -> None:
-    """While one hangs, others are fetched; a canceled one is not heard of again."""
+def test_a_hung_fetch_does_not_delay_others(tmp_path: Path) -> None:
+    """While one fetch hangs, others succeed. A canceled fetch has no outcome."""
 
     async def main() -> None:
         fetches = Fetches(tmp_path / "p", timeout=600, limit=2)
@@ -180,7 +181,7 @@ def test_a_hang_does_not_delay_the_others(tmp_path: Path) -> None:
 
 
 def test_no_more_workers_than_the_limit(tmp_path: Path) -> None:
-    """Two slots, three fetches that hang: there are two processes; a higher limit starts the third."""
+    """With two slots and three hung fetches there are two processes. A higher limit starts the third."""
     wanted = [request(how="hang", n=number) for number in range(3)]
 
     async def main() -> None:
@@ -198,17 +199,18 @@ def test_no_more_workers_than_the_limit(tmp_path: Path) -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Return the workers that run; the tests have other processes, too. A process has no words while it begins."""
-    found = []
+    """Return the running workers among the child processes. A process that is just starting has no command line yet."""
+    workers = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             if "uvtokend.providers.worker" in until(child.cmdline):
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers
 
 
-def test_a_long_fetch_gives_way_to_one_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its worker is killed after its slice, the other one runs, and then it gets a slot again."""
+def test_a_long_fetch_gives_way_to_a_waiting_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its time slice the worker of a long fetch is killed, a waiting fetch runs, and then the long one starts
+    again."""
     monkeypatch.setattr(slots, "SLICE", 0.2)
     note = tmp_path / "note"
 
@@ -218,14 +220,14 @@ def test_a_long_fetch_gives_way_to_one_that_waits(tmp_path: Path, monkeypatch: p
         assert isinstance(await fetches.one(request(number=1)), Credential)
         fetches.workers.cancel(request(how="hang", n=1))
         fetches.workers.start(request(how="hang", note=str(note)))
-        assert living(note).is_running()
+        assert running_worker(note).is_running()
         await fetches.workers.close()
 
     asyncio.run(main())
 
 
-def test_a_fetch_that_is_started_again_has_another_worker(tmp_path: Path) -> None:
-    """The connection of the first may be dead: it is killed, and only the second is heard of."""
+def test_a_restarted_fetch_has_a_new_worker(tmp_path: Path) -> None:
+    """The first worker's connection may be dead, so it is killed, and only the second worker has an outcome."""
     note = tmp_path / "note"
     wanted = request(how="hang", note=str(note))
 
@@ -234,7 +236,7 @@ def test_a_fetch_that_is_started_again_has_another_worker(tmp_path: Path) -> Non
         fetches.workers.restart(wanted)
         assert children() == []
         fetches.workers.start(wanted)
-        first = living(note)
+        first = running_worker(note)
         fetches.workers.restart(wanted, limit=0.1)
         assert len(children()) == 1
         _, outcome = await asyncio.wait_for(fetches.outcomes.get(), 60)
@@ -246,15 +248,16 @@ def test_a_fetch_that_is_started_again_has_another_worker(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-def test_a_worker_that_spends_a_one_time_secret_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked to end, finishes what it is about, and the daemon's end waits for it; all others end at once."""
+def test_a_worker_that_uses_a_one_time_secret_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end the daemon sends SIGTERM to a worker that uses a one-time secret and waits until it has saved the
+    successor."""
     monkeypatch.setattr("uvtokend.daemon.worker.spends_one_time_secret", lambda one: one.option("how") == "save")
     note, saved = tmp_path / "note", tmp_path / "saved"
 
     async def main() -> None:
         fetches = Fetches(tmp_path / "p", timeout=600)
         fetches.workers.start(request(how="save", note=str(note), saved=str(saved)))
-        living(note)
+        running_worker(note)
         await fetches.workers.close()
         assert saved.read_text() == "successor"
         assert fetches.outcomes.empty()
@@ -262,8 +265,8 @@ def test_a_worker_that_spends_a_one_time_secret_may_finish(tmp_path: Path, monke
     asyncio.run(main())
 
 
-def test_a_worker_that_never_finishes_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who spends a one-time secret has some seconds to save its successor, and no more."""
+def test_a_worker_that_does_not_finish_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that uses a one-time secret has a limited time to save the successor, and is then killed."""
     monkeypatch.setattr("uvtokend.daemon.worker.spends_one_time_secret", lambda _: True)
     monkeypatch.setattr("uvtokend.daemon.worker.SAVING", 0.3)
     note = tmp_path / "note"
@@ -271,22 +274,22 @@ def test_a_worker_that_never_finishes_is_killed_in_the_end(tmp_path: Path, monke
     async def main() -> None:
         fetches = Fetches(tmp_path / "p", timeout=600)
         fetches.workers.start(request(how="deaf", note=str(note)))
-        deaf = living(note)
+        deaf = running_worker(note)
         await asyncio.wait_for(fetches.workers.close(), 60)
         assert not deaf.is_running()
 
     asyncio.run(main())
 
 
-def test_a_worker_that_the_kernel_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that waits for a disk in the kernel outlives SIGKILL; it must not outlive the daemon's patience."""
+def test_an_unkillable_worker_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that waits for a disk in the kernel survives SIGKILL; the daemon ends anyway and returns its pid."""
     monkeypatch.setattr("uvtokend.daemon.worker.KILLED", 0.2)
     note = tmp_path / "note"
 
     async def main() -> int:
         fetches = Fetches(tmp_path / "p", timeout=600)
         fetches.workers.start(request(how="hang", note=str(note)))
-        hung = living(note)
+        hung = running_worker(note)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(subprocess.Popen, "poll", lambda _: None)
             assert await asyncio.wait_for(fetches.workers.close(), 60) == (hung.pid,)
@@ -297,8 +300,10 @@ def test_a_worker_that_the_kernel_does_not_end_is_given_up(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("spends", [True, False])
-def test_only_one_time_secrets_are_waited_for(spends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that ignores SIGTERM is killed at once if it is an ordinary one; then the end takes no `SAVING`."""
+def test_the_daemon_waits_only_for_one_time_secrets(
+    spends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that ignores SIGTERM gets it only if it uses a one-time secret; any other is killed at once."""
     monkeypatch.setattr("uvtokend.daemon.worker.spends_one_time_secret", lambda _: spends)
     signals: list[int] = []
     monkeypatch.setattr("uvtokend.daemon.worker.SAVING", 0.3)
@@ -307,7 +312,7 @@ def test_only_one_time_secrets_are_waited_for(spends: bool, tmp_path: Path, monk
     async def main() -> None:
         fetches = Fetches(tmp_path / "p", timeout=600)
         fetches.workers.start(request(how="deaf", note=str(note)))
-        living(note)
+        running_worker(note)
         kill = os.killpg
 
         def killpg(pid: int, number: int) -> None:
@@ -322,7 +327,7 @@ def test_only_one_time_secrets_are_waited_for(spends: bool, tmp_path: Path, monk
 
 
 def test_a_worker_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no process can be started, that is a transient failure."""
+    """If no process can be started, the fetch ends with a transient failure."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "no-python"))
     outcome = fetch(tmp_path / "p", request())
     assert isinstance(outcome, Failure)
@@ -339,9 +344,9 @@ LIKE_A_MAC = """
 """
 
 
-@pytest.mark.linux("macOS' kernel is played with /proc")
+@pytest.mark.linux("/proc replaces macOS' kernel")
 def test_memory_is_bounded_as_on_a_mac(tmp_path: Path) -> None:
-    """Where no limit holds, a worker that fills too much memory ends itself with the same answer."""
+    """If the system enforces no memory limit, a worker that uses too much memory ends itself with the same failure."""
     environment = install(tmp_path / "p")
     environment |= {
         "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(Path(__file__).parent.parent)]),
