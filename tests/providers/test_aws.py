@@ -1,4 +1,4 @@
-"""aws-codeartifact: the real boto3 against the emulator, through every way to log in and every way to fail."""
+"""aws-codeartifact: the real boto3 with the emulator, for every way to sign in and every way to fail."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def request(**options: Frozen) -> Request:
 
 @pytest.fixture(scope="module", autouse=True)
 def _models_are_read_once() -> Iterator[None]:
-    """botocore would parse megabytes of JSON, and look into the directories of 400 services, for each test anew."""
+    """Cache botocore's files; otherwise it would parse megabytes of JSON and list the directories of 400 services in
+    each test."""
     read, known = cache(JSONFileLoader().load_file), cache(Loader().list_available_services)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
@@ -65,7 +66,7 @@ def _models_are_read_once() -> Iterator[None]:
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtifact]:
-    """The emulator, and an environment in which nothing but it can be found."""
+    """Return the emulator, in an environment where boto3 can find nothing else."""
     forget(monkeypatch, ("AWS_", "_PROXY"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -76,8 +77,8 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtif
 
 
 @pytest.fixture
-def keys(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:  # it empties the environment first
-    """Static keys in the environment."""
+def keys(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:  # it clears the environment first
+    """Set static keys in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-canary-key")
 
@@ -124,7 +125,8 @@ def failure(wanted: Request) -> Failure:
 
 
 def in_worker(wanted: Request) -> tuple[Credential | Failure, str]:
-    """Fetch in a real worker, since botocore looks for the SSO cache once; return what it printed too."""
+    """Fetch in a real worker, because botocore reads the location of the SSO cache once. Return the outcome and the
+    output."""
     environment = {**os.environ, "UVTOKEND_REQUEST": wire.encode_request(wanted), "UVTOKEND_FETCH_TIMEOUT": "60"}
     command = [sys.executable, "-m", "uvtokend.providers.worker"]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
@@ -133,8 +135,8 @@ def in_worker(wanted: Request) -> tuple[Credential | Failure, str]:
 
 
 @pytest.mark.usefixtures("keys")
-def test_a_token_with_its_end_and_its_identity(cloud: CodeArtifact) -> None:
-    """Login ``aws``, the emulator's token, its own times, and who it is for."""
+def test_a_token_with_its_expiry_and_its_identity(cloud: CodeArtifact) -> None:
+    """The credential has the login ``aws``, the emulator's token and times, and the identity it is for."""
     cloud.life = 43200
     credential = aws.fetch(request())
     assert credential.login == "aws"
@@ -143,43 +145,43 @@ def test_a_token_with_its_end_and_its_identity(cloud: CodeArtifact) -> None:
     assert 43198 < (credential.expires_at - credential.issued_at).total_seconds() < 43202
     assert credential.identity == "arn:aws:sts::123456789012:assumed-role/dev/me"
     assert credential.skew == 0
-    (asked,) = (call for call in cloud.server.calls if call.path == "/v1/authorization-token")
-    assert asked.query == {"domain": "acme", "domain-owner": "123456789012"}
+    (request_call,) = (call for call in cloud.server.calls if call.path == "/v1/authorization-token")
+    assert request_call.query == {"domain": "acme", "domain-owner": "123456789012"}
 
 
 @pytest.mark.usefixtures("keys")
 def test_the_duration_is_passed_on(cloud: CodeArtifact) -> None:
-    """0 is asked for as 0, not left out."""
+    """A duration of 0 is sent as 0, not omitted."""
     for duration in (0, 900):
         aws.fetch(request(duration=duration))
         assert [call for call in cloud.server.calls if call.query][-1].query["duration"] == str(duration)
 
 
 @pytest.mark.usefixtures("keys")
-def test_no_identity_is_no_failure(cloud: CodeArtifact) -> None:
-    """STS being away costs the name, not the token."""
+def test_an_unknown_identity_is_not_a_failure(cloud: CodeArtifact) -> None:
+    """If STS fails, only the identity is unknown; the token is returned."""
     cloud.fault = lambda call: codeartifact.sts_error(500, "Internal", "no") if call.path == "/" else None
     assert aws.fetch(request()).identity is None
 
 
 @pytest.mark.usefixtures("keys")
-def test_a_role_is_assumed_on_top(cloud: CodeArtifact) -> None:
-    """``role-arn`` asks STS with the chain's identity, and CodeArtifact with the role's."""
+def test_a_role_is_assumed(cloud: CodeArtifact) -> None:
+    """With ``role-arn`` the chain's identity assumes the role, and CodeArtifact is asked with the role's keys."""
     assert aws.fetch(request(role_arn=ROLE)).identity == "arn:aws:sts::123456789012:assumed-role/dev/uvtokend"
     actions = [call.form().get("Action") for call in cloud.server.calls if call.path == "/"]
-    assert actions == ["AssumeRole"], "the role's answer says who we are: no second question"
+    assert actions == ["AssumeRole"], "AssumeRole already returns the identity, so STS is asked once"
     token_call = next(call for call in cloud.server.calls if call.path == "/v1/authorization-token")
     assert "ASIAEXAMPLE" in (token_call.headers["Authorization"] or "")
 
 
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize("minutes", [-4, 4])
-def test_times_stand_on_this_machines_clock(cloud: CodeArtifact, minutes: int) -> None:
-    """The answer's ``Date`` takes out the difference between the clocks, of which AWS allows some minutes."""
+def test_times_are_on_this_machines_clock(cloud: CodeArtifact, minutes: int) -> None:
+    """The response's ``Date`` corrects the difference between the clocks, of which AWS allows some minutes."""
     there = datetime.now(UTC) + timedelta(minutes=minutes)
     end = there.timestamp() + 900
-    told = {"authorizationToken": codeartifact.jwe(there.timestamp(), end), "expiration": end}
-    cloud.fault = answers(Answer.json(told, Date=format_datetime(there, usegmt=True)))
+    body = {"authorizationToken": codeartifact.jwe(there.timestamp(), end), "expiration": end}
+    cloud.fault = answers(Answer.json(body, Date=format_datetime(there, usegmt=True)))
     credential = aws.fetch(request())
     assert credential.expires_at is not None
     assert abs(credential.expires_at - datetime.now(UTC) - timedelta(seconds=900)) < timedelta(seconds=10)
@@ -188,7 +190,7 @@ def test_times_stand_on_this_machines_clock(cloud: CodeArtifact, minutes: int) -
 
 
 def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """A named profile with keys, and one that assumes a role through it."""
+    """A named profile with keys works, and so does one that assumes a role through it."""
     configure(
         tmp_path,
         "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = x\n"
@@ -197,11 +199,11 @@ def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:
     assert aws.fetch(request(profile="base"))
     assert "AKIABASE" in (cloud.server.calls[0].headers["Authorization"] or "")
     assert aws.fetch(request(profile="dev"))
-    assert not (tmp_path / ".aws" / "cli").exists(), "no keys are put on disk"
+    assert not (tmp_path / ".aws" / "cli").exists(), "keys must not be written to disk"
 
 
 def mfa(tmp_path: Path, cached: str | None) -> None:
-    """A role that needs MFA, and what the aws command's cache holds for it, under the name that it gives the file."""
+    """Configure a role that needs MFA, and write the cache file of the aws command with its usual name."""
     device = "arn:aws:iam::123456789012:mfa/me"
     configure(
         tmp_path,
@@ -209,8 +211,8 @@ def mfa(tmp_path: Path, cached: str | None) -> None:
         f"[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = {device}\n",
     )
     if cached is not None:
-        asked = json.dumps({"RoleArn": ROLE, "SerialNumber": device}, sort_keys=True)
-        file = tmp_path / ".aws" / "cli" / "cache" / f"{hashlib.sha1(asked.encode()).hexdigest()}.json"
+        parameters = json.dumps({"RoleArn": ROLE, "SerialNumber": device}, sort_keys=True)
+        file = tmp_path / ".aws" / "cli" / "cache" / f"{hashlib.sha1(parameters.encode()).hexdigest()}.json"
         file.parent.mkdir(parents=True)
         file.write_text(cached)
 
@@ -221,7 +223,7 @@ def session_keys(seconds: float) -> str:
 
 
 def test_an_mfa_session_of_the_aws_command(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """After one interactive call of the aws command, its cached session serves without a prompt."""
+    """After one interactive call of the aws command, its cached session is used without a prompt."""
     mfa(tmp_path, session_keys(3000))
     assert aws.fetch(request(profile="dev"))
     assert "ASIACACHED" in (cloud.server.calls[0].headers["Authorization"] or "")
@@ -229,16 +231,16 @@ def test_an_mfa_session_of_the_aws_command(cloud: CodeArtifact, tmp_path: Path) 
 
 @pytest.mark.parametrize("cached", [None, session_keys(-60), "{", "[]", '{"Credentials": {}}'])
 def test_no_mfa_session(cloud: CodeArtifact, tmp_path: Path, cached: str | None) -> None:
-    """No session, a dead one and a broken file all mean that a person must give a code."""
+    """Without a valid cached session, because it is missing, expired or damaged, a person must enter an MFA code."""
     mfa(tmp_path, cached)
-    found = failure(request(profile="dev"))
-    assert (found.kind, found.reason) == ("login-required", "mfa")
-    assert found.hint == "aws sts get-caller-identity --profile dev"
+    failed = failure(request(profile="dev"))
+    assert (failed.kind, failed.reason) == ("login-required", "mfa")
+    assert failed.hint == "aws sts get-caller-identity --profile dev"
     assert cloud.server.calls == []
 
 
 def test_web_identity(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pod's or runner's own token is exchanged for the role's keys."""
+    """The token of a pod or CI runner is exchanged for the role's keys."""
     (tmp_path / "jwt").write_text("the-canary-jwt")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "jwt"))
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
@@ -259,24 +261,25 @@ def test_web_identity(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.M
 def test_a_web_identity_that_is_refused(
     cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, kind: str, reason: str
 ) -> None:
-    """It is the identity's token that is refused, not the keys of a person; without its file nobody is asked."""
+    """A refused token of the web identity is not reported as a problem of a person's keys. If its file is missing,
+    nothing is requested."""
     if code is not None:
         (tmp_path / "jwt").write_text("the-canary-jwt")
         cloud.fault = lambda _: codeartifact.sts_error(400, code, "no")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "jwt"))
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
-    found = failure(request())
-    assert (found.kind, found.reason) == (kind, reason)
+    failed = failure(request())
+    assert (failed.kind, failed.reason) == (kind, reason)
 
 
 def test_a_container(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The container's credentials endpoint."""
+    """The keys come from the container's credentials endpoint."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{cloud.url}/container")
     assert aws.fetch(request())
 
 
 def test_a_credential_process(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """A helper of the user's own prints the keys."""
+    """The keys come from the output of the user's helper program."""
     answer = json.dumps({"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "x"})
     (tmp_path / "answer").write_text(answer)
     configure(tmp_path, f"[profile dev]\ncredential_process = cat {tmp_path / 'answer'}\n")
@@ -286,7 +289,7 @@ def test_a_credential_process(cloud: CodeArtifact, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("left", "refresh"), [(7200, False), (60, True), (-3600, True)])
 def test_an_sso_session(cloud: CodeArtifact, tmp_path: Path, left: float, refresh: bool) -> None:
-    """A living SSO session serves; one that ends is renewed where it may be."""
+    """A valid SSO session is used; one that is about to end is refreshed if it has a refresh token."""
     sso_session(tmp_path, left, refresh)
     outcome, _ = in_worker(request(profile="dev"))
     assert isinstance(outcome, Credential)
@@ -295,15 +298,15 @@ def test_an_sso_session(cloud: CodeArtifact, tmp_path: Path, left: float, refres
 
 @pytest.mark.parametrize("left", [-3600, None])
 def test_an_sso_session_that_has_ended(cloud: CodeArtifact, tmp_path: Path, left: float | None) -> None:
-    """No session, or a dead one: the exact command."""
+    """Without a valid SSO session, the fix is the exact sign-in command."""
     sso_session(tmp_path, left or 0)
     if left is None:
         for file in (tmp_path / ".aws" / "sso" / "cache").iterdir():
             file.unlink()
-    found, _ = in_worker(request(profile="dev"))
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason) == ("login-required", "sso-expired")
-    assert found.hint == "aws sso login --profile dev"
+    failed, _ = in_worker(request(profile="dev"))
+    assert isinstance(failed, Failure)
+    assert (failed.kind, failed.reason) == ("login-required", "sso-expired")
+    assert failed.hint == "aws sso login --profile dev"
     assert cloud.fetches == 0
 
 
@@ -325,29 +328,29 @@ SSO_ERRORS = [
 
 
 @pytest.mark.parametrize(("path", "answer", "kind", "reason"), SSO_ERRORS)
-def test_what_sso_refuses(
-    cloud: CodeArtifact, tmp_path: Path, path: str, answer: Answer, kind: str, reason: str
-) -> None:
-    """A server's trouble is no end of the session, though botocore says so; no right of CodeArtifact's is missing."""
+def test_errors_of_sso(cloud: CodeArtifact, tmp_path: Path, path: str, answer: Answer, kind: str, reason: str) -> None:
+    """A server error does not mean that the session ended, although botocore says so, and it names no CodeArtifact
+    permission."""
     sso_session(tmp_path, -60, refresh=True)
     cloud.fault = lambda call: answer if call.path == path else None
-    found, printed = in_worker(request(profile="dev"))
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason) == (kind, reason)
-    assert "codeartifact" not in (found.hint or "")
+    failed, printed = in_worker(request(profile="dev"))
+    assert isinstance(failed, Failure)
+    assert (failed.kind, failed.reason) == (kind, reason)
+    assert "codeartifact" not in (failed.hint or "")
     assert printed == ""
 
 
 @pytest.mark.parametrize("cached", ["", "{}", "[]"])
-def test_the_login_behind_a_role_is_named(cloud: CodeArtifact, tmp_path: Path, cached: str) -> None:
-    """A role reached through an SSO profile: the command logs in to that one; a broken cache is no session."""
+def test_the_sign_in_of_a_roles_source_profile_is_named(cloud: CodeArtifact, tmp_path: Path, cached: str) -> None:
+    """If a role is reached through an SSO profile, the fix signs in to that profile. A damaged cache counts as no
+    session."""
     sso_session(tmp_path, 7200)
     for file in (tmp_path / ".aws" / "sso" / "cache").iterdir():
         file.write_text(cached)
-    found, _ = in_worker(request(profile="role"))
-    assert isinstance(found, Failure)
-    assert found.kind == "login-required"
-    assert found.hint == "aws sso login --profile dev"
+    failed, _ = in_worker(request(profile="role"))
+    assert isinstance(failed, Failure)
+    assert failed.kind == "login-required"
+    assert failed.hint == "aws sso login --profile dev"
     assert cloud.server.calls == []
 
 
@@ -371,7 +374,7 @@ ERRORS = [
     (HTML, "transient", "captive-portal"),
     (Answer(302, PAGE, {"Location": "http://portal.example/"}), "transient", "captive-portal"),
     (Answer(403, PAGE, {"Content-Type": "text/html; charset=utf-8"}), "transient", "captive-portal"),
-    (Answer.json({"odd": 1}), "transient", "captive-portal"),
+    (Answer.json({"other": 1}), "transient", "captive-portal"),
     (Answer.json({"authorizationToken": "", "expiration": 4e9}), "transient", "captive-portal"),
     (Answer.json({"authorizationToken": "x", "expiration": OLD}), "transient", "expired-on-arrival"),
 ]
@@ -379,16 +382,16 @@ ERRORS = [
 
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(("answer", "kind", "reason"), ERRORS, ids=[f"{row[2]}-{row[0].status}" for row in ERRORS])
-def test_what_codeartifact_refuses(cloud: CodeArtifact, answer: Answer, kind: str, reason: str) -> None:
-    """Every answer that is no token ends classified."""
+def test_errors_of_codeartifact(cloud: CodeArtifact, answer: Answer, kind: str, reason: str) -> None:
+    """Every response without a valid token is a failure with a kind and a reason."""
     cloud.fault = answers(answer)
-    found = failure(request())
-    assert (found.kind, found.reason) == (kind, reason)
+    failed = failure(request())
+    assert (failed.kind, failed.reason) == (kind, reason)
 
 
 @pytest.mark.usefixtures("keys")
 def test_retry_after_is_passed_on(cloud: CodeArtifact) -> None:
-    """The issuer's wish reaches the schedule; a proxy's may be a date, by its own clock."""
+    """Retry-After is passed on in seconds, even if a proxy sends it as a date by its own clock."""
     cloud.fault = answers(codeartifact.error(429, "ThrottlingException", "slow", Retry_After="7"))
     assert failure(request()).retry_after == 7
     later = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT", "Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}
@@ -397,8 +400,9 @@ def test_retry_after_is_passed_on(cloud: CodeArtifact) -> None:
 
 
 @pytest.mark.usefixtures("keys")
-def test_an_answer_that_botocore_cannot_parse(cloud: CodeArtifact) -> None:
-    """Its parsers raise builtins (a date where its model has a number): nothing is said against the profile."""
+def test_a_response_that_botocore_cannot_parse(cloud: CodeArtifact) -> None:
+    """botocore raises built-in exceptions for values of the wrong type; the failure is transient and does not blame
+    the profile."""
     cloud.fault = answers(codeartifact.error(429, "ThrottlingException", "slow", Retry_After="Thu, 01 Jan 2026"))
     assert failure(request()).kind == "transient"
     cloud.fault = answers(Answer.json({"authorizationToken": "x", "expiration": "soon"}))
@@ -407,32 +411,32 @@ def test_an_answer_that_botocore_cannot_parse(cloud: CodeArtifact) -> None:
 
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(("code", "kind"), [("AccessDenied", "rejected"), ("ExpiredToken", "login-required")])
-def test_what_sts_refuses(cloud: CodeArtifact, code: str, kind: str) -> None:
-    """A role that may not be assumed, and caller's keys that have expired."""
+def test_errors_of_sts(cloud: CodeArtifact, code: str, kind: str) -> None:
+    """A role that may not be assumed is rejected, and expired keys need a sign-in."""
     cloud.fault = lambda call: codeartifact.sts_error(403, code, "no") if call.path == "/" else None
-    found = failure(request(role_arn=ROLE))
-    assert found.kind == kind
-    assert ("sts:AssumeRole" in (found.hint or "")) == (code == "AccessDenied")
+    failed = failure(request(role_arn=ROLE))
+    assert failed.kind == kind
+    assert ("sts:AssumeRole" in (failed.hint or "")) == (code == "AccessDenied")
 
 
 @pytest.mark.usefixtures("keys")
-def test_keys_in_the_environment_that_died(cloud: CodeArtifact) -> None:
-    """They shadow every login: the fix takes them away, which no login would."""
+def test_expired_keys_in_the_environment(cloud: CodeArtifact) -> None:
+    """Expired keys in the environment shadow every sign-in, so the fix unsets them."""
     cloud.fault = answers(codeartifact.error(403, "ExpiredTokenException", "The token is expired"))
     hint = failure(request()).hint
     assert hint == "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN && uvtokend restart"
 
 
-def test_a_hint_reads_the_indexs_own_files(
+def test_the_fix_names_the_indexs_own_files(
     cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index with its own AWS_CONFIG_FILE is repaired there, not in ~/.aws."""
+    """For an index with its own AWS_CONFIG_FILE, the fix changes that file, not ~/.aws."""
     file = tmp_path / "my work"
     file.write_text("[profile dev]\nregion = eu-central-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
     wanted = request(profile="dev")
-    found = failure(Request(wanted.provider, options=wanted.options, env=(("AWS_CONFIG_FILE", str(file)),)))
-    assert found.hint == f"AWS_CONFIG_FILE='{file}' aws configure --profile dev"
+    failed = failure(Request(wanted.provider, options=wanted.options, env=(("AWS_CONFIG_FILE", str(file)),)))
+    assert failed.hint == f"AWS_CONFIG_FILE='{file}' aws configure --profile dev"
     assert cloud.server.calls == []
 
 
@@ -452,11 +456,12 @@ def test_a_hint_reads_the_indexs_own_files(
         (ZeroDivisionError("the-canary"), "transient", "unexpected", None),
     ],
 )
-def test_what_no_emulator_can_provoke(error: Exception, kind: str, reason: str, hint: str | None) -> None:
-    """``aws login`` needs awscrt, which is not installed; an exception of no known class is still classified."""
-    found = failures.classify(error, ProfileSignIn("dev", "dev", "aws login --profile dev", "login"))
-    assert (found.kind, found.reason) == (kind, reason)
-    assert found.hint == hint if hint else "canary" not in found.message
+def test_errors_that_the_emulator_cannot_cause(error: Exception, kind: str, reason: str, hint: str | None) -> None:
+    """``aws login`` needs awscrt, which is not installed, so its errors are classified directly. An unknown
+    exception is classified too."""
+    failed = failures.classify(error, ProfileSignIn("dev", "dev", "aws login --profile dev", "login"))
+    assert (failed.kind, failed.reason) == (kind, reason)
+    assert failed.hint == hint if hint else "canary" not in failed.message
 
 
 @pytest.mark.parametrize(
@@ -490,14 +495,15 @@ def test_what_no_emulator_can_provoke(error: Exception, kind: str, reason: str, 
         ("[profile dev]\nrole_arn = x\nsource_profile = gone", "dev", "rejected", "bad-profile"),
     ],
 )  # fmt: skip
-def test_a_login_that_is_not_there(
+def test_an_incomplete_or_invalid_profile(
     cloud: CodeArtifact, tmp_path: Path, config: str, profile: str | None, kind: str, reason: str
 ) -> None:
-    """Whatever is wrong with the profile is named, prompts do not hang, and what helpers print does not leak."""
+    """Every problem of a profile is reported with a fix, prompts do not hang, and the output of helpers is not
+    shown."""
     configure(tmp_path, config)
-    found = failure(request(profile=profile) if profile else request())
-    assert (found.kind, found.reason) == (kind, reason)
-    assert found.hint
+    failed = failure(request(profile=profile) if profile else request())
+    assert (failed.kind, failed.reason) == (kind, reason)
+    assert failed.hint
     assert cloud.fetches == 0
 
 
@@ -514,18 +520,19 @@ OF_TOOLS = {
 
 @pytest.mark.parametrize("tool", OF_TOOLS)
 def test_temporary_keys_name_the_program_that_renews_them(cloud: CodeArtifact, tmp_path: Path, tool: str) -> None:
-    """``aws configure`` would leave the old session token in place: the fix is the sign-in of who wrote the keys."""
+    """``aws configure`` would keep the old session token, so the fix is the sign-in command of the program that
+    wrote the keys."""
     lines, command = OF_TOOLS[tool]
     configure(tmp_path, "[profile dev]\nregion = eu-central-1\n")
     written = "[dev]\naws_access_key_id = ASIAX\naws_secret_access_key = x\naws_session_token = t\n"
     (tmp_path / ".aws" / "credentials").write_text(written + lines.format(end=_iso(1800)))
-    found = aws.fetch(request(profile="dev")).sign_in_end
+    sign_in_end = aws.fetch(request(profile="dev")).sign_in_end
     if lines:
-        assert found is not None
-        assert (found.name, found.command) == ("the temporary keys of the AWS profile 'dev'", command)
-        assert timedelta(minutes=29) < found.at - datetime.now(UTC) <= timedelta(minutes=30)
+        assert sign_in_end is not None
+        assert (sign_in_end.name, sign_in_end.command) == ("the temporary keys of the AWS profile 'dev'", command)
+        assert timedelta(minutes=29) < sign_in_end.at - datetime.now(UTC) <= timedelta(minutes=30)
     else:
-        assert found is None
+        assert sign_in_end is None
     cloud.fault = answers(codeartifact.error(403, "ExpiredTokenException", "The token is expired"))
     failed = failure(request(profile="dev"))
     assert (failed.reason, failed.hint) == ("credentials-expired", command)
@@ -546,13 +553,13 @@ def test_temporary_keys_name_the_program_that_renews_them(cloud: CodeArtifact, t
     ],
 )
 def test_the_end_of_an_sso_session(cache: str, end: datetime | None) -> None:
-    """It is known where no refresh token renews the session; a broken cache says nothing."""
+    """The end is known only if no refresh token renews the session. A damaged cache yields none."""
     assert sso_end(cache.encode()) == end
 
 
 @pytest.mark.parametrize("refresh", [False, True])
-def test_a_credential_says_when_its_sign_in_ends(cloud: CodeArtifact, tmp_path: Path, refresh: bool) -> None:
-    """The token may live for hours after it: a person wants to know in time."""
+def test_a_credential_knows_the_end_of_its_sign_in(cloud: CodeArtifact, tmp_path: Path, refresh: bool) -> None:
+    """The token may be valid for hours after the sign-in ends, so the credential names that time too."""
     sso_session(tmp_path, 7200, refresh)
     outcome, _ = in_worker(request(profile="dev"))
     assert isinstance(outcome, Credential)
@@ -563,23 +570,23 @@ def test_a_credential_says_when_its_sign_in_ends(cloud: CodeArtifact, tmp_path: 
     assert named == (None if refresh else one)
 
 
-def test_a_slow_answer_about_the_identity_holds_up_no_token(
+def test_a_slow_identity_request_does_not_delay_the_token(
     cloud: CodeArtifact, keys: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who we are is asked beside the token, which waits for it only a moment."""
+    """The identity is requested in parallel, and the token waits for it only briefly."""
     monkeypatch.setattr(aws, "_PATIENCE", 0.0)
-    asked, released = threading.Event(), threading.Event()
+    started, released = threading.Event(), threading.Event()
 
     def slow(call: Call) -> Answer | None:
         if b"GetCallerIdentity" in call.body:
-            asked.set()
+            started.set()
             released.wait(30)
         return None
 
     cloud.fault = slow
-    found = aws.fetch(request())
-    assert (found.login, found.identity) == ("aws", None)
-    assert asked.wait(30)
+    credential = aws.fetch(request())
+    assert (credential.login, credential.identity) == ("aws", None)
+    assert started.wait(30)
     released.set()
 
 
@@ -594,25 +601,25 @@ def test_a_slow_answer_about_the_identity_holds_up_no_token(
         ({"retry-after": "7", "x-amz-retry-after": "2500"}, 7.0),
     ],
 )
-def test_the_own_header_of_aws(cloud: CodeArtifact, headers: dict[str, str], wait: float | None) -> None:
-    """AWS says in milliseconds how long to wait; the standard header wins."""
+def test_the_retry_header_of_aws(cloud: CodeArtifact, headers: dict[str, str], wait: float | None) -> None:
+    """AWS's own header gives the wait in milliseconds; the standard header takes precedence."""
     answer = codeartifact.error(429, "ThrottlingException", "Rate exceeded")
     cloud.fault = answers(replace(answer, headers={**answer.headers, **headers}))
     assert failure(request()).retry_after == wait
 
 
 def test_the_extra_for_aws_login_is_named(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """A session of ``aws login`` needs awscrt, which an extra brings; the fix installs it where uvtokend is."""
+    """A session of ``aws login`` needs awscrt, and the fix installs the extra that contains it."""
     configure(tmp_path, "[profile dev]\nlogin_session = me")
-    found = failure(request(profile="dev"))
-    assert (found.hint or "").endswith("'uvtokend[aws-login]'")
+    failed = failure(request(profile="dev"))
+    assert (failed.hint or "").endswith("'uvtokend[aws-login]'")
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["aws-login"] == ["botocore[crt]"]
     assert cloud.fetches == 0
 
 
 def test_an_expired_answer_of_a_credential_process(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """A helper that issues dead keys means a login."""
+    """If a helper program returns expired keys, the failure says that the credentials have expired."""
     answer = {"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "x", "SessionToken": "t", "Expiration": _iso(-60)}
     (tmp_path / "answer").write_text(json.dumps(answer))
     configure(tmp_path, f"[profile dev]\ncredential_process = cat {tmp_path / 'answer'}\n")
@@ -621,8 +628,8 @@ def test_an_expired_answer_of_a_credential_process(cloud: CodeArtifact, tmp_path
 
 
 @pytest.mark.usefixtures("keys")
-def test_a_cloud_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody answers: transient, so that it is tried again soon."""
+def test_an_unreachable_cloud(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing answers, the failure is transient, and a proxy's password is not shown."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", "http://127.0.0.1:9")
     assert failure(request()).reason == "unreachable"
     monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", "https://codeartifact.example")
@@ -632,21 +639,22 @@ def test_a_cloud_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("keys")
 def test_tls_that_cannot_be_trusted(cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No TLS at the other end is transient, and a CA bundle that is missing is named; both fixes name ca-bundle."""
+    """A peer without TLS is a transient failure and a missing CA bundle a rejected one. Both fixes mention
+    ca-bundle."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_CODEARTIFACT", cloud.url.replace("http:", "https:"))
-    found = failure(request())
-    assert (found.kind, found.reason) == ("transient", "tls")
-    assert "ca-bundle" in (found.hint or "")
+    failed = failure(request())
+    assert (failed.kind, failed.reason) == ("transient", "tls")
+    assert "ca-bundle" in (failed.hint or "")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "gone.pem"))
-    found = failure(request())
-    assert (found.kind, found.reason) == ("rejected", "ca-bundle")
-    assert found.message == f"The CA bundle {tmp_path / 'gone.pem'} does not exist."
-    assert found.hint == 'correct AWS_CA_BUNDLE, or write ca-bundle = "system" in [daemon]'
+    failed = failure(request())
+    assert (failed.kind, failed.reason) == ("rejected", "ca-bundle")
+    assert failed.message == f"The CA bundle {tmp_path / 'gone.pem'} does not exist."
+    assert failed.hint == 'correct AWS_CA_BUNDLE, or write ca-bundle = "system" in [daemon]'
 
 
 @pytest.mark.usefixtures("keys")
 def test_a_cloud_that_never_answers(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own time limit ends it."""
+    """Our own timeout ends the request."""
     release = threading.Event()
     brief = Config(connect_timeout=1, read_timeout=0.3, retries={"total_max_attempts": 1})
     monkeypatch.setattr(aws, "_CONFIG", brief)
@@ -660,8 +668,8 @@ def test_a_cloud_that_never_answers(cloud: CodeArtifact, monkeypatch: pytest.Mon
     release.set()
 
 
-def test_a_container_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that is down is not a verdict on the login; a foreign one is refused by botocore."""
+def test_an_unreachable_container_endpoint(cloud: CodeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unreachable endpoint is a transient failure. botocore refuses a foreign endpoint."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/x")
     assert failure(request()).kind == "transient"
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil.example/x")
@@ -669,8 +677,8 @@ def test_a_container_that_is_away(cloud: CodeArtifact, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("keys")
-def test_no_secret_is_said_even_at_debug_level(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """A worker prints its one line and nothing else, though botocore's debug log would hold the token."""
+def test_no_secret_is_printed_at_debug_level(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """A worker prints only its one line, although botocore's debug log would contain the token."""
     (tmp_path / "sitecustomize.py").write_text("import logging\nlogging.basicConfig(level=logging.DEBUG)\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
@@ -682,7 +690,8 @@ def test_no_secret_is_said_even_at_debug_level(cloud: CodeArtifact, tmp_path: Pa
 
 @pytest.mark.usefixtures("keys")
 def test_no_secret_is_logged_in_this_process(cloud: CodeArtifact, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever calls the provider himself with debug logging on sees no token either, and keeps his logging."""
+    """A program that calls the provider with debug logging gets no token in its log, and its own logging still
+    works."""
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("botocore.parsers").setLevel(logging.DEBUG)
         token = aws.fetch(request()).password.reveal()
@@ -691,8 +700,8 @@ def test_no_secret_is_logged_in_this_process(cloud: CodeArtifact, caplog: pytest
     assert caplog.messages == ["afterwards"]
 
 
-def test_the_shape_of_a_token() -> None:
-    """Five segments, the first one JSON with the seven keys, and the length that real ones have."""
+def test_the_shape_of_an_emulated_token() -> None:
+    """The emulated token has five segments, a JSON header of the usual size, and the length of real tokens."""
     token = codeartifact.jwe(1_700_000_000, 1_700_043_200)
     assert len(token.split(".")) == 5
     assert 1100 < len(token) < 1550
@@ -709,9 +718,9 @@ def test_the_shape_of_a_token() -> None:
     ],
 )
 def test_a_profile_that_does_not_exist(cloud: CodeArtifact, tmp_path: Path, config: str, fix: str) -> None:
-    """The profile that was meant is named if there is one like it, else the command that makes it."""
+    """The fix names the most similar existing profile, otherwise the command that creates the missing one."""
     configure(tmp_path, config)
-    found = failure(request(profile="devv"))
-    assert (found.reason, cloud.fetches) == ("no-profile", 0)
-    assert found.hint is not None
-    assert found.hint.endswith(fix)
+    failed = failure(request(profile="devv"))
+    assert (failed.reason, cloud.fetches) == ("no-profile", 0)
+    assert failed.hint is not None
+    assert failed.hint.endswith(fix)

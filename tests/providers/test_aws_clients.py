@@ -1,4 +1,4 @@
-"""The emulator against clients that we did not write: they must be as content with it as boto3 is."""
+"""The emulator with third-party clients, which must work with it as boto3 does."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def run(cloud: CodeArtifact, home: Path, module: str, *arguments: str) -> str:
         "PYTHON_KEYRING_BACKEND": "keyrings.codeartifact.CodeArtifactBackend",
         **cloud.environment(),
     }
-    # As a module: the first line of a script cannot name a Python whose path has a space in it.
+    # Run as a module, because a script's first line cannot name a Python whose path contains a space.
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_the_aws_command(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """``aws codeartifact get-authorization-token`` reads token and end of life."""
+    """``aws codeartifact get-authorization-token`` reads the token and its expiry."""
     what = ("codeartifact", "get-authorization-token", "--domain", "acme", "--region", "eu-central-1")
     answer = json.loads(run(cloud, tmp_path, "awscli", *what, "--output", "json"))
     assert cloud.valid(answer["authorizationToken"])
     assert answer["expiration"]
 
 
-def test_the_aws_command_sets_pip_up(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """``aws codeartifact login`` asks for the token and for the repository's URL, and makes one URL of both."""
+def test_the_aws_command_configures_pip(cloud: CodeArtifact, tmp_path: Path) -> None:
+    """``aws codeartifact login`` requests the token and the repository's URL, and combines them into one URL."""
     where = ("--domain", "acme", "--domain-owner", "123456789012", "--repository", "production")
     what = ("codeartifact", "login", "--tool", "pip", *where, "--region", "eu-central-1", "--dry-run")
     url = run(cloud, tmp_path, "awscli", *what).split()[-1]
@@ -51,7 +51,7 @@ def test_the_aws_command_sets_pip_up(cloud: CodeArtifact, tmp_path: Path) -> Non
 
 
 def test_a_duration_out_of_range_is_refused(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """The service checks the range, since no client does."""
+    """The service checks the range of the duration, because no client does."""
     what = ("codeartifact", "get-authorization-token", "--domain", "acme", "--region", "eu-central-1")
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run(cloud, tmp_path, "awscli", *what, "--duration-seconds", "800")
@@ -59,5 +59,5 @@ def test_a_duration_out_of_range_is_refused(cloud: CodeArtifact, tmp_path: Path)
 
 
 def test_keyrings_codeartifact(cloud: CodeArtifact, tmp_path: Path) -> None:
-    """The keyring plug-in gets a token that the index would let in."""
+    """The keyring plug-in gets a token that the index accepts."""
     assert cloud.valid(run(cloud, tmp_path, "keyring", "get", INDEX, "aws").strip())

@@ -1,4 +1,4 @@
-"""What the real SDK takes first: what `uvtokend.core.clouds.temporary_credentials` is compared with."""
+"""Which credentials the real SDK uses first, compared with `uvtokend.core.clouds.temporary_credentials`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = {"domain": "acme", "domain-owner": "123456789012", "region": "eu-centr
 def test_keys_of_the_environment_against_a_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, str], profile: str | None
 ) -> None:
-    """boto3 signs with the temporary keys of the environment exactly where we say that they shadow the login."""
+    """boto3 signs with temporary keys in the environment exactly if we say that they shadow the sign-in."""
     for name in list(os.environ):
         if name.startswith("AWS_") or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""azure-artifacts, with the real azure-identity against a loopback Azure behind a TLS-ending proxy."""
+"""azure-artifacts, with the real azure-identity and a loopback Azure behind a TLS-terminating proxy."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Setting = Callable[[World], object]
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[TlsProxy]:
-    with TlsProxy({}) as made:
-        yield made
+    with TlsProxy({}) as created:
+        yield created
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ def machine(world: World, site: Site | None = None) -> Iterator[Server]:
 
 
 # ------------------------------------------------------------------------------------------------ a person's token
+# ------------------------------------------------------------------------------------------------ a person's token
 
 
 def check_session(world: World, credential: Credential, holder: str = fake.PERSON) -> None:
@@ -70,13 +71,13 @@ def check_session(world: World, credential: Credential, holder: str = fake.PERSO
 
 @pytest.mark.parametrize("credential", ["cli", "developer-cli"])
 @pytest.mark.parametrize("service", [SERVICE, LEGACY])
-def test_a_login_becomes_a_session_token(world: World, credential: str, service: str) -> None:
-    """A person's Entra token is exchanged, at the organization's own token service, for one that opens packages."""
+def test_an_entra_token_is_exchanged_for_a_session_token(world: World, credential: str, service: str) -> None:
+    """A person's Entra token is exchanged at the organization's own token service for a session token for packages."""
     token = world.log_in()
     world.tool("azd", world.cloud.azd_answer(token))
-    found = world.fetch(service, credential=credential)
-    check_session(world, found)
-    assert 23 * 3600 < left(found) < 24 * 3600
+    fetched = world.fetch(service, credential=credential)
+    check_session(world, fetched)
+    assert 23 * 3600 < left(fetched) < 24 * 3600
     (host, call), *_ = [(host, call) for host, call in world.proxy.calls if call.method == "POST"]
     assert host == ("vssps.dev.azure.com" if service == SERVICE else "sandbox.vssps.visualstudio.com")
     assert call.path.endswith("/_apis/Token/SessionTokens")
@@ -85,28 +86,29 @@ def test_a_login_becomes_a_session_token(world: World, credential: str, service:
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/St_Johns"])
-def test_no_time_zone_moves_the_end_of_a_token_of_azd(world: World, zone: str) -> None:
-    """azd prints UTC, which azure-identity takes for local time: a valid token would be refused east of Greenwich, and
-    an expired one delivered west of it."""
+def test_the_time_zone_does_not_change_the_expiry_of_azd(world: World, zone: str) -> None:
+    """azd prints UTC, which azure-identity reads as local time. Without a correction, a valid token would be refused
+    east of Greenwich, and an expired one delivered west of it."""
     token = world.log_in()
     world.tool("azd", world.cloud.azd_answer(token))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", zone)
         time.tzset()
-        found = world.fetch(credential="developer-cli", token="entra")
+        fetched = world.fetch(credential="developer-cli", token="entra")
     time.tzset()
-    assert found.expires_at == jwt.end(token)
+    assert fetched.expires_at == jwt.end(token)
 
 
 def test_access_chooses_the_scope(world: World) -> None:
-    """A session token can write by default, because saving a package from upstream takes that; access can limit it."""
+    """A session token has write access by default, because saving a package from upstream requires it. `access` can
+    limit it."""
     world.log_in()
     assert world.cloud.scopes(world.fetch(credential="cli").password.reveal()) == {"vso.packaging_write"}
     assert world.cloud.scopes(world.fetch(credential="cli", access="read").password.reveal()) == {"vso.packaging"}
 
 
-def test_access_is_not_promised_in_vain(world: World) -> None:
-    """An Entra token has all scopes of its identity, so that access = "read" is refused instead of ignored."""
+def test_access_is_refused_for_an_entra_token(world: World) -> None:
+    """An Entra token has all scopes of its identity, so `access = "read"` is refused instead of ignored."""
     world.environment()
     failure = world.failure(credential="environment", access="read")
     assert (failure.kind, failure.reason) == ("rejected", "bad-options")
@@ -114,7 +116,8 @@ def test_access_is_not_promised_in_vain(world: World) -> None:
 
 
 def test_the_organizations_tenant_is_looked_up(world: World) -> None:
-    """A guest must sign in to the organization's tenant, which the package host names to everyone."""
+    """A guest must sign in to the organization's tenant, which is read from the package host's response without
+    credentials."""
     world.log_in()
     world.fetch(credential="cli")
     assert f"--tenant {world.cloud.tenant}" in world.arguments()
@@ -140,15 +143,15 @@ def test_a_named_tenant_is_not_looked_up(world: World) -> None:
     ],
     ids=["basic only", "foreign host", "invalid tenant", "fault", "portal"],
 )
-def test_a_host_that_tells_no_tenant_is_not_the_last_one_asked(world: World, answer: Answer) -> None:
-    """The look-up is optional: the token service is asked next, and no invalid name becomes an argument."""
+def test_a_host_that_names_no_tenant(world: World, answer: Answer) -> None:
+    """The tenant lookup is optional: the token service is asked next, and an invalid name never becomes an argument."""
     world.log_in()
     world.cloud.faults["packages"] = saying(answer)
     check_session(world, world.fetch(credential="cli"))
     assert f"--tenant {world.cloud.tenant}" in world.arguments()
 
 
-def test_without_a_tenant_the_login_still_serves(world: World) -> None:
+def test_without_a_tenant(world: World) -> None:
     """If the tenant is unknown, az decides."""
     world.log_in()
     world.cloud.faults["packages"] = saying(Answer(404))
@@ -157,25 +160,25 @@ def test_without_a_tenant_the_login_still_serves(world: World) -> None:
     assert "--tenant" not in world.arguments()
 
 
-def test_a_shorter_life_is_taken_where_a_long_one_is_refused(world: World) -> None:
-    """After a 400 for the requested end of life, the organization's own is used."""
+def test_a_shorter_life_is_used_if_a_long_one_is_refused(world: World) -> None:
+    """After a 400 for the requested expiry, the organization's own is used."""
     world.log_in()
     world.cloud.session_limit = 8 * 3600
     assert 3.9 * 3600 < left(world.fetch(credential="cli")) <= 4 * 3600
 
 
 @pytest.mark.parametrize("ahead", [-3600, 3600])
-def test_the_end_is_told_on_our_clock(world: World, ahead: float) -> None:
-    """Azure DevOps names the end on its own clock; if that differs, the end is moved to ours."""
+def test_the_expiry_is_on_our_clock(world: World, ahead: float) -> None:
+    """Azure DevOps gives the expiry on its own clock, which is converted to ours."""
     world.log_in()
     world.cloud.session_limit, world.cloud.clock_ahead = 0, ahead
-    found = world.fetch(credential="cli")
-    assert 3.9 * 3600 < left(found) <= 4 * 3600 + 2
-    assert found.skew == pytest.approx(-ahead, abs=5)
+    fetched = world.fetch(credential="cli")
+    assert 3.9 * 3600 < left(fetched) <= 4 * 3600 + 2
+    assert fetched.skew == pytest.approx(-ahead, abs=5)
 
 
 def test_entras_clock_is_compared_too(world: World) -> None:
-    """The response to an application shows how far the clocks are apart; a tool's output does not."""
+    """Entra's response to an application shows the difference between the clocks; a tool's output does not."""
     world.environment()
     assert world.fetch(credential="environment").skew == 0
     world.cloud.clock_ahead = 600
@@ -185,32 +188,36 @@ def test_entras_clock_is_compared_too(world: World) -> None:
 
 
 def test_a_person_may_have_the_entra_token(world: World) -> None:
-    """token = "entra" delivers what az gave, without asking Azure DevOps."""
+    """With `token = "entra"` the token of az is delivered itself, without a request to Azure DevOps."""
     token = world.log_in()
-    found = world.fetch(credential="cli", token="entra", tenant_id=world.cloud.tenant)
-    assert found.password.reveal() == token
-    assert (found.login, found.identity) == ("VssSessionToken", fake.PERSON)
+    fetched = world.fetch(credential="cli", token="entra", tenant_id=world.cloud.tenant)
+    assert fetched.password.reveal() == token
+    assert (fetched.login, fetched.identity) == ("VssSessionToken", fake.PERSON)
     assert world.hosts() == []
 
 
-def test_a_pat_is_read_from_where_it_is(world: World) -> None:
-    """A personal access token is delivered as it is, also for a self-hosted server; its end is unknown."""
+def test_a_pat_is_delivered_as_it_is(world: World) -> None:
+    """A personal access token is delivered as it is, also for a self-hosted server, and its expiry is unknown."""
     world.set(WORK_PAT=CANARY + "\n")
-    found = world.fetch(pat=(("env", "WORK_PAT"),))
-    assert (found.password.reveal(), found.login, found.expires_at) == (CANARY, "VssSessionToken", None)
+    fetched = world.fetch(pat=(("env", "WORK_PAT"),))
+    assert (fetched.password.reveal(), fetched.login, fetched.expires_at) == (CANARY, "VssSessionToken", None)
     assert world.fetch(credential="pat", pat=(("env", "WORK_PAT"),)).password.reveal() == CANARY
     assert world.fetch("https://tfs.example", pat=(("env", "WORK_PAT"),)).password.reveal() == CANARY
-    assert (found.login, world.fetch(username="acme", pat=(("env", "WORK_PAT"),)).login) == ("VssSessionToken", "acme")
+    assert (fetched.login, world.fetch(username="acme", pat=(("env", "WORK_PAT"),)).login) == (
+        "VssSessionToken",
+        "acme",
+    )
     assert world.hosts() == []
 
 
-def test_a_pat_that_ends(world: World) -> None:
-    """Its end comes from the configuration or from a pipeline's JWT; the page that creates a new one is named."""
+def test_a_pat_with_an_expiry(world: World) -> None:
+    """The expiry comes from the configuration or from a pipeline's JWT, and the page that creates a new token is
+    named."""
     world.set(WORK_PAT=CANARY)
-    told = world.fetch(pat=(("env", "WORK_PAT"),), expires="2099-12-31T00:00:00Z")
-    assert told.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
-    assert told.renew is not None
-    assert "https://dev.azure.com/sandbox/_usersSettings/tokens" in told.renew
+    configured = world.fetch(pat=(("env", "WORK_PAT"),), expires="2099-12-31T00:00:00Z")
+    assert configured.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+    assert configured.renew is not None
+    assert "https://dev.azure.com/sandbox/_usersSettings/tokens" in configured.renew
     assert world.fetch(pat=(("env", "WORK_PAT"),)).renew is None
     world.set(WORK_PAT=world.cloud.user_token())
     known = world.fetch(pat=(("env", "WORK_PAT"),))
@@ -235,27 +242,27 @@ def check_entra(world: World, credential: Credential, client: str) -> None:
 def test_a_service_principal_keeps_its_entra_token(world: World, credential: str) -> None:
     """An application's Entra token is delivered itself, because it cannot get a session token."""
     client = world.environment()
-    found = world.fetch(credential=credential)
-    check_entra(world, found, client)
-    assert 3500 < left(found) <= 3600
+    fetched = world.fetch(credential=credential)
+    check_entra(world, fetched, client)
+    assert 3500 < left(fetched) <= 3600
 
 
 @pytest.mark.parametrize("credential", ["workload-identity", "default"])
 def test_a_workload_identity(world: World, credential: str) -> None:
-    """A federated token from a file becomes an Entra token."""
+    """A federated token from a file is exchanged for an Entra token."""
     client = world.workload()
     check_entra(world, world.fetch(credential=credential), client)
 
 
 @pytest.mark.parametrize("credential", ["managed-identity", "default"])
 def test_a_managed_identity(world: World, credential: str) -> None:
-    """A virtual machine's token is valid for a day; the time that the issuer asks us to refresh at is passed on."""
+    """A virtual machine's token is valid for a day, and the issuer's refresh time is passed on."""
     with machine(world) as server:
-        found = world.fetch(credential=credential)
-    check_entra(world, found, world.cloud.machine_clients[0])
-    assert 86000 < left(found) <= 86400
-    assert found.refresh_after is not None
-    assert abs((found.refresh_after - datetime.now(UTC)) - timedelta(hours=12)) < timedelta(minutes=2)
+        fetched = world.fetch(credential=credential)
+    check_entra(world, fetched, world.cloud.machine_clients[0])
+    assert 86000 < left(fetched) <= 86400
+    assert fetched.refresh_after is not None
+    assert abs((fetched.refresh_after - datetime.now(UTC)) - timedelta(hours=12)) < timedelta(minutes=2)
     assert all(call.path == "/metadata/identity/oauth2/token" for call in server.calls)
 
 
@@ -263,8 +270,8 @@ def test_one_of_several_managed_identities(world: World) -> None:
     """client-id names a user-assigned identity."""
     world.cloud.machine_clients.append("22222222-2222-2222-2222-222222222222")
     with machine(world):
-        found = world.fetch(credential="managed-identity", client_id=world.cloud.machine_clients[1])
-    check_entra(world, found, world.cloud.machine_clients[1])
+        fetched = world.fetch(credential="managed-identity", client_id=world.cloud.machine_clients[1])
+    check_entra(world, fetched, world.cloud.machine_clients[1])
 
 
 def test_none_of_several_managed_identities(world: World) -> None:
@@ -281,16 +288,16 @@ def test_none_of_several_managed_identities(world: World) -> None:
 
 
 def test_the_identity_of_app_service(world: World) -> None:
-    """App Service has its own endpoint, which requires a header; calls to it bypass proxies."""
+    """App Service has its own endpoint, which requires a header and is called without a proxy."""
     world.set(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
     with Server(world.cloud.machine) as server:
         world.set(IDENTITY_ENDPOINT=f"{server.url}/msi/token", IDENTITY_HEADER=world.cloud.identity_header)
-        found = world.fetch(credential="managed-identity")
-    check_entra(world, found, world.cloud.machine_clients[0])
+        fetched = world.fetch(credential="managed-identity")
+    check_entra(world, fetched, world.cloud.machine_clients[0])
 
 
 def test_az_may_be_logged_in_as_an_application(world: World) -> None:
-    """The token's claims decide whose it is, not the tool that handed it out."""
+    """The claims of the token determine whose it is, not the tool that returned it."""
     client = world.environment()
     token = world.fetch(credential="environment").password.reveal()
     world.tool("az", world.cloud.az_answer(token))
@@ -298,21 +305,21 @@ def test_az_may_be_logged_in_as_an_application(world: World) -> None:
 
 
 def test_no_netrc_entry_is_ever_sent(world: World) -> None:
-    """requests would send a netrc entry over our own Bearer header; this session never looks for one."""
+    """requests would send a netrc entry instead of our Bearer header, so our session ignores netrc."""
     world.log_in()
     netrc = world.home / "netrc"
     netrc.write_text(f"default login me password {CANARY}\n")
     netrc.chmod(0o600)
     world.set(NETRC=str(netrc))
     check_session(world, world.fetch(credential="cli"))
-    told = [call.headers.get("Authorization", "") for _, call in world.proxy.calls]
-    assert not [text for text in told if text.startswith("Basic")]
+    authorizations = [call.headers.get("Authorization", "") for _, call in world.proxy.calls]
+    assert not [text for text in authorizations if text.startswith("Basic")]
 
 
-# ------------------------------------------------------------------------------------- the chain, and who decides
+# ------------------------------------------------------------------------------------------- the credential chain
 
 
-def test_the_first_credential_that_is_there_decides(world: World) -> None:
+def test_the_first_configured_credential_decides(world: World) -> None:
     """A wrong secret in the environment is a failure although az is signed in: the identity never changes silently."""
     world.environment()
     world.set(AZURE_CLIENT_SECRET="wrong")
@@ -329,15 +336,15 @@ NO_MACHINE = [
 
 
 @pytest.mark.parametrize("answer", NO_MACHINE, ids=["none assigned", "Docker Desktop", "redirect", "portal"])
-def test_what_is_not_there_is_passed_over(world: World, answer: Answer) -> None:
-    """If there is neither an application nor a managed identity, az is asked."""
+def test_absent_credentials_are_skipped(world: World, answer: Answer) -> None:
+    """If neither an application nor a managed identity is configured, az is used."""
     world.log_in()
     with machine(world, saying(answer)):
         check_session(world, world.fetch())
 
 
-def test_a_machine_that_cannot_answer_at_the_moment_decides_too(world: World) -> None:
-    """A faulty identity endpoint is a failure; az is not asked instead."""
+def test_a_faulty_identity_endpoint_decides(world: World) -> None:
+    """A faulty identity endpoint is a failure, and az is not used instead."""
     world.log_in()
     with machine(world, saying(Answer(500))):
         failure = world.failure()
@@ -345,7 +352,7 @@ def test_a_machine_that_cannot_answer_at_the_moment_decides_too(world: World) ->
 
 
 def test_the_environment_may_narrow_the_chain(world: World) -> None:
-    """AZURE_TOKEN_CREDENTIALS is azure-identity's own variable, and is honored."""
+    """azure-identity's own variable AZURE_TOKEN_CREDENTIALS is honored."""
     world.environment()
     world.set(AZURE_TOKEN_CREDENTIALS="dev")
     world.log_in()
@@ -354,8 +361,8 @@ def test_the_environment_may_narrow_the_chain(world: World) -> None:
     assert world.failure().reason == "bad-options"
 
 
-def test_nobody_is_there(world: World) -> None:
-    """If no credential is found, the fix is the sign-in command for the organization's tenant."""
+def test_no_credential_at_all(world: World) -> None:
+    """If no credential is configured, the fix is the sign-in command for the organization's tenant."""
     world.cloud.machine_clients.clear()
     with machine(world):
         failure = world.failure()
@@ -365,7 +372,7 @@ def test_nobody_is_there(world: World) -> None:
         assert world.failure().hint == f"azd auth login --tenant-id {world.cloud.tenant}"
 
 
-# --------------------------------------------------------------------------------------- what Entra says, and means
+# ------------------------------------------------------------------------------------------------ Entra's errors
 
 
 def entra(code: int, error: str = "invalid_client", status: int = 401) -> Answer:
@@ -406,8 +413,8 @@ ENTRA: dict[str, tuple[Answer, str, str, str | None]] = {
 
 @pytest.mark.parametrize("whole", [True, False], ids=["all calls", "token only"])
 @pytest.mark.parametrize("case", ENTRA)
-def test_entra_refuses(world: World, case: str, whole: bool) -> None:
-    """Each answer of Entra to an application has one kind, one reason and, if there is one, one fix."""
+def test_errors_of_entra(world: World, case: str, whole: bool) -> None:
+    """Each error of Entra for an application has one kind, one reason and at most one fix."""
     answer, kind, reason, hint = ENTRA[case]
     client = world.environment()
     twin = fake.AzureCloud()
@@ -445,11 +452,11 @@ AZ: dict[str, tuple[str, str, str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", AZ)
-def test_az_fails(world: World, case: str) -> None:
-    """The error output of az is classified, and none of it is repeated."""
-    said, kind, reason, hint = AZ[case]
-    (world.home / "said").write_text(f"ERROR: {said} {CANARY}\n")
-    world.program("az", f"cat {world.home / 'said'} >&2; exit 1\n")
+def test_errors_of_az(world: World, case: str) -> None:
+    """The error output of az is classified and not shown."""
+    output, kind, reason, hint = AZ[case]
+    (world.home / "output").write_text(f"ERROR: {output} {CANARY}\n")
+    world.program("az", f"cat {world.home / 'output'} >&2; exit 1\n")
     failure = world.failure(credential="cli")
     login = f"az login --tenant {world.cloud.tenant}"
     principal = f"az login --service-principal --username {APP} --tenant {world.cloud.tenant}"
@@ -465,7 +472,7 @@ def test_az_fails(world: World, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason", "hint"),
+    ("output", "reason", "hint"),
     [
         (
             "ERROR: not logged in, run `azd auth login` to login",
@@ -486,16 +493,16 @@ def test_az_fails(world: World, case: str) -> None:
         ("dial tcp: lookup login.microsoftonline.com: no such host", "unreachable", None),
     ],
 )
-def test_azd_fails(world: World, said: str, reason: str, hint: str | None) -> None:
-    """The same for azd."""
-    (world.home / "said").write_text(f"{said} {CANARY}\n")
+def test_azd_fails(world: World, output: str, reason: str, hint: str | None) -> None:
+    """The error output of azd is classified and not shown."""
+    (world.home / "said").write_text(f"{output} {CANARY}\n")
     world.program("azd", f"cat {world.home / 'said'} >&2; exit 1\n")
     failure = world.failure(credential="developer-cli", tenant_id="example.com")
     assert (failure.reason, failure.hint) == (reason, hint)
 
 
 def test_there_is_no_az(world: World) -> None:
-    """A missing tool is named, and so is the PATH that counts."""
+    """If az is missing or cannot be started, the failure says so."""
     failure = world.failure(credential="cli")
     assert (failure.kind, failure.reason) == ("rejected", "no-az")
     world.program("az", "")
@@ -504,11 +511,11 @@ def test_there_is_no_az(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["", "hello", "[]", '{"accessToken": 7, "expires_on": 1}', f'{{"accessToken": "{CANARY}"}}']
+    "output", ["", "hello", "[]", '{"accessToken": 7, "expires_on": 1}', f'{{"accessToken": "{CANARY}"}}']
 )
-def test_az_answers_no_token(world: World, said: str) -> None:
-    """Invalid output is not taken for a token, and not shown."""
-    world.tool("az", said)
+def test_az_answers_no_token(world: World, output: str) -> None:
+    """Invalid output of az is not used as a token and not shown."""
+    world.tool("az", output)
     failure = world.failure(credential="cli")
     assert (failure.kind, failure.reason) in {("transient", "bad-answer"), ("transient", "unexpected")}
 
@@ -521,7 +528,7 @@ def test_az_answers_an_expired_token(world: World) -> None:
 
 @pytest.mark.parametrize("credential", ["cli", "default"])
 def test_az_hangs(world: World, credential: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hung az ends as a timeout; no other tool is asked instead."""
+    """A hung az is a timeout, and no other tool is used instead."""
     monkeypatch.setattr(failures, "TOOL_TIMEOUT", 1)
     world.set(AZURE_TOKEN_CREDENTIALS="dev")
     world.program("az", "exec sleep 60\n")
@@ -530,7 +537,7 @@ def test_az_hangs(world: World, credential: str, monkeypatch: pytest.MonkeyPatch
     assert (failure.kind, failure.reason) == ("transient", "timeout")
 
 
-# ----------------------------------------------------------------------------------- what Azure DevOps says, and means
+# ----------------------------------------------------------------------------------------- Azure DevOps' errors
 
 TENANT_LOGIN = "az login --tenant {tenant}"
 NETWORK = "connect to your company's network or VPN; if that does not help, send this sentence to your administrator"
@@ -588,8 +595,8 @@ SESSION: dict[str, tuple[Answer, str, str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", SESSION)
-def test_azure_devops_refuses(world: World, case: str) -> None:
-    """Each response to the exchange has one kind, one reason and, if there is one, one fix."""
+def test_errors_of_azure_devops(world: World, case: str) -> None:
+    """Each error of the exchange has one kind, one reason and at most one fix."""
     world.log_in()
     answer, kind, reason, hint = SESSION[case]
     world.cloud.faults["session"] = saying(answer)
@@ -599,8 +606,8 @@ def test_azure_devops_refuses(world: World, case: str) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_policy_keeps_its_sentence(world: World, status: int) -> None:
-    """Only Azure DevOps knows which condition failed, so its sentence is shown, whatever the status."""
+def test_the_message_of_a_policy_is_shown(world: World, status: int) -> None:
+    """Only Azure DevOps knows which condition failed, so its message is shown, whatever the status."""
     world.log_in()
     world.cloud.faults["session"] = saying(fake.problem(fake.POLICY, status))
     message = world.failure(credential="cli").message
@@ -608,19 +615,19 @@ def test_a_policy_keeps_its_sentence(world: World, status: int) -> None:
     assert "sandbox" in message
 
 
-@pytest.mark.parametrize("told", [None, 7, "soon"])
-def test_an_unknown_end(world: World, told: object) -> None:
-    """If neither the response nor the token names its end, the end is unknown, and the token is fetched again soon."""
+@pytest.mark.parametrize("end", [None, 7, "soon"])
+def test_an_unknown_expiry(world: World, end: object) -> None:
+    """If neither the response nor the token names an expiry, it is unknown, and the token is fetched again soon."""
     world.log_in()
-    world.cloud.faults["session"] = saying(Answer.json({"token": "abc", "validTo": told}))
+    world.cloud.faults["session"] = saying(Answer.json({"token": "abc", "validTo": end}))
     assert world.fetch(credential="cli").expires_at is None
-    token = world.cloud.user_token(life=7200)  # any JWT does
-    world.cloud.faults["session"] = saying(Answer.json({"token": token, "validTo": told}))
+    token = world.cloud.user_token(life=7200)  # any JWT works
+    world.cloud.faults["session"] = saying(Answer.json({"token": token, "validTo": end}))
     assert 7100 < left(world.fetch(credential="cli")) <= 7200
 
 
 def test_an_organization_of_a_personal_account(world: World) -> None:
-    """It accepts no Entra token, so the fix is a personal access token instead of a sign-in."""
+    """An organization of a personal account accepts no Entra token, so the fix is a personal access token."""
     world.log_in()
     world.cloud.personal = True
     failure = world.failure(credential="cli")
@@ -629,7 +636,7 @@ def test_an_organization_of_a_personal_account(world: World) -> None:
 
 
 def test_a_redirect_is_not_followed(world: World) -> None:
-    """The Entra token is sent to the organization's own token service, and never to where that redirects."""
+    """The Entra token is sent only to the organization's own token service, not to the target of a redirect."""
     token = world.log_in()
     reached: list[Call] = []
     sites = dict(world.cloud.sites)
@@ -657,15 +664,15 @@ def test_a_redirect_is_not_followed(world: World) -> None:
         "",
     ],
 )
-def test_no_token_goes_anywhere_else(world: World, service: str) -> None:
-    """Hosts are matched whole, before anybody is asked for a token."""
+def test_a_token_is_sent_to_no_other_host(world: World, service: str) -> None:
+    """The whole host must match before any token is requested."""
     world.log_in()
     assert world.failure(service, credential="cli").reason == "bad-url"
     assert world.hosts() == []
 
 
 def test_a_session_token_for_an_application(world: World) -> None:
-    """If an application is refused a session token that the configuration asks for, the fix is to remove that line."""
+    """An application cannot get a session token. If the configuration demands one, the fix removes that line."""
     world.environment()
     failure = world.failure(credential="environment", token="session")
     assert (failure.kind, failure.reason) == ("rejected", "token-refused")
@@ -694,7 +701,7 @@ MACHINE: dict[str, tuple[Answer, str, str]] = {
 
 @pytest.mark.parametrize("case", MACHINE)
 def test_the_identity_endpoint_fails(world: World, case: str) -> None:
-    """Each response of the endpoint has one kind and one reason; nothing is asked twice."""
+    """Each error of the identity endpoint has one kind and one reason, and the request is not repeated."""
     answer, kind, reason = MACHINE[case]
     with machine(world, saying(answer)) as server:
         failure = world.failure(credential="managed-identity")
@@ -702,8 +709,8 @@ def test_the_identity_endpoint_fails(world: World, case: str) -> None:
     assert len(server.calls) == 1
 
 
-def test_nobody_answers_as_the_identity_endpoint(world: World) -> None:
-    """An endpoint that the environment names but that does not answer may come up later."""
+def test_an_unreachable_identity_endpoint(world: World) -> None:
+    """An identity endpoint that is configured but unreachable may start later, so the failure is transient."""
     with Server(saying(Answer())) as server:
         gone = server.url
     world.set(AZURE_POD_IDENTITY_AUTHORITY_HOST=gone)
@@ -715,8 +722,8 @@ def test_nobody_answers_as_the_identity_endpoint(world: World) -> None:
 # ------------------------------------------------------------------------------------------------ the configuration
 
 
-def test_what_is_missing_in_the_environment(world: World) -> None:
-    """An unset variable is named."""
+def test_missing_environment_variables(world: World) -> None:
+    """The failure names the variables that are not set."""
     world.set(AZURE_CLIENT_ID="11111111-1111-1111-1111-111111111111")
     failure = world.failure(credential="environment")
     assert (failure.kind, failure.reason) == ("rejected", "not-configured")
@@ -726,7 +733,7 @@ def test_what_is_missing_in_the_environment(world: World) -> None:
 
 
 def test_a_missing_file(world: World) -> None:
-    """A missing token or certificate file is named; azure-identity raises built-in exceptions here."""
+    """A missing token or certificate file is named, although azure-identity raises built-in exceptions."""
     world.workload()
     world.set(AZURE_FEDERATED_TOKEN_FILE=str(world.home / "nothing"))
     failure = world.failure(credential="workload-identity")
@@ -740,7 +747,7 @@ def test_a_missing_file(world: World) -> None:
 
 
 def test_an_old_assertion(world: World) -> None:
-    """Kubernetes writes a new one by itself, so the failure is transient."""
+    """Kubernetes replaces an expired assertion by itself, so the failure is transient."""
     world.workload()
     world.cloud.assertions.clear()
     failure = world.failure(credential="workload-identity")
@@ -764,8 +771,8 @@ def test_an_old_assertion(world: World) -> None:
         {"client_id": 7, "credential": "managed-identity"},
     ],
 )
-def test_options_that_do_not_go_together(world: World, options: dict[str, str]) -> None:
-    """They are refused before anybody is asked for a token."""
+def test_incompatible_options(world: World, options: dict[str, str]) -> None:
+    """Incompatible options are refused before any token is requested."""
     world.log_in()
     assert world.failure(**options).reason == "bad-options"
     assert world.hosts() == []
@@ -774,8 +781,8 @@ def test_options_that_do_not_go_together(world: World, options: dict[str, str]) 
 # ------------------------------------------------------------------------------------------------------ the network
 
 
-def test_no_proxy_no_network(world: World) -> None:
-    """A refused connection is reported as one, although azure-identity calls it a failed authentication."""
+def test_a_refused_connection(world: World) -> None:
+    """A refused connection is reported as such, although azure-identity calls it a failed authentication."""
     world.environment()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -796,7 +803,7 @@ def test_a_proxy_that_refuses_a_host(world: World) -> None:
 
 
 def test_an_untrusted_certificate(world: World) -> None:
-    """An untrusted certificate is not confused with a network that is down."""
+    """An untrusted certificate is distinguished from an unreachable network."""
     world.patch.delenv("REQUESTS_CA_BUNDLE")
     world.environment()
     assert world.failure(credential="environment").reason == "untrusted-certificate"
@@ -805,7 +812,7 @@ def test_an_untrusted_certificate(world: World) -> None:
 
 
 def test_a_missing_ca_bundle(world: World) -> None:
-    """requests raises a built-in exception here."""
+    """A missing CA bundle is reported, although requests raises a built-in exception."""
     world.set(REQUESTS_CA_BUNDLE=str(world.home / "nothing.pem"))
     world.environment()
     failure = world.failure(credential="environment")
@@ -814,7 +821,7 @@ def test_a_missing_ca_bundle(world: World) -> None:
 
 @pytest.mark.parametrize("endpoint", ["login", "session", "machine"])
 def test_a_server_that_never_answers(world: World, endpoint: fake.Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our time limits hold for every call, whoever makes it; azure-core's own is 300 s."""
+    """Our timeouts apply to every call, including those of azure-core, whose own timeout is 300 s."""
     monkeypatch.setattr(transport, "TIMEOUT", (0.5, 0.5))
     monkeypatch.setattr(transport, "MACHINE_TIMEOUT", (0.5, 0.5))
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""What a session token may do: the real uv installs from a feed and publishes to it, and the feed enforces scopes."""
+"""What a session token permits: the real uv installs from a feed and publishes to it, and the feed enforces scopes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ BASE = f"https://{PACKAGES_HOST}"
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A person who is signed in to az, and a feed in which one package is listed from upstream and not saved."""
+    """Return a world where a person is signed in to az and one package of the feed is not saved from upstream yet."""
     with TlsProxy({}) as proxy, PackageIndex(lambda _, __: True, registry=FEED) as index:
-        made = loopback_world(tmp_path, monkeypatch, proxy)
+        created = loopback_world(tmp_path, monkeypatch, proxy)
         index.base = BASE
-        made.cloud.feed = index
-        made.cloud.unsaved = {"theta"}
-        made.log_in()
-        yield made
+        created.cloud.feed = index
+        created.cloud.unsaved = {"theta"}
+        created.log_in()
+        yield created
 
 
 def run(world: World, access: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run uv with a new session token, with no other credential and no other network than the proxy."""
+    """Run uv with a new session token as its only credential, and only the proxy as its network."""
     netrc = world.home / "netrc"
     token = world.fetch(credential="cli", access=access).password.reveal()
     netrc.write_text(f"machine {PACKAGES_HOST}\nlogin VssSessionToken\npassword {token}\n")
@@ -68,7 +68,8 @@ def publish(world: World, access: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_session_token_saves_from_upstream(world: World) -> None:
-    """The default token installs a package that the feed only knows from upstream; a read-only one is refused."""
+    """The default token installs a package that the feed has not saved from upstream yet; a read-only token is
+    refused."""
     refused = install(world, "read", "theta")
     assert refused.returncode != 0
     assert "403" in refused.stderr
@@ -78,13 +79,13 @@ def test_a_session_token_saves_from_upstream(world: World) -> None:
 
 
 def test_a_read_only_token_installs_what_is_saved(world: World) -> None:
-    """Packages that the feed has saved need no more than vso.packaging, which access = "read" asks for."""
+    """For saved packages the scope vso.packaging suffices, which `access = "read"` requests."""
     done = install(world, "read", "zeta")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_session_token_publishes(world: World) -> None:
-    """uv publish works with the default token through netrc; a read-only one is refused."""
+    """`uv publish` works with the default token through netrc; a read-only token is refused."""
     assert world.cloud.feed is not None
     refused = publish(world, "read")
     assert refused.returncode != 0

@@ -27,7 +27,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def keyring(service: str = SERVICE, package: str = "artifacts_keyring_nofuss") -> list[str]:
-    """Return the lines that keyring's own command prints: user name and password, or nothing."""
+    """Return the user name and password that keyring's command prints, or nothing."""
     backend = {"PYTHON_KEYRING_BACKEND": f"{package}.ArtifactsKeyringBackend"}
     index = f"{service}/_packaging/packages/pypi/simple/"
     command = [sys.executable, "-m", "keyring", "--mode", "creds", "get", index]
@@ -38,7 +38,7 @@ def keyring(service: str = SERVICE, package: str = "artifacts_keyring_nofuss") -
 
 
 def az(world: World) -> str:
-    world.tool("az", f'"{world.cloud.user_token()}"')  # it asks for --query accessToken
+    world.tool("az", f'"{world.cloud.user_token()}"')  # matches --query accessToken
     return fake.PERSON
 
 
@@ -64,7 +64,7 @@ def test_keyring(world: World, service: str, prepare: Callable[[World], str], lo
 
 
 def test_a_managed_identity(world: World) -> None:
-    """azure-identity's own chain, called by another program, finds the managed identity."""
+    """azure-identity's default chain, called by another program, finds the managed identity."""
     with Server(world.cloud.machine) as server:
         world.machine(server)
         username, token = keyring()
@@ -72,7 +72,7 @@ def test_a_managed_identity(world: World) -> None:
 
 
 def test_a_person_who_never_signed_in(world: World) -> None:
-    """The other client understands the refusal, too: no credential, and no exception."""
+    """If the person never signed in to Azure DevOps, the other client gets no credential and raises no exception."""
     az(world)
     world.cloud.faults["session"] = lambda _: fake.FIRST_SIGN_IN
     world.set(ARTIFACTS_KEYRING_NOFUSS_PROVIDER="azure_cli")
@@ -83,7 +83,7 @@ def test_a_person_who_never_signed_in(world: World) -> None:
 def test_microsofts_own_provider(world: World) -> None:
     """A person signs in to Microsoft's provider with a device code, and its session token can install and publish.
 
-    It asks for 90 days, is refused, and takes the life that Azure DevOps gives.
+    The provider requests 90 days, is refused, and accepts the life that Azure DevOps chooses.
     """
     world.cloud.interval, world.cloud.approving = 1, True
     world.set(
@@ -95,6 +95,6 @@ def test_microsofts_own_provider(world: World) -> None:
     assert (username, world.cloud.kind(token), world.cloud.holder(token)) == ("VssSessionToken", "session", fake.PERSON)
     assert world.cloud.scopes(token) == {"vso.packaging_write", "vso.drop_write"}
     assert world.proxy.refused == []
-    asked = [call.path for call in world.calls(fake.LOGIN_HOST)]
-    assert asked == [f"/{world.cloud.tenant}/oauth2/v2.0/{kind}" for kind in ("devicecode", "token")]
+    requested = [call.path for call in world.calls(fake.LOGIN_HOST)]
+    assert requested == [f"/{world.cloud.tenant}/oauth2/v2.0/{kind}" for kind in ("devicecode", "token")]
     assert len(world.calls(fake.SECURITY_HOST)) == 2

@@ -1,9 +1,9 @@
-"""The flow of Microsoft's own credential provider, step by step with msal, against our loopback Azure.
+"""The flow of Microsoft's own credential provider, step by step with msal and our loopback Azure.
 
-The provider itself has 76 MB; where it is installed, ``test_azure_clients.py`` runs it. Its steps are those of
-artifacts-credprovider 1.4.1: it asks the feed twice, the second time with an empty user and password, takes the
-authority and the token service from the second answer, signs a person in with a device code, and exchanges the Entra
-token for a session token that can write.
+The provider itself needs 76 MB; if it is installed, ``test_azure_clients.py`` runs it. The steps are those of
+artifacts-credprovider 1.4.1: it requests the feed twice, the second time with an empty user and password, takes the
+authority and the token service from the second response, signs a person in with a device code, and exchanges the Entra
+token for a session token with write access.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def discovered(world: World) -> tuple[str, str]:
-    """Return the authority and the token service that the feed names to an empty user and password."""
+    """Return the authority and the token service from the feed's response to an empty user and password."""
     feed = f"{SERVICE}/_packaging/packages/pypi/simple/"
     stranger = requests.get(feed, timeout=10)
     again = requests.get(feed, headers={"Authorization": "Basic Og=="}, timeout=10)
@@ -44,7 +44,7 @@ def discovered(world: World) -> tuple[str, str]:
 
 
 def test_the_flow_of_microsofts_provider(world: World) -> None:
-    """A person signs in with a device code, and the session token that the provider asks for can publish."""
+    """A person signs in with a device code, and the session token that the provider requests can publish."""
     authority, security = discovered(world)
     tenant = authority.rpartition("/")[2]
     application = msal.PublicClientApplication(CLIENT, authority=f"https://{fake.LOGIN_HOST}/{tenant}")
@@ -52,7 +52,7 @@ def test_the_flow_of_microsofts_provider(world: World) -> None:
     pending = application.acquire_token_by_device_flow(dict(flow), exit_condition=lambda _: True)
     assert pending["error"] == "authorization_pending"
     world.cloud.approve(flow["device_code"])
-    found = application.acquire_token_by_device_flow(flow)
+    entra = application.acquire_token_by_device_flow(flow)
     until = datetime.now(UTC) + timedelta(hours=20)
     answer = requests.post(
         f"{security}_apis/Token/SessionTokens",
@@ -62,7 +62,7 @@ def test_the_flow_of_microsofts_provider(world: World) -> None:
             "scope": "vso.packaging_write vso.drop_write",
             "validTo": until.isoformat(),
         },
-        headers={"Authorization": f"Bearer {found['access_token']}"},
+        headers={"Authorization": f"Bearer {entra['access_token']}"},
         timeout=10,
     )
     token = answer.json()["token"]
@@ -71,7 +71,7 @@ def test_the_flow_of_microsofts_provider(world: World) -> None:
 
 
 def test_a_device_code_of_azure_identity(world: World) -> None:
-    """azure-identity checks the identity token of the answer more strictly than msal does."""
+    """azure-identity checks the ID token in the response more strictly than msal does."""
     approved = threading.Event()
 
     def shown(_: str, code: str, __: datetime) -> None:
@@ -88,7 +88,7 @@ def test_a_device_code_of_azure_identity(world: World) -> None:
 
 @pytest.mark.parametrize("scope", ["https://management.core.windows.net//.default", f"{fake.RESOURCE}/.default"])
 def test_scopes_of_a_service_principal(world: World, scope: str) -> None:
-    """az login --service-principal asks for Azure's management first, whose token does not open Azure DevOps."""
+    """`az login --service-principal` first requests a token for Azure management, which Azure DevOps refuses."""
     client, secret = world.cloud.application()
     authority = f"https://{fake.LOGIN_HOST}/{world.cloud.tenant}"
     application = msal.ConfidentialClientApplication(client, client_credential=secret, authority=authority)
@@ -97,8 +97,8 @@ def test_scopes_of_a_service_principal(world: World, scope: str) -> None:
     assert world.cloud.opens(token) == scope.startswith(fake.RESOURCE)
 
 
-def test_a_scope_that_nobody_knows(world: World) -> None:
-    """A resource that does not exist is refused, and so are two at once."""
+def test_an_unknown_scope(world: World) -> None:
+    """An unknown resource is refused, and so are two scopes at once."""
     client, secret = world.cloud.application()
     authority = f"https://{fake.LOGIN_HOST}/{world.cloud.tenant}"
     application = msal.ConfidentialClientApplication(client, client_credential=secret, authority=authority)

@@ -1,4 +1,4 @@
-"""gitlab, over real HTTP against a loopback GitLab that revokes a whole family when a revoked token is rotated."""
+"""gitlab, over real HTTP with a loopback GitLab that revokes all successors when a revoked token is rotated."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Setting = Callable[[World], object]
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with loopback_world(tmp_path, monkeypatch) as made:
-        yield made
+    with loopback_world(tmp_path, monkeypatch) as created:
+        yield created
 
 
 def personal(world: World) -> None:
@@ -54,9 +54,9 @@ def rotating(world: World) -> None:
     world.plant()
 
 
-# ------------------------------------------------------------------------------------------------ every kind of token
+# -------------------------------------------------------------------------------------------------- kinds of tokens
 
-#: What is set up, the login, the identity, and whether the end is known.
+#: The setup, the login, the identity, and whether the expiry is known.
 WAYS: dict[str, tuple[Setting, str, str, bool]] = {
     "personal": (personal, "__token__", "laptop (user 1337)", True),
     "rotating": (rotating, "__token__", "laptop (user 1337)", True),
@@ -67,38 +67,40 @@ WAYS: dict[str, tuple[Setting, str, str, bool]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_kind(world: World, way: str) -> None:
-    """Each kind of token becomes what the package registry accepts, with the login that it needs."""
+    """Each kind of token becomes a credential that the package registry accepts."""
     prepare, login, identity, ends = WAYS[way]
     prepare(world)
-    found = world.fetch()
-    assert world.cloud.valid(found.login, found.password.reveal())
-    assert (found.login, found.identity, found.expires_at is not None) == (login, identity, ends)
+    credential = world.fetch()
+    assert world.cloud.valid(credential.login, credential.password.reveal())
+    assert (credential.login, credential.identity, credential.expires_at is not None) == (login, identity, ends)
 
 
-def test_the_end_of_a_personal_token(world: World) -> None:
-    """It ends when its date begins, UTC, on GitLab's clock, and a person is told in time where to create a new one."""
+def test_the_expiry_of_a_personal_token(world: World) -> None:
+    """A token expires when its date begins, in UTC on GitLab's clock. The credential says where to create a new one."""
     world.cloud.clock_ahead = 3600
     personal(world)
-    found = world.fetch()
+    credential = world.fetch()
     expires = world.cloud.expires(world.kept())
     assert expires is not None
-    assert found.expires_at is not None
-    assert abs(found.expires_at + timedelta(hours=1) - datetime.combine(expires, time(), UTC)) < timedelta(seconds=5)
-    assert found.skew == pytest.approx(-3600, abs=5)
-    assert found.renew is not None
-    assert f"{world.cloud.url}/-/user_settings/personal_access_tokens" in found.renew
-    assert str(world.file) in found.renew
+    assert credential.expires_at is not None
+    assert abs(credential.expires_at + timedelta(hours=1) - datetime.combine(expires, time(), UTC)) < timedelta(
+        seconds=5
+    )
+    assert credential.skew == pytest.approx(-3600, abs=5)
+    assert credential.renew is not None
+    assert f"{world.cloud.url}/-/user_settings/personal_access_tokens" in credential.renew
+    assert str(world.file) in credential.renew
 
 
-def test_a_name_of_ones_own(world: World) -> None:
-    """GitLab ignores the user name of a personal access token, so any other serves."""
+def test_a_configured_user_name(world: World) -> None:
+    """GitLab ignores the user name of a personal access token, so any name may be configured."""
     personal(world)
     world.options["username"] = "me"
     assert world.fetch().login == "me"
 
 
-def test_a_token_without_end(world: World) -> None:
-    """A self-hosted GitLab may have tokens without an end, which are never rotated."""
+def test_a_token_without_an_expiry(world: World) -> None:
+    """A self-hosted GitLab may have tokens without an expiry, which are never rotated."""
     for rotate in (False, True):
         world.plant(days=None)
         world.options["rotate"] = rotate
@@ -107,15 +109,15 @@ def test_a_token_without_end(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_a_token_that_gitlab_says_nothing_about(world: World, status: int) -> None:
-    """An OAuth token, and an older GitLab: the token is delivered, without a known end."""
+def test_a_token_that_gitlab_does_not_describe(world: World, status: int) -> None:
+    """For an OAuth token, or with an older GitLab, the token is delivered without an expiry."""
     personal(world)
     world.cloud.fault = lambda _: Answer.json({"message": CANARY}, status)
-    found = world.fetch()
-    assert (found.expires_at, found.identity) == (None, None)
+    credential = world.fetch()
+    assert (credential.expires_at, credential.identity) == (None, None)
 
 
-def test_a_token_is_sent_to_its_own_server_alone(world: World) -> None:
+def test_a_token_is_sent_only_to_its_own_server(world: World) -> None:
     """No redirect is followed, and no netrc entry replaces the token."""
     personal(world)
     netrc = world.home / "netrc"
@@ -139,25 +141,25 @@ OLD = [(90, 80, "00:01"), (365, 355, "12:00"), (6, 5, "00:01"), (2, 1, "08:10"),
 
 @pytest.mark.parametrize(("days", "age", "hour"), YOUNG)
 def test_a_young_token_is_not_rotated(world: World, days: int, age: int, hour: str) -> None:
-    """A rotation revokes the token that uv runs in progress use, so it comes as late as is safe."""
+    """A rotation revokes the token that a running uv uses, so it is done as late as is safe."""
     world.at(hour)
     token = world.plant(days, age)
-    found = world.fetch()
-    assert (found.password.reveal(), world.cloud.rotated, found.renew) == (token, 0, None)
-    assert found.refresh_after is not None
-    assert found.expires_at is not None
+    credential = world.fetch()
+    assert (credential.password.reveal(), world.cloud.rotated, credential.renew) == (token, 0, None)
+    assert credential.refresh_after is not None
+    assert credential.expires_at is not None
     margin = min(rotation.LONGEST_MARGIN, timedelta(days=days) / 3)
-    assert found.expires_at - found.refresh_after == margin
+    assert credential.expires_at - credential.refresh_after == margin
 
 
 @pytest.mark.parametrize(("days", "age", "hour"), OLD)
 def test_an_old_token_is_rotated(world: World, days: int, age: int, hour: str) -> None:
-    """In the last third of its life, at most 14 days before its end, the token in the file becomes a new one that is
-    valid as long as the old one was, and longer than the old one: no token of one day, which would end with it."""
+    """In the last third of its life, at most 14 days before its expiry, a token is replaced in its file. The new one
+    is valid as long as the old one was in total, and at least 2 days, so that it expires later."""
     world.at(hour)
     old = world.plant(days, age)
-    found = world.fetch()
-    new = found.password.reveal()
+    credential = world.fetch()
+    new = credential.password.reveal()
     assert (world.kept(), world.cloud.rotated) == (new, 1)
     assert world.cloud.active(new)
     assert not world.cloud.active(old)
@@ -170,27 +172,27 @@ def test_an_old_token_is_rotated(world: World, days: int, age: int, hour: str) -
     assert world.fetch().password.reveal() == new
 
 
-def test_the_end_is_always_named(world: World) -> None:
-    """Without expires_at GitLab would choose a week."""
+def test_the_expiry_is_always_requested(world: World) -> None:
+    """Without `expires_at` in the request GitLab would choose a week."""
     world.plant(90, 85)
     world.fetch()
-    asked = [json.loads(call.body) for call in world.cloud.server.calls if call.method == "POST"]
-    assert [set(content) for content in asked] == [{"expires_at"}]
+    bodies = [json.loads(call.body) for call in world.cloud.server.calls if call.method == "POST"]
+    assert [set(content) for content in bodies] == [{"expires_at"}]
 
 
 def test_each_rotation_leads_to_the_next(world: World) -> None:
     """A chain of rotations keeps working, because no revoked token is ever sent again."""
     world.plant(6)
-    seen = {world.kept()}
+    tokens = {world.kept()}
     for _ in range(3):
         world.cloud.clock_ahead += 5 * 86400
         world.fetch()
-        seen.add(world.kept())
-    assert (len(seen), world.cloud.active(world.kept())) == (4, True)
+        tokens.add(world.kept())
+    assert (len(tokens), world.cloud.active(world.kept())) == (4, True)
 
 
 def test_the_file_stays_what_it_was(world: World) -> None:
-    """Mode, symlink and line end of the file survive a rotation, and nothing is left beside it."""
+    """A rotation keeps the file's mode, symlink and line end, and leaves no other file beside it."""
     world.plant(90, 85)
     world.file.chmod(0o400)
     real = world.home / "real"
@@ -213,17 +215,17 @@ def test_a_file_with_two_names(world: World) -> None:
     assert world.cloud.active(world.kept())
 
 
-def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
-    """When GitLab has the request, the mark is on disk; when the credential is there, so is the new token."""
-    seen: list[int] = []
-    world.cloud.stage = lambda name: seen.append(len(world.marks())) if name == "arrived" else None
+def test_the_order_of_writes_during_a_rotation(world: World) -> None:
+    """When the request reaches GitLab, the mark is on disk. When the fetch returns, the new token is on disk."""
+    marks_seen: list[int] = []
+    world.cloud.stage = lambda name: marks_seen.append(len(world.marks())) if name == "arrived" else None
     world.plant(90, 85)
-    found = world.fetch()
-    assert (seen, world.marks(), world.kept()) == ([1], [], found.password.reveal())
+    credential = world.fetch()
+    assert (marks_seen, world.marks(), world.kept()) == ([1], [], credential.password.reveal())
 
 
 def test_two_at_once_rotate_once(world: World) -> None:
-    """The second process waits for the first, and finds a young token."""
+    """The second process waits for the first, and then uses the new token."""
     world.plant(90, 85)
     began, go_on = threading.Event(), threading.Event()
 
@@ -237,8 +239,8 @@ def test_two_at_once_rotate_once(world: World) -> None:
     assert began.wait(60)
     second = world.worker()
     go_on.set()
-    found = [wire.decode_answer(process.communicate(timeout=60)[0].rstrip()) for process in (first, second)]
-    tokens = {one.password.reveal() for one in found if isinstance(one, Credential)}
+    outcomes = [wire.decode_answer(process.communicate(timeout=60)[0].rstrip()) for process in (first, second)]
+    tokens = {one.password.reveal() for one in outcomes if isinstance(one, Credential)}
     assert (tokens, world.cloud.rotated) == ({world.kept()}, 1)
 
 
@@ -258,17 +260,17 @@ def lose(world: World) -> str:
 
 
 def test_a_lost_response(world: World) -> None:
-    """The old token is never sent again, since that would revoke the new one too; a new token in the file is all that
-    it takes to continue."""
+    """After a lost response the old token is never sent again, because that would revoke the new one too. A new
+    token in the file is enough to continue."""
     old = lose(world)
-    asked = len(world.cloud.server.calls)
+    sent_before = len(world.cloud.server.calls)
     for _ in range(2):
         failure = world.failure()
         assert (failure.kind, failure.reason) == ("login-required", "rotation-lost")
         assert failure.hint is not None
         assert f"{world.cloud.url}/-/user_settings/personal_access_tokens" in failure.hint
         assert str(world.file) in failure.hint
-    assert (len(world.cloud.server.calls), world.kept()) == (asked, old)
+    assert (len(world.cloud.server.calls), world.kept()) == (sent_before, old)
     world.keep(world.cloud.personal())
     assert world.cloud.active(world.fetch().password.reveal())
     assert world.marks() == []
@@ -279,8 +281,8 @@ def test_a_lost_response(world: World) -> None:
     [Answer(502), Answer(408), Answer(200, b"{"), Answer.json({"token": f"{CANARY}\n!"}), Answer.json({"token": 7})],
     ids=["gateway", "time-out", "no JSON", "invalid token", "no token"],
 )
-def test_a_response_that_leaves_it_open(world: World, answer: Answer) -> None:
-    """Whether GitLab has acted is unknown, so the old token is not sent again."""
+def test_an_ambiguous_response(world: World, answer: Answer) -> None:
+    """After such a response it is unknown whether GitLab rotated the token, so the old one is not sent again."""
     world.plant(90, 85)
     world.cloud.fault = lambda call: answer if call.method == "POST" else None
     assert world.failure().reason == "rotation-lost"
@@ -290,7 +292,7 @@ def test_a_response_that_leaves_it_open(world: World, answer: Answer) -> None:
 
 
 def test_a_lost_response_outlives_purge(world: World) -> None:
-    """The old token stays blocked after `uvtokend purge`; once another token is in its file, nothing stays."""
+    """The old token stays blocked after `uvtokend purge`. Once another token is in its file, no mark remains."""
     world.plant(90, 85)
     world.cloud.fault = lambda call: Answer(502) if call.method == "POST" else None
     assert world.failure().reason == "rotation-lost"
@@ -306,8 +308,8 @@ def test_a_lost_response_outlives_purge(world: World) -> None:
     assert not mark.parent.exists()
 
 
-def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
-    """While nobody listens there is no mark; then it continues."""
+def test_a_request_that_was_not_sent_leaves_no_mark(world: World) -> None:
+    """If the server is unreachable there is no mark, and the next fetch continues."""
     world.plant(90, 85)
     world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     assert world.failure().reason == "unreachable"
@@ -327,13 +329,13 @@ def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
 
 
 def noticed(world: World, token: str) -> Notice:
-    """Fetch, expect the token to be delivered as it is, and return what is told about it."""
+    """Fetch, expect the token to be delivered unchanged, and return the notice."""
     credential = world.fetch()
     assert credential.password.reveal() == token == world.kept()
     assert credential.renew
     assert credential.notice is not None
-    shown = f"{credential.notice} {credential.renew}"
-    assert not [secret for secret in [*world.cloud.issued(), CANARY] if secret in shown]
+    texts = f"{credential.notice} {credential.renew}"
+    assert not [secret for secret in [*world.cloud.issued(), CANARY] if secret in texts]
     return credential.notice
 
 
@@ -348,7 +350,7 @@ REFUSALS: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refused_rotation_leaves_the_old_token_in_use(world: World, case: str) -> None:
-    """A response that says that nothing was done leaves no mark, and the old token is delivered with a notice."""
+    """If the response says that nothing was done, there is no mark, and the old token is delivered with a notice."""
     answer, reason = REFUSALS[case]
     old = world.plant(90, 85)
     world.cloud.fault = lambda call: answer if call.method == "POST" else None
@@ -361,7 +363,7 @@ def test_a_refused_rotation_leaves_the_old_token_in_use(world: World, case: str)
 
 
 def test_a_token_that_expires_during_its_rotation(world: World) -> None:
-    """A rotation that is refused with 401 leaves nothing that could be delivered, and no mark."""
+    """If a rotation is refused with 401, the token has expired and is not delivered, and there is no mark."""
     old = world.plant(90, 85)
     world.cloud.fault = lambda call: fake.invalid_token(CANARY) if call.method == "POST" else None
     failure = world.failure()
@@ -370,7 +372,7 @@ def test_a_token_that_expires_during_its_rotation(world: World) -> None:
 
 
 def test_a_life_that_the_server_no_longer_allows(world: World) -> None:
-    """An administrator may have shortened it; a person then creates a token that fits."""
+    """If an administrator has shortened the allowed life, the notice says so, and a person must create a new token."""
     token = world.plant(90, 85)
     world.cloud.longest = 30
     notice = noticed(world, token)
@@ -378,17 +380,17 @@ def test_a_life_that_the_server_no_longer_allows(world: World) -> None:
     assert "limit" in notice.message
 
 
-def test_a_token_that_may_not_rotate_itself(world: World) -> None:
-    """The missing scope is named before anything is asked."""
+def test_a_token_without_the_scope_to_rotate_itself(world: World) -> None:
+    """The missing scope is reported without a rotation request."""
     notice = noticed(world, world.plant(90, 85, scopes=("read_api",)))
     assert notice.reason == "missing-scope"
     assert "self_rotate" in (notice.hint or "")
     assert [call.method for call in world.cloud.server.calls] == ["GET"]
 
 
-def test_a_disk_that_takes_nothing(world: World) -> None:
-    """If the new token could not be stored, nothing is asked; if it cannot be stored after all, our own file keeps it
-    until it can."""
+def test_a_disk_that_cannot_be_written(world: World) -> None:
+    """If the new token cannot be stored, nothing is requested. If storing fails after all, our own file keeps the
+    token until it can be stored."""
     token = world.plant(90, 85)
     beside = world.home / ".token.uvtokend"
     beside.mkdir()
@@ -413,7 +415,7 @@ def test_a_disk_that_takes_nothing(world: World) -> None:
     assert (world.cloud.active(world.kept()), world.marks()) == (True, [])
 
 
-def test_a_person_who_is_quicker(world: World) -> None:
+def test_a_token_replaced_during_a_rotation(world: World) -> None:
     """A token that a person puts there during a rotation is not overwritten."""
     world.plant(90, 85)
     other = world.cloud.personal()
@@ -427,8 +429,8 @@ def test_a_person_who_is_quicker(world: World) -> None:
     assert world.fetch().password.reveal() == other
 
 
-def test_a_worker_that_is_told_to_end_saves_the_token(world: World) -> None:
-    """SIGTERM waits while the token is being rotated: the new one is in the file before the worker ends."""
+def test_a_worker_saves_the_token_before_it_ends(world: World) -> None:
+    """SIGTERM is delayed during a rotation, so that the new token is in the file before the worker ends."""
     world.plant(90, 85)
     processes: list[subprocess.Popen[bytes]] = []
     started = threading.Event()
@@ -448,14 +450,14 @@ def test_a_worker_that_is_told_to_end_saves_the_token(world: World) -> None:
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"token_sha256": 7}'])
 def test_a_broken_mark(world: World, broken: bytes) -> None:
-    """A mark that says nothing hides nothing from the person: what GitLab says of the token counts."""
+    """A damaged mark is ignored, and GitLab's response to the token is reported."""
     lose(world)
     world.marks()[0].write_bytes(broken)
     failure = world.failure()
     assert (failure.kind, failure.reason) == ("login-required", "token-refused")
 
 
-# ---------------------------------------------------------------------------------------------------- what goes wrong
+# ------------------------------------------------------------------------------------------------------- failures
 
 
 def answering(answer: Answer) -> Setting:
@@ -505,7 +507,7 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "fault": (answering(Answer(502, CANARY.encode())), "transient", "server-error", None),
     "portal": (answering(Answer(200, b"<html>", {"Content-Type": "text/html"})), "transient", "captive-portal", None),
     "invalid date": (answering(Answer.json({"expires_at": CANARY})), "transient", "bad-answer", None),
-    "nobody listens": (nowhere, "transient", "unreachable", None),
+    "nothing listens": (nowhere, "transient", "unreachable", None),
     "no API in the URL": (without_address, "rejected", "bad-url", "package's page"),
     "no file": (only(token=(("file", "/missing/token"),)), "rejected", "no-secret", "/missing/token"),
     "rotate without a file": (only(token=ELSEWHERE, rotate=True), "rejected", "bad-options", "file"),
@@ -519,8 +521,8 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_what_goes_wrong_is_classified(world: World, case: str) -> None:
-    """Each failure has its kind, its reason and its fix, and repeats no text of the server, no secret among them."""
+def test_failures_are_classified(world: World, case: str) -> None:
+    """Each failure has its kind, its reason and its fix, and contains no text of the server and no secret."""
     prepare, kind, reason, hint = FAILURES[case]
     prepare(world)
     failure = world.failure()
@@ -531,10 +533,10 @@ def test_what_goes_wrong_is_classified(world: World, case: str) -> None:
 
 
 def test_in_a_worker(world: World) -> None:
-    """The worker finds the provider by its name, and answers one line."""
+    """The worker loads the provider by its name, and writes one line."""
     personal(world)
-    found = wire.decode_answer(world.worker().communicate(timeout=60)[0].rstrip())
-    assert isinstance(found, Credential)
+    outcome = wire.decode_answer(world.worker().communicate(timeout=60)[0].rstrip())
+    assert isinstance(outcome, Credential)
     world.cloud.revoke(world.kept())
     assert isinstance(wire.decode_answer(world.worker().communicate(timeout=60)[0].rstrip()), Failure)
     until(lambda: world.marks() == [])

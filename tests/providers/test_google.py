@@ -1,4 +1,4 @@
-"""google-artifact-registry, with the real google-auth against a loopback Google behind a TLS-ending proxy."""
+"""google-artifact-registry, with the real google-auth and a loopback Google behind a TLS-terminating proxy."""
 
 from __future__ import annotations
 
@@ -36,23 +36,25 @@ FUTURE = datetime(2099, 1, 31, 8, 0, tzinfo=UTC)
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with loopback_world(tmp_path, monkeypatch) as made:
-        yield made
+    with loopback_world(tmp_path, monkeypatch) as created:
+        yield created
 
 
-def check(world: World, found: Credential, identity: str | None, holder: str | None = None) -> None:
-    """A credential is what Google gave: valid there, for the right one, with its true end."""
-    token = found.password.reveal()
+def check(world: World, credential: Credential, identity: str | None, holder: str | None = None) -> None:
+    """Check that a credential is the one that Google issued: valid, for the right identity, with its real expiry."""
+    token = credential.password.reveal()
     assert world.cloud.valid(token)
     assert world.cloud.holder(token) == (holder or identity)
-    assert (found.login, found.identity) == ("oauth2accesstoken", identity)
-    assert found.expires_at is not None
-    assert found.expires_at.tzinfo is UTC
-    assert abs(found.expires_at - found.issued_at - timedelta(seconds=world.cloud.life)) < timedelta(seconds=60)
+    assert (credential.login, credential.identity) == ("oauth2accesstoken", identity)
+    assert credential.expires_at is not None
+    assert credential.expires_at.tzinfo is UTC
+    assert abs(credential.expires_at - credential.issued_at - timedelta(seconds=world.cloud.life)) < timedelta(
+        seconds=60
+    )
     assert world.proxy.refused == []
 
 
-# ------------------------------------------------------------------------------------------------------- who asks
+# --------------------------------------------------------------------------------------- the forms of a sign-in
 
 
 def service_account(world: World) -> None:
@@ -117,7 +119,7 @@ FORMS: dict[str, tuple[Setting, str, str | None]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_adc(world: World, form: str) -> None:
-    """Each kind of ADC ends in a valid token of its identity, by calls to Google alone and without gcloud."""
+    """Each kind of ADC results in a valid token for its identity, with requests to Google only and without gcloud."""
     prepare, identity, holder = FORMS[form]
     marker = world.home / "gcloud-was-run"
     world.program(f": > {marker}\n")
@@ -126,8 +128,8 @@ def test_every_form_of_adc(world: World, form: str) -> None:
     assert not marker.exists()
 
 
-def test_a_named_file_goes_before_the_environment(world: World) -> None:
-    """credentials-file decides alone, and Google is asked exactly once."""
+def test_a_credentials_file_overrides_the_environment(world: World) -> None:
+    """With `credentials-file` only that file is used, and Google is asked exactly once."""
     world.use(world.cloud.user("other@example.com"))
     path = world.file(world.cloud.service_account(), "key.json")
     check(world, google.fetch(asked(source="adc", credentials_file=path)), BUILDER)
@@ -136,15 +138,15 @@ def test_a_named_file_goes_before_the_environment(world: World) -> None:
 
 @pytest.mark.parametrize("prepare", [service_account, user, federated], ids=lambda prepare: prepare.__name__)
 def test_impersonation_with_a_lifetime(world: World, prepare: Setting) -> None:
-    """Any source may impersonate; the life that is asked for is the life that is reported."""
+    """Any source may impersonate, and the requested life is the reported one."""
     prepare(world)
     world.cloud.impersonable.add(TARGET)
     world.cloud.longest, world.cloud.life = 43200, 7200
     check(world, google.fetch(asked(impersonate_service_account=TARGET, lifetime=7200)), TARGET)
 
 
-def test_a_subject_token_from_an_address(world: World) -> None:
-    """The token that is to be exchanged may come from an address; what that says is no token of Google's."""
+def test_a_subject_token_from_a_url(world: World) -> None:
+    """The subject token may come from a URL. Errors of that URL are not reported as Google's."""
     subject = Path(world.subject()).read_text()
     answers = [Answer(200, subject.encode()), Answer(403, CANARY.encode()), Answer(200, b""), HTML]
     with Server(lambda _: answers.pop(0)) as issuer:
@@ -154,20 +156,20 @@ def test_a_subject_token_from_an_address(world: World) -> None:
     assert reasons == [("transient", "subject-token")] * 2 + [("transient", "captive-portal")]
 
 
-def test_the_end_is_told_on_our_clock(world: World) -> None:
-    """Google names an impersonated token's end on its own clock; where that is ahead, the end is moved to ours."""
+def test_the_expiry_is_on_our_clock(world: World) -> None:
+    """Google gives an impersonated token's expiry on its own clock, which is converted to ours."""
     user(world)
     world.cloud.impersonable.add(TARGET)
     world.cloud.clock_ahead = 5000
-    found = google.fetch(asked(impersonate_service_account=TARGET))
-    check(world, found, TARGET)
-    assert found.skew == pytest.approx(-5000, abs=5)
+    credential = google.fetch(asked(impersonate_service_account=TARGET))
+    check(world, credential, TARGET)
+    assert credential.skew == pytest.approx(-5000, abs=5)
     world.cloud.clock_ahead = 0
     assert google.fetch(asked()).skew == 0
 
 
-def test_no_credential_of_netrc_overwrites_a_token(world: World) -> None:
-    """requests replaces an explicit Bearer header by what netrc holds for the host; ours does not look."""
+def test_netrc_does_not_replace_the_token(world: World) -> None:
+    """requests would replace our Bearer header with a netrc entry for the host, so our session ignores netrc."""
     user(world)
     world.cloud.impersonable.add(TARGET)
     netrc = world.file("default login stranger password wrong\n", "netrc")
@@ -177,7 +179,7 @@ def test_no_credential_of_netrc_overwrites_a_token(world: World) -> None:
 
 
 def test_the_metadata_server(world: World) -> None:
-    """On a machine of Google the token comes from its metadata server, with the true end of a cached one."""
+    """On a Google machine the token comes from the metadata server, and a cached one has its real expiry."""
     world.patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with Server(world.cloud.metadata) as metadata:
         world.machine(metadata)
@@ -192,20 +194,20 @@ def test_the_metadata_server(world: World) -> None:
 
 
 def test_the_metadata_server_impersonating(world: World) -> None:
-    """A machine may impersonate, too, without a further question about its universe."""
+    """A machine's identity may impersonate too, without a request for its universe domain."""
     world.cloud.impersonable.add(TARGET)
     with Server(world.cloud.metadata) as metadata:
         world.machine(metadata)
-        found = world.worker(impersonate_service_account=TARGET)
+        credential = world.worker(impersonate_service_account=TARGET)
         paths = [call.path for call in metadata.calls]
-    assert isinstance(found, Credential)
-    check(world, found, TARGET)
+    assert isinstance(credential, Credential)
+    check(world, credential, TARGET)
     assert not [path for path in paths if "universe" in path or "project" in path]
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/x", "http://metadata.google.internal/x"])
-def test_the_machine_is_never_asked_through_a_proxy(world: World, url: str) -> None:
-    """A proxy would answer with the token of its own machine; a call to the metadata server goes straight there."""
+def test_the_metadata_server_is_never_reached_through_a_proxy(world: World, url: str) -> None:
+    """A proxy would return the token of its own machine, so requests to the metadata server bypass it."""
     with Server(lambda _: Answer(200, b"", {"Metadata-Flavor": "Google"})) as proxy:
         world.patch.setenv("HTTP_PROXY", proxy.url)
         world.patch.setattr(socket, "create_connection", _nowhere)
@@ -218,15 +220,15 @@ def _nowhere(*_: Any, **__: Any) -> Any:
     raise OSError
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+# -------------------------------------------------------------------------------------------------------- failures
 
 
-def said(answer: Answer) -> Site:
+def answering(answer: Answer) -> Site:
     return lambda _: answer
 
 
 def at(endpoint: fake.Endpoint, answer: Answer) -> Setting:
-    return lambda world: world.cloud.faults.update({endpoint: said(answer)})
+    return lambda world: world.cloud.faults.update({endpoint: answering(answer)})
 
 
 def both(*steps: Setting) -> Setting:
@@ -237,8 +239,8 @@ def both(*steps: Setting) -> Setting:
     return run
 
 
-def nobody(world: World) -> None:
-    """Nothing is set up at all."""
+def nothing(world: World) -> None:
+    """Set up nothing at all."""
 
 
 def no_proxy(world: World) -> None:
@@ -270,7 +272,7 @@ def named_missing(world: World) -> None:
     world.patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(world.home / "missing.json"))
 
 
-def named_folder(world: World) -> None:
+def named_directory(world: World) -> None:
     world.patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(world.home))
 
 
@@ -328,7 +330,7 @@ def program_failing(world: World) -> None:
 
 def disabled(world: World) -> None:
     message = f"IAM Service Account Credentials API has not been used in project 1 before {CANARY}."
-    world.cloud.faults["iam"] = said(fake.problem(403, "PERMISSION_DENIED", message, reason="SERVICE_DISABLED"))
+    world.cloud.faults["iam"] = answering(fake.problem(403, "PERMISSION_DENIED", message, reason="SERVICE_DISABLED"))
 
 
 def allowed(world: World) -> None:
@@ -348,22 +350,22 @@ KEYS = f"gcloud iam service-accounts keys create new-key.json --iam-account {BUI
 PEOPLE = fake.POOL.partition("/providers/")[0]
 BIND = f"gcloud iam service-accounts add-iam-policy-binding {TARGET} --member"
 
-#: What is set up, the options, and the failure: kind, reason, hint.
+#: The setup, the options, and the failure: kind, reason, hint.
 FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
-    "nothing is set up": (nobody, {}, "login-required", "no-credentials", LOGIN),
+    "nothing is set up": (nothing, {}, "login-required", "no-credentials", LOGIN),
     "named file is missing": (named_missing, {}, "rejected", "no-credentials-file", None),
-    "named file is a folder": (named_folder, {}, "rejected", "bad-credentials-file", None),
+    "named file is a directory": (named_directory, {}, "rejected", "bad-credentials-file", None),
     "named file is not JSON": (named_file(CANARY), {}, "rejected", "bad-credentials-file", None),
     "named file is a list": (named_file([CANARY]), {}, "rejected", "bad-credentials-file", None),
-    "named file is of no type": (named_file({"type": CANARY}), {}, "rejected", "bad-credentials-file", None),
-    "key is no key": (
+    "named file has an unknown type": (named_file({"type": CANARY}), {}, "rejected", "bad-credentials-file", None),
+    "key is invalid": (
         named_file({"type": "service_account", "client_email": "a@b", "token_uri": "x", "private_key": CANARY}),
         {},
         "rejected",
         "bad-credentials-file",
         None,
     ),
-    "key names no address": (
+    "key has no token URL": (
         no_address,
         {},
         "rejected",
@@ -548,9 +550,9 @@ FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
     "captive portal, honest": (both(user, at("token", Answer(511))), {}, "transient", "captive-portal", None),
     "garbage": (both(user, at("token", GARBAGE)), {}, "transient", "bad-answer", None),
     "token with a space": (both(user, at("token", SPACE)), {}, "transient", "bad-answer", None),
-    "end that is no number": (both(user, at("token", SOON)), {}, "transient", "bad-answer", None),
+    "expiry is not a number": (both(user, at("token", SOON)), {}, "transient", "bad-answer", None),
     "no token in the answer": (both(user, at("token", Answer.json({}))), {}, "transient", "bad-answer", None),
-    "nobody listens": (both(user, no_proxy), {}, "transient", "unreachable", None),
+    "nothing listens": (both(user, no_proxy), {}, "transient", "unreachable", None),
     "proxy refuses": (both(user, host_unknown_to_the_proxy), {}, "transient", "unreachable", None),
     "certificate is not trusted": (both(user, distrusted), {}, "transient", "untrusted-certificate", None),
     "bundle is missing": (
@@ -561,41 +563,44 @@ FAILURES: dict[str, tuple[Setting, dict[str, Any], str, str, str | None]] = {
         'correct REQUESTS_CA_BUNDLE, or write ca-bundle = "system" in [daemon]',
     ),
     "source is unknown": (user, {"source": "guess"}, "rejected", "bad-options", None),
-    "file with gcloud": (nobody, {"source": "gcloud", "credentials_file": "x"}, "rejected", "bad-options", None),
+    "file with gcloud": (nothing, {"source": "gcloud", "credentials_file": "x"}, "rejected", "bad-options", None),
     "life without impersonation": (user, {"lifetime": 600}, "rejected", "bad-options", None),
-    "life without end": (user, {**TO_TARGET, "lifetime": 43201}, "rejected", "bad-options", None),
+    "life is beyond the limit": (user, {**TO_TARGET, "lifetime": 43201}, "rejected", "bad-options", None),
 }
 
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_failures(world: World, case: str) -> None:
-    """Every failure ends classified, with its fix, at the first answer, and shows no secret."""
+    """Every failure is classified at the first response, has its fix, and shows no secret."""
     prepare, options, kind, reason, hint = FAILURES[case]
     world.program(": > gcloud-was-run\n")
     prepare(world)
-    found = world.failure(**options)
-    assert (found.kind, found.reason, found.hint) == (kind, reason, hint)
-    assert found.message.endswith(".")
+    failure = world.failure(**options)
+    assert (failure.kind, failure.reason, failure.hint) == (kind, reason, hint)
+    assert failure.message.endswith(".")
     assert len(world.proxy.calls) <= 2
     assert not (world.home / "gcloud-was-run").exists()
 
 
 @pytest.mark.parametrize("content", [None, "", "[]"])
 def test_a_token_file_that_is_missing_or_wrong(world: World, content: str | None) -> None:
-    """Waiting writes no file: the failure names it, and is not retried for ever."""
+    """Retrying would not create the file, so the failure is rejected and names it."""
     file = world.home / "missing"
     if content is not None:
         file.write_text(content)
     source = {"file": str(file), "format": {"type": "json", "subject_token_field_name": "token"}}
     world.use(world.cloud.external_account(source))
-    found = world.failure()
-    assert (found.kind, found.reason) == ("rejected", "no-subject-token" if content is None else "bad-subject-token")
-    assert str(file) in found.message
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == (
+        "rejected",
+        "no-subject-token" if content is None else "bad-subject-token",
+    )
+    assert str(file) in failure.message
     assert world.proxy.calls == []
 
 
-def test_a_program_that_is_too_slow_is_tried_again() -> None:
-    """An external account's program that takes too long may be faster the next time."""
+def test_a_slow_program_is_retried() -> None:
+    """If an external account's program times out, the failure is transient."""
     slow = files.Subject(command="/opt/tool --audience x").problem(subprocess.TimeoutExpired("x", 5))
     assert slow is not None
     assert (slow.failure.kind, slow.failure.reason) == ("transient", "timeout")
@@ -609,8 +614,8 @@ def test_a_program_that_is_too_slow_is_tried_again() -> None:
         ([], "gcloud auth application-default login"),
     ],
 )
-def test_gcloud_is_signed_in_and_the_libraries_are_not(world: World, accounts: list[str], hint: str) -> None:
-    """After only ``gcloud auth login`` there are no default credentials: the failure names the account and the way."""
+def test_only_gcloud_is_signed_in(world: World, accounts: list[str], hint: str) -> None:
+    """After only ``gcloud auth login`` there are no default credentials. The failure names the account and the fix."""
     world.program(": > gcloud-was-run\n")
     store = world.home / "gcloud" / "credentials.db"
     store.parent.mkdir()
@@ -618,35 +623,35 @@ def test_gcloud_is_signed_in_and_the_libraries_are_not(world: World, accounts: l
         database.execute("CREATE TABLE credentials (account_id TEXT PRIMARY KEY, value BLOB)")
         database.executemany("INSERT INTO credentials VALUES (?, ?)", [(name, CANARY) for name in accounts])
         database.commit()
-    found = world.failure()
-    assert (found.kind, found.reason, found.hint) == ("login-required", "no-credentials", hint)
-    assert all(name in found.message for name in accounts)
+    failure = world.failure()
+    assert (failure.kind, failure.reason, failure.hint) == ("login-required", "no-credentials", hint)
+    assert all(name in failure.message for name in accounts)
     assert not (world.home / "gcloud-was-run").exists()
 
 
 def test_retry_after_is_passed_on(world: World) -> None:
-    """What Google asks us to wait is told to the daemon, as seconds."""
+    """Google's Retry-After is passed on in seconds."""
     user(world)
-    world.cloud.faults["token"] = said(BUSY)
+    world.cloud.faults["token"] = answering(BUSY)
     assert world.failure().retry_after == 17
 
 
 @pytest.mark.parametrize("limit", ["CALL_TIMEOUT", "TIMEOUT"])
-def test_silence_is_bounded(world: World, limit: str) -> None:
-    """A Google that accepts and never answers costs the time limit of the call, and at most that of the fetch."""
+def test_a_google_that_never_answers(world: World, limit: str) -> None:
+    """If Google accepts a connection but never answers, the fetch ends at its timeout."""
     user(world)
     over = threading.Event()
     world.cloud.faults["token"] = fake.hanging(over.wait)
     world.patch.setattr(transport if limit == "CALL_TIMEOUT" else google, limit, 0.3)
     try:
-        found = world.failure()
+        failure = world.failure()
     finally:
         over.set()
-    assert (found.kind, found.reason) == ("transient", "timeout")
+    assert (failure.kind, failure.reason) == ("transient", "timeout")
 
 
 def test_a_machine_without_a_service_account(world: World) -> None:
-    """The metadata server answers 404 for a machine that has no service account: nothing will help until it has."""
+    """If the metadata server answers 404 because the machine has no service account, the failure is rejected."""
     answer = world.cloud.metadata
 
     def site(call: Any) -> Answer:
@@ -654,36 +659,36 @@ def test_a_machine_without_a_service_account(world: World) -> None:
 
     with Server(site) as metadata:
         world.machine(metadata)
-        found = world.worker()
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason, found.hint) == ("rejected", "no-service-account", None)
+        failure = world.worker()
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason, failure.hint) == ("rejected", "no-service-account", None)
 
 
-def test_a_machine_of_somebody_else(world: World) -> None:
-    """What answers at the well-known address without Google's header is not asked for a token."""
-    with Server(said(Answer(200, b"latest"))) as metadata:
+def test_a_foreign_metadata_server(world: World) -> None:
+    """A server at the well-known address without Google's header gets no token request."""
+    with Server(answering(Answer(200, b"latest"))) as metadata:
         world.machine(metadata)
         world.patch.delenv("GCE_METADATA_HOST")
-        found = world.worker()
+        failure = world.worker()
         asked_for = [call.path for call in metadata.calls]
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason, found.hint) == ("login-required", "no-credentials", LOGIN)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason, failure.hint) == ("login-required", "no-credentials", LOGIN)
     assert asked_for == ["/"]
 
 
 def test_a_named_metadata_server_that_is_down(world: World) -> None:
-    """Where the environment names a metadata server, its silence is a fault that may pass, not a missing login."""
+    """If the environment names a metadata server that does not answer, the failure is transient."""
     world.patch.delenv("NO_GCE_CHECK")
     world.patch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
-    found = world.failure()
-    assert (found.kind, found.reason) == ("transient", "unreachable")
+    failure = world.failure()
+    assert (failure.kind, failure.reason) == ("transient", "unreachable")
 
 
 # --------------------------------------------------------------------------------------------------------- gcloud
 
 
 def install_gcloud(world: World, properties: str = '{"core": {"account": "person@example.com"}}') -> None:
-    """A gcloud that notes how it was called and answers as config-helper is documented to."""
+    """Install a fake gcloud that records its arguments and answers as documented for config-helper."""
     world.secrets.append(CANARY)
     answer = (
         f'{{"credential": {{"access_token": "{CANARY}", "token_expiry": "2099-01-31T08:00:00Z"}},'
@@ -694,12 +699,12 @@ def install_gcloud(world: World, properties: str = '{"core": {"account": "person
 
 
 def test_gcloud_as_the_source(world: World) -> None:
-    """gcloud answers for its own account, is forced to a new token, and is told our CA bundle; ADC is not touched."""
+    """gcloud returns a new token of its own account and gets our CA bundle. ADC is not used."""
     user(world)
     install_gcloud(world)
-    found = google.fetch(asked(source="gcloud"))
-    assert (found.login, found.password.reveal()) == ("oauth2accesstoken", CANARY)
-    assert (found.expires_at, found.identity) == (FUTURE, "person@example.com")
+    credential = google.fetch(asked(source="gcloud"))
+    assert (credential.login, credential.password.reveal()) == ("oauth2accesstoken", CANARY)
+    assert (credential.expires_at, credential.identity) == (FUTURE, "person@example.com")
     arguments = (world.home / "arguments").read_text()
     assert arguments.startswith("config config-helper --force-auth-refresh --format=json(credential.access_token,")
     environment = (world.home / "environment").read_text()
@@ -709,7 +714,7 @@ def test_gcloud_as_the_source(world: World) -> None:
 
 
 def test_gcloud_that_impersonates(world: World) -> None:
-    """Where gcloud itself impersonates, the token's identity is the impersonated account."""
+    """If gcloud itself impersonates, the identity is the impersonated account."""
     install_gcloud(
         world, json.dumps({"core": {"account": "a@example.com"}, "auth": {"impersonate_service_account": TARGET}})
     )
@@ -717,7 +722,7 @@ def test_gcloud_that_impersonates(world: World) -> None:
 
 
 def test_impersonation_by_the_account_of_gcloud(world: World) -> None:
-    """gcloud's token may be the source of an impersonation, as any other."""
+    """gcloud's token may be the source of an impersonation."""
     allowed(world)
     token = world.cloud.user_token("person@example.com")
     world.program(f'echo \'{{"credential": {{"access_token": "{token}"}}}}\'\n')
@@ -725,11 +730,11 @@ def test_impersonation_by_the_account_of_gcloud(world: World) -> None:
     assert [path.rpartition("/")[2] for path in world.paths()] == [f"{TARGET}:generateAccessToken"]
 
 
-def test_gcloud_without_a_known_end(world: World) -> None:
-    """gcloud documents that the end of some tokens is unknown; then none is invented."""
+def test_gcloud_without_an_expiry(world: World) -> None:
+    """gcloud documents that the expiry of some tokens is unknown, and then it stays unknown."""
     world.program('echo \'{"credential": {"access_token": "abc", "token_expiry": null}}\'\n')
-    found = google.fetch(asked(source="gcloud"))
-    assert (found.expires_at, found.identity) == (None, None)
+    credential = google.fetch(asked(source="gcloud"))
+    assert (credential.expires_at, credential.identity) == (None, None)
 
 
 REFRESHING = "There was a problem refreshing your current auth tokens:"
@@ -738,7 +743,7 @@ POOLED = "HTTPSConnectionPool(host='oauth2.googleapis.com', port=443): Max retri
 OF_ACCOUNT = "There was a problem refreshing auth tokens for account builder@example.com:"
 KEY_ADVICE = "\nPlease run:\n\n  $ gcloud auth activate-service-account --key-file=SERVICE_ACCOUNT_FILE_PATH"
 SHORT_LIVED = json.loads(fake.SKEWED.body)["error_description"]
-#: What gcloud 528 itself said with this loopback Google behind it, except for "certificate" and "unknown".
+#: The real output of gcloud 528 with this loopback Google, except for "certificate" and "unknown".
 GCLOUD_FAILURES = {
     "no account": (
         f"You do not currently have an active account selected.{ADVICE}",
@@ -785,31 +790,31 @@ GCLOUD_FAILURES = {
 
 @pytest.mark.parametrize("case", GCLOUD_FAILURES)
 def test_gcloud_failing(world: World, case: str) -> None:
-    """What gcloud complains of is understood, and its words are not repeated; no other source takes its place."""
+    """gcloud's errors are classified and not shown, and no other source is used instead."""
     user(world)
     complaint, expected = GCLOUD_FAILURES[case]
     path = world.file(f"ERROR: (gcloud.config.config-helper) {complaint}\n", "complaint")
     world.program(f'while read -r line; do echo "$line" >&2; done < {path}\nexit 1\n')
-    found = world.failure(source="gcloud")
-    assert (found.kind, found.reason, found.hint) == expected
+    failure = world.failure(source="gcloud")
+    assert (failure.kind, failure.reason, failure.hint) == expected
     assert world.proxy.calls == []
 
 
 @pytest.mark.parametrize(
     "answer", ["", "nonsense", "[]", '{"credential": null}', '{"credential": {"access_token": ""}}']
 )
-def test_gcloud_answering_garbage(world: World, answer: str) -> None:
-    """An answer without a token is a failure that may pass."""
+def test_invalid_output_of_gcloud(world: World, answer: str) -> None:
+    """Output without a token is a transient failure."""
     world.program(f"echo '{answer}'\n")
-    found = world.failure(source="gcloud")
-    assert (found.kind, found.reason) == ("transient", "bad-answer")
+    failure = world.failure(source="gcloud")
+    assert (failure.kind, failure.reason) == ("transient", "bad-answer")
 
 
 def test_gcloud_missing(world: World) -> None:
-    """Without gcloud on the PATH the source fails; ADC, which would work, is not asked."""
+    """Without gcloud on PATH the source fails, and ADC is not used, although it would work."""
     user(world)
-    found = world.failure(source="gcloud")
-    assert (found.kind, found.reason) == ("rejected", "no-gcloud")
+    failure = world.failure(source="gcloud")
+    assert (failure.kind, failure.reason) == ("rejected", "no-gcloud")
     (world.home / "bin" / "gcloud").write_text("not a program")
     (world.home / "bin" / "gcloud").chmod(0o755)
     assert world.failure(source="gcloud").reason == "no-gcloud"
@@ -817,13 +822,13 @@ def test_gcloud_missing(world: World) -> None:
 
 
 def test_a_gcloud_that_hangs(world: World) -> None:
-    """A gcloud that never answers costs its time limit, although a child of it holds the pipe open; that child is in
-    our process group, so whoever ends the fetch ends it too."""
+    """A hung gcloud ends at its timeout, although a child keeps the pipe open. The child is in our process group, so
+    it is killed with the fetch."""
     note = world.home / "child"
     world.program(f"/bin/sleep 600 &\necho $! > {note}.new\n/bin/mv {note}.new {note}\nwait\n")
     world.patch.setattr(gcloud, "TIMEOUT", 1.0)
-    found = world.failure(source="gcloud")
-    assert (found.kind, found.reason) == ("transient", "timeout")
+    failure = world.failure(source="gcloud")
+    assert (failure.kind, failure.reason) == ("transient", "timeout")
     child = int(note.read_text())
     try:
         assert os.getpgid(child) == os.getpgrp()
@@ -851,18 +856,20 @@ except FetchFailed as failed:
 
 
 @pytest.mark.parametrize("faulty", [False, True])
-@pytest.mark.parametrize("prepare", [service_account, user, federated_impersonating], ids=lambda found: found.__name__)
+@pytest.mark.parametrize(
+    "prepare", [service_account, user, federated_impersonating], ids=lambda setting: setting.__name__
+)
 def test_no_secret_is_shown(world: World, prepare: Setting, faulty: bool) -> None:
-    """With all debug logging switched on, neither output holds a token, key, refresh token or client secret."""
+    """With all debug logging enabled, the output contains no token, key, refresh token or client secret."""
     prepare(world)
     allowed(world)
     world.secrets.append(CANARY)
     if faulty:
-        world.cloud.faults["iam"] = said(fake.problem(400, CANARY, CANARY))
+        world.cloud.faults["iam"] = answering(fake.problem(400, CANARY, CANARY))
     env = {**os.environ, "GOOGLE_SDK_PYTHON_LOGGING_SCOPE": "google"}
     command = [sys.executable, "-c", _DEBUG, json.dumps({"impersonate-service-account": TARGET, "lifetime": 600})]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith("failed" if faulty else "got")
     assert done.stderr.count("DEBUG") == 1
-    shown = done.stdout + done.stderr
-    assert not [secret for secret in [*world.secrets, *world.cloud.issued()] if secret in shown]
+    output = done.stdout + done.stderr
+    assert not [secret for secret in [*world.secrets, *world.cloud.issued()] if secret in output]

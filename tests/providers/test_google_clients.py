@@ -1,7 +1,7 @@
-"""Clients that we did not write get their tokens from our loopback Google.
+"""Third-party clients get their tokens from our loopback Google.
 
-keyrings.google-artifactregistry-auth asks google-auth's own ``google.auth.default``, which also looks for a project.
-gcloud signs in with a credential file, and asks whose token it got.
+keyrings.google-artifactregistry-auth calls google-auth's ``google.auth.default``, which also looks for a project.
+gcloud signs in with a credential file and asks whose token it got.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from clouds.google_world import TARGET, World, asked, loopback_world
 from uvtokend.providers.google import fetch as google
 from uvtokend.sandbox.web import Server
 
-#: Before a world replaces it.
+#: The PATH before a world replaces it.
 PATH = os.environ["PATH"]
 INDEX = "https://europe-west3-python.pkg.dev/sandbox-project/packages/simple/"
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with loopback_world(tmp_path, monkeypatch) as made:
-        yield made
+    with loopback_world(tmp_path, monkeypatch) as created:
+        yield created
 
 
 def keyring() -> str:
-    """Return the password that keyring's own command prints for the index."""
+    """Return the password that keyring's command prints for the index."""
     backend = {"PYTHON_KEYRING_BACKEND": "keyrings.gauth.GooglePythonAuth"}
     command = [sys.executable, "-m", "keyring", "get", INDEX, "oauth2accesstoken"]
     done = subprocess.run(
@@ -71,7 +71,7 @@ def aws(world: World) -> str:
     return "principal:" + fake.POOL
 
 
-#: How to prepare a world, and what google.auth.default asks for a project's id.
+#: How to prepare a world, and how often google.auth.default then requests the project's id.
 CASES: dict[Callable[[World], str], int] = {
     service_account: 0,
     user: 0,
@@ -95,7 +95,7 @@ def test_keyring(world: World, prepare: Callable[[World], str]) -> None:
 
 @pytest.mark.parametrize("audience", [fake.POOL, fake.WORKFORCE])
 def test_the_project_of_an_external_account(world: World, audience: str) -> None:
-    """google-auth reads the project's id from the answer."""
+    """google-auth reads the project's id from the response."""
     world.executable(audience)
     script = (
         "import google.auth; print(google.auth.default(scopes=['https://www.googleapis.com/auth/cloud-platform'])[1])"
@@ -105,7 +105,7 @@ def test_the_project_of_an_external_account(world: World, audience: str) -> None
 
 
 def test_keyring_on_a_machine(world: World) -> None:
-    """Google's keyring backend finds the metadata server and gets the machine's token from it."""
+    """Google's keyring backend gets the machine's token from the metadata server."""
     with Server(world.cloud.metadata) as metadata:
         world.machine(metadata)
         token = keyring()
@@ -115,7 +115,7 @@ def test_keyring_on_a_machine(world: World) -> None:
 
 @pytest.mark.gcloud
 def test_gcloud(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real gcloud signs in with a credential file, is told whose token it got, and hands it to our provider."""
+    """The real gcloud signs in with a credential file, learns whose token it got, and passes it to our provider."""
     world.executable(fake.WORKFORCE)
     file = os.environ["GOOGLE_APPLICATION_CREDENTIALS"]
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
@@ -125,6 +125,6 @@ def test_gcloud(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sign_in = ["gcloud", "auth", "login", f"--cred-file={file}", "--quiet"]
     subprocess.run(sign_in, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=100)
     assert world.paths() == [f"{fake.STS_HOST}/v1/{call}" for call in ("token", "introspect")]
-    found = google.fetch(asked(source="gcloud"))
-    assert found.identity == world.cloud.holder(found.password.reveal()) == "principal:" + fake.WORKFORCE
-    assert world.cloud.valid(found.password.reveal())
+    credential = google.fetch(asked(source="gcloud"))
+    assert credential.identity == world.cloud.holder(credential.password.reveal()) == "principal:" + fake.WORKFORCE
+    assert world.cloud.valid(credential.password.reveal())

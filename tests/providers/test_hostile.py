@@ -1,4 +1,4 @@
-"""Issuers that mean harm: answers without end, redirects, tokens that are text for a netrc; against the real SDKs."""
+"""Hostile issuers: endless responses, redirects, and tokens with netrc syntax, with the real SDKs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from uvtokend.providers.google import fetch as google
 from uvtokend.sandbox.web import Answer, Server
 
 MIB = 1 << 20
-#: Bytes that a worker may have taken at its end: its limit, and what counts beside its data (code, stacks).
+#: The most memory in bytes that a worker may use: its limit, plus its code and stacks.
 MOST = 640 * MIB
-#: Bytes after which a server gives up: without a limit on the other side this test must not take the machine.
+#: The number of bytes after which a server stops, so that a missing limit does not fill the machine's memory.
 PATIENCE = 3 << 30
 SECRET = "CANARY-of-a-secret-that-must-never-be-shown"
 FOREIGN = "machine mine.example login me password mine\n"
@@ -44,15 +44,15 @@ FOREIGN = "machine mine.example login me password mine\n"
 
 @dataclass(frozen=True)
 class Case:
-    """One provider, and the environment that leads its SDK to a hostile server."""
+    """A provider, and the environment that leads its SDK to a hostile server."""
 
     request: Request
     fetch: Callable[[Request], Credential]
     environ: dict[str, str]
 
 
-def cases(url: str, folder: Path) -> dict[str, Case]:
-    key = folder / "key.json"
+def cases(url: str, directory: Path) -> dict[str, Case]:
+    key = directory / "key.json"
     key.write_text(json.dumps({**GoogleCloud().service_account(), "token_uri": f"{url}/token"}))
     options = (("domain", "acme"), ("domain-owner", "123456789012"), ("region", "eu-central-1"))
     amazon = Request("aws-codeartifact", options=options)
@@ -68,9 +68,9 @@ def cases(url: str, folder: Path) -> dict[str, Case]:
     }
 
 
-def in_worker(case: Case, folder: Path, timeout: float = 60) -> tuple[Failure | Credential, int]:
-    """Fetch in a worker as the daemon starts it; return what it answered, and the bytes of memory that it took."""
-    environ = {"HOME": str(folder), "PATH": os.defpath, "NETRC": os.devnull, **case.environ}
+def in_worker(case: Case, directory: Path, timeout: float = 60) -> tuple[Failure | Credential, int]:
+    """Fetch in a worker as the daemon does. Return the outcome and the worker's memory in bytes."""
+    environ = {"HOME": str(directory), "PATH": os.defpath, "NETRC": os.devnull, **case.environ}
     environ |= {"UVTOKEND_REQUEST": wire.encode_request(case.request), "UVTOKEND_FETCH_TIMEOUT": str(timeout)}
     words = [sys.executable, "-P", "-m", "uvtokend.providers.worker"]
     process = subprocess.Popen(
@@ -86,7 +86,7 @@ def in_worker(case: Case, folder: Path, timeout: float = 60) -> tuple[Failure | 
     return wire.decode_answer(line), usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-# ------------------------------------------------------------------------------------------------ without measure
+# --------------------------------------------------------------------------------------------- endless responses
 
 
 def chunked(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -103,7 +103,7 @@ def sized(body: bytes, *headers: str) -> Iterator[bytes]:
 
 @cache
 def bomb() -> bytes:
-    """Return a gigabyte that travels as one megabyte."""
+    """Return a gigabyte that is compressed to one megabyte."""
     return gzip.compress(b" " * 32 * MIB) * 32
 
 
@@ -117,20 +117,20 @@ ANSWERS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 
 @contextmanager
-def saying(answer: Callable[[], Iterator[bytes]]) -> Iterator[str]:
-    """Serve an answer piece by piece, for as long as somebody reads, and return where."""
+def serving(answer: Callable[[], Iterator[bytes]]) -> Iterator[str]:
+    """Serve a response piece by piece while the client reads, and yield the server's URL."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            said = 0
+            sent = 0
             try:
                 self.request.recv(65536)
                 for piece in answer():
                     self.request.sendall(piece)
-                    said += len(piece)
-                    if said > PATIENCE:
+                    sent += len(piece)
+                    if sent > PATIENCE:
                         return
-            except OSError:  # the other side has had enough
+            except OSError:  # the client has disconnected
                 return
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
@@ -143,9 +143,9 @@ def saying(answer: Callable[[], Iterator[bytes]]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("how", list(ANSWERS))
-def test_an_answer_without_measure(tmp_path: Path, how: str) -> None:
-    """Whatever is poured into an SDK, the worker's memory is bounded, and the failure is no word about the login."""
-    with saying(ANSWERS[how]) as url, ThreadPoolExecutor(2) as pool:
+def test_an_endless_response(tmp_path: Path, how: str) -> None:
+    """Whatever an SDK receives, the worker's memory is bounded, and the failure does not ask for a sign-in."""
+    with serving(ANSWERS[how]) as url, ThreadPoolExecutor(2) as pool:
         results = pool.map(lambda case: in_worker(case, tmp_path), cases(url, tmp_path).values())
         for outcome, memory in results:
             assert isinstance(outcome, Failure)
@@ -154,8 +154,8 @@ def test_an_answer_without_measure(tmp_path: Path, how: str) -> None:
             assert memory < MOST
 
 
-def test_a_program_without_measure(tmp_path: Path) -> None:
-    """The same holds for a program of the user's; what it starts is not bound by our own limit."""
+def test_an_endless_program(tmp_path: Path) -> None:
+    """The same holds for a user's program, which does not inherit the worker's memory limit."""
     scripts = {
         "yes": "too-much",
         "head -c 60000 /dev/zero | tr '\\0' '['": "garbage",
@@ -168,11 +168,11 @@ def test_a_program_without_measure(tmp_path: Path) -> None:
         assert (outcome.reason, memory < MOST) == (reason, True)
 
 
-# -------------------------------------------------------------------------------------------------- to another host
+# ---------------------------------------------------------------------------------------------------- redirects
 
 
 def test_no_redirect_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other host sees nothing: neither a signature nor a key, not even a request."""
+    """The other host gets no request, and so neither a signature nor a key."""
     with Server(lambda _: Answer()) as other:
         lead = Answer(307, b"", {"Location": f"http://localhost:{other.port}/"})
         with Server(lambda _: lead) as issuer:
@@ -184,18 +184,18 @@ def test_no_redirect_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert other.calls == []
 
 
-def refused(case: Case, patch: pytest.MonkeyPatch, folder: Path) -> Failure:
-    found = fetched(case, patch, folder)
-    assert isinstance(found, Failure)
-    return found
+def refused(case: Case, patch: pytest.MonkeyPatch, directory: Path) -> Failure:
+    outcome = fetched(case, patch, directory)
+    assert isinstance(outcome, Failure)
+    return outcome
 
 
-def fetched(case: Case, patch: pytest.MonkeyPatch, folder: Path) -> Credential | Failure:
-    """Fetch in this process, in the environment of the case alone."""
+def fetched(case: Case, patch: pytest.MonkeyPatch, directory: Path) -> Credential | Failure:
+    """Fetch in this process, with only the environment of the case."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "IDENTITY_")) or name.upper().endswith("_PROXY"):
             patch.delenv(name)
-    for name, text in {"HOME": str(folder), **case.environ}.items():
+    for name, text in {"HOME": str(directory), **case.environ}.items():
         patch.setenv(name, text)
     try:
         return case.fetch(case.request)
@@ -203,7 +203,7 @@ def fetched(case: Case, patch: pytest.MonkeyPatch, folder: Path) -> Credential |
         return error.failure
 
 
-# -------------------------------------------------------------------------------------------- tokens that are text
+# ------------------------------------------------------------------------------------- tokens with netrc syntax
 
 TOKENS = [
     "a\nmachine evil.example login x password y",
@@ -227,7 +227,7 @@ TOKENS = [
 
 
 def answers(token: str) -> Answer:
-    """Return an answer in which each SDK finds the token where it looks for one."""
+    """Return a response in which each SDK finds the token under its own key."""
     now = datetime.now(UTC).timestamp()
     body = {
         "authorizationToken": token,
@@ -241,30 +241,30 @@ def answers(token: str) -> Answer:
 
 
 @pytest.mark.parametrize("provider", ["aws", "google", "azure", "command"])
-def test_a_token_that_is_text_for_a_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
-    """It is refused by name, or is in the netrc so that Python reads just it; what others wrote stays."""
-    said = [answers("")]
+def test_a_token_with_netrc_syntax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    """Such a token is refused with a reason, or written so that Python's netrc reads exactly it. Foreign text stays."""
+    response = [answers("")]
     delivered = []
-    with Server(lambda _: said[0]) as issuer:
+    with Server(lambda _: response[0]) as issuer:
         known = cases(issuer.url, tmp_path)
-        asked = Request("command", options=(("command", ("cat", str(tmp_path / "said"))),))
-        case = known.get(provider) or Case(asked, command.fetch, {})
+        program = Request("command", options=(("command", ("cat", str(tmp_path / "said"))),))
+        case = known.get(provider) or Case(program, command.fetch, {})
         for token in TOKENS:
-            said[0] = answers(token)
+            response[0] = answers(token)
             (tmp_path / "said").write_text(json.dumps({"username": "me", "password": token}))
             with monkeypatch.context() as patch:
-                found = admit(fetched(case, patch, tmp_path), "a.example", datetime.now(UTC))
+                outcome = admit(fetched(case, patch, tmp_path), "a.example", datetime.now(UTC))
             path = tmp_path / "netrc"
             path.write_text(FOREIGN)
-            if isinstance(found, Failure):
-                assert found.kind in {"transient", "rejected"}
-                assert found.reason != "unexpected"
+            if isinstance(outcome, Failure):
+                assert outcome.kind in {"transient", "rejected"}
+                assert outcome.reason != "unexpected"
                 continue
-            wanted = Entry("a.example", found.login, found.password)
+            wanted = Entry("a.example", outcome.login, outcome.password)
             NetrcSink(str(path)).deliver([wanted], {"a.example": ()})
             assert path.read_text().endswith(FOREIGN)
             hosts = netrc.netrc(str(path)).hosts
-            assert hosts == {"a.example": (found.login, "", token), "mine.example": ("me", "", "mine")}
+            assert hosts == {"a.example": (outcome.login, "", token), "mine.example": ("me", "", "mine")}
             delivered.append(token)
     assert {"machine", "default", "#uvtokend:end", 'quo"te\\and\\\\more"', "x" * (16 * 1024)} <= set(delivered)
     assert not [token for token in delivered if not token.isprintable() or not token.strip() or len(token) > 16384]

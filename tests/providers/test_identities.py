@@ -1,4 +1,4 @@
-"""Who asks: what an index says of its identity reaches the SDK, and what the cloud says of it comes back."""
+"""Identities: the options of an index reach the SDK, and the identity that the cloud returns is shown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ASSUMED = "arn:aws:sts::210987654321:assumed-role/reader"
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtifact]:
-    """An AWS that knows two users, and a configuration with a profile for each and one that assumes a role."""
+    """Return an AWS that knows two users, with a profile for each and one that assumes a role."""
     (tmp_path / "config").write_text(
         "[profile alice]\naws_access_key_id = AKIAALICE\naws_secret_access_key = x\n"
         "[profile build]\naws_access_key_id = AKIABUILD\naws_secret_access_key = x\n"
@@ -44,11 +44,11 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtif
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with CodeArtifact() as made:
-        made.identities = {"AKIAALICE": ALICE, "AKIABUILD": BUILD}
-        for name, value in made.environment().items():
+    with CodeArtifact() as created:
+        created.identities = {"AKIAALICE": ALICE, "AKIABUILD": BUILD}
+        for name, value in created.environment().items():
             monkeypatch.setenv(name, value)
-        yield made
+        yield created
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeArtif
     ],
 )
 def test_profile_and_role(cloud: CodeArtifact, table: str, identity: str, signer: str) -> None:
-    """CodeArtifact is asked with the keys of the profile or role that the index names, and status shows whose."""
-    found = aws.fetch(asked(CODEARTIFACT + table))
-    assert found.identity == identity
+    """CodeArtifact is asked with the keys of the profile or role that the index names, and the identity is shown."""
+    credential = aws.fetch(asked(CODEARTIFACT + table))
+    assert credential.identity == identity
     (call,) = (call for call in cloud.server.calls if call.path == "/v1/authorization-token")
     assert f"Credential={signer}/" in call.headers["Authorization"]
     roles = [call.form()["RoleArn"] for call in cloud.server.calls if call.form().get("Action") == "AssumeRole"]
@@ -75,36 +75,36 @@ def test_profile_and_role(cloud: CodeArtifact, table: str, identity: str, signer
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[google_world.World]:
-    """A loopback Google."""
-    with google_world.loopback_world(tmp_path, monkeypatch) as made:
-        yield made
+    """Return a loopback Google."""
+    with google_world.loopback_world(tmp_path, monkeypatch) as created:
+        yield created
 
 
-@pytest.mark.parametrize(("lifetime", "told"), [("", "3600s"), ('lifetime = "12h"', "43200s")])
-def test_credentials_file_and_impersonation(world: google_world.World, lifetime: str, told: str) -> None:
-    """The file's account asks for a token of the other one, with the life that the index wants."""
+@pytest.mark.parametrize(("lifetime", "seconds"), [("", "3600s"), ('lifetime = "12h"', "43200s")])
+def test_credentials_file_and_impersonation(world: google_world.World, lifetime: str, seconds: str) -> None:
+    """The file's account requests a token of the impersonated account with the configured life."""
     world.use(world.cloud.user("other@example.com"))
     builder = world.cloud.service_account()
     world.cloud.impersonable.add(google_world.TARGET)
     world.cloud.longest = 43200
     table = f'credentials-file = "{world.file(builder, "key.json")}"\n{lifetime}\n'
-    found = google.fetch(asked(f'{GAR}{table}impersonate-service-account = "{google_world.TARGET}"'))
-    assert found.identity == google_world.TARGET
+    credential = google.fetch(asked(f'{GAR}{table}impersonate-service-account = "{google_world.TARGET}"'))
+    assert credential.identity == google_world.TARGET
     (asking,) = (call for host, call in world.proxy.calls if host == fake_google.IAM_HOST)
     assert google_world.TARGET in asking.path
-    assert json.loads(asking.body)["lifetime"] == told
+    assert json.loads(asking.body)["lifetime"] == seconds
     assert world.cloud.holder(asking.headers["Authorization"].removeprefix("Bearer ")) == builder["client_email"]
-    assert found.expires_at is not None
-    life = (found.expires_at - found.issued_at).total_seconds()
-    assert life == pytest.approx(float(told.removesuffix("s")), abs=5)
+    assert credential.expires_at is not None
+    life = (credential.expires_at - credential.issued_at).total_seconds()
+    assert life == pytest.approx(float(seconds.removesuffix("s")), abs=5)
 
 
 def test_a_credentials_file_alone(world: google_world.World) -> None:
-    """It decides against everything that the environment says, and its account is shown."""
+    """`credentials-file` overrides the environment, and its account is shown."""
     world.use(world.cloud.user("other@example.com"))
     builder = world.cloud.service_account()
-    found = google.fetch(asked(f'{GAR}credentials-file = "{world.file(builder, "key.json")}"'))
-    assert found.identity == builder["client_email"] == world.cloud.holder(found.password.reveal())
+    credential = google.fetch(asked(f'{GAR}credentials-file = "{world.file(builder, "key.json")}"'))
+    assert credential.identity == builder["client_email"] == world.cloud.holder(credential.password.reveal())
 
 
 # ------------------------------------------------------------------------------------------------------------ Azure
@@ -112,14 +112,14 @@ def test_a_credentials_file_alone(world: google_world.World) -> None:
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[TlsProxy]:
-    """One for all."""
-    with TlsProxy({}) as made:
-        yield made
+    """Return one proxy for all tests."""
+    with TlsProxy({}) as created:
+        yield created
 
 
 @pytest.fixture
 def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: TlsProxy) -> azure_world.World:
-    """A loopback Azure."""
+    """Return a loopback Azure."""
     return azure_world.loopback_world(tmp_path, monkeypatch, proxy)
 
 
@@ -137,28 +137,28 @@ def fetch(table: str) -> Credential:
 
 
 def logins(azure: azure_world.World) -> list[tuple[str, dict[str, str]]]:
-    """Return what Entra was asked for a token: the tenant of the path, and the form."""
+    """Return the tenant and the form of each token request to Entra."""
     calls = (call for call in azure.calls(fake_azure.LOGIN_HOST) if call.method == "POST")
     return [(call.path.split("/")[1], call.form()) for call in calls]
 
 
 def test_an_application_in_a_named_tenant(azure: azure_world.World) -> None:
-    """tenant-id goes before the environment's, and the application's own id is shown."""
+    """`tenant-id` overrides the environment, and the application's id is shown."""
     client = azure.environment()
     azure.set(AZURE_TENANT_ID="another.example")
-    found = fetch(f'credential = "environment"\ntenant-id = "{azure.cloud.tenant}"')
-    assert found.identity == client
+    credential = fetch(f'credential = "environment"\ntenant-id = "{azure.cloud.tenant}"')
+    assert credential.identity == client
     ((tenant, form),) = logins(azure)
     assert (tenant, form["client_id"], form["grant_type"]) == (azure.cloud.tenant, client, "client_credentials")
     assert "client_secret" in form
 
 
 def test_a_workload_in_a_named_tenant(azure: azure_world.World) -> None:
-    """tenant-id and client-id go before the environment's; the file's assertion is what is sent."""
+    """`tenant-id` and `client-id` override the environment, and the file's assertion is sent."""
     client = azure.workload()
     azure.set(AZURE_TENANT_ID="another.example", AZURE_CLIENT_ID="another")
-    found = fetch(f'credential = "workload-identity"\ntenant-id = "{azure.cloud.tenant}"\nclient-id = "{client}"')
-    assert found.identity == client
+    credential = fetch(f'credential = "workload-identity"\ntenant-id = "{azure.cloud.tenant}"\nclient-id = "{client}"')
+    assert credential.identity == client
     ((tenant, form),) = logins(azure)
     assert (tenant, form["client_id"]) == (azure.cloud.tenant, client)
     assert form["client_assertion"] in azure.cloud.assertions
@@ -166,12 +166,12 @@ def test_a_workload_in_a_named_tenant(azure: azure_world.World) -> None:
 
 @pytest.mark.parametrize("credential", ["managed-identity", "default"])
 def test_one_of_a_machines_identities(azure: azure_world.World, credential: str) -> None:
-    """client-id chooses among them, and is shown."""
+    """`client-id` selects one of the machine's identities, which is shown."""
     azure.cloud.machine_clients.append("22222222-aaaa-bbbb-cccc-000000000000")
     with machine(azure) as server:
-        found = fetch(f'credential = "{credential}"\nclient-id = "{azure.cloud.machine_clients[1]}"')
+        fetched = fetch(f'credential = "{credential}"\nclient-id = "{azure.cloud.machine_clients[1]}"')
         assert server.calls[-1].query["client_id"] == azure.cloud.machine_clients[1]
-    assert found.identity == azure.cloud.machine_clients[1]
+    assert fetched.identity == azure.cloud.machine_clients[1]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_one_of_a_machines_identities(azure: azure_world.World, credential: str)
     [("cli", "az", "--tenant"), ("developer-cli", "azd", "--tenant-id")],
 )
 def test_a_person_in_a_named_tenant(azure: azure_world.World, credential: str, tool: str, words: str) -> None:
-    """The tool is asked for a login of that tenant, and the person's own name is shown, not the tool's."""
+    """The tool is asked for a token of that tenant, and the identity is the person, not the tool."""
     token = azure.cloud.user_token()
     azure.tool(tool, azure.cloud.az_answer(token) if tool == "az" else azure.cloud.azd_answer(token))
-    found = fetch(f'credential = "{credential}"\ntenant-id = "{azure.cloud.tenant}"')
-    assert found.identity == fake_azure.PERSON
+    fetched = fetch(f'credential = "{credential}"\ntenant-id = "{azure.cloud.tenant}"')
+    assert fetched.identity == fake_azure.PERSON
     assert f"{words} {azure.cloud.tenant}" in azure.arguments(tool)

@@ -1,4 +1,4 @@
-"""jfrog-artifactory, over real HTTP against a loopback platform that uses up a refresh token at once."""
+"""jfrog-artifactory, over real HTTP with a loopback platform where a refresh token works once."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ FUTURE = datetime(2099, 1, 31, 8, 0, tzinfo=UTC)
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with loopback_world(tmp_path, monkeypatch) as made:
-        yield made
+    with loopback_world(tmp_path, monkeypatch) as created:
+        yield created
 
 
 Setting = Callable[[World], None]
@@ -77,7 +77,8 @@ def named(*steps: Setting) -> Setting:
 
 
 def jf(world: World, **members: object) -> None:
-    """Sign jf in to the platform: the members of a server in its configuration file (jfrog-cli-core ``config.go``)."""
+    """Sign jf in to the platform, with these members of a server in its configuration file (jfrog-cli-core
+    ``config.go``)."""
     server = {"serverId": "acme", "url": f"{world.platform.url}/", "isDefault": True, **members}
     other = {"serverId": "other", "url": "https://other.example/", "accessToken": CANARY}
     world.jf({"servers": [other, server], "version": "6"})
@@ -94,7 +95,7 @@ def jf_password(world: World) -> None:
     jf(world, user="person", password="pass word")
 
 
-#: What is set up, the login, the identity, and whether the end is known.
+#: The setup, the login, the identity, and whether the expiry is known.
 WAYS: dict[str, tuple[Setting, str, str | None, bool]] = {
     "password": (password, "person", "person", False),
     "access token": (access, "person", "person", True),
@@ -111,22 +112,22 @@ WAYS: dict[str, tuple[Setting, str, str | None, bool]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way(world: World, way: str) -> None:
-    """Each way to sign in gives a credential that Artifactory accepts, with its login and its end."""
+    """Each way to sign in gives a credential that Artifactory accepts, with its login and its expiry."""
     prepare, login, identity, ends = WAYS[way]
     prepare(world)
-    found = world.fetch()
-    assert world.platform.valid(found.login, found.password.reveal())
-    assert (found.login, found.identity) == (login, identity)
-    assert (found.expires_at is not None) == ends
-    if found.expires_at is not None:
-        assert abs(found.expires_at - found.issued_at - HOUR) < timedelta(seconds=60)
+    credential = world.fetch()
+    assert world.platform.valid(credential.login, credential.password.reveal())
+    assert (credential.login, credential.identity) == (login, identity)
+    assert (credential.expires_at is not None) == ends
+    if credential.expires_at is not None:
+        assert abs(credential.expires_at - credential.issued_at - HOUR) < timedelta(seconds=60)
 
 
-def test_an_access_token_is_read_and_not_asked_for(world: World) -> None:
-    """No request is sent; a new token is noticed, and a person is told what to do before it expires."""
+def test_an_access_token_is_only_read(world: World) -> None:
+    """No request is sent, a replaced token is noticed, and the credential says what to do before it expires."""
     access(world)
-    found = world.fetch()
-    assert found.renew == f"put a new access token into the file {world.home / 'access'}"
+    credential = world.fetch()
+    assert credential.renew == f"put a new access token into the file {world.home / 'access'}"
     other, _ = world.platform.pair()
     world.keep("access", other)
     assert world.fetch().password.reveal() == other
@@ -149,19 +150,19 @@ def test_the_user_of_a_token(world: World, subject: Any, login: str, identity: s
     """The login is the user in the token, or empty, which Artifactory accepts."""
     claims = base64.urlsafe_b64encode(json.dumps({"sub": subject}).encode()).decode().rstrip("=")
     world.options = {"access-token": world.keep("access", f"e30.{claims}.x")}
-    found = world.fetch()
-    assert (found.login, found.identity, found.expires_at) == (login, identity, None)
+    credential = world.fetch()
+    assert (credential.login, credential.identity, credential.expires_at) == (login, identity, None)
 
 
 @pytest.mark.parametrize("invalid", ["x", "x.y.z", "e30.e30.x", "e30.WzFd.x", "e30._w.x"])
-def test_a_token_that_tells_nothing(world: World, invalid: str) -> None:
-    """A token that is not a JWT, or a JWT without an end, is a token without a known end."""
+def test_a_token_without_claims(world: World, invalid: str) -> None:
+    """A token that is not a JWT, or a JWT without an expiry, has no known expiry."""
     world.options = {"access-token": world.keep("access", invalid)}
     assert (world.fetch().expires_at, world.fetch().login) == (None, "")
 
 
 def test_over_tls_and_through_a_proxy(world: World) -> None:
-    """A subscription's host is asked over TLS, with the environment's CA bundle and proxy."""
+    """A cloud platform is contacted over TLS, with the environment's CA bundle and proxy."""
     world.plant()
     world.service = "https://acme.jfrog.io"
     with TlsProxy({"acme.jfrog.io": world.platform.server.site}) as proxy:
@@ -185,7 +186,7 @@ def test_below_a_prefix(world: World) -> None:
     assert world.platform.valid("person", world.fetch().password.reveal())
 
 
-# -------------------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------------------ the expiry
 
 
 @pytest.mark.parametrize("prepare", [refresh, oidc], ids=lambda prepare: prepare.__name__)
@@ -200,33 +201,33 @@ def test_below_a_prefix(world: World) -> None:
         (False, True, None, False),
     ],
 )
-def test_the_end_of_a_new_token(
+def test_the_expiry_of_a_new_token(
     world: World, prepare: Setting, tells_life: bool, opaque: bool, life: float | None, known: bool
 ) -> None:
-    """The end comes from expires_in or the JWT's exp; without both it is unknown. Both are moved to our clock."""
+    """The expiry comes from expires_in or the JWT's exp, converted to our clock. Without both it is unknown."""
     platform = world.platform
     platform.tells_life, platform.reference, platform.life, platform.clock_ahead = tells_life, opaque, life, 5000
     prepare(world)
-    found = world.fetch()
-    assert (found.expires_at is not None) == known
-    assert found.skew is not None
-    assert abs(found.skew + 5000) < 60
-    if found.expires_at is not None:
-        assert abs(found.expires_at - datetime.now(UTC) - HOUR) < timedelta(seconds=60)
+    credential = world.fetch()
+    assert (credential.expires_at is not None) == known
+    assert credential.skew is not None
+    assert abs(credential.skew + 5000) < 60
+    if credential.expires_at is not None:
+        assert abs(credential.expires_at - datetime.now(UTC) - HOUR) < timedelta(seconds=60)
 
 
-@pytest.mark.parametrize(("told", "hours"), [(None, 1), (0, 1), (1800, 0.5), ("1800", 0.5), (7200, 1)])
-def test_an_earlier_expires_in(world: World, told: Any, hours: float) -> None:
-    """The earlier of the two ends counts; 0 means that the token has no end of its own (jfrog-client-go)."""
+@pytest.mark.parametrize(("expires_in", "hours"), [(None, 1), (0, 1), (1800, 0.5), ("1800", 0.5), (7200, 1)])
+def test_an_earlier_expires_in(world: World, expires_in: Any, hours: float) -> None:
+    """The earlier of the two expiries counts; 0 means that the token has no expiry of its own (jfrog-client-go)."""
     oidc(world)
     token = fake.jwt("robot", time.time(), time.time() + 3600)
-    world.platform.fault = lambda _: Answer.json({"access_token": token, "expires_in": told})
-    found = world.fetch()
-    assert found.expires_at is not None
-    assert abs(found.expires_at - datetime.now(UTC) - hours * HOUR) < timedelta(seconds=60)
+    world.platform.fault = lambda _: Answer.json({"access_token": token, "expires_in": expires_in})
+    credential = world.fetch()
+    assert credential.expires_at is not None
+    assert abs(credential.expires_at - datetime.now(UTC) - hours * HOUR) < timedelta(seconds=60)
 
 
-#: Ends of life that are none, and what the fetch says.
+#: Invalid expiries, and the reason of the failure.
 NO_ENDS = [
     (-5, "expired-on-arrival"),
     (float("nan"), "bad-answer"),
@@ -239,19 +240,19 @@ NO_ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("told", "reason"), NO_ENDS, ids=str)
-def test_an_end_that_is_none_is_not_no_end(world: World, told: Any, reason: str) -> None:
-    """A token whose end of life is nonsense is refused: taken for one without end, it would be delivered forever."""
+@pytest.mark.parametrize(("expires_in", "reason"), NO_ENDS, ids=str)
+def test_an_invalid_expiry(world: World, expires_in: Any, reason: str) -> None:
+    """A token with an invalid expiry is refused, because without an expiry it would be delivered forever."""
     oidc(world)
-    world.platform.fault = lambda _: Answer.json({"access_token": fake.reference(), "expires_in": told})
+    world.platform.fault = lambda _: Answer.json({"access_token": fake.reference(), "expires_in": expires_in})
     failure = world.failure()
     assert (failure.kind, failure.reason) == ("transient", reason)
 
 
-@pytest.mark.parametrize("told", [-5, 5, float("nan"), 1e30, "soon"], ids=str)
-def test_a_jwt_whose_end_is_none(world: World, told: Any) -> None:
-    """The same for the end that a token names itself, in the configuration or in a response: 5 is in 1970."""
-    claims = base64.urlsafe_b64encode(json.dumps({"sub": "x", "exp": told}).encode()).decode().rstrip("=")
+@pytest.mark.parametrize("exp", [-5, 5, float("nan"), 1e30, "soon"], ids=str)
+def test_a_jwt_with_an_invalid_expiry(world: World, exp: Any) -> None:
+    """The same holds for a JWT's own expiry, in the configuration and in a response. The value 5 is in 1970."""
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "x", "exp": exp}).encode()).decode().rstrip("=")
     token = f"e30.{claims}.x"
     world.options = {"access-token": world.keep("access", token)}
     assert world.failure().reason in {"expired", "bad-answer"}
@@ -260,16 +261,16 @@ def test_a_jwt_whose_end_is_none(world: World, told: Any) -> None:
     assert world.failure().reason in {"expired-on-arrival", "bad-answer"}
 
 
-@pytest.mark.parametrize(("told", "reason"), NO_ENDS, ids=str)
-def test_a_nonsense_end_loses_no_chain(world: World, told: Any, reason: str) -> None:
-    """The old refresh token is used up, so the new one is stored, whatever else is wrong with the response."""
+@pytest.mark.parametrize(("expires_in", "reason"), NO_ENDS, ids=str)
+def test_an_invalid_expiry_does_not_lose_the_chain(world: World, expires_in: Any, reason: str) -> None:
+    """The old refresh token is used up, so the new one is stored even if the response is otherwise invalid."""
     world.plant()
     world.fetch()
     site = world.platform.server.site
 
     def damaged(call: Call) -> Answer:
         body = json.loads(site(call).body)
-        return Answer.json({**body, "expires_in": told})
+        return Answer.json({**body, "expires_in": expires_in})
 
     world.platform.server.site = damaged
     assert world.failure().reason == reason
@@ -278,11 +279,11 @@ def test_a_nonsense_end_loses_no_chain(world: World, told: Any, reason: str) -> 
     assert world.platform.valid("person", world.fetch().password.reveal())
 
 
-# ----------------------------------------------------------------------------------------------- OIDC, and jf's sign-in
+# --------------------------------------------------------------------------------------------- OIDC and jf's sign-in
 
 
 def test_an_exchange_can_be_narrowed(world: World) -> None:
-    """project-key and identity-mapping go into the exchange as jfrog-client-go sends them, and only if written."""
+    """project-key and identity-mapping are sent as jfrog-client-go sends them, and only if configured."""
     oidc(world)
     world.fetch()
     world.options |= {"project-key": "web", "identity-mapping": "ci-readers"}
@@ -294,7 +295,7 @@ def test_an_exchange_can_be_narrowed(world: World) -> None:
 
 
 def test_an_integration_with_several_mappings(world: World) -> None:
-    """A platform that knows the OIDC token only in a project refuses it elsewhere."""
+    """A platform that accepts the OIDC token only within a project refuses it without the project key."""
     oidc(world)
     (subject,) = world.platform.subjects
     world.platform.projects[subject] = "web"
@@ -303,19 +304,19 @@ def test_an_integration_with_several_mappings(world: World) -> None:
     assert world.fetch().login == "robot"
 
 
-def test_jf_is_read_and_never_written(world: World) -> None:
-    """The file stays as it is, and no request is sent: renewing its token is the business of jf."""
+def test_jfs_file_is_only_read(world: World) -> None:
+    """The file stays unchanged and no request is sent, because only jf refreshes its token."""
     jf_token(world)
     file = world.home / ".jfrog" / "jfrog-cli.conf.v6"
     before, at = file.read_bytes(), file.stat().st_mtime_ns
-    found = world.fetch()
+    credential = world.fetch()
     assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, at)
     assert world.platform.server.calls == []
-    assert found.renew == "jf rt ping --server-id acme"
+    assert credential.renew == "jf rt ping --server-id acme"
 
 
-def test_jf_may_have_another_home(world: World) -> None:
-    """JFROG_CLI_HOME_DIR moves the file; a server is also found by the URL of its Artifactory alone."""
+def test_jf_may_have_another_directory(world: World) -> None:
+    """JFROG_CLI_HOME_DIR moves the file. A server also matches by the URL of its Artifactory alone."""
     jf(world, url="", artifactoryUrl=f"{world.platform.url.upper()}/artifactory/", accessToken=fake.reference())
     (world.home / ".jfrog").rename(world.home / "elsewhere")
     assert world.failure().reason == "not-logged-in"
@@ -327,21 +328,21 @@ def test_jf_may_have_another_home(world: World) -> None:
 
 
 def test_each_link_leads_to_the_next(world: World) -> None:
-    """The seed is used once; from then on each refresh uses the previous refresh token, and authenticates with the last
-    access token."""
+    """The seed is used once. Each refresh uses the previous refresh token and authenticates with the last access
+    token."""
     seed = world.plant()
     tokens = [world.fetch().password.reveal() for _ in range(3)]
-    asked = [json.loads(call.body) for call in world.platform.server.calls]
+    bodies = [json.loads(call.body) for call in world.platform.server.calls]
     proofs = [call.headers["Authorization"].removeprefix("Bearer ") for call in world.platform.server.calls]
-    assert asked[0] == {"grant_type": "refresh_token", "refresh_token": seed, "refreshable": True}
+    assert bodies[0] == {"grant_type": "refresh_token", "refresh_token": seed, "refreshable": True}
     assert proofs == [(world.home / "access").read_text().strip(), *tokens[:2]]
-    assert len({link["refresh_token"] for link in asked}) == 3
+    assert len({link["refresh_token"] for link in bodies}) == 3
     assert world.platform.alive(world.link()["refresh_token"])
     assert (world.link()["access_token"], world.link()["asked_at"]) == (tokens[2], None)
 
 
 def test_the_chain_is_private(world: World) -> None:
-    """Nobody else can read its directory and files, whatever the umask."""
+    """Only the user can read the chain's directory and files, whatever the umask."""
     world.plant()
     world.fetch()
     directory = world.chains()[0].parent
@@ -351,7 +352,7 @@ def test_the_chain_is_private(world: World) -> None:
 
 
 def test_another_seed_is_another_chain(world: World) -> None:
-    """A new refresh token starts a new chain; the old chain is kept, and found again with its seed."""
+    """A new refresh token starts a new chain. The old chain is kept, and used again with its seed."""
     old = world.plant()
     world.fetch()
     options = dict(world.options)
@@ -374,24 +375,24 @@ def test_a_seed_for_two_platforms_is_two_chains(world: World) -> None:
     assert len(world.chains()) == 2
 
 
-def test_on_disk_before_it_is_asked_and_before_it_is_used(world: World) -> None:
-    """When the platform has the request, the mark and the room for the response are on disk; when the fetch returns,
-    both new tokens are on disk, and the mark is gone."""
-    seen: list[tuple[bool, int]] = []
+def test_the_order_of_writes_during_a_refresh(world: World) -> None:
+    """When the request reaches the platform, the mark and the space for the response are on disk. When the fetch
+    returns, both new tokens are on disk and the mark is removed."""
+    observed: list[tuple[bool, int]] = []
 
     def stage(name: str) -> None:
         if name == "arrived":
             room = world.chains()[-1].with_suffix(".json.room")
-            seen.append((world.link()["asked_at"] is not None, room.stat().st_size))
+            observed.append((world.link()["asked_at"] is not None, room.stat().st_size))
 
     world.platform.stage = stage
     world.plant()
-    found = world.fetch()
-    assert seen == [(True, refresh_chain.ROOM)]
-    assert (world.link()["access_token"], world.link()["asked_at"]) == (found.password.reveal(), None)
+    credential = world.fetch()
+    assert observed == [(True, refresh_chain.ROOM)]
+    assert (world.link()["access_token"], world.link()["asked_at"]) == (credential.password.reveal(), None)
 
 
-@pytest.mark.linux("/proc/locks tells who waits for a lock")
+@pytest.mark.linux("/proc/locks lists the processes that wait for a lock")
 def test_two_at_once_refresh_once(world: World) -> None:
     """The second process waits for the first and uses its result; a later fetch refreshes again."""
     world.plant()
@@ -409,11 +410,11 @@ def test_two_at_once_refresh_once(world: World) -> None:
     lock = world.chains()[-1].with_suffix(".json.lock").stat().st_ino
     until(lambda: _waiting_for(lock) == 2)
     go_on.set()
-    found = [outcome(process) for process in (first, *others)]
-    tokens = {one.password.reveal() for one in found if isinstance(one, Credential)}
+    outcomes = [outcome(process) for process in (first, *others)]
+    tokens = {one.password.reveal() for one in outcomes if isinstance(one, Credential)}
     assert len(tokens) == 1
     assert world.platform.refreshed == 1
-    assert all(isinstance(one, Credential) and one.expires_at is not None for one in found)
+    assert all(isinstance(one, Credential) and one.expires_at is not None for one in outcomes)
     world.fetch()
     assert world.platform.refreshed == 2
 
@@ -424,8 +425,8 @@ def _waiting_for(inode: int) -> int:
     return sum("->" in line and f":{inode} " in line for line in lines)
 
 
-def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
-    """While nobody listens the chain has no mark; afterwards it continues."""
+def test_a_request_that_was_not_sent_leaves_no_mark(world: World) -> None:
+    """If the server is unreachable the chain gets no mark, and the next fetch continues."""
     world.plant()
     world.fetch()
     before = world.link()
@@ -436,17 +437,17 @@ def test_a_call_that_was_not_sent_costs_nothing(world: World) -> None:
     world.fetch()
 
 
-def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> None:
-    """After a fetch has given up, its call is not sent even if the resolver answers at last."""
+def test_a_request_is_not_sent_after_a_slow_name_lookup(world: World) -> None:
+    """If the name lookup ends after the fetch has given up, the request is not sent."""
     world.plant()
     world.service = f"http://slow.example:{world.platform.server.port}"
-    known, asked = threading.Event(), threading.Event()
+    known, lookup_started = threading.Event(), threading.Event()
     real = socket.getaddrinfo
 
     def slow(host: Any, *more: Any, **rest: Any) -> Any:
         if host != "slow.example":
             return real(host, *more, **rest)
-        asked.set()
+        lookup_started.set()
         known.wait(60)
         return real("127.0.0.1", *more, **rest)
 
@@ -458,12 +459,12 @@ def test_a_name_that_is_not_found_in_time_is_not_sent_to_later(world: World) -> 
     for thread in {*threading.enumerate()} - before:
         thread.join(60)
     assert world.platform.refreshed == 0
-    assert asked.is_set()
+    assert lookup_started.is_set()
 
 
-def test_a_lost_answer(world: World) -> None:
-    """The refresh token is used up and the response never arrived: the mark stays, the next fetch says what happened
-    and how to fix it, and a new seed is enough."""
+def test_a_lost_response(world: World) -> None:
+    """The refresh token is used up and the response never arrived. The mark stays, the next fetch reports what
+    happened with the fix, and a new seed is enough to continue."""
     world.plant()
     world.fetch()
 
@@ -488,8 +489,8 @@ def test_a_lost_answer(world: World) -> None:
     world.fetch()
 
 
-def test_a_worker_that_is_told_to_end_saves_the_chain(world: World) -> None:
-    """SIGTERM waits while the refresh token is being spent: the successor is on disk before the worker ends."""
+def test_a_worker_saves_the_chain_before_it_ends(world: World) -> None:
+    """SIGTERM is delayed during a refresh, so that the new tokens are on disk before the worker ends."""
     world.plant()
     processes: list[subprocess.Popen[bytes]] = []
     started = threading.Event()
@@ -509,9 +510,9 @@ def test_a_worker_that_is_told_to_end_saves_the_chain(world: World) -> None:
     world.fetch()
 
 
-@pytest.mark.linux("/proc/locks tells who waits for a lock")
-def test_a_worker_that_spends_nothing_ends_at_once(world: World) -> None:
-    """Before a refresh begins, say while it waits for another one's lock, SIGTERM ends the worker."""
+@pytest.mark.linux("/proc/locks lists the processes that wait for a lock")
+def test_a_worker_that_only_waits_ends_at_once(world: World) -> None:
+    """Before a refresh begins, for example while it waits for a lock, SIGTERM ends the worker at once."""
     seed = world.plant()
     with refresh_chain.held(world.service, Secret(seed)):
         lock = next((world.home / "state" / "uvtokend" / "chains").glob("*.lock")).stat().st_ino
@@ -523,8 +524,9 @@ def test_a_worker_that_spends_nothing_ends_at_once(world: World) -> None:
     assert world.platform.server.calls == []
 
 
-def test_an_answer_that_is_late(world: World) -> None:
-    """A call ends long before its fetch is killed; it stays marked, and the token still works if nothing was sent."""
+def test_a_late_response(world: World) -> None:
+    """The request times out long before the fetch is killed. The mark stays, and the token still works if the
+    platform did nothing."""
     world.plant()
     hold = threading.Event()
 
@@ -544,18 +546,22 @@ def test_an_answer_that_is_late(world: World) -> None:
     assert world.link()["asked_at"] is None
 
 
-def test_no_call_is_begun_that_could_be_cut_short(world: World) -> None:
+def test_no_request_starts_without_enough_time(world: World) -> None:
     """A fetch with too little time left sends nothing, and names the setting to change."""
     world.plant()
-    found = outcome(world.worker(timeout=once.LEAST - 1))
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason, found.hint) == ("transient", "deadline", 'set fetch-timeout = "60s" in [daemon]')
+    failure = outcome(world.worker(timeout=once.LEAST - 1))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason, failure.hint) == (
+        "transient",
+        "deadline",
+        'set fetch-timeout = "60s" in [daemon]',
+    )
     assert world.platform.server.calls == []
     assert world.link()["asked_at"] is None
 
 
-def test_a_fault_of_the_platform_costs_nothing(world: World) -> None:
-    """After a 500 it is unknown what was done; if nothing was, the chain continues."""
+def test_a_server_error_may_have_done_nothing(world: World) -> None:
+    """After a 500 it is unknown whether the refresh token was used. If it was not, the chain continues."""
     world.plant()
     world.platform.fault = lambda _: Answer(500)
     assert world.failure().reason == "server-error"
@@ -565,8 +571,8 @@ def test_a_fault_of_the_platform_costs_nothing(world: World) -> None:
 
 
 def test_an_expired_access_token(world: World) -> None:
-    """A platform with a grace period accepts it, and another one may not need it; a third refuses, and the failure says
-    so."""
+    """A platform with a grace period accepts an expired access token, and another needs none. If it is refused, the
+    failure says so."""
     world.platform.life, world.platform.replaces = -1.0, False
     world.plant()
     assert world.failure().reason == "login-expired"
@@ -578,8 +584,8 @@ def test_an_expired_access_token(world: World) -> None:
     assert world.platform.valid("person", world.fetch().password.reveal())
 
 
-def test_a_platform_that_brings_no_successor(world: World) -> None:
-    """The last access token is used until it expires, and a person is told what to do before."""
+def test_a_platform_that_returns_no_new_refresh_token(world: World) -> None:
+    """The last access token is used until it expires, and the credential says what to do before."""
     world.platform.successor = False
     world.plant()
     first, second = world.fetch(), world.fetch()
@@ -595,7 +601,7 @@ def test_a_platform_that_brings_no_successor(world: World) -> None:
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"{}", b'{"refresh_token": 7}', b"\xff"])
 def test_a_broken_file(world: World, broken: bytes) -> None:
-    """If the chain's file is damaged only the seed is left; if that was used, the fix is named."""
+    """If the chain's file is damaged, only the seed is left. If the seed was used, the failure has the fix."""
     world.plant()
     world.fetch()
     world.chains()[0].write_bytes(broken)
@@ -604,16 +610,16 @@ def test_a_broken_file(world: World, broken: bytes) -> None:
     assert str(world.home / "refresh") in (failure.hint or "")
 
 
-def test_a_disk_that_takes_nothing(world: World) -> None:
-    """If the response could not be stored, no request is sent; if storing fails after all, the failure says so."""
+def test_a_disk_that_cannot_be_written(world: World) -> None:
+    """If the response cannot be stored, no request is sent. If storing fails after all, the failure says so."""
     world.plant()
     world.fetch()
     room = world.chains()[0].with_suffix(".json.room")
     room.mkdir()
-    asked = len(world.platform.server.calls)
+    sent_before = len(world.platform.server.calls)
     failure = world.failure()
     assert (failure.kind, failure.reason) == ("transient", "chain-file")
-    assert len(world.platform.server.calls) == asked
+    assert len(world.platform.server.calls) == sent_before
     assert world.link()["asked_at"] is None
     room.rmdir()
 
@@ -629,7 +635,7 @@ def test_a_disk_that_takes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("prepare", ["open", "symlink", "file"])
-def test_a_folder_that_is_not_ours_alone(world: World, prepare: str) -> None:
+def test_a_directory_that_others_can_read(world: World, prepare: str) -> None:
     """A refresh token is never stored where others could read it."""
     world.plant()
     directory = world.home / "state" / "uvtokend" / "chains"
@@ -648,7 +654,7 @@ def test_a_folder_that_is_not_ours_alone(world: World, prepare: str) -> None:
     assert world.platform.server.calls == []
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+# ------------------------------------------------------------------------------------------------------- failures
 
 
 def answering(prepare: Setting, answer: Answer) -> Setting:
@@ -660,7 +666,7 @@ def answering(prepare: Setting, answer: Answer) -> Setting:
 
 
 def again(answer: Answer) -> Setting:
-    """Refresh a chain once, and then give this answer."""
+    """Refresh a chain once, and then give this response."""
 
     def run(world: World) -> None:
         world.plant()
@@ -787,7 +793,7 @@ DEAD = Answer.json({"access_token": fake.jwt("robot", 0, time.time() - 60)})
 LIST = Answer(200, f'["{CANARY}"]'.encode(), {"Content-Type": "application/json"})
 NEW = "create a new token pair"
 
-#: What is set up, and the failure: kind, reason, and words of the hint.
+#: The setup, and the failure: kind, reason, and words of the hint.
 FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "refresh: seed was used, revoked or has expired": (used, "login-required", "refresh-token-refused", NEW),
     "refresh: another program used it": (
@@ -829,7 +835,7 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "refresh: no JSON object": (answering(refresh, LIST), "transient", "bad-answer", None),
     "refresh: answer without end": (answering(refresh, LARGE), "transient", "bad-answer", None),
     "refresh: token with a space": (answering(refresh, PAIR), "transient", "bad-answer", None),
-    "refresh: nobody listens": (then(refresh, nowhere), "transient", "unreachable", None),
+    "refresh: nothing listens": (then(refresh, nowhere), "transient", "unreachable", None),
     "refresh: certificate is not trusted": (then(refresh, distrusted), "transient", "untrusted-certificate", None),
     "refresh: proxy refuses": (then(refresh, unknown_to_the_proxy), "transient", "unreachable", None),
     "refresh: bundle is missing": (then(refresh, no_bundle), "rejected", "ca-bundle", "REQUESTS_CA_BUNDLE"),
@@ -840,8 +846,8 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
         "no-secret",
         "/missing/seed",
     ),
-    "OIDC: nobody mapped": (unmapped, "rejected", "oidc-refused", "oidc-provider"),
-    "OIDC: token has ended": (unmapped_and_old, "login-required", "oidc-token-expired", "subject"),
+    "OIDC: no user mapped": (unmapped, "rejected", "oidc-refused", "oidc-provider"),
+    "OIDC: token has expired": (unmapped_and_old, "login-required", "oidc-token-expired", "subject"),
     "OIDC: integration is unknown": (unknown_integration, "rejected", "oidc-refused", "oidc-provider"),
     "OIDC: forbidden": (answering(oidc, NO(403, "FORBIDDEN", CANARY)), "rejected", "oidc-refused", "oidc-provider"),
     "OIDC: busy": (answering(oidc, BUSY), "transient", "throttled", None),
@@ -852,9 +858,9 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
     "OIDC: no token in the answer": (answering(oidc, NOTHING), "transient", "bad-answer", None),
     "OIDC: answer without end": (answering(oidc, LARGE), "transient", "bad-answer", None),
     "OIDC: token with a space": (answering(oidc, SPACE), "transient", "bad-answer", None),
-    "OIDC: token that has ended": (answering(oidc, DEAD), "transient", "expired-on-arrival", None),
-    "OIDC: nobody listens": (then(oidc, nowhere), "transient", "unreachable", None),
-    "access token: has ended": (expired, "rejected", "expired", "access"),
+    "OIDC: expired token": (answering(oidc, DEAD), "transient", "expired-on-arrival", None),
+    "OIDC: nothing listens": (then(oidc, nowhere), "transient", "unreachable", None),
+    "access token: has expired": (expired, "rejected", "expired", "access"),
     "access token: is missing": (
         only(access_token=(("env", "UNSET_VARIABLE"),)),
         "rejected",
@@ -883,8 +889,8 @@ FAILURES: dict[str, tuple[Setting, str, str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_what_goes_wrong_is_classified(world: World, case: str) -> None:
-    """Each failure has its kind, its reason and its fix, and repeats no text of the server."""
+def test_failures_are_classified(world: World, case: str) -> None:
+    """Each failure has its kind, its reason and its fix, and contains no text of the server."""
     prepare, kind, reason, hint = FAILURES[case]
     prepare(world)
     try:
@@ -920,7 +926,7 @@ def test_a_refusal_leaves_no_mark(world: World, case: str) -> None:
 
 @pytest.mark.parametrize("prepare", [refresh, oidc], ids=lambda prepare: prepare.__name__)
 def test_no_redirect_is_followed(world: World, prepare: Setting) -> None:
-    """No token is sent to where a platform redirects."""
+    """No token is sent to the target of a redirect."""
     prepare(world)
     with Server(lambda _: Answer.json({"access_token": "stranger"})) as other:
         for status in (301, 302, 303, 307, 308):
@@ -929,8 +935,8 @@ def test_no_redirect_is_followed(world: World, prepare: Setting) -> None:
         assert other.calls == []
 
 
-def test_no_credential_of_netrc_overwrites_the_proof(world: World) -> None:
-    """requests replaces an explicit Bearer header by the netrc entry of the host; our session does not."""
+def test_netrc_does_not_replace_the_token(world: World) -> None:
+    """requests would replace our Bearer header with a netrc entry for the host, so our session ignores netrc."""
     world.plant()
     netrc = world.home / "netrc"
     netrc.write_text("machine 127.0.0.1 login stranger password wrong\n")
@@ -940,10 +946,10 @@ def test_no_credential_of_netrc_overwrites_the_proof(world: World) -> None:
     assert world.platform.server.calls[0].headers["Authorization"].startswith("Bearer ")
 
 
-def test_it_is_found_by_its_name(world: World) -> None:
-    """The worker finds the provider by its entry point, and its failures are answers."""
+def test_the_provider_is_loaded_by_its_name(world: World) -> None:
+    """The worker loads the provider by its name, and returns its failures."""
     password(world)
-    found = worker.fetch(world.request)
-    assert isinstance(found, Credential)
+    outcome = worker.fetch(world.request)
+    assert isinstance(outcome, Credential)
     world.options = {}
     assert isinstance(worker.fetch(world.request), Failure)

@@ -1,4 +1,4 @@
-"""nexus: what is kept elsewhere becomes a netrc entry."""
+"""nexus: user name and password from references."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from uvtokend.providers import worker
 CANARY = "CANARY-of-a-secret"
 
 
-def asked(**options: Frozen) -> Credential | Failure:
+def fetch(**options: Frozen) -> Credential | Failure:
     """Fetch as a worker does."""
     return worker.fetch(Request("nexus", options=tuple(sorted(options.items()))))
 
 
-def kept(folder: Path, name: str, text: str) -> Frozen:
-    """Keep a secret in a file and return the reference to it."""
-    (folder / name).write_text(text)
-    return (("file", str(folder / name)),)
+def in_file(directory: Path, name: str, text: str) -> Frozen:
+    """Write a secret to a file and return the reference to it."""
+    (directory / name).write_text(text)
+    return (("file", str(directory / name)),)
 
 
 def test_user_and_password(tmp_path: Path) -> None:
-    """The user's name is in the configuration; the password has no known end and is read again every time."""
-    password = kept(tmp_path, "password", "old\n")
+    """The user name is in the configuration. The password has no expiry and is read at each fetch."""
+    password = in_file(tmp_path, "password", "old\n")
     for text in ("old", "new"):
         (tmp_path / "password").write_text(text)
-        found = asked(username="me", password=password)
-        assert isinstance(found, Credential)
-        assert (found.login, found.password.reveal(), found.identity) == ("me", text, "me")
-        assert found.expires_at is None
+        credential = fetch(username="me", password=password)
+        assert isinstance(credential, Credential)
+        assert (credential.login, credential.password.reveal(), credential.identity) == ("me", text, "me")
+        assert credential.expires_at is None
 
 
 def test_a_user_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name code and pass code are both secrets; the name code is the login and no identity to show."""
+    """Name code and pass code are both secrets. The name code is the login, but it is not shown as the identity."""
     monkeypatch.setenv("PASS_CODE", "pass-code")
-    found = asked(username=kept(tmp_path, "name", "name-code\n"), password=(("env", "PASS_CODE"),))
-    assert isinstance(found, Credential)
-    assert (found.login, found.password.reveal(), found.identity) == ("name-code", "pass-code", None)
+    credential = fetch(username=in_file(tmp_path, "name", "name-code\n"), password=(("env", "PASS_CODE"),))
+    assert isinstance(credential, Credential)
+    assert (credential.login, credential.password.reveal(), credential.identity) == ("name-code", "pass-code", None)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_a_user_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_failures(monkeypatch: pytest.MonkeyPatch, username: Frozen, password: Frozen, reason: str) -> None:
-    """What cannot be read blocks until a person repairs it, and no secret is repeated."""
+    """An unreadable or invalid secret is a rejected failure that does not show it."""
     monkeypatch.setenv("CODE", CANARY)
     monkeypatch.setenv("CODE_WITH_COLON", f"{CANARY}:x")
-    found = asked(username=username, password=password)
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason) == ("rejected", reason)
-    assert CANARY not in repr(found)
+    failure = fetch(username=username, password=password)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason) == ("rejected", reason)
+    assert CANARY not in repr(failure)

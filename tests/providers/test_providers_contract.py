@@ -1,4 +1,4 @@
-"""Every provider of ours keeps the contract that plug-ins are held to, with the real SDKs against the emulators."""
+"""Every built-in provider keeps the contract for plug-ins, with the real SDKs and the emulators."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uvtokend.testing import ProviderContract
 
 
 class TestAws(ProviderContract):
-    """aws-codeartifact: keys of a profile, a credential_process that is loud, and a permission that is missing."""
+    """aws-codeartifact: a profile's keys, a credential_process with output, and a missing permission."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"credential-process": "login-required", "denied": "rejected"}
 
@@ -62,20 +62,20 @@ class TestAws(ProviderContract):
 
 
 class TestGoogle(ProviderContract):
-    """google-artifact-registry: an account that impersonates another, one that may not, and a login that has ended."""
+    """google-artifact-registry: an account that impersonates another, one that may not, and an expired sign-in."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"impersonation-denied": "rejected", "login-expired": "login-required"}
 
     @pytest.fixture(autouse=True)
     def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        with google_world.loopback_world(tmp_path, monkeypatch) as self.made:
+        with google_world.loopback_world(tmp_path, monkeypatch) as self.created:
             monkeypatch.setenv("GOOGLE_SDK_PYTHON_LOGGING_SCOPE", "google")
-            self.made.cloud.impersonable.add(google_world.TARGET)
-            self.made.secrets.append(CANARY)
+            self.created.cloud.impersonable.add(google_world.TARGET)
+            self.created.secrets.append(CANARY)
             yield
 
     def works(self) -> str:
-        self.made.use(self.made.cloud.service_account())
+        self.created.use(self.created.cloud.service_account())
         return self.table()
 
     def table(self) -> str:
@@ -86,35 +86,35 @@ class TestGoogle(ProviderContract):
 
     def fails(self, reason: str) -> str:
         if reason == "login-expired":
-            self.made.use(google.GoogleCloud().user())
+            self.created.use(google.GoogleCloud().user())
             return self.table()
         canary = CANARY
         refused = google.problem(403, "PERMISSION_DENIED", canary, reason="IAM_PERMISSION_DENIED", domain=canary)
-        self.made.cloud.faults["iam"] = lambda _: refused
+        self.created.cloud.faults["iam"] = lambda _: refused
         return self.works()
 
     def secrets(self) -> list[str]:
-        return [*self.made.secrets, *self.made.cloud.issued()]
+        return [*self.created.secrets, *self.created.cloud.issued()]
 
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[TlsProxy]:
-    """One proxy for all worlds of Azure: its authority takes a while to make."""
-    with TlsProxy({}) as made:
-        yield made
+    """Return one proxy for all Azure worlds, because its certificates take time to create."""
+    with TlsProxy({}) as created:
+        yield created
 
 
 class TestAzure(ProviderContract):
-    """azure-artifacts: a person's session token, an az that is loud, and an application's wrong secret."""
+    """azure-artifacts: a person's session token, an az with output, and an application's wrong secret."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"not-logged-in": "login-required", "wrong-secret": "rejected"}
 
     @pytest.fixture(autouse=True)
     def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: TlsProxy) -> None:
-        self.made = azure_world.loopback_world(tmp_path, monkeypatch, proxy)
+        self.created = azure_world.loopback_world(tmp_path, monkeypatch, proxy)
 
     def works(self) -> str:
-        self.made.log_in()
+        self.created.log_in()
         return self.table("cli")
 
     def table(self, credential: str) -> str:
@@ -125,80 +125,80 @@ class TestAzure(ProviderContract):
 
     def fails(self, reason: str) -> str:
         if reason == "not-logged-in":
-            self.made.program("az", f"echo \"Please run 'az login'. {CANARY}\" >&2; exit 1\n")
+            self.created.program("az", f"echo \"Please run 'az login'. {CANARY}\" >&2; exit 1\n")
             return self.table("cli")
-        self.made.environment()
+        self.created.environment()
         refused = azure.refusal(7000215, f"Invalid client secret: {CANARY}")
-        self.made.cloud.faults["login"] = lambda _: refused
+        self.created.cloud.faults["login"] = lambda _: refused
         return self.table("environment")
 
     def secrets(self) -> list[str]:
-        return [*self.made.secrets, *self.made.cloud.issued()]
+        return [*self.created.secrets, *self.created.cloud.issued()]
 
 
 class TestJFrog(ProviderContract):
-    """jfrog-artifactory: a chain of refresh tokens, one that is used up, and a user who may not refresh."""
+    """jfrog-artifactory: a chain of refresh tokens, a used one, and a user who may not refresh."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"refresh-token-refused": "login-required", "forbidden": "rejected"}
 
     @pytest.fixture(autouse=True)
     def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        with jfrog_world.loopback_world(tmp_path, monkeypatch) as self.made:
-            self.seed = self.made.plant()
+        with jfrog_world.loopback_world(tmp_path, monkeypatch) as self.created:
+            self.seed = self.created.plant()
             yield
 
     def works(self) -> str:
         return f"""
-        url = "{self.made.service}/artifactory/api/pypi/pypi/simple/"
+        url = "{self.created.service}/artifactory/api/pypi/pypi/simple/"
         provider = "jfrog-artifactory"
-        access-token = {{ file = "{self.made.home / "access"}" }}
-        refresh-token = {{ file = "{self.made.home / "refresh"}" }}
+        access-token = {{ file = "{self.created.home / "access"}" }}
+        refresh-token = {{ file = "{self.created.home / "refresh"}" }}
         """
 
     def fails(self, reason: str) -> str:
         if reason == "forbidden":
             body = json.dumps({"errors": [{"code": "FORBIDDEN", "message": CANARY}]}).encode()
-            self.made.platform.fault = lambda _: Answer(403, body, {"Content-Type": "application/json"})
+            self.created.platform.fault = lambda _: Answer(403, body, {"Content-Type": "application/json"})
         else:
-            self.made.platform.revoke(self.seed)
+            self.created.platform.revoke(self.seed)
         return self.works()
 
     def secrets(self) -> list[str]:
-        return [self.seed, CANARY, *self.made.platform.issued()]
+        return [self.seed, CANARY, *self.created.platform.issued()]
 
 
 class TestGitLab(ProviderContract):
-    """gitlab: a token that is rotated, one that was revoked, and one that cannot read packages."""
+    """gitlab: a rotated token, a revoked one, and one that cannot read packages."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"token-refused": "login-required", "missing-scope": "rejected"}
 
     @pytest.fixture(autouse=True)
     def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        with gitlab_world.loopback_world(tmp_path, monkeypatch) as self.made:
-            self.made.plant(90, 85)
+        with gitlab_world.loopback_world(tmp_path, monkeypatch) as self.created:
+            self.created.plant(90, 85)
             yield
 
     def works(self) -> str:
         return f"""
-        url = "{self.made.service}/api/v4/projects/42/packages/pypi/simple/"
+        url = "{self.created.service}/api/v4/projects/42/packages/pypi/simple/"
         provider = "gitlab"
-        token = {{ file = "{self.made.file}" }}
+        token = {{ file = "{self.created.file}" }}
         rotate = true
         """
 
     def fails(self, reason: str) -> str:
         if reason == "token-refused":
-            self.made.cloud.revoke(self.made.kept())
+            self.created.cloud.revoke(self.created.kept())
         else:
-            self.made.plant(90, 0, ("read_user",))
+            self.created.plant(90, 0, ("read_user",))
         return self.works()
 
     def secrets(self) -> list[str]:
-        return self.made.cloud.issued()
+        return self.created.cloud.issued()
 
 
 class TestNexus(ProviderContract):
-    """nexus: a user token's two codes, a pass code that is gone, and a name code that no login could be."""
+    """nexus: the two codes of a user token, a missing pass code, and an invalid name code."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"no-secret": "rejected", "bad-options": "rejected"}
 
@@ -229,7 +229,7 @@ class TestNexus(ProviderContract):
 
 
 class TestStatic(ProviderContract):
-    """static: a password in a file, the file gone, and one whose end has passed."""
+    """static: a password in a file, a missing file, and an expired password."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"expired": "rejected", "no-secret": "rejected"}
 
@@ -258,7 +258,7 @@ class TestStatic(ProviderContract):
 
 
 class TestCommand(ProviderContract):
-    """command: a program that answers, one that answers nonsense, and one that fails loudly."""
+    """command: a program that answers, one with invalid output, and one that fails with output."""
 
     failures: ClassVar[dict[str, FailureKind]] = {"command-failed": "transient", "garbage": "rejected"}
 
@@ -268,8 +268,8 @@ class TestCommand(ProviderContract):
         self.program = tmp_path / "program"
         self.answers({"username": "me", "password": self.password, "expires_in": 3600})
 
-    def answers(self, said: object, status: int = 0) -> None:
-        script = f"#!/bin/sh\ncat <<'END'\n{json.dumps(said)}\nEND\necho {self.password} >&2\nexit {status}\n"
+    def answers(self, answer: object, status: int = 0) -> None:
+        script = f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\necho {self.password} >&2\nexit {status}\n"
         self.program.write_text(script)
         self.program.chmod(0o755)
 
@@ -288,8 +288,8 @@ class TestCommand(ProviderContract):
         return [self.password]
 
 
-def test_every_provider_is_held_to_it() -> None:
-    """A provider that is not tested here does not come into the table."""
-    here = [found for found in vars(sys.modules[__name__]).values() if isinstance(found, type)]
-    texts = [found.__doc__ or "" for found in here if issubclass(found, ProviderContract)]
+def test_every_provider_is_tested() -> None:
+    """Every provider in the catalog has a ProviderContract here, which its docstring names."""
+    here = [member for member in vars(sys.modules[__name__]).values() if isinstance(member, type)]
+    texts = [member.__doc__ or "" for member in here if issubclass(member, ProviderContract)]
     assert {text.partition(":")[0] for text in texts} >= set(CLOUDS)

@@ -1,6 +1,6 @@
-"""Publishing with what each provider delivers: the real `uv publish` and twine, and indexes that check every upload.
+"""Publishing with each provider's credential: the real `uv publish` and twine, and indexes that check every upload.
 
-What a credential needs to publish is in the provider's help page; here each emulator enforces it.
+Each provider's help page says what a credential needs to publish; here each emulator enforces it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILE = "iota-1.0-py3-none-any.whl"
 
 @dataclass
 class World:
-    """A directory, an environment that leads nowhere else, and what a test has opened."""
+    """A directory, an isolated environment, and the resources that a test has opened."""
 
     home: Path
     patch: pytest.MonkeyPatch
@@ -44,9 +44,9 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    made = World(tmp_path, monkeypatch)
-    with made.opened:
-        yield made
+    created = World(tmp_path, monkeypatch)
+    with created.opened:
+        yield created
 
 
 def aws(world: World) -> tuple[Credential, Publishes]:
@@ -58,39 +58,39 @@ def aws(world: World) -> tuple[Credential, Publishes]:
     for name, value in {**cloud.environment(), "AWS_SHARED_CREDENTIALS_FILE": str(keys)}.items():
         world.patch.setenv(name, value)
     where = {"domain": "acme", "domain_owner": "123456789012", "region": "eu-central-1"}
-    found = worker.fetch(asked("aws-codeartifact", **where))
-    assert isinstance(found, Credential)
-    return found, lambda login, token: login == "aws" and cloud.valid(token)
+    credential = worker.fetch(asked("aws-codeartifact", **where))
+    assert isinstance(credential, Credential)
+    return credential, lambda login, token: login == "aws" and cloud.valid(token)
 
 
 def google(world: World) -> tuple[Credential, Publishes]:
-    made = world.opened.enter_context(google_world.loopback_world(world.home, world.patch))
-    made.use(made.cloud.service_account())
-    found = made.worker()
-    assert isinstance(found, Credential)
-    return found, lambda login, token: login == "oauth2accesstoken" and made.cloud.valid(token)
+    cloud_world = world.opened.enter_context(google_world.loopback_world(world.home, world.patch))
+    cloud_world.use(cloud_world.cloud.service_account())
+    credential = cloud_world.worker()
+    assert isinstance(credential, Credential)
+    return credential, lambda login, token: login == "oauth2accesstoken" and cloud_world.cloud.valid(token)
 
 
 def azure(world: World) -> tuple[Credential, Publishes]:
-    made = azure_world.loopback_world(world.home, world.patch, world.opened.enter_context(TlsProxy({})))
-    made.log_in()
+    cloud_world = azure_world.loopback_world(world.home, world.patch, world.opened.enter_context(TlsProxy({})))
+    cloud_world.log_in()
 
     def publishes(_: str, token: str) -> bool:
-        return made.cloud.opens(token) and "vso.packaging_write" in made.cloud.scopes(token)
+        return cloud_world.cloud.opens(token) and "vso.packaging_write" in cloud_world.cloud.scopes(token)
 
-    return made.fetch(credential="cli"), publishes
+    return cloud_world.fetch(credential="cli"), publishes
 
 
 def jfrog(world: World) -> tuple[Credential, Publishes]:
-    made = world.opened.enter_context(jfrog_world.loopback_world(world.home, world.patch))
-    made.plant()
-    return made.fetch(), made.platform.valid
+    cloud_world = world.opened.enter_context(jfrog_world.loopback_world(world.home, world.patch))
+    cloud_world.plant()
+    return cloud_world.fetch(), cloud_world.platform.valid
 
 
 def gitlab(world: World) -> tuple[Credential, Publishes]:
-    made = world.opened.enter_context(gitlab_world.loopback_world(world.home, world.patch))
-    made.plant(90, 85, ("api",))
-    return made.fetch(), made.cloud.publishes
+    cloud_world = world.opened.enter_context(gitlab_world.loopback_world(world.home, world.patch))
+    cloud_world.plant(90, 85, ("api",))
+    return cloud_world.fetch(), cloud_world.cloud.publishes
 
 
 def nexus(world: World) -> tuple[Credential, Publishes]:
@@ -100,9 +100,9 @@ def nexus(world: World) -> tuple[Credential, Publishes]:
         "username": (("file", str(world.home / "name")),),
         "password": (("file", str(world.home / "pass")),),
     }
-    found = worker.fetch(asked("nexus", **codes))
-    assert isinstance(found, Credential)
-    return found, lambda login, token: (login, token) == ("name-code", "pass-code")
+    credential = worker.fetch(asked("nexus", **codes))
+    assert isinstance(credential, Credential)
+    return credential, lambda login, token: (login, token) == ("name-code", "pass-code")
 
 
 PROVIDERS: dict[str, tuple[Callable[[World], tuple[Credential, Publishes]], Registry]] = {
@@ -115,12 +115,12 @@ PROVIDERS: dict[str, tuple[Callable[[World], tuple[Credential, Publishes]], Regi
 }
 
 
-def publish(world: World, tool: str, url: str, found: Credential) -> subprocess.CompletedProcess[str]:
-    """Publish a wheel: uv finds the credential in netrc, twine in its environment."""
+def publish(world: World, tool: str, url: str, credential: Credential) -> subprocess.CompletedProcess[str]:
+    """Publish a wheel; uv gets the credential from netrc, twine from its environment."""
     file, netrc = world.home / FILE, world.home / "netrc-of-uv"
     file.write_bytes(wheel("iota", "1.0"))
-    token = found.password.reveal()
-    netrc.write_text(f"machine 127.0.0.1\nlogin {found.login}\npassword {token}\n")
+    token = credential.password.reveal()
+    netrc.write_text(f"machine 127.0.0.1\nlogin {credential.login}\npassword {token}\n")
     netrc.chmod(0o600)
     plain = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     if tool == "uv":
@@ -129,7 +129,7 @@ def publish(world: World, tool: str, url: str, found: Credential) -> subprocess.
     else:
         options = ["--non-interactive", "--disable-progress-bar", "--config-file", os.devnull]
         command = [sys.executable, "-m", "twine", "upload", *options, "--repository-url", url, str(file)]
-        more = {"TWINE_USERNAME": found.login, "TWINE_PASSWORD": token, "NETRC": os.devnull}
+        more = {"TWINE_USERNAME": credential.login, "TWINE_PASSWORD": token, "NETRC": os.devnull}
     return subprocess.run(
         command,
         env={**plain, "HOME": str(world.home), **more},
@@ -141,8 +141,8 @@ def publish(world: World, tool: str, url: str, found: Credential) -> subprocess.
     )
 
 
-def test_every_provider_publishes_here() -> None:
-    """Every provider that publishes to another URL than its index's is in the table."""
+def test_every_provider_with_an_upload_url_is_tested() -> None:
+    """Every provider whose upload URL differs from the usual one is in the table."""
     url = IndexUrl.parse("https://a.example/api/v4/groups/acme/_packaging/feed/pypi/simple/")
     usual = clouds.CLOUDS["static"].upload(url)
     assert {name for name, cloud in clouds.CLOUDS.items() if cloud.upload(url) != usual} <= PROVIDERS.keys()
@@ -151,31 +151,31 @@ def test_every_provider_publishes_here() -> None:
 @pytest.mark.parametrize("tool", ["uv", "twine"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_publish(world: World, provider: str, tool: str) -> None:
-    """The file arrives at the provider's own upload URL, with the credential that the provider delivers."""
+    """The file arrives at the provider's own upload URL, with the credential that the provider returns."""
     prepare, registry = PROVIDERS[provider]
-    found, publishes = prepare(world)
+    credential, publishes = prepare(world)
     with PackageIndex(publishes, registry=registry) as index:
         url = clouds.upload_url(provider, IndexUrl.parse(index.url))
         assert url.rstrip("/") == index.upload_url.rstrip("/")
-        done = publish(world, tool, url, found)
+        done = publish(world, tool, url, credential)
         assert done.returncode == 0, done.stdout + done.stderr
         assert index.files[FILE].data == (world.home / FILE).read_bytes()
-        assert found.password.reveal() not in done.stdout + done.stderr
+        assert credential.password.reveal() not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("tool", ["uv", "twine"])
 def test_a_token_that_can_only_read(world: World, tool: str) -> None:
-    """GitLab refuses an upload with the scope read_api, as the help page says."""
-    made = world.opened.enter_context(gitlab_world.loopback_world(world.home, world.patch))
-    made.plant()
-    found = made.fetch()
-    with PackageIndex(made.cloud.valid, registry=registries.GITLAB) as index:
+    """As the help page says, GitLab refuses an upload with the scope read_api."""
+    cloud_world = world.opened.enter_context(gitlab_world.loopback_world(world.home, world.patch))
+    cloud_world.plant()
+    credential = cloud_world.fetch()
+    with PackageIndex(cloud_world.cloud.valid, registry=registries.GITLAB) as index:
         answer = index.server.site
 
         def site(call: Call) -> Answer:
-            allowed = made.cloud.publishes(found.login, found.password.reveal())
+            allowed = cloud_world.cloud.publishes(credential.login, credential.password.reveal())
             return Answer(403) if call.method == "POST" and not allowed else answer(call)
 
         index.server.site = site
-        assert publish(world, tool, index.upload_url, found).returncode != 0
+        assert publish(world, tool, index.upload_url, credential).returncode != 0
         assert FILE not in index.files

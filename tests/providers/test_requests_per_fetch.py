@@ -1,4 +1,4 @@
-"""How many requests one fetch makes: each is a round trip to wait for, and a year has a thousand fetches."""
+"""How many requests a fetch makes, since each is a round trip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.three_clouds import ThreeClouds
 from uvtokend.core import wire
 from uvtokend.testing.contract import asked
 
-#: Provider -> method and path of every request of one fetch, for the sign-ins of `ThreeClouds`.
+#: Provider -> method and path of each request of one fetch, for the sign-ins of `ThreeClouds`.
 REQUESTS = {
     "aws-codeartifact": ["POST / (GetCallerIdentity)", "POST /v1/authorization-token"],
     "google-artifact-registry": ["POST /token"],
@@ -28,25 +28,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeClouds]:
         yield world
 
 
-def _noting(respond: Responder, noted: list[str], tenant: str) -> Responder:
+def _recording(respond: Responder, requests: list[str], tenant: str) -> Responder:
     def answer(head: bytes, body: bytes) -> bytes:
         method, target, _ = head.decode().split(" ", 2)
-        noted.append(f"{method} {target.partition('?')[0]}".replace(tenant, "TENANT"))
+        requests.append(f"{method} {target.partition('?')[0]}".replace(tenant, "TENANT"))
         return respond(head, body)
 
     return answer
 
 
 @pytest.mark.parametrize("provider", REQUESTS)
-def test_a_fetch_makes_no_request_more_than_it_needs(provider: str, world: ThreeClouds) -> None:
-    """A real worker with the real SDK asks for the token, and for what no other response told it."""
-    noted: list[str] = []
+def test_a_fetch_makes_only_necessary_requests(provider: str, world: ThreeClouds) -> None:
+    """A real worker with the real SDK requests the token, and only what no other response contains."""
+    requests: list[str] = []
     hosts, tenant = world.front.hosts, world.azure.tenant
-    hosts |= {host: _noting(respond, noted, tenant) for host, respond in hosts.items()}
+    hosts |= {host: _recording(respond, requests, tenant) for host, respond in hosts.items()}
     request = {"UVTOKEND_REQUEST": wire.encode_request(asked(world.tables[provider])), "UVTOKEND_FETCH_TIMEOUT": "60"}
     answer = run(WORKER, world.machine.environment | request)
     assert answer.startswith('{"credential"')
     for call in world.aws.server.calls:
         action = f" ({call.form()['Action']})" if call.path == "/" else ""
-        noted += [f"{call.method} {call.path}{action}"]
-    assert sorted(noted) == REQUESTS[provider]
+        requests += [f"{call.method} {call.path}{action}"]
+    assert sorted(requests) == REQUESTS[provider]

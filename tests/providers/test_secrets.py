@@ -1,4 +1,4 @@
-"""Reading secrets from where the configuration says that they are."""
+"""Secrets are read from where the configuration says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uvtokend.providers.kit.secrets import read_secret
 
 
 def failure(reference: Frozen) -> Failure:
-    """Read, expect a failure, and look for the canary in all that could be logged of it."""
+    """Read a secret, expect a failure, and check that nothing loggable about it contains the canary."""
     with pytest.raises(FetchFailed) as caught:
         read_secret(reference)
     return quiet(caught)
@@ -41,12 +41,12 @@ def entry(service: str, username: str) -> Frozen:
     return (("keyring", (("service", service), ("username", username))),)
 
 
-# ------------------------------------------------------------------------------------------------- what is no secret
+# ------------------------------------------------------------------------------------------- invalid secrets
 
 
 @pytest.mark.parametrize("reference", [None, "text", 7, (), (("env", 7),), (("magic", "x"),), (("command", ()),)])
 def test_no_reference(reference: Frozen) -> None:
-    """What is no reference is refused, and not shown."""
+    """A value that is not a reference is refused and not shown."""
     assert failure(reference).reason == "bad-options"
 
 
@@ -64,36 +64,36 @@ def test_no_reference(reference: Frozen) -> None:
         (b"x" * (secrets.LIMIT + 1), "bad-secret"),
     ],
 )
-def test_what_cannot_stand_in_a_netrc(tmp_path: Path, text: bytes, reason: str) -> None:
-    """Empty, longer than a netrc entry may be, not text, or with control characters: refused with the fix."""
+def test_a_secret_that_a_netrc_cannot_hold(tmp_path: Path, text: bytes, reason: str) -> None:
+    """A secret that is empty, too long, not text, or has control characters is refused, with the fix."""
     path = tmp_path / "my secret"
     path.write_bytes(text)
-    found = failure(file(path))
-    assert (found.kind, found.reason) == ("rejected", reason)
-    assert found.hint == f"(umask 077; cat > '{path}')"
+    failed = failure(file(path))
+    assert (failed.kind, failed.reason) == ("rejected", reason)
+    assert failed.hint == f"(umask 077; cat > '{path}')"
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_one_line_break_at_the_end_is_none_of_it(tmp_path: Path, end: str) -> None:
-    """Editors and echo put one there."""
+def test_a_final_line_break_is_removed(tmp_path: Path, end: str) -> None:
+    """One final line break is removed, because editors and echo add it."""
     path = tmp_path / "secret"
     path.write_bytes((" pass wörd " + end).encode())
-    found = read_secret(file(path))
-    assert found.reveal() == " pass wörd "
-    assert f"{found!r} {found}" == "**** ****"
+    secret = read_secret(file(path))
+    assert secret.reveal() == " pass wörd "
+    assert f"{secret!r} {secret}" == "**** ****"
 
 
 # ---------------------------------------------------------------------------------------------------- the environment
 
 
 def test_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read from the worker's environment; one that is not set is named, with what to do."""
+    """The secret is read from the worker's environment. An unset variable is named, with the fix."""
     monkeypatch.setenv("MY_PASSWORD", CANARY)
     assert read_secret(env("MY_PASSWORD")).reveal() == CANARY
     monkeypatch.delenv("MY_PASSWORD")
-    found = failure(env("MY_PASSWORD"))
-    assert (found.kind, found.reason) == ("rejected", "no-secret")
-    assert found.hint == "set MY_PASSWORD in the environment that starts uvtokend, then: uvtokend restart"
+    failed = failure(env("MY_PASSWORD"))
+    assert (failed.kind, failed.reason) == ("rejected", "no-secret")
+    assert failed.hint == "set MY_PASSWORD in the environment that starts uvtokend, then: uvtokend restart"
     monkeypatch.setenv("MY_PASSWORD", "")
     assert failure(env("MY_PASSWORD")).reason == "empty-secret"
 
@@ -101,8 +101,8 @@ def test_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
-    """A missing file, a directory, a pipe that nobody writes to: each is told at once, and with the fix."""
+def test_unusable_files(tmp_path: Path) -> None:
+    """A missing file, a directory, and a pipe without a writer are each reported at once, with the fix."""
     missing = failure(file(tmp_path / "nothing"))
     assert (missing.kind, missing.reason) == ("rejected", "no-secret")
     assert missing.hint == f"(umask 077; cat > {tmp_path}/nothing)"
@@ -117,7 +117,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    """Permissions are told from absence; checked as an ordinary user, since root may read all."""
+    """A file without read permission is distinguished from a missing one. The test runs as an ordinary user, since
+    root may read all."""
     path = tmp_path / "secret"
     path.write_text(CANARY)
     path.chmod(0)
@@ -125,24 +126,24 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     if before == 0:
         os.seteuid(65534)
     try:
-        found = failure(file(path))
+        failed = failure(file(path))
     finally:
         os.seteuid(before)
-    assert (found.reason, found.hint) == ("no-secret", f"ls -ld {path}")
-    assert "may not be read" in found.message
+    assert (failed.reason, failed.hint) == ("no-secret", f"ls -ld {path}")
+    assert "may not be read" in failed.message
 
 
 # ---------------------------------------------------------------------------------------------------------- programs
 
 
 def test_a_program() -> None:
-    """What it prints is the secret; what it complains of is nobody's business."""
+    """The secret is the program's standard output; its standard error is ignored."""
     assert read_secret(command("sh", "-c", f"echo {CANARY}; echo noise >&2")).reveal() == CANARY
 
 
 def test_a_program_has_no_terminal() -> None:
-    """Its standard input is closed, so that a question cannot hang."""
-    assert read_secret(command("sh", "-c", "read answer || echo nobody")).reveal() == "nobody"
+    """The program's standard input is closed, so that a question cannot hang."""
+    assert read_secret(command("sh", "-c", "read answer || echo closed")).reveal() == "closed"
 
 
 @pytest.mark.parametrize(
@@ -158,43 +159,43 @@ def test_a_program_has_no_terminal() -> None:
         (f"yes {CANARY}", "rejected", "too-much"),
     ],
 )
-def test_programs_that_give_none(script: str, kind: str, reason: str) -> None:
-    """Each ends as one kind and one word; neither its output nor its arguments are repeated."""
-    found = failure(command("sh", "-c", script))
-    assert (found.kind, found.reason) == (kind, reason)
+def test_programs_without_a_valid_secret(script: str, kind: str, reason: str) -> None:
+    """Each failure has one kind and one reason, and shows neither output nor arguments."""
+    failed = failure(command("sh", "-c", script))
+    assert (failed.kind, failed.reason) == (kind, reason)
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "/etc/passwd", "/", "a\0b"])
-def test_programs_that_are_none(program: str) -> None:
-    """What cannot be started is told as such."""
+def test_programs_that_cannot_be_started(program: str) -> None:
+    """A program that cannot be started is reported as such."""
     assert failure(command(program, CANARY)).reason == "no-command"
 
 
 def test_a_program_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is ended at its time limit, which is shorter than the fetch's own."""
+    """A hung program is killed at its timeout, which is shorter than the fetch's."""
     monkeypatch.setattr(secrets, "COMMAND_TIMEOUT", 0.3)
-    found = failure(command("sh", "-c", f"echo {CANARY}; exec sleep 60"))
-    assert (found.kind, found.reason) == ("transient", "timeout")
+    failed = failure(command("sh", "-c", f"echo {CANARY}; exec sleep 60"))
+    assert (failed.kind, failed.reason) == ("transient", "timeout")
 
 
 def test_a_helper_that_keeps_the_output_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An agent that a program leaves behind does not delay the answer for its own life long."""
+    """A process that the program leaves behind, and that keeps the pipe open, does not delay the answer."""
     monkeypatch.setattr(programs, "_GRACE", 0.2)
-    found = read_secret(command("sh", "-c", f"sleep 1 & echo {CANARY}"))
-    assert found.reveal() == CANARY
+    secret = read_secret(command("sh", "-c", f"sleep 1 & echo {CANARY}"))
+    assert secret.reveal() == CANARY
 
 
 # ----------------------------------------------------------------------------------------------------------- keyring
 
 
 class Keyring(keyring.backend.KeyringBackend):
-    """A keyring of our own, which fails as it is told."""
+    """A test keyring that fails as a test demands."""
 
     priority = 1
     error: Exception | None = None
 
     def __init__(self) -> None:
-        """Take nothing from the environment, unlike other keyrings."""
+        """Read nothing from the environment, unlike other keyrings."""
 
     def set_password(self, service: str, username: str, password: str) -> None:
         raise AssertionError((service, username, password))
@@ -215,20 +216,20 @@ class Keyring(keyring.backend.KeyringBackend):
     ],
 )
 def test_a_keyring(error: Exception, kind: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its entry is the secret; a missing one is told with the command that makes it."""
-    mine = Keyring()
-    monkeypatch.setattr(keyring.core, "_keyring_backend", mine)
+    """The keyring's entry is the secret. If it is missing, the fix is the command that creates it."""
+    backend = Keyring()
+    monkeypatch.setattr(keyring.core, "_keyring_backend", backend)
     assert read_secret(entry("work", "me")).reveal() == CANARY
     missing = failure(entry("the work", "you"))
     assert (missing.reason, missing.hint) == ("no-secret", "keyring set 'the work' you")
     assert failure(entry("work", "empty")).reason == "empty-secret"
-    mine.error = error
-    found = failure(entry("work", "me"))
-    assert (found.kind, found.reason) == (kind, reason)
+    backend.error = error
+    failed = failure(entry("work", "me"))
+    assert (failed.kind, failed.reason) == (kind, reason)
 
 
 class KeychainError(Exception):
-    """What keyring's macOS backend raises first (keyring/backends/macOS/api.py, Error)."""
+    """The exception that keyring's macOS backend raises first (keyring/backends/macOS/api.py, Error)."""
 
 
 @pytest.mark.parametrize(
@@ -237,13 +238,13 @@ class KeychainError(Exception):
     ids=["errSecInteractionNotAllowed", "errSecAuthFailed", "errSecNotAvailable"],
 )
 def test_a_keychain_that_would_ask(status: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person has to act, so it is not tried again and again; the command names the program that may read it."""
-    mine = Keyring()
-    monkeypatch.setattr(keyring.core, "_keyring_backend", mine)
+    """A person must act, so the fetch is not retried. The fix reads the entry with the system's program."""
+    backend = Keyring()
+    monkeypatch.setattr(keyring.core, "_keyring_backend", backend)
     try:
         raise keyring.errors.KeyringError(CANARY) from KeychainError(status, "Unknown Error")
     except keyring.errors.KeyringError as error:
-        mine.error = error
+        backend.error = error
     refused = failure(entry("the work", "me"))
     assert refused.reason == reason
     if reason == "keychain-refused":
@@ -253,8 +254,8 @@ def test_a_keychain_that_would_ask(status: int, reason: str, monkeypatch: pytest
 
 
 def test_without_the_keyring_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an optional extra; where it is missing, the installation that has it is named."""
+    """keyring is an optional extra; if it is missing, the fix installs it."""
     monkeypatch.setitem(sys.modules, "keyring", None)
-    found = failure(entry("work", "me"))
-    assert (found.kind, found.reason) == ("rejected", "no-keyring")
-    assert found.hint == "uv tool install 'uvtokend[keyring]'"
+    failed = failure(entry("work", "me"))
+    assert (failed.kind, failed.reason) == ("rejected", "no-keyring")
+    assert failed.hint == "uv tool install 'uvtokend[keyring]'"

@@ -20,14 +20,14 @@ from uvtokend.errors import FetchFailed
 from uvtokend.providers import command, static
 
 
-def said(script: str) -> Credential:
+def from_script(script: str) -> Credential:
     """Fetch from a shell script."""
     return command.fetch(asked("command", command=("sh", "-c", script)))
 
 
 def answered(**members: object) -> Credential:
     """Fetch from a program that prints one JSON object."""
-    return said(f"printf %s {shlex.quote(json.dumps(members))}")
+    return from_script(f"printf %s {shlex.quote(json.dumps(members))}")
 
 
 # ------------------------------------------------------------------------------------------------------------ static
@@ -38,26 +38,31 @@ def configured(**options: Frozen) -> Credential:
 
 
 def test_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read from where it is kept at each fetch; without an end it has none."""
+    """The password is read at each fetch, and without an expiry it has none."""
     for text in ("one", "two"):
         monkeypatch.setenv("MY_PASSWORD", text)
-        found = configured()
-        assert (found.login, found.password.reveal(), found.expires_at, found.identity) == ("me", text, None, "me")
+        credential = configured()
+        assert (credential.login, credential.password.reveal(), credential.expires_at, credential.identity) == (
+            "me",
+            text,
+            None,
+            "me",
+        )
 
 
 @pytest.mark.parametrize("text", ["2099-12-31T00:00:00Z", "2099-12-31T02:00:00+02:00"])
-def test_its_end(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """expires is its end of life, in any zone."""
+def test_the_expiry_of_a_password(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """`expires` is the expiry, in any time zone, and the credential says how to renew it."""
     monkeypatch.setenv("MY_PASSWORD", "x")
-    found = configured(expires=text)
-    assert found.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
-    assert found.renew is not None
-    assert "replace the secret" in found.renew
+    credential = configured(expires=text)
+    assert credential.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+    assert credential.renew is not None
+    assert "replace the secret" in credential.renew
     assert configured().renew is None
 
 
-def test_a_token_that_tells_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A JWT's own end counts where expires does not come before it; one that has ended is not delivered."""
+def test_a_token_that_contains_its_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The expiry is the earlier of a JWT's own and `expires`. An expired JWT is not delivered."""
 
     def jwt(year: int) -> str:
         claims = json.dumps({"exp": int(datetime(year, 1, 1, tzinfo=UTC).timestamp())})
@@ -65,17 +70,17 @@ def test_a_token_that_tells_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("MY_PASSWORD", jwt(2098))
     for expires, year in ((None, 2098), ("2097-01-01T00:00:00Z", 2097), ("2099-01-01T00:00:00Z", 2098)):
-        found = configured(expires=expires)
-        assert found.expires_at == datetime(year, 1, 1, tzinfo=UTC)
-        assert found.renew is not None
+        credential = configured(expires=expires)
+        assert credential.expires_at == datetime(year, 1, 1, tzinfo=UTC)
+        assert credential.renew is not None
     monkeypatch.setenv("MY_PASSWORD", jwt(2020))
     with pytest.raises(FetchFailed) as caught:
         configured()
     assert quiet(caught).reason == "expired"
 
 
-def test_a_password_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not delivered, and the fix is named."""
+def test_an_expired_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expired password is not delivered, and the failure has a fix."""
     monkeypatch.setenv("MY_PASSWORD", CANARY)
     with pytest.raises(FetchFailed) as caught:
         configured(expires="2020-01-01T00:00:00Z")
@@ -99,8 +104,8 @@ def test_a_password_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         {"password": None},
     ],
 )
-def test_odd_options(monkeypatch: pytest.MonkeyPatch, options: dict[str, Frozen]) -> None:
-    """They are refused, and not shown."""
+def test_invalid_options(monkeypatch: pytest.MonkeyPatch, options: dict[str, Frozen]) -> None:
+    """Invalid options are refused and not shown."""
     monkeypatch.setenv("MY_PASSWORD", "x")
     with pytest.raises(FetchFailed) as caught:
         configured(**options)
@@ -110,15 +115,15 @@ def test_odd_options(monkeypatch: pytest.MonkeyPatch, options: dict[str, Frozen]
 # ----------------------------------------------------------------------------------------------------------- command
 
 
-def test_what_a_program_answers() -> None:
-    """One JSON object; members that nobody knows are nobody's."""
-    found = answered(username="me", password=CANARY, note=[1])
-    assert (found.login, found.password.reveal(), found.expires_at) == ("me", CANARY, None)
+def test_the_output_of_a_program() -> None:
+    """The output is one JSON object; unknown members are ignored."""
+    credential = answered(username="me", password=CANARY, note=[1])
+    assert (credential.login, credential.password.reveal(), credential.expires_at) == ("me", CANARY, None)
     assert answered(username="", password="x").login == ""
 
 
-def test_both_forms_of_an_end() -> None:
-    """Seconds or a time with its zone; where both are given, the earlier."""
+def test_both_forms_of_an_expiry() -> None:
+    """The expiry is a number of seconds or a time with its zone. If both are given, the earlier one counts."""
     soon, late = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) + timedelta(hours=9)
     at = late.astimezone().isoformat()
     for members, ends in (
@@ -128,9 +133,9 @@ def test_both_forms_of_an_end() -> None:
         ({"expires_at": at, "expires_in": 3600}, soon),
         ({"expires_at": f"{late:%Y-%m-%dT%H:%M:%SZ}", "expires_in": None}, late),
     ):
-        found = answered(username="me", password="x", **members)
-        assert found.expires_at is not None
-        assert abs(found.expires_at - ends) < timedelta(minutes=1)
+        credential = answered(username="me", password="x", **members)
+        assert credential.expires_at is not None
+        assert abs(credential.expires_at - ends) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +158,8 @@ def test_both_forms_of_an_end() -> None:
         {"username": "me", "password": CANARY, "expires_at": "0001-01-01T00:00:00+14:00"},
     ],
 )
-def test_objects_that_are_no_credential(members: dict[str, object]) -> None:
-    """Each is refused with what is wrong, and without a value of it."""
+def test_objects_that_are_not_a_credential(members: dict[str, object]) -> None:
+    """An invalid object is refused with the reason, but without its values."""
     with pytest.raises(FetchFailed) as caught:
         answered(**members)
     failure = quiet(caught)
@@ -171,16 +176,17 @@ def test_objects_that_are_no_credential(members: dict[str, object]) -> None:
         ("x" * 20000, "bad-secret"),
     ],
 )
-def test_passwords_that_are_none(password: str, reason: str) -> None:
-    """A line break in a token would be a line of its own in the netrc."""
+def test_invalid_passwords(password: str, reason: str) -> None:
+    """An empty or too long password, or one with a line break or a surrogate, is refused."""
     with pytest.raises(FetchFailed) as caught:
         answered(username="me", password=password)
     assert quiet(caught).reason == reason
 
 
 @pytest.mark.parametrize("members", [{"expires_in": -1}, {"expires_in": 0}, {"expires_at": "2020-01-01T00:00:00Z"}])
-def test_an_end_in_the_past(members: dict[str, object]) -> None:
-    """A dead credential is not delivered; the program may have a newer one next time."""
+def test_an_expiry_in_the_past(members: dict[str, object]) -> None:
+    """An expired credential is not delivered. The failure is transient, since the program may have a newer one next
+    time."""
     with pytest.raises(FetchFailed) as caught:
         answered(username="me", password=CANARY, **members)
     failure = quiet(caught)
@@ -200,24 +206,25 @@ def test_an_end_in_the_past(members: dict[str, object]) -> None:
         ("no-such-program", "rejected", "no-command"),
     ],
 )
-def test_programs_that_answer_no_object(script: str, kind: str, reason: str) -> None:
-    """Garbage, too much, nothing, a failure: each ends as one kind and one word, and nothing of it is repeated."""
+def test_programs_without_a_valid_object(script: str, kind: str, reason: str) -> None:
+    """Invalid, endless or missing output and a failed program each have one kind and one reason, and no output is
+    shown."""
     with pytest.raises(FetchFailed) as caught:
-        said(script)
+        from_script(script)
     failure = quiet(caught)
     assert (failure.kind, failure.reason) == (kind, reason)
 
 
 @pytest.mark.parametrize("words", [None, (), "prog", ("",), (7,)])
 def test_no_command(words: Frozen) -> None:
-    """What is no command is refused."""
+    """An invalid command is refused."""
     with pytest.raises(FetchFailed) as caught:
         command.fetch(asked("command", command=words))
     assert caught.value.failure.reason == "bad-options"
 
 
-def test_a_program_that_hangs_is_gone_at_the_deadline(tmp_path: Path) -> None:
-    """The deadline of the fetch ends it, and the children that it has."""
+def test_a_hung_program_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    """At the fetch's deadline the program and its children are killed."""
     note = tmp_path / "pids"
     script = f"sleep 600 & echo $$ $! > {note}.new; mv {note}.new {note}; wait"
 

@@ -1,7 +1,7 @@
-"""TLS that a company takes apart: whatever names certificates reaches every SDK and every helper program.
+"""TLS interception by a company: the settings for certificates reach every SDK and every helper program.
 
-A loopback proxy intercepts TLS with an authority of its own; another one demands a client certificate, and may itself
-be reached over TLS. The variables are those of uv, so that what works for uv works for uvtokend.
+A loopback proxy intercepts TLS with its own certificate authority. Another one demands a client certificate and may
+itself be reached over TLS. The variables are uv's, so that what works for uv works for uvtokend.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from uvtokend.providers.kit import bundle
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer
 
-#: Variables of this machine that would lead a library elsewhere.
+#: Variables of this machine that would affect the libraries.
 FOREIGN = ("PROXY", "AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "CA_BUNDLE", "CA_CERTS", "SSL_C", "IDENTITY_", "MSI_")
 Arrange = Callable[[Path, TlsProxy, pytest.MonkeyPatch], Request]
 
 
 def aws(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
-    """Return the request of keys in the environment."""
+    """Return a request with keys in the environment."""
     cloud = CodeArtifact()
     hosts = ("codeartifact.eu-central-1", "sts.eu-central-1")
     proxy.sites = {f"{host}.amazonaws.com": cloud.server.site for host in hosts}
@@ -51,7 +51,7 @@ def aws(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
 
 
 def google(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
-    """Return the request of a service account."""
+    """Return a request of a service account."""
     cloud = GoogleCloud()
     proxy.sites = cloud.sites
     (home / "account.json").write_text(json.dumps(cloud.service_account()))
@@ -59,7 +59,7 @@ def google(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
 
 
 def azure(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
-    """Return the request of a service principal."""
+    """Return a request of a service principal."""
     cloud = AzureCloud()
     proxy.sites = cloud.sites
     client, secret = cloud.application()
@@ -70,7 +70,7 @@ def azure(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
 
 
 def jfrog(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
-    """Return the request of a token pair."""
+    """Return a request with a token pair."""
     platform = JFrog()
     proxy.sites = {"acme.jfrog.io": platform.server.site}
     platform.close()
@@ -83,7 +83,7 @@ def jfrog(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
 
 
 def gitlab(home: Path, proxy: TlsProxy, patch: pytest.MonkeyPatch) -> Request:
-    """Return the request of a personal token, whose end GitLab is asked for."""
+    """Return a request with a personal token, whose expiry GitLab is asked for."""
     cloud = GitLab()
     proxy.sites = {"gitlab.com": cloud.server.site}
     cloud.close()
@@ -96,13 +96,13 @@ PROVIDERS: list[Arrange] = [aws, google, azure, jfrog, gitlab]
 
 @pytest.fixture(params=PROVIDERS, ids=lambda arrange: arrange.__name__)
 def arrange(request: pytest.FixtureRequest) -> Arrange:
-    found: Arrange = request.param
-    return found
+    prepare: Arrange = request.param
+    return prepare
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment that knows nothing."""
+    """Clear the environment of all such variables."""
     forget(monkeypatch, FOREIGN)
     for name, value in {"HOME": tmp_path, "XDG_STATE_HOME": tmp_path / "state", "NETRC": os.devnull}.items():
         monkeypatch.setenv(name, str(value))
@@ -110,7 +110,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetched(request: Request, patch: pytest.MonkeyPatch, ca_bundle: str | None = None) -> Credential | Failure:
-    """Fetch with the environment that the daemon would give to the worker."""
+    """Fetch in the environment that the daemon would give the worker."""
     environment = worker_environment(os.environ, request, Settings("", ca_bundle=ca_bundle))
     for name in os.environ.keys() - environment.keys():
         patch.delenv(name)
@@ -120,7 +120,7 @@ def fetched(request: Request, patch: pytest.MonkeyPatch, ca_bundle: str | None =
 
 
 def directory(home: Path, certificate: str) -> str:
-    """Make two directories, of which one holds a certificate besides what is none, and return their list."""
+    """Create two directories, of which one has a certificate beside invalid files, and return their list."""
     for name in ("one", "two"):
         (home / name).mkdir()
     (home / "two" / "company.cer").write_text(Path(certificate).read_text())
@@ -138,8 +138,8 @@ def test_a_proxy_that_intercepts_tls(arrange: Arrange, how: str, home: Path, mon
         request = arrange(home, proxy, monkeypatch)
         if how != "ca-bundle":
             monkeypatch.setenv(how, proxy.ca_file if how == "SSL_CERT_FILE" else directory(home, proxy.ca_file))
-        found = fetched(request, monkeypatch, proxy.ca_file if how == "ca-bundle" else None)
-        assert isinstance(found, Credential)
+        outcome = fetched(request, monkeypatch, proxy.ca_file if how == "ca-bundle" else None)
+        assert isinstance(outcome, Credential)
         assert proxy.calls
 
 
@@ -147,28 +147,28 @@ def test_a_proxy_that_intercepts_tls(arrange: Arrange, how: str, home: Path, mon
 def test_a_proxy_that_demands_a_client_certificate(
     arrange: Arrange, over_tls: bool, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SSL_CLIENT_CERT is presented to the servers behind a proxy, and to the proxy itself."""
+    """SSL_CLIENT_CERT is presented to servers behind a proxy and to the proxy itself."""
     with TlsProxy({}, demanding=True, over_tls=over_tls) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("SSL_CLIENT_CERT", proxy.client_file)
-        found = fetched(arrange(home, proxy, monkeypatch), monkeypatch, proxy.ca_file)
-        assert isinstance(found, Credential)
+        outcome = fetched(arrange(home, proxy, monkeypatch), monkeypatch, proxy.ca_file)
+        assert isinstance(outcome, Credential)
         assert proxy.calls
 
 
-def explained(found: Credential | Failure) -> tuple[str, str, str]:
-    """Return kind, reason and message of a failure whose fix names what to set."""
-    assert isinstance(found, Failure)
-    assert found.hint is not None
-    assert "SSL_CLIENT_CERT" in found.hint or 'ca-bundle = "system"' in found.hint
-    return found.kind, found.reason, found.message
+def explained(outcome: Credential | Failure) -> tuple[str, str, str]:
+    """Return kind, reason and message of a failure whose fix names the setting."""
+    assert isinstance(outcome, Failure)
+    assert outcome.hint is not None
+    assert "SSL_CLIENT_CERT" in outcome.hint or 'ca-bundle = "system"' in outcome.hint
+    return outcome.kind, outcome.reason, outcome.message
 
 
 @pytest.mark.parametrize("theirs", [False, True], ids=["none", "another authority's"])
 def test_a_client_certificate_that_is_refused(
     arrange: Arrange, theirs: bool, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that misses our certificate, or does not accept it, is not confused with one that we do not trust."""
+    """A server that requires a client certificate, or refuses ours, is distinguished from one that we do not trust."""
     with TlsProxy({}, demanding=True) as proxy, TlsProxy({}) as other:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         if theirs:
@@ -186,7 +186,7 @@ def test_a_client_certificate_that_is_refused(
 def test_a_ca_bundle_that_cannot_be_used(
     arrange: Arrange, text: str | None, words: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is named instead of the server's certificate, with what may have named it."""
+    """The failure names the unusable file instead of the server's certificate, and the settings that may name it."""
     file = home / "corp.pem"
     if text is not None:
         file.write_text(text)
@@ -199,14 +199,14 @@ def test_a_ca_bundle_that_cannot_be_used(
 
 
 def certificate_alone(home: Path, proxy: TlsProxy) -> str:
-    """Write the certificate of a client without its key."""
+    """Write a client's certificate without its key."""
     text = Path(proxy.client_file).read_text()
     (home / "alone.pem").write_text(text[text.index("-----BEGIN CERTIFICATE") :])
     return str(home / "alone.pem")
 
 
 def encrypted(home: Path, proxy: TlsProxy) -> str:
-    """Write a client certificate whose key needs a passphrase, which OpenSSL would ask the terminal for."""
+    """Write a client certificate whose key has a passphrase, which OpenSSL would ask for at the terminal."""
     text = Path(proxy.client_file).read_bytes()
     key = serialization.load_pem_private_key(text, None)
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL)
@@ -231,7 +231,7 @@ def test_a_client_certificate_that_cannot_be_used(
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The file is named before anything is asked, and nobody is prompted for a passphrase."""
+    """The unusable file is reported before any request, and no passphrase is asked for."""
     with TlsProxy({}) as proxy:
         monkeypatch.setenv("SSL_CLIENT_CERT", prepare(home, proxy))
         kind, reason, message = explained(fetched(arrange(home, proxy, monkeypatch), monkeypatch))
@@ -250,7 +250,8 @@ print(json.dumps({"username": "me", "password": token}))
 
 
 def test_helper_programs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program of the user's gets every variable; here OpenSSL's own trusts the proxy, with a real worker between."""
+    """A user's program gets every variable. Here OpenSSL's own makes Python trust the proxy, with a real worker in
+    between."""
     request = loopback.asked("command", command=(sys.executable, "-c", HELPER))
     with TlsProxy({"issuer.example": lambda _: Answer(200, b"s3cr3t")}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -264,24 +265,25 @@ def test_helper_programs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
         command = [sys.executable, "-P", "-m", "uvtokend.providers.worker"]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-        found = wire.decode_answer(done.stdout.rstrip())
-        assert isinstance(found, Credential), found
+        outcome = wire.decode_answer(done.stdout.rstrip())
+        assert isinstance(outcome, Credential), outcome
         named = json.loads((home / "named").read_text())
         assert set(named) == set(CA_VARIABLES)
         (path,) = set(named.values())
         assert Path(path).read_text().strip() == Path(proxy.ca_file).read_text().strip()
-    assert found.password.reveal() == "s3cr3t"
+    assert outcome.password.reveal() == "s3cr3t"
 
 
 def test_the_bundle_of_directories(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds what the file and the directories hold, follows them, is written once; a variable may keep its own."""
+    """The bundle contains the certificates of the file and the directories, follows their changes, and is written
+    only then. A variable that is already set keeps its value."""
     with TlsProxy({}) as one, TlsProxy({}) as two:
         first, second = (Path(proxy.ca_file).read_text() for proxy in (one, two))
         environ = {"SSL_CERT_FILE": two.ca_file, "SSL_CERT_DIR": directory(home, one.ca_file), "AWS_CA_BUNDLE": "/own"}
-        made = dict(environ)
-        bundle.gather(made)
-    path = Path(made["SSL_CERT_FILE"])
-    assert (made["AWS_CA_BUNDLE"], made["REQUESTS_CA_BUNDLE"]) == ("/own", str(path))
+        changed = dict(environ)
+        bundle.gather(changed)
+    path = Path(changed["SSL_CERT_FILE"])
+    assert (changed["AWS_CA_BUNDLE"], changed["REQUESTS_CA_BUNDLE"]) == ("/own", str(path))
     assert path.read_text() == second + first
     before = path.stat()
     (home / "two" / "company.cer").unlink()
@@ -298,7 +300,7 @@ def test_the_bundle_of_directories(home: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_certificate_that_is_cut_off(home: Path) -> None:
-    """It spoils none that follows, and many of them do not hold up the fetch."""
+    """A truncated certificate does not spoil the following ones, and many of them do not delay the fetch."""
     (home / "certificates").mkdir()
     with TlsProxy({}) as proxy:
         whole = Path(proxy.ca_file).read_text()
@@ -308,35 +310,35 @@ def test_a_certificate_that_is_cut_off(home: Path) -> None:
 
 
 def test_directories_without_a_certificate(home: Path) -> None:
-    """Nothing is written, and nothing is named."""
+    """Without certificates no file is written and no variable is set."""
     (home / "empty").mkdir()
     environ = {"SSL_CERT_DIR": f"{home / 'empty'}:"}
-    bundle.gather(made := dict(environ))
-    assert made == environ
+    bundle.gather(changed := dict(environ))
+    assert changed == environ
     assert not (home / "state").exists()
 
 
 def test_a_bundle_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state directory is named with the command that shows it."""
+    """The failure names the state directory, with a command that shows it."""
     (home / "state").write_text("")
     with TlsProxy({}) as proxy:
         monkeypatch.setenv("SSL_CERT_DIR", directory(home, proxy.ca_file))
-        found = worker.fetch(loopback.asked("static", password=(("env", "HOME"),)))
-    assert isinstance(found, Failure)
-    assert (found.kind, found.reason) == ("rejected", "state-directory")
-    assert str(home / "state") in found.message + str(found.hint)
+        failure = worker.fetch(loopback.asked("static", password=(("env", "HOME"),)))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason) == ("rejected", "state-directory")
+    assert str(home / "state") in failure.message + str(failure.hint)
 
 
 def test_uv_reads_the_same_variables(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uv trusts and presents what these variables name: a proxy that demands a certificate hears of its request."""
+    """uv uses the same variables: it trusts a proxy that demands a certificate, and presents ours."""
     (home / "needs.in").write_text("nothing-like-it\n")
     with TlsProxy({"pkgs.example.com": lambda _: Answer(404)}, demanding=True) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("SSL_CERT_DIR", directory(home, proxy.ca_file))
         command = uv("https://pkgs.example.com/simple/", home)
-        for name, heard in ((None, 0), ("SSL_CLIENT_CERT", 1)):
+        for name, requests in ((None, 0), ("SSL_CLIENT_CERT", 1)):
             if name is not None:
                 monkeypatch.setenv(name, proxy.client_file)
             environment = {**os.environ, "UV_CACHE_DIR": str(home / "cache"), "UV_HTTP_RETRIES": "0"}
             subprocess.run(command, env=environment, cwd=home, capture_output=True, check=False, timeout=60)
-            assert len(proxy.calls) == heard
+            assert len(proxy.calls) == requests
