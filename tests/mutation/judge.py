@@ -1,12 +1,12 @@
-"""A pytest plugin that judges mutants: one forked child for each, which runs the tests that reach the changed line.
+"""A pytest plugin that judges mutants, each in a forked child that runs the tests that reach the changed line.
 
-pytest collects once. In the child the changed function gets its new code in place, which takes no import; the changed
-module also is on disk, for the processes that tests start. For a change outside of functions (a constant, a
-default) the child forgets every module of the checkout and runs a pytest of its own, which imports them again; what
-others wrote (pytest, Hypothesis, SDKs) stays imported. Tests that have killed mutants of the same module run first.
+pytest collects once. In the child, the changed function gets its new code in place, without an import; the changed
+module is also on disk, for the processes that tests start. For a change outside of functions (a constant, a default)
+the child unloads every module of the checkout and runs its own pytest, which imports them again; third-party modules
+(pytest, Hypothesis, SDKs) stay imported. Tests that have killed mutants of the same module run first.
 
-A mutant is *killed* when a test fails, *timed out* when the tests take many times as long as they do without it, and
-otherwise it *survived*. What a killed test leaves running becomes a child of ours and is ended.
+A mutant is *killed* if a test fails, *timed out* if the tests take many times as long as without it, and otherwise it
+*survived*. Processes that a killed test leaves behind become our children and are killed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-#: Examples of each property. A survivor is judged again with `--thorough`, with as many as usual.
+#: Examples of each property. With `--thorough` a survivor is judged again with as many as usual.
 EXAMPLES = int(os.environ.get("MUTATION_EXAMPLES", "15"))
 JOB = "MUTATION_JOB"
 RESULTS = "MUTATION_RESULTS"
 TIMES = "MUTATION_TIMES"
 ONLY = "MUTATION_ONLY"
-#: How many times as long as without the mutant the tests may take, in CPU time, and the seconds on top.
+#: How many times as long as without the mutant the tests may take, in CPU time, and the additional seconds.
 PATIENCE = 5.0
 GRACE = 10.0
-#: The same for wall-clock time: the machine may be busy.
+#: The additional seconds of wall-clock time, since the machine may be busy.
 WALL = 60.0
-#: The exit status of a child in which not a test failed but the run itself.
+#: The exit status of a child in which the run itself failed instead of a test.
 BROKEN = 99
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, <linux/prctl.h>
 
@@ -62,23 +62,23 @@ class Times:
             self._failed.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        """Write them down."""
+        """Write the times to the file."""
         passed = {test: time for test, time in self._times.items() if test not in self._failed}
         self._file.write_text(json.dumps(passed))
 
 
 class First:
-    """Remember the first test, or file of tests, that failed."""
+    """Remember the first test, or test file, that failed."""
 
     def __init__(self) -> None:
         self.failed = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at a test."""
+        """Record a failed test."""
         self.pytest_collectreport(report)
 
     def pytest_collectreport(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        """Look at a file of tests, which the mutant may keep from being imported."""
+        """Record a failed collection, because a mutant may prevent a test file from being imported."""
         if report.failed and not self.failed:
             self.failed = report.nodeid
 
@@ -88,7 +88,7 @@ class Judge:
 
     Args:
         job: A file with one JSON object for each mutant: see `run.Task`.
-        results: The file that takes one JSON object for each result.
+        results: The file to which one JSON object is appended for each result.
     """
 
     def __init__(self, job: Path, results: Path) -> None:
@@ -100,7 +100,7 @@ class Judge:
         self._caches: list[Any] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take note of a failure, in a child."""
+        """Record a failure, in a child."""
         self._failed = self._failed or report.failed
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -133,17 +133,17 @@ class Judge:
         os.utime(module, ns=(before.st_atime_ns, time.time_ns()))
         sys.stdout.flush()
         sys.stderr.flush()
-        said, says = os.pipe()
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(said)
-            self._child(task, changed, chosen, says)
-        os.close(says)
+            os.close(reader)
+            self._child(task, changed, chosen, writer)
+        os.close(writer)
         try:
             ended = _waited(pid, WALL + 2 * PATIENCE * task["seconds"])
-            test = os.read(said, 4096).decode()
+            test = os.read(reader, 4096).decode()
         finally:
-            os.close(said)
+            os.close(reader)
             _end_orphans()
             module.write_bytes(source)
             os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -153,33 +153,33 @@ class Judge:
             return "timed out", test
         return ("survived" if ended == 0 else "killed"), test
 
-    def _child(self, task: dict[str, Any], changed: bytes, chosen: list[pytest.Item], says: int) -> None:
-        """Run the tests and leave this process: 0 if all pass."""
+    def _child(self, task: dict[str, Any], changed: bytes, chosen: list[pytest.Item], writer: int) -> None:
+        """Run the tests and exit with 0 if all pass."""
         os.setpgid(0, 0)
         limit = int(GRACE + PATIENCE * task["seconds"])
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
             if task["function"] is None or not self._in_place(task["file"], task["function"], changed):
-                self._own_pytest(chosen, says)
+                self._own_pytest(chosen, writer)
             for number, item in enumerate(chosen):
                 following = chosen[number + 1] if number + 1 < len(chosen) else None
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self._failed:
-                    os.write(says, item.nodeid.encode())
+                    os.write(writer, item.nodeid.encode())
                     os._exit(1)
-        except BaseException:  # noqa: BLE001 - not the mutant's fault: the run is told, and stops
-            os.write(says, traceback.format_exc()[-2000:].encode())
+        except BaseException:  # noqa: BLE001 - not the mutant's fault: reported to the run, which stops
+            os.write(writer, traceback.format_exc()[-2000:].encode())
             os._exit(BROKEN)
         os._exit(0)
 
     def _in_place(self, file: str, function: str, changed: bytes) -> bool:
-        """Give a live function its changed code; return False if that cannot be."""
+        """Give a loaded function its changed code; return False if that is not possible."""
         code = {_key(code): code for code in _codes(compile(changed, file, "exec", dont_inherit=True))}
         done = False
-        for found in self._functions.get((file, function), ()):
-            if _key(found.__code__) in code:
+        for candidate in self._functions.get((file, function), ()):
+            if _key(candidate.__code__) in code:
                 try:
-                    found.__code__ = code[_key(found.__code__)]
+                    candidate.__code__ = code[_key(candidate.__code__)]
                 except ValueError:  # it closes over other names
                     return False
                 done = True
@@ -187,34 +187,34 @@ class Judge:
             cache.cache_clear()
         return done
 
-    def _own_pytest(self, chosen: list[pytest.Item], says: int) -> None:
-        """Run the tests with a pytest that imports the changed module, and leave this process.
+    def _own_pytest(self, chosen: list[pytest.Item], writer: int) -> None:
+        """Run the tests with a pytest that imports the changed module, and exit.
 
-        The file of the first test comes alone, since it kills most, and to collect all files takes seconds.
+        The file of the first test runs alone, because it kills most mutants, and collecting all files takes seconds.
         """
         for name in (JOB, RESULTS, TIMES):
             os.environ.pop(name, None)
         beside = [item for item in chosen if item.path == chosen[0].path]
         for part in (beside, [item for item in chosen if item.path != chosen[0].path]):
             if part:
-                self._part(part, says)
+                self._part(part, writer)
         os._exit(0)
 
-    def _part(self, part: list[pytest.Item], says: int) -> None:
-        """Import everything anew and run some tests; leave this process if one fails."""
+    def _part(self, part: list[pytest.Item], writer: int) -> None:
+        """Import everything again and run some tests; exit if one fails."""
         for name, value in [*sys.modules.items()]:
             if (getattr(value, "__file__", None) or "").startswith(f"{Path.cwd()}/"):
                 del sys.modules[name]
-        only = Path(f"mutation-only-{os.getpid()}.json")  # a variable holds 128 KiB at most
+        only = Path(f"mutation-only-{os.getpid()}.json")  # an environment variable holds at most 128 KiB
         only.write_text(json.dumps([item.nodeid for item in part]))
         os.environ[ONLY] = str(only.resolve())
         first = First()
         options = ["-q", "-x", "-n0", "-p", "mutation.judge", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
         files = dict.fromkeys(str(item.path) for item in part)
         status = pytest.main([*options, "-o", "tmp_path_retention_policy=none", *files], plugins=[first])
-        os.write(says, first.failed.encode())
+        os.write(writer, first.failed.encode())
         if status == pytest.ExitCode.USAGE_ERROR or (status == pytest.ExitCode.NO_TESTS_COLLECTED and not first.failed):
-            os.write(says, f"pytest ended with {status}".encode())
+            os.write(writer, f"pytest ended with {status}".encode())
             os._exit(BROKEN)
         if status:
             os._exit(1)
@@ -222,7 +222,7 @@ class Judge:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure every test for the map; else run only the tests that the environment names, in that order."""
+    """Measure every test for the map; otherwise run only the tests that the environment names, in that order."""
     if TIMES in os.environ:
         for item in items:
             item.own_markers = [mark for mark in item.own_markers if mark.name != "no_cover"]
@@ -232,7 +232,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Judge, or record times, as the environment says; with few examples of Hypothesis, where a test does not say."""
+    """Judge, or record times, as the environment writer, with few Hypothesis examples unless a test sets the number."""
     settings.register_profile("mutation", settings.get_profile("uvtokend"), max_examples=EXAMPLES)
     settings.load_profile("mutation")
     if JOB in os.environ:
@@ -246,11 +246,11 @@ def _living() -> tuple[dict[tuple[str, str], list[FunctionType]], list[Any]]:
     functions: dict[tuple[str, str], list[FunctionType]] = {}
     caches = []
     gc.collect()
-    for found in gc.get_objects():
-        if isinstance(found, FunctionType):
-            functions.setdefault((found.__code__.co_filename, found.__code__.co_qualname), []).append(found)
-        elif isinstance(found, functools._lru_cache_wrapper):
-            caches.append(found)
+    for candidate in gc.get_objects():
+        if isinstance(candidate, FunctionType):
+            functions.setdefault((candidate.__code__.co_filename, candidate.__code__.co_qualname), []).append(candidate)
+        elif isinstance(candidate, functools._lru_cache_wrapper):
+            caches.append(candidate)
     return functions, caches
 
 
@@ -266,14 +266,14 @@ def _key(code: CodeType) -> tuple[str, int]:
 
 
 def _descriptor(pid: int) -> int:
-    """Return a file descriptor that is readable when a child has ended, which only Linux has."""
+    """Return a file descriptor that becomes readable when a child ends; only Linux has one."""
     if sys.platform == "linux":
         return os.pidfd_open(pid)
     raise OSError
 
 
 def _waited(pid: int, seconds: float) -> int | None:
-    """Wait for a child and return its exit status; end it, and return None, after so many seconds."""
+    """Wait for a child and return its exit status. After the timeout, kill it and return None."""
     descriptor = _descriptor(pid)
     try:
         late = not select.select([descriptor], [], [], seconds)[0]
@@ -286,7 +286,7 @@ def _waited(pid: int, seconds: float) -> int | None:
 
 
 def _end_orphans() -> None:
-    """End what the tests of a mutant left running."""
+    """Kill the processes that the tests of a mutant left running."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     while pids := children.read_text().split():
         for pid in pids:

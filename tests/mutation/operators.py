@@ -1,12 +1,12 @@
-"""Find what can be changed in a module, one small change at a time.
+"""Find everything in a module that can be changed, one small change at a time.
 
-The operators are those of mutmut and cosmic-ray, as far as they touch a decision: comparisons, ``and`` and ``or``,
-negated conditions, arithmetic, numbers, words for machines, ``True`` and ``False``, returned and yielded values, calls
-and assignments that are left out, keyword arguments that are left out, ``min``/``max`` and ``any``/``all``,
-``break``/``continue``.
+The operators are those of mutmut and cosmic-ray that affect decisions: comparisons, ``and`` and ``or``, negated
+conditions, arithmetic, numbers, strings without spaces, ``True`` and ``False``, returned and yielded values, omitted
+calls, assignments and keyword arguments, ``min``/``max`` and ``any``/``all``, ``break``/``continue``.
 
-Never changed: text for people (a string with a space, or an f-string), docstrings, annotations, decorators, imports,
-the arguments of ``cast``, ``Literal`` and ``TypeVar``, and the messages of ``assert``: these decide nothing.
+Not changed, because they decide nothing: text for people (a string with a space, or an f-string), docstrings,
+annotations, decorators, imports, the arguments of ``cast``, ``Literal`` and ``TypeVar``, and the messages of
+``assert``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Mutant:
     Args:
         start: Where the changed text begins, in bytes of the source.
         end: Where it ends.
-        text: What is there instead.
+        text: The text that replaces it.
         line: The line of the change, from 1.
         operator: The kind of change.
     """
@@ -75,7 +75,7 @@ def mutants(source: bytes) -> list[Mutant]:
     """
     finder = _Finder(source)
     finder.visit(ast.parse(source))
-    return sorted({mutant for mutant in finder.found if _compiles(mutant.applied(source))})
+    return sorted({mutant for mutant in finder.mutants if _compiles(mutant.applied(source))})
 
 
 def _compiles(source: bytes) -> bool:
@@ -88,13 +88,13 @@ def _compiles(source: bytes) -> bool:
 
 class _Finder(ast.NodeVisitor):
     def __init__(self, source: bytes) -> None:
-        self.found: list[Mutant] = []
+        self.mutants: list[Mutant] = []
         self._source = source
         self._starts = [0]
         for line in source.splitlines(keepends=True):
             self._starts.append(self._starts[-1] + len(line))
 
-    # ---------------------------------------------------------------------------------------------- what is not seen
+    # ------------------------------------------------------------------------------------------------ what is skipped
 
     def visit_Import(self, node: ast.Import) -> None:
         """Change no import."""
@@ -114,7 +114,7 @@ class _Finder(ast.NodeVisitor):
         """Change no annotation."""
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        """Change no type."""
+        """Change no argument of Literal."""
         if not (isinstance(node.value, ast.Name) and node.value.id == "Literal"):
             self.generic_visit(node)
 
@@ -132,7 +132,7 @@ class _Finder(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_Module(self, node: ast.Module) -> None:
-        """Change everything but the docstring."""
+        """Change everything except the docstring."""
         self._body(node.body)
 
     def _body(self, body: list[ast.stmt]) -> None:
@@ -157,7 +157,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        """Leave out a ``not`` or a minus."""
+        """Omit a ``not`` or a minus."""
         if isinstance(node.op, ast.Not | ast.USub | ast.Invert):
             self._replace(node, node.operand, "unary")
         self.generic_visit(node)
@@ -169,7 +169,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        """Change numbers, truth values and words for machines."""
+        """Change numbers, truth values and strings without spaces."""
         match node.value:
             case bool():
                 self._replace(node, ast.Constant(not node.value), "truth")
@@ -183,7 +183,7 @@ class _Finder(ast.NodeVisitor):
                 pass
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Swap ``min`` and ``max``; leave out keyword arguments."""
+        """Swap ``min`` and ``max``; omit keyword arguments."""
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name in FOR_TYPES:
             for argument in node.args[1:]:
@@ -217,7 +217,7 @@ class _Finder(ast.NodeVisitor):
     # ---------------------------------------------------------------------------------------------------- statements
 
     def visit_If(self, node: ast.If) -> None:
-        """Negate the condition; look into no block for type checkers."""
+        """Negate the condition; skip blocks for type checkers."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return
         self._condition(node.test)
@@ -236,7 +236,7 @@ class _Finder(ast.NodeVisitor):
         self._body(node.body)
 
     def visit_Assert(self, node: ast.Assert) -> None:
-        """Change no assertion: it speaks to the type checker."""
+        """Change no assertion, because it is for the type checker."""
 
     def visit_Return(self, node: ast.Return) -> None:
         """Return None instead."""
@@ -245,13 +245,13 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """Leave out a call."""
+        """Omit a call."""
         if isinstance(node.value, ast.Call | ast.Await):
             self._replace(node, ast.Pass(), "left out")
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Leave out an assignment to an attribute or an item."""
+        """Omit an assignment to an attribute or an item."""
         if isinstance(node.targets[0], ast.Attribute | ast.Subscript):
             self._replace(node, ast.Pass(), "left out")
         elif isinstance(node.targets[0], ast.Name) and node.targets[0].id in {"__all__", "__slots__"}:
@@ -273,7 +273,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Break(self, node: ast.Break) -> None:
-        """Go on instead."""
+        """Continue instead."""
         self._replace(node, ast.Continue(), "loop")
 
     def visit_Continue(self, node: ast.Continue) -> None:
@@ -283,7 +283,7 @@ class _Finder(ast.NodeVisitor):
     # ------------------------------------------------------------------------------------------------------- details
 
     def _condition(self, test: ast.expr) -> None:
-        if not isinstance(test, ast.Compare | ast.BoolOp | ast.UnaryOp):  # those are changed in themselves
+        if not isinstance(test, ast.Compare | ast.BoolOp | ast.UnaryOp):  # those are changed by their own operators
             self._replace(test, ast.UnaryOp(ast.Not(), test), "condition")
 
     def _replace(self, node: ast.expr | ast.stmt, other: ast.AST, operator: str) -> None:
@@ -296,5 +296,5 @@ class _Finder(ast.NodeVisitor):
             text = f"({text})"
         lines = self._source[start:end].count(b"\n")
         if lines and isinstance(other, ast.expr):
-            text = f"({text}" + "\n" * lines + ")"  # what follows keeps its line numbers
-        self.found.append(Mutant(start, end, text, node.lineno, operator))
+            text = f"({text}" + "\n" * lines + ")"  # the following lines keep their numbers
+        self.mutants.append(Mutant(start, end, text, node.lineno, operator))

@@ -1,17 +1,17 @@
-"""Mutation testing of what decides: ``core/`` and the decision code of ``daemon/``.
+"""Mutation testing of decisions: ``core/`` and the decision code of ``daemon/``.
 
     nice -n 19 python tests/mutation/run.py --sample 500 --seed 1          # a sample of everything
     nice -n 19 python tests/mutation/run.py --module core/lease.py         # all mutants of one module
-    python tests/mutation/run.py --report results.jsonl                    # the score of what was run
+    python tests/mutation/run.py --report results.jsonl                    # the score of these results
 
-A run copies the checkout, runs the tests once to see which of them reach which line, and judges one mutant after the
-other in one process (see `judge`). Results are appended to ``--results`` as they come, and a mutant that is there
-already is not judged again, so a run may be interrupted and continued. `equivalent.txt` lists the survivors that no
-test can kill, each with its reason: they do not count. `survivors.txt` has the last scores, and the survivors that are
-open. A full run takes hours. It needs Linux.
+A run copies the checkout, runs the tests once to record which of them reach which line, and judges the mutants one by
+one in one process (see `judge`). Each result is appended to ``--results``, and a mutant that has a result is not judged
+again, so a run may be interrupted and continued. `equivalent.txt` lists the survivors that no test can kill, each with
+its reason; they do not count. `survivors.txt` has the last scores and the open survivors. A full run takes hours. It
+needs Linux.
 
-No kept tool fits: mutmut 3 changes nothing outside of functions, where policy and catalogs stand, and cannot draw a
-sample; cosmic-ray starts pytest again, and imports everything again, for each mutant.
+No maintained tool fits: mutmut 3 changes nothing outside of functions, where policy and catalogs are, and cannot draw a
+sample; cosmic-ray starts pytest, with all imports, again for each mutant.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from mutation.operators import mutants
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path("src/uvtokend")
-#: What is left out of the run: code that only shows, and entry points, which decide nothing.
+#: Not mutated: code that only displays, and entry points, which decide nothing.
 EXCLUDED = {"daemon/main.py", "daemon/notify.py", "daemon/desktop.py"}
-#: Left out: the simulator's long tests, and those that run the daemon as a process, so that no coverage shows what they
-#: reach. Hold what survives against them by hand.
+#: Not run: the simulator's long tests, and tests that run the daemon as a process, whose coverage is not recorded.
+#: Compare survivors with them by hand.
 LEFT_OUT = ("core/test_simulation.py", "daemon/test_daemon.py", "daemon/test_ours.py")
-#: Seconds of tests, the quickest first, that each mutant has to survive.
+#: The seconds of tests, the quickest first, that each mutant must survive.
 BUDGET = 30.0
 
-#: Seconds after which a test hangs: the machine may be busy.
+#: The seconds after which a test counts as hung, since the machine may be busy.
 LONG = 900
 
 Contexts = Mapping[str, Mapping[int, list[str]]]
@@ -57,7 +57,7 @@ Contexts = Mapping[str, Mapping[int, list[str]]]
 
 @dataclass(frozen=True)
 class Task:
-    """One mutant and how to judge it.
+    """A mutant and how to judge it.
 
     Args:
         module: The module, below the package.
@@ -91,7 +91,7 @@ class Map:
 
     @classmethod
     def made(cls, tree: Path, package: str, cache: Path) -> Map:
-        """Run the tests with coverage; for a file of tests that has not changed, read what an earlier run found."""
+        """Run the tests with coverage; for an unchanged test file, read the result of an earlier run."""
         names = {str(file.relative_to(tree)): file for file in sorted((tree / "tests" / package).rglob("test_*.py"))}
         left_out = {f"tests/{name}" for name in LEFT_OUT}
         others = {*(tree / "src").rglob("*.py"), *(tree / "tests" / package).rglob("*.py")} - {*names.values()}
@@ -123,11 +123,12 @@ class Map:
         return self.of_lines(module, self._contexts.get(module, {}))
 
     def beside(self, module: str) -> set[str]:
-        """Return the tests in the directory that mirrors a module's: a table is read by tests that reach no line."""
+        """Return the tests in the directory that mirrors a module's, because tests may read a table without reaching
+        a line of it."""
         return {test for test in self.times if Path(test.partition("::")[0]).parent == Path("tests", module).parent}
 
     def chosen(self, module: str, tests: Iterable[str], budget: float) -> tuple[list[str], float]:
-        """Return tests in the order in which they find out most, and their seconds, until the budget is spent."""
+        """Return the most useful tests first, until the budget is spent, and their seconds."""
         mirror = f"tests/{Path(module).parent}/test_{Path(module).stem}.py"
         ordered = sorted(tests, key=lambda test: (not test.startswith(mirror), self.times[test], test))
         taken: list[str] = []
@@ -141,25 +142,25 @@ class Map:
 
 
 def _measured(tree: Path, package: str, names: list[str]) -> dict[str, Any]:
-    """Run files of tests with one coverage context for each test, and return what each file found."""
+    """Run test files with one coverage context for each test, and return the result of each file."""
     rc, data, times = tree / ".mutation.rc", tree / ".mutation.cov", tree / ".mutation.times"
     rc.write_text(f"[run]\nsource = uvtokend.{package}\n")
     coverage = ["--cov", f"--cov-config={rc}", "--cov-report=", "--cov-context=test"]
     _pytest(tree, [*coverage, *names], {"COVERAGE_FILE": str(data), TIMES: str(times)})
     from coverage import CoverageData
 
-    found: dict[str, Any] = {name: {"times": {}, "lines": {}} for name in names}
+    measured: dict[str, Any] = {name: {"times": {}, "lines": {}} for name in names}
     passed: dict[str, float] = json.loads(times.read_text())
     for test, seconds in passed.items():
-        found[test.partition("::")[0]]["times"][test] = seconds
-    measured = CoverageData(str(data))
-    measured.read()
-    for file in measured.measured_files():
+        measured[test.partition("::")[0]]["times"][test] = seconds
+    lines = CoverageData(str(data))
+    lines.read()
+    for file in lines.measured_files():
         module = str(Path(file).relative_to(tree / PACKAGE))
-        for line, contexts in measured.contexts_by_lineno(file).items():
+        for line, contexts in lines.contexts_by_lineno(file).items():
             for test in sorted({context.partition("|")[0] for context in contexts} & passed.keys()):
-                found[test.partition("::")[0]]["lines"].setdefault(module, {}).setdefault(line, []).append(test)
-    return found
+                measured[test.partition("::")[0]]["lines"].setdefault(module, {}).setdefault(line, []).append(test)
+    return measured
 
 
 def _suite(package: str) -> list[str]:
@@ -180,7 +181,7 @@ def _pytest(tree: Path, arguments: list[str], environment: Mapping[str, str]) ->
         check=False,
     )
     if done.returncode > 1:  # a test that fails without a mutant is not in the map
-        sys.exit(f"{done.stdout[-5000:]}\nThe run itself is broken.")
+        sys.exit(f"{done.stdout[-5000:]}\nThe test run failed.")
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -197,47 +198,47 @@ def _tree(source: bytes) -> ast.Module:
 
 def modules() -> list[str]:
     """Return the modules to change, below the package."""
-    found = [*(ROOT / PACKAGE / "core").rglob("*.py"), *(ROOT / PACKAGE / "daemon").glob("*.py")]
-    names = sorted(str(file.relative_to(ROOT / PACKAGE)) for file in found)
+    files = [*(ROOT / PACKAGE / "core").rglob("*.py"), *(ROOT / PACKAGE / "daemon").glob("*.py")]
+    names = sorted(str(file.relative_to(ROOT / PACKAGE)) for file in files)
     return [name for name in names if name not in EXCLUDED]
 
 
 def function_at(source: bytes, start: int) -> str | None:
-    """Return the qualified name of the outermost function whose body holds a position, or None."""
+    """Return the qualified name of the outermost function whose body contains a position, or None."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
 
-    def find(body: Iterable[ast.stmt], prefix: str) -> str | None:
+    def search(body: Iterable[ast.stmt], prefix: str) -> str | None:
         for node in body:
             first = node.body[0] if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) else None
             if first is None or not starts[first.lineno - 1] <= start < starts[node.end_lineno or 0]:
                 continue
             name = f"{prefix}{node.name}"  # type: ignore[attr-defined] # it is a class or a function
-            return find(node.body, f"{name}.") if isinstance(node, ast.ClassDef) else name
+            return search(node.body, f"{name}.") if isinstance(node, ast.ClassDef) else name
         return None
 
-    return find(_tree(source).body, "")
+    return search(_tree(source).body, "")
 
 
 def first_line(source: bytes, line: int) -> int:
-    """Return the line on which the innermost statement around a line begins."""
+    """Return the first line of the innermost statement around a line."""
     lines = [node.lineno for node in ast.walk(_tree(source)) if isinstance(node, ast.stmt)]
     return max(first for first in lines if first <= line)
 
 
 def equivalent() -> set[tuple[str, str, str, str]]:
     """Return the mutants that no test can kill: module, text of the line, what is changed, what it becomes."""
-    found = set()
+    rows = set()
     for line in (Path(__file__).parent / "equivalent.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             module, text, before, after, _ = (part.strip() for part in line.split(" | ", 4))
-            found.add((module, text, before, after))
-    return found
+            rows.add((module, text, before, after))
+    return rows
 
 
 def key(task: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Return what names a mutant independently of where its line stands today."""
+    """Return what identifies a mutant, whatever its line number."""
     return task["module"], task["source"], task["before"], task["text"].strip()
 
 
@@ -252,22 +253,22 @@ def tasks(tree: Path, name: str) -> Iterator[dict[str, Any]]:
         yield {**asdict(task), "source": lines[mutant.line - 1].strip()}
 
 
-def with_tests(task: dict[str, Any], found: Map, budget: float) -> dict[str, Any]:
+def with_tests(task: dict[str, Any], reach: Map, budget: float) -> dict[str, Any]:
     """Return a task with its function, and with the tests that may kill it."""
     name, source = task["module"], Path(task["file"]).read_bytes()
     function = function_at(source, task["start"])
-    reached = found.of_lines(name, range(first_line(source, task["line"]), task["line"] + 1))
+    reached = reach.of_lines(name, range(first_line(source, task["line"]), task["line"] + 1))
     if function is None:
-        reached |= found.of_module(name) | found.beside(name)
-    tests, seconds = found.chosen(name, reached, budget)
-    if function is None or not tests:  # a table is read by tests that reach no line of its module
-        more, longer = found.chosen(name, found.times.keys() - {*tests}, budget)
+        reached |= reach.of_module(name) | reach.beside(name)
+    tests, seconds = reach.chosen(name, reached, budget)
+    if function is None or not tests:  # tests may read a table without reaching a line of its module
+        more, longer = reach.chosen(name, reach.times.keys() - {*tests}, budget)
         tests, seconds = tests + more, seconds + longer
     return {**task, "function": function, "tests": tests, "seconds": seconds}
 
 
 def interval(killed: int, counted: int) -> tuple[float, float]:
-    """Return the bounds of Wilson's 95 % interval of a share."""
+    """Return the bounds of Wilson's 95 % interval of a proportion."""
     if not counted:
         return 0.0, 1.0
     z, share = 1.96, killed / counted
@@ -301,12 +302,12 @@ def report(results: Path) -> None:
 
 
 def main() -> None:
-    """Run what the command line says."""
+    """Run with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--module", action="append", help="only this module, as core/lease.py; may be repeated")
     parser.add_argument("--package", choices=["core", "daemon"], help="only this package")
     parser.add_argument("--line", type=int, action="append", help="only mutants of this line; may be repeated")
-    parser.add_argument("--sample", type=int, help="judge so many mutants, chosen at random")
+    parser.add_argument("--sample", type=int, help="judge this many mutants, chosen at random")
     parser.add_argument("--seed", type=int, default=1, help="the seed of the choice (default: 1)")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests for each (default: 30)")
     parser.add_argument("--results", type=Path, default=Path("mutation.jsonl"), help="(default: mutation.jsonl)")
@@ -322,8 +323,8 @@ def main() -> None:
         os.environ["MUTATION_EXAMPLES"] = "100"
         options.budget = math.inf
     results = options.results.resolve()
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder).resolve() / "tree"
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory).resolve() / "tree"
         ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "dist")
         shutil.copytree(ROOT, tree, ignore=ignored)
         names = options.module or [name for name in modules() if name.startswith(options.package or "")]
@@ -347,7 +348,7 @@ def main() -> None:
 
 
 def chosen_of(todo: list[dict[str, Any]], results: Path, survivors: bool) -> list[dict[str, Any]]:
-    """Leave out what was judged before, or all but what survived then."""
+    """Return the tasks that were not judged before, or only those whose mutant survived."""
     if not results.exists():
         return todo
     before = {key(result): result["verdict"] for result in map(json.loads, results.read_text().splitlines())}

@@ -1,4 +1,4 @@
-"""The mutation run itself: what it changes, and that it tells a killed mutant from a survivor."""
+"""The mutation run: what it changes, and that it distinguishes killed mutants from survivors."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def larger(one: int, other: int = 1) -> bool:
 
 
 async def waits(items: list[int]) -> int:
-    found = max(items, default=0)
+    most = max(items, default=0)
     print("for people, with spaces")
-    return found + 1
+    return most + 1
 '''
 
 
@@ -47,7 +47,7 @@ def changes(source: str) -> set[tuple[str, str]]:
 
 
 def test_every_decision_is_changed_and_no_text_for_people() -> None:
-    """The operators find all of this module's decisions, and leave types, decorators, docstrings and messages alone."""
+    """The operators change all decisions of this module, but no types, decorators, docstrings or messages."""
     assert changes(SOURCE) == {
         ("3", "(4)"),
         ("0", "(1)"),
@@ -62,13 +62,13 @@ def test_every_decision_is_changed_and_no_text_for_people() -> None:
         ("max", "min"),
         ("max(items, default=0)", "(max(items))"),
         ('print("for people, with spaces")', "pass"),
-        ("found + 1", "(None)"),
-        ("found + 1", "(found - 1)"),
+        ("most + 1", "(None)"),
+        ("most + 1", "(most - 1)"),
     }
 
 
-def test_a_mutant_keeps_the_lines_below_it() -> None:
-    """So that a failure names the line of the source."""
+def test_a_mutant_keeps_the_line_numbers() -> None:
+    """A mutant does not change line numbers, so that a failure names the line of the source."""
     source = b"def f(a):\n    return (\n        a\n        + 1\n    )\n\n\nx = 2\n"
     for mutant in mutants(source):
         changed = mutant.applied(source)
@@ -76,11 +76,11 @@ def test_a_mutant_keeps_the_lines_below_it() -> None:
         assert changed.count(b"\n") == source.count(b"\n")
 
 
-def test_the_function_around_a_change_is_found() -> None:
-    """The outermost one, with its class; a default and a decorator belong to none."""
+def test_the_function_around_a_change() -> None:
+    """The outermost function is named, with its class. A default and a decorator belong to no function."""
     source = SOURCE.encode()
     assert run.function_at(source, source.index(b"one > other")) == "larger"
-    assert run.function_at(source, source.index(b"found + 1")) == "waits"
+    assert run.function_at(source, source.index(b"most + 1")) == "waits"
     assert run.function_at(source, source.index(b"other: int = 1")) is None
     nested = b"class A:\n    x = 1\n    def f(self):\n        def g():\n            return 1\n        return g\n"
     assert run.function_at(nested, nested.index(b"return 1")) == "A.f"
@@ -88,17 +88,17 @@ def test_the_function_around_a_change_is_found() -> None:
 
 
 def test_the_score_of_a_sample_has_an_interval() -> None:
-    """Wilson's: it stays within 0 and 1, and narrows with the sample."""
+    """Wilson's interval stays within 0 and 1, and narrows as the sample grows."""
     low, high = run.interval(95, 100)
     assert (round(low, 3), round(high, 3)) == (0.888, 0.978)
     assert run.interval(0, 0) == (0.0, 1.0)
     assert run.interval(950, 1000)[0] > low
 
 
-def test_a_run_tells_killed_from_survived(
+def test_a_run_distinguishes_killed_from_survived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A small package with a test for one of its two functions, a constant, and one mutant called equivalent."""
+    """The package has two functions, a test for one of them, a constant, and one mutant listed as equivalent."""
     package, tests = tmp_path / "src/uvtokend/core", tmp_path / "tests/core"
     package.mkdir(parents=True)
     tests.mkdir(parents=True)
@@ -116,9 +116,9 @@ def test_a_run_tells_killed_from_survived(
     arguments = ["run.py", "--package", "core", "--cache", str(tmp_path / "cache"), "--results", str(results)]
     monkeypatch.setattr(sys, "argv", arguments)
     run.main()
-    found = [json.loads(line) for line in results.read_text().splitlines()]
-    verdicts = {(one["before"], one["text"]): one["verdict"] for one in found}
-    assert [one["by"].rpartition("::")[2] for one in found] == ["test_it", "test_it", "", "test_it"]
+    judged = [json.loads(line) for line in results.read_text().splitlines()]
+    verdicts = {(one["before"], one["text"]): one["verdict"] for one in judged}
+    assert [one["by"].rpartition("::")[2] for one in judged] == ["test_it", "test_it", "", "test_it"]
     assert verdicts == {
         ("1", "(2)"): "killed",
         ("a + ONE", "(None)"): "killed",
@@ -132,8 +132,8 @@ def test_a_run_tells_killed_from_survived(
 
 
 @pytest.mark.parametrize("name", ["equivalent.txt", "survivors.txt"])
-def test_the_lists_name_lines_that_are_there(name: str) -> None:
-    """A row is found again by its module and the text of its line, so both follow every move."""
+def test_the_lists_name_existing_lines(name: str) -> None:
+    """Each row names an existing module and the text of an existing line, even after code was moved."""
     here = Path(__file__).parent
     rows = [line.split(" | ") for line in (here / name).read_text().splitlines() if line and not line.startswith("#")]
     assert rows
