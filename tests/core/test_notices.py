@@ -26,7 +26,12 @@ def test_no_notice_for_a_token_that_is_refreshed() -> None:
 
 @pytest.mark.parametrize(
     ("left", "words"),
-    [(timedelta(days=7), "7 days"), (timedelta(days=2, hours=5), "2 days"), (timedelta(hours=47), "47 hours")],
+    [
+        (timedelta(days=7), "7 days"),
+        (timedelta(days=2, hours=5), "2 days"),
+        (timedelta(hours=48), "2 days"),
+        (timedelta(hours=47), "47 hours"),
+    ],
 )
 def test_a_notice_precedes_the_end_of_a_static_secret_by_a_week(left: timedelta, words: str) -> None:
     """From a week before its expiry, a secret that only a person can renew has a notice with the time left and the
@@ -52,7 +57,12 @@ def test_a_clock_that_is_wrong_by_more_than_two_minutes(skew: float, words: str)
 
 
 @pytest.mark.parametrize(
-    ("left", "words"), [(timedelta(hours=1), "expires in 60 min"), (timedelta(seconds=-90), "has expired")]
+    ("left", "words"),
+    [
+        (timedelta(hours=1), "expires in 60 min"),
+        (timedelta(seconds=59), "expires in 0 min"),
+        (timedelta(seconds=-1), "has expired"),
+    ],
 )
 def test_a_sign_in_that_ends_soon(left: timedelta, words: str) -> None:
     """From an hour before its end, a sign-in has a notice with the sign-in command, even if the token is valid for

@@ -106,3 +106,18 @@ def test_each_state_has_its_metric(state: str) -> None:
     lines = metrics.exposition(document(index("a", state=state)), NOW).splitlines()
     states = {line.split('state="')[1].split('"')[0]: line[-1] for line in lines if 'state="' in line}
     assert states == {**dict.fromkeys(("waiting", "fetching", "retrying", "blocked"), "0"), state: "1"}
+
+
+def test_an_index_that_is_not_delivered_limits_nothing() -> None:
+    """The prompt holds until the first delivered token of an enabled index expires."""
+    late = "2026-01-31T09:00:00Z"
+    others = (index("b", delivered=False), index("c", enabled=False), index("d", enabled=False, delivered=False))
+    soon = [{**other, "expires_at": "2026-01-31T08:10:00Z"} for other in others]
+    _, until, _ = prompt.encode(document(index("a", expires_at=late), *soon), NOW.timestamp()).splitlines()
+    assert int(until) == datetime.fromisoformat(late).timestamp()
+
+
+def test_an_unknown_host_is_an_empty_label() -> None:
+    """A label of Prometheus always has a value."""
+    text = metrics.exposition(document(index("a", host=None, provider=None)), NOW)
+    assert 'uvtokend_index_ready{index="a",provider="",host=""} 1' in text.splitlines()

@@ -89,3 +89,21 @@ def test_when_the_slots_are_checked_again() -> None:
     assert waiting.look_at() == SLICE
     free = line(2, "a", "b")
     assert (free.look_at(), free.gives_way(100)) == (None, None)
+
+
+def test_with_two_slots_one_is_reserved() -> None:
+    """A single fetch whose last attempt hung runs; a second one must leave the last slot to others."""
+    slots: Slots[str] = Slots(2)
+    for key in ("h1", "h2"):
+        slots.ask(key, hung=True, spends=False)
+    assert list(slots.starts(0)) == ["h1"]
+
+
+def test_the_slots_are_checked_again_when_the_oldest_fetch_must_give_way() -> None:
+    """Of several fetches that may give way, the one that began first counts."""
+    slots = line(2, "a")
+    assert list(slots.starts(0)) == ["a"]
+    for key in ("b", "c"):
+        slots.ask(key, hung=False, spends=False)
+    assert list(slots.starts(3)) == ["b"]
+    assert slots.look_at() == SLICE

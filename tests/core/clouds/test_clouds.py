@@ -611,3 +611,41 @@ def test_long_term_keys_are_not_temporary() -> None:
     long_term = {"AWS_ACCESS_KEY_ID": "AKIAX", "AWS_SECRET_ACCESS_KEY": "x"}
     temporary = CLOUDS["aws-codeartifact"].temporary
     assert temporary(long_term, Request("aws-codeartifact")) == temporary({}, Request("aws-codeartifact")) == ()
+
+
+def test_a_catalog_is_imported_once() -> None:
+    """A mapping that has loaded nothing yet finds the same catalog as any other, each time."""
+    fresh = clouds._Clouds()
+    assert fresh["nexus"] is fresh["nexus"] is CLOUDS["nexus"]
+
+
+def test_what_a_cloud_does_unless_it_says_otherwise() -> None:
+    """A catalog without functions of its own recognizes no URL, starts no program and reports nothing."""
+    plain, url = CLOUDS["static"], IndexUrl.parse("https://h.example/a/simple/")
+    assert (plain.recognize(url), plain.service(url)) == (None, "")
+    assert (plain.prefix(url), plain.upload(url)) == ("https://h.example/a", "https://h.example/a/")
+    assert (plain.conflict({}), plain.together([]), plain.defaults({})) == (None, {}, {})
+    assert (plain.covers(url), plain.spends(Request("static"))) == (False, False)
+    assert (plain.temporary({}, Request("static")), plain.runs(Request("static"))) == ((), ())
+    assert (plain.path, plain.login, plain.takes_any_login, plain.sign_ins) == ("", "", False, ())
+
+
+@pytest.mark.parametrize(
+    ("environ", "options"),
+    [
+        ({}, {}),
+        ({"AWS_PROFILE": "a"}, {"profile": "a"}),
+        ({"AWS_DEFAULT_PROFILE": "d"}, {"profile": "d"}),
+        ({"AWS_PROFILE": "a", "AWS_DEFAULT_PROFILE": "d"}, {"profile": "d"}),
+        ({"AWS_PROFILE": ""}, {}),
+    ],
+)
+def test_the_profile_in_force_is_written_down(environ: dict[str, str], options: dict[str, str]) -> None:
+    """botocore reads AWS_DEFAULT_PROFILE before AWS_PROFILE, and the daemon may see neither."""
+    assert CLOUDS["aws-codeartifact"].defaults(environ) == options
+
+
+@pytest.mark.parametrize("name", ["X", "XX", "aX"])
+def test_any_organization_is_recognized(name: str) -> None:
+    """An organization's root URL is recognized by whatever is between the slashes."""
+    assert recognize(f"https://pkgs.dev.azure.com/{name}/") == ("azure-artifacts", {})

@@ -595,6 +595,8 @@ def test_two_tenants_on_one_host_in_uvs_store() -> None:
     [
         ("azure-artifacts", "https://acme.pkgs.visualstudio.com/_packaging/f/pypi/simple/", "https://acme.pkgs.visualstudio.com/"),
         ("azure-artifacts", "https://tfs.example/tfs/Main/_packaging/f/pypi/simple", "https://tfs.example/tfs/Main"),
+        ("azure-artifacts", "https://pkgs.dev.azure.com/o/p/_packaging/f/pypi/simple/", "https://pkgs.dev.azure.com/o"),
+        ("azure-artifacts", "https://o.pkgs.visualstudio.com/p/_packaging/f/pypi/simple/", "https://o.pkgs.visualstudio.com/"),
         ("google-artifact-registry", "https://eu-python.pkg.dev/p/r/simple/", "https://eu-python.pkg.dev/p/r"),
         ("static", "https://x.example/simple", "https://x.example/"),
         ("static", "https://x.example/api/pypi/simple/simple/", "https://x.example/api/pypi/simple"),

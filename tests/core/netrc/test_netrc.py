@@ -759,6 +759,24 @@ class TestUnion:
         assert not mixture(b"!bZZ", b"ab", b"xyZZ")
         assert not mixture(b"abZ!", b"ab", b"xyZZ")
 
+    @pytest.mark.parametrize(
+        ("one", "other", "merged"),
+        [
+            (b"p\nq\n", b"x\np\n", b"x\np\nq\n"),
+            (b"x\np\n", b"p\nq\n", b"x\np\nq\n"),
+            (b"a\nb\nc\n", b"x\na\nc\n", b"x\na\nb\nc\n"),
+            (b"x\na\nc\n", b"a\nb\nc\n", b"x\na\nb\nc\n"),
+            (b"a\nm\nb\n", b"c\nm\nd\n", b"a\nc\nm\nb\nd\n"),
+        ],
+    )
+    def test_a_merge_keeps_the_order_of_both(self, one: bytes, other: bytes, merged: bytes) -> None:
+        """What both have is there once; around it the lines of each stay in their order."""
+        assert merge(None, one, other) == merged
+
+    def test_a_text_may_consist_of_all_lines_of_the_others(self) -> None:
+        """No line of theirs needs to be missing."""
+        assert made_of(b"#a\n#b\n", b"#a\n", b"#b\n")
+
     def test_the_newer_value_wins(self) -> None:
         """If both versions changed a password, the merged file is read with the newer one."""
         base = b"machine x\nlogin a\npassword base\n#e\n"

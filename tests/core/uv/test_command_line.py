@@ -128,3 +128,25 @@ def test_the_words_that_may_be_scripts(words: list[str], scripts: list[str]) -> 
 def test_inline_metadata(text: str, blocks: list[str]) -> None:
     """According to PEP 723 the last end mark counts. Text that another reader may treat as a block is a block too."""
     assert command_line.metadata(text) == blocks
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        (["lock", "--no-config"], [{"UV_NO_CONFIG": "1"}]),
+        (["lock", "--index", "https://x.example/"], [{}]),
+        (["lock", "--directory"], [{"UV_WORKING_DIR": ""}]),
+        (["tool", "uvx", "--directory", "a"], [{}, {"UV_WORKING_DIR": "a"}]),
+        (["tool", "run", "--directory", "a"], [{}, {"UV_WORKING_DIR": "a"}]),
+    ],
+)
+def test_each_option_changes_its_own_variable(words: list[str], added: list[dict[str, str]]) -> None:
+    """An option for indexes changes none, one without a value sets an empty one, and a tool has options of its own."""
+    assert command_line.environments(["uv", *words], HOME) == [{**HOME, **each} for each in added]
+
+
+@pytest.mark.parametrize("path", ["Xa", "aX", "./X"])
+def test_a_path_keeps_its_letters(path: str) -> None:
+    """Only quotes around a path are removed."""
+    assert path in command_line.paths(path)
+    assert path in command_line.paths(f"'{path}'")
