@@ -305,3 +305,41 @@ def test_an_entry_is_valid_until_its_end_and_not_at_it() -> None:
     known = Delivery(lives={"a": (None, after(9)), "b": (None, None)})
     assert [known.valid("a", after(seconds)) for seconds in (8.9, 9)] == [True, False]
     assert (known.valid("b", after(1e9)), known.valid("c", NOW)) == (True, False)
+
+
+@pytest.mark.parametrize(("ago", "fought"), [(59.9, True), (60.0, False)])
+def test_a_rival_within_a_minute_fights(ago: float, fought: bool) -> None:
+    """A rival that changed the block longer ago is undone once more."""
+    _, action = delivery.begin(Delivery(rival_at=NOW), "netrc", WANTED, LIVES, after(ago))
+    assert action is not None
+    assert action.yielding == fought
+
+
+def test_the_reasons_that_scripts_read() -> None:
+    """They are words of the status document."""
+    assert (delivery.CONTESTED, HELD_OPEN, DELIVERY_HUNG) == ("contested", "held", "delivery-hung")
+
+
+def test_what_is_true_unless_it_is_said() -> None:
+    """Events and actions are about the netrc, and nothing out of the ordinary has happened."""
+    ended, deliver = DeliveryEnded((), 0.5), Deliver(())
+    assert (ended.rival, ended.sink, ended.changed, ended.foreign, ended.problems) == (
+        False,
+        "netrc",
+        False,
+        frozenset(),
+        (),
+    )
+    assert (deliver.sink, deliver.yielding, deliver.urgent, deliver.left) == ("netrc", False, True, None)
+    assert (events.Woke().stepped, events.SinkDrifted().sink) == (False, "netrc")
+    assert events.StartFetch(Request("p")).hung is False
+    configured = Configured(Settings("c"))
+    assert (configured.recovered, configured.notices, configured.sinks) == ({}, {}, ("netrc",))
+    new = Delivery()
+    assert (new.pending, new.in_flight, new.lives, new.offered) == (True, False, {}, {})
+    assert (Problem("f", "w", "m", "h").fatal, Request("p").service, Request("p").memory) == (True, "", False)
+    index = Index("a", "https://a.example/", "a.example", "p", Request("p"))
+    assert (index.sink, index.service, Entry("h", "u", Secret("t")).service) == ("netrc", "", "")
+    settings = Settings("c")
+    assert (settings.netrc, settings.fetch_timeout, settings.max_workers) == ("", 60.0, 4)
+    assert (settings.log_level, settings.notify) == ("info", False)

@@ -69,3 +69,8 @@ def test_the_shortest_wait_is_one_second() -> None:
 def test_the_longest_wait_doubles_up_to_five_minutes(failures: int, most: float) -> None:
     """With the highest roll of the dice, the wait is the whole of the back-off."""
     assert hook.ended(Hook("running", failures=failures), False, 1.0)[1] == most
+
+
+def test_a_hook_begins_idle() -> None:
+    """Nothing runs, nothing is planned, and nothing has failed."""
+    assert Hook() == Hook("idle", False, 0)

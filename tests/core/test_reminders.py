@@ -141,3 +141,8 @@ def test_shown_reminders_are_stored() -> None:
 def test_quiet_hours(hours: str | None, clock: str, quiet: bool) -> None:
     """Quiet hours may span midnight, and their end is not quiet."""
     assert reminders.quiet(hours, datetime.fromisoformat(f"2026-01-31T{clock}")) is quiet
+
+
+def test_the_first_minute_after_waking_is_silent() -> None:
+    """The network may be missing then; and one answer proves nothing."""
+    assert (reminders.AFTER_WAKING, reminders.CONFIRMED) == (60.0, 2)

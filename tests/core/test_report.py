@@ -660,3 +660,9 @@ def test_sign_ins_are_listed_in_the_order_in_which_they_end() -> None:
         "Zoo ends 08:00, in 1 s (zoo)",
         "Ant ends 08:00, in 2 s (ant)",
     ]
+
+
+def test_where_tokens_are_stored() -> None:
+    """Each sink is named with what it means for the token."""
+    rows = [lines(document(index("a", sink=sink)), 250)[-2] for sink in ("netrc", "uv-store", "memory")]
+    assert [re.split("  +", row)[-1] for row in rows] == ["netrc, plain text", "uv's store, plain text", "memory only"]

@@ -107,3 +107,8 @@ def test_the_slots_are_checked_again_when_the_oldest_fetch_must_give_way() -> No
         slots.ask(key, hung=False, spends=False)
     assert list(slots.starts(3)) == ["b"]
     assert slots.look_at() == SLICE
+
+
+def test_a_slice_is_five_seconds() -> None:
+    """The fetches of healthy issuers take less, so none of them gives way."""
+    assert SLICE == 5.0

@@ -258,3 +258,9 @@ def test_a_record_that_does_not_match_keeps_no_other_out() -> None:
     assert state.recover([gone, RECORD, gone], STANDING, (REQUEST,), NOW) == expected
     known = State((replace(RECORD, wall_end=NOW + 3 * HOUR), replace(RECORD, wall_end=None)))
     assert state_json.decode(state_json.encode(known)) == known
+
+
+def test_what_is_kept_of_a_host() -> None:
+    """The last 16 digests; a recovered token is refreshed within a day; a new netrc has nothing of ours."""
+    assert (16, timedelta(days=1)) == (state.KEPT, state.LONGEST)
+    assert (Netrc().config, Netrc().created, Netrc().delivered, State().netrcs) == ("", False, {}, {})

@@ -142,3 +142,12 @@ def test_no_json_raises(value: object, key: str, version: int) -> None:
     known = state_json.decode(json.dumps(document).encode())
     moved = state.on_clock(known, Boot("b", NOW + 100 * HOUR))
     assert isinstance(state.recover(moved.records, {"b.example": ENTRY}, (REQUEST,), NOW), dict)
+
+
+@pytest.mark.parametrize(("year", "good"), [(1970, False), (1971, True), (8999, True), (9000, False)])
+def test_the_years_of_a_recorded_time(year: int, good: bool) -> None:
+    """Other times would overflow when a clock is set; their records are dropped."""
+    record = replace(RECORD, expires_at=NOW.replace(year=year))
+    text = state_json.encode(replace(STATE, records=(record,)))
+    assert state_json.decode(text).records == ((record,) if good else ())
+    assert json.loads(text)["version"] == 2

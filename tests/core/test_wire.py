@@ -236,3 +236,12 @@ def test_no_time_lies_before_unix_time(issued: str, good: bool) -> None:
     """A clock without a battery begins there; an earlier time is nobody's clock."""
     line = {"login": "a", "password": "p", "issued_at": issued, "expires_at": None}
     assert isinstance(wire.decode_answer(json.dumps({"credential": line}).encode()), Credential) == good
+
+
+def test_the_codes_and_sizes_of_the_protocol() -> None:
+    """The codes of JSON-RPC 2.0, section 5.1, and two of the range that it leaves to servers; a line has 64 KiB."""
+    codes = (errors.PARSE_ERROR, errors.INVALID_REQUEST, errors.METHOD_NOT_FOUND, errors.INVALID_PARAMS)
+    assert codes == (-32700, -32600, -32601, -32602)
+    assert (errors.REFUSED, errors.NO_MATCH) == (-32001, -32002)
+    assert (wire.WORKER_LIMIT, wire.CONTROL_LIMIT) == (65536, 65536)
+    assert (Command(1, "x", {}).notification, Invalid(1, -1, "x").notification) == (False, False)

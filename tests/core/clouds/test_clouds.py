@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -649,3 +651,50 @@ def test_the_profile_in_force_is_written_down(environ: dict[str, str], options: 
 def test_any_organization_is_recognized(name: str) -> None:
     """An organization's root URL is recognized by whatever is between the slashes."""
     assert recognize(f"https://pkgs.dev.azure.com/{name}/") == ("azure-artifacts", {})
+
+
+#: Each provider's title, the path that identifies it on an unknown host, its user name, and where its fetch is.
+NAMES: dict[str, tuple[str, str, str, str]] = {
+    "aws-codeartifact": ("AWS CodeArtifact", "", "aws", "aws.fetch"),
+    "azure-artifacts": ("Azure Artifacts", "", "VssSessionToken", "azure.fetch"),
+    "command": ("the output of a program", "", "", "command"),
+    "gitlab": ("GitLab", "/api/v4/", "", "gitlab.fetch"),
+    "google-artifact-registry": ("Google Artifact Registry", "", "oauth2accesstoken", "google.fetch"),
+    "jfrog-artifactory": ("JFrog Artifactory", "/artifactory/api/pypi/", "", "jfrog.fetch"),
+    "nexus": ("Sonatype Nexus", "/repository/", "", "nexus"),
+    "static": ("a user name and a secret", "", "", "static"),
+}
+
+
+@pytest.mark.parametrize("provider", CLOUDS)
+def test_the_names_of_each_cloud(provider: str) -> None:
+    """A wrong title confuses a person; a wrong path, user name or module makes every fetch fail."""
+    cloud = CLOUDS[provider]
+    assert (cloud.title, cloud.path, cloud.login, cloud.module.removeprefix("uvtokend.providers.")) == NAMES[provider]
+    assert cloud.takes_any_login == (provider == "azure-artifacts")
+    assert cloud.module.startswith("uvtokend.providers.")
+
+
+def test_global_tokens_end_in_december_2026() -> None:
+    """Microsoft, "Retirement of global personal access tokens in Azure DevOps"."""
+    assert datetime(2026, 12, 1, tzinfo=UTC) == azure_artifacts.GLOBAL_PATS_END
+
+
+def test_the_kinds_of_values_have_names() -> None:
+    """They are what the reference calls them; a template shows a value to replace."""
+    kinds = [kind for kind in vars(values).values() if isinstance(kind, values.Kind)]
+    assert {kind.name: kind.example for kind in kinds} == {
+        "text": "NAME",
+        "login": "YOU",
+        "login or secret": "YOU",
+        "AWS account ID": None,
+        "secret": {"file": "~/FILE"},
+        "choice": None,
+        "duration": None,
+        "number": None,
+        "truth value": None,
+        "hours of the day": None,
+        "time": None,
+        "path": None,
+        "command": ["PROGRAM"],
+    }

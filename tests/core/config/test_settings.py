@@ -871,3 +871,24 @@ def test_bounds_and_commands_of_the_daemon(line: str, good: bool) -> None:
         (problem,) = problems(f"[daemon]\n{line}")
         assert problem[0] == f"daemon.{line.partition(' ')[0]}"
     assert str(values.InvalidValueError("Why.", "hint")) == "Why."
+
+
+@pytest.mark.parametrize("name", ["A_SECRET", "token", "Password_1", "KEYS"])
+def test_no_secret_stands_in_env(name: str) -> None:
+    """A variable that sounds like a secret is refused in any case, unless it names a file."""
+    text = f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ %s = "x" }}'
+    assert problems(text % name)[0][0] == f"index: env.{name}"
+    assert read(text % f"{name}_FILE").indexes
+
+
+@pytest.mark.parametrize("level", ["info", "debug", "warning", "error"])
+def test_the_levels_of_the_log(level: str) -> None:
+    """Four words, of which the first is the default."""
+    assert read(f'[daemon]\nlog-level = "{level}"').log_level == level
+
+
+def test_a_token_that_rotates_must_be_kept_on_disk() -> None:
+    """In memory the only copy of the new token would be lost with the daemon."""
+    text = f'{GITLAB}token = {{ file = "~/t" }}\nrotate = true\nsink = '
+    assert read(f'{text}"netrc"').indexes[0].sink == "netrc"
+    assert problems(f'{text}"memory"') == [("index: sink", 'write sink = "netrc", or remove rotate')]

@@ -8,7 +8,7 @@ import pytest
 
 from support.arrangements import ARRANGEMENTS, BEARER, KEYRING, NETRC, STORE
 from support.uv_judge import Arrangement, Stage, wire
-from uvtokend.core.uv.order import Decision, Sources, decide
+from uvtokend.core.uv.order import AUTHENTICATE_SINCE, STORE_SINCE, Decision, Sources, decide
 from uvtokend.disk import uv_files, uv_projects
 
 
@@ -99,3 +99,8 @@ def test_a_url_outside_of_every_index(stage: Stage) -> None:
     assert wire(decide(Sources(uv, environment), f"{base}/elsewhere/")) == "u:p"
     assert wire(decide(Sources(uv, environment), f"{base}/elsewhere/".replace("//", "//u@"))) == "u:p"
     assert decide(Sources(uv, environment), "https://example.com/").sent is None
+
+
+def test_since_when_uv_can_do_what_is_advised() -> None:
+    """The first versions of uv with a credential store of its own, and with ``authenticate``."""
+    assert (STORE_SINCE, AUTHENTICATE_SINCE) == ((0, 8, 15), (0, 6, 6))

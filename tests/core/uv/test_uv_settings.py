@@ -245,3 +245,13 @@ def test_only_a_last_simple_is_left_out(path: str) -> None:
     assert settings.root(f"https://h.example{path}") == f"https://h.example{path}"
     assert settings.line_of(b"\nb", "b") == 2
     assert settings.line_of(b"b\nb", "b") == 1
+
+
+def test_what_uv_takes_for_yes() -> None:
+    """clap, `BoolishValueParser`; a place without a line is a variable."""
+    assert {"1", "t", "true", "y", "yes", "on"} == settings.TRUE
+    assert (str(Location("UV_INDEX")), str(Location("uv.toml", 3))) == ("UV_INDEX", "uv.toml:3")
+    assert UvFile("f", b"", {}).indexes_only is False
+    plain = settings.UvIndex(None, "https://a.example/", Location("f"))
+    assert (plain.user, plain.authenticate, plain.explicit, plain.default) == ("", "auto", False, False)
+    assert (plain.publish_url, UvConfiguration().settings, UvConfiguration().pins) == ("", {}, {})
