@@ -55,8 +55,8 @@ DEADLINE = 60.0
 #: The longest wait of a client for tokens: in line, for a fetch that hangs, and for the delivery.
 WAIT = 3 * DEADLINE
 #: The longest wait in line for one fetch in total, whatever happens to the disk meanwhile: both other leases of a
-#: history may hang first, and one of them may return.
-LINE = 3 * DEADLINE
+#: history may hang first, and one of them may return; between these, each may fail quickly.
+LINE = 3 * DEADLINE + GRACE
 #: If an issuer gives the expiry in seconds from now, the times for one token differ by up to this; the state file keeps
 #: one of them.
 RELATIVE = 1.0

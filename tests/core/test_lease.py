@@ -47,6 +47,18 @@ def test_a_synchronized_wall_clock_may_only_shorten_a_token() -> None:
         assert leases.judged(stays, timedelta(hours=1)) == stays
 
 
+def test_after_a_clock_step_a_new_token_is_not_taken_for_the_old_one() -> None:
+    """The wall clock was 15 minutes ahead for 15 minutes, so the old token seems to expire when the new one does. The
+    new one is refreshed at half its life all the same. Without the step, it would be a session that ends then."""
+    early = replace(token(4500), password=Secret("old"))
+    new = replace(token(), issued_at=after(895), expires_at=after(4495))
+    for stepped in (True, False):
+        lease = leases.fetched(FETCHING, early, NOW, 0.5)
+        lease = leases.ask(leases.woke(lease, after(895)) if stepped else lease, after(895))
+        planned = leases.fetched(lease, new, after(895), 0.0)
+        assert (planned.refresh_at == after(895 + 1800 - 90), planned.cached) == (stepped, not stepped)
+
+
 def test_every_state_leads_to_a_fetch() -> None:
     """Every state has a step to a fetch, so no lease can get stuck."""
     assert {state for state, step in TABLE if step == "ask"} == set(get_args(State))

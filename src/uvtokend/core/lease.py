@@ -137,9 +137,13 @@ def ask(lease: Lease, now: datetime) -> Lease:
 
 
 def fetched(lease: Lease, credential: Credential, now: datetime, roll: float) -> Lease:
-    """Note a new credential. The jitter from `roll` is fixed in `refresh_at` from then on."""
-    due = policy.refresh_at(credential, now, lease.credential, roll)
-    cached = lease.cached or policy.is_same(credential, lease.credential)
+    """Note a new credential. The jitter from `roll` is fixed in `refresh_at` from then on.
+
+    After the clock was set, nobody knows how the end of the last token compares with that of the new one.
+    """
+    previous = None if lease.lenient else lease.credential
+    due = policy.refresh_at(credential, now, previous, roll)
+    cached = lease.cached or policy.is_same(credential, previous)
     state = TABLE[lease.state, "fetched"]
     return Lease(lease.request, state, credential, due, due, began_at=lease.began_at, cached=cached)
 
