@@ -73,6 +73,20 @@ def test_news_name_more_only_with_another_host_or_netrc() -> None:
     assert not state.names_more(STATE, State())
 
 
+def test_what_other_processes_wrote_is_kept() -> None:
+    """A netrc or store that they added, and a netrc that only they changed, are kept. Everything else stays as we
+    know it, even if they don't have it."""
+    known = {path: Netrc("/c", delivered={"a.example": (path,)}) for path in ("/same", "/theirs", "/ours", "/cleaned")}
+    changed = Netrc("/c", delivered={"a.example": ("new",)})
+    base = State(netrcs=known, stores=("/store", "/cleaned"))
+    new = State(netrcs={path: known[path] for path in ("/same", "/theirs")} | {"/ours": changed}, stores=("/store",))
+    others = replace(base, netrcs={**known, "/theirs": changed, "/more": changed}, stores=("/cleaned", "/more"))
+    both = state.with_others(new, base, others)
+    assert both.netrcs == {"/same": known["/same"], "/theirs": changed, "/ours": changed, "/more": changed}
+    assert both.stores == ("/store", "/more")
+    assert state.with_others(new, base, State()) == new
+
+
 def test_only_delivered_digests_make_an_entry_ours() -> None:
     """Only digests delivered to this netrc make its entries ours. A configured host without one is ours only inside
     the block."""

@@ -111,6 +111,18 @@ def test_a_note_of_a_new_host_survives_a_power_cut(tmp_path: Path, monkeypatch: 
     assert not is_synced(after, "b.example", "b2")
 
 
+def test_two_daemons_with_one_state_directory(tmp_path: Path) -> None:
+    """Each has a netrc of its own, and the state file keeps both. A state file that was deleted takes nothing away."""
+    stores, states = [Store(str(tmp_path)) for _ in range(2)], [State(), State()]
+    for number in (0, 1, 0, 1, 0):
+        entry = Entry("a.example", "me", Secret(f"token {number}"))
+        news = state.began(states[number], f"/home/me/{number}", [entry], [], "/c", created=False)
+        states[number] = stores[number].save(state.joined(states[number], news))
+    assert Store(str(tmp_path)).load().netrcs.keys() == {"/home/me/0", "/home/me/1"}
+    (tmp_path / "state.json").unlink()
+    assert stores[0].save(states[0]).netrcs.keys() == {"/home/me/0", "/home/me/1"}
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is too large counts as missing. The limit grows with the number of configured indexes."""
     monkeypatch.setattr(state_file, "_LIMIT", 1 << 10)

@@ -261,7 +261,8 @@ def _append(world: World, line: bytes) -> None:
     new = world.netrc.with_name(".netrc.editor")
     while True:
         before = world.netrc.read_bytes()
-        new.write_bytes(before + (b"" if before.endswith(b"\n") or not before else b"\n") + line)
+        ends = before.endswith(b"\n") or not before  # another line end would be an edit that `adopt` does not undo
+        new.write_bytes(before + line if ends else line + before)
         new.chmod(0o600)
         exchange.swap(str(new), str(world.netrc))
         if new.read_bytes() == before:

@@ -139,7 +139,7 @@ def ask(lease: Lease, now: datetime) -> Lease:
 def fetched(lease: Lease, credential: Credential, now: datetime, roll: float) -> Lease:
     """Note a new credential. The jitter from `roll` is fixed in `refresh_at` from then on.
 
-    After the clock was set, nobody knows how the end of the last token compares with that of the new one.
+    After the clock was set, the expiry of the previous token cannot be compared with that of the new one.
     """
     previous = None if lease.lenient else lease.credential
     due = policy.refresh_at(credential, now, previous, roll)

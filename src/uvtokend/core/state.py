@@ -160,6 +160,25 @@ def names_more(state: State, news: State) -> bool:
     )
 
 
+def with_others(new: State, base: State, others: State) -> State:
+    """Return a state with the files that other processes have written since we read the state file.
+
+    A daemon for another netrc may use the same state file. Its records are left out, which costs it a fetch.
+
+    Args:
+        new: Our state.
+        base: The content of the state file when we last read or wrote it.
+        others: Its content now.
+    """
+    theirs = {
+        path: known
+        for path, known in others.netrcs.items()
+        if known != base.netrcs.get(path) and new.netrcs.get(path) == base.netrcs.get(path)
+    }
+    stores = (*new.stores, *(path for path in others.stores if path not in base.stores))
+    return replace(new, netrcs={**new.netrcs, **theirs}, stores=tuple(dict.fromkeys(stores)))
+
+
 def began_store(state: State, path: str, records: Iterable[Record]) -> State:
     """Return the state while records are being written to a credential store of uv's; see `began`."""
     stores = tuple(dict.fromkeys((*state.stores, path)))

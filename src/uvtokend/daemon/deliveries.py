@@ -318,7 +318,7 @@ class Deliveries:
         """Write the state file. If that fails, it costs a fetch after the next start, no more."""
         self._state = new
         with self._told_of_failure():
-            self._store.save(new)
+            self._state = self._store.save(new)
 
     @contextlib.contextmanager
     def _told_of_failure(self) -> Iterator[None]:

@@ -40,10 +40,12 @@ class Store:
         self._note = f"{self._path}.began"
         self._digest: bytes | None = None
         self._saved, self._news = State(), State()
+        self._fingerprint: files.Fingerprint = ()
         self._limit = _LIMIT + indexes * _LIMIT_PER_INDEX
 
     def load(self) -> State:
         """Return the state, with times on the current wall clock. It is empty if the file is missing or damaged."""
+        self._fingerprint = files.fingerprint(self._path)
         text = self._text(self._path)
         self._digest = hashlib.sha256(text).hexdigest().encode()
         known = self._saved = state.on_clock(state_json.decode(text), clock.boot())
@@ -76,8 +78,8 @@ class Store:
         text = self._digest + b"\n" + state_json.encode(self._news)
         files.replace(self._note, text, durable=state.names_more(self._saved, self._news))
 
-    def save(self, new: State, durable: bool = True) -> None:
-        """Replace the file, and delete the note.
+    def save(self, new: State, durable: bool = True) -> State:
+        """Replace the file, delete the note, and return the new content, with the files that other processes wrote.
 
         Args:
             new: The new content.
@@ -86,9 +88,14 @@ class Store:
         Raises:
             OSError: The file could not be written; the old one is still there.
         """
+        if files.fingerprint(self._path) != self._fingerprint:
+            others = state.on_clock(state_json.decode(self._text(self._path)), clock.boot())
+            new = state.with_others(new, self._saved, others)
         text, self._digest = state_json.encode(new), None
         files.replace(self._path, text, durable)
         self._digest = hashlib.sha256(text).hexdigest().encode()
         self._saved, self._news = new, State()
+        self._fingerprint = files.fingerprint(self._path)
         with contextlib.suppress(OSError):  # it counts no longer
             os.unlink(self._note)
+        return new

@@ -933,7 +933,39 @@ def test_where_the_line_above_begins(text: bytes, start: int, above: int) -> Non
     assert tail._line_above(text, start) == above
 
 
+#: The wanted entries, our deliveries and the shadowing hosts of one edit, and whether the last entries are known.
+STEPS = st.tuples(
+    st.lists(
+        st.sampled_from([*(entry(host, token) for host in HOSTS for token in ("t0", "t1")), entry("b.example", "t 2")]),
+        unique_by=lambda one: one.host,
+        max_size=3,
+    ),
+    st.dictionaries(
+        st.sampled_from(HOSTS), st.lists(st.sampled_from([known("t0"), known("t1")]), max_size=2, unique=True)
+    ),
+    st.sets(st.sampled_from(HOSTS), max_size=2),
+    st.booleans(),
+)
+
+
 class TestLayout:
+    @given(LINES | FOREIGN, st.lists(STEPS, min_size=2, max_size=5), LINES)
+    def test_an_edit_with_the_layout_is_the_same_edit_of_any_text(
+        self, text: bytes, steps: list[tuple[list[Entry], dict[str, list[str]], set[str], bool]], more: bytes
+    ) -> None:
+        """The file may contain parts of blocks in any order, and what is ours, wanted or shadowing changes each
+        time."""
+        layout: block.Layout | None = None
+        left: tuple[Entry, ...] = ()
+        for number, (wanted, ours, shadowing, knows) in enumerate(steps):
+            text += more if number == 2 else b""
+            known_left = left if knows else ()
+            fast = edit(text, wanted, ours, "f", shadowing, known_left, layout)
+            slow = edit(text, wanted, ours, "f", shadowing, known_left)
+            assert (fast.text, fast.foreign, fast.hosts) == (slow.text, slow.foreign, slow.hosts)
+            text, layout = fast.text, fast.laid_out()
+            left = tuple(one for one in wanted if one.host in fast.hosts)
+
     @given(FOREIGN, st.lists(WANTED, min_size=1, max_size=4), st.sets(st.sampled_from(HOSTS), max_size=2), FOREIGN)
     @example(b"machine a.example login me password mine\n", [[entry("a.example")], [entry("b.example")]], set(), b"")
     @example(b"", [[], [entry("a.example")], []], {"a.example"}, b"default login x password y\n")
