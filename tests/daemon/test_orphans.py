@@ -35,7 +35,11 @@ def test_orphans_of_helpers_are_reaped(desk: Desk, tmp_path: Path) -> None:
     left, hooked = tmp_path / "left", tmp_path / "hooked"
     helper = tmp_path / "helper"
     answer = f'{{"username": "me", "password": "{TOKEN}", "expires_in": 3600}}'
-    helper.write_text(f"(setsid sh -c 'echo >>{left}; exec sleep 0.3' >/dev/null &)\necho '{answer}'\n")
+    helper.write_text(
+        f"(setsid sh -c 'echo >>{left}; exec sleep 0.3' >/dev/null &)\n"
+        # Once the fetch has ended, its process group is killed, and with it a child that is not in its session yet.
+        f"until [ -e {left} ]; do sleep 0.01; done\necho '{answer}'\n"
+    )
     desk.configure(
         daemon=f'[daemon]\non-delivered = ["sh", "-c", "echo >>{hooked}; exit 3"]\n[[index]]\n'
         f'name = "a"\nurl = "https://a.example/simple/"\nprovider = "command"\ncommand = ["sh", "{helper}"]'

@@ -117,7 +117,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def gone(process: psutil.Process) -> None:
     """Wait until a process is gone."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:
+        # The threads of a process that was killed may hold its files for a moment after the first one has ended.
+        while process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1:
             time.sleep(0.01)
 
 
