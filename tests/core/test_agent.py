@@ -520,15 +520,15 @@ def test_a_notice_is_in_the_status_and_once_in_the_log() -> None:
 
 
 def test_a_notice_about_an_index_that_comes_back_is_reported_again() -> None:
-    """An index that was removed is forgotten, with what the log has said about it."""
+    """The agent forgets an index that was removed, so it reports the same notice again when the index returns."""
     shadowed = Notice("shadowed", "The environment shadows the login.", "unset X")
     with_it, without = Configured(SETTINGS, notices={ACME: (shadowed,)}), Configured(Settings("config.toml"))
     agent = Plain()
-    said = [
+    reported = [
         [action.event for action in agent.handle(event, NOW) if isinstance(action, Report)]
         for event in (with_it, with_it, without, with_it)
     ]
-    assert said == [["shadowed"], [], [], ["shadowed"]]
+    assert reported == [["shadowed"], [], [], ["shadowed"]]
 
 
 STORE_REQUEST = Request("azure-artifacts", "https://pkgs.dev.azure.com/acme")
@@ -915,8 +915,8 @@ def test_a_failure_that_a_person_must_fix_is_an_error(kind: FailureKind, level: 
     assert [action.level for action in actions if isinstance(action, Report)] == [level]
 
 
-def test_one_of_several_is_enough() -> None:
-    """The agent fetches while one lease does, doubts if one token is in doubt, delivers while one sink is written."""
+def test_one_lease_or_sink_sets_the_state_of_the_agent() -> None:
+    """The agent is fetching if one lease is, in doubt if one token is, and delivering or stuck if one sink is."""
     agent = Plain()
     assert (agent.fetching, agent.delivering, agent.stuck) == (False, False, False)
     agent.handle(Configured(SETTINGS, sinks=("netrc", "uv-store")), NOW)
@@ -930,8 +930,9 @@ def test_one_of_several_is_enough() -> None:
     assert agent.stuck
 
 
-def test_an_index_that_is_removed_leaves_no_trace() -> None:
-    """Neither a plan nor a block remains of its lease."""
+def test_a_removed_index_leaves_no_plan_and_no_block() -> None:
+    """When a blocked index is removed, the agent cancels the plan of its lease and no longer counts the lease as
+    blocked."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     agent.handle(FetchEnded(ACME, DENIED, 0.5), NOW)
@@ -942,7 +943,7 @@ def test_an_index_that_is_removed_leaves_no_trace() -> None:
 
 
 def test_after_a_step_of_the_clock_every_fetch_has_little_time() -> None:
-    """The token that stands may have expired already."""
+    """After the clock was stepped, the current token may have expired already, so the fetch gets only 20 s."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     agent.handle(FetchEnded(ACME, token("a"), 0.5), NOW)
@@ -951,8 +952,8 @@ def test_after_a_step_of_the_clock_every_fetch_has_little_time() -> None:
 
 
 @pytest.mark.parametrize(("reason", "hung"), [("deadline", True), ("unreachable", False)])
-def test_a_fetch_whose_last_try_hung_says_so(reason: str, hung: bool) -> None:
-    """So that it comes after those that may end soon."""
+def test_a_fetch_is_marked_if_the_previous_one_hung(reason: str, hung: bool) -> None:
+    """A fetch is marked if the one before it hung, so that it starts after those that may end soon."""
     agent = Agent()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
     agent.handle(FetchEnded(ACME, Failure("transient", reason, "Why."), 0.5), NOW)
@@ -960,20 +961,20 @@ def test_a_fetch_whose_last_try_hung_says_so(reason: str, hung: bool) -> None:
     assert [action.hung for action in starts] == [hung]
 
 
-def test_a_notice_that_was_over_and_begins_again_is_reported_again() -> None:
-    """The clock was right for a while."""
+def test_a_notice_that_returns_is_reported_again() -> None:
+    """If the clock was right for a while and is wrong again, the agent reports the skew a second time."""
     agent = Plain()
     agent.handle(Configured(Settings("config.toml", (PROD,))), NOW)
-    said = []
+    reported = []
     for seconds, skew in ((0, 600.0), (1, 0.0), (2, 600.0), (3, 600.0)):
         agent.handle(RefreshAsked(("prod",)), after(seconds))
         actions = agent.handle(FetchEnded(ACME, replace(token("a", seconds), skew=skew), 0.5), after(seconds))
-        said.append("clock-skew" in [action.event for action in actions if isinstance(action, Report)])
-    assert said == [True, False, True, False]
+        reported.append("clock-skew" in [action.event for action in actions if isinstance(action, Report)])
+    assert reported == [True, False, True, False]
 
 
-def test_what_uv_cannot_read_is_a_warning_once() -> None:
-    """It is reported when it is seen first, for all indexes of that netrc."""
+def test_a_problem_in_the_netrc_is_one_warning() -> None:
+    """A line that uv cannot read is reported once, when it is first seen, for all indexes of that netrc."""
     agent = configured()
     problem = Problem("netrc", "line 3", "uv stops here", "delete it")
     for reports in ([Report("warning", "sink", ("prod", "dev", "corp"), str(problem), None)], []):
@@ -982,8 +983,9 @@ def test_what_uv_cannot_read_is_a_warning_once() -> None:
         assert [action for action in actions if isinstance(action, Report)] == reports
 
 
-def test_a_waiter_that_must_wait_holds_up_no_other() -> None:
-    """Each is answered when its own token is delivered, and a delivery that began later concerns nobody."""
+def test_waiters_are_answered_independently() -> None:
+    """Each waiter is answered when the token of its own index is delivered. A delivery that began before its request
+    does not answer it."""
     agent = configured()
     agent.handle(RefreshAsked(("prod",), 1), NOW)
     agent.handle(RefreshAsked(("corp",), 2), NOW)

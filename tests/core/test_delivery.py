@@ -232,16 +232,18 @@ FLYING = Delivery(
 )
 
 
-def test_the_beginning_of_a_delivery_in_every_detail() -> None:
-    """It offers what is wanted, and writes the targets in their order; it is one more that has begun."""
+def test_every_field_after_a_delivery_begins() -> None:
+    """When a delivery begins, it offers the wanted entries, writes the targets in order, and increases the number of
+    deliveries begun."""
     before = replace(FLYING, pending=True, in_flight=False, standing={}, offered={}, began_at=None, retry_at=NOW)
     begun, action = delivery.begin(before, "netrc", dict(reversed(WANTED.items())), LIVES, NOW)
     assert begun == replace(FLYING, begun=6, standing={})
     assert action == Deliver((ONE, TWO), "netrc", None, True, True)
 
 
-def test_the_end_of_a_delivery_in_every_detail() -> None:
-    """What was written stands, but for the targets that foreign entries occupy; every failure is forgotten."""
+def test_every_field_after_a_delivery_succeeds() -> None:
+    """After a successful delivery, the written entries are standing, except those whose targets have foreign
+    entries. All failures are forgotten."""
     problem = Problem("netrc", "line 3", "stops", "delete it")
     foreign = frozenset({TWO.target})
     event = DeliveryEnded((ONE, TWO), 0.5, foreign=foreign, problems=(problem,), note="new", rival=True)
@@ -269,14 +271,15 @@ def test_the_end_of_a_delivery_in_every_detail() -> None:
 
 
 @pytest.mark.parametrize(("reason", "wait"), [("disk-full", 25.0), (HELD_OPEN, 25.0), (delivery.CONTESTED, 285.0)])
-def test_the_failure_of_a_delivery_in_every_detail(reason: str, wait: float) -> None:
-    """It is tried again after at most 25 s, or after a slow probe where a rival fights for the file."""
+def test_every_field_after_a_delivery_fails(reason: str, wait: float) -> None:
+    """A failed delivery is retried after at most 25 s. If another program keeps rewriting the file, it is retried
+    after a slow probe."""
     why = Failure("transient", reason, "Why.")
     flying = replace(FLYING, failures=9)
-    told = delivery.failed(flying, why, after(2), 0.9999999999)
-    assert told.retry_at is not None
-    assert (told.retry_at - after(2)).total_seconds() == pytest.approx(wait)
-    assert replace(told, retry_at=None) == replace(
+    failed = delivery.failed(flying, why, after(2), 0.9999999999)
+    assert failed.retry_at is not None
+    assert (failed.retry_at - after(2)).total_seconds() == pytest.approx(wait)
+    assert replace(failed, retry_at=None) == replace(
         flying, pending=True, in_flight=False, ended=5, failures=10, failure=why, failed_at=after(2)
     )
     yielded = replace(FLYING, rival_at=None)
@@ -284,16 +287,17 @@ def test_the_failure_of_a_delivery_in_every_detail(reason: str, wait: float) -> 
         assert delivery.failed(yielded, why, NOW, 0.5) == replace(yielded, pending=True, in_flight=False, ended=5)
 
 
-def test_a_delivery_that_hangs_in_every_detail() -> None:
-    """It stays in flight, nothing is known of the sink, and it may pass by itself."""
-    told = delivery.hung(replace(FLYING, standing=WANTED), "netrc", after(20))
-    assert told.failure is not None
-    assert (told.failure.kind, told.failure.reason, told.hung) == ("transient", DELIVERY_HUNG, True)
-    assert replace(told, failure=HELD) == replace(FLYING, standing=None, failed_at=after(20))
+def test_every_field_while_a_delivery_hangs() -> None:
+    """A delivery that hangs stays in flight with a transient failure, and the content of the sink counts as unknown."""
+    hung = delivery.hung(replace(FLYING, standing=WANTED), "netrc", after(20))
+    assert hung.failure is not None
+    assert (hung.failure.kind, hung.failure.reason, hung.hung) == ("transient", DELIVERY_HUNG, True)
+    assert replace(hung, failure=HELD) == replace(FLYING, standing=None, failed_at=after(20))
 
 
-def test_drift_is_looked_at_at_once() -> None:
-    """Nothing is known of what stands, and no back-off puts it off; a person's word forgets rivals, too."""
+def test_drift_ends_the_back_off() -> None:
+    """After drift, the content of the sink is unknown and the delivery is due at once. A person's request also
+    forgets rivals."""
     failing = Delivery(pending=False, standing=WANTED, retry_at=after(9), rival_at=NOW)
     assert delivery.drifted(failing) == Delivery(pending=True, standing=None, retry_at=None, rival_at=NOW)
     assert delivery.urged(failing) == Delivery(pending=False, standing=WANTED)
@@ -301,7 +305,8 @@ def test_drift_is_looked_at_at_once() -> None:
 
 
 def test_an_entry_is_valid_until_its_end_and_not_at_it() -> None:
-    """One without a known end always is; of a target without an entry nothing is."""
+    """An entry is valid until its life ends, and always if it has no known end. A target without an entry is never
+    valid."""
     known = Delivery(lives={"a": (None, after(9)), "b": (None, None)})
     assert [known.valid("a", after(seconds)) for seconds in (8.9, 9)] == [True, False]
     assert (known.valid("b", after(1e9)), known.valid("c", NOW)) == (True, False)

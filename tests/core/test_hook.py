@@ -67,7 +67,8 @@ def test_the_shortest_wait_is_one_second() -> None:
 
 @pytest.mark.parametrize(("failures", "most"), [(0, 5.0), (1, 10.0), (5, 160.0), (6, 300.0), (5000, 300.0)])
 def test_the_longest_wait_doubles_up_to_five_minutes(failures: int, most: float) -> None:
-    """With the highest roll of the dice, the wait is the whole of the back-off."""
+    """With the highest jitter, the hook waits for the whole back-off: 5 s after the first failure, and never more
+    than five minutes."""
     assert hook.ended(Hook("running", failures=failures), False, 1.0)[1] == most
 
 

@@ -220,48 +220,49 @@ def test_a_secret_is_masked() -> None:
     assert secret.reveal() == "hunter2"
 
 
-def test_a_question_and_its_answer_in_every_detail() -> None:
-    """A second question joins the first; an answer keeps when the fetch began, and forgets everything else."""
+def test_every_field_when_a_fetch_begins_and_ends() -> None:
+    """A lease that is already being fetched stays as it is. After the fetch, the lease keeps when it began and
+    forgets earlier failures."""
     assert Lease(REQUEST, act_at=NOW).began_at is None
     failing = Lease(REQUEST, "retrying", None, None, NOW, 3, TRANSIENT, NOW, after(-9), lenient=True, restarted=True)
-    asked = leases.ask(failing, after(1))
-    assert asked == replace(failing, state="fetching", act_at=None, began_at=after(1), restarted=False)
-    assert leases.ask(asked, after(2)) is asked
+    fetching = leases.ask(failing, after(1))
+    assert fetching == replace(failing, state="fetching", act_at=None, began_at=after(1), restarted=False)
+    assert leases.ask(fetching, after(2)) is fetching
     due = after(3600 * 0.4625)
-    assert leases.fetched(asked, token(), NOW, 0.5) == Lease(
+    assert leases.fetched(fetching, token(), NOW, 0.5) == Lease(
         REQUEST, "waiting", token(), due, due, began_at=after(1), cached=False
     )
 
 
 def test_a_token_is_stale_from_the_very_moment_of_its_refresh() -> None:
-    """And fresh until then."""
+    """A token is fresh until its refresh is due, and stale from that moment on."""
     assert HOLDING.refresh_at is not None
     assert HOLDING.health(HOLDING.refresh_at) == "stale"
     assert HOLDING.health(HOLDING.refresh_at - timedelta(microseconds=1)) == "fresh"
 
 
 @pytest.mark.parametrize(("left", "urgent"), [(30.0, True), (30.001, False)])
-def test_from_when_a_failure_is_urgent(left: float, urgent: bool) -> None:
-    """Half a minute before less than the promised life is left, to the moment."""
+def test_a_failure_is_urgent_shortly_before_the_promise_ends(left: float, urgent: bool) -> None:
+    """A failed fetch is retried within 25 s if the promised life ends within 30 s."""
     assert HOLDING.promised_until is not None
     fetching = leases.ask(HOLDING, HOLDING.promised_until - timedelta(seconds=left))
     failing = replace(fetching, failures=8)
     now = HOLDING.promised_until - timedelta(seconds=left)
-    told = leases.failed(failing, replace(TRANSIENT, retry_after=None), now, 0.9999999)
-    assert told.act_at is not None
-    waited = (told.act_at - now).total_seconds()
+    failed = leases.failed(failing, replace(TRANSIENT, retry_after=None), now, 0.9999999)
+    assert failed.act_at is not None
+    waited = (failed.act_at - now).total_seconds()
     assert waited == pytest.approx(25.0 if urgent else left - 30, abs=1e-3)
 
 
-def test_a_fetch_whose_beginning_nobody_knows_took_no_time() -> None:
-    """The wait is that of a try that failed at once."""
-    told = leases.failed(replace(FETCHING, began_at=None, failures=8), TRANSIENT, NOW, 1.0)
-    assert told.act_at == after(25)
+def test_a_fetch_without_a_known_beginning_took_no_time() -> None:
+    """If it is unknown when a failed fetch began, the wait is as long as after a fetch that failed at once."""
+    failed = leases.failed(replace(FETCHING, began_at=None, failures=8), TRANSIENT, NOW, 1.0)
+    assert failed.act_at == after(25)
 
 
 def test_waking_gives_every_lease_another_chance() -> None:
-    """One that failed is tried at once, its failures forgotten; one that waits keeps its plan; and the next failure of
-    any is no verdict."""
+    """When the machine wakes, a failed lease is tried at once with its failures forgotten. A waiting lease keeps its
+    plan. No lease is blocked by its next failure."""
     for state in ("blocked", "retrying"):
         failing = Lease(REQUEST, state, act_at=after(99), failures=3, last_failure=TRANSIENT, failed_at=NOW)
         assert leases.woke(failing, after(1)) == replace(failing, act_at=after(1), failures=0, lenient=True)

@@ -172,8 +172,9 @@ def test_a_foreign_netrc_entry_comes_before_memory() -> None:
         assert (world.view().state, world.view().delivered) == ("blocked", False)
 
 
-def test_one_sink_that_cannot_be_cleaned_is_enough() -> None:
-    """Nobody waits for it, although the other one is clean; a failing sink that was clean before holds nobody up."""
+def test_one_sink_that_cannot_be_cleaned_ends_the_wait() -> None:
+    """If one sink cannot be cleaned, the waiter is answered even though the other is clean. A sink that was clean
+    before it failed delays nobody."""
     for failing, clean in (("netrc", "uv-store"), ("uv-store", "netrc")):
         world = World()
         world.configure(IN_MEMORY, sinks=("netrc", "uv-store"))

@@ -201,9 +201,9 @@ def test_near_expiries_count_as_equal(life: float, apart: float, same: bool) -> 
 
 
 @pytest.mark.parametrize(("skew", "behind"), [(None, 0), (60.0, 0), (-60.0, 60)])
-def test_the_times_of_an_issuer_are_moved_to_our_clock(skew: float | None, behind: int) -> None:
-    """All of them move by as much as the wall clock is ahead; the end on a wall clock that is right stays. A clock that
-    was behind by what the issuer's answer showed is right when it is set."""
+def test_the_issuers_times_are_moved_to_the_daemons_clock(skew: float | None, behind: int) -> None:
+    """uvtokend moves an issuer's times by as much as the wall clock is ahead of its own; a right wall-clock end
+    stays. If the issuer's answer shows that the wall clock is behind, that end is moved by the difference."""
     ahead, hour = timedelta(hours=5), timedelta(hours=1)
     wall = NOW + ahead
     fetched = replace(credential(7200, wall - hour, 5400), skew=skew)
@@ -213,14 +213,15 @@ def test_the_times_of_an_issuer_are_moved_to_our_clock(skew: float | None, behin
 
 
 def test_an_issuer_whose_clock_is_ahead_issued_no_token_in_the_future() -> None:
-    """Its token counts from now; a token without an end or an advice keeps none."""
+    """If the issuer's clock is ahead, its token counts as issued now. A token without an end or a refresh advice
+    gets none."""
     moved = policy.on_our_clock(credential(None, NOW + timedelta(minutes=9)), timedelta(), NOW)
     assert moved.issued_at == NOW
     assert (moved.expires_at, moved.refresh_after, moved.wall_end) == (None, None, None)
 
 
-def test_a_secret_that_has_expired_is_read_again_in_a_second() -> None:
-    """Only a person renews it, and may have done so already."""
+def test_an_expired_static_secret_is_read_again_after_a_second() -> None:
+    """Only a person can renew a static secret and may have done so already, so uvtokend reads it again after 1 s."""
     static = replace(credential(60), renew="put a new one there")
     for late in (60, 61, 3600):
         received = NOW + timedelta(seconds=late)
@@ -229,28 +230,31 @@ def test_a_secret_that_has_expired_is_read_again_in_a_second() -> None:
 
 @pytest.mark.parametrize(("life", "shortest"), [(2, 1.0), (4, 1.0), (40, 10.0), (120, 30.0), (3600, 30.0)])
 def test_the_shortest_time_between_two_fetches(life: float, shortest: float) -> None:
-    """A quarter of the life, but at least a second and at most 30, even if the issuer wants to be asked at once."""
+    """Two fetches are at least a quarter of the token's life apart, between 1 and 30 s, even if the issuer advises
+    less."""
     assert seconds(policy.refresh_at(credential(life, refresh_after=0.5), NOW, None, 0.5)) == shortest
 
 
 @pytest.mark.parametrize(
     ("life", "planned", "promised"), [(400, 200, 190), (400, 400, 0), (400, 300, 90), (40, 20, 19)]
 )
-def test_a_fetch_takes_a_part_of_the_promise(life: float, planned: float, promised: float) -> None:
-    """A fortieth of the life, where that is less than half a minute; and no promise is less than nothing."""
+def test_the_promised_life_is_shortened_by_a_fetch(life: float, planned: float, promised: float) -> None:
+    """The promised life is the time between the planned refresh and the end, less a fortieth of the life (at most 30
+    s), and never negative."""
     assert policy.min_life(credential(life), NOW + timedelta(seconds=planned)) == promised
 
 
 @pytest.mark.parametrize(("spent", "longest"), [(0.0, 25.0), (10.0, 15.0), (24.5, 1.0), (100.0, 1.0)])
-def test_what_a_try_took_counts(spent: float, longest: float) -> None:
-    """From the beginning of one urgent try to that of the next there are 25 s, and a second at least in between."""
+def test_the_time_of_a_failed_fetch_shortens_the_back_off(spent: float, longest: float) -> None:
+    """Urgent fetches begin at most 25 s apart, so the duration of the failed one is subtracted. The wait is at least
+    1 s."""
     failure = Failure("transient", "throttled", "…")
     assert policy.backoff(9, failure, True, 1.0, spent) == longest
     assert policy.backoff(9, failure, False, 1.0, spent) == 300
 
 
-def test_what_nobody_knows_is_neither_the_same_nor_in_doubt() -> None:
-    """Without a credential or an end of it there is nothing to compare."""
+def test_a_token_without_an_end_is_neither_the_same_nor_in_doubt() -> None:
+    """A missing token, or one without a known end, is not the same as another and is never in doubt."""
     token = credential(3600)
     for one, other in ((credential(None), token), (token, None), (token, credential(None))):
         assert policy.is_same(one, other) is False

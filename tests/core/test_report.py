@@ -556,8 +556,8 @@ def test_unknown_details_take_no_line() -> None:
         assert not any(line in {"  for -", "  in -", "  -"} for line in text)
 
 
-def test_a_terminal_has_80_columns_unless_it_says_so() -> None:
-    """A sentence of 81 characters is wrapped, one of 80 is not."""
+def test_the_default_width_is_80_columns() -> None:
+    """Without a given width, a sentence of 81 characters is wrapped, and one of 80 is not."""
     for show in (report.status, report.once):
         for length in (80, 81):
             message = f"{'x' * (length - 6)} xx"
@@ -611,7 +611,8 @@ SHAPES = {
 
 @pytest.mark.parametrize("widths", SHAPES)
 def test_the_table_uses_the_width_to_the_last_character(widths: tuple[int, int]) -> None:
-    """A column is shown as soon as it fits; what does not fit is below, joined if that fits."""
+    """A column is shown as soon as it fits. Values of other columns are shown below the row, joined on one line if
+    they fit."""
     shown = document(index("a", host="h.example", identity="me@corp"), netrc="/n")
     for width in widths:
         text = lines(shown, width)
@@ -619,8 +620,8 @@ def test_the_table_uses_the_width_to_the_last_character(widths: tuple[int, int])
         assert " ".join(text[2 + len(SHAPES[widths]) :]).startswith("uvtokend 1.0.0")
 
 
-def test_what_is_not_known_is_a_dash() -> None:
-    """In a column of a wide terminal; a user name stands for an identity that nobody knows."""
+def test_an_unknown_value_is_a_dash() -> None:
+    """In a wide terminal, an unknown value is shown as a dash. The user name replaces an unknown identity."""
     unknown = index("a", host=None, provider=None, identity=None, sink="", username="me")
     bare = {key: value for key, value in unknown.items() if key not in {"sink", "username", "host", "provider"}}
     rows = [re.split("  +", line) for line in lines(document(unknown, bare, index("b", delivered=False)), 250)[-4:-1]]
@@ -629,7 +630,8 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 
 def test_once_is_a_table_without_states() -> None:
-    """A blank line, the names of the columns, the indexes; one that is switched off says so in place of a token."""
+    """``once`` shows a blank line, the column names and the indexes without their states. A disabled index shows
+    "disabled" instead of a token."""
     text = report.once(document(index("a", host="h", identity="i"), off("b")), NOW, 70, zone=UTC)
     assert text.splitlines() == [
         "The index is ready; 1 is disabled.",
@@ -642,17 +644,21 @@ def test_once_is_a_table_without_states() -> None:
     assert re.split("  +", lines(document(off("b")), 250)[-2])[4:6] == ["-", "disabled"]
 
 
-def test_a_delivery_problem_that_one_index_tells_is_not_told_twice() -> None:
-    """Whatever else is wrong with the others."""
-    told = {**ERROR, "message": "The disk is full.", "hint": "df -h"}
+def test_a_delivery_problem_is_reported_once() -> None:
+    """If an index already reports the problem of the delivery, the summary does not repeat it."""
+    disk_full = {**ERROR, "message": "The disk is full.", "hint": "df -h"}
     shown = document(
-        blocked("a", last_error=told), blocked("b"), index("c"), delivery={"ok": False, "problem": "The disk is full."}
+        blocked("a", last_error=disk_full),
+        blocked("b"),
+        index("c"),
+        delivery={"ok": False, "problem": "The disk is full."},
     )
     assert [line for line in lines(shown) if "The disk is full." in line] == ["a: The disk is full."]
 
 
 def test_sign_ins_are_listed_in_the_order_in_which_they_end() -> None:
-    """Whatever their names; one that ends at this very moment has ended."""
+    """Sign-ins are listed in the order in which they end, whatever their names. One that ends now is no longer
+    listed."""
     ends = {"zoo": "2026-01-31T08:00:01Z", "ant": "2026-01-31T08:00:02Z", "bee": "2026-01-31T08:00:00Z"}
     sign_ins = [index(name, sign_in={"name": name, "ends_at": end, "command": "x"}) for name, end in ends.items()]
     text = lines(document(*sign_ins))

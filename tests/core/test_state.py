@@ -17,8 +17,9 @@ from uvtokend.core.state import Boot, Netrc, State
 STANDING = {"b.example": ENTRY}
 
 
-def test_a_record_has_all_that_a_restart_needs() -> None:
-    """Who and what the token is for, its times, and a digest in place of login and token."""
+def test_a_record_contains_what_a_restart_needs() -> None:
+    """A record contains the request, the targets and the times of a token, and a digest instead of the login and the
+    token."""
     known = state.record(REQUEST, TOKEN, NOW + HOUR / 2, ("a.example",))
     assert known == Record(
         state.request_key(REQUEST),
@@ -230,7 +231,8 @@ def test_an_unknown_netrc_was_not_created_by_us() -> None:
 
 
 def test_every_part_of_a_request_makes_another_key() -> None:
-    """Another provider, service, option or variable means another token; a key is a SHA-256, and shows nothing."""
+    """A different provider, service, option or variable yields a different key. A key is a SHA-256 digest, so it
+    reveals nothing."""
     one = Request("p", "s", (("a", "b"),), (("E", "f"),))
     others = [
         replace(one, provider="q"),
@@ -244,8 +246,8 @@ def test_every_part_of_a_request_makes_another_key() -> None:
     assert keys[0] == hashlib.sha256(b'["p", "s", [["a", "b"]], [["E", "f"]]]').hexdigest()
 
 
-def test_all_times_of_a_record_move_but_one() -> None:
-    """The end on the wall clock is on it already; what is not known stays unknown."""
+def test_all_times_of_a_record_are_shifted_except_the_wall_end() -> None:
+    """A shift moves every known time of a record except its end on the wall clock. Unknown times stay unknown."""
     assert state.shifted(RECORD, HOUR) == replace(
         RECORD,
         issued_at=NOW + HOUR,
@@ -253,20 +255,22 @@ def test_all_times_of_a_record_move_but_one() -> None:
         refresh_at=NOW + 1.5 * HOUR,
         refresh_after=NOW + HOUR / 3 + HOUR,
     )
-    endless = replace(RECORD, expires_at=None, refresh_after=None)
-    assert state.shifted(endless, -HOUR) == replace(endless, issued_at=NOW - HOUR, refresh_at=NOW - HOUR / 2)
+    unlimited = replace(RECORD, expires_at=None, refresh_after=None)
+    assert state.shifted(unlimited, -HOUR) == replace(unlimited, issued_at=NOW - HOUR, refresh_at=NOW - HOUR / 2)
 
 
 def test_a_store_is_remembered_with_its_records_before_it_is_written() -> None:
-    """New records come first, each once, and each store once, in the order of their first use."""
+    """The state contains a store and its new records before the store is written. Each record and each store is kept
+    once."""
     new = replace(RECORD, targets=("https://a.example/x",))
     known = state.began_store(STATE, "/s", [new, RECORD])
     assert (known.records, known.stores) == ((new, RECORD), ("/home/me/credentials.toml", "/s"))
     assert state.began_store(known, "/home/me/credentials.toml", [RECORD]).records == (RECORD, new)
 
 
-def test_a_record_that_does_not_match_keeps_no_other_out() -> None:
-    """Each is looked at by itself; what is read from the file is what was written, the end on the wall clock too."""
+def test_a_record_without_a_request_does_not_hide_another() -> None:
+    """Each record is matched by itself. A state that was written and read again is unchanged, including ends on the
+    wall clock."""
     gone = replace(RECORD, request_key="gone")
     expected = {REQUEST: (TOKEN, NOW + HOUR / 2)}
     assert state.recover([gone, RECORD, gone], STANDING, (REQUEST,), NOW) == expected

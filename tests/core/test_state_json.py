@@ -1,4 +1,4 @@
-"""The state file as JSON: it holds no secret, and whatever is in it, nothing is raised."""
+"""The state file is JSON without any secret, and reading it never raises an error, whatever it contains."""
 
 from __future__ import annotations
 

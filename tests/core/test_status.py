@@ -161,8 +161,9 @@ NOTHING = {
 }
 
 
-def test_the_whole_of_a_running_daemons_document() -> None:
-    """Each value is in its place, and each time is on the wall clock, an hour ahead of the daemon's here."""
+def test_every_value_of_a_running_daemons_status() -> None:
+    """The status document contains every value of the daemon. Its times are those of the wall clock, here an hour
+    ahead of the daemon's."""
     credential = Credential("me", Secret("t"), NOW, NOW + HOUR, identity="me@a.example")
     error = LastError("transient", "unreachable", "Nobody answers.", "try again", NOW + timedelta(minutes=1))
     lease = Lease(REQUEST, "retrying", credential, NOW + HOUR / 2, NOW + timedelta(minutes=2), 3)
@@ -209,8 +210,9 @@ def test_the_whole_of_a_running_daemons_document() -> None:
     }
 
 
-def test_the_whole_of_an_index_on_disk() -> None:
-    """What the record says, and null for what only a daemon knows."""
+def test_every_value_of_an_index_on_disk() -> None:
+    """Without a daemon, the status of an index contains what its record holds, and null for what only a daemon
+    knows."""
     assert from_disk(record()) == {
         **CONFIGURED,
         **NOTHING,
@@ -227,8 +229,8 @@ def test_the_whole_of_an_index_on_disk() -> None:
     assert from_disk(record(), NOW + 2 * HOUR)["life_left_s"] == 0
 
 
-def test_a_lease_without_a_token_says_when_it_is_fetched() -> None:
-    """Nothing is known of a token, so the next fetch stands for its refresh."""
+def test_a_lease_without_a_token_shows_its_next_fetch() -> None:
+    """If a lease has no token yet, the time of its next fetch is shown as its refresh."""
     view = IndexView(A, Lease(REQUEST, act_at=NOW + HOUR), "waiting", False, None)
     (shown,) = status.of_daemon(FRAME, Snapshot((view,), True, None), (), NOW)["indexes"]
     assert shown == {**CONFIGURED, **NOTHING, "state": "waiting", "refresh_at": "2026-01-31T09:00:00Z"}

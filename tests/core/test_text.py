@@ -1,4 +1,4 @@
-"""Texts for people: what they say, and what a terminal obeys."""
+"""Texts for people: how values are worded, and which characters a terminal may receive."""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ def test_the_root_of_an_index() -> None:
         ("X.example", False),
     ],
 )
-def test_what_may_mean_a_bare_host(text: str, only_host: bool) -> None:
-    """Only plain HTTP to this machine itself, without a path; a host's own letters mean nothing."""
+def test_a_loopback_url_may_mean_a_bare_host(text: str, only_host: bool) -> None:
+    """A URL may mean a bare host only if it uses plain HTTP, names this machine and has no path."""
     asked = url_match.asked_url(text)
     assert asked is not None
     assert asked.only_host == only_host
@@ -199,7 +199,7 @@ def test_what_may_mean_a_bare_host(text: str, only_host: bool) -> None:
 
 
 def test_a_url_may_be_as_long_as_the_limit() -> None:
-    """RFC 9110, 4.1, asks for 8000 at least; one character more than ours is too long."""
+    """A URL of 8192 characters is accepted, and one character more is not. RFC 9110, 4.1, asks for at least 8000."""
     longest = "https://x.example/".ljust(8192, "a")
     assert url_match.asked_url(longest) is not None
     assert url_match.asked_url(f"{longest}a") is None

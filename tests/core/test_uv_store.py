@@ -236,7 +236,7 @@ def test_an_invalid_ledger_is_empty(text: bytes) -> None:
 
 
 def test_a_ledger_names_its_version() -> None:
-    """So that a later program knows how to read it."""
+    """The ledger contains the version of its format, so that a later version of uvtokend can read it."""
     assert json.loads(uv_store.encode_ledger({"s": frozenset({"b", "a"})})) == {
         "version": 2,
         "records": [{"service": "s", "digests": ["a", "b"]}],
@@ -245,7 +245,7 @@ def test_a_ledger_names_its_version() -> None:
 
 @pytest.mark.parametrize(("text", "glue"), [("", ""), ("# mine", "\n\n"), ("# mine\n", "\n"), ("# mine\n\n", "\n")])
 def test_a_new_record_stands_below_a_blank_line(text: str, glue: str) -> None:
-    """Whatever the file ends with; at its beginning nothing is above it."""
+    """uvtokend puts a blank line above a new record, unless the file ends with one or is empty."""
     record = f'[[credential]]\nservice = "{ACME}"\nusername = "u"\nscheme = "basic"\npassword = "p"\n'
     new = uv_store.edited(text.encode(), [Entry("h", "u", Secret("p"), ACME)], [])
     assert new.decode() == text + glue + record

@@ -44,8 +44,9 @@ def of(index: Index, lease: Lease, delivery: Delivery) -> views.IndexView:
         (NETRC, "other.example", "", ""),
     ],
 )
-def test_a_foreign_entry_in_each_sinks_way(index: Index, foreign: str, message: str, hint: str) -> None:
-    """It blocks the index, and the sentence says why uv would use it; what does not matter to uv is not told."""
+def test_a_foreign_entry_blocks_an_index_of_each_sink(index: Index, foreign: str, message: str, hint: str) -> None:
+    """A foreign entry that uv would use blocks the index, and the message says why. An entry that does not matter is
+    not reported."""
     lease = Lease(REQUEST, "waiting", TOKEN, NOW, NOW)
     wanted = views.entry(index, lease, NOW)
     assert wanted is not None
@@ -70,8 +71,11 @@ def test_a_foreign_entry_in_each_sinks_way(index: Index, foreign: str, message: 
         ("blocked", True, "blocked", 5),
     ],
 )
-def test_what_is_tried_again_and_when(state: State, failing: bool, shown: State, retry: int | None) -> None:
-    """The fetch comes first; of a token that waits, the delivery is what is tried again."""
+def test_the_retry_of_a_fetch_comes_before_that_of_a_delivery(
+    state: State, failing: bool, shown: State, retry: int | None
+) -> None:
+    """The state of the lease's fetch is shown first. If the lease is only waiting, a failed delivery is shown as
+    retrying."""
     lease = Lease(REQUEST, state, TOKEN, NOW, NOW + timedelta(seconds=5))
     failed = Delivery(failure=FAILURE, failed_at=NOW, retry_at=NOW + timedelta(seconds=9))
     view = of(NETRC, lease, failed if failing else Delivery())
@@ -81,13 +85,13 @@ def test_what_is_tried_again_and_when(state: State, failing: bool, shown: State,
     assert view.last_error == (error if failing else None)
 
 
-def test_the_time_of_a_failure_that_is_over_is_no_failure() -> None:
-    """It is remembered for longer than the failure itself."""
+def test_a_past_failure_is_not_an_error() -> None:
+    """The time of a failure is remembered for longer than the failure, and shows no error by itself."""
     assert of(NETRC, Lease(REQUEST, failed_at=NOW), Delivery(failed_at=NOW)).last_error is None
 
 
-def test_the_first_thing_that_uv_cannot_read_is_the_error() -> None:
-    """With its file and line; what is not fatal is none."""
+def test_the_first_fatal_problem_in_the_netrc_is_the_error() -> None:
+    """The error names the file and line of the first fatal problem. A problem that is not fatal causes no error."""
     small, great, other = (Problem("n", f"line {number}", "odd", "fix it", fatal=number > 1) for number in (1, 2, 3))
     view = of(NETRC, Lease(REQUEST, "waiting", TOKEN), Delivery(problems=(small, great, other), seen_at=NOW))
     assert view.last_error == LastError("delivery", "netrc-unreadable", "n, line 2: odd.", "fix it", NOW)
@@ -105,7 +109,8 @@ def test_the_first_thing_that_uv_cannot_read_is_the_error() -> None:
     ],
 )
 def test_two_tokens_that_uv_cannot_tell_apart(mine: str, theirs: str, secret: bool, shown: str) -> None:
-    """In uv's store the user name tells two indexes on one host apart; without one any URL would match."""
+    """Two indexes on one host in uv's store with the same or an empty user name get a notice, because uv could use
+    either token for both."""
     other = Request("azure-artifacts", "https://h.example/b")
     options = (("username", (("env", "CODE"),)),) if secret else ()
     index = replace(STORE, request=replace(REQUEST, options=options))

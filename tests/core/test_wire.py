@@ -171,7 +171,7 @@ def test_a_request_without_an_id_is_a_notification(line: bytes, silent: bool) ->
 
 
 def test_an_id_may_have_a_fraction() -> None:
-    """A finite number is a valid ID in JSON-RPC, and comes back as it was."""
+    """A finite number with a fraction is a valid ID in JSON-RPC and is returned unchanged."""
     command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 1.5, "method": "status"}')
     assert isinstance(command, Command)
     assert command.id == 1.5
@@ -232,8 +232,9 @@ def test_a_sign_in_without_an_end_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(("issued", "good"), [("1970-01-01T00:00:00Z", True), ("1969-12-31T23:59:59Z", False)])
-def test_no_time_lies_before_unix_time(issued: str, good: bool) -> None:
-    """A clock without a battery begins there; an earlier time is nobody's clock."""
+def test_a_time_before_1970_is_invalid(issued: str, good: bool) -> None:
+    """A machine without a clock battery starts at 1970, so that time is valid. An earlier time makes the answer
+    invalid."""
     line = {"login": "a", "password": "p", "issued_at": issued, "expires_at": None}
     assert isinstance(wire.decode_answer(json.dumps({"credential": line}).encode()), Credential) == good
 

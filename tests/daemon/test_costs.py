@@ -160,8 +160,8 @@ def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.Monke
     live(tmp_path, indexes, story)
 
 
-def test_a_token_has_the_interpreter_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop does nothing else until the entry is visible: no line for the log, and no next worker."""
+def test_a_new_token_is_delivered_before_any_other_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's loop does nothing else until the entry is visible: it writes no log line and starts no worker."""
     steps: list[str] = []
     indexes = many(1)
     honest, emit = exchange.swap, EventLog.emit
@@ -189,12 +189,12 @@ def test_a_token_has_the_interpreter_to_itself(tmp_path: Path, monkeypatch: pyte
     live(tmp_path, indexes, story)
 
 
-def test_one_token_among_many_is_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it is visible, the netrc is read and hashed once, and one line is rendered. Nothing is scanned, and the
-    list of mounts is not read."""
+def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until one new token among many is visible, the daemon reads and hashes the netrc once and renders one line. It
+    scans no text and reads no list of mounts."""
     steps: list[str] = []
 
-    def seen(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
         def take(*args: Any, **more: Any) -> Any:
             steps.append(step)
             return honest(*args, **more)
@@ -210,9 +210,9 @@ def test_one_token_among_many_is_little_work(tmp_path: Path, monkeypatch: pytest
         await daemon.requests.settle(None)
         await daemon.requests.refresh(["i7"], wait=False)
         for owner, name in ((files, "read_all"), (files, "is_mounted"), (exchange, "swap"), (block, "_line")):
-            monkeypatch.setattr(owner, name, seen(name, getattr(owner, name)))
-        monkeypatch.setattr(block, "scan", seen("scan", block.scan))
-        monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=seen("digest", hashlib.sha256)))
+            monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
+        monkeypatch.setattr(block, "scan", recorded("scan", block.scan))
+        monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=recorded("digest", hashlib.sha256)))
         daemon._fetch_ended(indexes[7].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
         assert steps[: steps.index("swap")] == ["read_all", "digest", "_line"]
@@ -311,7 +311,7 @@ def test_a_status_makes_few_system_calls(desk: Desk, tmp_path: Path) -> None:
 
 
 def share_a_token(desk: Desk, size: int) -> None:
-    """Configure indexes that one fetch serves."""
+    """Configure several indexes that share one fetch."""
     desk.configure(*((f"i{number}", f"i{number}.example") for number in range(size)))
     desk.config.write_text(re.sub(r"answer-i\d+", "answer-i0", desk.config.read_text()))
 

@@ -63,11 +63,11 @@ def test_a_credential_is_returned(tmp_path: Path) -> None:
     assert (outcome.login, outcome.identity) == ("me", "me@example.com")
 
 
-def test_nothing_comes_between_an_answer_and_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer is passed on before its worker is killed and reaped, and before the next worker starts."""
+def test_an_answer_is_used_before_its_worker_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon passes on an answer before it kills and reaps the worker, and before it starts the next one."""
     steps: list[str] = []
 
-    def seen(step: str, honest: Callable[..., object]) -> Callable[..., object]:
+    def recorded(step: str, honest: Callable[..., object]) -> Callable[..., object]:
         def take(*args: object, **more: object) -> object:
             steps.append(step)
             return honest(*args, **more)
@@ -76,9 +76,9 @@ def test_nothing_comes_between_an_answer_and_its_use(tmp_path: Path, monkeypatch
 
     async def main() -> None:
         fetches = Fetches(tmp_path / "p", limit=1)
-        fetches.workers._ended = seen("used", fetches.workers._ended)  # type: ignore[assignment]
-        monkeypatch.setattr(worker, "_signal", seen("killed", worker._signal))
-        monkeypatch.setattr(worker, "_Worker", seen("started", worker._Worker))
+        fetches.workers._ended = recorded("used", fetches.workers._ended)  # type: ignore[assignment]
+        monkeypatch.setattr(worker, "_signal", recorded("killed", worker._signal))
+        monkeypatch.setattr(worker, "_Worker", recorded("started", worker._Worker))
         for name in ("one", "other"):
             fetches.workers.start(request(name=name))
         await asyncio.wait_for(fetches.outcomes.get(), 60)

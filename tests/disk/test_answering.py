@@ -24,15 +24,16 @@ from uvtokend.errors import UvtokendError
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """A disk that answers once the event is set; nobody waits for long."""
+    """A disk that answers only after the event is set, with a short time limit."""
     answers = threading.Event()
     monkeypatch.setattr(answering, "PATIENCE", 0.05)
     yield answers
     answers.set()
 
 
-def test_what_ends_in_time_is_passed_on(disk: threading.Event) -> None:
-    """The result, or the error; after its time, an error that names the files, and how to see what is mounted there."""
+def test_a_result_in_time_is_returned(disk: threading.Event) -> None:
+    """A result or an error that comes in time is passed on. After the time limit, an error names the files and how
+    to see what is mounted there."""
     assert answered(lambda: "text", "/a") == "text"
     with pytest.raises(ZeroDivisionError):
         answered(lambda: 1 // 0, "/a")
@@ -44,7 +45,8 @@ def test_what_ends_in_time_is_passed_on(disk: threading.Event) -> None:
 
 @pytest.mark.linux("the list of mounts is in /proc")
 def test_a_mount_point_is_found_without_a_look_at_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest mount point above the path counts, by whole names and with its white space."""
+    """The mount point is the longest one above the path, compared by whole names and including white space. The path
+    itself is not opened."""
     mounts = ("/", "/home", r"/home/my\040files", "/ho")
     table = "".join(f"36 35 98:0 / {mount} rw,noatime - ext3 /dev/root rw\n" for mount in mounts)
 
@@ -52,19 +54,20 @@ def test_a_mount_point_is_found_without_a_look_at_the_path(monkeypatch: pytest.M
         return io.StringIO(table)
 
     monkeypatch.setattr("builtins.open", opened)
-    found = [mount_point(path) for path in ("/x", "/home", "/homes/x", "/home/my files/x", "/home/my filesx")]
-    assert found == ["/", "/home", "/", "/home/my files", "/home"]
+    mount_points = [mount_point(path) for path in ("/x", "/home", "/homes/x", "/home/my files/x", "/home/my filesx")]
+    assert mount_points == ["/", "/home", "/", "/home/my files", "/home"]
 
 
 @pytest.mark.parametrize("command", [["once"], ["doctor"], ["status"], ["list"], ["start"]])
-def test_a_command_ends_with_the_name_of_the_file(
+def test_a_command_names_the_file_that_does_not_answer(
     command: list[str],
     disk: threading.Event,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """config.toml is on a file system that does not answer: each command that reads it says so, with status 1."""
+    """If the file system of config.toml does not answer, each command that reads the file says so and exits with
+    status 1."""
     config = tmp_path / "config.toml"
     config.write_text("")
     config.chmod(0o600)
@@ -86,7 +89,8 @@ def test_a_command_ends_with_the_name_of_the_file(
 
 
 def test_a_start_does_not_wait_for_a_process_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel cannot end a thread that waits for some file systems, and its process stays until then."""
+    """The kernel cannot end a process that waits for some file systems, so ``start`` reports the failure without
+    waiting for the process."""
     monkeypatch.setattr(start, "_ENDS", 0.05)
     words = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
     with subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE) as process:

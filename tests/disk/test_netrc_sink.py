@@ -738,11 +738,14 @@ class TestFingerprint:
 
 
 class TestBetweenLookAndRead:
-    """A rival writes after uvtokend looked at the file, and before it reads it."""
+    """Another program writes the file after uvtokend looked at it and before uvtokend reads it."""
 
     @pytest.mark.parametrize("times_kept", [True, False])
-    def test_its_text_is_kept(self, path: Path, monkeypatch: pytest.MonkeyPatch, times_kept: bool) -> None:
-        """All of its text is foreign and stays to the byte, even if the file has the size and time of our text."""
+    def test_the_other_programs_text_is_kept(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, times_kept: bool
+    ) -> None:
+        """All of the other program's text is foreign and stays unchanged, even if the file has the size and time of
+        uvtokend's text."""
         sink = NetrcSink(str(path))
         path.write_bytes(FOREIGN)
         sink.deliver([entry()], OURS, None)
@@ -765,8 +768,8 @@ class TestBetweenLookAndRead:
         assert done
         assert path.read_bytes() == block("t1") + theirs
 
-    def test_what_it_wrote_is_not_settled(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The status is older than the text then, so the text is read again before an exchange."""
+    def test_the_other_programs_text_is_read_again(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The status is then older than the text, so uvtokend reads the text again before it exchanges the file."""
         path.write_bytes(FOREIGN)
         monkeypatch.setattr(files, "_recent", lambda _: False)
         content = files.read_settled(str(path))

@@ -107,7 +107,7 @@ class Judge:
         """Judge every mutant of the job."""
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
         items = {item.nodeid: item for item in session.items}
-        self._functions, self._caches = _living()
+        self._functions, self._caches = _loaded()
         gc.freeze()  # no child looks through what all of them share
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined] # one for all children
         for task in self._tasks:
@@ -241,7 +241,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Times(Path(os.environ[TIMES])))
 
 
-def _living() -> tuple[dict[tuple[str, str], list[FunctionType]], list[Any]]:
+def _loaded() -> tuple[dict[tuple[str, str], list[FunctionType]], list[Any]]:
     """Return the functions of this process by file and qualified name, and the caches of functions."""
     functions: dict[tuple[str, str], list[FunctionType]] = {}
     caches = []

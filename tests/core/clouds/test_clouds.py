@@ -547,7 +547,8 @@ def test_an_organization_keeps_its_letters() -> None:
     ],
 )
 def test_where_a_program_keeps_a_sign_in_that_must_be_chosen(environ: dict[str, str], file: str, provider: str) -> None:
-    """The file is where the program writes it, at home or where its variable says; the option chooses it."""
+    """uvtokend looks for the stored sign-in where the cloud's program writes it: at home, or where the program's
+    variable says. The provider's option then selects that sign-in."""
     assert clouds.stored_sign_ins(environ, lambda path: path == file) == {provider}
     stored = CLOUDS[provider].stored
     assert stored is not None

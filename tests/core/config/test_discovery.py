@@ -486,21 +486,23 @@ def test_a_user_name_of_32_characters_may_be_a_token(length: int, token: bool) -
     ("written", "user", "password"),
     [("", None, False), ("me@", "me", False), ("me:pw@", "me", True), (":pw@", "", True), ("m%40e:@", "m@e", True)],
 )
-def test_who_a_url_is_for(written: str, user: str | None, password: bool) -> None:
-    """The user name without the password, decoded; the rest of the URL does not have them."""
+def test_a_url_is_split_into_user_password_and_the_rest(written: str, user: str | None, password: bool) -> None:
+    """A URL yields its decoded user name and whether it has a password. The remaining text contains neither."""
     url = IndexUrl.parse(f"https://{written}h.example/simple/")
     assert (url.username, url.password, url.text) == (user, password, "https://h.example/simple/")
 
 
 @pytest.mark.parametrize(("user", "token"), [("a1" * 10, True), ("a" + "a1" * 9, False), ("a" * 20, False)])
 def test_a_word_of_20_characters_with_a_digit_may_be_a_token(user: str, token: bool) -> None:
-    """Also beside a short one; in letters alone it is a long name."""
+    """A word of 20 letters and digits that is part of a user name is treated as a token. A word of letters alone is
+    a name."""
     for written in (user, f"me-{user}", f"{user}@x"):
         assert candidate(AZURE.format("acme").replace("://", f"://{quote(written)}@")).secret == token
 
 
 def test_any_http_url_may_be_an_index() -> None:
-    """A user name that no configuration could hold is left out; members of a workspace keep their letters."""
+    """Any HTTP URL may be an index; a user name that the configuration could not hold is left out. The paths of
+    workspace members keep their letter case."""
     one = candidate("http://127.0.0.1/simple/".replace("://", "://a%20b@"))
     assert (one.url.text, one.user, one.secret) == ("http://127.0.0.1/simple/", "", False)
     assert discovery.is_member({"members": ["aX/", "./X"]}, "aX")
@@ -520,7 +522,8 @@ def test_any_http_url_may_be_an_index() -> None:
     ],
 )
 def test_which_hosts_are_this_machine(host: str, loopback: bool) -> None:
-    """127.0.0.0/8 (RFC 1122, 3.2.1.3), ::1 (RFC 4291, 2.5.3) and the name localhost (RFC 6761, 6.3)."""
+    """The hosts of this machine are 127.0.0.0/8 (RFC 1122, 3.2.1.3), ::1 (RFC 4291, 2.5.3) and localhost (RFC 6761,
+    6.3)."""
     assert is_loopback(host) == loopback
 
 
@@ -642,7 +645,8 @@ def test_the_command_that_adds_an_unknown_index(name: str | None, option: str) -
     [("/a/simple/", "/a"), ("/a/+simple", "/a"), ("/a/Simple//", "/a"), ("/a/b/", "/a/b"), ("/simple", ""), ("", "")],
 )
 def test_uv_authenticates_below_the_root_of_an_index(path: str, root: str) -> None:
-    """The last ``simple`` is no part of the root, nor is devpi's ``+simple``, whose files are beside it."""
+    """The root is the URL without its last segment, if that is ``simple`` or devpi's ``+simple``: files are beside
+    it."""
     url = IndexUrl.parse(f"https://h.example{path}")
     assert url.root == f"https://h.example{root}"
     assert uv_settings.root(f"https://h.example{path}").rstrip("/") == url.root

@@ -362,16 +362,16 @@ def test_any_table_is_written_as_one_table(table: Table) -> None:
     assert tomllib.loads(edit.append("", [table])) == {"index": [table]}
 
 
-def test_what_was_cut_is_told_to_the_letter() -> None:
-    """Only line ends around it are left out."""
+def test_remove_returns_the_removed_text() -> None:
+    """The removed text is returned unchanged, except for the line ends around it."""
     for text in ("[[index]] # X\nname = 'a' # X", "[[index]]\nname = 'a'\n# X"):
         removal = edit.remove(f"\n{text}", "a")
         assert removal is not None
         assert removal.removed == f"{text}\n"
 
 
-def test_a_wrong_cut_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left is read before it is believed, as what is added is."""
+def test_a_wrong_removal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remaining text is parsed before it is accepted, and a wrong result raises an error."""
     monkeypatch.setattr(edit, "_without", lambda text, number: (text, ""))  # noqa: ARG005
     with pytest.raises(NotEditableError):
         edit.remove(TWO, "one")

@@ -747,8 +747,9 @@ def test_the_size_of_a_file_is_limited() -> None:
 
 
 @pytest.mark.parametrize(("depth", "good"), [(29, True), (30, False)])
-def test_values_may_be_nested_to_a_depth(depth: int, good: bool) -> None:
-    """32 levels, the document and the tables around the value included; a plug-in's options are read recursively."""
+def test_the_nesting_of_values_is_limited(depth: int, good: bool) -> None:
+    """Values may be nested 32 levels deep, including the document and the tables around them, since a plug-in's
+    options are read recursively."""
     value = f"{{ a = {'[' * depth}{']' * depth} }}"
     table = f'[[index]]\nname = "a"\nurl = "https://x.example/"\nprovider = "p"\noptions = {value}'
     if good:
@@ -758,7 +759,8 @@ def test_values_may_be_nested_to_a_depth(depth: int, good: bool) -> None:
 
 
 def test_an_incomplete_index_that_is_switched_off_shows_its_provider() -> None:
-    """Named or recognized; it is empty only where nothing tells it."""
+    """The provider of an incomplete disabled index is the configured one or the one recognized from the URL. It is
+    empty if neither is known."""
     off = '[[index]]\nname = "a"\nenabled = false\n'
     for more, provider in (
         ('provider = "nexus"', "nexus"),
@@ -773,7 +775,7 @@ def test_an_incomplete_index_that_is_switched_off_shows_its_provider() -> None:
 
 
 def test_an_index_knows_its_files() -> None:
-    """The site's, the user's, or both."""
+    """Each index knows which files configure it: the site's file, the user's file or both."""
     site = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n[[index]]\nname = "b"\nurl = "{CODEARTIFACT}"\n'
     env = 'env = { A = "b", A_KEY_FILE = "~/k" }\n'
     own = f'[[index]]\nname = "c"\nurl = "{CODEARTIFACT}"\n{env}'
@@ -787,32 +789,34 @@ def test_an_index_knows_its_files() -> None:
 
 
 def test_an_index_in_memory_shares_no_lease_with_one_on_disk() -> None:
-    """Its request says so; else they are equal."""
+    """The request of an index in memory is marked as such, and otherwise equals the request of the same index on
+    disk."""
     text = f'[[index]]\nname = "a"\nurl = "{CODEARTIFACT}"\n'
     (disk,), (memory,) = read(text).indexes, read(f'{text}sink = "memory"').indexes
     assert (disk.request.memory, memory.request.memory) == (False, True)
     assert replace(memory.request, memory=False) == disk.request
 
 
-def said(text: str) -> list[str]:
-    """Return the sentences about a configuration."""
+def messages(text: str) -> list[str]:
+    """Return the messages of the problems in a configuration."""
     with pytest.raises(ConfigError) as caught:
         read(text)
     return [problem.message for problem in caught.value.problems]
 
 
-def test_what_is_missing_is_named() -> None:
-    """An option that only the URL could have told is not blamed on the file alone."""
+def test_each_missing_option_is_named() -> None:
+    """If a required option is missing, the message names it. It mentions the URL if the option could have come from
+    there."""
     text = '[[index]]\nname = "a"\nurl = "https://x.example/"\nprovider = '
     keys = ("domain", "domain-owner", "region")
-    assert said(f'{text}"aws-codeartifact"') == [
+    assert messages(f'{text}"aws-codeartifact"') == [
         f"The provider aws-codeartifact needs {key}, which is not in this URL." for key in keys
     ]
-    assert said(f'{text}"static"') == [f"The provider static needs {key}." for key in ("username", "password")]
+    assert messages(f'{text}"static"') == [f"The provider static needs {key}." for key in ("username", "password")]
 
 
 @pytest.mark.parametrize(
-    ("text", "places"),
+    ("text", "keys"),
     [
         ("[daemon]\nca-bundle = 7", ["daemon.ca-bundle"]),
         ('index = [7, { url = "https://" }]', ["index", "index: url"]),
@@ -823,13 +827,14 @@ def test_what_is_missing_is_named() -> None:
         ('[[index]]\nurl = "http://[::1]/"\nprovider = "command"\ncommand = ["x"]\nsink = "uv-store"', ["index: sink"]),
     ],
 )
-def test_each_mistake_is_told_once(text: str, places: list[str]) -> None:
-    """With the key as far as it can be shown, and whatever comes after it is read, too."""
-    assert [where for where, _ in problems(text)] == places
+def test_each_mistake_is_reported_once(text: str, keys: list[str]) -> None:
+    """Each mistake is reported once, with its key cut to what can be shown. The rest of the file is still read."""
+    assert [where for where, _ in problems(text)] == keys
 
 
-def test_uvs_store_takes_https_from_everywhere() -> None:
-    """And ``http://`` for the two names of this machine that uv knows (uv-auth, `check_scheme`)."""
+def test_uvs_store_accepts_any_https_url() -> None:
+    """uv's store accepts any ``https://`` URL, and ``http://`` for the two loopback names that uv knows (uv-auth,
+    `check_scheme`)."""
     for url in ("https://x.example/", "https://[::1]/", "http://127.0.0.1/", "http://localhost:8080/"):
         (index,) = read(
             f'[[index]]\nname = "a"\nurl = "{url}"\nprovider = "command"\ncommand = ["x"]\nsink = "uv-store"'
@@ -841,8 +846,9 @@ def test_uvs_store_takes_https_from_everywhere() -> None:
     ("text", "path"),
     [("~", "/home/meX"), ("~/a", "/home/meX/a"), ("a", "/etc/a"), ("/a/../b", "/b"), ("a~", "/etc/a~")],
 )
-def test_where_a_path_is(text: str, path: str) -> None:
-    """Below the person's home, or relative to the file; in a container the home is often the root."""
+def test_a_path_is_below_the_home_or_the_file(text: str, path: str) -> None:
+    """A path with ``~`` is below the person's home; any other is relative to the file. The home may be the root, as
+    in a container."""
     assert values.Base("/home/meX", "/etc").path(text) == path
     assert values.Base("/home/meX/", "/etc").path(text) == path
     assert values.Base("/", "/etc").expand("~") == "/"
@@ -863,8 +869,8 @@ def test_where_a_path_is(text: str, path: str) -> None:
         ('on-delivered = ["a", ""]', True),
     ],
 )
-def test_bounds_and_commands_of_the_daemon(line: str, good: bool) -> None:
-    """Each bound is allowed; a program needs a name, and all its words are texts that a system can pass on."""
+def test_the_daemons_limits_and_commands_are_validated(line: str, good: bool) -> None:
+    """A limit includes its bounds. A command needs a program name, and no word of it may contain a NUL character."""
     if good:
         read(f"[daemon]\n{line}")
     else:

@@ -503,14 +503,14 @@ class TestProblems:
             b"machine x login me\npassword hunter2 hunter3\n",
             b"\npassword hunter2 hunter3\n",
         ):
-            found = problems(text, (), "f")
-            assert found
-            assert "hunter" not in "".join(map(str, found))
+            reported = problems(text, (), "f")
+            assert reported
+            assert "hunter" not in "".join(map(str, reported))
 
     def test_a_word_on_the_next_line_is_no_part_of_a_password(self) -> None:
-        """It is quoted, but not more of it than a person needs to find it."""
-        (found,) = problems(b"machine x login me password hunter2\n" + b"f" * 50 + b" z\n", (), "f")
-        assert found.message.startswith(f"uv does not know the word '{'f' * 40}', ")
+        """The message quotes at most 40 characters of an unknown word on the line after a password."""
+        (problem,) = problems(b"machine x login me password hunter2\n" + b"f" * 50 + b" z\n", (), "f")
+        assert problem.message.startswith(f"uv does not know the word '{'f' * 40}', ")
 
     @pytest.mark.parametrize(
         ("text", "whole", "ends"),
@@ -522,12 +522,13 @@ class TestProblems:
             (b"machine x login a\n\n# login words\n", False, False),
         ],
     )
-    def test_a_comment_that_uv_reads(self, text: bytes, whole: bool, ends: bool) -> None:
-        """It always matters; it voids the whole file unless all its words are uv's; line ends are another cause."""
-        for found in problems(text, (), "f"):
-            assert ("ignores the whole file" in found.message) == whole
-            assert ("LF line ends" in found.hint) == ends
-            assert found.fatal
+    def test_a_comment_after_a_blank_line_is_a_fatal_problem(self, text: bytes, whole: bool, ends: bool) -> None:
+        """uv reads the words of such a comment. Unless it knows all of them, it ignores the whole file; the hint
+        mentions line ends if the file has CRLF."""
+        for problem in problems(text, (), "f"):
+            assert ("ignores the whole file" in problem.message) == whole
+            assert ("LF line ends" in problem.hint) == ends
+            assert problem.fatal
         assert problems(text, (), "f")
 
 
@@ -604,33 +605,35 @@ class TestAdopt:
         assert restore(b"#a\n#b\n#c\n#d\n\n#end\n", taken.backup) == b"#a\n#b\n#c\n#d\n\nmachine x login 2\n#end\n"
 
     @pytest.mark.parametrize("lines", [b"#a\n#b\n#a\n#b\n#a\n#b\n", b"#xa\n#a\n#ax\n#a\n#a\n"])
-    def test_of_several_such_lines_the_nearest_counts(self, lines: bytes) -> None:
-        """The line above a piece may be there more than once; and a longer line that ends like it is another line."""
-        for at in [found.end() for found in re.finditer(rb"(?m)^#a\n", lines)]:
+    def test_a_piece_returns_below_the_nearest_of_equal_lines(self, lines: bytes) -> None:
+        """If the line above a piece occurs more than once, the piece returns below the nearest one. A longer line
+        with the same end is another line."""
+        for at in [match.end() for match in re.finditer(rb"(?m)^#a\n", lines)]:
             foreign = lines[:at] + b"machine x login 2\n" + lines[at:]
             taken = take_over(foreign, "x")
             assert taken.text == lines
             assert restore(lines + b"#new\n", taken.backup) == foreign + b"#new\n"
 
-    def test_no_place_is_below_an_entry_made_since_then(self) -> None:
-        """However far down the old one was: the new one stays the last, and the last wins."""
+    def test_a_restored_entry_comes_above_a_newer_one(self) -> None:
+        """A restored entry is never put below a newer entry for the same host, because uv uses the last one."""
         taken = take_over(b"#a\n" * 20 + b"machine x login old\n", "x")
         back = restore(b"machine x login new\n#b", taken.backup)
         assert back == b"machine x login old\nmachine x login new\n#b"
 
-    def test_the_end_of_a_file_without_a_last_line_end_is_a_place(self) -> None:
-        """The last line gets its end, and the piece comes below it."""
+    def test_a_piece_may_return_to_the_end_of_a_file_without_a_line_end(self) -> None:
+        """The last line gets a line end, and the piece is put below it."""
         taken = take_over(b"#a\n#bbbbbb\nmachine x login 2\n", "x")
         assert restore(b"#A\n#bbbbbb", taken.backup) == b"#A\n#bbbbbb\nmachine x login 2\n"
 
-    def test_half_of_a_piece_is_not_the_piece(self) -> None:
-        """If one of two entries is there already, the other still comes back."""
+    def test_a_piece_of_which_half_is_there_returns_whole(self) -> None:
+        """If only one of two removed entries is in the file again, the piece is still restored."""
         taken = take_over(b"machine x login 1\nmachine x login 2\n#a\n", "x")
         back = restore(b"machine x login 2\n#b\n", taken.backup)
         assert [item.login for item in scan(back).entries] == [b"1", b"2", b"2"]
 
-    def test_few_places_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each try reads the whole file: in a file that uv cannot read anyway, 22 places are enough."""
+    def test_restore_tries_few_positions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each try reads the whole file, so in a file that uv cannot read anyway, uvtokend tries at most 22
+        positions."""
         tries = [0]
 
         def counted(text: bytes) -> object:
@@ -642,8 +645,9 @@ class TestAdopt:
         restore(b'login 1\npassword "open\n' + b"x\n" * 500, taken.backup)
         assert tries[0] == 1 + 22  # as it stands, the nearest place and 20 more, and the last
 
-    def test_what_took_the_place_of_a_piece_goes_again(self) -> None:
-        """Between a blank line and a comment a lone mark keeps the comment readable; then all is as before."""
+    def test_the_mark_that_replaces_a_piece_is_removed_again(self) -> None:
+        """Between a blank line and a comment, a lone mark replaces the piece, so that uv does not read the comment.
+        Restoring the piece removes the mark."""
         foreign = b"machine y login 1\n\nmachine x login 2\n# two words\n#end\n"
         taken = take_over(foreign, "x")
         assert taken.text == b"machine y login 1\n\n#\n# two words\n#end\n"
@@ -654,8 +658,8 @@ class TestAdopt:
         taken = take_over(b"machine x login 2\nmachine z login 3\n", "x")
         assert restore(taken.text + b"#new\n", taken.backup) == b"machine x login 2\nmachine z login 3\n#new\n"
 
-    def test_a_piece_of_the_top_comes_above_a_new_empty_line(self) -> None:
-        """Nothing was above it, so nothing that came meanwhile is."""
+    def test_a_piece_from_the_top_returns_above_new_blank_lines(self) -> None:
+        """A piece that had no line above it returns to the top, above lines that were added since then."""
         taken = take_over(b"machine x login 2\n#a\n", "x")
         assert restore(b"\n\n#b\n", taken.backup) == b"machine x login 2\n\n\n#b\n"
 
@@ -837,8 +841,8 @@ class TestTail:
         for line in (self.THEIRS, b"machine y login a\npassword\nsecret\n", b"two words\n", b"#word\n", b"\n"):
             assert edit(line + END + b"\n", [], delivered([*self.OLD])).text == line
 
-    def test_a_longer_word_than_the_mark_is_no_mark(self) -> None:
-        """A comment that only begins like a mark of ours stays, and the lone end mark below it is removed."""
+    def test_a_comment_that_begins_like_a_mark_stays(self) -> None:
+        """A comment that only begins like one of uvtokend's marks stays, and the lone end mark below it is removed."""
         theirs = self.THEIRS + b"#uvtokend:endless\n"
         assert edit(theirs + END + b"\n", [], {}).text == theirs
 
@@ -998,7 +1002,8 @@ class TestLayout:
         assert (again.foreign, again.text) == (frozenset(), block.join([entry("a.example"), entry("b.example")], b""))
 
     def test_a_bad_token_is_refused_with_a_layout_too(self) -> None:
-        """It would tear the lines below it."""
+        """A token with a line end would tear the block, so the delivery fails even if the layout of the file is
+        known."""
         first = edit(b"", [entry("a.example")], {})
         with pytest.raises(DeliveryFailed):
             edit(first.text, [entry("a.example", "t\nt")], delivered([entry("a.example")]), layout=first.layout)

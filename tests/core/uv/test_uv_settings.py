@@ -167,21 +167,22 @@ def test_the_names_of_uvs_settings() -> None:
 
 
 def test_a_weaker_file_adds_but_never_replaces() -> None:
-    """Of two files that set the same thing the stronger wins; indexes and pins of both count, and each index once."""
+    """If two files contain the same setting, the stronger file wins. The indexes and pins of both count, and each
+    index is listed once."""
     strong = '[[index]]\nname = "a"\nurl = "https://a.example/"\n[sources]\np = { index = "a" }\n'
     weak = '[[index]]\nname = "b"\nurl = "https://b.example/"\n[sources]\nP = { index = "b" }\n'
     files = [
         document(f"offline = true\nno-index = false\n{strong}", "strong.toml"),
         document(f"offline = false\nno-index = true\nnative-tls = true\n{weak}", "weak.toml"),
     ]
-    found = settings.read(files, {"UV_NO_INDEX": "1"})
-    assert {key: (setting.value, str(setting.place)) for key, setting in found.settings.items()} == {
+    configuration = settings.read(files, {"UV_NO_INDEX": "1"})
+    assert {key: (setting.value, str(setting.place)) for key, setting in configuration.settings.items()} == {
         "offline": (True, "strong.toml:1"),
         "no-index": ("1", "UV_NO_INDEX"),
         "native-tls": (True, "weak.toml:3"),
     }
-    assert [index.label for index in found.indexes] == ["a", "b"]
-    assert found.pins == {"p": frozenset({"a", "b"})}
+    assert [index.label for index in configuration.indexes] == ["a", "b"]
+    assert configuration.pins == {"p": frozenset({"a", "b"})}
     again = settings.read([files[0], files[0]], {})
     assert [index.label for index in again.indexes] == ["a"]
 
@@ -190,24 +191,26 @@ def test_a_weaker_file_adds_but_never_replaces() -> None:
     ("written", "policy"),
     [('"always"', "always"), ('"never"', "never"), ('"auto"', "auto"), ('"x"', "auto"), ("7", "auto")],
 )
-def test_what_an_index_table_says(written: str, policy: str) -> None:
-    """Its policy, its upload URL, and whether it is explicit or the default one; only ``true`` is yes."""
+def test_the_values_of_an_index_table(written: str, policy: str) -> None:
+    """An index table sets the authentication policy, the upload URL, and whether the index is explicit or the
+    default. Only ``true`` counts as yes."""
     table = '[[index]]\nurl = "https://me@a.example/"\n'
-    said = f'{table}name = "a"\nauthenticate = {written}\nexplicit = true\ndefault = true\npublish-url = "https://up.example/"\n'
-    (index,) = settings.read([document(said)], {}).indexes
+    complete = f'{table}name = "a"\nauthenticate = {written}\nexplicit = true\ndefault = true\npublish-url = "https://up.example/"\n'
+    (index,) = settings.read([document(complete)], {}).indexes
     assert (index.authenticate, index.explicit, index.default) == (policy, True, True)
     assert (index.publish_url, index.user, index.password) == ("https://up.example/", "me", None)
-    for nothing in (table, f"{table}name = 7\nexplicit = 1\ndefault = 1\npublish-url = 7\n"):
-        (index,) = settings.read([document(nothing)], {}).indexes
+    for incomplete in (table, f"{table}name = 7\nexplicit = 1\ndefault = 1\npublish-url = 7\n"):
+        (index,) = settings.read([document(incomplete)], {}).indexes
         assert (index.name, index.explicit, index.default, index.publish_url) == (None, False, False, "")
         assert index.label == "https://a.example/"
 
 
 @pytest.mark.parametrize(("label", "name"), [("a.B-1_", "a.B-1_"), ("", None), ("a/b", None), ("a:b", None)])
 def test_the_name_of_an_index_in_a_variable(label: str, name: str | None) -> None:
-    """What is before the equals sign, if it can be a name; else the whole word is a URL, or nothing."""
-    found = settings.read([], {"UV_INDEX": f"{label}=https://a.example/"}).indexes
-    assert [index.name for index in found if index.url == "https://a.example/"] == ([] if name is None else [name])
+    """The text before the equals sign is the index's name if it is a valid name. Otherwise the whole word is read as
+    a URL."""
+    indexes = settings.read([], {"UV_INDEX": f"{label}=https://a.example/"}).indexes
+    assert [index.name for index in indexes if index.url == "https://a.example/"] == ([] if name is None else [name])
     assert [index.name for index in settings.read([], {"UV_INDEX": "https://a.example/?x=y"}).indexes] == [None]
 
 
@@ -222,12 +225,14 @@ def test_the_name_of_an_index_in_a_variable(label: str, name: str | None) -> Non
     ],
 )
 def test_a_scheme_has_its_port(one: str, other: str, same: bool) -> None:
-    """80 and 443 (RFC 9110, 4.2); a URL that names its scheme's port is no other URL."""
+    """The default ports are 80 for http and 443 for https (RFC 9110, 4.2). A URL with its scheme's default port
+    equals the one without it."""
     assert settings.same_index(one, other) == settings.is_below(one, other) == same
 
 
 def test_a_url_loses_its_user_and_nothing_else() -> None:
-    """User and password are decoded; an empty password counts as none; the port, the path and the query stay."""
+    """uvtokend removes and decodes the user and the password of a URL, and an empty password counts as none. The
+    rest stays unchanged."""
     bare = "https://h.example:8443/a%20b/?q#f"
     for written, user, password in (
         ("", "", None),
@@ -241,7 +246,7 @@ def test_a_url_loses_its_user_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("path", ["/simpleX", "/X", "/a/simpler", "/simple+", "", "/"])
 def test_only_a_last_simple_is_left_out(path: str) -> None:
-    """A root is the URL itself, whatever else it ends with."""
+    """If the last segment is not exactly ``simple``, the root is the URL itself."""
     assert settings.root(f"https://h.example{path}") == f"https://h.example{path}"
     assert settings.line_of(b"\nb", "b") == 2
     assert settings.line_of(b"b\nb", "b") == 1
