@@ -103,8 +103,9 @@ class Deliveries:
         self._noticed: dict[Sink, object] = {}
         self._uv_store: UvStoreSink | None = None
         self._unsaved: tuple[Problem, ...] = ()
-        #: Entries whose digests the state knows, by netrc and host.
-        self._saved: dict[tuple[str, str], Entry] = {}
+        #: Entries whose digests the state knows, by host, and in which netrc.
+        self._saved: dict[str, Entry] = {}
+        self._saved_in = ""
 
     def look(self, indexes: tuple[Index, ...]) -> FirstLook:
         """Return the records and entries of the previous daemon, and whether a delivery can be written.
@@ -265,8 +266,10 @@ class Deliveries:
         shadowing = {index.host for index in order.indexes if index.sink != "netrc"}
         ours = cleanup.ours(self.netrc, self._state, hosts)
 
+        saved = set(map(id, self._saved.values() if self._saved_in == path else ()))
+
         def news(foreign: Collection[str]) -> State:
-            entries = [e for e in action.wanted if self._saved.get((path, e.host)) is not e and e.host not in foreign]
+            entries = [entry for entry in action.wanted if id(entry) not in saved and entry.host not in foreign]
             created = not os.path.lexists(path)
             return state.began(self._state, path, entries, order.records, order.config, created)
 
@@ -277,7 +280,8 @@ class Deliveries:
         result = self.netrc.deliver(action.wanted, ours, action.left, action.yielding, shadowing, begin, action.urgent)
         if not result.changed:  # nothing was written, so nothing was noted
             self._state = state.joined(self._state, news(result.foreign))
-        self._saved = {(path, entry.host): entry for entry in action.wanted if entry.host not in result.foreign}
+        self._saved = {entry.host: entry for entry in action.wanted if entry.host not in result.foreign}
+        self._saved_in = path
         self._state = state.without(self._state, self._state.ours(path).keys() - hosts)
         return replace(result, problems=(*result.problems, *self._clean_former(path, order.config)))
 

@@ -180,6 +180,7 @@ class Daemon:
             return
         if not isinstance(event, events.Tick):
             self.worked = True
+        self._records.take(event)
         actions = self.agent.handle(event, self._clock.now())
         for action in sorted(actions, key=lambda action: not isinstance(action, events.Deliver)):  # uv waits for it
             match action:
@@ -292,7 +293,7 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------- delivery
 
     def _deliver(self, action: events.Deliver) -> None:
-        records = self._records.of({entry.target for entry in action.wanted}, self._clock.shift())
+        records = self._records.of(action.sink, {entry.target for entry in action.wanted}, self._clock.shift())
         self._deliveries.begin(Order(action, records, self.settings.indexes, random.random(), self.settings.file))
 
     def _delivery_ended(self, event: events.DeliveryEnded) -> None:
@@ -361,7 +362,6 @@ class Daemon:
             raise UvtokendError(message, "uvtokend restart")
         self.settings = settings
         self._environments = Environments(os.environ, settings)
-        self._records.clear()
         self._log.level = settings.log_level
         self._workers.limit, self._workers.timeout = settings.max_workers, settings.fetch_timeout
         count = len(settings.indexes)

@@ -3,48 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
-from uvtokend.core import state
+from uvtokend.core import events, state
 from uvtokend.core.agent import Agent
-from uvtokend.core.model import Credential, Record, Request
+from uvtokend.core.model import Record, Request, Sink
+
+#: A shift that moved by less is the same: two readings of two clocks are never quite equal.
+_SAME = timedelta(seconds=1)
+
+
+@dataclass(slots=True)
+class _Made:
+    """The records of one sink, as they were last made.
+
+    Args:
+        targets: All targets of the sink.
+        shift: The shift of their times.
+        served: The targets of each request, sorted.
+        records: The record of each request that has a token.
+        changed: The requests whose tokens are new since, in order.
+    """
+
+    targets: Collection[str]
+    shift: timedelta
+    served: dict[Request, tuple[str, ...]]
+    records: dict[Request, Record]
+    changed: dict[Request, None]
 
 
 class Records:
-    """Makes records, and keeps them: a record is made again only if its token or its targets have changed.
+    """Makes records, and keeps them: for one new token one record is made, however many there are.
 
     Args:
-        agent: The leases.
+        agent: The leases. `take` must see each event before the agent does.
     """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._made: dict[Request, tuple[tuple[Credential, datetime, tuple[str, ...], timedelta], Record]] = {}
+        self._made: dict[Sink, _Made] = {}
 
-    def of(self, targets: Collection[str], shift: timedelta) -> tuple[Record, ...]:
-        """Return the records of the tokens that some targets should hold, in wall-clock time.
+    def take(self, event: events.Event) -> None:
+        """Note what an event changes: a fetch changes one token, a new configuration or a trusted clock any of them."""
+        if isinstance(event, events.FetchEnded):
+            for made in self._made.values():
+                made.changed[event.request] = None
+        elif isinstance(event, events.Configured | events.ClockTrusted):
+            self._made.clear()
+
+    def of(self, sink: Sink, targets: Collection[str], shift: timedelta) -> tuple[Record, ...]:
+        """Return the records of the tokens that some targets of a sink should hold, in wall-clock time.
 
         Args:
+            sink: The sink.
             targets: The targets.
             shift: The difference between the wall clock and the daemon's own.
         """
-        served: dict[Request, set[str]] = {}
-        for index in self._agent.indexes:
-            if index.target in targets:
-                served.setdefault(index.request, set()).add(index.target)
-        records = (self._of(request, tuple(sorted(its_targets)), shift) for request, its_targets in served.items())
-        return tuple(record for record in records if record is not None)
-
-    def clear(self) -> None:
-        """Forget the records that were made."""
-        self._made.clear()
+        made = self._made.get(sink)
+        if made is None or made.targets != targets or abs(made.shift - shift) >= _SAME:
+            served: dict[Request, set[str]] = {}
+            for index in self._agent.indexes:
+                if index.target in targets:
+                    served.setdefault(index.request, set()).add(index.target)
+            all_targets = {request: tuple(sorted(its_targets)) for request, its_targets in served.items()}
+            made = self._made[sink] = _Made(targets, shift, all_targets, {}, dict.fromkeys(served))
+        for request in (request for request in made.changed if request in made.served):
+            record = self._of(request, made.served[request], made.shift)
+            if record is None:
+                made.records.pop(request, None)
+            else:
+                made.records[request] = record
+        made.changed.clear()
+        return tuple(made.records.values())
 
     def _of(self, request: Request, targets: tuple[str, ...], shift: timedelta) -> Record | None:
         lease = self._agent.leases[request]
         if lease.credential is None or lease.refresh_at is None:
             return None
-        made_of = (lease.credential, lease.refresh_at, targets, shift)
-        if request not in self._made or self._made[request][0] != made_of:
-            record = state.record(request, lease.credential, lease.refresh_at, targets)
-            self._made[request] = made_of, state.shifted(record, shift)
-        return self._made[request][1]
+        return state.shifted(state.record(request, lease.credential, lease.refresh_at, targets), shift)
