@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -672,3 +673,25 @@ def test_where_tokens_are_stored() -> None:
     """Each sink is named with what it means for the token."""
     rows = [lines(document(index("a", sink=sink)), 250)[-2] for sink in ("netrc", "uv-store", "memory")]
     assert [re.split("  +", row)[-1] for row in rows] == ["netrc, plain text", "uv's store, plain text", "memory only"]
+
+
+def test_an_index_costs_few_calls() -> None:
+    """A status may have a thousand lines, so each one costs only a few calls of Python functions."""
+
+    def calls(size: int) -> int:
+        counted = 0
+
+        def count(_: object, event: str, __: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        shown = document(*(index(f"i{number}") for number in range(size)))
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            report.status(shown, NOW, 100, False)
+        finally:
+            sys.setprofile(before)
+        return counted
+
+    assert (calls(110) - calls(10)) / 100 <= 34

@@ -38,8 +38,8 @@ def table(
     }
     cells = {header: cell for header, cell in cells.items() if header not in without}
     indexes = document["indexes"]
-    rows = [{header: clean(cell(index)) for header, cell in cells.items()} for index in indexes]
-    widths = {header: max(len(header), *(len(row[header]) for row in rows)) for header in cells}
+    columns = {header: [clean(cell(index)) for index in indexes] for header, cell in cells.items()}
+    widths = {header: max(len(header), *map(len, column)) for header, column in columns.items()}
     shown = {"INDEX", "TOKEN", "STATE"} & cells.keys()
     for header in ("HOST", "FOR", "STORED IN", "PROVIDER"):
         if _total(widths, shown | {header}) <= width:
@@ -48,13 +48,15 @@ def table(
     below = [header for header in ("HOST", "FOR", "STORED IN") if header not in shown]
     if _total(widths, shown) > width:  # a very narrow terminal: one line for each fact
         headers, below = ["INDEX"], [header for header in cells if header not in {"INDEX", "PROVIDER"}]
-    lines = [paint(_line(dict(zip(headers, headers, strict=True)), headers, widths), BOLD, color)]
-    for row, index in zip(rows, indexes, strict=True):
-        shades = _shades(index) if color else {}
-        lines.append(_line(row, headers, widths, shades))
-        details = [f"{_PREFIX.get(header, '')}{row[header]}" for header in below if row[header] != "-"]
+    shades = [_shades(index) for index in indexes] if color else None
+    rows = _joined({header: columns[header] for header in headers}, widths, shades)
+    lines = [paint(_joined({header: [header] for header in headers}, widths)[0], BOLD, color)]
+    if not below:
+        return [*lines, *rows]
+    for at, row in enumerate(rows):
+        details = [f"{_PREFIX.get(header, '')}{columns[header][at]}" for header in below if columns[header][at] != "-"]
         joined = ", ".join(details)
-        lines += [f"  {line}" for line in ([joined] if joined and len(joined) + 2 <= width else details)]
+        lines += [row, *(f"  {line}" for line in ([joined] if joined and len(joined) + 2 <= width else details))]
     return lines
 
 
@@ -62,15 +64,27 @@ def _total(widths: Mapping[str, int], headers: Iterable[str]) -> int:
     return sum(widths[header] + 2 for header in headers) - 2
 
 
-def _line(
-    row: Mapping[str, str], headers: Sequence[str], widths: Mapping[str, int], shades: Mapping[str, str] | None = None
-) -> str:
-    cells = []
-    for header in headers:
-        padded = row[header] if header == headers[-1] else row[header].ljust(widths[header])
-        shade = (shades or {}).get(header)
-        cells.append(paint(padded, shade, True) if shade else padded)
-    return "  ".join(cells).rstrip()
+def _joined(
+    columns: Mapping[str, Sequence[str]],
+    widths: Mapping[str, int],
+    shades: Sequence[Mapping[str, str]] | None = None,
+) -> list[str]:
+    """Return the lines of a table. It is made column by column, which is several times as fast as cell by cell.
+
+    Args:
+        columns: The cells of each column, from left to right.
+        widths: The width of each column.
+        shades: The colors of each line's cells, if any.
+    """
+    last = [*columns][-1]
+    padded = []
+    for header, column in columns.items():
+        cells = column if header == last else [cell.ljust(widths[header]) for cell in column]
+        if shades is not None:
+            pairs = zip(cells, shades, strict=True)
+            cells = [paint(cell, shade[header], True) if header in shade else cell for cell, shade in pairs]
+        padded.append(cells)
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
 def _shades(index: Mapping[str, Any]) -> dict[str, str]:

@@ -62,6 +62,7 @@ class Moment:
     def __init__(self, now: datetime, zone: tzinfo | None) -> None:
         self.now = now
         self.zone = zone
+        self._today = now.astimezone(zone).date()
 
     def seconds_until(self, time: str) -> float:
         """Return the seconds until a time of the document; negative if it has passed."""
@@ -69,6 +70,6 @@ class Moment:
 
     def at(self, time: str) -> str:
         """Return ``23:29``, with the day if that is not today."""
-        local, today = datetime.fromisoformat(time).astimezone(self.zone), self.now.astimezone(self.zone)
-        day = "" if local.date() == today.date() else f"{local:%b} {local.day} "
-        return f"{day}{local:%H:%M}"
+        local = datetime.fromisoformat(time).astimezone(self.zone)
+        day = "" if local.date() == self._today else f"{local:%b} {local.day} "
+        return f"{day}{local.hour:02}:{local.minute:02}"
