@@ -13,6 +13,7 @@ import pytest
 from clouds.gitlab import GitLab
 from clouds.jfrog import JFrog
 from support.daemons import await_ready
+from support.machines import bare_machine, keep
 from support.waiting import PATIENCE, until
 from uvtokend.sandbox.machine import Machine
 from uvtokend.sandbox.web import Answer
@@ -20,18 +21,8 @@ from uvtokend.sandbox.web import Answer
 
 @pytest.fixture
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Make a machine, and stop its daemon afterwards."""
-    made = Machine(tmp_path_factory.mktemp("m"))  # a short path, because it contains a socket
-    yield made
-    made.stop()
-
-
-def keep(machine: Machine, name: str, text: str) -> str:
-    """Write a secret to a file, and return its TOML reference."""
-    file = machine.home / name
-    file.write_text(f"{text}\n")
-    file.chmod(0o600)
-    return f'{{ file = "~/{name}" }}'
+    with bare_machine(tmp_path_factory) as made:
+        yield made
 
 
 class Burning:

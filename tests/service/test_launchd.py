@@ -234,19 +234,25 @@ def test_the_shipped_files_match_the_installed_ones() -> None:
     assert done.stdout == "[]\n", "run: python packaging/service_files.py"
 
 
+def misconfigured(directory: Path, label: str) -> dict[str, str]:
+    """Write an invalid configuration, and return the environment that launchd gives to a daemon with a label."""
+    file = directory / "config.toml"
+    file.write_text("nonsense = 1")
+    file.chmod(0o600)
+    return {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HOME": str(directory),
+        "UVTOKEND_CONFIG": str(file),
+        "XPC_SERVICE_NAME": label,
+    }
+
+
 @pytest.mark.parametrize(
     ("label", "expected"), [(LAUNCHD_LABEL, 0), ("com.example.uvtokend", 0), ("application.com.apple.Terminal", 2)]
 )
 def test_an_invalid_configuration_is_not_restarted(label: str, expected: int, tmp_path: Path) -> None:
     """launchd restarts a daemon after any status but 0, so under launchd an invalid configuration exits with 0."""
-    (tmp_path / "config.toml").write_text("nonsense = 1")
-    (tmp_path / "config.toml").chmod(0o600)
-    environment = {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "HOME": str(tmp_path),
-        "UVTOKEND_CONFIG": str(tmp_path / "config.toml"),
-        "XPC_SERVICE_NAME": label,
-    }
+    environment = misconfigured(tmp_path, label)
     command = [sys.executable, "-m", "uvtokend", "run", "--quiet"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == expected
@@ -258,14 +264,7 @@ def test_the_output_file_of_launchd_does_not_grow(label: str, kept: bool, tmp_pa
     """launchd only appends to the output file, so the daemon truncates a long one when it starts under launchd."""
     output = tmp_path / "uvtokend.log"
     output.write_text("x" * (1 << 17))
-    (tmp_path / "config.toml").write_text("nonsense = 1")
-    (tmp_path / "config.toml").chmod(0o600)
-    environment = {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "HOME": str(tmp_path),
-        "UVTOKEND_CONFIG": str(tmp_path / "config.toml"),
-        "XPC_SERVICE_NAME": label,
-    }
+    environment = misconfigured(tmp_path, label)
     with output.open("ab") as errors:
         command = [sys.executable, "-m", "uvtokend", "run", "--quiet"]
         subprocess.run(command, env=environment, stderr=errors, timeout=60, check=False)
