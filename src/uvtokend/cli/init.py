@@ -106,7 +106,7 @@ def _show(plan: Proposal) -> None:
         console.say(sentence)
     if plan.unknown:
         console.say(
-            "No provider is known for these. A public index needs none; a private one can be added so, with your"
+            "No provider is known for these. A public index needs none; a private one can be added like this, with your"
         )
         console.say("own user name and file. The other providers: uvtokend help provider-other")
         for candidate in plan.unknown:

@@ -1,6 +1,6 @@
 """The agent: events come in with a time, actions go out. It decides everything that the daemon does.
 
-``handle(event, now)`` is pure but for the agent's own memory: no clock, no dice, no file, no socket. Each lease and
+``handle(event, now)`` is pure except for the agent's own memory: no clock, no dice, no file, no socket. Each lease and
 each delivery says with a `Plan` when it wants to be called again, with a `Due`. A `Tick` handles everything that is
 overdue; it may come at any time and does no harm. An event costs what it touches, however many leases there are.
 
@@ -321,7 +321,7 @@ class Agent:
         self._change({request: leases.ask(lease, now)})
 
     def _limit(self, lease: Lease, now: datetime, doubtful: bool) -> float | None:
-        """Return the seconds that a fetch may take; few if the token that stands may have expired."""
+        """Return the seconds that a fetch may take; few if the current token may have expired."""
         return policy.FETCH_URGENT if doubtful else policy.fetch_limit(lease.promise_left(now))
 
     def _may_fetch(self, request: Request) -> bool:

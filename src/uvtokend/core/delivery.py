@@ -202,14 +202,14 @@ def begin(
 
 def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
     """Note that the delivery in flight does not end."""
-    place = "netrc" if sink == "netrc" else "uv's credential store"
+    what = "the netrc" if sink == "netrc" else "uv's credential store"
     seconds = int(HUNG.total_seconds())
     message = (
-        f"Writing the {place} has not ended for {seconds} s: its file system does not answer. Until it does, it is "
+        f"Writing {what} has not ended for {seconds} s: its file system does not answer. Until it does, it is "
         "unknown what uv finds there, and a token that has expired may still be there."
     )
     hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
-    failure = Failure("transient", DELIVERY_HUNG, message.replace("the uv's", "uv's"), hint)
+    failure = Failure("transient", DELIVERY_HUNG, message, hint)
     return replace(delivery, standing=None, failure=failure, failed_at=now)
 
 

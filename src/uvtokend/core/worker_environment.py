@@ -90,11 +90,12 @@ def _variables(value: Frozen) -> set[str]:
 
 
 def _trust(base: Env, bundle: str | None, own: Env) -> dict[str, str]:
-    """Return the variables that name certificates: the daemon's, over them ``ca-bundle``, over that the index's own.
+    """Return the variables that name certificates.
 
-    Whatever names a file or directory for OpenSSL replaces everything below it. A program with a variable of its own
-    gets that file too, unless the variable is set. An empty one counts as unset: an older botocore takes an
-    empty AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE for the wish to verify nothing (``httpsession.py``), a newer one fails.
+    ``ca-bundle`` overrides the daemon's variables, and the index's own variables override both. A variable that names a
+    file or directory for OpenSSL replaces everything below it. A program with a variable of its own gets that file too,
+    unless the variable is set. An empty one counts as unset: an older botocore takes an empty AWS_CA_BUNDLE or
+    REQUESTS_CA_BUNDLE for the wish to verify nothing (``httpsession.py``), a newer one fails.
     """
     trusted: dict[str, str] = {}
     for layer in (base, {"SSL_CERT_FILE": bundle} if bundle is not None else {}, own):

@@ -17,8 +17,8 @@ from uvtokend.providers.kit import trust
 
 RIGHTS = "ask for codeartifact:GetAuthorizationToken and sts:GetServiceBearerToken"
 _RIGHTS_OF = {
-    "AssumeRole": "ask for sts:AssumeRole on the role, and for a place in its trust policy",
-    "AssumeRoleWithWebIdentity": "ask for a place in the role's trust policy",
+    "AssumeRole": "ask for sts:AssumeRole on the role, and to be added to its trust policy",
+    "AssumeRoleWithWebIdentity": "ask to be added to the role's trust policy",
     "GetRoleCredentials": "ask for the profile's sso_account_id and sso_role_name in IAM Identity Center",
 }
 CA_BUNDLE = 'if a proxy opens TLS here, set ca-bundle = "…" in [daemon] of config.toml'
@@ -123,7 +123,7 @@ _BY_CODE: dict[str, tuple[FailureKind, str, str]] = {
     ),
     **dict.fromkeys(
         ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "SlowDownException"),
-        ("transient", "throttled", "AWS asks for fewer requests."),
+        ("transient", "throttled", "AWS is throttling requests."),
     ),
     "IDPCommunicationError": ("transient", "server-error", "AWS could not reach the identity provider."),
     "RegionDisabledException": ("rejected", "bad-option", "The region is disabled for this account."),

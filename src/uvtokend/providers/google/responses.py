@@ -38,7 +38,7 @@ def refused(exchange: Exchange, identity: str | None, login: str = SIGN_IN) -> F
         return _metadata(exchange)
     code, text = _code(exchange.body), str(exchange.body.get("error_description", ""))
     if code == "rate_limit_exceeded":
-        return transient("throttled", "Google asks for fewer requests.")
+        return transient("throttled", "Google is throttling requests.")
     if code in _POLICY:
         return rejected("policy", f"A policy of the organization forbids this sign-in ({code}).")
     match exchange.grant:
