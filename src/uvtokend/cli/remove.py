@@ -76,12 +76,7 @@ def remove(name: str, config_file: str | None) -> int:
             console.out("".join(f"{clean(line.rstrip())}\n" for line in removals[0].removed.splitlines()))
             console.say(f"Removed from {target}.")
             gone = (before or _possible(removals[0].table)) - {index.target for index in settings.indexes}
-            if not running:
-                forget(settings, gone)
-            seen = not running or reload.tell_daemon(settings)
-            if running and seen:
-                _await_daemon(gone)
-            if seen:
+            if _clean(settings, gone, running):
                 _say_what_is_left(gone, removals[0].table, settings)
     except _OfSiteError as error:
         console.complain(error)
@@ -91,6 +86,17 @@ def remove(name: str, config_file: str | None) -> int:
         console.say(f"The site's configuration also names {name!r}, and applies now.")
         _say_how_to_switch_off(name, target)
     return OK
+
+
+def _clean(settings: Settings, gone: Set[str], running: bool) -> bool:
+    """Remove our tokens for some targets, or let the daemon do it, and return whether it was done."""
+    if not running:
+        forget(settings, gone)
+        return True
+    if not reload.tell_daemon(settings):
+        return False
+    _await_daemon(gone)
+    return True
 
 
 def forget(settings: Settings, gone: Set[str]) -> None:

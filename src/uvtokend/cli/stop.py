@@ -70,12 +70,16 @@ def stop(config: str | None = None, pid: int | None = None) -> int:
         if process is not None:
             _end(process.terminate)
     if process is not None and not _gone(process):
-        _end(process.kill)
-        if not _gone(process):
-            message = f"The daemon (pid {process.pid}) does not end."
-            raise UvtokendError(message, fixes.show_processes([process.pid]))
+        _kill(process)
     console.say("uvtokend is stopped.")
     return OK
+
+
+def _kill(process: psutil.Process) -> None:
+    _end(process.kill)
+    if not _gone(process):
+        message = f"The daemon (pid {process.pid}) does not end."
+        raise UvtokendError(message, fixes.show_processes([process.pid]))
 
 
 def unreachable(config: str | None) -> psutil.Process | None:

@@ -102,11 +102,15 @@ class Daemon:
         self._hook = HookProgram(lambda: self.settings.on_delivered, self._of_hook, HOOK_LIMIT, self._hook_ended)
         self._timer = Timer(self._clock.now, lambda job: self.feed(events.Due(job)), self._tick)
         self._waiters = Waiters(self.feed)
-        # What notices that the world has changed.
+        self._build_watchers(load)
+        self._build_views(sink.path, socket)
+
+    def _build_watchers(self, load: Load) -> None:
+        """Build what notices that the world has changed."""
         self._clocks = ClockWatch(self._clock, self._clock_moved)
         self._network = NetworkWatch(lambda: self.feed(events.NetworkReturned()))
-        self._files = ConfigFiles(load, settings)
-        self._installation = Installation(self.end, log.emit)
+        self._files = ConfigFiles(load, self.settings)
+        self._installation = Installation(self.end, self._log.emit)
         self._files_watch = FileWatch(
             self._deliveries.seem_drifted, InstalledFiles().look, self._files.check, self._files_seen
         )
@@ -114,14 +118,14 @@ class Daemon:
             Watch(self._environment), self._files_watch.run, lambda requests: self.feed(events.LoginChanged(requests))
         )
         self._orphans = Orphans()
-        # What shows the status, and answers clients.
-        documents = Documents(
-            self.agent, self._clock, lambda: self.settings, self._files, self._hook, sink.path, socket
-        )
+
+    def _build_views(self, netrc: str, socket: str | None) -> None:
+        """Build what shows the status, and answers clients."""
+        documents = Documents(self.agent, self._clock, lambda: self.settings, self._files, self._hook, netrc, socket)
         self._status_line = StatusLine(lambda: views.one_line(self.agent.snapshot(self._clock.now()).indexes))
-        self._outlook = None if socket is None else Outlook(documents.whole, lambda: self.settings, log.emit)
-        answers = Answers(self.agent, self._clock, self._waiters.settled, log.emit)
-        self.requests = Requests(self, documents, self._files, self._waiters, answers, log)
+        self._outlook = None if socket is None else Outlook(documents.whole, lambda: self.settings, self._log.emit)
+        answers = Answers(self.agent, self._clock, self._waiters.settled, self._log.emit)
+        self.requests = Requests(self, documents, self._files, self._waiters, answers, self._log)
 
     # ----------------------------------------------------------------------------------------------------- life
 

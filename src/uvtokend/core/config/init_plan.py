@@ -122,15 +122,8 @@ def plan(
     return Proposal(
         additions=tuple(additions),
         drafts=tuple(_draft(each, names) for each in drafts if each not in waiting),
-        conflicts=(
-            *(_conflict(each, there[each.host]) for each in conflicts),
-            *map(_waiting, waiting),
-            *map(_unencrypted, plain),
-        ),
-        cautions=(
-            *_cautions(each for each in good if sink_of[each.host] == "uv-store"),
-            *_in_memory(each for each in good if sink_of[each.host] == "memory"),
-        ),
+        conflicts=(*(_conflict(each, there[each.host]) for each in conflicts), *_left_out(waiting, plain)),
+        cautions=tuple(_cautions(good, sink_of)),
         unknown=tuple(each.candidate for each in choices if not each.request.provider),
         project=tuple(_for_uv(additions, known, candidates)),
     )
@@ -241,7 +234,13 @@ class _Names:
 # ----------------------------------------------------------------------------------------------- what to say about it
 
 
-def _cautions(stored: Iterable[_Choice]) -> Iterator[str]:
+def _cautions(good: Sequence[_Choice], sink_of: Mapping[str, Sink]) -> Iterator[str]:
+    """Yield what uv cannot do with the added indexes."""
+    yield from _alike(each for each in good if sink_of[each.host] == "uv-store")
+    yield from _in_memory(each for each in good if sink_of[each.host] == "memory")
+
+
+def _alike(stored: Iterable[_Choice]) -> Iterator[str]:
     """Yield a sentence for each host with credentials that uv's store can hold, but uv cannot use in one run.
 
     Within one run uv keeps a credential by host and user name (uv-auth, `AuthMiddleware::handle`). So only a service
@@ -321,6 +320,11 @@ def _conflict(choice: _Choice, there: Index) -> str:
         f"{choice.candidate.url.text} needs another credential than {there.name!r} on the same host, and a netrc knows "
         f'only hosts. Write sink = "uv-store"{user} for {there.name!r} and run uvtokend init again.'
     )
+
+
+def _left_out(waiting: Iterable[_Choice], plain: Iterable[Candidate]) -> Iterator[str]:
+    yield from map(_waiting, waiting)
+    yield from map(_unencrypted, plain)
 
 
 def _waiting(choice: _Choice) -> str:
