@@ -275,7 +275,7 @@ def test_a_hung_disk_is_reported_and_blocks_nothing(tmp_path: Path, monkeypatch:
         for _ in range(50):
             await daemon.requests.status(None)
         assert len(daemon._waiters) == 0
-        assert len(daemon.agent._waiting) == 0
+        assert daemon.agent._waiting._waiters == {}
         notified.clear()
         daemon._tick()
         assert "WATCHDOG=1" not in notified

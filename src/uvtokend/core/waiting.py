@@ -32,9 +32,6 @@ class Waiting:
     def __init__(self) -> None:
         self._waiters: dict[int, _Waiter] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiters)
-
     def begins(self, waiter: int, requests: Collection[Request]) -> None:
         """Note that a client waits for the fetches of some requests, and then for the deliveries."""
         self._waiters[waiter] = _Waiter(set(requests))
