@@ -1,1 +1,1 @@
-"""Emulated clouds that only tests use, and a world around each."""
+"""Emulated clouds that only tests use, and a test environment for each."""

@@ -1,8 +1,8 @@
 """A loopback Azure: Entra's token endpoint, Azure DevOps' token service and package host, and a machine's identity.
 
-Serve `sites` through `clouds.tls.TlsProxy` and `machine` through a plain `uvtokend.sandbox.web.Server` (for
-``AZURE_POD_IDENTITY_AUTHORITY_HOST`` or ``IDENTITY_ENDPOINT``). Each answer names where it was seen or documented;
-answers without evidence say so.
+Serve `sites` through `clouds.tls.TlsProxy`, and `machine` through a plain `uvtokend.sandbox.web.Server` (for
+``AZURE_POD_IDENTITY_AUTHORITY_HOST`` or ``IDENTITY_ENDPOINT``). Each response names where it was seen or documented;
+responses without evidence say so.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from uvtokend.sandbox.web import Answer, Call, Site
 Endpoint = Literal["login", "packages", "session", "machine"]
 
 LOGIN_HOST = "login.microsoftonline.com"
-#: Its former name, which Azure DevOps still names.
+#: Its former name, which Azure DevOps still uses.
 LOGIN_ALIAS = "login.windows.net"
 PACKAGES_HOST = "pkgs.dev.azure.com"
 SECURITY_HOST = "vssps.dev.azure.com"
-#: Azure DevOps in every tenant (its documentation, "Use Microsoft Entra tokens").
+#: The resource of Azure DevOps in every tenant (its documentation, "Use Microsoft Entra tokens").
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
 ORGANIZATION = "sandbox"
 PERSON = "person@example.com"
-#: The feed: laid out as the loopback index knows Azure's, but in our organization.
+#: A feed with the layout of the loopback index for Azure, but in our organization.
 FEED = replace(
     AZURE,
     **{
@@ -41,7 +41,7 @@ FEED = replace(
         for name in ("root", "upload", "files", "path")
     },
 )
-#: What Entra issues tokens for, besides Azure DevOps: az asks for Azure's management, whose identifier ends in a slash
+#: The resources that Entra issues tokens for. az also requests Azure's management, whose identifier ends in a slash
 #: (azure-cli ``_profile.py`` and ``cloud.py``).
 RESOURCES = (RESOURCE, "https://management.core.windows.net/", "https://management.azure.com")
 #: Scopes that do not name a resource (OpenID Connect Core 1.0).
@@ -52,7 +52,7 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def refusal(code: int, text: str, error: str = "invalid_client", status: int = 401) -> Answer:
-    """Return an error of Entra: status, members and line ends as in four public logs of AADSTS7000222, 2019 to 2026."""
+    """Return an error of Entra; status, members and line ends as in four public logs of AADSTS7000222, 2019 to 2026."""
     trace, correlation, at = str(uuid.uuid4()), str(uuid.uuid4()), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
     description = f"AADSTS{code}: {text}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {at}"
     body = {
@@ -68,7 +68,7 @@ def refusal(code: int, text: str, error: str = "invalid_client", status: int = 4
 
 
 def problem(message: str, status: int = 401, **headers: str) -> Answer:
-    """Return an error of Azure DevOps' REST API: members as in public logs of an expired personal access token."""
+    """Return an error of Azure DevOps' REST API; members as in public logs of an expired personal access token."""
     body = {
         "$id": "1",
         "innerException": None,
@@ -82,15 +82,15 @@ def problem(message: str, status: int = 401, **headers: str) -> Answer:
     return Answer.json(body, status, **headers)
 
 
-#: Text as in the source and the tests of artifacts-keyring-nofuss.
+#: The text in the source and the tests of artifacts-keyring-nofuss.
 FIRST_SIGN_IN = problem("TF401444: Please sign-in at least once as person@example.com in a web browser.")
-#: A foreign token without ``X-TFS-FedAuthRedirect: Suppress`` (a public probe of dev.azure.com and vssps, 2026).
+#: The response to unknown tokens without ``X-TFS-FedAuthRedirect: Suppress`` (public probe of dev.azure.com, 2026).
 SIGN_IN = Answer(302, b"", {"Location": "https://spsprodweu1.vssps.visualstudio.com/_signin?realm=dev.azure.com"})
-#: The same with POST (azure-devops-auth-samples issue 52).
+#: The same for POST (azure-devops-auth-samples issue 52).
 SIGN_IN_PAGE = Answer(
     203, b"<html><title>Azure DevOps Services | Sign In</title></html>", {"Content-Type": "text/html"}
 )
-#: Text: the sentence as users quote it; that it comes as 401 and as 403: two users each.
+#: The sentence as users quote it; two users each report it with 401 and with 403.
 POLICY = (
     "VS403463: The conditional access policy defined by your Microsoft Entra administrator has failed because the "
     "client network/proxy was not connected."
@@ -100,7 +100,7 @@ PORTAL = Answer(200, b"<html>Welcome to our WLAN</html>", {"Content-Type": "text
 
 
 class AzureCloud(Issuer[Endpoint]):
-    """See the module's text.
+    """The emulator; see the module's docstring.
 
     Attributes:
         tenant: The tenant that the organization belongs to.
@@ -108,14 +108,14 @@ class AzureCloud(Issuer[Endpoint]):
         session_life: Seconds that a session token is valid if the request names no end (artifacts-credprovider: 4 h).
         session_limit: The most seconds that a request may ask for (artifacts-credprovider: 24 h).
         machine_life: Seconds that a managed identity's token is valid (Entra documentation: 24 h).
-        machine_clients: The client ids of this machine's identities. Empty: it has none.
-        machine_default: The first of them is used if the request names none; otherwise it must name one.
+        machine_clients: The client IDs of this machine's identities; empty if it has none.
+        machine_default: Whether the first identity is used if the request names none; otherwise it must name one.
         assertions: The federated tokens that Entra accepts for the workload.
-        interval: Seconds that a device waits between two questions.
-        approving: A person signs in on every device at once.
-        personal: The organization belongs to a personal Microsoft account and to no tenant.
-        identity_header: What ``X-IDENTITY-HEADER`` must be (``IDENTITY_HEADER``).
-        feed: What the package host serves to a good credential; None for a feed without packages.
+        interval: Seconds that a device waits between two requests.
+        approving: Whether a person signs in on every device at once.
+        personal: Whether the organization belongs to a personal Microsoft account, and to no tenant.
+        identity_header: The required value of ``X-IDENTITY-HEADER`` (``IDENTITY_HEADER``).
+        feed: The packages that the package host serves with a valid credential; None for none.
         unsaved: Packages that the feed lists but has not saved from upstream.
     """
 
@@ -142,7 +142,7 @@ class AzureCloud(Issuer[Endpoint]):
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The hosts that this Azure emulates, each with what answers its calls."""
+        """Host -> the function that answers its calls."""
         packages, session = self.guarded("packages", self._packages), self.guarded("session", self._security)
         return {
             LOGIN_HOST: self.guarded("login", self._login),
@@ -155,11 +155,11 @@ class AzureCloud(Issuer[Endpoint]):
 
     @property
     def machine(self) -> Site:
-        """The identity endpoint of a machine on this Azure: of a virtual machine and of App Service."""
+        """The identity endpoint of a machine, for virtual machines and for App Service."""
         return self.guarded("machine", self._machine)
 
     def kind(self, token: str) -> str:
-        """Return what a token is: ``user`` or ``app`` (both from Entra), or ``session``."""
+        """Return the kind of a token: ``user`` or ``app`` (both from Entra), or ``session``."""
         return self._tokens[token].kind
 
     def scopes(self, token: str) -> set[str]:
@@ -167,7 +167,7 @@ class AzureCloud(Issuer[Endpoint]):
         return self._scopes[token]
 
     def opens(self, token: str) -> bool:
-        """Tell whether Azure DevOps accepts a token: it is valid, and not for another resource."""
+        """Return whether Azure DevOps accepts a token: it must be valid, and for this resource."""
         return self.valid(token) and token not in self._elsewhere
 
     def devices(self) -> list[str]:
@@ -179,23 +179,23 @@ class AzureCloud(Issuer[Endpoint]):
         self._devices[device_code] = name
 
     def application(self) -> tuple[str, str]:
-        """Create an application and return its client id and secret."""
+        """Create an application and return its client ID and secret."""
         client = str(uuid.uuid4())
         self._clients[client] = secrets.token_urlsafe(30)
         return client, self._clients[client]
 
     def user_token(self, name: str = PERSON, life: float | None = None) -> str:
-        """Return an Entra token of a person, as az holds it after a sign-in."""
+        """Return an Entra token of a person, as az has it after a sign-in."""
         # Claims: Entra documentation, "Access token claims reference", version 1.0.
         more = {"appid": CLI_CLIENT, "scp": "user_impersonation", "unique_name": name, "upn": name, "idtyp": "user"}
         return self._entra(name, "user", self.life if life is None else life, more)
 
     def az_answer(self, token: str) -> str:
-        """Return what ``az account get-access-token`` prints (az 2.89.1, a public probe of 2026)."""
+        """Return the output of ``az account get-access-token`` (az 2.89.1, a public probe of 2026)."""
         ends = self._tokens[token].ends
         answer = {
             "accessToken": token,
-            "expiresOn": f"{datetime.fromtimestamp(ends):%Y-%m-%d %H:%M:%S}.000000",  # noqa: DTZ006 - az tells local time
+            "expiresOn": f"{datetime.fromtimestamp(ends):%Y-%m-%d %H:%M:%S}.000000",  # noqa: DTZ006 - az prints local time
             "expires_on": int(ends),
             "subscription": str(uuid.uuid4()),
             "tenant": self.tenant,
@@ -204,17 +204,17 @@ class AzureCloud(Issuer[Endpoint]):
         return json.dumps(answer, indent=2)
 
     def azd_answer(self, token: str) -> str:
-        """Return what ``azd auth token --output json`` prints (azure-identity ``azd_cli.py``, which reads it)."""
+        """Return the output of ``azd auth token --output json``, as azure-identity's ``azd_cli.py`` reads it."""
         ends = datetime.fromtimestamp(self._tokens[token].ends, UTC)
         return json.dumps({"token": token, "expiresOn": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
 
     def _entra(self, holder: str, kind: Literal["user", "app"], life: float, claims: dict[str, Any]) -> str:
         now = time.time()
-        told = {"aud": RESOURCE, "iss": f"https://sts.windows.net/{self.tenant}/", "tid": self.tenant, "ver": "1.0"}
+        known = {"aud": RESOURCE, "iss": f"https://sts.windows.net/{self.tenant}/", "tid": self.tenant, "ver": "1.0"}
         subject = str(uuid.uuid4())
         times = {"iat": int(now), "nbf": int(now), "exp": int(now + life)}
         token = _jwt(
-            {**told, **times, "oid": subject, "sub": subject if kind == "app" else secrets.token_hex(16), **claims}
+            {**known, **times, "oid": subject, "sub": subject if kind == "app" else secrets.token_hex(16), **claims}
         )
         self._tokens[token] = Token(holder, now + life, kind)
         return token
@@ -224,12 +224,12 @@ class AzureCloud(Issuer[Endpoint]):
     def _login(self, call: Call) -> Answer:
         tenant, _, rest = call.path.strip("/").partition("/")
         if call.path == "/common/discovery/instance":
-            # msal asks after a refusal; members as it reads them (its ``authority.py`` and ``application.py``).
-            # MSAL.NET needs the address of the tenant's document too.
+            # msal calls this after a refusal; the members are those it reads (``authority.py``, ``application.py``).
+            # MSAL.NET also needs the URL of the tenant's document.
             aliases = [LOGIN_HOST, LOGIN_ALIAS, "login.microsoft.com", "sts.windows.net"]
             named = {"preferred_network": LOGIN_HOST, "preferred_cache": LOGIN_ALIAS, "aliases": aliases}
-            found = f"https://{LOGIN_HOST}/{self.tenant}/v2.0/.well-known/openid-configuration"
-            return Answer.json({"tenant_discovery_endpoint": found, "api-version": "1.1", "metadata": [named]})
+            endpoint = f"https://{LOGIN_HOST}/{self.tenant}/v2.0/.well-known/openid-configuration"
+            return Answer.json({"tenant_discovery_endpoint": endpoint, "api-version": "1.1", "metadata": [named]})
         if rest == "v2.0/.well-known/openid-configuration":
             # OpenID Connect Discovery 1.0; the addresses are those of the real document.
             base = f"https://{LOGIN_HOST}/{tenant}"
@@ -247,7 +247,10 @@ class AzureCloud(Issuer[Endpoint]):
         form = call.form()
         if rest == "oauth2/v2.0/devicecode":
             return self._device()
-        if form.get("grant_type") in {"urn:ietf:params:oauth:grant-type:device_code", "device_code"}:  # MSAL.NET's word
+        if form.get("grant_type") in {
+            "urn:ietf:params:oauth:grant-type:device_code",
+            "device_code",
+        }:  # MSAL.NET's value
             return self._device_granted(form)
         return self._granted(form)
 
@@ -257,8 +260,8 @@ class AzureCloud(Issuer[Endpoint]):
         self._devices[device] = PERSON if self.approving else None
         page = "https://login.microsoft.com/device"
         message = f"To sign in, use a web browser to open the page {page} and enter the code {code} to authenticate."
-        told = {"user_code": code, "device_code": device, "verification_uri": page, "message": message}
-        return Answer.json({**told, "expires_in": 900, "interval": self.interval})
+        started = {"user_code": code, "device_code": device, "verification_uri": page, "message": message}
+        return Answer.json({**started, "expires_in": 900, "interval": self.interval})
 
     def _device_granted(self, form: dict[str, str]) -> Answer:
         # Errors: RFC 8628 3.5, and the numbers on the same page.
@@ -322,11 +325,11 @@ class AzureCloud(Issuer[Endpoint]):
     def _challenge(self) -> dict[str, str]:
         basic = 'Basic realm="https://pkgsprodweu0.pkgs.visualstudio.com/"'
         if self.personal:
-            # Two header lines, Basic first, and no tenant (a public probe of 2026); one line here, which is the same
+            # Two header lines, Basic first, and no tenant (a public probe of 2026); one line here, which is equivalent
             # (RFC 9110 5.3).
             return {"WWW-Authenticate": f"{basic}, Bearer", "X-VSS-ResourceTenant": _NOBODY}
-        # Seen by four users, 2019 to 2022; that the package host names the token service too is read by
-        # artifacts-keyring-nofuss and artifacts-credprovider.
+        # Reported by four users, 2019 to 2022. artifacts-keyring-nofuss and artifacts-credprovider read the token
+        # service from the package host's response.
         uri = f"https://{LOGIN_ALIAS}/{self.tenant}"
         return {
             "WWW-Authenticate": f"Bearer authorization_uri={uri}, {basic}, TFS-Federated",
@@ -334,14 +337,14 @@ class AzureCloud(Issuer[Endpoint]):
         }
 
     def _packages(self, call: Call) -> Answer:
-        scheme, _, told = call.headers.get("Authorization", "").partition(" ")
-        password = base64.b64decode(told).decode().partition(":")[2] if scheme.lower() == "basic" else told
+        scheme, _, credential = call.headers.get("Authorization", "").partition(" ")
+        password = base64.b64decode(credential).decode().partition(":")[2] if scheme.lower() == "basic" else credential
         if not password:
-            # ``Basic Og==`` (an empty user and password) is a stranger, too: Microsoft's provider 1.4.1 repeats its
-            # first call with it, and takes the authority and the token service from the second answer.
+            # ``Basic Og==`` (an empty user and password) counts as no credential: Microsoft's provider 1.4.1 repeats
+            # its first call with it, and reads the authority and the token service from the second response.
             return Answer(401, b"", self._challenge())
         if not self.opens(password):
-            # A bad credential is only answered with this challenge (three users, azure-pipelines-tasks issue 11649).
+            # An invalid credential gets only this challenge (three users, azure-pipelines-tasks issue 11649).
             return Answer(
                 401, b"", {"WWW-Authenticate": 'Basic realm="https://pkgsprodsu3weu.app.pkgs.visualstudio.com/"'}
             )
@@ -352,11 +355,11 @@ class AzureCloud(Issuer[Endpoint]):
         return Answer(404) if self.feed is None else self.feed.answer(call)  # 404: uv issue 8167
 
     def _missing(self, call: Call, token: str) -> str:
-        """Return the permission that a token's scope misses, or nothing.
+        """Return the permission that a token's scope does not include, or an empty text.
 
-        Uploading and saving a package from upstream take ``vso.packaging_write`` (microsoft/ado-npm-auth pull request
-        90; a 403 for the file of an unsaved package: azure-pipelines-tasks issue 12193). The name of the permission for
-        saving has no evidence.
+        Uploading a package and saving one from upstream need ``vso.packaging_write`` (microsoft/ado-npm-auth pull
+        request 90; a 403 for the file of an unsaved package: azure-pipelines-tasks issue 12193). There is no
+        evidence for the name of the permission for saving.
         """
         unsaved = next((name for name in self.unsaved if f"/download/{name}/" in call.path), None)
         if call.method != "POST" and unsaved is None:
@@ -376,8 +379,8 @@ class AzureCloud(Issuer[Endpoint]):
             return Answer(404)
         token = call.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.personal:
-            return SIGN_IN  # an Entra token is answered so everywhere there (a public probe of 2026)
-        # No evidence tells how an application's token is refused; the clients never send one.
+            return SIGN_IN  # the response to any Entra token there (a public probe of 2026)
+        # There is no evidence how an application's token is refused; the clients never send one.
         if not self.opens(token) or self.kind(token) != "user":
             if call.headers.get("X-TFS-FedAuthRedirect") != "Suppress":
                 return SIGN_IN_PAGE
@@ -393,23 +396,23 @@ class AzureCloud(Issuer[Endpoint]):
         if asked.get("validTo") is not None:  # Microsoft's provider sends null in its second request
             ends = datetime.fromisoformat(asked["validTo"]).timestamp() - self.clock_ahead
             if ends > now + self.session_limit:
-                # artifacts-credprovider asks again without validTo after a 400; the body rests on no evidence.
+                # After a 400, artifacts-credprovider repeats the request without validTo. No evidence for the body.
                 return problem("The requested expiration is not allowed.", 400)
-        # That the session token is a JWT is what tokenType=SelfDescribing says; no recording of it is public.
+        # tokenType=SelfDescribing means that the session token is a JWT; there is no public recording of one.
         claims = {"iss": "app.vstoken.visualstudio.com", "aud": "app.vstoken.visualstudio.com", "exp": int(ends)}
         token = _jwt({**claims, "nbf": int(now), "scp": asked["scope"], "jti": str(uuid.uuid4())})
         self._tokens[token] = Token(holder, ends, "session")
         self._scopes[token] = set(asked["scope"].split())
-        told = datetime.fromtimestamp(ends + self.clock_ahead, UTC)
+        shown = datetime.fromtimestamp(ends + self.clock_ahead, UTC)
         # Members: artifacts-credprovider VstsSessionToken; seven digits are .NET's form of a fraction.
         body = {"displayName": asked["displayName"], "scope": asked["scope"], "token": token}
-        return Answer.json({**body, "validTo": f"{told:%Y-%m-%dT%H:%M:%S.%f}0Z"})
+        return Answer.json({**body, "validTo": f"{shown:%Y-%m-%dT%H:%M:%S.%f}0Z"})
 
     # ----------------------------------------------------------------------------------------------- the machine
 
     def _machine(self, call: Call) -> Answer:
         # "How to use managed identities to get an access token" and "Use managed identities for App Service": both
-        # forms' paths, headers, members, and that numbers are texts.
+        # forms' paths, headers and members; numbers are strings.
         is_vm = call.path == "/metadata/identity/oauth2/token"
         if is_vm and call.headers.get("Metadata") != "true":
             text = "Required metadata header not specified"

@@ -1,4 +1,4 @@
-"""Where the tests of azure-artifacts take place: a loopback Azure, and an environment that knows no other."""
+"""The environment of the tests of azure-artifacts: a loopback Azure, and no way to a real one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uvtokend.sandbox.web import Call, Server
 
 SERVICE = f"https://pkgs.dev.azure.com/{ORGANIZATION}"
 LEGACY = f"https://{ORGANIZATION}.pkgs.visualstudio.com"
-#: Variables of this machine that would lead a library elsewhere.
+#: Parts of names of variables that could lead a library to a real service.
 FOREIGN = ("PROXY", "AZURE_", "IDENTITY_", "IMDS_", "MSI_", "CA_BUNDLE", "SSL_CERT", "ARTIFACTS_", "VSS_")
 
 
@@ -44,8 +44,8 @@ class World:
     def tool(self, name: str, answer: str) -> None:
         """Install a tool that prints an answer and logs its arguments to ``<name>.log``."""
         (self.home / f"{name}.json").write_text(answer)
-        log, said = shlex.quote(str(self.home / f"{name}.log")), shlex.quote(str(self.home / f"{name}.json"))
-        self.program(name, f'echo "$@" >> {log}\ncat {said}\n')
+        log, output = shlex.quote(str(self.home / f"{name}.log")), shlex.quote(str(self.home / f"{name}.json"))
+        self.program(name, f'echo "$@" >> {log}\ncat {output}\n')
 
     def log_in(self, life: float | None = None) -> str:
         """Sign a person in to az and return the token."""
@@ -57,14 +57,14 @@ class World:
         return (self.home / f"{name}.log").read_text()
 
     def environment(self) -> str:
-        """Put an application and its secret into the environment and return its client id."""
+        """Put an application and its secret into the environment, and return its client ID."""
         client, secret = self.cloud.application()
         self.secrets.append(secret)
         self.set(AZURE_CLIENT_ID=client, AZURE_TENANT_ID=self.cloud.tenant, AZURE_CLIENT_SECRET=secret)
         return client
 
     def workload(self) -> str:
-        """Put a workload identity into the environment and return its client id."""
+        """Put a workload identity into the environment, and return its client ID."""
         client, _ = self.cloud.application()
         assertion = "assertion-" + os.urandom(16).hex()
         self.secrets.append(assertion)
@@ -75,14 +75,14 @@ class World:
         return client
 
     def machine(self, server: Server) -> None:
-        """Run on a virtual machine whose identity endpoint is `server`."""
+        """Act as a virtual machine whose identity endpoint is `server`."""
         self.set(AZURE_POD_IDENTITY_AUTHORITY_HOST=server.url)
 
     def fetch(self, service: str = SERVICE, **options: Frozen) -> Credential:
         return azure.fetch(asked(service, **options))
 
     def failure(self, service: str = SERVICE, **options: Frozen) -> Failure:
-        """Fetch, expect a failure, and look for secrets in all that could be logged of it."""
+        """Fetch, expect a failure, and check that nothing that could be logged of it contains a secret."""
         with pytest.raises(FetchFailed) as caught:
             self.fetch(service, **options)
         return quiet(caught, [*self.secrets, *self.cloud.issued()])
@@ -102,7 +102,7 @@ def asked(service: str = SERVICE, **options: Frozen) -> Request:
 
 
 def loopback_world(home: Path, patch: pytest.MonkeyPatch, proxy: TlsProxy) -> World:
-    """Make a world whose environment leads every library to it; the proxy may have served another one before."""
+    """Make an environment in which every library reaches only this Azure; the proxy may be reused."""
     forget(patch, FOREIGN)
     cloud = AzureCloud()
     (home / "bin").mkdir()

@@ -1,10 +1,10 @@
-"""A loopback GitLab: of its API the token endpoints, and whether the package registry accepts a login and a token.
+"""A loopback GitLab: the token endpoints of its API, and whether its package registry accepts a login and a token.
 
-Sources, in GitLab's own repository: ``lib/api/personal_access_tokens/self_information.rb``, ``self_rotation.rb`` (the
-endpoints and their scopes), ``lib/api/api_guard.rb`` (refusals), ``lib/gitlab/auth/auth_finders.rb`` (only a rotation
-request revokes the family of a revoked token), ``app/services/personal_access_tokens/rotate_service.rb``, and the
-documentation "Personal access tokens API" and "PyPI packages in the package registry". No answer of a real server was
-recorded. Answers without evidence say so.
+Sources, in GitLab's own repository: ``lib/api/personal_access_tokens/self_information.rb``, ``self_rotation.rb``
+(the endpoints and their scopes), ``lib/api/api_guard.rb`` (refusals), ``lib/gitlab/auth/auth_finders.rb`` (only a
+rotation request revokes the family of a revoked token), ``app/services/personal_access_tokens/rotate_service.rb``,
+and the documentation "Personal access tokens API" and "PyPI packages in the package registry". No response of a real
+server was recorded. Responses without evidence say so.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from email.utils import formatdate
 
 from uvtokend.sandbox.web import Answer, Call, Server
 
-#: What a test may wait for in a rotation: the server has the request; the old token is revoked.
+#: The stages of a rotation: ``arrived`` (the server has the request) and ``burnt`` (the old token is revoked).
 Stage = str
 Fault = Callable[[Call], Answer | None]
 
 SELF = "/api/v4/personal_access_tokens/self"
 ROTATE = f"{SELF}/rotate"
-#: What a token needs to install packages and to rotate itself.
+#: The scopes that a token needs to install packages and to rotate itself.
 SCOPES = ("read_api", "self_rotate")
 
 
@@ -36,12 +36,12 @@ class Token:
 
     Args:
         id: Its number.
-        name: What its owner called it.
-        scopes: What it may do.
-        created: When.
-        expires: On whose first moment, UTC, it expires; None if never.
+        name: The name that its owner gave it.
+        scopes: Its scopes.
+        created: When it was created.
+        expires: The day on whose first moment, UTC, it expires; None if never.
         previous: The number of the token that it replaces; None for the first of a family.
-        revoked: It was revoked.
+        revoked: Whether it was revoked.
     """
 
     id: int
@@ -57,16 +57,16 @@ class GitLab:
     """The emulator; a context manager.
 
     Args:
-        fault: Asked first for every call; what it returns is the answer.
+        fault: Called first for every request; if it returns a response, that is sent.
 
     Attributes:
         url: The base URL.
         deploy: Deploy tokens: token -> its user name and scopes.
         jobs: The tokens of running CI jobs.
         longest: Days that a token may be valid; 365 by default ("Access token expiration").
-        rotated: How many rotations there have been.
+        rotated: The number of rotations.
         clock_ahead: Seconds by which the server's clock is ahead of ours.
-        stage: Called in the course of a rotation, with ``arrived`` and with ``burnt``.
+        stage: Called during a rotation, with ``arrived`` and with ``burnt``.
     """
 
     def __init__(self, fault: Fault | None = None) -> None:
@@ -83,10 +83,10 @@ class GitLab:
         self.url = self.server.url
 
     def personal(self, scopes: Iterable[str] = SCOPES, days: float | None = 90, age: float = 0) -> str:
-        """Create a token, as a person does in the user settings.
+        """Create a token, as a user does in the user settings.
 
         Args:
-            scopes: What it may do.
+            scopes: Its scopes.
             days: How many days it is valid in total; None for ever.
             age: How many days ago it was created.
         """
@@ -95,21 +95,21 @@ class GitLab:
         return self._create(Token(len(self._tokens) + 1, "laptop", tuple(scopes), created, expires))
 
     def valid(self, login: str, token: str) -> bool:
-        """Tell whether the package registry lets a login and a token install packages.
+        """Return whether the package registry lets a login and a token install packages.
 
-        The login of a personal access token is ignored, but a job's is not (``auth_finders.rb``); that of a deploy
-        token must be its own (documentation).
+        The login of a personal access token is ignored, but a job's is not (``auth_finders.rb``);
+        that of a deploy token must be its own (documentation).
         """
         return self._allows(login, token, {"api", "read_api"}, {"read_package_registry", "write_package_registry"})
 
     def publishes(self, login: str, token: str) -> bool:
-        """Tell whether the package registry lets a login and a token publish packages (documentation)."""
+        """Return whether the package registry lets a login and a token publish packages (documentation)."""
         return self._allows(login, token, {"api"}, {"write_package_registry"})
 
     def active(self, token: str) -> bool:
-        """Tell whether a personal access token is neither expired nor revoked."""
-        found = self._tokens.get(token)
-        return found is not None and not found.revoked and not self._expired(found)
+        """Return whether a personal access token is neither expired nor revoked."""
+        known = self._tokens.get(token)
+        return known is not None and not known.revoked and not self._expired(known)
 
     def expires(self, token: str) -> date | None:
         """Return when a personal access token expires."""
@@ -120,11 +120,11 @@ class GitLab:
         return self._now().date()
 
     def issued(self) -> list[str]:
-        """Return every token that is or was valid, for a look whether one leaked."""
+        """Return every token that is or was valid, to check whether one leaked."""
         return [*self._tokens, *self.deploy, *self.jobs]
 
     def revoke(self, token: str) -> None:
-        """Revoke a personal access token, as a person does in the user settings."""
+        """Revoke a personal access token, as a user does in the user settings."""
         self._tokens[token] = replace(self._tokens[token], revoked=True)
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class GitLab:
             new = replace(old, id=len(self._tokens) + 1, created=self._now(), expires=until, previous=old.id)
             token = self._create(new)
         self.stage("burnt")
-        return Answer.json({**self._shown(new), "token": token})  # 200: documentation; 201 is what Grape's POST answers
+        return Answer.json({**self._shown(new), "token": token})  # 200: documentation; Grape's default for POST is 201
 
     def _refusal(self, text: str) -> Answer | None:
         token = self._tokens.get(text)
@@ -232,11 +232,11 @@ class GitLab:
 
 
 def invalid_token(description: str) -> Answer:
-    """Return the refusal of a token that is known (``api_guard.rb``)."""
+    """Return the refusal of a known token (``api_guard.rb``)."""
     return Answer.json({"error": "invalid_token", "error_description": description}, 401)
 
 
 def insufficient_scope(scopes: str) -> Answer:
-    """Return the refusal of a token whose scopes do not suffice (``api_guard.rb``)."""
+    """Return the refusal of a token with insufficient scopes (``api_guard.rb``)."""
     text = "The request requires higher privileges than provided by the access token."
     return Answer.json({"error": "insufficient_scope", "error_description": text, "scope": scopes}, 403)

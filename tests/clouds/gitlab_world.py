@@ -1,4 +1,4 @@
-"""Where the tests of gitlab take place: a loopback GitLab, and an environment that knows no other."""
+"""The environment of the tests of gitlab: a loopback GitLab, and no way to a real one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uvtokend.providers.gitlab import fetch as gitlab
 
 @dataclass
 class World:
-    """A GitLab, and a home directory in which the tokens are kept."""
+    """A GitLab, and a home directory with the tokens."""
 
     cloud: GitLab
     home: Path
@@ -34,17 +34,19 @@ class World:
 
     @property
     def file(self) -> Path:
-        """The token's file."""
+        """The path of the token's file."""
         return self.home / "token"
 
     def at(self, hour: str) -> None:
-        """Let GitLab's clock show a time of day, UTC, as ``23:50``: a token's end is a date, and so depends on it."""
+        """Set GitLab's clock to a time of day, UTC, such as ``23:50``: a token expires on a date,
+        so the time matters.
+        """
         now = datetime.now(UTC)
         shown = datetime.combine(now.date(), time.fromisoformat(hour), UTC)
         self.cloud.clock_ahead = (shown - now).total_seconds()
 
     def keep(self, token: str) -> Frozen:
-        """Keep a token in the file and return the reference to it."""
+        """Write a token to the file, and return the reference to it."""
         self.file.write_text(f"{token}\n")
         self.file.chmod(0o600)
         return (("file", str(self.file)),)
@@ -52,17 +54,19 @@ class World:
     def plant(
         self, days: float | None = 90, age: float = 0, scopes: tuple[str, ...] = ("read_api", "self_rotate")
     ) -> str:
-        """Keep a new token in the file, let it be rotated, and return it; arguments as of `GitLab.personal`."""
+        """Write a new token to the file, configure its rotation, and return it;
+        the arguments are those of `GitLab.personal`.
+        """
         token = self.cloud.personal(scopes, days, age)
         self.options = {"token": self.keep(token), "rotate": True}
         return token
 
     def kept(self) -> str:
-        """Return what is in the file."""
+        """Return the content of the file."""
         return self.file.read_text().strip()
 
     def marks(self) -> list[Path]:
-        """Return the marks of rotations that have not ended."""
+        """Return the marks of unfinished rotations."""
         return sorted((self.home / "state" / "uvtokend" / "chains").glob("*.json"))
 
     @property
@@ -74,13 +78,13 @@ class World:
         return gitlab.fetch(self.request)
 
     def failure(self) -> Failure:
-        """Fetch, expect a failure, and look for secrets in all that could be logged of it."""
+        """Fetch, expect a failure, and check that nothing that could be logged of it contains a secret."""
         with pytest.raises(FetchFailed) as caught:
             self.fetch()
         return quiet(caught, [*self.cloud.issued(), CANARY])
 
     def worker(self) -> subprocess.Popen[bytes]:
-        """Start a fetch as the daemon does, in a process of its own."""
+        """Start a fetch in its own process, as the daemon does."""
         more = {"UVTOKEND_REQUEST": wire.encode_request(self.request), "UVTOKEND_FETCH_TIMEOUT": "60"}
         command = [sys.executable, "-P", "-m", "uvtokend.providers.worker"]
         return subprocess.Popen(command, env={**os.environ, **more}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
@@ -88,7 +92,7 @@ class World:
 
 @contextmanager
 def loopback_world(home: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Make a world in `home`, and an environment that knows nothing else: no proxy, no netrc."""
+    """Make an environment in `home` without proxy, netrc and other ways to a real service."""
     forget(patch, ("PROXY", "CA_BUNDLE", "SSL_CERT", "GITLAB_", "CI_JOB"))
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "NETRC": os.devnull}.items():
         patch.setenv(name, str(value))

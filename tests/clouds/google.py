@@ -1,7 +1,7 @@
 """A loopback Google: token endpoint, security token service, IAM credentials, projects and metadata server.
 
-Serve `sites` through `clouds.tls.TlsProxy` and `metadata` through a plain `uvtokend.sandbox.web.Server` (for
-``GCE_METADATA_HOST``). Each answer names where it was seen or is documented; what rests on no evidence says so.
+Serve `sites` through `clouds.tls.TlsProxy`, and `metadata` through a plain `uvtokend.sandbox.web.Server` (for
+``GCE_METADATA_HOST``). Each response names where it was seen or documented; responses without evidence say so.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ POOL = (
     f"//iam.googleapis.com/projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/sandbox/providers/loopback"
 )
 WORKFORCE = "//iam.googleapis.com/locations/global/workforcePools/sandbox/providers/loopback"
-#: The metadata server issues the same token until so many seconds before its end (Compute Engine documentation,
+#: The metadata server returns the same token until this many seconds before its expiry (Compute Engine documentation,
 #: "Authenticate workloads using service accounts").
 METADATA_WINDOW = 300
-#: Google answered signed claims that were 8 minutes off with a refusal (several public logs).
+#: Google refuses signed claims whose time differs by 8 minutes (several public logs).
 SKEW = 300
 
 #: A JSON Web Token as a subject token (RFC 8693 3).
 JWT = "urn:ietf:params:oauth:token-type:jwt"
-#: A signed call of AWS as a subject token (google-auth ``google/auth/_default.py``).
+#: A signed AWS request as a subject token (google-auth ``google/auth/_default.py``).
 AWS_REQUEST = "urn:ietf:params:aws:token-type:aws4_request"
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 2.1
@@ -52,20 +52,20 @@ _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693 2.1
 
 
 def refusal(error: str, description: str = "", subtype: str = "", status: int = 400) -> Answer:
-    """Return an error answer of a token endpoint (RFC 6749 5.2; `subtype` as in Chromium's gaia test constants)."""
+    """Return an error of a token endpoint (RFC 6749 5.2; `subtype` as in Chromium's gaia test constants)."""
     members = {"error": error, "error_description": description, "error_subtype": subtype}
     return Answer.json({name: text for name, text in members.items() if text}, status)
 
 
 def problem(code: int, status: str, message: str, **details: Any) -> Answer:
-    """Return an error answer of a Google API (AIP-193)."""
+    """Return an error of a Google API (AIP-193)."""
     error: dict[str, Any] = {"code": code, "message": message, "status": status}
     if details:
         error["details"] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", **details}]
     return Answer.json({"error": error}, code)
 
 
-#: Texts seen in public logs of google-auth, gcloud and others.
+#: The texts are from public logs of google-auth, gcloud and others.
 REVOKED = refusal("invalid_grant", "Token has been expired or revoked.")
 REAUTHENTICATE = refusal("invalid_grant", "reauth related error (invalid_rapt)", "invalid_rapt")
 SKEWED = refusal(
@@ -78,12 +78,12 @@ UNKNOWN_ACCOUNT = refusal("invalid_grant", "Invalid grant: account not found")
 
 
 class GoogleCloud(Issuer[Endpoint]):
-    """See the module's text.
+    """The emulator; see the module's docstring.
 
     Attributes:
-        life: Seconds that a new token lives. Google was seen to say 3599 for an hour.
+        life: Seconds that a new token is valid. Google was seen to return 3599 for an hour.
         impersonable: The service accounts that any identity may impersonate.
-        longest: Seconds that an impersonated token may live at most; an organisation's policy may raise it to 43200.
+        longest: The most seconds that an impersonated token may be valid; an organization's policy may allow 43200.
         subjects: The subject tokens that the security token service accepts.
     """
 
@@ -99,7 +99,7 @@ class GoogleCloud(Issuer[Endpoint]):
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The hosts that this Google represents, each with what answers its calls."""
+        """Host -> the function that answers its calls."""
         return {
             OAUTH_HOST: self.guarded("token", self._token),
             STS_HOST: self.guarded("sts", self._sts),
@@ -109,7 +109,7 @@ class GoogleCloud(Issuer[Endpoint]):
 
     @property
     def metadata(self) -> Site:
-        """The metadata server of a machine on this Google."""
+        """The metadata server of a machine."""
         return self.guarded("metadata", self._machine)
 
     def user_token(self, email: str) -> str:
@@ -117,7 +117,7 @@ class GoogleCloud(Issuer[Endpoint]):
         return self._issue(email)
 
     def service_account(self, email: str = f"builder@{PROJECT}.iam.gserviceaccount.com") -> dict[str, Any]:
-        """Make a service account and return the key file that a person would download."""
+        """Create a service account, and return the key file that a user would download."""
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._keys[email] = key.public_key()
         plain = serialization.NoEncryption()
@@ -133,7 +133,7 @@ class GoogleCloud(Issuer[Endpoint]):
         }
 
     def user(self, email: str = "person@example.com") -> dict[str, Any]:
-        """Make a user and return the file that ``gcloud auth application-default login`` would write."""
+        """Create a user, and return the file that ``gcloud auth application-default login`` would write."""
         refresh = "1//" + secrets.token_urlsafe(60)
         self._users[refresh] = email
         return {
@@ -145,7 +145,7 @@ class GoogleCloud(Issuer[Endpoint]):
         }
 
     def workforce_user(self) -> dict[str, Any]:
-        """Make a user of a workforce pool and return the file that a login of that kind would write."""
+        """Create a user of a workforce pool, and return the file that a login of that kind would write."""
         known = self.user("workforce@example.com")
         return {
             "type": "external_account_authorized_user",
@@ -160,10 +160,10 @@ class GoogleCloud(Issuer[Endpoint]):
 
         Args:
             source: Its ``credential_source``: where the subject token comes from.
-            impersonate: The service account whose token the exchange ends in.
+            impersonate: The service account that is impersonated after the exchange.
             audience: `POOL` or `WORKFORCE`.
         """
-        found: dict[str, Any] = {
+        configuration: dict[str, Any] = {
             "type": "external_account",
             "audience": audience,
             "subject_token_type": JWT,
@@ -172,13 +172,13 @@ class GoogleCloud(Issuer[Endpoint]):
             "credential_source": source,
         }
         if audience == WORKFORCE:
-            found["workforce_pool_user_project"] = PROJECT_NUMBER
+            configuration["workforce_pool_user_project"] = PROJECT_NUMBER
         if impersonate:
-            found["service_account_impersonation_url"] = impersonation_url(impersonate)
-        return found
+            configuration["service_account_impersonation_url"] = impersonation_url(impersonate)
+        return configuration
 
     def _issue(self, holder: str, life: float | None = None) -> str:
-        token = "ya29." + secrets.token_urlsafe(150)  # the prefix is all that is public of their form
+        token = "ya29." + secrets.token_urlsafe(150)  # only the prefix of their form is public
         self._tokens[token] = Token(holder, time.time() + (self.life if life is None else life))
         return token
 
@@ -200,7 +200,7 @@ class GoogleCloud(Issuer[Endpoint]):
             email = self._users.get(form.get("refresh_token", ""))
             if email is None:
                 return REVOKED
-            # A login for ADC asks for openid too, so its answers hold an ID token (OpenID Connect Core 12.2).
+            # A login for ADC also requests openid, so its responses contain an ID token (OpenID Connect Core 12.2).
             return self._grant(email, id_token=_id_token(email, self.now()))
         return refusal("unsupported_grant_type", f"Invalid grant_type: {form.get('grant_type')}")
 
@@ -233,7 +233,7 @@ class GoogleCloud(Issuer[Endpoint]):
             return Answer(404)
         audience = form.get("audience", "")
         if audience not in {POOL, WORKFORCE}:
-            # RFC 8693 2.2.2; the text is that of the service's reference, "Troubleshoot Workload Identity Federation".
+            # RFC 8693 2.2.2; the text is from the service's reference, "Troubleshoot Workload Identity Federation".
             return refusal("invalid_target", 'The target service indicated by the "audience" parameters is invalid.')
         signed = form.get("subject_token_type") == AWS_REQUEST and _is_signed_by_aws(form.get("subject_token", ""))
         if not signed and form.get("subject_token") not in self.subjects:
@@ -242,7 +242,7 @@ class GoogleCloud(Issuer[Endpoint]):
         return self._grant("principal:" + audience, issued_token_type=issued)  # RFC 8693 2.2.1
 
     def _introspected(self, call: Call) -> Answer:
-        # RFC 7662 2; members: reference of the Security Token Service, v1.introspect. It takes gcloud's own client.
+        # RFC 7662 2; members: reference of the Security Token Service, v1.introspect. It accepts gcloud's own client.
         if not call.headers.get("Authorization", "").startswith("Basic "):
             return refusal("invalid_client", "The OAuth client was not found.", status=401)
         token = call.form().get("token", "")
@@ -253,7 +253,7 @@ class GoogleCloud(Issuer[Endpoint]):
         return Answer.json({**about, "username": self.holder(token), "sub": self.holder(token)})
 
     def _projects(self, call: Call) -> Answer:
-        # projects.get of the Cloud Resource Manager API v1; google-auth asks with a project's number.
+        # projects.get of the Cloud Resource Manager API v1; google-auth calls it with a project's number.
         if not self.valid(call.headers.get("Authorization", "").removeprefix("Bearer ")):
             return problem(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
         if call.method != "GET" or call.path not in {f"/v1/projects/{name}" for name in (PROJECT, PROJECT_NUMBER)}:
@@ -276,7 +276,9 @@ class GoogleCloud(Issuer[Endpoint]):
         asked = json.loads(call.body)
         life = float(asked.get("lifetime", "3600s").removesuffix("s"))
         if life > self.longest or not asked["scope"]:
-            message = f"Access token lifetime exceeds the allowed {self.longest}s."  # the code is documented, no text
+            message = (
+                f"Access token lifetime exceeds the allowed {self.longest}s."  # the code is documented, the text is not
+            )
             return problem(400, "INVALID_ARGUMENT", message)
         ends = datetime.fromtimestamp(int(self.now() + life), UTC)
         return Answer.json({"accessToken": self._issue(email, life), "expireTime": f"{ends:%Y-%m-%dT%H:%M:%SZ}"})
@@ -310,12 +312,12 @@ class GoogleCloud(Issuer[Endpoint]):
 
 
 def impersonation_url(email: str) -> str:
-    """Return the address that gives out tokens of a service account."""
+    """Return the URL that issues tokens of a service account."""
     return f"https://{IAM_HOST}/v1/projects/-/serviceAccounts/{email}:generateAccessToken"
 
 
 def hanging(until: Callable[[], object]) -> Site:
-    """Return a site that accepts and does not answer before `until` returns."""
+    """Return a site that accepts requests and does not answer before `until` returns."""
 
     def site(_: Call) -> Answer:
         until()
@@ -325,7 +327,7 @@ def hanging(until: Callable[[], object]) -> Site:
 
 
 def _is_signed_by_aws(subject: str) -> bool:
-    """Tell whether a subject token is a signed GetCallerIdentity for our pool; the signature is AWS's to check."""
+    """Return whether a subject token is a signed GetCallerIdentity for our pool; only AWS could check the signature."""
     try:
         headers = {header["key"].lower(): header["value"] for header in json.loads(unquote(subject))["headers"]}
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Where the tests of google-artifact-registry take place: a loopback Google, and an environment that knows no other."""
+"""The environment of the tests of google-artifact-registry: a loopback Google, and no way to the real one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from uvtokend.providers.google import fetch as google
 from uvtokend.sandbox.web import Server
 
 TARGET = f"deployer@{fake.PROJECT}.iam.gserviceaccount.com"
-#: Variables of the machine that would lead a library elsewhere.
+#: Parts of names of variables that could lead a library to a real service.
 FOREIGN = ("PROXY", "GOOGLE_", "CLOUDSDK_", "GCE_", "CA_BUNDLE", "SSL_CERT", "GCLOUD")
 
 
 @dataclass
 class World:
-    """A loopback Google, the proxy in front of it, and a home directory with nothing in it."""
+    """A loopback Google, the proxy in front of it, and an empty home directory."""
 
     cloud: fake.GoogleCloud
     proxy: TlsProxy
@@ -48,7 +48,7 @@ class World:
         return str(path)
 
     def use(self, content: Any) -> str:
-        """Make `content` the file that GOOGLE_APPLICATION_CREDENTIALS names."""
+        """Let GOOGLE_APPLICATION_CREDENTIALS name a file with this content."""
         path = self.file(content)
         self.patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", path)
         return path
@@ -67,14 +67,14 @@ class World:
 
     def executable(self, audience: str = fake.POOL) -> None:
         """Use an external account whose subject token a program prints."""
-        said = {"version": 1, "success": True, "token_type": fake.JWT, "id_token": Path(self.subject()).read_text()}
-        path = self.program(f"echo '{json.dumps(said)}'\n", "subject-token")
+        printed = {"version": 1, "success": True, "token_type": fake.JWT, "id_token": Path(self.subject()).read_text()}
+        path = self.program(f"echo '{json.dumps(printed)}'\n", "subject-token")
         source = {"executable": {"command": path, "timeout_millis": 5000}}
         self.use(self.cloud.external_account(source, audience=audience))
         self.patch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
 
     def aws(self) -> None:
-        """Use an external account whose subject token is a signed call of AWS."""
+        """Use an external account whose subject token is a signed AWS request."""
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             self.patch.setenv(name, CANARY)
         self.patch.setenv("AWS_REGION", "eu-central-1")
@@ -86,20 +86,22 @@ class World:
         return program(self.home / "bin" / name, script)
 
     def machine(self, metadata: Server) -> None:
-        """Run on a machine whose metadata server is `metadata`; google-auth reads these variables at its import."""
+        """Act as a machine whose metadata server is `metadata`;
+        google-auth reads these variables when it is imported.
+        """
         self.patch.delenv("NO_GCE_CHECK")
         self.patch.setenv("GCE_METADATA_HOST", metadata.url.removeprefix("http://"))
         self.patch.setenv("GCE_METADATA_IP", metadata.url.removeprefix("http://"))
 
     def worker(self, **options: Frozen) -> Credential | Failure:
-        """Fetch as the daemon does, in a worker process of its own."""
+        """Fetch in a worker process, as the daemon does."""
         env = {**os.environ, "UVTOKEND_REQUEST": wire.encode_request(asked(**options)), "UVTOKEND_FETCH_TIMEOUT": "60"}
         command = [sys.executable, "-P", "-m", "uvtokend.providers.worker"]
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
         return wire.decode_answer(done.stdout.rstrip())
 
     def failure(self, **options: Frozen) -> Failure:
-        """Fetch, expect a failure, and look for secrets in all that could be logged of it."""
+        """Fetch, expect a failure, and check that nothing that could be logged of it contains a secret."""
         with pytest.raises(FetchFailed) as caught:
             google.fetch(asked(**options))
         return quiet(caught, [*self.secrets, CANARY])
@@ -114,7 +116,7 @@ def asked(**options: Frozen) -> Request:
 
 @contextmanager
 def loopback_world(home: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Make a world in `home`, and an environment that knows nothing else: no other proxy, no gcloud, no netrc."""
+    """Make an environment in `home` without other proxies, gcloud, netrc and other ways to the real service."""
     forget(patch, FOREIGN)
     cloud = fake.GoogleCloud()
     (home / "bin").mkdir()

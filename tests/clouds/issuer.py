@@ -1,4 +1,4 @@
-"""What every emulated token service has: the tokens that it gave out, faults on demand, and a clock of its own."""
+"""What all emulated token services share: issued tokens, faults on demand, and their own clock."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from uvtokend.sandbox.web import Answer, Call, Site
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that was issued.
+    """An issued token.
 
     Args:
         holder: Whom it was issued to.
         ends: When it expires, in seconds since 1970.
-        kind: What it is, if a service has several kinds.
+        kind: Its kind, if a service has several.
     """
 
     holder: str
@@ -29,10 +29,10 @@ Endpoint = TypeVar("Endpoint", bound=str)
 
 
 class Issuer(Generic[Endpoint]):
-    """A token service, whose endpoints have names.
+    """A token service with named endpoints.
 
     Attributes:
-        faults: For an endpoint, what answers instead; remove it to fix the fault.
+        faults: Endpoint -> the function that answers instead; remove it to repair the endpoint.
         clock_ahead: Seconds by which the service's clock is ahead of ours.
     """
 
@@ -42,26 +42,28 @@ class Issuer(Generic[Endpoint]):
         self._tokens: dict[str, Token] = {}
 
     def valid(self, token: str) -> bool:
-        """Tell whether a token was given out here and lives."""
+        """Return whether a token was issued here and has not expired."""
         return token in self._tokens and self._tokens[token].ends > time.time()
 
     def holder(self, token: str) -> str:
-        """Return whom a token was given to."""
+        """Return whom a token was issued to."""
         return self._tokens[token].holder
 
     def issued(self) -> list[str]:
-        """Return every token that was ever given out."""
+        """Return every token that was ever issued."""
         return list(self._tokens)
 
     def now(self) -> float:
-        """Return what the service's clock says, in seconds since 1970."""
+        """Return the time on the service's clock, in seconds since 1970."""
         return time.time() + self.clock_ahead
 
     def guarded(self, endpoint: Endpoint, site: Site) -> Site:
-        """Return a site that has the endpoint's faults, and tells the service's time as every server does."""
+        """Return a site with the endpoint's faults and the service's Date header."""
 
         def answer(call: Call) -> Answer:
-            said = self.faults.get(endpoint, site)(call)
-            return Answer(said.status, said.body, {"Date": formatdate(self.now(), usegmt=True), **said.headers})
+            answered = self.faults.get(endpoint, site)(call)
+            return Answer(
+                answered.status, answered.body, {"Date": formatdate(self.now(), usegmt=True), **answered.headers}
+            )
 
         return answer

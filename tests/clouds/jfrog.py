@@ -1,6 +1,6 @@
 """A loopback JFrog platform: the part of its Access API that refreshes and exchanges tokens.
 
-Each answer names where it was seen or documented; answers without evidence say so.
+Each response names where it was seen or documented; responses without evidence say so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from email.utils import formatdate
 
 from uvtokend.sandbox.web import Answer, Call, Server
 
-#: What a test may wait for in a refresh: the server has the request; the old refresh token is used up.
+#: The stages of a refresh: ``arrived`` (the server has the request) and ``burnt`` (the old refresh token is used up).
 Stage = str
 Fault = Callable[[Call], Answer | None]
 
@@ -37,7 +37,7 @@ class JFrog:
 
     Args:
         life: Seconds that an access token is valid; None: without end.
-        fault: Asked first for every call; what it returns is the answer.
+        fault: Called first for every request; if it returns a response, that is sent.
 
     Attributes:
         url: The platform's base URL.
@@ -45,15 +45,15 @@ class JFrog:
         subjects: OIDC token -> the user of its identity mapping; all belong to the integration ``ci``.
         projects: OIDC token -> the project that the exchange must name, if its mapping belongs to a project.
         refreshed: How many refresh tokens were used up.
-        wants_proof: A refresh needs a valid access token of the same user ("Refresh Token" of JFrog's REST API).
+        wants_proof: Whether a refresh needs a valid access token of the same user ("Refresh Token", JFrog's REST API).
         grace: Seconds for which an expired one still works (same page, ``refresh-expiry``).
-        replaces: A refresh revokes the old access token (README of vault-plugin-secrets-artifactory; when exactly
-            is not known, so the hardest case is the default).
-        tells_life: Responses have ``expires_in`` (optional on the same page).
-        reference: Access tokens are reference tokens, which say nothing about themselves.
-        successor: A refresh brings a new refresh token.
+        replaces: Whether a refresh revokes the old access token (README of vault-plugin-secrets-artifactory; when
+            exactly is unknown, so the hardest case is the default).
+        tells_life: Whether responses have ``expires_in`` (optional on the same page).
+        reference: Whether access tokens are reference tokens, which contain no claims.
+        successor: Whether a refresh returns a new refresh token.
         clock_ahead: Seconds by which the platform's clock is ahead of ours.
-        stage: Called in the course of a refresh, with ``arrived`` and with ``burnt``.
+        stage: Called during a refresh, with ``arrived`` and with ``burnt``.
     """
 
     def __init__(self, life: float | None = 3600.0, fault: Fault | None = None) -> None:
@@ -85,14 +85,14 @@ class JFrog:
             return access, refresh
 
     def valid(self, login: str, token: str) -> bool:
-        """Tell whether Artifactory accepts a login and a token or password now; a token's login may be empty."""
+        """Return whether Artifactory accepts a login and a token or password now; a token's login may be empty."""
         known = self._access.get(token)
         if known is not None:
             return login in {"", known.user} and (known.ends is None or known.ends > self._now())
         return login != "" and self.passwords.get(login) == token
 
     def alive(self, refresh: str) -> bool:
-        """Tell whether a refresh token can be used."""
+        """Return whether a refresh token can be used."""
         return refresh in self._refresh
 
     def revoke(self, token: str) -> None:
@@ -125,7 +125,9 @@ class JFrog:
         return Answer(answer.status, answer.body, {"Date": formatdate(self._now(), usegmt=True), **answer.headers})
 
     def _refreshed(self, call: Call) -> Answer:
-        """Answer a refresh: JSON or a form ("Refresh Token" of JFrog's REST API; jfrog-client-go sends JSON)."""
+        """Answer a refresh, sent as JSON or as a form ("Refresh Token" of JFrog's REST API;
+        jfrog-client-go sends JSON).
+        """
         is_json = (call.headers.get("Content-Type") or "").startswith("application/json")
         asked = json.loads(call.body) if is_json else call.form()
         self.stage("arrived")
@@ -151,7 +153,7 @@ class JFrog:
         scheme, _, proof = (call.headers.get("Authorization") or "").partition(" ")
         known = self._access.get(proof) if scheme == "Bearer" else None
         if known is None and (scheme or self.wants_proof):
-            # The text of Artifactory (puppet-archive issue 489) in the shape of Access; for Access itself no evidence.
+            # Artifactory's text (puppet-archive issue 489) in the form of Access; no evidence for Access itself.
             return access_error(401, "UNAUTHORIZED", "Authentication is required")
         if known is not None and known.ends is not None and known.ends + self.grace <= self._now():
             return access_error(401, "UNAUTHORIZED", "Invalid token, expired")  # vault-plugin-secrets-artifactory
@@ -164,7 +166,7 @@ class JFrog:
         return None
 
     def _exchanged(self, call: Call) -> Answer:
-        """Exchange an OIDC token (jfrog-client-go ``access/services/oidctoken.go``; how it is refused: no evidence)."""
+        """Exchange an OIDC token (jfrog-client-go ``access/services/oidctoken.go``; no evidence for refusals)."""
         asked = json.loads(call.body)
         if (asked.get("grant_type"), asked.get("subject_token_type")) != (_GRANT, _SUBJECT):
             return access_error(400, "BAD_REQUEST", "Unsupported grant type")
@@ -196,17 +198,17 @@ class JFrog:
 
 
 def access_error(status: int, code: str, message: str) -> Answer:
-    """Return an error of the Access API: shape as in jfrog-cli issue 2490."""
+    """Return an error of the Access API, in the form of jfrog-cli issue 2490."""
     return Answer.json({"errors": [{"code": code, "message": message}]}, status)
 
 
 def artifactory_error(status: int, message: str) -> Answer:
-    """Return an error of Artifactory: shape as in puppet-archive issue 489 and logs of npm, wget and curl."""
+    """Return an error of Artifactory, in the form of puppet-archive issue 489 and logs of npm, wget and curl."""
     return Answer.json({"errors": [{"status": status, "message": message}]}, status)
 
 
 def jwt(user: str, issued: float, ends: float | None) -> str:
-    """Return an access token: header, ``sub`` and times as in vault-plugin-secrets-artifactory's tests."""
+    """Return an access token; header, ``sub`` and times as in the tests of vault-plugin-secrets-artifactory."""
     head = {"ver": "2", "typ": "JWT", "alg": "RS256", "kid": secrets.token_urlsafe(32)}
     claims = {
         "sub": f"jfac@{secrets.token_hex(13)}/users/{user}",
@@ -219,5 +221,5 @@ def jwt(user: str, issued: float, ends: float | None) -> str:
 
 
 def reference() -> str:
-    """Return a reference token: 64 characters that begin as base64 of ``reftkn`` (public logs)."""
+    """Return a reference token: 64 characters that start with the base64 of ``reftkn`` (public logs)."""
     return base64.b64encode(b"reftkn:01:" + secrets.token_hex(19).encode()).decode()

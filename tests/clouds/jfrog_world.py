@@ -1,4 +1,4 @@
-"""Where the tests of jfrog-artifactory take place: a loopback platform, and an environment that knows no other."""
+"""The environment of the tests of jfrog-artifactory: a loopback platform, and no way to a real one."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
 
 @dataclass
 class World:
-    """A platform, and a home directory in which the secrets are kept."""
+    """A platform, and a home directory with the secrets."""
 
     platform: JFrog
     home: Path
     patch: pytest.MonkeyPatch
     service: str
     options: dict[str, Frozen] = field(default_factory=dict)
-    #: What a test has opened, to be closed at its end.
+    #: Functions to call at the end of the test.
     closing: list[Callable[[], None]] = field(default_factory=list)
 
     def keep(self, name: str, text: str) -> Frozen:
-        """Keep a secret in a file and return the reference to it."""
+        """Write a secret to a file, and return the reference to it."""
         (self.home / name).write_text(f"{text}\n")
         return (("file", str(self.home / name)),)
 
     def plant(self, user: str = "person", with_access: bool = True) -> str:
-        """Store a new token pair where refresh-token and access-token point, and return the refresh token."""
+        """Write a new token pair to the files that refresh-token and access-token name,
+        and return the refresh token.
+        """
         access, refresh = self.platform.pair(user)
         self.options = {"refresh-token": self.keep("refresh", refresh)}
         if with_access:
@@ -64,7 +66,7 @@ class World:
         return jfrog.fetch(self.request)
 
     def failure(self) -> Failure:
-        """Fetch, expect a failure, and look for secrets in all that could be logged of it."""
+        """Fetch, expect a failure, and check that nothing that could be logged of it contains a secret."""
         with pytest.raises(FetchFailed) as caught:
             self.fetch()
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.failure)
@@ -72,7 +74,7 @@ class World:
         return caught.value.failure
 
     def worker(self, timeout: float = 60.0) -> subprocess.Popen[bytes]:
-        """Start a fetch as the daemon does, in a process of its own."""
+        """Start a fetch in its own process, as the daemon does."""
         more = {"UVTOKEND_REQUEST": wire.encode_request(self.request), "UVTOKEND_FETCH_TIMEOUT": str(timeout)}
         command = [sys.executable, "-P", "-m", "uvtokend.providers.worker"]
         return subprocess.Popen(command, env={**os.environ, **more}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
@@ -83,19 +85,19 @@ class World:
         return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
     def link(self) -> dict[str, Any]:
-        """Return what is on disk of the newest chain."""
-        found: dict[str, Any] = json.loads(self.chains()[-1].read_bytes())
-        return found
+        """Return the newest chain's file."""
+        chain: dict[str, Any] = json.loads(self.chains()[-1].read_bytes())
+        return chain
 
 
 def outcome(worker: subprocess.Popen[bytes]) -> Credential | Failure:
-    """Return what a worker answers."""
+    """Return the answer of a worker."""
     return wire.decode_answer(worker.communicate(timeout=60)[0].rstrip())
 
 
 @contextmanager
 def loopback_world(home: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Make a world in `home`, and an environment that knows nothing else: no proxy, no netrc."""
+    """Make an environment in `home` without proxy, netrc and other ways to a real service."""
     for name in list(os.environ):
         if any(word in name.upper() for word in ("PROXY", "CA_BUNDLE", "SSL_CERT", "JFROG_")):
             patch.delenv(name)

@@ -1,8 +1,8 @@
-"""A loopback Kubernetes API server that knows discovery and one Secret, as kubectl 1.32 was seen to use it.
+"""A loopback Kubernetes API server with discovery and one Secret, as kubectl 1.32 was seen to use it.
 
 Evidence: the calls of a real kubectl, recorded against this server. Their meaning: Kubernetes API concepts,
 "Server-Side Apply" (PATCH with ``application/apply-patch+yaml``, ``fieldManager``, ``force``), "API discovery" and
-"OpenAPI v3"; the Status object of API conventions, "Response status kind"; that every authenticated user may read
+"OpenAPI v3"; the Status object of API conventions, "Response status kind"; every authenticated user may read
 discovery and OpenAPI: RBAC, "API discovery roles".
 """
 
@@ -16,7 +16,7 @@ import yaml
 from clouds.tls import TlsProxy
 from uvtokend.sandbox.web import Answer, Call
 
-#: What discovery names: group and version, plural, kind.
+#: The resources of discovery: group and version, plural, kind.
 RESOURCES = (
     ("v1", "secrets", "Secret"),
     ("v1", "configmaps", "ConfigMap"),
@@ -32,14 +32,14 @@ TOKEN = "service-account-token"
 
 
 class Kubernetes:
-    """The API server; a context manager. It is reached through a loopback proxy, over TLS.
+    """The API server, reached over TLS through a loopback proxy; a context manager.
 
     Args:
         name: The one Secret that its account may get and patch.
 
     Attributes:
-        secrets: The data of each Secret, decoded.
-        allowed: Whether the role binding is there.
+        secrets: The decoded data of each Secret.
+        allowed: Whether the role binding exists.
     """
 
     def __init__(self, name: str) -> None:
@@ -76,9 +76,9 @@ class Kubernetes:
     def _reply(self, call: Call) -> Answer:
         if call.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _status(401, "Unauthorized", "Unauthorized")
-        found = _discovery(call.path)
-        if found is not None:
-            return Answer.json(found)
+        document = _discovery(call.path)
+        if document is not None:
+            return Answer.json(document)
         name = call.path.removeprefix("/api/v1/namespaces/default/secrets/")
         if not self.allowed or name not in self.secrets or call.method != "PATCH":
             message = 'secrets "netrc" is forbidden: User "system:serviceaccount:default:uvtokend" cannot patch'
@@ -89,14 +89,14 @@ class Kubernetes:
         given = yaml.safe_load(call.body)
         applies = call.headers["Content-Type"] == "application/apply-patch+yaml" and call.query.get("fieldManager")
         if not applies or given["kind"] != "Secret" or given["metadata"]["name"] != name:
-            return _status(400, "BadRequest", "this is no server-side apply of that Secret")
+            return _status(400, "BadRequest", "this is not a server-side apply of that Secret")
         self.secrets[name] = {key: base64.b64decode(value) for key, value in given["data"].items()}
         return Answer.json({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"}})
 
 
 def _status(code: int, reason: str, message: str) -> Answer:
-    said = {"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "message": message}
-    return Answer.json({**said, "code": code}, code)
+    status = {"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "message": message}
+    return Answer.json({**status, "code": code}, code)
 
 
 def _discovery(path: str) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
-"""A loopback proxy that replaces any HTTPS host, for SDKs whose hosts are written into their code.
+"""A loopback proxy that replaces any HTTPS host, for SDKs with hard-coded hosts.
 
-A client that is pointed at it with ``HTTPS_PROXY`` and trusts its `ca_file` (``REQUESTS_CA_BUNDLE``,
-``SSL_CERT_FILE``) sends ``CONNECT host:443`` (RFC 9110 9.3.6); the proxy ends the TLS of that tunnel itself, with a
-certificate for that host from its own private authority, and hands every call within to the site that represents the
-host. No packet leaves loopback.
+A client that uses it with ``HTTPS_PROXY`` and trusts its `ca_file` (``REQUESTS_CA_BUNDLE``, ``SSL_CERT_FILE``) sends
+``CONNECT host:443`` (RFC 9110 9.3.6). The proxy terminates the TLS of that tunnel itself, with a certificate for
+that host from its own private authority, and passes every call to the site that represents the host. No packet
+leaves loopback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import trustme
 
 from uvtokend.sandbox.web import Answer, Call, LoopbackListener, Site, handler
 
-#: Seconds that a client may take for the TLS handshake before its thread is given back.
+#: Seconds until a client that has not finished the TLS handshake is disconnected.
 HANDSHAKE_TIMEOUT = 10.0
 
 
@@ -32,17 +32,17 @@ class TlsProxy(LoopbackListener):
     """Answers ``CONNECT`` on a free loopback port until closed.
 
     Args:
-        sites: For each host name, in lower case, the site that represents it. It may be changed at any time. A host
-            that is not named is answered 502 and remembered in `refused`.
-        demanding: Whether every site asks for a client certificate of the private authority.
-        over_tls: Whether the proxy itself is reached over TLS; if `demanding`, it asks for the certificate too.
+        sites: Host name in lower case -> the site that represents it. It may be changed at any time. Other hosts get a
+            502 and are recorded in `refused`.
+        demanding: Whether every site requires a client certificate of the private authority.
+        over_tls: Whether the proxy itself is reached over TLS; if `demanding`, it requires the certificate too.
 
     Attributes:
-        url: What to set ``HTTPS_PROXY`` to.
-        ca_file: Path of the private authority's certificate, in PEM.
-        client_file: Path of a client certificate and its key, in PEM.
-        calls: Every call that came through, in order, with its host.
-        refused: Every host that was asked for and is not among the sites, in order.
+        url: The value for ``HTTPS_PROXY``.
+        ca_file: The path of the private authority's certificate, in PEM.
+        client_file: The path of a client certificate and its key, in PEM.
+        calls: Every call, in order, with its host.
+        refused: Every requested host without a site, in order.
     """
 
     def __init__(self, sites: Mapping[str, Site], *, demanding: bool = False, over_tls: bool = False) -> None:
@@ -53,29 +53,29 @@ class TlsProxy(LoopbackListener):
         self._authority = trustme.CA()
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="uvtokend-ca-")
-        self.ca_file = str(Path(self._folder.name, "ca.pem"))
+        self._directory = tempfile.TemporaryDirectory(prefix="uvtokend-ca-")
+        self.ca_file = str(Path(self._directory.name, "ca.pem"))
         self._authority.cert_pem.write_to_path(self.ca_file)
-        self.client_file = str(Path(self._folder.name, "client.pem"))
+        self.client_file = str(Path(self._directory.name, "client.pem"))
         self._authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(self.client_file)
         super().__init__(_tunnel(self, over_tls))
         self.url = f"{'https' if over_tls else 'http'}://127.0.0.1:{self.port}"
 
     def site(self, host: str) -> Site | None:
-        """Return what answers the calls for `host`, or None, and then the host is remembered as refused."""
-        found = self.sites.get(host)
-        if found is None:
+        """Return the site of `host`; for an unknown host record it as refused and return None."""
+        wanted = self.sites.get(host)
+        if wanted is None:
             self.refused.append(host)
             return None
 
         def remembering(call: Call) -> Answer:
             self.calls.append((host, call))
-            return found(call)
+            return wanted(call)
 
         return remembering
 
     def context(self, host: str) -> ssl.SSLContext:
-        """Return the server side of a TLS connection to `host`; its certificate is made once."""
+        """Return the server side of a TLS connection to `host`; its certificate is created once."""
         with self._lock:
             if host not in self._contexts:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -87,15 +87,15 @@ class TlsProxy(LoopbackListener):
             return self._contexts[host]
 
     def close(self) -> None:
-        """Stop listening and remove the certificate; tunnels under way are left to their threads."""
+        """Stop listening and delete the certificate; the threads of open tunnels continue."""
         super().close()
-        self._folder.cleanup()
+        self._directory.cleanup()
 
 
 def _tunnel(proxy: TlsProxy, over_tls: bool) -> type[socketserver.BaseRequestHandler]:
     class Tunnel(BaseHTTPRequestHandler):
         def handle(self) -> None:
-            # An OSError: the client went away or does not trust our authority, so there is nobody left to answer.
+            # An OSError means that the client disconnected or does not trust our authority, so no response is needed.
             with contextlib.suppress(OSError):
                 super().handle()
 
@@ -114,7 +114,7 @@ def _tunnel(proxy: TlsProxy, over_tls: bool) -> type[socketserver.BaseRequestHan
                 handler(site)(inner, self.client_address, self.server)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-            """Say nothing: the calls are remembered instead."""
+            """Print nothing, since the calls are recorded."""
 
     def tunnel(connection: socket.socket, *more: Any) -> None:
         with connection:
@@ -122,7 +122,7 @@ def _tunnel(proxy: TlsProxy, over_tls: bool) -> type[socketserver.BaseRequestHan
 
     class Outer(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            """End the outer TLS, and give what is within to a tunnel: Python cannot wrap a TLS socket again."""
+            """Terminate the outer TLS and pass its content to a tunnel, since Python cannot wrap a TLS socket."""
             ours, theirs = _pair()
             with contextlib.suppress(OSError), theirs:
                 self.request.settimeout(HANDSHAKE_TIMEOUT)
@@ -135,7 +135,9 @@ def _tunnel(proxy: TlsProxy, over_tls: bool) -> type[socketserver.BaseRequestHan
 
 @contextlib.contextmanager
 def _lingering(connection: socket.socket) -> Iterator[None]:
-    """Read on after a failed handshake, so that the client can read the alert before it writes into a closed socket."""
+    """Continue reading after a failed handshake,
+    so that the client reads the alert before it writes to a closed socket.
+    """
     with connection.dup() as raw:
         try:
             yield
@@ -147,7 +149,7 @@ def _lingering(connection: socket.socket) -> Iterator[None]:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    """Return two ends of a TCP connection; those of socketpair() know no TCP_NODELAY."""
+    """Return both ends of a TCP connection, since those of socketpair() do not support TCP_NODELAY."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         theirs = socket.create_connection(server.getsockname())
         return server.accept()[0], theirs

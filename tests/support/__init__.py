@@ -1,1 +1,1 @@
-"""What tests of several parts share."""
+"""What tests of several directories share."""

@@ -1,4 +1,4 @@
-"""Arrangements of credentials for one index, each of which uv resolves in its own way."""
+"""Arrangements of credentials for one index, with the requests that uv sends in each."""
 
 from __future__ import annotations
 

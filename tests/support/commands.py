@@ -1,12 +1,12 @@
-"""Runs our commands without starting a Python for each: a server has imported the program, and forks for each command.
+"""Run uvtokend commands without starting Python for each: a server has imported the program and forks for each command.
 
-Python's start and the imports are nine tenths of what a command costs, and the tests run some thousands. A command that
-is run here is a process like any other, with an environment, a directory, streams and an exit status of its own, and
-leaves nothing behind in the process of the tests. What is different is the start itself: Python's options, the encoding
-of the streams, and that all modules are imported already. Tests of these start a Python, and so does the program when
-it starts a daemon or a worker.
+Python's start and the imports take nine tenths of a command's time, and the tests run thousands of commands. A
+command run here is a normal process with its own environment, directory, streams and exit status, and leaves nothing
+behind in the process of the tests. Only its start differs: Python's options, the encoding of the streams, and the
+modules, which are all imported already. Tests of these start a Python, and so does the program itself for a daemon
+or a worker.
 
-Run as a script by `_server`: it serves until nobody is connected.
+Run as a script by `_server`, it serves until its last client disconnects.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import IO, Any, NoReturn
 
 #: Seconds that a command may take.
 LIMIT = 100.0
-#: What no command imports: these parts are for other processes, or for the tests.
+#: Modules that no command imports: they are for other processes, or for the tests.
 _OTHERS = (
     "uvtokend.__main__",
     "uvtokend.keyring_backend",
@@ -42,23 +42,23 @@ _OTHERS = (
     "uvtokend.sandbox",
     "uvtokend.testing",
 )
-#: More than the server has open.
+#: More descriptors than the server has open.
 FILES = 256
 _NUMBER = struct.Struct("i")
-#: packaging/covered.py measures the processes that are started with this variable.
+#: With this variable, packaging/covered.py measures the started processes.
 _MEASURED = "COVERAGE_PROCESS_CONFIG"
 
 
 def run(arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``uvtokend`` to its end and return what it printed; it has no terminal and no input.
+    """Run ``uvtokend`` without a terminal and without input, and return its output.
 
     Args:
-        arguments: What follows the program's name.
-        env: The whole environment.
+        arguments: The arguments of the program.
+        env: The complete environment.
         cwd: The working directory; None for that of the tests.
 
     Raises:
-        TimeoutExpired: The command took longer than `LIMIT`, and was killed.
+        TimeoutExpired: The command took longer than `LIMIT` and was killed.
     """
     words = [sys.executable, "-P", "-m", "uvtokend", *arguments]
     where = str(cwd or Path.cwd())
@@ -111,7 +111,7 @@ def _server() -> socket.socket:
 
 
 def _serve(clients: socket.socket) -> None:
-    """Fork for each request, and tell each client the process id at once and the exit status at the end."""
+    """Fork for each request; send the client the process ID at once, and the exit status at the end."""
     import uvtokend
 
     for module in pkgutil.walk_packages(uvtokend.__path__, "uvtokend."):
@@ -121,7 +121,7 @@ def _serve(clients: socket.socket) -> None:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # the default handler would wake nobody
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # with the default handler, select() would not return
     running: dict[int, int] = {}
     watched: list[int | socket.socket] = [woken, clients]
     while True:
@@ -144,22 +144,22 @@ def _serve(clients: socket.socket) -> None:
 
 
 def _reap(running: dict[int, int]) -> None:
-    """Tell the exit statuses of the commands that have ended."""
+    """Send the exit statuses of the commands that have ended."""
     for process, answer in tuple(running.items()):
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
             _tell(answer, os.waitstatus_to_exitcode(status))
             os.close(answer)
             del running[process]
 
 
 def _tell(client: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # a client that has given up
+    with contextlib.suppress(BrokenPipeError):  # the client has given up
         os.write(client, _NUMBER.pack(number))
 
 
 def _be(arguments: list[str], env: dict[str, str], cwd: str, streams: list[int]) -> NoReturn:
-    """Be the command, in a process forked for it and in a session of its own, so that no Ctrl-C reaches it."""
+    """Run the command in this forked process, in its own session, so that Ctrl-C does not reach it."""
     status: Any = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -179,7 +179,7 @@ def _be(arguments: list[str], env: dict[str, str], cwd: str, streams: list[int])
         status = importlib.import_module("uvtokend.cli.main").main()
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as a second server
+    except BaseException:  # noqa: BLE001 - this process must not continue as a second server
         traceback.print_exc()
         sys.stderr.flush()
     finally:

@@ -1,4 +1,4 @@
-"""What a running daemon says on its control socket. Waiting for it this way costs no process for each look."""
+"""Ask a running daemon over its control socket, which needs no process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from uvtokend.sandbox.machine import Machine
 
 
 def ask(path: Path | str, method: str) -> Any:
-    """Ask a daemon one thing, without the client under test.
+    """Send a request to a daemon without using our client.
 
     Raises:
-        FileNotFoundError: No daemon was ever there.
-        ConnectionRefusedError: None is there any more.
+        FileNotFoundError: The socket does not exist.
+        ConnectionRefusedError: No daemon listens on it any more.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(20)
@@ -28,7 +28,7 @@ def ask(path: Path | str, method: str) -> Any:
 
 
 def await_daemon(path: Path | str) -> None:
-    """Wait until a daemon answers: its socket is there a moment before it listens."""
+    """Wait until a daemon answers: its socket exists a moment before it listens."""
 
     def answers() -> bool:
         with contextlib.suppress(FileNotFoundError, ConnectionError, json.JSONDecodeError):
@@ -39,26 +39,26 @@ def await_daemon(path: Path | str) -> None:
 
 
 def status(machine: Machine) -> dict[str, Any]:
-    """Return the status document of a machine's daemon; while none answers, one without a pid and without indexes."""
+    """Return the status document of a machine's daemon, or one without pid and indexes while no daemon answers."""
     try:
         document: dict[str, Any] = ask(machine.environment["UVTOKEND_SOCKET"], "status")
-    except (FileNotFoundError, ConnectionError, json.JSONDecodeError):  # not yet, or it ends
+    except (FileNotFoundError, ConnectionError, json.JSONDecodeError):  # the daemon starts or stops
         return {"pid": None, "indexes": []}
     return document
 
 
 def index(machine: Machine, name: str) -> dict[str, Any]:
-    """Return what the status document says of one index; nothing while no daemon answers."""
-    found: dict[str, Any] = next((each for each in status(machine)["indexes"] if each["name"] == name), {})
-    return found
+    """Return an index of the status document, or an empty dict while no daemon answers."""
+    shown: dict[str, Any] = next((each for each in status(machine)["indexes"] if each["name"] == name), {})
+    return shown
 
 
 def is_ready(machine: Machine) -> bool:
-    """Tell whether a daemon runs, and `uvtokend status` would end with 0."""
+    """Return whether a daemon runs and `uvtokend status` would exit with 0."""
     document = status(machine)
     return document["pid"] is not None and ready(document)
 
 
 def await_ready(machine: Machine) -> None:
-    """Wait until every index of a machine has a valid token that is delivered."""
+    """Wait until every index of a machine has a valid, delivered token."""
     until(lambda: is_ready(machine))

@@ -1,4 +1,4 @@
-"""A desk: a home of its own, the commands run there by processes, and the daemon that they start."""
+"""A desk: a home directory, the commands that run there as processes, and the daemon that they start."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ FOREIGN = b"# mine\nmachine ftp.example login me password mine\n"
 
 @dataclass
 class Desk:
-    """A home of its own, and the commands run there."""
+    """A home directory, and the commands that run there."""
 
     home: Path
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "UVTOKEND_", "NO_"))}
-        kept.pop("NETRC", None)
-        return {**kept, "HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), **self.extra}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "UVTOKEND_", "NO_"))
+        }
+        inherited.pop("NETRC", None)
+        return {**inherited, "HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), **self.extra}
 
     @property
     def netrc(self) -> Path:
@@ -58,23 +60,23 @@ class Desk:
         return self.home / "run" / "uvtokend" / "control.sock"
 
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
-        """Start one command, with a Python of its own."""
+        """Start a command in a new Python."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(
             [sys.executable, "-m", "uvtokend", *args], stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes
         )
 
     def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end; its exit status must be this one, and it must never show a traceback."""
+        """Run a command, and check its exit status and that it shows neither a traceback nor the token."""
         done = commands.run(args, self.env)
-        said = done.stdout + done.stderr
-        assert "Traceback" not in said
-        assert TOKEN not in said
-        assert done.returncode == status, (args, said)
+        output = done.stdout + done.stderr
+        assert "Traceback" not in output
+        assert TOKEN not in output
+        assert done.returncode == status, (args, output)
         return done
 
     def document(self, *args: str, status: int = 0) -> dict[str, Any]:
-        """Return the status document of one command."""
+        """Return the status document that a command prints."""
         document = json.loads(self.run(*args, "--json", status=status).stdout)
         assert isinstance(document, dict)
         return document
@@ -94,14 +96,14 @@ class Desk:
         self.config.chmod(0o600)
 
     def answer(self, name: str, text: str | None = None) -> None:
-        """Let an index's command answer this; a good token by default."""
+        """Set the answer of an index's command; the default is a valid token."""
         good = json.dumps({"username": "me", "password": TOKEN, "expires_in": 3600})
         (self.home / f"answer-{name}").write_text(good if text is None else text)
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    """A desk whose daemon, if one is left running, is ended."""
+    """Return a desk, and stop its daemon afterwards if it still runs."""
     tmp_path.chmod(0o700)
     (tmp_path / "run").mkdir(0o700)
     desk = Desk(tmp_path)
@@ -128,7 +130,7 @@ def on_terminal(
     until: Callable[[str], bool] | None = None,
     act: Callable[[], object] | None = None,
 ) -> tuple[str, int]:
-    """Run a command on a terminal of 60 columns; once enough is seen, act, or else interrupt it."""
+    """Run a command on a terminal of 60 columns; once `until` is true for its output, call `act`, or interrupt it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
     process = desk.popen(*args, stdout=theirs, stderr=theirs)

@@ -1,4 +1,4 @@
-"""A small, complete provider, as any author would write one. Tests break it in many ways on purpose."""
+"""A small, complete provider, as any author would write it. Tests break it in many ways."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ def _ask(server, key):
     wanted = urllib.request.Request(f"{server}/token", headers={"X-Key": key.reveal()})
     try:
         with urllib.request.urlopen(wanted, timeout=10) as answer:
-            found = json.load(answer)
+            document = json.load(answer)
     except urllib.error.HTTPError as error:
         refused = error.code in (401, 403)
     except OSError:
         refused = False
     else:
-        return found["token"], found["seconds"]
+        return document["token"], document["seconds"]
     if refused:
         raise rejected("wrong-key", "acme does not accept the key.", "acme keys renew")
     raise transient("unreachable", "acme cannot be reached.")
 """
 
 
-def install(folder: Path, code: str = CODE, package: str = "acme-provider", points: str = "") -> Path:
-    """Install the plug-in into a directory, as an installer would. Workers with it on their path find the provider."""
+def install(directory: Path, code: str = CODE, package: str = "acme-provider", points: str = "") -> Path:
+    """Install the plug-in into a directory, as an installer would;
+    workers with that directory on their path find it.
+    """
     module = package.replace("-", "_")
-    info = folder / f"{module}-1.dist-info"
+    info = directory / f"{module}-1.dist-info"
     info.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(code)
+    (directory / f"{module}.py").write_text(code)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
     (info / "entry_points.txt").write_text(points or f"[uvtokend.providers]\nacme = {module}:fetch\n")
-    return folder
+    return directory

@@ -1,4 +1,4 @@
-"""A machine whose tokens a program of ours issues, one new token per fetch, and an index that lets them in."""
+"""A machine with a program that issues a new token for each fetch, and an index that accepts these tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uvtokend.sandbox.index import PackageIndex
 from uvtokend.sandbox.machine import Machine
 
 LOGIN = "me"
-#: What every token holds, so that a search finds it wherever it was left; no other run of the tests has it.
+#: A part of every token, so that a search finds it in any file; it is different in every test run.
 CANARY = f"canary-{secrets.token_hex(8)}"
 
 
@@ -19,32 +19,32 @@ class Issuing(Machine):
 
     Args:
         directory: An empty directory; nothing is written elsewhere.
-        life: Seconds that each token lives.
+        life: Seconds that each token is valid.
 
     Attributes:
-        index: A package index that lets in every token that was issued.
+        index: A package index that accepts every issued token.
     """
 
-    def __init__(self, folder: Path, life: int = 3600) -> None:
-        super().__init__(folder)
+    def __init__(self, directory: Path, life: int = 3600) -> None:
+        super().__init__(directory)
         self.index = PackageIndex(lambda login, token: login == LOGIN and token in self.tokens)
-        self._count = folder / "count"
-        self._program = folder / "issue"
+        self._count = directory / "count"
+        self._program = directory / "issue"
         self.set_life(life)
 
     @property
     def tokens(self) -> list[str]:
-        """The tokens that were issued, oldest first."""
+        """The issued tokens, oldest first."""
         issued = int(self._count.read_text() or 0) if self._count.exists() else 0
         return [f"{CANARY}-{number}" for number in range(1, issued + 1)]
 
     def set_life(self, life: int) -> None:
-        """Issue tokens of this life in seconds from now on."""
+        """Issue tokens that are valid for this many seconds from now on."""
         answer = f'{{"username": "{LOGIN}", "password": "{CANARY}-%s", "expires_in": {life}}}'
         self._install(f"n=$(($(cat {self._count} 2>/dev/null || echo 0) + 1)); echo $n > {self._count}\n", answer)
 
     def fail(self) -> None:
-        """Issue nothing from now on."""
+        """Let the token program fail from now on."""
         self._install("exit 1\n", "")
 
     def _install(self, start: str, answer: str) -> None:
@@ -58,7 +58,7 @@ class Issuing(Machine):
 
         Args:
             extra: Further lines of every index, such as a sink.
-            urls: Names and URLs of the indexes; all share one credential. None means ``acme`` at our index.
+            urls: Names and URLs of the indexes, which share one credential. The default is ``acme`` with our index.
         """
         tables = [
             f'[[index]]\nname = "{name}"\nurl = "{url}"\nprovider = "command"\ncommand = ["{self._program}"]\n'

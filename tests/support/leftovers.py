@@ -1,7 +1,8 @@
-"""The end of daemons that a killed test run leaves behind.
+"""Stop the daemons that a killed test run leaves behind.
 
-`uvtokend start` detaches its daemon from every process that the tests know. So a process of its own, this file, waits
-until its standard input ends, which happens however the tests end, and then stops each daemon below a directory.
+`uvtokend start` detaches its daemon from every process that the tests know. This file therefore runs as a process
+that waits until its standard input ends, which happens however the tests end, and then stops each daemon below a
+directory.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: Seconds that a daemon may take to answer.
+#: The most seconds until a daemon answers.
 _PATIENCE = 10.0
 
 
 def ended_with_us(directory: Path) -> subprocess.Popen[bytes]:
-    """Start the process that stops what is left below a directory once this process has ended or closes the pipe."""
+    """Start the process that stops all daemons below a directory once this process ends or closes the pipe."""
     words = [sys.executable, "-I", "-S", __file__, str(directory)]
     return subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def main(directory: str) -> None:
-    """Wait for the end of the standard input, then stop each daemon below a directory."""
+    """Wait until the standard input ends, then stop each daemon below a directory."""
     sys.stdin.buffer.read()
     for path in list(Path(directory).rglob("control.sock")):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-            os.chdir(path.parent)  # the whole path may be too long for a socket's name
+            os.chdir(path.parent)  # the complete path may be too long for a socket
             client.settimeout(_PATIENCE)
             client.connect(path.name)
             client.sendall(b'{"jsonrpc": "2.0", "id": 1, "method": "stop"}\n')

@@ -1,4 +1,4 @@
-"""What Python offers on Linux only, for tests with the marker of that name; a Mac's type checker passes over it."""
+"""Functions that Python has only on Linux, for tests with that marker; type checks for macOS skip their bodies."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def attribute(path: Path, name: str) -> bytes:
 
 
 def core_limits(process: int) -> tuple[int, int]:
-    """Return the soft and the hard limit of a process on core dumps, in bytes."""
+    """Return the soft and the hard limit on core dumps of a process, in bytes."""
     if sys.platform == "linux":
         return psutil.Process(process).rlimit(psutil.RLIMIT_CORE)
     raise OSError
 
 
 def routing() -> socket.socket:
-    """Return a netlink socket of the kernel's routing."""
+    """Return a netlink socket for the kernel's routing messages."""
     if sys.platform == "linux":
         return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     raise OSError

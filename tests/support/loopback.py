@@ -1,4 +1,4 @@
-"""What the tests of all providers share: requests, programs, an environment that leads nowhere, and quiet failures."""
+"""What the tests of all providers share: requests, programs, an isolated environment, and failures without secrets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ CANARY = "CANARY-of-a-secret-that-must-never-be-shown"
 
 
 def asked(provider: str, service: str = "", /, **options: Frozen) -> Request:
-    """Return a request with options, whose hyphens are underscores here."""
+    """Return a request with options; underscores in their names become hyphens."""
     pairs = sorted((name.replace("_", "-"), value) for name, value in options.items())
     return Request(provider, service, tuple(pairs))
 
 
 def quiet(caught: pytest.ExceptionInfo[FetchFailed], secrets: Iterable[str] = (CANARY,)) -> Failure:
-    """Return a failure after looking for secrets in all that could be logged of it."""
+    """Return a failure after checking that nothing that could be logged of it contains a secret."""
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.failure)
     assert not [secret for secret in secrets if secret in shown]
     return caught.value.failure
 
 
 def program(path: Path, script: str) -> str:
-    """Make a program of a shell script."""
+    """Make an executable shell script."""
     path.parent.mkdir(exist_ok=True)
     path.write_text("#!/bin/sh\n" + script)
     path.chmod(0o755)
@@ -37,7 +37,7 @@ def program(path: Path, script: str) -> str:
 
 
 def forget(patch: pytest.MonkeyPatch, words: Iterable[str]) -> None:
-    """Take the variables that hold one of these words in their names out of the environment: they lead elsewhere."""
+    """Delete the variables whose names contain one of these words, since they could lead to a real service."""
     for name in list(os.environ):
         if any(word in name.upper() for word in words):
             patch.delenv(name)

@@ -1,4 +1,4 @@
-"""A mount namespace of a test's own: what it mounts, nobody else sees, and it ends with the command."""
+"""A private mount namespace for one command; no other process sees what a test mounts there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 def in_namespace(
     setup: str, command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command as root of a mount namespace of its own, after shell lines that mount something.
+    """Run a command as root of a new mount namespace, after shell lines that mount something.
 
     Args:
         setup: The shell lines. ``$1``, ``$2`` ... are the words of the command.
@@ -26,7 +26,7 @@ def in_namespace(
 
 
 def namespace(setup: str, command: Sequence[str], *options: str) -> list[str]:
-    """Return what runs a command as root of namespaces of its own, after shell lines that mount something.
+    """Return the words that run a command as root of new namespaces, after shell lines that mount something.
 
     Args:
         setup: The shell lines. ``$1``, ``$2`` ... are the words of the command.
@@ -39,7 +39,7 @@ def namespace(setup: str, command: Sequence[str], *options: str) -> list[str]:
 
 @functools.cache
 def missing_for_mounts() -> str | None:
-    """Return why this user can mount nothing here, or None."""
+    """Return why this user cannot mount anything here, or None."""
     if not shutil.which("unshare"):
         return "a mount namespace needs Linux and util-linux"
     done = in_namespace("mount -t tmpfs none /tmp", ["true"])

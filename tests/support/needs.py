@@ -1,4 +1,4 @@
-"""What some tests need that not every machine has. Those tests have a marker, and are left out with the reason."""
+"""What some tests need and not every machine has. Such tests have a marker, and are left out with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINUX, _MAC = sys.platform == "linux", sys.platform == "darwin"
 
 
 def _missing_for_linux() -> str | None:
-    return None if _LINUX else "this is not Linux; each of them says why it needs it"
+    return None if _LINUX else "this is not Linux; the marker of each test gives its reason"
 
 
 def _missing_for_macos() -> str | None:
@@ -32,14 +32,14 @@ def _missing_for_gui() -> str | None:
 
 def _missing_for_systemd() -> str | None:
     if not _LINUX or os.getuid() != 0:
-        return "a systemd of our own needs Linux and root"
+        return "a private systemd needs Linux and root"
     if not shutil.which("systemctl") or not any(Path(p, "systemd/systemd").exists() for p in ("/usr/lib", "/lib")):
         return "systemd is not installed: apt-get install systemd dbus-user-session"
     return missing_for_mounts()
 
 
 def _missing_for_root() -> str | None:
-    return "daemon and workers show their connections to root alone" if os.getuid() else None
+    return "only root sees the connections of daemon and workers" if os.getuid() else None
 
 
 def _missing_for_ensurepip() -> str | None:
@@ -77,15 +77,15 @@ def _missing_for_systemd_creds() -> str | None:
 
 
 def dotnet_program() -> Path | None:
-    """Return Microsoft's credential provider, a self-contained .NET program; None if it is not installed.
+    """Return the path of Microsoft's credential provider, a self-contained .NET program; None if it is not installed.
 
-    It is a part of artifacts-keyring, in this environment or in the one that the benchmark keeps.
+    It is part of artifacts-keyring, in this environment or in the one that the benchmark keeps.
     """
-    found = importlib.util.find_spec("artifacts_keyring")
-    places = [Path(found.origin).parent] if found is not None and found.origin is not None else []
-    places += benchmark_cache().glob("artifacts-keyring/lib/python*/site-packages/artifacts_keyring")
+    spec = importlib.util.find_spec("artifacts_keyring")
+    packages = [Path(spec.origin).parent] if spec is not None and spec.origin is not None else []
+    packages += benchmark_cache().glob("artifacts-keyring/lib/python*/site-packages/artifacts_keyring")
     name = "CredentialProvider.Microsoft"
-    programs = (place / "plugins" / "plugins" / "netcore" / name / name for place in places)
+    programs = (package / "plugins" / "plugins" / "netcore" / name / name for package in packages)
     return next((program for program in programs if os.access(program, os.X_OK)), None)
 
 
@@ -96,7 +96,7 @@ def _missing_for_artifacts_keyring() -> str | None:
     return f"Microsoft's artifacts-keyring (76 MB) is not installed: {command}"
 
 
-#: A marker, and a function that returns why its tests cannot run here, or None.
+#: Marker -> a function that returns why its tests cannot run here, or None.
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "linux": _missing_for_linux,
     "macos": _missing_for_macos,

@@ -1,4 +1,4 @@
-"""A machine whose set-up is broken on purpose, and repaired by doing what ``uvtokend doctor`` prints."""
+"""A machine with a broken setup, which a test repairs by following the output of ``uvtokend doctor``."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _nothing() -> None:
 
 @dataclass
 class Patient:
-    """A home with a delivered token, a project, a private index that wants the token, and an open public one.
+    """A home with a delivered token, a project, a private index that requires the token, and an open public one.
 
     Attributes:
-        env: What this shell has set beside the machine's own environment.
-        inside: What stands before each command, such as one that enters a mount namespace.
-        freed: Makes room on a full disk, as a person does who is told to.
+        env: Variables of this shell in addition to the machine's environment.
+        inside: The prefix of every command, such as one that enters a mount namespace.
+        freed: Makes room on a full disk, as a user would.
     """
 
     machine: Machine
@@ -71,7 +71,7 @@ class Patient:
 
     @property
     def public_url(self) -> str:
-        """The public index, under another host than the private one."""
+        """The URL of the public index, with another host than the private one."""
         return self.public.url.replace("127.0.0.1", "localhost")
 
     @property
@@ -95,19 +95,19 @@ class Patient:
         self.pyproject.write_text(PROJECT + more + uv.format(url=self.index.url, public=self.public_url))
 
     def answer(self, change: Callable[[Answer], Answer]) -> None:
-        """Let the private index change its answers."""
+        """Change the responses of the private index."""
         self.index.server.site = lambda call: change(self.index.answer(call))
 
     def restarted(self) -> bool:
-        """Tell whether the daemon was started since the last reset."""
+        """Return whether the daemon was started since the last reset."""
         return (self.machine.directory / "run" / "control.sock").exists()
 
     def save(self) -> None:
-        """Remember the home as it is."""
+        """Copy the home directory as it is."""
         shutil.copytree(self.machine.home, self.saved, symlinks=True)
 
     def reset(self) -> None:
-        """Make the home what it was."""
+        """Restore the home directory."""
         self.env.clear()
         self.inside.clear()
         self.machine.home.chmod(0o700)
@@ -125,13 +125,13 @@ class Patient:
         return self.machine.run([*self.inside, *command], self.project, self.env)
 
     def uv(self, *arguments: str) -> bool:
-        """Run the real uv in the project, with nothing cached and no regard to a lock; tell whether it succeeded."""
+        """Run the real uv in the project without a cache, ignoring the lock file; return whether it succeeded."""
         done = self.run([find_uv(), *(arguments or ("lock", "--no-cache", "--upgrade"))])
         self.said = done.stdout + done.stderr
         return done.returncode == 0
 
     def ours(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command of ours in the project."""
+        """Run a uvtokend command in the project."""
         if self.inside:
             done = self.run(self.machine.ourselves(*arguments))
         else:
@@ -139,7 +139,7 @@ class Patient:
         return done.returncode, done.stdout, done.stderr
 
     def doctor(self, *arguments: str) -> list[dict[str, Any]]:
-        """Run doctor and return its findings; its exit status must say whether there is an error among them."""
+        """Run doctor and return its findings, after checking that its exit status says whether one is an error."""
         status, out, err = self.ours("doctor", "--json", *arguments)
         document = json.loads(out)
         findings: list[dict[str, Any]] = document["findings"]
@@ -149,19 +149,19 @@ class Patient:
         return findings
 
     def repair(self, fix: str) -> None:
-        """Do what a fix says, as a person with this shell and an editor would."""
-        if found := re.fullmatch(r"write (.+) in (\S+):(\d+)", fix):
-            self._edit(found[2], int(found[3]), lambda _: [found[1]])
-        elif found := re.fullmatch(r"add (.+) below (\S+):(\d+)(, and pin .*)?", fix):
-            self._edit(found[2], int(found[3]), lambda line: [line, found[1]])
-        elif found := re.fullmatch(r"delete the line (\S+):(\d+)", fix):
-            self._edit(found[1], int(found[2]), lambda _: [])
+        """Do what a fix says, as a user with this shell and an editor would."""
+        if match := re.fullmatch(r"write (.+) in (\S+):(\d+)", fix):
+            self._edit(match[2], int(match[3]), lambda _: [match[1]])
+        elif match := re.fullmatch(r"add (.+) below (\S+):(\d+)(, and pin .*)?", fix):
+            self._edit(match[2], int(match[3]), lambda line: [line, match[1]])
+        elif match := re.fullmatch(r"delete the line (\S+):(\d+)", fix):
+            self._edit(match[1], int(match[2]), lambda _: [])
         elif fix.startswith("delete what you do not need there: "):
             self.freed()
-        elif found := re.fullmatch(r"add to (\S+):\n(.*)", fix, re.DOTALL):
-            file = Path(found[1])
+        elif match := re.fullmatch(r"add to (\S+):\n(.*)", fix, re.DOTALL):
+            file = Path(match[1])
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text((file.read_text() if file.exists() else "") + found[2] + "\n")
+            file.write_text((file.read_text() if file.exists() else "") + match[2] + "\n")
         else:
             self._command(fix)
 
@@ -193,15 +193,15 @@ class Patient:
 def environment_of(machine: Machine) -> Mapping[str, str]:
     """Return a machine's environment without the variable that names its netrc, as most shells have it.
 
-    uv is told which Python to use, because it would start four on its way to one that is in no virtual environment.
+    It tells uv which Python to use, since uv would start four to find one outside a virtual environment.
     """
-    kept = {name: text for name, text in machine.environment.items() if name != "NETRC"}
-    return {**kept, "UV_HTTP_RETRIES": "0", "UV_PYTHON": sys.executable}
+    rest = {name: text for name, text in machine.environment.items() if name != "NETRC"}
+    return {**rest, "UV_HTTP_RETRIES": "0", "UV_PYTHON": sys.executable}
 
 
 @contextlib.contextmanager
-def prepared(folder: Path) -> Iterator[Patient]:
-    """Make a machine on which everything works; the daemon does not run, since a token is there.
+def prepared(directory: Path) -> Iterator[Patient]:
+    """Make a machine on which everything works; its daemon is not started, because it has a token.
 
     Args:
         directory: An empty directory.
@@ -211,7 +211,7 @@ def prepared(folder: Path) -> Iterator[Patient]:
         PackageIndex(lambda *_: True) as public,
     ):
         public.add("alpha-9.9-py3-none-any.whl", wheel("alpha", "9.9"))
-        machine = Machine(folder)
+        machine = Machine(directory)
         machine.environment = dict(environment_of(machine))
         patient = Patient(machine, index, public)
         patient.configure()
@@ -225,13 +225,13 @@ def prepared(folder: Path) -> Iterator[Patient]:
 
 @pytest.fixture(scope="session")
 def prepared_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    """One machine for all tests of a process."""
+    """Return one machine for all tests of a process."""
     with prepared(tmp_path_factory.mktemp("d")) as patient:
         yield patient
 
 
 @pytest.fixture
 def patient(prepared_machine: Patient) -> Iterator[Patient]:
-    """The machine as it was when everything worked."""
+    """Return the machine, and restore it afterwards."""
     yield prepared_machine
     prepared_machine.reset()

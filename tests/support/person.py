@@ -1,4 +1,4 @@
-"""An ordinary user who has installed the program, beside a real ``systemd --user``: ``systemd_user.sh`` says how."""
+"""An ordinary user who has installed uvtokend, beside a real ``systemd --user``; ``systemd_user.sh`` explains how."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 import uvtokend
 
 PACKAGE = Path(uvtokend.__file__).parent
-#: Seconds that all scripts of a test may take.
+#: The most seconds for all scripts of a test.
 _PATIENCE = 150.0
 SCRIPT = Path(__file__).parent / "systemd_user.sh"
-#: What a command of an index prints.
+#: The output of an index's command.
 ANSWER = '{"username": "me", "password": "s3cr3t-token", "expires_in": 3600}'
-#: botocore, "Configuration: services": endpoints of single services.
+#: Endpoints of single services (botocore, "Configuration: services").
 AWS = """\
 [default]
 region = eu-central-1
@@ -51,16 +51,16 @@ sso_oidc =
   endpoint_url = {url}
 """
 
-#: What every script begins with.
+#: The beginning of every script.
 HEAD = """
 set -eu
 show() { systemctl --user show uvtokend --property="$1" --value; }
 # Wait until a command succeeds.
-await() { for _ in $(seq 300); do ! eval "$1" >/dev/null 2>&1 || return 0; sleep 0.1; done; echo "in vain: $1"; }
+await() { for _ in $(seq 300); do ! eval "$1" >/dev/null 2>&1 || return 0; sleep 0.1; done; echo "timed out: $1"; }
 """
 
-#: A program like that of `uv tool install`, from a copy of the package. A guard tick comes every 25 s; tests have
-#: less time.
+#: A program like that of `uv tool install`, from a copy of the package. A guard tick every 25 s would be too slow for
+#: tests.
 PROGRAM = """\
 #!{python} -P
 import sys
@@ -79,8 +79,8 @@ class Person:
 
     Args:
         home: The home directory.
-        reaches: Directories that this user can reach even if they are in a closed one.
-        place: What the home directory is called inside.
+        reaches: Directories that this user can access even if they are in a closed one.
+        place: The path of the home directory inside the namespace.
     """
 
     home: Path
@@ -88,20 +88,20 @@ class Person:
     place: str = "/home/tester"
 
     def __call__(self, *scripts: str) -> list[str]:
-        """Run scripts beside a real user manager, each in a login session of its own; return what they printed."""
+        """Run scripts beside a real user manager, each in its own login session; return the lines that they print."""
         code = [sys.base_prefix, sys.prefix, *map(str, (PACKAGE.parent, *self.reaches))]
         command = [str(SCRIPT), str(self.home), *code, "--", *(HEAD + script for script in scripts)]
-        # Ended by SIGTERM, it takes everything along; so it gets one if we are killed, too.
+        # After SIGTERM the script stops everything that it started, so it must get SIGTERM even if we are killed.
         words = ["setpriv", "--pdeathsig", "TERM", *command]
         env = {**os.environ, "TESTER_HOME": self.place}
         with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
-                said, complained = process.communicate(timeout=_PATIENCE)
+                output, errors = process.communicate(timeout=_PATIENCE)
             except BaseException:
                 process.terminate()
                 raise
-        assert process.returncode == 0, said + complained
-        return said.splitlines()
+        assert process.returncode == 0, output + errors
+        return output.splitlines()
 
     def write(self, name: str, text: str, mode: int = 0o600) -> None:
         """Write a file below the home directory."""
@@ -111,7 +111,7 @@ class Person:
         file.chmod(mode)
 
     def configure(self, *commands: str) -> None:
-        """Configure an index for each command, which answers with a credential."""
+        """Configure an index for each command, which prints a credential."""
         tables = (
             f'[[index]]\nname = "{Path(command).name}"\nurl = "https://{Path(command).name}.example/simple/"\n'
             f'provider = "command"\ncommand = ["/bin/bash", "{command}"]\n'
@@ -128,7 +128,7 @@ class Person:
 
 @pytest.fixture
 def person(tmp_path: Path) -> Person:
-    """A user who has installed the program."""
+    """Return a user who has installed the program."""
     someone = Person(tmp_path)
     someone.installs()
     return someone

@@ -1,4 +1,4 @@
-"""Where uvtokend keeps its files below a home directory on each platform, as `uvtokend.paths` has it."""
+"""Where uvtokend keeps its files below a home directory on each platform, as in `uvtokend.paths`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def state_directory(home: Path, platform: str = sys.platform) -> Path:
 
 
 def benchmark_cache() -> Path:
-    """Return where the programs that the benchmark compares with stay installed: in the user's cache directory."""
+    """Return the directory, in the user's cache, where the benchmark keeps the peers installed."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
     with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""A real pypiserver on loopback, in a process of its own, that lets in every token that a machine has issued.
+"""A real pypiserver on loopback, in its own process, that accepts every token that a machine has issued.
 
-Run as a script by the class below: it prints its port.
+Run as a script by the class below, it prints its port.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class PrivateServer:
-    """A context manager.
+    """A context manager that runs the server.
 
     Args:
-        machine: Whose tokens are let in, to read and to publish.
+        machine: The machine whose tokens are accepted, for reading and publishing.
 
     Attributes:
-        url: The index URL.
+        url: The URL of the index.
         packages: The directory of its files.
     """
 
     def __init__(self, machine: Issuing) -> None:
-        from support.issuing import CANARY, LOGIN  # not in the process that serves
+        from support.issuing import CANARY, LOGIN  # the serving process must not import these
 
         self.packages = machine.directory / "packages"
         self.packages.mkdir()

@@ -1,4 +1,4 @@
-"""Runs code as an ordinary user, whoever runs the tests: what root may do proves nothing about others."""
+"""Run code as an ordinary user, even if root runs the tests: what root can do proves nothing about other users."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Mapping
 
 import psutil
 
-#: The user that root becomes: any but root will do, and one without a passwd entry is met in containers too.
+#: The user that root becomes; without a passwd entry, as is usual in containers.
 ORDINARY = 12345
 
 
 def as_user(
     script: str, *arguments: str, imports: str = "", uid: int = ORDINARY, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script as an ordinary user; where we are no root, as ourselves.
+    """Run a script as an ordinary user, or as the current user if that is not root.
 
     Args:
         script: Python code.
         arguments: Its arguments.
-        imports: What it imports, however late, as in an ``import`` statement: the rights of root are given up when all
-            is imported, since root's Python may lie where nobody else may read.
-        uid: Which user root becomes; that user's group has the same number.
+        imports: Everything that it imports, even late, as in an ``import`` statement. Root's permissions are given up
+            after these imports, since other users may not be able to read root's Python.
+        uid: The user that root becomes; the user's group has the same number.
         env: The environment, instead of ours.
     """
     start = f"import os, {imports}\n".replace(", \n", "\n")
@@ -35,7 +35,9 @@ def as_user(
 
 
 def hidden(process: psutil.Process) -> bool:
-    """Tell whether a process hides its environment and its memory from us: undumpable ones show them to root alone."""
+    """Return whether a process hides its environment and memory from us:
+    only root sees those of undumpable processes.
+    """
     try:
         process.environ()
     except psutil.AccessDenied:

@@ -1,4 +1,4 @@
-"""The real uv as a judge: arrangements of credentials, and what uv really sends to a loopback index in each of them."""
+"""What the real uv sends to a loopback index in an arrangement of credentials."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from uvtokend.sandbox.web import Answer, Call, Server
 
 @dataclass(frozen=True)
 class Arrangement:
-    """One way of arranging credentials; ``HOST``, ``PORT`` and ``HOME`` in any text represent the real ones.
+    """An arrangement of credentials; ``HOST``, ``PORT`` and ``HOME`` in any text stand for the real values.
 
     Args:
         netrc: The text of ``~/.netrc``; None for no file.
         files: Other files below the home directory.
         env: Variables of uv.
-        user: What stands before the ``@`` of the index URL.
-        authenticate: Of the index.
+        user: The part of the index's URL before the ``@``.
+        authenticate: The policy of the index.
         store: The text of uv's own store; None for no file.
-        keyring: What a ``keyring`` command on PATH prints; None for no such command.
+        keyring: The output of a ``keyring`` command on PATH; None for no such command.
         top: The beginning of the project's uv.toml.
         more: The end of the project's uv.toml.
         sends: The credentials of uv's requests, in order; ``-`` is a request without one.
@@ -45,10 +45,10 @@ class Arrangement:
 
 
 class Stage:
-    """A home, a project and an index that refuses everybody and remembers what was sent."""
+    """A home, a project, and an index that refuses every request and records the credentials."""
 
-    def __init__(self, folder: Path, status: int = 401) -> None:
-        self.directory = folder
+    def __init__(self, directory: Path, status: int = 401) -> None:
+        self.directory = directory
         self.server = Server(self._answer)
         self.status = status
         self.number = 0
@@ -62,11 +62,11 @@ class Stage:
 
     @property
     def url(self) -> str:
-        """The index URL, without a user name."""
+        """The URL of the index, without a user name."""
         return f"{self.server.url}/acme/simple/"
 
     def set(self, arrangement: Arrangement) -> tuple[Path, dict[str, str]]:
-        """Make an arrangement real, and return the project and uv's environment."""
+        """Set up an arrangement, and return the project and uv's environment."""
         self.number += 1
         home = self.directory / f"home{self.number}"
         project = home / "project"
@@ -109,7 +109,7 @@ class Stage:
         return project, environment
 
     def sent(self, uv: str, project: Path, environment: Mapping[str, str]) -> tuple[str, ...]:
-        """Run uv and return the credentials of its requests to the index, in order; ``-`` is none."""
+        """Run uv and return the credentials of its requests to the index, in order; ``-`` for none."""
         self.server.calls.clear()
         words = [uv, "pip", "compile", "-", "--no-cache", "--python", sys.executable]
         done = subprocess.run(
@@ -120,7 +120,7 @@ class Stage:
 
 
 def wire(decision: Decision) -> str:
-    """Return what a decision means on the wire; ``-`` is no credential."""
+    """Return the credential that a decision sends; ``-`` for none."""
     sent = decision.sent
     if sent is None:
         return "-"
@@ -129,7 +129,7 @@ def wire(decision: Decision) -> str:
 
 
 def credential(call: Call) -> str:
-    """Return the credential of a request in clear text; ``-`` if it has none."""
+    """Return the decoded credential of a request; ``-`` for none."""
     scheme, _, text = (call.headers.get("Authorization") or "").partition(" ")
     if scheme == "Basic":
         return base64.b64decode(text).decode()

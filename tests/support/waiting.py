@@ -1,4 +1,4 @@
-"""Waiting for what another process does and tells nobody."""
+"""Wait for actions of another process that sends no event."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Seconds that a step may take on a busy machine before the test calls it hung.
+#: Seconds after which a step counts as hung, even on a busy machine.
 PATIENCE = 60.0
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """Return what a condition gives as soon as it is true."""
+    """Return the value of a condition as soon as it is true."""
     deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
-    return found
+    return value

@@ -1,6 +1,6 @@
-"""Answers of macOS' kernel, laid out as in Apple's headers (xnu, proc_info.h), for the seam of `uvtokend.darwin`.
+"""Answers of macOS' kernel, laid out as in Apple's headers (xnu, proc_info.h), for tests of `uvtokend.darwin`.
 
-`Kernel` answers about the real processes of this machine, so that what macOS would do can be run on Linux.
+`Kernel` reports the real processes of this machine, so that the macOS code can be run on Linux.
 """
 
 from __future__ import annotations
@@ -78,19 +78,19 @@ class Usage(ctypes.Structure):
 
 
 def opened(flags: int, inode: int = INODE, device: int = DEVICE, offset: int = 42) -> bytes:
-    """Return what the kernel says of one open file."""
+    """Return the kernel's description of an open file."""
     return bytes(VnodeFile(FileInfo(flags, 0, offset, 1, 0), Stat(device & 0xFFFFFFFF, 0o100600, 1, inode)))
 
 
 class Kernel:
-    """Answers as macOS would, from proc(5)."""
+    """The calls of macOS' kernel, answered from proc(5)."""
 
     def list_pids_by_path(self, path: bytes, size: int) -> tuple[int, bytes, int]:
         """Return the processes that have a file open, as ``proc_listpidspath`` does."""
         wanted = os.stat(path)
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        found = [pid for pid in pids if any(_same(pid, number, wanted) for number in _numbers(pid))]
-        buffer = b"".join(struct.pack("=i", pid) for pid in found)[:size]
+        holders = [pid for pid in pids if any(_same(pid, number, wanted) for number in _numbers(pid))]
+        buffer = b"".join(struct.pack("=i", pid) for pid in holders)[:size]
         return len(buffer), buffer.ljust(size, b"\0"), 0
 
     def pid_info(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
@@ -105,12 +105,12 @@ class Kernel:
         with contextlib.suppress(OSError):
             status = os.stat(f"/proc/{pid}/fd/{descriptor}")
             text = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text()
-            said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-            flags = int(said["flags"], 8)
+            fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+            flags = int(fields["flags"], 8)
             access = {os.O_RDONLY: READ, os.O_WRONLY: WRITE}.get(flags & os.O_ACCMODE, READ | WRITE)
             access |= APPEND if flags & os.O_APPEND else 0
             if stat.S_ISREG(status.st_mode):
-                buffer = opened(access, status.st_ino, status.st_dev, int(said["pos"]))
+                buffer = opened(access, status.st_ino, status.st_dev, int(fields["pos"]))
                 return len(buffer), buffer, 0
         return 0, b"\0" * size, errno.EBADF
 
@@ -119,23 +119,23 @@ class Kernel:
         return Path(f"/proc/{pid}/comm").read_bytes().strip()
 
     def system_value(self, name: bytes, size: int) -> tuple[int, bytes, int]:
-        """Answer for the boot session only."""
+        """Return the boot session, the only value that is known."""
         assert (name, size) == (b"kern.bootsessionuuid", 64)
         return 0, b"0A1B2C3D-0000-4000-8000-000000000000\0", 0
 
     def copy_file(self, source: int, target: int, flags: int) -> tuple[int, int]:
-        """Refuse, as a file system without attributes does."""
+        """Fail, as on a file system without attributes."""
         assert min(source, target, flags) > 0
         return -1, errno.ENOTSUP
 
     def usage(self, pid: int, flavor: int, size: int) -> tuple[int, bytes, int]:
-        """Return what a process fills, as ``proc_pid_rusage`` with ``RUSAGE_INFO_V0`` does."""
+        """Return the memory of a process, as ``proc_pid_rusage`` with ``RUSAGE_INFO_V0`` does."""
         assert (flavor, size) == (0, ctypes.sizeof(Usage))
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return 0, bytes(Usage(ri_phys_footprint=pages * os.sysconf("SC_PAGE_SIZE"))), 0
 
     def allow_keychain_dialogs(self, allowed: bool) -> int:
-        """Take it."""
+        """Accept the setting."""
         assert not allowed
         return 0
 
