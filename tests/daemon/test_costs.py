@@ -41,7 +41,7 @@ __all__ = ["desk"]
 THOUSAND = 1000
 #: Modules that an idle daemon does not need: commands, SDKs, and code for what is not configured.
 NOT_WHEN_IDLE = {
-    *("azure", "boto3", "botocore", "google", "keyring", "msal", "psutil", "requests", "tomlkit", "urllib3"),
+    *("azure", "boto3", "botocore", "difflib", "google", "keyring", "msal", "psutil", "requests", "tomlkit", "urllib3"),
     *("uvtokend.cli.status", "uvtokend.disk.uv_store_sink", "uvtokend.doctor", "uvtokend.providers"),
 }
 
@@ -433,7 +433,7 @@ def ticks(lines: list[str]) -> list[int]:
 
 def test_an_idle_daemon_imports_only_what_it_needs() -> None:
     """An idle daemon has imported only the modules for the loop, the schedule, the socket and the netrc."""
-    code = "import sys, uvtokend.cli.run, uvtokend.daemon.main; print(*sys.modules)"
+    code = "import sys, uvtokend.cli.parser, uvtokend.cli.run, uvtokend.daemon.main; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-P", "-S", "-c", code],
         capture_output=True,

@@ -11,7 +11,6 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from uvtokend import __version__
@@ -156,6 +155,8 @@ def _module(name: str) -> Any:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake; the daemon would hold it
+
     nearest = get_close_matches(word, known, 1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 

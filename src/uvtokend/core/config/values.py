@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 
 from uvtokend.core.model import Frozen, Json
 from uvtokend.core.rfc3339 import zulu
@@ -269,7 +268,11 @@ def _spelled(duration: int) -> str:
 
 def nearest(value: object, known: Collection[str]) -> str | None:
     """Return the known word that is closest to a value, or None."""
-    close = get_close_matches(value, known, 1, 0.5) if isinstance(value, str) else []
+    if not isinstance(value, str):
+        return None
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake; daemon and workers would hold it
+
+    close = get_close_matches(value, known, 1, 0.5)
     return close[0] if close else None
 
 
