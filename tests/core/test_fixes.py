@@ -85,3 +85,20 @@ def test_a_keychain_entry_is_read_by_the_systems_program() -> None:
 def test_a_program_that_the_shell_finds() -> None:
     """The fix restarts the daemon, which copies the shell's PATH, only if the shell finds the program."""
     assert fixes.find_program("corp token") == "command -v 'corp token' && uvtokend restart"
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (fixes.show_processes([1, 22], "linux"), "ps -o pid,stat,wchan:32,args -p 1 -p 22"),
+        (fixes.show_processes([1], "darwin"), "ps -o pid,stat,wchan,args -p 1"),
+        (fixes.daemons("linux"), "pgrep -af uvtokend"),
+        (fixes.daemons("darwin"), "pgrep -fl uvtokend"),
+        (fixes.clear_attributes("a b", "ia"), "sudo chattr -ia 'a b'"),
+        (fixes.clear_flags("a b", True), "sudo chflags noschg,nosappnd 'a b'"),
+        (fixes.clear_flags("a b", False), "chflags nouchg,nouappnd 'a b'"),
+    ],
+)
+def test_commands_of_each_platform(command: str, text: str) -> None:
+    """Each platform's own options, as in ps(1), pgrep(1), chattr(1) and chflags(1); a path is quoted for a shell."""
+    assert command == text

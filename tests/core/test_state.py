@@ -11,7 +11,7 @@ import pytest
 
 from support.known_state import ENTRY, HOUR, NETRC, NOW, RECORD, REQUEST, STATE, TOKEN
 from uvtokend.core import state, state_json
-from uvtokend.core.model import Credential, Entry, Record, Request, Secret
+from uvtokend.core.model import Credential, Entry, Record, Request, Secret, sha256
 from uvtokend.core.state import Boot, Netrc, State
 
 STANDING = {"b.example": ENTRY}
@@ -282,3 +282,8 @@ def test_what_is_kept_of_a_host() -> None:
     """The last 16 digests; a recovered token is refreshed within a day; a new netrc has nothing of ours."""
     assert (16, timedelta(days=1)) == (state.KEPT, state.LONGEST)
     assert (Netrc().config, Netrc().created, Netrc().delivered, State().netrcs) == ("", False, {}, {})
+
+
+def test_any_text_has_a_digest() -> None:
+    """A path or a token with a byte that is not UTF-8 has one, too."""
+    assert len({sha256(text) for text in ("", "a", "\ud800", "\udcff")}) == 4

@@ -64,7 +64,7 @@ class Times:
     def pytest_sessionfinish(self) -> None:
         """Write the times to the file."""
         passed = {test: time for test, time in self._times.items() if test not in self._failed}
-        self._file.write_text(json.dumps(passed))
+        self._file.write_text(json.dumps({"passed": passed, "failed": sorted(self._failed)}))
 
 
 class First:

@@ -260,3 +260,10 @@ def test_what_uv_takes_for_yes() -> None:
     plain = settings.UvIndex(None, "https://a.example/", Location("f"))
     assert (plain.user, plain.authenticate, plain.explicit, plain.default) == ("", "auto", False, False)
     assert (plain.publish_url, UvConfiguration().settings, UvConfiguration().pins) == ("", {}, {})
+
+
+def test_nothing_is_below_a_url_of_another_host() -> None:
+    """However equal their paths are; a host without a path has all of its paths below it."""
+    assert not settings.is_below("https://a.example/x", "https://b.example/x")
+    assert settings.is_below("https://a.example/x", "https://a.example")
+    assert settings.is_below("https://a.example", "https://a.example")
