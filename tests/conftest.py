@@ -29,7 +29,7 @@ def _command(self: Machine, *arguments: str) -> subprocess.CompletedProcess[str]
     return commands.run(arguments, self.environment, self.directory)
 
 
-#: `support.commands` forks a `Machine`'s commands, which is faster than starting Python; its daemon is started anew.
+#: `support.commands` forks a `Machine`'s commands, which is faster than starting Python; its daemon gets a new Python.
 Machine.uvtokend = _command  # type: ignore[method-assign]
 #: How many examples Hypothesis tries per property: 25 in a normal run, 2000 with ``--hypothesis-profile thorough``.
 #: No database: a user who cannot write to the checkout would get a warning, and warnings are errors. No deadline: on a
@@ -37,7 +37,7 @@ Machine.uvtokend = _command  # type: ignore[method-assign]
 for profile, examples in {"uvtokend": 25, "thorough": 2000}.items():
     settings.register_profile(profile, max_examples=examples, database=None, deadline=None)
 settings.load_profile("uvtokend")
-#: Each test sets the proxies that it needs. This shell's do not count, nor does an empty variable, which means "none".
+#: Each test sets the proxies that it needs. Proxies of this shell, and empty variables, are deleted.
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[variable]
 #: Background jobs of a shell ignore SIGINT, and nohup's ignore SIGHUP; the tests' child processes would inherit that.

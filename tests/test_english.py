@@ -1,4 +1,4 @@
-"""Plain English: the worst words stay out of everything that a person reads."""
+"""Plain English: unclear words and old-fashioned forms stay out of everything that a person reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -45,42 +45,82 @@ WORDS = {
     r"\b(colour|behaviour|honour|favour|neighbour|centre|licence)(s|ed|ing)?\b": "US spelling",
     r"\b\w+(recognis|initialis|organis|normalis|summaris)\w*\b": "US spelling",
     r"\brights?:\*": "permissions",
+    r"\b(somebody|someone) else": "another program, another user",
+    r", nor (is|are|does|do|may|can|must|has)\b": "and … not",
+    r"\bh(a|u)ngs? up\b": "disconnects",
+    r"\bin vain\b|\bcomes? to pass\b": "without success, happens",
+    r"(?-i:(^|[.;] )Who (has|have|had|wants|signs|knows|looks|gets|reads|writes)\b)": "A user who, A program that",
+    r"\b(gives?|gave|given) out\b": "issues, issued",
+    r"\bheld against\b": "compared with",
+    r"\b(is|are|was|were) put off\b": "waits, is delayed",
+}
+#: As above, for docstrings and comments of the tests.
+LAWS = {
+    r"\b(is|are|was|were) told\b(?! to\b)": "is reported, prints",
+    r"^Tell (whether|what)\b": "Return whether",
+    r"\bsomebody\b": "a user, another program",
+    r"\bfor ever\b": "forever, always",
 }
 TEXTS = [ROOT / "README.md", *sorted((SRC / "help").glob("*.md"))]
 
 
-def spoken(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the sentences of a module: messages, docstrings and comments."""
+def spoken(file: Path, messages: bool) -> Iterator[tuple[int, str]]:
+    """Yield the docstrings and comments of a module, and its messages if wanted."""
     source = file.read_text()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
-            yield node.lineno, node.value
+        text = node if messages else node.value if isinstance(node, ast.Expr) else None
+        if isinstance(text, ast.Constant) and isinstance(text.value, str) and " " in text.value.strip():
+            yield text.lineno, text.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
 
 
+def placed(files: Iterable[Path], messages: bool) -> list[tuple[str, str]]:
+    """Return the sentences of some modules, each with its place."""
+    return [(f"{file.relative_to(ROOT)}:{line}", text) for file in files for line, text in spoken(file, messages)]
+
+
+@cache
+def laws() -> list[tuple[str, str]]:
+    """Return the docstrings and comments of the tests, each with its place."""
+    return placed(sorted(Path(__file__).parent.rglob("*.py")), messages=False)
+
+
 @cache
 def sentences() -> list[tuple[str, str]]:
     """Return everything that a person reads, each text with its place."""
-    said = [
-        (f"{file.relative_to(ROOT)}:{line}", text) for file in sorted(SRC.rglob("*.py")) for line, text in spoken(file)
-    ]
+    said = placed(sorted(SRC.rglob("*.py")), messages=True)
     for file in TEXTS:
         said += [(f"{file.relative_to(ROOT)}:{n}", line) for n, line in enumerate(file.read_text().splitlines(), 1)]
-    return said
+    return said + laws()
 
 
 def test_the_sentences_are_seen() -> None:
-    """What follows would hold for an empty list, too."""
+    """The list of sentences has messages, help and docstrings of tests; otherwise the tests below prove nothing."""
     texts = [text for _, text in sentences()]
     assert any("uvtokend is not running" in text for text in texts)
     assert any(place.startswith("README.md") for place, _ in sentences())
+    assert any(text.startswith("The list of sentences has messages") for text in texts)
+
+
+def matches(pattern: str, texts: Iterable[tuple[str, str]]) -> list[str]:
+    """Return each match of a pattern, with its place and the words around it."""
+    wanted = re.compile(pattern, re.IGNORECASE)
+    return [
+        f"{place}: {text[max(0, match.start() - 50) : match.end() + 50]}"
+        for place, text in texts
+        if (match := wanted.search(text))
+    ]
 
 
 @pytest.mark.parametrize("pattern", WORDS)
-def test_nobody_has_to_translate(pattern: str) -> None:
-    """A person who reads a message, the help, the README or the source understands it at once."""
-    wrong = [(place, match) for place, text in sentences() if (match := re.search(pattern, text, re.IGNORECASE))]
-    told = [f"{place}: {match.string[max(0, match.start() - 50) : match.end() + 50]}" for place, match in wrong]
-    assert told == [], f"write instead: {WORDS[pattern]}"
+def test_plain_words(pattern: str) -> None:
+    """Messages, help, README, source and the docstrings of tests use words that everyone understands."""
+    assert matches(pattern, sentences()) == [], f"write instead: {WORDS[pattern]}"
+
+
+@pytest.mark.parametrize("pattern", LAWS)
+def test_plain_laws(pattern: str) -> None:
+    """The docstrings and comments of tests name the actor and say what happens."""
+    assert matches(pattern, laws()) == [], f"write instead: {LAWS[pattern]}"

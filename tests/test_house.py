@@ -82,10 +82,12 @@ def test_every_test_has_a_docstring() -> None:
 
 
 def test_names_have_one_meaning() -> None:
-    """No two classes of the package share a name, and nothing is just called ``found``."""
-    modules = [file for file in FILES if file.is_relative_to(ROOT / "src") and file.suffix == ".py"]
+    """No two classes of the package share a name, and nothing in package or tests is just called ``found``."""
+    tops = (ROOT / "src", ROOT / "tests")
+    modules = [file for file in FILES if file.suffix == ".py" and any(file.is_relative_to(top) for top in tops)]
     nodes = [(file, node) for file in modules for node in ast.walk(ast.parse(file.read_text()))]
-    classes = Counter(node.name for _, node in nodes if isinstance(node, ast.ClassDef))
+    packaged = [node for file, node in nodes if file.is_relative_to(ROOT / "src")]
+    classes = Counter(node.name for node in packaged if isinstance(node, ast.ClassDef))
     assert [name for name, times in classes.items() if times > 1] == []
     names = [(file.name, getattr(node, key, None)) for file, node in nodes for key in ("id", "arg", "name", "attr")]
     assert [file for file, name in names if isinstance(name, str) and name.strip("_") == "found"] == []

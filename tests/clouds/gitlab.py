@@ -87,7 +87,7 @@ class GitLab:
 
         Args:
             scopes: Its scopes.
-            days: How many days it is valid in total; None for ever.
+            days: How many days it is valid in total; None for no limit.
             age: How many days ago it was created.
         """
         created = self._now() - timedelta(days=age)

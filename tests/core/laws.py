@@ -110,7 +110,7 @@ class Issuer:
 
 @dataclass(frozen=True)
 class Token:
-    """A token. The agent was told that it expires at `end`; under a wrong clock, or after a pause, `real_end`
+    """A token. The agent knows that it expires at `end`; under a wrong clock, or after a pause, `real_end`
     differs."""
 
     name: str
@@ -138,7 +138,7 @@ class Suspension:
 
 @dataclass
 class Laws:
-    """Record what was wrong and what the agent was told, and compare the netrc with the promise.
+    """Record what was wrong and what the agent knew, and compare the netrc with the promise.
 
     Args:
         issuers: The issuer of each lease.
@@ -239,7 +239,7 @@ class Laws:
         assert read or now <= rotated + DEADLINE + SETTLE, "an outdated secret is in the netrc"
 
     def all_is_well(self, now: float, file: Mapping[str, str]) -> None:
-        """Long after the last fault, each index has a token that is really valid, whatever the agent was told."""
+        """Long after the last fault, each index has a token that is really valid, whatever the agent knows."""
         for index in self.indexes:
             assert index.host in file, "no recovery"
             end = self.tokens[file[index.host]].real_end
@@ -274,12 +274,12 @@ class Laws:
         assert _count(self.successes, request, now) <= allowed, "tokens in a loop"
 
     def failed(self, request: Request, now: float, failure: Failure, named: float | None) -> None:
-        """Record a failure that the agent was told.
+        """Record a failure that the agent received.
 
         Args:
             request: The request.
             now: The current time.
-            failure: What the agent was told.
+            failure: The failure.
             named: The time of the next attempt in the status, right after the failure.
         """
         if failure.retry_after is None and failure.kind == "transient":

@@ -153,7 +153,7 @@ class World:
             seconds: In how many seconds.
             what: What happens.
             world: It happens outside; everything else waits until a sleeping machine is awake.
-            wire: It arrives over a connection, which may be dead after a sleep.
+            wire: It arrives over a connection, which may be broken after a sleep.
         """
         self.serial += 1
         heapq.heappush(self.queue, (self.now + seconds, self.serial, what, world, wire))
@@ -262,7 +262,7 @@ class World:
         self.later(duration, lambda: self._fetched(request, number, fate, self.limits[request] - duration), wire=True)
 
     def _fetched(self, request: Request, number: int, fate: Failure | None, left: float) -> None:
-        """End a fetch, unless the network failed meanwhile: then its connection is dead and it may hang until its
+        """End a fetch, unless the network failed meanwhile: then its connection is broken and it may hang until its
         deadline."""
         if self.flights.get(request) != number:
             return  # its worker was killed

@@ -113,7 +113,7 @@ def test_the_health_of_a_token(at: float, health: str) -> None:
 
 
 def test_the_health_without_a_token_or_an_expiry() -> None:
-    """Without a token the health is none; a token without an expiry never expires."""
+    """Without a token the health is `none`; a token without an expiry never expires."""
     assert FETCHING.health(NOW) == "none"
     unlimited = leases.fetched(FETCHING, token(None), NOW, 0.5)
     assert unlimited.health(after(10**9)) == "stale"

@@ -20,7 +20,7 @@ def reported(credential: Credential | None) -> list[tuple[str, str, str | None]]
 
 
 def test_no_notice_for_a_token_that_is_refreshed() -> None:
-    """A token that the next fetch replaces gets no notice, nor does a missing token or one without an expiry."""
+    """A missing token, a token without an expiry, and one that the next fetch replaces get no notice."""
     assert reported(GOOD) == reported(None) == reported(replace(GOOD, expires_at=None, renew=RENEW)) == []
 
 

@@ -441,7 +441,7 @@ def test_an_agent_that_does_not_retry_after_a_wake_up_is_caught(
 
 
 def the_network_returns_after_a_hang() -> None:
-    """A fetch hangs in a dead connection until it is killed; then the kernel reports that the network is back."""
+    """A fetch hangs on a broken connection until it is killed; then the kernel reports that the network is back."""
     world = World(Random(1), [Issuer(3600.0)], network=False, notified=True)
     (request,) = world.laws.issuers
     while (failure := world.agent.leases[request].last_failure) is None or failure.reason != "deadline":

@@ -43,7 +43,7 @@ class World:
             self.feed(FetchEnded(index.request, token(text), 0.5))
 
     def of(self, targets: set[str] = TARGETS, shift: timedelta = timedelta()) -> tuple[Record, ...]:
-        """Return the records, which must be those that would be made anew."""
+        """Return the records, after checking that new ones would be equal."""
         records = self.records.of("netrc", targets, shift)
         assert set(records) == set(Records(self.agent).of("netrc", targets, shift))
         return records

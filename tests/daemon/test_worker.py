@@ -227,7 +227,7 @@ def test_a_long_fetch_gives_way_to_a_waiting_one(tmp_path: Path, monkeypatch: py
 
 
 def test_a_restarted_fetch_has_a_new_worker(tmp_path: Path) -> None:
-    """The first worker's connection may be dead, so it is killed, and only the second worker has an outcome."""
+    """The first worker's connection may be broken, so it is killed, and only the second worker has an outcome."""
     note = tmp_path / "note"
     wanted = request(how="hang", note=str(note))
 
@@ -238,7 +238,7 @@ def test_a_restarted_fetch_has_a_new_worker(tmp_path: Path) -> None:
         fetches.workers.start(wanted)
         first = running_worker(note)
         fetches.workers.restart(wanted, limit=0.1)
-        (second,) = until(lambda: len(found := children()) == 1 and found)  # a killed process takes a moment to end
+        (second,) = until(lambda: len(running := children()) == 1 and running)  # a killed process takes a moment to end
         assert second != first
         _, outcome = await asyncio.wait_for(fetches.outcomes.get(), 60)
         assert isinstance(outcome, Failure)

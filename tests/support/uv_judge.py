@@ -16,7 +16,7 @@ from uvtokend.sandbox.web import Answer, Call, Server
 
 @dataclass(frozen=True)
 class Arrangement:
-    """An arrangement of credentials; ``HOST``, ``PORT`` and ``HOME`` in any text stand for the real values.
+    """An arrangement of credentials; ``HOST``, ``PORT`` and ``HOME`` in any text are replaced by the real values.
 
     Args:
         netrc: The text of ``~/.netrc``; None for no file.

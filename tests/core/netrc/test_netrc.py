@@ -235,8 +235,8 @@ class TestEdit:
 
     @given(WANTED)
     def test_block_is_sorted_and_marked(self, wanted: list[Entry]) -> None:
-        """The block is at the top between its marks, with one line per entry, sorted by host. Without entries there
-        is no block."""
+        """The block is at the top between its marks, with one line per entry, sorted by host. Without entries, no
+        block is written."""
         lines = edit(b"#mine\n", wanted, {}).text.split(b"\n")
         if wanted:
             assert lines[0] == BEGIN
