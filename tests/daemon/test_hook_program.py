@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from support.daemons import status
-from support.waiting import until
+from support.waiting import runs, until
 from uvtokend.daemon.hook import HookProgram
 from uvtokend.sandbox.machine import Machine
 
@@ -98,13 +96,6 @@ def test_a_program_that_is_missing() -> None:
         program.close()
 
     asyncio.run(test())
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def test_a_hung_program_is_killed_with_its_children(tmp_path: Path) -> None:

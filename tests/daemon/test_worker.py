@@ -16,7 +16,7 @@ import psutil
 import pytest
 from plugin import install
 
-from support.waiting import until
+from support.waiting import runs, until
 from uvtokend.core import slots, wire
 from uvtokend.core.model import Credential, Failure, Frozen, Request
 from uvtokend.daemon import worker
@@ -150,11 +150,10 @@ def test_a_hung_worker_is_killed_with_its_group(tmp_path: Path) -> None:
                 break
         worker, helper = (int(pid) for pid in note.read_text().split())
         doomed = [worker] if agent else [worker, helper]
-        psutil.wait_procs([psutil.Process(pid) for pid in doomed if psutil.pid_exists(pid)], 10)
-        alive = psutil.pid_exists(helper) and psutil.Process(helper).status() != psutil.STATUS_ZOMBIE
-        assert alive == agent
+        until(lambda pids=doomed: not any(map(runs, pids)))  # type: ignore[misc]
+        assert runs(helper) == agent
         assert not psutil.pid_exists(worker)
-        if alive:
+        if agent:
             os.kill(helper, signal.SIGKILL)
 
 

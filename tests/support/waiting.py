@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
+
+import psutil
 
 #: Seconds after which a step counts as hung, even on a busy machine.
 PATIENCE = 60.0
@@ -17,3 +20,10 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
     return value
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
