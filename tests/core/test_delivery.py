@@ -313,20 +313,21 @@ def test_an_entry_is_valid_until_its_end_and_not_at_it() -> None:
 
 
 @pytest.mark.parametrize(("ago", "fought"), [(59.9, True), (60.0, False)])
-def test_a_rival_within_a_minute_fights(ago: float, fought: bool) -> None:
-    """A rival that changed the block longer ago is undone once more."""
+def test_the_daemon_yields_to_a_rival_of_the_last_minute(ago: float, fought: bool) -> None:
+    """The daemon yields if a rival changed its block less than a minute ago. After that, it restores the block once
+    more."""
     _, action = delivery.begin(Delivery(rival_at=NOW), "netrc", WANTED, LIVES, after(ago))
     assert action is not None
     assert action.yielding == fought
 
 
-def test_the_reasons_that_scripts_read() -> None:
-    """They are words of the status document."""
+def test_the_reasons_of_failed_deliveries() -> None:
+    """Scripts read these reasons in the status document, so they do not change."""
     assert (delivery.CONTESTED, HELD_OPEN, DELIVERY_HUNG) == ("contested", "held", "delivery-hung")
 
 
-def test_what_is_true_unless_it_is_said() -> None:
-    """Events and actions are about the netrc, and nothing out of the ordinary has happened."""
+def test_the_defaults_of_events_and_actions() -> None:
+    """By default, events and actions concern the netrc and report nothing unusual."""
     ended, deliver = DeliveryEnded((), 0.5), Deliver(())
     assert (ended.rival, ended.sink, ended.changed, ended.foreign, ended.problems) == (
         False,

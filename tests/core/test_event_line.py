@@ -1,4 +1,4 @@
-"""A line of `uvtokend log`."""
+"""The lines of `uvtokend log`."""
 
 from __future__ import annotations
 

@@ -72,6 +72,6 @@ def test_the_longest_wait_doubles_up_to_five_minutes(failures: int, most: float)
     assert hook.ended(Hook("running", failures=failures), False, 1.0)[1] == most
 
 
-def test_a_hook_begins_idle() -> None:
-    """Nothing runs, nothing is planned, and nothing has failed."""
+def test_a_new_hook_is_idle() -> None:
+    """A new hook does not run, is not planned, and has not failed."""
     assert Hook() == Hook("idle", False, 0)

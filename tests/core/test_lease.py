@@ -48,8 +48,8 @@ def test_a_synchronized_wall_clock_may_only_shorten_a_token() -> None:
 
 
 def test_after_a_clock_step_a_new_token_is_not_taken_for_the_old_one() -> None:
-    """The wall clock was 15 minutes ahead for 15 minutes, so the old token seems to expire when the new one does. The
-    new one is refreshed at half its life all the same. Without the step, it would be a session that ends then."""
+    """Because of a clock step, the old token seems to expire together with the new one, which is still refreshed at
+    half its life. Without the step, both would belong to a session that ends then."""
     early = replace(token(4500), password=Secret("old"))
     new = replace(token(), issued_at=after(895), expires_at=after(4495))
     for stepped in (True, False):

@@ -270,12 +270,13 @@ def test_a_token_without_an_end_is_neither_the_same_nor_in_doubt() -> None:
 
 @pytest.mark.parametrize(("life", "promised"), [(7200, 3600.0), (7200.5, 2400.2), (10800, 3600.0)])
 def test_a_life_of_more_than_two_hours_is_a_long_one(life: float, promised: float) -> None:
-    """Half of a life of up to two hours is promised, a third of a longer one."""
+    """The daemon promises half of a life of up to two hours, and a third of a longer one."""
     assert policy.min_life(credential(life), NOW) == pytest.approx(promised, abs=0.1)
 
 
 def test_a_cached_token_promises_no_more_than_its_issuers_window() -> None:
-    """Unless it is said to be cached, its whole life counts."""
+    """The promise of a cached token is limited to its issuer's window. Any other token promises part of its whole
+    life."""
     token = credential(86400)
     due = NOW + timedelta(hours=12)
     assert policy.min_life(token, due) == pytest.approx(28800)

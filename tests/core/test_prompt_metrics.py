@@ -108,8 +108,8 @@ def test_each_state_has_its_metric(state: str) -> None:
     assert states == {**dict.fromkeys(("waiting", "fetching", "retrying", "blocked"), "0"), state: "1"}
 
 
-def test_an_index_that_is_not_delivered_limits_nothing() -> None:
-    """The prompt holds until the first delivered token of an enabled index expires."""
+def test_an_undelivered_or_disabled_index_does_not_limit_the_prompt() -> None:
+    """The text for the prompt is valid until the first delivered token of an enabled index expires."""
     late = "2026-01-31T09:00:00Z"
     others = (index("b", delivered=False), index("c", enabled=False), index("d", enabled=False, delivered=False))
     soon = [{**other, "expires_at": "2026-01-31T08:10:00Z"} for other in others]
@@ -118,6 +118,6 @@ def test_an_index_that_is_not_delivered_limits_nothing() -> None:
 
 
 def test_an_unknown_host_is_an_empty_label() -> None:
-    """A label of Prometheus always has a value."""
+    """The metrics contain an unknown host or provider as an empty label, since Prometheus needs a value."""
     text = metrics.exposition(document(index("a", host=None, provider=None)), NOW)
     assert 'uvtokend_index_ready{index="a",provider="",host=""} 1' in text.splitlines()

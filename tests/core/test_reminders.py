@@ -144,5 +144,6 @@ def test_quiet_hours(hours: str | None, clock: str, quiet: bool) -> None:
 
 
 def test_the_first_minute_after_waking_is_silent() -> None:
-    """The network may be missing then; and one answer proves nothing."""
+    """The daemon sends no reminder in the first minute after waking, as the network may be missing, and none after a
+    single answer."""
     assert (reminders.AFTER_WAKING, reminders.CONFIRMED) == (60.0, 2)

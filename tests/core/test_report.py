@@ -669,8 +669,8 @@ def test_sign_ins_are_listed_in_the_order_in_which_they_end() -> None:
     ]
 
 
-def test_where_tokens_are_stored() -> None:
-    """Each sink is named with what it means for the token."""
+def test_each_sink_is_named_in_the_table() -> None:
+    """The table names the sink of each index, and says whether the token is stored as plain text or only in memory."""
     rows = [lines(document(index("a", sink=sink)), 250)[-2] for sink in ("netrc", "uv-store", "memory")]
     assert [re.split("  +", row)[-1] for row in rows] == ["netrc, plain text", "uv's store, plain text", "memory only"]
 

@@ -92,7 +92,7 @@ def test_when_the_slots_are_checked_again() -> None:
 
 
 def test_with_two_slots_one_is_reserved() -> None:
-    """A single fetch whose last attempt hung runs; a second one must leave the last slot to others."""
+    """With two slots, one fetch whose last attempt hung may run. A second one must leave the last slot to others."""
     slots: Slots[str] = Slots(2)
     for key in ("h1", "h2"):
         slots.ask(key, hung=True, spends=False)
@@ -100,7 +100,7 @@ def test_with_two_slots_one_is_reserved() -> None:
 
 
 def test_the_slots_are_checked_again_when_the_oldest_fetch_must_give_way() -> None:
-    """Of several fetches that may give way, the one that began first counts."""
+    """The slots are checked again after the slice of the fetch that began first."""
     slots = line(2, "a")
     assert list(slots.starts(0)) == ["a"]
     for key in ("b", "c"):
@@ -110,5 +110,5 @@ def test_the_slots_are_checked_again_when_the_oldest_fetch_must_give_way() -> No
 
 
 def test_a_slice_is_five_seconds() -> None:
-    """The fetches of healthy issuers take less, so none of them gives way."""
+    """A slice lasts 5 s. The fetches of healthy issuers take less, so none of them must give way."""
     assert SLICE == 5.0

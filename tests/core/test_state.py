@@ -75,8 +75,8 @@ def test_news_name_more_only_with_another_host_or_netrc() -> None:
 
 
 def test_what_other_processes_wrote_is_kept() -> None:
-    """A netrc or store that they added, and a netrc that only they changed, are kept. Everything else stays as we
-    know it, even if they don't have it."""
+    """A netrc or store that other processes added is kept, and so is a netrc that only they changed. Everything else
+    stays as this daemon knows it, even if they do not have it."""
     known = {path: Netrc("/c", delivered={"a.example": (path,)}) for path in ("/same", "/theirs", "/ours", "/cleaned")}
     changed = Netrc("/c", delivered={"a.example": ("new",)})
     base = State(netrcs=known, stores=("/store", "/cleaned"))
@@ -278,8 +278,9 @@ def test_a_record_without_a_request_does_not_hide_another() -> None:
     assert state_json.decode(state_json.encode(known)) == known
 
 
-def test_what_is_kept_of_a_host() -> None:
-    """The last 16 digests; a recovered token is refreshed within a day; a new netrc has nothing of ours."""
+def test_the_limits_and_defaults_of_the_state() -> None:
+    """The state keeps 16 digests per host, and a recovered token is refreshed within a day. A new netrc contains
+    nothing of uvtokend."""
     assert (16, timedelta(days=1)) == (state.KEPT, state.LONGEST)
     assert (Netrc().config, Netrc().created, Netrc().delivered, State().netrcs) == ("", False, {}, {})
 

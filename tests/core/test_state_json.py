@@ -145,8 +145,8 @@ def test_no_json_raises(value: object, key: str, version: int) -> None:
 
 
 @pytest.mark.parametrize(("year", "good"), [(1970, False), (1971, True), (8999, True), (9000, False)])
-def test_the_years_of_a_recorded_time(year: int, good: bool) -> None:
-    """Other times would overflow when a clock is set; their records are dropped."""
+def test_a_record_with_an_absurd_year_is_dropped(year: int, good: bool) -> None:
+    """A time outside the years 1971 to 8999 would overflow when a clock is set, so its record is dropped."""
     record = replace(RECORD, expires_at=NOW.replace(year=year))
     text = state_json.encode(replace(STATE, records=(record,)))
     assert state_json.decode(text).records == ((record,) if good else ())

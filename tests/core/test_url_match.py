@@ -205,8 +205,8 @@ def test_a_url_may_be_as_long_as_the_limit() -> None:
     assert url_match.asked_url(f"{longest}a") is None
 
 
-def test_the_ports_of_the_two_schemes() -> None:
-    """443 and 80 (RFC 9110, 4.2.1 and 4.2.2)."""
+def test_a_url_without_a_port_has_its_schemes_default() -> None:
+    """The default port is 443 for https and 80 for http (RFC 9110, 4.2.1 and 4.2.2)."""
     for text, port in (("https://x.example/", 443), ("http://x.example/", 80), ("x.example", 443), ("x.example:8", 8)):
         asked = url_match.asked_url(text)
         assert asked is not None
@@ -214,7 +214,7 @@ def test_the_ports_of_the_two_schemes() -> None:
 
 
 def test_a_parsed_url_shows_no_user_name() -> None:
-    """It may be a token."""
+    """The `repr` of a parsed URL does not contain the user name, which may be a token."""
     url = IndexUrl.parse("https://t0ken@h.example/a//")
     assert "t0ken" not in repr(url)
     assert url.name == "a"

@@ -1,4 +1,4 @@
-"""The state of an index at one moment, as it follows from its lease and its sink."""
+"""The state of an index at one moment, derived from its lease and its sink."""
 
 from __future__ import annotations
 

@@ -240,7 +240,8 @@ def test_a_time_before_1970_is_invalid(issued: str, good: bool) -> None:
 
 
 def test_the_codes_and_sizes_of_the_protocol() -> None:
-    """The codes of JSON-RPC 2.0, section 5.1, and two of the range that it leaves to servers; a line has 64 KiB."""
+    """The error codes are those of JSON-RPC 2.0, section 5.1, and two of the range for servers. A line has at most
+    64 KiB."""
     codes = (errors.PARSE_ERROR, errors.INVALID_REQUEST, errors.METHOD_NOT_FOUND, errors.INVALID_PARAMS)
     assert codes == (-32700, -32600, -32601, -32602)
     assert (errors.REFUSED, errors.NO_MATCH) == (-32001, -32002)

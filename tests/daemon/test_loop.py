@@ -219,7 +219,8 @@ def test_hung_sign_in_files_block_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_configuration_without_an_index_is_read_only_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While there is no index, the files are looked at often, and read again only if one has changed."""
+    """While no index is configured, the daemon looks at the configuration files often, and reads them again only if
+    one has changed."""
     file, reads = tmp_path / "config.toml", []
     file.write_text("")
 

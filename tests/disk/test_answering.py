@@ -1,4 +1,4 @@
-"""File systems that do not answer: what a command says after a few seconds, instead of waiting forever."""
+"""File systems that do not answer: after a few seconds, a command reports an error instead of waiting forever."""
 
 from __future__ import annotations
 

@@ -112,7 +112,8 @@ def test_a_note_of_a_new_host_survives_a_power_cut(tmp_path: Path, monkeypatch: 
 
 
 def test_two_daemons_with_one_state_directory(tmp_path: Path) -> None:
-    """Each has a netrc of its own, and the state file keeps both. A state file that was deleted takes nothing away."""
+    """Two daemons with one state directory have a netrc each, and the state file keeps both. If the file is deleted,
+    the next save writes both again."""
     stores, states = [Store(str(tmp_path)) for _ in range(2)], [State(), State()]
     for number in (0, 1, 0, 1, 0):
         entry = Entry("a.example", "me", Secret(f"token {number}"))

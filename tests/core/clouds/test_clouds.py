@@ -617,12 +617,12 @@ def test_long_term_keys_are_not_temporary() -> None:
 
 
 def test_a_catalog_is_imported_once() -> None:
-    """A mapping that has loaded nothing yet finds the same catalog as any other, each time."""
+    """Each access to a provider returns the same catalog, even from a mapping that has imported nothing yet."""
     fresh = clouds._Clouds()
     assert fresh["nexus"] is fresh["nexus"] is CLOUDS["nexus"]
 
 
-def test_what_a_cloud_does_unless_it_says_otherwise() -> None:
+def test_the_defaults_of_a_catalog() -> None:
     """A catalog without functions of its own recognizes no URL, starts no program and reports nothing."""
     plain, url = CLOUDS["static"], IndexUrl.parse("https://h.example/a/simple/")
     assert (plain.recognize(url), plain.service(url)) == (None, "")
@@ -643,14 +643,15 @@ def test_what_a_cloud_does_unless_it_says_otherwise() -> None:
         ({"AWS_PROFILE": ""}, {}),
     ],
 )
-def test_the_profile_in_force_is_written_down(environ: dict[str, str], options: dict[str, str]) -> None:
-    """botocore reads AWS_DEFAULT_PROFILE before AWS_PROFILE, and the daemon may see neither."""
+def test_the_current_aws_profile_is_configured(environ: dict[str, str], options: dict[str, str]) -> None:
+    """``uvtokend add`` configures the AWS profile of the shell, because the daemon may not see the variables. Like
+    botocore, it prefers AWS_DEFAULT_PROFILE to AWS_PROFILE."""
     assert CLOUDS["aws-codeartifact"].defaults(environ) == options
 
 
 @pytest.mark.parametrize("name", ["X", "XX", "aX"])
 def test_any_organization_is_recognized(name: str) -> None:
-    """An organization's root URL is recognized by whatever is between the slashes."""
+    """An organization's root URL is recognized, whatever the organization is called."""
     assert recognize(f"https://pkgs.dev.azure.com/{name}/") == ("azure-artifacts", {})
 
 
@@ -668,8 +669,9 @@ NAMES: dict[str, tuple[str, str, str, str]] = {
 
 
 @pytest.mark.parametrize("provider", CLOUDS)
-def test_the_names_of_each_cloud(provider: str) -> None:
-    """A wrong title confuses a person; a wrong path, user name or module makes every fetch fail."""
+def test_the_title_path_login_and_module_of_each_cloud(provider: str) -> None:
+    """A catalog has the right title for people, and the right path, user name and module, without which every fetch
+    fails."""
     cloud = CLOUDS[provider]
     assert (cloud.title, cloud.path, cloud.login, cloud.module.removeprefix("uvtokend.providers.")) == NAMES[provider]
     assert cloud.takes_any_login == (provider == "azure-artifacts")
@@ -677,12 +679,13 @@ def test_the_names_of_each_cloud(provider: str) -> None:
 
 
 def test_global_tokens_end_in_december_2026() -> None:
-    """Microsoft, "Retirement of global personal access tokens in Azure DevOps"."""
+    """uvtokend expects global personal access tokens to end when Microsoft retires them ("Retirement of global
+    personal access tokens in Azure DevOps")."""
     assert datetime(2026, 12, 1, tzinfo=UTC) == azure_artifacts.GLOBAL_PATS_END
 
 
 def test_the_kinds_of_values_have_names() -> None:
-    """They are what the reference calls them; a template shows a value to replace."""
+    """Each kind of option has the name that the reference uses, and the example that a template shows."""
     kinds = [kind for kind in vars(values).values() if isinstance(kind, values.Kind)]
     assert {kind.name: kind.example for kind in kinds} == {
         "text": "NAME",

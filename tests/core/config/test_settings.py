@@ -880,21 +880,22 @@ def test_the_daemons_limits_and_commands_are_validated(line: str, good: bool) ->
 
 
 @pytest.mark.parametrize("name", ["A_SECRET", "token", "Password_1", "KEYS"])
-def test_no_secret_stands_in_env(name: str) -> None:
-    """A variable that sounds like a secret is refused in any case, unless it names a file."""
+def test_env_may_not_contain_a_secret(name: str) -> None:
+    """A variable whose name sounds like a secret is refused in upper and lower case, unless its name says that it
+    holds a file."""
     text = f'[[index]]\nurl = "{CODEARTIFACT}"\nenv = {{ %s = "x" }}'
     assert problems(text % name)[0][0] == f"index: env.{name}"
     assert read(text % f"{name}_FILE").indexes
 
 
 @pytest.mark.parametrize("level", ["info", "debug", "warning", "error"])
-def test_the_levels_of_the_log(level: str) -> None:
-    """Four words, of which the first is the default."""
+def test_the_log_has_four_levels(level: str) -> None:
+    """The log level may be any of these four words."""
     assert read(f'[daemon]\nlog-level = "{level}"').log_level == level
 
 
 def test_a_token_that_rotates_must_be_kept_on_disk() -> None:
-    """In memory the only copy of the new token would be lost with the daemon."""
+    """A rotating token may not be kept in memory, because its only copy would be lost when the daemon ends."""
     text = f'{GITLAB}token = {{ file = "~/t" }}\nrotate = true\nsink = '
     assert read(f'{text}"netrc"').indexes[0].sink == "netrc"
     assert problems(f'{text}"memory"') == [("index: sink", 'write sink = "netrc", or remove rotate')]

@@ -774,11 +774,11 @@ class TestUnion:
         ],
     )
     def test_a_merge_keeps_the_order_of_both(self, one: bytes, other: bytes, merged: bytes) -> None:
-        """What both have is there once; around it the lines of each stay in their order."""
+        """A merge contains a line of both files once, and keeps the lines of each file in their order."""
         assert merge(None, one, other) == merged
 
-    def test_a_text_may_consist_of_all_lines_of_the_others(self) -> None:
-        """No line of theirs needs to be missing."""
+    def test_a_text_may_contain_all_lines_of_both_others(self) -> None:
+        """A text counts as made of two others if it contains all of their lines."""
         assert made_of(b"#a\n#b\n", b"#a\n", b"#b\n")
 
     def test_the_newer_value_wins(self) -> None:
@@ -957,8 +957,8 @@ class TestLayout:
     def test_an_edit_with_the_layout_is_the_same_edit_of_any_text(
         self, text: bytes, steps: list[tuple[list[Entry], dict[str, list[str]], set[str], bool]], more: bytes
     ) -> None:
-        """The file may contain parts of blocks in any order, and what is ours, wanted or shadowing changes each
-        time."""
+        """For any text with parts of blocks and any changes of the entries, an edit with the known layout yields the
+        same result as one without."""
         layout: block.Layout | None = None
         left: tuple[Entry, ...] = ()
         for number, (wanted, ours, shadowing, knows) in enumerate(steps):
@@ -1009,7 +1009,8 @@ class TestLayout:
             edit(first.text, [entry("a.example", "t\nt")], delivered([entry("a.example")]), layout=first.layout)
 
     def test_unchanged_lines_are_not_rendered_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With a thousand entries and much foreign text, one new token causes one new line and no scan."""
+        """With a thousand entries and much foreign text, one new token makes uvtokend render one line and scan
+        nothing."""
         entries = [entry(f"h{number}.example") for number in range(1000)]
         rest = b"".join(b"machine f%d.example login me password mine\n" % number for number in range(1000))
         first = edit(rest, entries, {})

@@ -141,12 +141,13 @@ def test_inline_metadata(text: str, blocks: list[str]) -> None:
     ],
 )
 def test_each_option_changes_its_own_variable(words: list[str], added: list[dict[str, str]]) -> None:
-    """An option for indexes changes none, one without a value sets an empty one, and a tool has options of its own."""
+    """Each option of a uv command sets its own environment variable, and an option without a value an empty one.
+    Options for indexes set none."""
     assert command_line.environments(["uv", *words], HOME) == [{**HOME, **each} for each in added]
 
 
 @pytest.mark.parametrize("path", ["Xa", "aX", "./X"])
-def test_a_path_keeps_its_letters(path: str) -> None:
-    """Only quotes around a path are removed."""
+def test_a_path_loses_only_its_quotes(path: str) -> None:
+    """Only quotes around a path are removed; its letters stay."""
     assert path in command_line.paths(path)
     assert path in command_line.paths(f"'{path}'")

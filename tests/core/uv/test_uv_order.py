@@ -101,6 +101,6 @@ def test_a_url_outside_of_every_index(stage: Stage) -> None:
     assert decide(Sources(uv, environment), "https://example.com/").sent is None
 
 
-def test_since_when_uv_can_do_what_is_advised() -> None:
-    """The first versions of uv with a credential store of its own, and with ``authenticate``."""
+def test_the_first_uv_versions_with_a_store_and_authenticate() -> None:
+    """uvtokend knows the first versions of uv with a credential store of its own and with ``authenticate``."""
     assert (STORE_SINCE, AUTHENTICATE_SINCE) == ((0, 8, 15), (0, 6, 6))

@@ -252,8 +252,9 @@ def test_only_a_last_simple_is_left_out(path: str) -> None:
     assert settings.line_of(b"b\nb", "b") == 1
 
 
-def test_what_uv_takes_for_yes() -> None:
-    """clap, `BoolishValueParser`; a place without a line is a variable."""
+def test_the_words_for_yes_and_the_defaults_of_a_uv_index() -> None:
+    """The words for yes are those of clap (`BoolishValueParser`). A location without a line is shown as the
+    variable's name."""
     assert {"1", "t", "true", "y", "yes", "on"} == settings.TRUE
     assert (str(Location("UV_INDEX")), str(Location("uv.toml", 3))) == ("UV_INDEX", "uv.toml:3")
     assert UvFile("f", b"", {}).indexes_only is False
