@@ -84,6 +84,9 @@ def test_the_url_may_contain_a_user_name(stage: Stage) -> None:
     netrc = uv_files.text_file(uv_files.netrc(environment))
     with_user = stage.url.replace("//", "//me@")
     assert wire(decide(Sources(uv, environment, netrc), f"{with_user}alpha/")) == "me:"
+    sent = decide(Sources(uv, environment, netrc), f"{with_user}alpha/").sent
+    assert sent is not None
+    assert (sent.source, str(sent.place)) == ("url", "the given URL")
     assert wire(decided(stage, Arrangement("file", NETRC), path="alpha/")) == "aws:token"
     with pytest.raises(ValueError, match="ftp"):
         decide(Sources(uv, environment), "ftp://example.com")
