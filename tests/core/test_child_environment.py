@@ -209,14 +209,14 @@ def test_a_gitlab_group_accepts_no_uploads() -> None:
 def test_the_message_lists_the_variables_of_another_target() -> None:
     """The message lists every variable that names another target, and the fix unsets them all."""
     for names, what in (
-        (("UV_PUBLISH_URL",), "UV_PUBLISH_URL is set"),
-        (("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL"), "UV_PUBLISH_URL and TWINE_REPOSITORY_URL are set"),
+        (("UV_PUBLISH_URL",), "UV_PUBLISH_URL is set and names"),
+        (("UV_PUBLISH_URL", "TWINE_REPOSITORY_URL"), "UV_PUBLISH_URL and TWINE_REPOSITORY_URL are set and name"),
     ):
         with pytest.raises(UsageError) as caught:
             child_environment.check_targets(
                 "a", "https://a.example/upload/", dict.fromkeys(names, "https://b.example/")
             )
-        assert f"{what} and names another target than the index 'a'" in caught.value.message
+        assert f"{what} another target than the index 'a'" in caught.value.message
         assert caught.value.hint == f"unset {' '.join(names)}"
 
 

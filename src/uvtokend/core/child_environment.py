@@ -109,8 +109,8 @@ def check_targets(name: str, upload: str, environ: Env) -> None:
     others = [key for key in _BY_NAME if environ.get(key, name) not in {"", name}]
     others += [key for key in _BY_URL if environ.get(key, "").rstrip("/") not in {"", upload.rstrip("/")}]
     if others:
-        what = f"{others[0]} is set" if len(others) == 1 else f"{' and '.join(others)} are set"
-        message = f"{what} and names another target than the index {name!r}, which publishes to {upload}."
+        what = f"{others[0]} is set and names" if len(others) == 1 else f"{' and '.join(others)} are set and name"
+        message = f"{what} another target than the index {name!r}, which publishes to {upload}."
         raise UsageError(message, f"unset {' '.join(others)}")
 
 
