@@ -215,8 +215,9 @@ class NetrcSink:
             return edited.text
 
         change = self.change(edit, urgent, before_write)
-        self._layout = edits[0].laid_out()
-        done = DeliveryResult(edits[0].foreign, edits[0].problems, change.note, change.changed, rival, overtaken)
+        problems = edits[0].problems
+        self._layout = edits[0].laid_out(problems)
+        done = DeliveryResult(edits[0].foreign, problems, change.note, change.changed, rival, overtaken)
         return replace(done, fingerprint=change.fingerprint)
 
     def _contested(self) -> DeliveryFailed:

@@ -967,12 +967,14 @@ class TestLayout:
             fast = edit(text, wanted, ours, "f", shadowing, known_left, layout)
             slow = edit(text, wanted, ours, "f", shadowing, known_left)
             assert (fast.text, fast.foreign, fast.hosts) == (slow.text, slow.foreign, slow.hosts)
-            text, layout = fast.text, fast.laid_out()
+            assert fast.problems == slow.problems
+            text, layout = fast.text, fast.laid_out(fast.problems)
             left = tuple(one for one in wanted if one.host in fast.hosts)
 
     @given(FOREIGN, st.lists(WANTED, min_size=1, max_size=4), st.sets(st.sampled_from(HOSTS), max_size=2), FOREIGN)
     @example(b"machine a.example login me password mine\n", [[entry("a.example")], [entry("b.example")]], set(), b"")
     @example(b"", [[], [entry("a.example")], []], {"a.example"}, b"default login x password y\n")
+    @example(b"\n# two words\n", [[entry("a.example")], [entry("a.example", "t1")]], set(), b"machine \n")
     def test_an_edit_with_the_layout_is_the_same_edit(
         self, text: bytes, deliveries: list[list[Entry]], shadowing: set[str], more: bytes
     ) -> None:
@@ -988,7 +990,8 @@ class TestLayout:
             slow = edit(text, wanted, ours, "f", shadowing, left)
             assert (fast.text, fast.foreign, fast.hosts) == (slow.text, slow.foreign, slow.hosts)
             assert fast.before is None or fast.before == block_entries(text, ours)
-            text, layout = fast.text, fast.laid_out()
+            assert fast.problems == slow.problems
+            text, layout = fast.text, fast.laid_out(fast.problems)
             left = tuple(one for one in wanted if one.host in fast.hosts)
             ours |= {one.host: [one.digest, *ours.get(one.host, [])] for one in left}
 
@@ -1024,10 +1027,12 @@ class TestLayout:
             return honest(one)
 
         monkeypatch.setattr(block, "_line", line)
+        layout = second.laid_out(second.problems)
         monkeypatch.setattr(block, "scan", None)
+        monkeypatch.setattr(block, "problems", None)
         entries[500] = entry("h500.example", "t1")
-        third = edit(second.text, entries, ours, layout=second.laid_out())
-        assert lines == ["h500.example"]
+        third = edit(second.text, entries, ours, layout=layout)
+        assert (lines, third.problems) == (["h500.example"], ())
         assert third.text == second.text.replace(
             b"h500.example login aws password t0", b"h500.example login aws password t1"
         )

@@ -57,6 +57,7 @@ class Layout:
         rest_at: Where the foreign text begins.
         absent: Hosts that have no entry in the foreign text.
         present: Hosts of ours, and of wanted or shadowing entries, that have one -> what was known to be ours of it.
+        problems: The problems of the text, if they are known.
     """
 
     digest: bytes
@@ -65,6 +66,7 @@ class Layout:
     rest_at: int
     absent: frozenset[str]
     present: Mapping[str, tuple[str, ...]]
+    problems: tuple[Problem, ...] | None = None
 
     def holds(self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str]) -> bool:
         """Return whether this is the layout of a text, and nothing else in that text has become ours since.
@@ -95,6 +97,7 @@ class Edit:
         file: The name of the file in messages.
         layout: How the text is made, for the next `edit`; None if it cannot be used again.
         before: Our entries in the text before the edit, by host, if its layout was known.
+        known: The problems of the text, if they are those of the text before the edit.
     """
 
     text: bytes
@@ -103,15 +106,22 @@ class Edit:
     file: str = "the netrc"
     layout: Layout | None = None
     before: Mapping[str, Entry] | None = None
+    known: tuple[Problem, ...] | None = None
 
-    def laid_out(self) -> Layout | None:
-        """Return the layout with the digest of the text, which costs time that the edit itself does not take."""
-        return None if self.layout is None else replace(self.layout, digest=hashlib.sha256(self.text).digest())
+    def laid_out(self, problems: tuple[Problem, ...] | None = None) -> Layout | None:
+        """Return the layout with the digest of the text, which costs time that the edit itself does not take.
+
+        Args:
+            problems: The problems of the text, if they are known.
+        """
+        if self.layout is None:
+            return None
+        return replace(self.layout, digest=hashlib.sha256(self.text).digest(), problems=problems)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The places that uv cannot read, or reads instead of our entries. Each call reads the whole text."""
-        return problems(self.text, self.hosts, self.file)
+        """The places that uv cannot read, or reads instead of our entries. Unless known, they take a whole scan."""
+        return problems(self.text, self.hosts, self.file) if self.known is None else self.known
 
 
 def check(entry: Entry) -> None:
@@ -221,6 +231,7 @@ def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str
         new = b"".join([*pieces, view[at:]])
         lengths |= {host: len(line) for host, line in fresh.items()}
         rest_at = len(new) - len(text) + layout.rest_at
+        known_problems = layout.problems  # they are in the foreign text, whose lines have not moved
     else:
         kept = {host: view[start : start + lengths[host]] for host, start in _starts(lengths, entries)}
         lines = [fresh[host] if host in fresh else kept[host] for host in entries]
@@ -228,10 +239,11 @@ def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str
         new = b"".join([BEGIN, b"\n", *lines, END, b"\n", rest] if lines else [rest])
         lengths = {host: len(line) for host, line in zip(entries, lines, strict=True)}
         rest_at = len(new) - len(rest)
+        known_problems = None
     foreign = frozenset(layout.present.keys() & looked_for)
     before, hosts = layout.entries, frozenset(entries)
     layout = replace(layout, digest=b"", entries=entries, lengths=tuple(lengths.values()), rest_at=rest_at)
-    return Edit(new, foreign, hosts, file, layout, before)
+    return Edit(new, foreign, hosts, file, layout, before, known_problems)
 
 
 def _checked(entry: Entry) -> bytes:
