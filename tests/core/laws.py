@@ -84,11 +84,11 @@ REST = 0.5
 class Issuer:
     """An issuer of tokens.
 
-    life: In seconds; None for a secret without a known expiry.
+    Args:
+        life: In seconds; None for a secret without a known expiry.
         caching: It returns the same token until shortly before the token expires.
         relative: It gives the expiry in seconds from now, so that it differs a little between answers.
         refresh_after: Seconds from the issue after which the issuer wants to be asked again, if it says so.
-        refresh_after: Seconds from the issue, where the issuer says when it wants to be asked again.
     """
 
     life: float | None

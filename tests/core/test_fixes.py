@@ -100,5 +100,5 @@ def test_a_program_that_the_shell_finds() -> None:
     ],
 )
 def test_commands_of_each_platform(command: str, text: str) -> None:
-    """Each platform's own options, as in ps(1), pgrep(1), chattr(1) and chflags(1); a path is quoted for a shell."""
+    """A fix uses the options of the platform's own tools (ps(1), pgrep(1), chattr(1), chflags(1)), and quotes paths."""
     assert command == text

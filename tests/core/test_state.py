@@ -286,5 +286,5 @@ def test_the_limits_and_defaults_of_the_state() -> None:
 
 
 def test_any_text_has_a_digest() -> None:
-    """A path or a token with a byte that is not UTF-8 has one, too."""
+    """Any text has a digest, even a path or a token with a byte that is not UTF-8."""
     assert len({sha256(text) for text in ("", "a", "\ud800", "\udcff")}) == 4

@@ -264,7 +264,7 @@ def test_the_words_for_yes_and_the_defaults_of_a_uv_index() -> None:
 
 
 def test_nothing_is_below_a_url_of_another_host() -> None:
-    """However equal their paths are; a host without a path has all of its paths below it."""
+    """No URL is below a URL of another host, even if the paths are equal. Every URL of a host is below its root."""
     assert not settings.is_below("https://a.example/x", "https://b.example/x")
     assert settings.is_below("https://a.example/x", "https://a.example")
     assert settings.is_below("https://a.example", "https://a.example")
