@@ -6,7 +6,8 @@ promise:
 
 * **Recovery.** Once nothing has been wrong outside for `GRACE` seconds (30, or 5 plus the fetch if the kernel reports
   the change), any uv that starts finds a valid token with the promised life, until something is wrong again. No state
-  of the agent is an excuse.
+  of the agent is an excuse. If there are more leases than slots, a fetch that waits for its slot has `FETCH` seconds
+  from the time it gets one.
 * **Retry-After.** An issuer's ``Retry-After`` suspends the promise until the time that the status immediately names.
   That time is at most 5 s after the end of the requested wait, which is capped at one hour. The fetch begins at exactly
   that time, or earlier if a user asks for it, and recovery takes at most `GRACE` seconds from there.

@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from unittest import mock
 
-from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_NOTIFIED, TICK, Issuer, Laws, Token
+from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_NOTIFIED, SETTLE, TICK, Issuer, Laws, Token
 
 from uvtokend import clock
 from uvtokend.core import delivery, events, state
@@ -191,9 +191,11 @@ class World:
         """Return how many seconds the daemon may take to recover from what is wrong now; 0 if nothing is."""
         if request in self.troubles or not self.login or self.skew or self.pausing:
             return GRACE
-        goes_last = request in self.hung_before or self.slots < 2
-        if goes_last and request not in self.flights and request in self.line:
-            return GRACE  # more fetches are due than there are slots
+        if request not in self.flights and request in self.line:
+            if request in self.hung_before:
+                return GRACE  # it goes last
+            if self.slots < len(self.laws.issuers):
+                return FETCH + SETTLE  # more fetches may be due than there are slots
         if self.asleep or not self.network:
             return GRACE_NOTIFIED if self.notified else GRACE
         return 0.0
