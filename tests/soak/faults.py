@@ -341,7 +341,7 @@ FAULTS: Mapping[str, Kind] = {
     "clock set": Kind(clock_set, "fetch", _no_faketime),
     "daemon killed": Kind(killed, "delivery"),
     "killed, clock set": Kind(killed_and_clock_set, "delivery", _no_faketime),
-    "paused": Kind(paused, "fetch", _no_faketime),
+    "paused": Kind(paused, "expiry", _no_faketime),
     "runtime directory removed": Kind(runtime_directory_removed, "fetch"),
     "hung providers": Kind(hung_providers, "fetch"),
     "disk hung": Kind(disk_hung, "delivery"),

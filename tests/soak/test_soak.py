@@ -85,6 +85,15 @@ def test_which_failures_are_excused(began: float, troubles: list[Trouble], expec
     assert excuse(install, [FIRST, SECOND], troubles, SEEN, LIFE) == expected
 
 
+def test_an_install_during_which_all_tokens_expire_is_excused() -> None:
+    """If all tokens expire at once, an install that has already begun is excused. No other trouble with the fetch
+    reaches back, and neither does one that leaves a token valid."""
+    install, expired = Install(112, 113, "no"), [Token(100, 112.5), Token(109, 112.5)]
+    assert excuse(install, expired, [trouble("expiry", 112.5)], SEEN, LIFE) == "x"
+    assert excuse(install, expired, [trouble("fetch", 112.5)], SEEN, LIFE) is None
+    assert excuse(install, [FIRST, SECOND], [trouble("expiry", 112.5)], SEEN, LIFE) is None
+
+
 def test_a_slow_machine_is_excused() -> None:
     """An install that takes longer than the promised life is excused as `SLOW`."""
     assert excuse(Install(115, 115 + LIFE, "no"), [SECOND], [], SEEN, LIFE) == SLOW
@@ -112,9 +121,7 @@ def test_trouble_ends_with_a_proof() -> None:
 
 
 def test_recoveries_and_expired_tokens_are_measured() -> None:
-    """Recovery lasts until a valid token is in the netrc again;
-    the time of an expired token in the netrc is measured.
-    """
+    """Recovery lasts until a valid token is in the netrc again. How long an expired token stays there is measured."""
     seen = (*SEEN, Sighting(135, None), Sighting(140, Token(139, 159)))
     assert recovery(trouble("fetch", 112, 132), seen, 150) == 8
     assert recovery(trouble("fetch", 112, 113), seen, 125) == 0

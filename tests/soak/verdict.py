@@ -3,15 +3,18 @@
 An install *should work*, so that its failure was avoidable, unless the history excuses it:
 
 * Without trouble it should always work. The daemon promises a token with half of its life left; an install that
-takes longer than that is excused by the machine (`SLOW`). * Trouble begins with a fault and ends with a proof that
-the daemon has recovered (a token that was issued after the fault's end is in the netrc), or when the promised time
-for recovery has passed, whichever is first. During trouble an install is excused only if no token was usable for it.
-A token is usable for an install if it is valid until the end of the install, and
+  takes longer than that is excused by the machine (`SLOW`).
+* Trouble begins with a fault and ends with a proof that the daemon has recovered (a token that was issued after the
+  fault's end is in the netrc), or when the promised time for recovery has passed, whichever is first. During trouble
+  an install is excused only if no token was usable for it. A token is usable for an install if it is valid until the
+  end of the install, and
 
   - in trouble with the *fetch* (the cloud is down or returns garbage, or a wall clock was set): if it was issued early
     enough to be delivered before the install. Nothing removes a token that is already there;
   - in trouble with the *delivery* (the disk is full or read-only, the daemon is suspended or killed): if it was issued
     early enough to be delivered before the fault;
+  - in trouble that makes all tokens expire at once (*expiry*: the machine was paused): as with the fetch. An install
+    that has begun before may be hit, too;
   - after a rival restored an older text (*entry*): if it is the token in that text.
 
 * While a rival writes in place, a reader may see half a file (*reading*): an install during that time is excused.
@@ -37,7 +40,7 @@ MARGIN = 0.2
 #: The excuse of an install that took longer than any promise.
 SLOW = "slow machine"
 
-Hinders = Literal["fetch", "delivery", "entry", "reading"]
+Hinders = Literal["fetch", "delivery", "expiry", "entry", "reading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,8 @@ def excuse(
     for trouble in near:
         if trouble.hinders == "reading" and trouble.end >= install.began:
             return trouble.kind
-    near = [trouble for trouble in near if trouble.hinders != "reading" and trouble.begin <= install.began]
-    around = [trouble for trouble in near if install.began < until(trouble, sightings)]
+    near = [trouble for trouble in near if trouble.hinders == "expiry" or trouble.begin <= install.began]
+    around = [trouble for trouble in near if trouble.hinders != "reading" and install.began < until(trouble, sightings)]
     if around:
         served = any(_serves(token, install, around) for token in tokens)
         return None if served else around[-1].kind
