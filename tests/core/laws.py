@@ -77,7 +77,7 @@ STEP = 30.0
 EXACT = 0.01
 REQUESTS_PER_HOUR = 335
 REQUESTS_PER_PROD = 4
-#: The least time between the starts of two deliveries.
+#: The least time between the starts of two deliveries while a fetch is under way, and of three deliveries otherwise.
 REST = 0.5
 
 
@@ -155,7 +155,7 @@ class Laws:
     good_at: dict[Request, float] = field(default_factory=dict)  # when the promise holds again
     suspended: dict[Request, Suspension] = field(default_factory=dict)
     ran_at: float = 0.0  # when the daemon last could not act because the machine slept or had just woken up
-    written_at: float = -math.inf
+    written_at: tuple[float, float] = (-math.inf, -math.inf)  # the last two deliveries
     free_at: float = 0.0  # until then something prevented writing, too recently for the promise to hold
     yielding_until: float = 0.0
     overwrote: float = -math.inf
@@ -336,9 +336,17 @@ class Laws:
             if request in self.suspended and self.suspended[request].verdict:
                 self.suspended[request] = Suspension(now, verdict=True)
 
-    def delivery_began(self, now: float) -> None:
-        assert now - self.written_at >= REST - 1e-6, "deliveries in a burst"
-        self.written_at = now
+    def delivery_began(self, now: float, fetching: bool) -> None:
+        """A delivery began.
+
+        Args:
+            now: The current time.
+            fetching: Whether another token may come at any moment.
+        """
+        before, last = self.written_at
+        assert now - before >= REST - 1e-6, "deliveries in a burst"
+        assert not fetching or now - last >= REST - 1e-6, "a delivery that does not wait for the next token"
+        self.written_at = (last, now)
         if self.yielding_until:
             self.yielding_until = 0.0
             self.free_at = max(self.free_at, now + SETTLE)
@@ -382,7 +390,8 @@ class Laws:
         self._begin_again(now, indexes, self.received.keys())
 
     def restarted(self, now: float, indexes: tuple[Index, ...], recovered: Collection[Request]) -> None:
-        self.overwrote = self.written_at = -math.inf
+        self.overwrote = -math.inf
+        self.written_at = (-math.inf, -math.inf)
         self.yielding_until = 0.0
         self.waiters.clear()
         self.lines.clear()

@@ -334,7 +334,7 @@ class World:
 
     def _deliver(self, action: events.Deliver) -> None:
         assert self.delivering is None, "two deliveries at once"
-        self.laws.delivery_began(self.now)
+        self.laws.delivery_began(self.now, any(request in self.line for request in self.laws.issuers))
         self.serial += 1
         number = self.delivering = self.serial
         before, records = state.on_clock(self.known, self._boot()), self._records(action)

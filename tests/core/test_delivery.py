@@ -29,6 +29,10 @@ def indexes(count: int) -> tuple[Index, ...]:
 
 def fetched(agent: Agent, index: Index, seconds: float, token: str = "t") -> list[Action]:
     agent.handle(events.RefreshAsked((index.name,)), after(seconds))
+    return ended(agent, index, seconds, token)
+
+
+def ended(agent: Agent, index: Index, seconds: float, token: str = "t") -> list[Action]:
     credential = Credential("me", Secret(token), after(seconds), after(seconds + 3600))
     return agent.handle(FetchEnded(index.request, credential, 0.5), after(seconds))
 
@@ -65,25 +69,70 @@ def holding() -> tuple[Agent, tuple[Index, ...]]:
     return agent, served
 
 
+def fetching(count: int) -> tuple[Agent, tuple[Index, ...]]:
+    """Return an agent whose first delivery has ended long ago, and all of whose fetches are under way."""
+    agent, served = configured(count)
+    agent.handle(events.RefreshAsked(tuple(index.name for index in served)), after(10))
+    return agent, served
+
+
 def test_simultaneous_tokens_share_a_delivery() -> None:
     """The first token is written at once; those of the next half second share one further delivery."""
-    agent, served = configured(50)
-    (first,) = delivers(fetched(agent, served[0], 1))
-    assert len(first.wanted) == 1
-    agent.handle(DeliveryEnded(first.wanted, 0.5), after(1))
-    for index in served[1:]:
-        assert delivers(fetched(agent, index, 1.1)) == []
-    (second,) = delivers(agent.handle(Due("netrc"), after(1) + REST))
-    assert len(second.wanted) == 50
+    agent, (first, *others, last) = fetching(50)
+    (one,) = delivers(ended(agent, first, 10))
+    assert len(one.wanted) == 1
+    agent.handle(DeliveryEnded(one.wanted, 0.5), after(10))
+    for index in others:
+        assert delivers(ended(agent, index, 10.1)) == []
+    (two,) = delivers(agent.handle(Due("netrc"), after(10) + REST))
+    assert len(two.wanted) == 49
+    assert agent.snapshot(after(10.5)).indexes[-1].index == last
+
+
+def test_the_last_of_several_tokens_is_written_at_once() -> None:
+    """A delivery waits for further tokens only while a fetch is under way, whether the last fetch ends with a token
+    or without."""
+    failure = Failure("transient", "unreachable", "No answer.")
+    for outcome, wanted in ((Credential("me", Secret("t"), NOW, after(3600)), 3), (failure, 2)):
+        agent, (first, second, last) = fetching(3)
+        delivered(agent, 10, ended(agent, first, 10))
+        assert plans(ended(agent, second, 10.1))["netrc"] == after(10) + REST
+        (deliver,) = delivers(agent.handle(FetchEnded(last.request, outcome, 0.5), after(10.2)))
+        assert len(deliver.wanted) == wanted
+
+
+def test_no_two_early_deliveries_follow_each_other() -> None:
+    """A chain of short fetches, of which none overlaps the next, does not write more than twice per rest."""
+    agent, served = configured(4)
+    for index in served:
+        agent.handle(FetchEnded(index.request, Failure("transient", "unreachable", "No answer."), 0.5), NOW)
+    begun = []
+    for number, index in enumerate(served):
+        seconds = 10 + number / 10
+        actions = fetched(agent, index, seconds)
+        if delivers(actions):
+            begun.append(seconds)
+            delivered(agent, seconds, actions)
+    assert begun == [10, 10.1]
+    (last,) = delivers(agent.handle(Due("netrc"), after(10.1) + REST))
+    assert len(last.wanted) == 4
+
+
+def test_no_early_delivery_follows_drift() -> None:
+    """After drift the delivery rests, so that a rival that writes continually is not met with a write each time."""
+    agent, _ = holding()
+    actions = agent.handle(events.SinkDrifted("netrc"), after(1.1))
+    assert delivers(actions) == []
+    assert plans(actions)["netrc"] == after(1) + REST
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.01, 0.5), (0.3, 3.0), (2.0, 5.0)])
 def test_slow_deliveries_are_less_frequent(took: float, rest: float) -> None:
-    """Deliveries use at most a tenth of the time, but no token waits longer than 5 s."""
-    agent, (first, second) = configured(2)
-    actions = fetched(agent, first, 10)
+    """While fetches are under way, deliveries use at most a tenth of the time, but no token waits longer than 5 s."""
+    agent, (first, second, _) = fetching(3)
+    actions = ended(agent, first, 10)
     agent.handle(DeliveryEnded(delivers(actions)[0].wanted, 0.5), after(10 + took))
-    assert plans(fetched(agent, second, 10 + took))["netrc"] == after(10 + rest)
+    assert plans(ended(agent, second, 10 + took))["netrc"] == after(10 + rest)
 
 
 def test_a_hung_delivery_is_reported_and_ends_all_waits() -> None:
@@ -121,7 +170,7 @@ def test_a_hung_delivery_to_uvs_store_names_the_store() -> None:
 def test_a_waiter_is_answered_after_the_delivery_of_its_token() -> None:
     """A delivery that began before the token arrived does not answer the waiter; the next one does. A waiter that
     left gets no answer."""
-    agent, (first, second) = configured(2)
+    agent, (first, second, _) = configured(3)
     agent.handle(events.RefreshAsked((second.name,), 1), NOW)
     agent.handle(events.RefreshAsked((second.name,), 2), NOW)
     in_flight = fetched(agent, first, 1)
@@ -205,9 +254,9 @@ def test_a_failure_ends_if_the_sink_is_already_as_wanted() -> None:
 def test_a_hung_delivery_plans_nothing() -> None:
     """A delivery in flight plans the time at which it counts as hung. Once hung and reported, it plans nothing."""
     flying = Delivery(in_flight=True, began_at=NOW)
-    assert flying.next_at(NOW) == NOW + delivery.HUNG
+    assert flying.next_at(NOW, fetching=False) == NOW + delivery.HUNG
     hung = delivery.hung(flying, "netrc", NOW + delivery.HUNG)
-    assert (hung.next_at(NOW), hung.failed_at) == (None, NOW + delivery.HUNG)
+    assert (hung.next_at(NOW, fetching=False), hung.failed_at) == (None, NOW + delivery.HUNG)
     assert (Delivery().begun, Delivery().ended, Delivery().failures) == (0, 0, 0)
 
 

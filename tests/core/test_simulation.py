@@ -283,8 +283,8 @@ def obeys_any_retry_after(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_delivers_again(patch: pytest.MonkeyPatch) -> None:
-    def begins(delivery: Delivery, now: datetime) -> bool:
-        return delivery.failure is None and honest(delivery, now)
+    def begins(delivery: Delivery, now: datetime, fetching: bool) -> bool:
+        return delivery.failure is None and honest(delivery, now, fetching)
 
     honest = deliveries.begins
     patch.setattr(deliveries, "begins", begins)
@@ -361,6 +361,22 @@ def gives_way_for_an_hour(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deliveries, "failed", failed)
 
 
+def waits_for_no_token(patch: pytest.MonkeyPatch) -> None:
+    def begins(delivery: Delivery, now: datetime, fetching: bool) -> bool:
+        return honest(delivery, now, False)
+
+    honest = deliveries.begins
+    patch.setattr(deliveries, "begins", begins)
+
+
+def is_always_early(patch: pytest.MonkeyPatch) -> None:
+    def begins(delivery: Delivery, now: datetime, fetching: bool) -> bool:
+        return honest(replace(delivery, early=False), now, fetching)
+
+    honest = deliveries.begins
+    patch.setattr(deliveries, "begins", begins)
+
+
 BROKEN = [
     (fights, "a fight", 0),
     (asks_caches_in_a_loop, "tokens in a loop", 0),
@@ -381,6 +397,8 @@ BROKEN = [
     (answers_no_client, "a client waits forever", 3),
     (keeps_entries_of_removed_indexes, "not configured", 4),
     (calls_everything_delivered, "the status", 0),
+    (waits_for_no_token, "does not wait for the next token", 6),
+    (is_always_early, "deliveries in a burst", 29),
 ]
 
 

@@ -63,6 +63,7 @@ class Agent:
         self.deliveries: dict[Sink, Delivery] = {"netrc": Delivery()}
         #: Leases that need a person.
         self.blocked: set[Request] = set()
+        self._fetching: set[Request] = set()
         self._named: dict[str, Index] = {}
         self._served: dict[Request, tuple[Index, ...]] = {}
         self._wanted: dict[Sink, dict[str, Entry]] = {}
@@ -110,7 +111,7 @@ class Agent:
     @property
     def fetching(self) -> bool:
         """Whether a fetch is in flight."""
-        return any(lease.state == "fetching" for lease in self.leases.values())
+        return bool(self._fetching)
 
     def doubts(self, shift: timedelta) -> bool:
         """Return whether the wall clock says of a token that it expires earlier.
@@ -207,6 +208,7 @@ class Agent:
             self._actions.append(CancelFetch(request))
         self._noticed.pop(request, None)
         self.blocked.discard(request)
+        self._fetching.discard(request)
         self._plan(request, "", None)
         self._waiting.fetch_ended(request)
 
@@ -305,6 +307,7 @@ class Agent:
         for request, lease in changed.items():
             self.leases[request] = lease
             (self.blocked.add if lease.state == "blocked" else self.blocked.discard)(request)
+            (self._fetching.add if lease.state == "fetching" else self._fetching.discard)(request)
 
     def _start_if_due(self, request: Request, now: datetime) -> None:
         act_at = self.leases[request].act_at
@@ -359,7 +362,7 @@ class Agent:
 
     def _deliver(self, sink: Sink, now: datetime) -> None:
         delivery = self.deliveries[sink]
-        if deliveries.begins(delivery, now):
+        if deliveries.begins(delivery, now, self.fetching):
             wanted = self._wanted[sink]
             delivery, action = deliveries.begin(delivery, sink, wanted, self._lives(sink), now)
             if action is not None:
@@ -368,7 +371,7 @@ class Agent:
             before, delivery = delivery, deliveries.hung(delivery, sink, now)
             self._report_failure(sink, before, delivery)
         self.deliveries[sink] = delivery
-        self._plan(sink, sink, delivery.next_at(now))
+        self._plan(sink, sink, delivery.next_at(now, self.fetching))
 
     def _lives(self, sink: Sink) -> dict[str, leases.Life]:
         ours = [index for index in self.indexes if index.sink == sink and index.target in self._wanted[sink]]

@@ -4,8 +4,11 @@ The rules, in prose:
 
 * A delivery is *pending* while the sink may hold something else than we want: after a token was fetched or expired,
   after drift, a new configuration or a wake-up. At most one delivery per sink is in flight.
-* Deliveries of one sink begin at least `REST` apart, and so far apart that they take a tenth of the time, but never
-  more than `LONGEST_REST`: many tokens that are fetched together are written together, however large the file is.
+* While a fetch is under way, deliveries of one sink begin at least `REST` apart, and so far apart that they take a
+  tenth of the time, but never more than `LONGEST_REST`: many tokens that are fetched together are written together,
+  however large the file is. If no fetch is under way, there is nothing to wait for, so the delivery begins *early*,
+  without the rest: the last of several tokens is written at once. No two early deliveries follow each other, and none
+  follows drift, so that neither a chain of short fetches nor a rival causes a burst of writes.
 * A delivery that succeeds forgets all failures. One that fails is retried with a back-off, and never causes a fetch.
 * If the entries that failed to be written are no longer wanted, the failure is forgotten.
 * A rival that changed our block is undone once. If it changes the block again within `FIGHT`, the next delivery yields:
@@ -30,7 +33,7 @@ from uvtokend.core.model import Entry, Failure, Problem, Sink
 
 #: If a rival changes our block again within this time, it is a fight, and we yield.
 FIGHT = timedelta(seconds=60)
-#: Deliveries of one sink begin at least this far apart.
+#: Deliveries of one sink begin at least this far apart, except for an early one.
 REST = timedelta(seconds=0.5)
 #: The longest time that a token waits because deliveries take long.
 LONGEST_REST = timedelta(seconds=5)
@@ -57,6 +60,7 @@ class Delivery:
         in_flight: A delivery is under way.
         began_at: When the last delivery began.
         took: How long the last delivery that ended took.
+        early: The last delivery began before the rest had ended.
         begun: How many deliveries have begun, and `ended` how many of them have ended.
         failures: The number of failures in a row.
         failure: Why the last delivery failed, and `failed_at` when.
@@ -76,6 +80,7 @@ class Delivery:
     in_flight: bool = False
     began_at: datetime | None = None
     took: timedelta = timedelta()
+    early: bool = False
     begun: int = 0
     ended: int = 0
     failures: int = 0
@@ -128,15 +133,25 @@ class Delivery:
             return None
         return self.begun + self.pending if self.pending or self.in_flight else None
 
-    def next_at(self, now: datetime) -> datetime | None:
-        """Return when the delivery wants to act next: to begin, to be tried again, or to be reported as hung."""
+    @property
+    def rested_at(self) -> datetime | None:
+        """When the rest after the last delivery ends; None before the first delivery."""
+        return None if self.began_at is None else self.began_at + max(REST, min(10 * self.took, LONGEST_REST))
+
+    def next_at(self, now: datetime, fetching: bool) -> datetime | None:
+        """Return when the delivery wants to act next: to begin, to be tried again, or to be reported as hung.
+
+        Args:
+            now: Aware UTC.
+            fetching: Whether a fetch is under way.
+        """
         if self.in_flight:
             return None if self.hung or self.began_at is None else self.began_at + HUNG
         if not self.pending:
             return None
-        rest = max(REST, min(10 * self.took, LONGEST_REST))
-        rested = now if self.began_at is None else self.began_at + rest
-        return rested if self.retry_at is None else max(self.retry_at, rested)
+        may_be_early = not (fetching or self.early or self.standing is None)
+        ready_at = now if self.rested_at is None or may_be_early else self.rested_at
+        return ready_at if self.retry_at is None else max(self.retry_at, ready_at)
 
     def valid(self, target: str, now: datetime) -> bool:
         """Return whether the sink has an entry of ours for a target that has not expired, as far as we know."""
@@ -161,14 +176,20 @@ def urged(delivery: Delivery) -> Delivery:
     return replace(delivery, retry_at=None, rival_at=None)
 
 
-def begins(delivery: Delivery, now: datetime) -> bool:
-    """Return whether a delivery should begin now, if the sink differs from the wanted entries."""
-    return not delivery.in_flight and _due(delivery, now)
+def begins(delivery: Delivery, now: datetime, fetching: bool) -> bool:
+    """Return whether a delivery should begin now, if the sink differs from the wanted entries.
+
+    Args:
+        delivery: The delivery.
+        now: Aware UTC.
+        fetching: Whether a fetch is under way.
+    """
+    return not delivery.in_flight and _due(delivery.next_at(now, fetching), now)
 
 
 def hangs(delivery: Delivery, now: datetime) -> bool:
     """Return whether the delivery in flight should be reported as hung now."""
-    return delivery.in_flight and _due(delivery, now)
+    return delivery.in_flight and _due(delivery.next_at(now, fetching=False), now)
 
 
 def begin(
@@ -194,6 +215,7 @@ def begin(
         offered=lives,
         in_flight=True,
         began_at=now,
+        early=delivery.rested_at is not None and now < delivery.rested_at,
         begun=delivery.begun + 1,
         retry_at=None,
     )
@@ -260,9 +282,8 @@ def _took(delivery: Delivery, now: datetime) -> timedelta:
     return timedelta() if delivery.began_at is None else now - delivery.began_at
 
 
-def _due(delivery: Delivery, now: datetime) -> bool:
-    due = delivery.next_at(now)
-    return due is not None and now >= due
+def _due(at: datetime | None, now: datetime) -> bool:
+    return at is not None and now >= at
 
 
 def _short(life: Life, now: datetime) -> bool:
