@@ -38,9 +38,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
 
 def holding(machine: Issuing) -> list[Path]:
     """Return every file of the machine that contains a token or a part of one."""
-    files = [path for path in machine.directory.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert machine.config in files
-    return [path for path in files if CANARY.encode() in path.read_bytes() and path.name != "issue"]
+    while True:
+        files = [path for path in machine.directory.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert machine.config in files
+        with contextlib.suppress(FileNotFoundError):  # the daemon has just replaced one of them: look again
+            return [path for path in files if CANARY.encode() in path.read_bytes() and path.name != "issue"]
 
 
 def changed_anywhere(since: float) -> list[Path]:
