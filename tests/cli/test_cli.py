@@ -482,14 +482,15 @@ def test_watch_on_a_terminal_redraws_until_interrupted(desk: Desk) -> None:
     desk.configure(("a", "a.example"))
     desk.run("start")
     desk.run("refresh")
-    text, status = on_terminal(desk, ["status", "--watch"], until=lambda seen: seen.count("\x1b[H") >= 2)
-    assert status == 130
-    assert "\x1b[32m" in text
-    assert "Traceback" not in text
-    text, _ = on_terminal(desk, ["status"])
+    with desk.terminal("status", "--watch") as terminal:
+        terminal.expect(r"\x1b\[H[^\x1b]*\x1b\[32m")
+        terminal.expect(r"\x1b\[H")
+        assert terminal.interrupt() == 130
+        assert "Traceback" not in terminal.text
+    text, _ = on_terminal(desk, "status")
     assert "\x1b[32m" in text
     desk.extra["NO_COLOR"] = "1"
-    text, _ = on_terminal(desk, ["status"])
+    text, _ = on_terminal(desk, "status")
     assert "The index is ready." in text
     assert "\x1b" not in text
 

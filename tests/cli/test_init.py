@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
+import re
 import shlex
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import places
+from support.terminal import Terminal
 from uvtokend.cli import init
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.sandbox.codeartifact import CodeArtifact
@@ -109,31 +108,15 @@ def test_a_project_without_private_indexes(laptop: AwsMachine) -> None:
         assert "nothing to add" in done.stderr
 
 
-def on_terminal(laptop: AwsMachine, answer: str) -> tuple[str, int]:
-    """Run ``uvtokend init`` in the project on a terminal, and answer its question."""
-    ours, theirs = pty.openpty()
-    words = laptop.ourselves("init")
-    process = subprocess.Popen(
-        words, stdin=theirs, stdout=theirs, stderr=theirs, env=laptop.environment, cwd=project(laptop)
-    )
-    os.close(theirs)
-    seen = b""
-    with contextlib.suppress(OSError):  # EIO: the last process on the terminal has ended
-        while chunk := os.read(ours, 65536):
-            seen += chunk
-            if b"[y/N] " in seen and answer:
-                assert (laptop.cloud.fetches, laptop.config.exists()) == (0, False)
-                os.write(ours, f"{answer}\n".encode())
-                answer = ""
-    os.close(ours)
-    return seen.decode(), process.wait(timeout=30)
-
-
 @pytest.mark.parametrize("answer", ["y", "Yes", "n", "x"])
 def test_init_asks_before_it_fetches(laptop: AwsMachine, answer: str) -> None:
     """On a terminal, `init` asks before it fetches or writes anything; only "y" or "yes" continues."""
     yes = answer.lower().startswith("y")
-    seen, status = on_terminal(laptop, answer)
+    with Terminal(laptop.ourselves("init"), laptop.environment, project(laptop), keyboard=True) as terminal:
+        terminal.expect(re.escape("[y/N] "))
+        assert (laptop.cloud.fetches, laptop.config.exists()) == (0, False)
+        terminal.type(answer)
+        status, seen = terminal.end(), terminal.text
     assert f"acme: {URL}\r\n" in seen
     assert f"Try these once, and add them to {laptop.config}? [y/N] " in seen
     assert (status, laptop.config.exists(), laptop.cloud.fetches) == ((0, True, 1) if yes else (1, False, 0))

@@ -6,6 +6,7 @@ Each test ends the wait as soon as it has seen the progress line, so no test dep
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from functools import partial
 import pytest
 
 from support.daemons import ask
-from support.desk import TOKEN, Desk, desk, on_terminal
+from support.desk import TOKEN, Desk, desk
 from uvtokend.sandbox.codeartifact import CodeArtifact
 from uvtokend.sandbox.web import Answer, Call, Server
 
@@ -49,10 +50,12 @@ def shown(desk: Desk, what: str, act: Callable[[], object], *words: str) -> int:
     check that the line is cleared; return the status.
     """
     sign = f"\r{what} ("
-    text, status = on_terminal(desk, [*words], lambda seen: sign in seen, act)
-    assert sign in text
-    assert "\r\x1b[K" in text[text.rindex(sign) :]
-    return status
+    with desk.terminal(*words) as terminal:
+        terminal.expect(re.escape(sign))
+        act()
+        status = terminal.end()
+        assert "\r\x1b[K" in terminal.text[terminal.text.rindex(sign) :]
+        return status
 
 
 @pytest.mark.parametrize("words", ["once", "login", "ensure -- true", "exec a -- true"])

@@ -11,8 +11,12 @@ import psutil
 
 from support.daemons import ask
 from support.desk import Desk, desk, gone, on_terminal
+from support.terminal import LINES
 
 __all__ = ["desk"]
+
+#: The last lines of the status of a running daemon.
+FOOTER = r"uvtokend \S+ pid (\d+),"
 
 
 def test_an_invalid_configuration_does_not_affect_a_running_daemon(desk: Desk) -> None:
@@ -106,9 +110,7 @@ def test_watch_survives_a_restart(desk: Desk) -> None:
     assert watch.stdout is not None
     first = json.loads(watch.stdout.readline())
     desk.run("restart")
-    for line in watch.stdout:
-        if json.loads(line)["pid"] != first["pid"]:
-            break
+    assert any(json.loads(line)["pid"] != first["pid"] for line in watch.stdout)
     desk.run("stop")
     watch.communicate(timeout=30)
     assert watch.returncode == 3
@@ -123,7 +125,7 @@ def test_force_color_and_no_color(desk: Desk) -> None:
     assert "\x1b[31m" in desk.run("status", status=3).stdout
     desk.extra["NO_COLOR"] = "1"
     assert "\x1b" not in desk.run("status", status=3).stdout
-    text, _ = on_terminal(desk, ["status"])
+    text, _ = on_terminal(desk, "status")
     assert "\x1b" not in text
 
 
@@ -202,7 +204,7 @@ def test_an_unknown_index_without_any_configured(desk: Desk) -> None:
 def test_list_fits_the_terminal(desk: Desk) -> None:
     """`list` puts URL and file on their own lines on a narrow terminal; in a pipe, each index is one unpadded line."""
     desk.configure(("a", "a.example"), ("bbbbbbbbbb", "b.example"))
-    text, status = on_terminal(desk, ["list"])
+    text, status = on_terminal(desk, "list")
     lines = text.replace("\r", "").splitlines()
     assert status == 0
     assert lines[:2] == ["INDEX       ENABLED  PROVIDER  SINK", "a           yes      command   netrc"]
@@ -224,34 +226,26 @@ def test_watch_fits_a_small_terminal(desk: Desk) -> None:
     desk.configure(*((f"i{number}", f"h{number}.example") for number in range(30)))
     desk.config.write_text(re.sub(r"answer-i\d+", "answer-i0", desk.config.read_text()))  # one request for all
     desk.run("start")
-    text, status = on_terminal(desk, ["status", "--watch"], until=lambda seen: "more lines" in seen)
-    assert status == 130
-    picture = text.split("\x1b[H")[1]
+    with desk.terminal("status", "--watch") as terminal:
+        picture = terminal.expect(r"\x1b\[H([^…]*)… \d+ more lines")[1]
+        assert terminal.interrupt() == 130
     assert "All 30 indexes are ready." in picture.splitlines()[0]
-    assert picture.count("\n") < 24
-    assert re.search(r"… \d+ more lines", picture)
+    assert picture.count("\n") < LINES - 1
 
 
 def test_watch_on_a_terminal_survives_a_restart(desk: Desk) -> None:
     """On a terminal, `--watch` shows the start command while no daemon runs, and then the new daemon."""
     desk.configure(("a", "a.example"))
     desk.run("start")
-    pids: list[str] = []
-
-    def enough(seen: str) -> bool:
-        running = re.findall(r"pid (\d+)", seen)
-        if running and not pids:
-            pids.append(running[-1])
-            desk.run("stop")
-        if pids and len(pids) == 1 and "fix: " in seen.rpartition("\x1b[H")[2] and "not running" in seen:
-            pids.append("")
-            desk.run("start")
-        return len(pids) == 2 and bool(running) and running[-1] != pids[0]
-
-    text, status = on_terminal(desk, ["status", "--watch"], until=enough)
-    assert status == 130
-    assert "uvtokend is not running" in text
-    assert "Traceback" not in text
+    with desk.terminal("status", "--watch") as terminal:
+        first = terminal.expect(FOOTER)[1]
+        desk.run("stop")
+        terminal.expect("uvtokend is not running")
+        terminal.expect("fix: .*uvtokend start")
+        desk.run("start")
+        assert terminal.expect(FOOTER)[1] != first
+        assert terminal.interrupt() == 130
+        assert "Traceback" not in terminal.text
 
 
 def test_log_prints_local_time_and_the_file_has_utc(desk: Desk) -> None:

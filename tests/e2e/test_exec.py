@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from support import commands
 from support.issuing import CANARY, Issuing
+from support.terminal import Terminal
 from support.waiting import until
 from uvtokend.disk import uv_files
 from uvtokend.sandbox.index import wheel
@@ -216,14 +216,9 @@ def test_token_prints_only_the_token(either: Issuing) -> None:
 
 def _on_terminal(machine: Issuing, *arguments: str) -> tuple[int, bool]:
     """Run a command on a terminal; return its exit status, and whether its output contained a token."""
-    ours, theirs = pty.openpty()
-    try:
-        command = machine.ourselves(*arguments)
-        done = subprocess.run(command, env=machine.environment, stdout=theirs, stderr=theirs, check=False)
-        return done.returncode, CANARY.encode() in os.read(ours, 65536)
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    with Terminal(machine.ourselves(*arguments), machine.environment) as terminal:
+        status = terminal.end()
+        return status, CANARY in terminal.text
 
 
 def test_a_failure_says_why(machine: Issuing) -> None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
-import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ import pytest
 
 from support import commands, places
 from support.daemons import ask
+from support.terminal import Terminal
 
 TOKEN = "tok-3b1f9a"
 FOREIGN = b"# mine\nmachine ftp.example login me password mine\n"
@@ -65,6 +61,10 @@ class Desk:
         return subprocess.Popen(
             [sys.executable, "-m", "uvtokend", *args], stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes
         )
+
+    def terminal(self, *args: str) -> Terminal:
+        """Start a command on a terminal."""
+        return Terminal([sys.executable, "-m", "uvtokend", *args], self.env)
 
     def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command, and check its exit status and that it shows neither a traceback nor the token."""
@@ -124,23 +124,8 @@ def gone(process: psutil.Process) -> None:
             time.sleep(0.01)
 
 
-def on_terminal(
-    desk: Desk,
-    args: list[str],
-    until: Callable[[str], bool] | None = None,
-    act: Callable[[], object] | None = None,
-) -> tuple[str, int]:
-    """Run a command on a terminal of 60 columns; once `until` is true for its output, call `act`, or interrupt it."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
-    process = desk.popen(*args, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    seen = b""
-    with contextlib.suppress(OSError):  # EIO: the last process on the terminal has ended
-        while chunk := os.read(ours, 65536):
-            seen += chunk
-            if until is not None and until(seen.decode(errors="replace")):
-                until = None
-                process.send_signal(signal.SIGINT) if act is None else act()
-    os.close(ours)
-    return seen.decode(), process.wait(timeout=20)
+def on_terminal(desk: Desk, *args: str) -> tuple[str, int]:
+    """Run a command on a terminal until it ends; return what it showed, and its exit status."""
+    with desk.terminal(*args) as terminal:
+        status = terminal.end()
+        return terminal.text, status
