@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import threading
 from datetime import datetime, timedelta
 
 import psutil
 
+from clouds.jfrog import JFrog
 from support.daemons import ask
 from support.desk import Desk, desk, gone, on_terminal
 from support.terminal import LINES
+from support.waiting import PATIENCE
 
 __all__ = ["desk"]
 
@@ -246,6 +250,55 @@ def test_watch_on_a_terminal_survives_a_restart(desk: Desk) -> None:
         assert terminal.expect(FOOTER)[1] != first
         assert terminal.interrupt() == 130
         assert "Traceback" not in terminal.text
+
+
+def test_watch_follows_a_daemon_that_ends_slowly(desk: Desk) -> None:
+    """A daemon that ends disconnects its clients first, and still owns the netrc; once it has ended, no terminal shows
+    it any more.
+    """
+    used, answers = threading.Event(), threading.Event()
+
+    def stage(name: str) -> None:
+        if name == "burnt":
+            used.set()
+            answers.wait(PATIENCE)
+
+    with JFrog() as platform:
+        for name, secret in zip(("access", "refresh"), platform.pair(), strict=True):
+            (desk.home / name).write_text(secret)
+            (desk.home / name).chmod(0o600)
+        platform.stage = stage
+        desk.configure()
+        desk.config.write_text(
+            f'[[index]]\nname = "a"\nurl = "{platform.url}/artifactory/api/pypi/pypi/simple/"\n'
+            'provider = "jfrog-artifactory"\n'
+            'access-token = { file = "~/access" }\nrefresh-token = { file = "~/refresh" }\n'
+        )
+        daemon = desk.popen("run", "--quiet")
+        assert used.wait(PATIENCE)
+        with daemon, desk.terminal("status", "--watch") as terminal:
+            assert int(terminal.expect(FOOTER)[1]) == daemon.pid
+            daemon.terminate()
+            terminal.expect(rf"A daemon \(pid {daemon.pid}\) keeps")
+            answers.set()
+            terminal.expect("uvtokend is not running")
+            assert terminal.interrupt() == 130
+
+
+def test_watch_on_a_terminal_waits_for_a_daemon_that_does_not_answer(desk: Desk) -> None:
+    """On a terminal, `--watch` shows that the daemon does not answer, and the status as soon as it does again."""
+    desk.configure(("a", "a.example"))
+    desk.run("start")
+    with desk.terminal("status", "--watch") as terminal:
+        pid = int(terminal.expect(FOOTER)[1])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            terminal.expect(r"The daemon has not answered within 5 s\.")
+            terminal.expect("fix: .*uvtokend restart")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert int(terminal.expect(FOOTER)[1]) == pid
+        assert terminal.interrupt() == 130
 
 
 def test_log_prints_local_time_and_the_file_has_utc(desk: Desk) -> None:

@@ -33,7 +33,7 @@ daemon is not running. `uvtokend help status` explains what is shown."""
 
 #: Seconds after which a live status is drawn again without an event, because its times change.
 _REDRAW = 2.0
-#: Seconds between two attempts to reach a daemon that has ended.
+#: Seconds between two attempts to reach a daemon that has ended or does not answer.
 _AGAIN = 0.25
 #: Seconds that a daemon gets to start again if the output is not a terminal: `uvtokend restart` takes less.
 _COMES_BACK = 5.0
@@ -80,9 +80,13 @@ def fetch(names: list[str], config: str | None) -> tuple[dict[str, Any], report.
     try:
         return client.call("status", client.names(names)), None
     except NotRunning:
-        from uvtokend.cli import stopped  # noqa: PLC0415 - reading the configuration is slow
+        return _on_disk(names, config)
 
-        return stopped.status(names, config)
+
+def _on_disk(names: list[str], config: str | None, complain: bool = True) -> tuple[dict[str, Any], report.Absence]:
+    from uvtokend.cli import stopped  # noqa: PLC0415 - reading the configuration is slow
+
+    return stopped.status(names, config, complain)
 
 
 def show(
@@ -118,12 +122,17 @@ def _text(
     document: dict[str, Any], absence: report.Absence | None = None, alone: bool = False, config: str | None = None
 ) -> str:
     now = datetime.now(UTC)
-    width, color = console.width(sys.stdout), console.colored(sys.stdout)
+    width, color = _terminal()
     if alone:
         return report.once(document, now, width, color)
     return report.status(
         document, now, width, color, None, absence, [*_of_config(document, config), *_of_shell(document)]
     )
+
+
+def _terminal() -> tuple[int, bool]:
+    """Return the width of the terminal, and whether it shows colors."""
+    return console.width(sys.stdout), console.colored(sys.stdout)
 
 
 def _of_config(document: dict[str, Any], config: str | None) -> list[tuple[str, str]]:
@@ -201,32 +210,50 @@ def _exit_status(document: dict[str, Any]) -> int:
 class _Watch:
     """Shows the status repeatedly: redrawn on a terminal, otherwise printed again after each event.
 
-    It waits for a daemon that ends: on a terminal until it is interrupted, otherwise for as long as a restart takes.
+    On a terminal, it waits for a daemon that ends or does not answer until it is interrupted; otherwise it waits for as
+    long as a restart takes.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._live = sys.stdout.isatty() and not args.json
-        self._gone_at: float | None = None
         self._seen = False
+        self._gone_at: float | None = None
+        self._redraw_at = 0.0
 
     def run(self) -> int:
         """Show until interrupted.
 
         Raises:
             NotRunning: The daemon has ended, and the output is not a terminal.
+            NoAnswerError: The daemon does not answer in time, and the output is not a terminal.
         """
         while True:
             try:
-                with client.Connection() as events:
-                    events.call("events")
-                    while True:
-                        document = client.call("status", client.names(self._args.names))
-                        self._gone_at, self._seen = None, True
-                        self._draw(document)
-                        self._await_event(events)
+                self._follow()
             except (NotRunning, client.HungUpError) as end:
                 self._without_daemon(end)
+            except client.NoAnswerError as error:
+                if not self._live:
+                    raise
+                self._picture(report.problem_lines(error.message, error.hint, *_terminal()))
+            time.sleep(_AGAIN)
+
+    def _follow(self) -> None:
+        """Show the status whenever it may have changed. No event is missed, because they are subscribed first.
+
+        Raises:
+            NotRunning: No daemon runs.
+            HungUpError: The daemon has ended, or has disconnected this client.
+            NoAnswerError: The daemon does not answer in time.
+        """
+        with client.Connection() as events:
+            events.call("events")
+            while True:
+                document = client.call("status", client.names(self._args.names))
+                self._seen, self._gone_at, self._redraw_at = True, None, 0.0
+                self._draw(document)
+                self._await_event(events)
 
     def _draw(self, document: dict[str, Any], absence: report.Absence | None = None) -> None:
         if self._args.json:
@@ -235,10 +262,14 @@ class _Watch:
             console.out(json.dumps(document) + "\n")
             return
         text = _text(document, absence, config=self._args.config)
-        if not self._live:
+        if self._live:
+            self._picture(text.splitlines())
+        else:
             console.out(text)
-            return
-        lines = text.splitlines()
+
+    @staticmethod
+    def _picture(lines: list[str]) -> None:
+        """Replace what the terminal shows."""
         height = console.height(sys.stdout)
         if len(lines) >= height:  # the top is the most important part, and would scroll away
             lines = [*lines[: max(1, height - 2)], f"… {len(lines) - max(1, height - 2)} more lines"]
@@ -258,14 +289,22 @@ class _Watch:
                 return
 
     def _without_daemon(self, end: NotRunning | client.HungUpError) -> None:
-        """Show that no daemon runs, and wait a moment for one."""
+        """Show that no daemon runs. On a terminal, this is drawn again and again, because it changes: a daemon that has
+        disconnected its clients may still own the netrc for a while, and the tokens on disk expire.
+
+        Raises:
+            NotRunning: The output is not a terminal, and a restart would have taken less time.
+            UsageError: No index has one of the names.
+        """
         now = time.monotonic()
         if self._gone_at is None:
             self._gone_at = now
-            document, absence = fetch(self._args.names, self._args.config)  # which may refuse a name
-            if self._live:
-                self._draw(document, absence)
-        if not self._live and (not self._seen or now - self._gone_at > _COMES_BACK):
-            message = "The daemon was stopped." if self._seen else "uvtokend is not running."
-            raise NotRunning(message, "uvtokend start") from end
-        time.sleep(_AGAIN)
+        if self._live:
+            if isinstance(end, NotRunning) and now >= self._redraw_at:
+                self._draw(*_on_disk(self._args.names, self._args.config, complain=False))
+                self._redraw_at = now + _REDRAW
+        elif not self._seen:
+            _on_disk(self._args.names, self._args.config)  # which may refuse a name
+            raise NotRunning("uvtokend is not running.", "uvtokend start") from end
+        elif now - self._gone_at > _COMES_BACK:
+            raise NotRunning("The daemon was stopped.", "uvtokend start") from end

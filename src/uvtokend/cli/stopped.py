@@ -21,18 +21,19 @@ _LINES = 6
 _OTHERS = 3
 
 
-def status(names: list[str], config: str | None) -> tuple[dict[str, Any], Absence]:
+def status(names: list[str], config: str | None, complain: bool = True) -> tuple[dict[str, Any], Absence]:
     """Return the status document, and why no daemon answers.
 
     Args:
         names: Only these indexes; none means all.
         config: Another configuration file.
+        complain: Whether to print the problems of the configuration; the document contains the first one.
 
     Raises:
         UsageError: No index has one of those names.
     """
     document, error = disk.document(names, config)
-    if error is not None:
+    if error is not None and complain:
         console.complain(error)
     everywhere = list(elsewhere.daemons())
     others = everywhere[:_OTHERS]

@@ -89,7 +89,7 @@ def status(
     for sentence in absence.more:
         lines += wrapped(clean(sentence), width)
     for sentence, fix in (*([absence.elsewhere] if absence.elsewhere else ()), *shell):
-        lines += _problem(sentence, fix, width, color)
+        lines += problem_lines(sentence, fix, width, color)
     lines += problems(document, moment, width, color, absence) + notices(document, width, color)
     if document["indexes"]:
         lines += ["", *table(document, moment, width, color)]
@@ -180,12 +180,12 @@ def problems(document: Mapping[str, Any], moment: Moment, width: int, color: boo
     lines: list[str] = []
     stale = document.get("config_stale")
     if stale is not None:
-        lines += _problem(stale, _stale_fix(stale, document["config"], document["pid"]), width, color)
+        lines += problem_lines(stale, _stale_fix(stale, document["config"], document["pid"]), width, color)
     problem = document["delivery"]["problem"]
     if problem not in {None, STOPPED, absence.sentence} and not _told_by_index(document, problem):
-        lines += _problem(problem, None, width, color)
+        lines += problem_lines(problem, None, width, color)
     for (message, hint), names in _grouped(document, moment).items():
-        lines += _problem(f"{', '.join(names)}: {message}", hint, width, color)
+        lines += problem_lines(f"{', '.join(names)}: {message}", hint, width, color)
     return lines
 
 
@@ -203,7 +203,7 @@ def notices(document: Mapping[str, Any], width: int, color: bool) -> list[str]:
             grouped.setdefault((notice["message"], notice["hint"]), []).append(index["name"])
     lines: list[str] = []
     for (message, hint), names in grouped.items():
-        lines += _problem(f"{', '.join(names)}: {message}", hint, width, color)
+        lines += problem_lines(f"{', '.join(names)}: {message}", hint, width, color)
     return lines
 
 
@@ -235,7 +235,15 @@ def _of_index(index: Mapping[str, Any], running: bool, moment: Moment) -> tuple[
     return "There is no valid token yet.", f"uvtokend refresh {clean(index['name'])}"
 
 
-def _problem(sentence: str, hint: str | None, width: int, color: bool) -> list[str]:
+def problem_lines(sentence: str, hint: str | None, width: int, color: bool) -> list[str]:
+    """Return a problem and the command that fixes it, as lines.
+
+    Args:
+        sentence: What happened, and why.
+        hint: The command; None if no command helps.
+        width: The width of the terminal, in characters.
+        color: Whether the terminal shows colors.
+    """
     return wrapped(clean(sentence), width) + ([_fix(hint, color)] if hint is not None else [])
 
 
