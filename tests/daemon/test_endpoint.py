@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from test_control import Answers, ask, command
+from test_loop import live as daemon_of
 
+from uvtokend import paths
 from uvtokend.core.events import Report
 from uvtokend.daemon.endpoint import Endpoint, SocketLock
+from uvtokend.daemon.loop import Daemon
 from uvtokend.disk.locks import Lock
 from uvtokend.errors import UvtokendError
 
@@ -107,3 +111,34 @@ def test_a_replaced_socket_is_not_removed_at_the_end(tmp_path: Path) -> None:
 
     live(socket, story)
     assert socket.read_text() == "theirs"
+
+
+def test_a_hung_socket_directory_blocks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the directory of the socket does not answer, guard ticks continue with one waiting thread, the sinks are
+    still checked, and the daemon can end."""
+    answers, looks = threading.Event(), list[str]()
+
+    def inode(path: str) -> tuple[int, int] | None:
+        looks.append(path)
+        answers.wait(60)
+        return None
+
+    async def story(daemon: Daemon) -> None:
+        endpoint = Endpoint(SocketLock(str(tmp_path / "run" / "s")), Answers(), lambda _: None)
+        await endpoint.server.open()
+        monkeypatch.setattr(paths, "inode", inode)
+        daemon.at_tick = endpoint.look
+        for _ in range(3):
+            daemon._tick()
+        (tmp_path / "netrc").write_text("")
+        while "machine" not in (tmp_path / "netrc").read_text():
+            daemon._tick()
+            await asyncio.sleep(0.01)
+        assert 1 <= len(looks) <= 2
+        await asyncio.wait_for(endpoint.server.close(), 30)
+        assert (tmp_path / "run" / "s").exists()
+
+    try:
+        daemon_of(tmp_path, monkeypatch, story)
+    finally:
+        answers.set()

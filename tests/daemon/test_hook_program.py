@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from support.daemons import status
 from support.waiting import runs, until
+from uvtokend.core import hook as hook_rules
 from uvtokend.daemon.hook import HookProgram
 from uvtokend.sandbox.machine import Machine
 
@@ -41,7 +43,7 @@ def test_the_program_gets_only_its_environment(tmp_path: Path) -> None:
         program = shell(script, {"OUT": str(tmp_path / "out"), "PYTHON": sys.executable}, reports)
         program.changed()
         assert await reports.next() is None
-        program.close()
+        await program.close()
 
     asyncio.run(test())
     *environment, session, pid = (tmp_path / "out").read_text().splitlines()
@@ -63,7 +65,7 @@ def test_changes_during_a_run_are_joined(tmp_path: Path) -> None:
         for _ in range(2):
             await asyncio.to_thread(gate.write_text, "go\n")
             assert await reports.next() is None
-        program.close()
+        await program.close()
 
     asyncio.run(test())
     assert (tmp_path / "runs").read_text() == "run\nrun\n"
@@ -79,7 +81,7 @@ def test_a_failure_is_reported_and_retried(tmp_path: Path, monkeypatch: pytest.M
         program.changed()
         assert await reports.next() == "The program of on-delivered, '/bin/sh', exited with status 7."
         assert await reports.next() is None
-        program.close()
+        await program.close()
 
     asyncio.run(test())
 
@@ -93,7 +95,7 @@ def test_a_program_that_is_missing() -> None:
         program.changed()
         problem = "cannot be started: No such file or directory"
         assert await reports.next() == f"The program of on-delivered, '/nonexistent/program', {problem}."
-        program.close()
+        await program.close()
 
     asyncio.run(test())
 
@@ -106,12 +108,46 @@ def test_a_hung_program_is_killed_with_its_children(tmp_path: Path) -> None:
         program = shell(f'sleep 600 & echo $! > "{pids}"; wait', {}, reports, deadline=seconds)
         program.changed()
         assert f"did not end within {seconds:g} s and was killed" in (await reports.next() or "")
-        program.close()
+        await program.close()
         return [int(line) for line in pids.read_text().split()] if pids.exists() else []
 
     # On a busy machine the child starts late.
     (child,) = next(filter(None, (asyncio.run(test(seconds)) for seconds in (0.5, 4.0, 25.0))))
     until(lambda: not runs(child))
+
+
+def test_a_program_on_a_hung_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the program can be neither started nor killed, because a file system does not answer, the loop goes on, and
+    the problem is reported at the deadline and at each repetition. No other run is started until the first one has
+    ended, and a program that starts after the end of the daemon is killed at once."""
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    monkeypatch.setattr(hook_rules, "BASE", 1.0)
+    answers, started = threading.Event(), list[str]()
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+    def environment() -> dict[str, str]:
+        started.append("")
+        answers.wait(60)
+        return {}
+
+    async def test() -> list[int]:
+        reports = Reports()
+        program = HookProgram(lambda: sleeps, environment, 0.1, reports.queue.put_nowait)
+        program.changed()
+        for _ in range(2):
+            assert "because a file system does not answer" in str(await reports.next())
+            assert len(started) == 1
+        run = program._running
+        assert run is not None
+        monkeypatch.setattr("uvtokend.daemon.hook.KILLED", 0.01)
+        await asyncio.wait_for(program.close(), 30)
+        answers.set()
+        await asyncio.to_thread(run.ended.wait, 30)
+        assert run._process is not None
+        return [run._process.pid]
+
+    (pid,) = asyncio.run(test())
+    assert not runs(pid)
 
 
 def test_closing_ends_a_run() -> None:
@@ -121,7 +157,7 @@ def test_closing_ends_a_run() -> None:
         reports, hang = Reports(), [sys.executable, "-c", "import time; time.sleep(600)"]
         program = HookProgram(lambda: hang, dict, 600.0, reports.queue.put_nowait)
         program.changed()
-        program.close()
+        await program.close()
         await asyncio.get_running_loop().shutdown_default_executor()
         assert reports.queue.empty()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from uvtokend.core.model import Settings
 from uvtokend.core.reminders import AFTER_WAKING
 from uvtokend.core.status import StatusDocument
 from uvtokend.daemon import outlook
+from uvtokend.disk import files
 
 ERROR = {"kind": "login-required", "message": "Expired <b> & gone.", "hint": "aws sso login"}
 SCRIPT = """#!/bin/sh
@@ -167,6 +169,36 @@ def test_the_daemon_ends_in_spite_of_a_hung_metrics_directory(
 
     live(story)
     assert not (tmp_path / "m.prom").exists()
+
+
+@pytest.mark.parametrize("what", ["state directory", "PATH"])
+def test_reminders_on_a_hung_disk_do_not_block_the_loop(
+    what: str, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the file of the shown reminders or a directory of PATH does not answer, the loop goes on. The reminder is
+    shown once they answer."""
+    begun, back = threading.Event(), threading.Event()
+    hangs: tuple[Any, str] = (files, "read") if what == "state directory" else (shutil, "which")
+    honest = getattr(*hangs)
+
+    def hang(*args: object) -> object:
+        begun.set()
+        assert back.wait(20)
+        return honest(*args)
+
+    monkeypatch.setattr(*hangs, hang)
+
+    async def story(scene: Scene) -> None:
+        scene.indexes = [BLOCKED]
+        update = asyncio.create_task(scene.update())
+        async with asyncio.timeout(30):
+            while not begun.is_set():
+                await asyncio.sleep(0)
+        back.set()
+        await update
+        assert [call[0] for call in scene.calls] == ["notify-send"]
+
+    live(story)
 
 
 def test_an_unwritable_file_is_logged_once(live: Live, tmp_path: Path) -> None:

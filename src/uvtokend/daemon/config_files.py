@@ -14,16 +14,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from uvtokend import paths
 from uvtokend.core.document import INVALID
 from uvtokend.core.model import Settings
 from uvtokend.core.text import duration
+from uvtokend.daemon.aside import aside
 from uvtokend.errors import ConfigError, UvtokendError
 
 Load = Callable[[], Settings]
-_T = TypeVar("_T")
+_THREAD = "config files"
 
 #: Seconds that the files may take to be read when the user has changed them.
 PATIENCE = 10.0
@@ -56,7 +56,7 @@ class ConfigFiles:
                 loaded.
         """
         with contextlib.suppress(TimeoutError):
-            return await _aside(self._loaded, PATIENCE)
+            return await asyncio.wait_for(aside(self._loaded, _THREAD), PATIENCE)
         self._hangs = True
         raise _hung()
 
@@ -75,7 +75,8 @@ class ConfigFiles:
         """Look whether the files have changed, for so many seconds at the most; many that ask share one look."""
         if self._looking is None or self._looking.done():
             others = 0.0 if self._hangs else seconds / 2
-            self._looking = asyncio.ensure_future(_aside(partial(self.check, others), seconds))
+            look = asyncio.wait_for(aside(partial(self.check, others), _THREAD), seconds)
+            self._looking = asyncio.ensure_future(look)
         try:
             await asyncio.shield(self._looking)
         except TimeoutError:
@@ -144,36 +145,6 @@ class ConfigFiles:
 
 def _hung() -> UvtokendError:
     return UvtokendError(_NO_ANSWER, "make it answer again (dmesg says more), then: uvtokend reload")
-
-
-async def _aside(function: Callable[[], _T], seconds: float) -> _T:
-    """Return what a function returns, or raise what it raises; it runs in a thread of its own, which may hang.
-
-    Raises:
-        TimeoutError: It has not ended after so many seconds.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-
-    def end(result: _T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type] # without an error it is the result
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = function()
-        except Exception as raised:  # noqa: BLE001 - it is raised in the loop
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(end, result, error)
-
-    threading.Thread(target=work, name="config files", daemon=True).start()
-    return await asyncio.wait_for(done, seconds)
 
 
 def _looks(path: str) -> tuple[int, int, int, int, int] | None:

@@ -21,6 +21,7 @@ from uvtokend.core.model import Json
 from uvtokend.core.wire import Command, Invalid
 from uvtokend.daemon import processes
 from uvtokend.daemon.answers import NoMatchError
+from uvtokend.daemon.aside import aside
 from uvtokend.daemon.processes import Process
 from uvtokend.errors import ConfigError, UvtokendError
 
@@ -28,6 +29,8 @@ from uvtokend.errors import ConfigError, UvtokendError
 MAX_CLIENTS = 128
 #: Seconds that a client may take to read a response.
 SLOW = 10.0
+#: Seconds that the socket's file system gets to answer when the daemon ends.
+LAST = 0.2
 #: The most events that wait for a listener; a slow listener loses events.
 _BACKLOG_OF_EVENTS = 100
 _TOO_LONG = f"The line is longer than {wire.CONTROL_LIMIT // 1024} KiB."
@@ -107,10 +110,11 @@ class ControlServer:
         return self._bound is not None and paths.inode(self._path) == self._bound
 
     async def close(self) -> None:
-        """Disconnect all clients and remove the socket."""
-        reachable = self.reachable()
+        """Disconnect all clients and remove the socket, unless its file system does not answer."""
+        reachable = aside(self.reachable, "socket")
+        await asyncio.wait({reachable}, timeout=LAST)
         await self._stop_listening()
-        if reachable:
+        if reachable.done() and reachable.result():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
         clients = tuple(self._clients)

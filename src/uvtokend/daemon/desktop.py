@@ -10,6 +10,9 @@ import asyncio
 import contextlib
 import shutil
 import sys
+from functools import partial
+
+from uvtokend.daemon.aside import aside
 
 #: Seconds that the desktop gets to accept a notification.
 _DEADLINE = 10.0
@@ -55,7 +58,7 @@ def _without_markup(text: str) -> str:
 
 async def _run(program: str, *args: str) -> str:
     """Run a program and return its output; empty if it is missing, fails or takes too long."""
-    path = shutil.which(program)
+    path = await aside(partial(shutil.which, program), "desktop")  # PATH may name a directory that does not answer
     if path is None:
         return ""
     try:

@@ -7,6 +7,7 @@ at the next login. A missing socket is bound again at the next guard tick.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -66,12 +67,18 @@ class Endpoint:
         self._path_lock = lock
         self._report = report
         self.server = ControlServer(lock.socket, handler)
+        self._loop = asyncio.get_running_loop()
         self._binding: asyncio.Task[None] | None = None
 
     def look(self) -> None:
-        """Begin to bind the socket again if it is gone; called at each guard tick."""
-        if not self.server.reachable() and (self._binding is None or self._binding.done()):
-            self._binding = asyncio.get_running_loop().create_task(self.keep())
+        """Bind the socket again soon if it is gone; called in a thread, since its file system may not answer."""
+        if not self.server.reachable():
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._bind)
+
+    def _bind(self) -> None:
+        if self._binding is None or self._binding.done():
+            self._binding = self._loop.create_task(self.keep())
 
     async def keep(self) -> None:
         """Bind the socket again if it is missing. A failure is retried at the next guard tick."""

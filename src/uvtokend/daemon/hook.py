@@ -2,6 +2,8 @@
 
 It runs in its own session with a deadline, after which its whole process group is killed. Its output is discarded: a
 program that prints the netrc would otherwise write a token to our log.
+
+It is started in a thread, since the file systems of the program and of the netrc may not answer.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from uvtokend.core import hook
 from uvtokend.core.hook import Hook
+from uvtokend.daemon.aside import aside
 
 #: Seconds that a killed program gets to end.
 KILLED = 0.5
+_HANGS: str | None = "cannot be started or ended, because a file system does not answer"
 
 
 class HookProgram:
@@ -27,7 +32,7 @@ class HookProgram:
 
     Args:
         command: Called at each run; returns the program and its arguments, or nothing.
-        environment: Called at each run; returns its environment.
+        environment: Called at each run, in a thread; returns its environment.
         deadline: Seconds until it is killed.
         told: Called in the loop with a sentence when a run failed, and with None when one succeeded.
 
@@ -49,7 +54,8 @@ class HookProgram:
         self._told = told
         self._state = Hook()
         self._loop = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: _Run | None = None
+        self._following: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._ended.set()
@@ -66,15 +72,15 @@ class HookProgram:
         """Wait until no run is under way. A planned repetition does not count."""
         await self._ended.wait()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Kill a run under way and forget a planned one."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._process is not None:
-            self._kill(self._process)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # only the kernel could end it
-                self._process.wait(KILLED)
-            self._process = None
+        if self._following is not None:
+            self._following.cancel()
+        if self._running is not None:
+            self._running.kill()
+            await asyncio.wait({aside(partial(self._running.ended.wait, KILLED), "hook")})
 
     def _run(self) -> None:
         self._timer = None
@@ -84,44 +90,18 @@ class HookProgram:
             return
         self._state = hook.due(self._state)
         self._ended.clear()
-        try:
-            process = subprocess.Popen(  # noqa: S603 - the user's own configuration
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env=dict(self._environment()),
-            )
-        except OSError as error:
-            self._end(command[0], f"cannot be started: {error.strerror}")
+        if self._running is not None and not self._running.ended.is_set():  # it hangs, and so would another one
+            self._end(command[0], _HANGS)
             return
-        self._process = process
-        threading.Thread(target=self._look_after, args=(command[0], process), name="hook", daemon=True).start()
+        run = self._running = _Run(command, self._environment)
+        self._following = self._loop.create_task(self._follow(run))
 
-    def _look_after(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the program ends, in a thread that does not delay the end of the daemon."""
-        problem = self._wait(process)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._reaped, name, process, problem)
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> str | None:
-        """Wait until the program ends; return why it failed."""
-        try:
-            status = process.wait(self._deadline)
-        except subprocess.TimeoutExpired:
-            self._kill(process)
-            process.wait()
-            return f"did not end within {self._deadline:g} s and was killed"
-        if status < 0:
-            return f"was ended by signal {-status}"
-        return f"exited with status {status}" if status else None
-
-    def _reaped(self, name: str, process: subprocess.Popen[bytes], problem: str | None) -> None:
-        if self._process is process:  # else it was closed meanwhile
-            self._process = None
-            self._end(name, problem)
+    async def _follow(self, run: _Run) -> None:
+        """Run the program, and wait for its end or until it should have been killed."""
+        result, problem = aside(partial(run.result, self._deadline), "hook"), _HANGS
+        with contextlib.suppress(TimeoutError):
+            problem = await asyncio.wait_for(result, self._deadline + KILLED)
+        self._end(run.command[0], problem)
 
     def _end(self, name: str, problem: str | None) -> None:
         self._ended.set()
@@ -133,7 +113,70 @@ class HookProgram:
             self._timer = self._loop.call_later(wait, self._run)
         self._told(self.problem)
 
-    @staticmethod
-    def _kill(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # EPERM: macOS, if the leader has ended
-            os.killpg(process.pid, signal.SIGKILL)
+
+class _Run:
+    """One run of the program.
+
+    Args:
+        command: The program and its arguments.
+        environment: Returns its environment.
+
+    Attributes:
+        ended: Set when the program has ended.
+    """
+
+    def __init__(self, command: list[str], environment: Callable[[], Mapping[str, str]]) -> None:
+        self.command = command
+        self.ended = threading.Event()
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
+        self._lock = threading.Lock()
+
+    def result(self, deadline: float) -> str | None:
+        """Run the program and return why it failed; None if it succeeded."""
+        try:
+            return self._wait(self._start(), deadline)
+        except OSError as error:
+            return f"cannot be started: {error.strerror}"
+        finally:
+            self.ended.set()
+
+    def kill(self) -> None:
+        """Kill the program with its group, now or as soon as it has started."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                _kill(self._process)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603 - the user's own configuration
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env=dict(self._environment()),
+        )
+        with self._lock:
+            self._process = process
+            if self._killed:
+                _kill(process)
+        return process
+
+    def _wait(self, process: subprocess.Popen[bytes], deadline: float) -> str | None:
+        try:
+            status = process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            process.wait()
+            return f"did not end within {deadline:g} s and was killed"
+        if status < 0:
+            return f"was ended by signal {-status}"
+        return f"exited with status {status}" if status else None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # EPERM: macOS, if the leader has ended
+        os.killpg(process.pid, signal.SIGKILL)

@@ -20,6 +20,7 @@ from uvtokend.core.model import Credential, Failure, Request, Settings, Sink
 from uvtokend.core.worker_environment import Environments
 from uvtokend.daemon import memory
 from uvtokend.daemon.answers import Answers
+from uvtokend.daemon.aside import aside
 from uvtokend.daemon.clock_watch import ClockWatch
 from uvtokend.daemon.config_files import ConfigFiles, Load
 from uvtokend.daemon.deliveries import Deliveries, FirstLook, Order
@@ -64,7 +65,7 @@ class Daemon:
 
     Attributes:
         stopped: Set when the daemon should end, and `end_reason` why.
-        at_tick: Called at each guard tick.
+        at_tick: Called at each guard tick, in a thread: it may use a file system that does not answer.
         agent: The leases and deliveries.
         settings: The loaded settings.
         worked: Something was done since memory was last given back to the system.
@@ -93,6 +94,7 @@ class Daemon:
         self._closed = False
         self._looking: asyncio.Task[bool] | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._at_tick: asyncio.Future[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         # What carries out the agent's actions.
         self._environments = Environments(os.environ, settings)
@@ -149,13 +151,12 @@ class Daemon:
             if handle is not None:
                 handle.cancel()
         self._status_line.close()
-        self._hook.close()
         self._timer.close()
         self._clocks.close()
         self._files_watch.close()
         self._network.close()
         outlooks = () if self._outlook is None else (self._outlook.close(),)
-        left, *_ = await asyncio.gather(self._workers.close(), self._deliveries.close(), *outlooks)
+        left, *_ = await asyncio.gather(self._workers.close(), self._deliveries.close(), self._hook.close(), *outlooks)
         if left:
             message = (
                 f"{len(left)} {'worker does' if len(left) == 1 else 'workers do'} not end although killed, so the "
@@ -228,19 +229,23 @@ class Daemon:
         if self.worked and not self.agent.fetching:
             self.worked = False
             memory.give_back()
-        self.at_tick()
 
     def _look_at_files(self) -> None:
         """Check whether a sink or the installation has changed, and whether the disk answers at all."""
+        busy = self._files_watch.busy
         sinks = tuple(self.agent.deliveries)
         if self._files_watch.sinks_hang or not (self._looking is None or self._looking.done()):
             # The disk has not answered for a whole tick: a delivery ends, or is reported as hung.
             for sink in sinks:
                 self.feed(events.SinkDrifted(sink))
-        elif self._files_watch.busy:  # the installation or the configuration hangs, but the sinks need not
+        elif busy:  # the installation or the configuration hangs, but the sinks need not
             self._looking = self._loop.create_task(self.look_for_drift())
         else:
             self._files_watch.look(sinks)
+        if not busy:
+            self._files_watch.run(self.at_tick)
+        elif self._at_tick is None or self._at_tick.done():
+            self._at_tick = aside(self.at_tick, "tick")
 
     def _files_seen(self, seen: FilesSeen) -> None:
         if self._closed:

@@ -54,10 +54,9 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
     socket = paths.socket_file()
     with _owned(settings) as (sink, state_directory):
         socket_lock = SocketLock(socket)
-        log = EventLog(os.path.join(state_directory, "events.jsonl"), quiet)
         store = Store(state_directory, len(settings.indexes))
-        _tell_start(log)
-        with _released(socket_lock):
+        with contextlib.closing(_log(state_directory, quiet)) as log, _released(socket_lock):
+            _tell_start(log)
             load = partial(configuration.load, config_file, bounded=False)  # the daemon reads it in a thread of its own
             asyncio.run(_serve(load, settings, sink, store, log, socket_lock, ready))
     return OK
@@ -98,9 +97,13 @@ async def _serve(
     log.emit(Report("info", STOPPED, (), f"The daemon stopped: {daemon.end_reason}."))
 
 
+def _log(state_directory: str, quiet: bool) -> EventLog:
+    return EventLog(os.path.join(state_directory, "events.jsonl"), quiet)
+
+
 def _tell_start(log: EventLog) -> None:
     """Log that the daemon starts, and whether the previous one was stopped."""
-    if log.last_of({STARTED, STOPPED}) == STARTED:
+    if answering.answered(lambda: log.last_of({STARTED, STOPPED}), paths.events_file()) == STARTED:
         message = "The previous daemon was not stopped: it crashed or was killed, or the machine went down."
         log.emit(Report("warning", "crashed", (), message))
     log.emit(Report("info", STARTED, (), f"The daemon started: version {__version__}, pid {os.getpid()}."))
@@ -134,10 +137,9 @@ def once(
     # A token that is only in memory would be lost with this process; but an index's earlier entry in a sink is removed.
     settings = replace(settings, indexes=tuple(index for index in settings.indexes if index.sink != "memory"))
     with _owned(settings) as (sink, state_directory):
-        log = EventLog(os.path.join(state_directory, "events.jsonl"), quiet=True)
-        document = asyncio.run(
-            _once(settings, sink, Store(state_directory, len(settings.indexes)), log, list(names), enough)
-        )
+        store = Store(state_directory, len(settings.indexes))
+        with contextlib.closing(_log(state_directory, quiet=True)) as log:
+            document = asyncio.run(_once(settings, sink, store, log, list(names), enough))
     return document, OK if all(index["delivered"] for index in _indexes(document)) else FAILED
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
 
 from uvtokend import paths
 from uvtokend.core import prompt, reminders
@@ -20,6 +21,7 @@ from uvtokend.core.metrics import exposition
 from uvtokend.core.model import Settings
 from uvtokend.core.status import StatusDocument
 from uvtokend.daemon import desktop
+from uvtokend.daemon.aside import aside
 from uvtokend.disk import files
 
 #: Seconds after an event before anything is written, so that events that happen together cause one write.
@@ -32,6 +34,8 @@ _RARELY = 3600.0
 _READABLE = 0o644
 #: Seconds that a write in flight, and then the removal of the files, get when the daemon ends.
 LAST = 0.5
+
+_T = TypeVar("_T")
 
 
 class Outlook:
@@ -85,31 +89,7 @@ class Outlook:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
         told = [path for path in self._written if path != paths.reminders_file()]  # which the next daemon needs
-        await asyncio.wait({self._apart(_remove, *told)}, timeout=LAST)
-
-    def _apart(self, function: Callable[..., None], *args: object) -> asyncio.Future[None]:
-        """Call a function in a thread that, unlike those of the loop's pool, does not delay the end of the daemon."""
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def settle(error: OSError | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        def work() -> None:
-            error = None
-            try:
-                function(*args)
-            except OSError as caught:
-                error = caught
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(settle, error)
-
-        threading.Thread(target=work, name="outlook", daemon=True).start()
-        return done
+        await asyncio.wait({_apart(_remove, *told)}, timeout=LAST)
 
     def _begin(self) -> None:
         self._planned = None
@@ -126,7 +106,7 @@ class Outlook:
         self._cost = self._updated_at - began
         await self._write(paths.prompt_file(), line, 0o600)
         if settings.metrics_file != self._metrics_file and self._metrics_file is not None:
-            await self._apart(_remove, self._metrics_file)
+            await _apart(_remove, self._metrics_file)
             self._written.pop(self._metrics_file, None)
         self._metrics_file = settings.metrics_file
         if settings.metrics_file is not None:
@@ -137,7 +117,7 @@ class Outlook:
         if self._written.get(path) == text:
             return
         try:
-            await self._apart(files.replace, path, text, False, mode)  # it is not needed after a power cut
+            await _apart(files.replace, path, text, False, mode)  # it is not needed after a power cut
         except OSError as error:
             if self._broken.get(path) != str(error):
                 self._broken[path] = str(error)
@@ -149,7 +129,7 @@ class Outlook:
 
     async def _remind(self, document: StatusDocument, settings: Settings, now: datetime) -> None:
         due = reminders.due(document, now.astimezone(), settings.quiet_hours) if settings.notify else {}
-        shown = self._shown = _read_shown() if self._shown is None else self._shown
+        shown = self._shown = await _apart(_read_shown) if self._shown is None else self._shown
         before = dict(shown)
         if not settings.notify or reminders.settled(document):
             for key in [key for key in shown if key not in due]:
@@ -163,6 +143,10 @@ class Outlook:
                     shown[key] = await desktop.show(reminder.title, reminder.body)
         if shown != before:
             await self._write(paths.reminders_file(), reminders.encode(shown), 0o600)
+
+
+def _apart(function: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
+    return aside(partial(function, *args), "outlook")
 
 
 def _read_shown() -> dict[str, str | None]:
