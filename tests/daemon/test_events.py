@@ -107,9 +107,9 @@ def test_a_hung_log_blocks_nothing(disk: Disk, tmp_path: Path, monkeypatch: pyte
     live(tmp_path, monkeypatch, story)
 
 
-def test_nobody_reads_standard_error(desk: Desk) -> None:
-    """If nobody reads the pipe that `run` prints its events to, and the pipe is full, the daemon delivers, answers and
-    ends as always."""
+def test_a_full_pipe_at_standard_error_blocks_nothing(desk: Desk) -> None:
+    """If no program reads the pipe that `run` prints its events to, and the pipe is full, the daemon delivers, answers
+    and ends as always."""
     desk.configure(("a", "a.example"))
     theirs, ours = os.pipe()
     os.set_blocking(ours, False)

@@ -17,7 +17,7 @@ from uvtokend.cli import start
 from uvtokend.cli.console import Progress
 from uvtokend.cli.main import main
 from uvtokend.core import fixes
-from uvtokend.disk import answering, configuration
+from uvtokend.disk import answering, configuration, files
 from uvtokend.disk.answering import answered, mount_point
 from uvtokend.errors import UvtokendError
 
@@ -86,6 +86,17 @@ def test_a_command_names_the_file_that_does_not_answer(
     monkeypatch.setattr(configuration, "_opener", opener)
     assert main(command) == 1
     assert f"The file system of {config} has not answered for 0.05 s." in capsys.readouterr().err
+
+
+def test_the_log_names_the_file_that_does_not_answer(
+    disk: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the file system of the events does not answer, `log` says so and exits with status 1."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(files, "open_regular", lambda *_: disk.wait(60))
+    assert main(["log"]) == 1
+    events = tmp_path / "uvtokend" / "events.jsonl"
+    assert f"The file system of {events} has not answered for 0.05 s." in capsys.readouterr().err
 
 
 def test_a_start_does_not_wait_for_a_process_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from uvtokend import paths
 from uvtokend.cli import console
 from uvtokend.core.event_line import event_line
 from uvtokend.disk import files
+from uvtokend.disk.answering import answered
 from uvtokend.errors import OK
 
 #: How many events are shown.
@@ -43,10 +44,13 @@ def log(follow: bool) -> int:
 
     Args:
         follow: Whether to show new events until interrupted.
+
+    Raises:
+        UvtokendError: The file system of the events does not answer.
     """
     path = paths.events_file()
     end = _Tail(path)
-    lines = _lines(f"{path}.1") + end.read()
+    lines = answered(lambda: _lines(f"{path}.1") + end.read(), path)
     for line in lines[-_LAST:]:
         _show(line)
     if not lines:

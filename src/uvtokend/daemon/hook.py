@@ -54,7 +54,7 @@ class HookProgram:
         self._told = told
         self._state = Hook()
         self._loop = asyncio.get_running_loop()
-        self._running: _Run | None = None
+        self._running: _HookRun | None = None
         self._following: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
@@ -93,10 +93,10 @@ class HookProgram:
         if self._running is not None and not self._running.ended.is_set():  # it hangs, and so would another one
             self._end(command[0], _HANGS)
             return
-        run = self._running = _Run(command, self._environment)
+        run = self._running = _HookRun(command, self._environment)
         self._following = self._loop.create_task(self._follow(run))
 
-    async def _follow(self, run: _Run) -> None:
+    async def _follow(self, run: _HookRun) -> None:
         """Run the program, and wait for its end or until it should have been killed."""
         result, problem = aside(partial(run.result, self._deadline), "hook"), _HANGS
         with contextlib.suppress(TimeoutError):
@@ -114,7 +114,7 @@ class HookProgram:
         self._told(self.problem)
 
 
-class _Run:
+class _HookRun:
     """One run of the program.
 
     Args:
