@@ -12,6 +12,7 @@ daemon notices at its next guard tick; each history has one of the two.
 from __future__ import annotations
 
 import heapq
+import json
 import os
 import shutil
 import tempfile
@@ -26,10 +27,12 @@ from unittest import mock
 from laws import DEADLINE, DELIVERY, FETCH, GRACE, GRACE_NOTIFIED, SETTLE, TICK, Issuer, Laws, Token
 
 from uvtokend import clock
-from uvtokend.core import delivery, events, state
+from uvtokend.core import delivery, events, state, status
 from uvtokend.core.agent import Agent, admit
 from uvtokend.core.model import Credential, Entry, Failure, Index, Record, Request, Secret, Settings
 from uvtokend.core.slots import Slots
+from uvtokend.core.status_rows import Rows
+from uvtokend.core.views import IndexView, Snapshot
 from uvtokend.disk.state_file import Store
 
 #: The directory of the state files, in memory because a real disk is slower.
@@ -65,6 +68,11 @@ ISSUERS = (
     Issuer(None),
     Issuer(900.0),
 )
+
+
+def _document(views: tuple[IndexView, ...], now: datetime) -> status.StatusDocument:
+    frame = status.Frame("1.0.0", "/config.toml", "/netrc", "/socket")
+    return status.of_daemon(frame, Snapshot(views, True, None), (), now)
 
 
 @dataclass
@@ -119,6 +127,7 @@ class World:
     serial: int = 0
     fetches: int = 0
     news_at: float = 0.0
+    rows: Rows = field(default_factory=Rows)
 
     def __post_init__(self) -> None:
         issuers = {Request("p", options=(("n", n),)): issuer for n, issuer in enumerate(self.issuers)}
@@ -603,6 +612,11 @@ class World:
                 assert view.index.host in self.file, "the status reports an entry that is not in the netrc"
                 token = self.laws.tokens[self.file[view.index.host]]
                 assert token.alive(self.now), "the status reports an expired token as delivered"
+        now, agent = self.at(), self.agent
+        outdated = self.rows.outdated(agent.indexes, agent.leases, agent.deliveries, now, timedelta())
+        views = agent.snapshot(now, outdated).indexes
+        text = self.rows.text(_document(views, now), views, agent.indexes, now)
+        assert json.loads(text) == _document(agent.snapshot(now).indexes, now), "the status shows what was true before"
 
     def heal(self) -> None:
         """End all faults for good."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
@@ -21,7 +21,7 @@ from uvtokend.core import lease as leases
 from uvtokend.core.agent import Agent, admit
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.lease import Lease
-from uvtokend.core.model import Credential, Entry, Failure, Index, Request, Sink
+from uvtokend.core.model import Credential, Entry, Failure, Index, Request
 from uvtokend.core.waiting import Waiting
 
 #: One history takes as long as hundreds of ordinary examples. Hypothesis always begins with the same, simplest one.
@@ -320,7 +320,7 @@ def keeps_entries_of_removed_indexes(patch: pytest.MonkeyPatch) -> None:
 
 
 def calls_everything_delivered(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(views, "delivered", lambda *_: True)
+    patch.setattr(views, "_delivered", lambda *_: True)
 
 
 def fights(patch: pytest.MonkeyPatch) -> None:
@@ -336,8 +336,8 @@ def names_no_time(patch: pytest.MonkeyPatch) -> None:
 
 
 def names_another_time(patch: pytest.MonkeyPatch) -> None:
-    def retry_at(index: Index, lease: Lease, deliveries: Mapping[Sink, Delivery]) -> datetime | None:
-        at = honest(index, lease, deliveries)
+    def retry_at(lease: Lease, delivery: Delivery) -> datetime | None:
+        at = honest(lease, delivery)
         return at and at - timedelta(seconds=1)
 
     honest = views._retry_at
@@ -345,7 +345,7 @@ def names_another_time(patch: pytest.MonkeyPatch) -> None:
 
 
 def names_the_refresh_instead(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(views, "_retry_at", lambda _, lease, __: lease.act_at)
+    patch.setattr(views, "_retry_at", lambda lease, _: lease.act_at)
 
 
 def gives_way_at_once(patch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,7 @@ def test_control_answers() -> None:
     command = wire.decode_command(b'{"jsonrpc": "2.0", "id": 7, "method": "status", "params": {"names": ["a"]}}')
     assert command == Command(7, "status", {"names": ["a"]})
     assert json.loads(wire.encode_result(7, {"a": 1})) == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
+    assert wire.encode_result("x", wire.Encoded('{"a": 1}')) == wire.encode_result("x", {"a": 1})
     error = {"jsonrpc": "2.0", "id": 7, "error": {"code": -1, "message": "no"}}
     assert json.loads(wire.encode_error(7, -1, "no")) == error
     assert json.loads(wire.encode_error(7, -1, "no", {"x": 1}))["error"] == {**error["error"], "data": {"x": 1}}  # type: ignore[dict-item]

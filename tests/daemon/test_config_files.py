@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_loop import INDEX, live
 
+from support.daemons import status_of
 from uvtokend.core.model import Settings
 from uvtokend.daemon import config_files, loop
 from uvtokend.daemon.config_files import ConfigFiles
@@ -85,14 +86,14 @@ def test_a_hung_configuration_does_not_stop_the_daemon(
         before = (tmp_path / "netrc").read_text()
         for _ in range(3):
             daemon._tick()
-        document = await daemon.requests.status(None)
+        document = await status_of(daemon)
         assert "does not answer" in str(document["config_stale"])
         await daemon.requests.refresh(None, wait=True)
         assert (tmp_path / "netrc").read_text() != before
         with pytest.raises(UvtokendError, match="does not answer"):
             await daemon.requests.reload()
         disk.answers.set()
-        while "does not answer" in str((await daemon.requests.status(None))["config_stale"]):
+        while "does not answer" in str((await status_of(daemon))["config_stale"]):
             pass
 
     live(tmp_path, monkeypatch, story)

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from support.daemons import ask, await_daemon
+from support.daemons import ask, await_daemon, status_of
 from support.desk import Desk, desk
 from support.waiting import until
 from uvtokend.core import delivery, events
 from uvtokend.core.agent import Agent
-from uvtokend.core.model import Credential, Index, Json, Request, Secret, Settings
+from uvtokend.core.model import Credential, Failure, Index, Json, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.views import Snapshot
 from uvtokend.daemon import deliveries
@@ -242,13 +242,13 @@ def test_a_status_does_not_wait_during_fetches(tmp_path: Path, monkeypatch: pyte
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
         while not busy.is_set():
             await asyncio.sleep(0.01)
-        document = await daemon.requests.status(None)
+        document = await status_of(daemon)
         rows = document["indexes"]
         assert isinstance(rows, list)
         assert [row["state"] for row in rows if isinstance(row, dict)] == ["waiting", "fetching"]
         disk.set()
         daemon._fetch_ended(indexes[1].request, token(datetime.now(UTC)))
-        document = await daemon.requests.status(None)  # waits for the delivery, since no fetch is in flight
+        document = await status_of(daemon)  # waits for the delivery, since no fetch is in flight
         rows = document["indexes"]
         assert isinstance(rows, list)
         assert [row["delivered"] for row in rows if isinstance(row, dict)] == [True, True]
@@ -256,8 +256,8 @@ def test_a_status_does_not_wait_during_fetches(tmp_path: Path, monkeypatch: pyte
     live(tmp_path, indexes, story)
 
 
-def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A status of one index among a thousand examines that index and those that share its host."""
+def sizes_of_snapshots(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of indexes of each snapshot from now on."""
     sizes: list[int] = []
     honest = Agent.snapshot
 
@@ -267,17 +267,63 @@ def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
         return snapshot_made
 
     monkeypatch.setattr(Agent, "snapshot", snapshot)
+    return sizes
+
+
+def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status of one index among a thousand examines that index and those that share its host."""
+    sizes = sizes_of_snapshots(monkeypatch)
     first, *others = many(THOUSAND)
     indexes = (first, *others, replace(first, name="twin"))
 
     async def story(daemon: Daemon) -> None:
-        document = await daemon.requests.status(["i5"])
+        document = await status_of(daemon, ["i5"])
         assert [row["name"] for row in rows(document)] == ["i5"]
-        document = await daemon.requests.status(["twin"])
+        document = await status_of(daemon, ["twin"])
         assert [row["name"] for row in rows(document)] == ["twin"]
-        document = await daemon.requests.status(None)
+        document = await status_of(daemon)
         assert len(rows(document)) == THOUSAND + 1
         assert [size for size in sizes if size <= 2] == [1, 2]
+
+    live(tmp_path, indexes, story)
+
+
+def test_a_status_makes_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand indexes, a status makes only the rows that have changed since the last one. The next guard tick
+    frees the memory of the rows."""
+    indexes = many(THOUSAND)
+
+    async def story(daemon: Daemon) -> None:
+        for index in indexes:
+            daemon._fetch_ended(index.request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        monkeypatch.setattr(daemon, "_changed", lambda: None)  # the prompt's line needs a snapshot of all indexes
+        sizes = sizes_of_snapshots(monkeypatch)
+        assert all(row["delivered"] for row in (await status_of(daemon))["indexes"])
+        assert len((await status_of(daemon))["indexes"]) == THOUSAND
+        daemon.feed(events.RefreshAsked(("i5",)))
+        assert (await status_of(daemon))["indexes"][5]["state"] == "fetching"
+        daemon._fetch_ended(indexes[5].request, Failure("rejected", "denied", "No."))
+        daemon._tick()
+        await status_of(daemon)
+        assert sizes == [THOUSAND, 0, 1, THOUSAND]
+
+    live(tmp_path, indexes, story)
+
+
+def test_a_question_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that show the status are made again after a fetch has begun, but not after a status."""
+    changed: list[str] = []
+    indexes = many(1)
+
+    async def story(daemon: Daemon) -> None:
+        daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        monkeypatch.setattr(daemon, "_changed", lambda: changed.append("changed"))
+        await status_of(daemon)
+        assert changed == []
+        daemon.feed(events.RefreshAsked(("i0",)))
+        assert changed == ["changed"]
 
     live(tmp_path, indexes, story)
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from plugin import install
 
+from support.daemons import status_of
 from uvtokend import clock
 from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
@@ -208,7 +209,7 @@ def test_hung_sign_in_files_block_nothing(tmp_path: Path, monkeypatch: pytest.Mo
             before = (tmp_path / "netrc").read_text()
             await daemon.requests.refresh(["a"], wait=True)
             assert (tmp_path / "netrc").read_text() != before
-            rows: Any = (await daemon.requests.status(None))["indexes"]
+            rows: Any = (await status_of(daemon))["indexes"]
             assert [row["state"] for row in rows] == ["waiting", "blocked"]
             secret.write_text("new")
         finally:
@@ -335,7 +336,7 @@ def test_a_hung_disk_at_the_start_is_reported_and_blocks_nothing(
         daemon = Daemon(lambda: settings, settings, sink, Store(str(tmp_path)), log, None)
         try:
             daemon.start()
-            status.append((await daemon.requests.status(None))["delivery"])
+            status.append((await status_of(daemon))["delivery"])
             disk.set()
             await until_async(lambda: daemon.agent.snapshot(daemon._clock.now()).indexes[0].delivered)
         finally:
@@ -521,7 +522,7 @@ def test_a_status_has_the_named_indexes(tmp_path: Path, monkeypatch: pytest.Monk
 
     async def story(daemon: Daemon) -> None:
         for names, shown in ((["b"], ["b"]), (None, ["a", "b"]), ([], ["a", "b"])):
-            document: Any = await daemon.requests.status(names)
+            document = await status_of(daemon, names)
             assert [index["name"] for index in document["indexes"]] == shown
 
     live(tmp_path, monkeypatch, story, INDEX, other)

@@ -6,11 +6,14 @@ import contextlib
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from support.waiting import until
 from uvtokend.core.document import ready
 from uvtokend.sandbox.machine import Machine
+
+if TYPE_CHECKING:
+    from uvtokend.daemon.loop import Daemon
 
 
 def ask(path: Path | str, method: str) -> Any:
@@ -25,6 +28,12 @@ def ask(path: Path | str, method: str) -> Any:
         client.connect(str(path))
         client.sendall(json.dumps({"jsonrpc": "2.0", "id": 7, "method": method}).encode() + b"\n")
         return json.loads(client.makefile().readline())["result"]
+
+
+async def status_of(daemon: Daemon, names: list[str] | None = None) -> dict[str, Any]:
+    """Return the status document of a daemon in this process."""
+    document: dict[str, Any] = json.loads(await daemon.requests.status(names))
+    return document
 
 
 def await_daemon(path: Path | str) -> None:

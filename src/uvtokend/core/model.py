@@ -178,7 +178,7 @@ class Request:
 
     def option(self, key: str) -> Frozen:
         """Return the value of an option, or None."""
-        return dict(self.options).get(key)
+        return next((value for name, value in self.options if name == key), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,13 @@ def of(credential: Credential | None, now: datetime) -> tuple[Notice, ...]:
     return tuple(notice for notice in notices if notice is not None)
 
 
+def moments(credential: Credential) -> tuple[datetime, ...]:
+    """Return the times at which a notice about a credential begins."""
+    end, sign_in = credential.expires_at, credential.sign_in_end
+    ends_soon = () if credential.renew is None or end is None else (end - ENDS_SOON,)
+    return ends_soon if sign_in is None else (*ends_soon, sign_in.at - SIGN_IN_ENDS_SOON)
+
+
 def alike(login: str, theirs: str, other: str) -> Notice:
     """Return the notices about two credentials on one host that uv cannot use in one run.
 

@@ -9,8 +9,9 @@ def zulu(time: datetime | None) -> str | None:
     """Return a time as RFC 3339 in UTC with ``Z``, with milliseconds if there are any."""
     if time is None:
         return None
-    whole = time.astimezone(UTC)
-    return whole.isoformat(timespec="milliseconds" if whole.microsecond else "seconds").replace("+00:00", "Z")
+    whole = time if time.tzinfo is UTC else time.astimezone(UTC)
+    text = whole.isoformat()  # a thousand times for a status; with a timespec it takes twice as long
+    return f"{text[:-9]}Z" if whole.microsecond else f"{text[:-6]}Z"
 
 
 def parse_zulu(text: object) -> datetime | None:

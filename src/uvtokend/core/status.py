@@ -174,6 +174,11 @@ def chosen(document: StatusDocument, names: Sequence[str]) -> StatusDocument:
     return {**document, "indexes": [by_name[name] for name in dict.fromkeys(names)]}
 
 
+def life_left(end: datetime | None, now: datetime) -> int | None:
+    """Return the whole seconds until a token expires; None if its end is unknown."""
+    return None if end is None else max(0, int((end - now).total_seconds()))
+
+
 def _document(frame: Frame, delivery: DeliveryStatus, indexes: list[IndexStatus]) -> StatusDocument:
     return {
         "version": frame.version,
@@ -218,26 +223,31 @@ def _of_disabled(index: Index) -> IndexStatus:
 
 
 def _of_view(view: IndexView, now: datetime, shift: timedelta) -> IndexStatus:
-    lease, credential = view.lease, view.lease.credential
+    """Return the entry of an enabled index. It names every key, since a copy of `_of_disabled` would take as long."""
+    index, lease, credential = view.index, view.lease, view.lease.credential
     end = credential.expires_at if credential else None
     promised = lease.min_life
     status: IndexStatus = {
-        **_of_disabled(view.index),
+        "name": index.name,
+        "url": index.url or None,
+        "host": index.host or None,
+        "provider": index.provider or None,
+        "sink": index.sink,
         "enabled": True,
-        "username": _username(view.index, credential.login if credential else None),
+        "username": _username(index, credential.login) if credential else None,
         "identity": credential.identity if credential else None,
         "health": lease.health(now),
         "state": view.state,
-        "issued_at": _shifted(credential.issued_at if credential else None, shift),
+        "issued_at": zulu(credential.issued_at + shift) if credential else None,
         "expires_at": _shifted(end, shift),
-        "life_left_s": _left(end, now),
+        "life_left_s": life_left(end, now),
         "refresh_at": _shifted(lease.refresh_at or lease.act_at, shift),
         "retry_at": _shifted(view.retry_at, shift),
         "min_life_s": None if promised is None else int(promised),
         "delivered": view.delivered,
         "failures": lease.failures,
         "last_error": _error(view.last_error, shift),
-        "sign_in": _sign_in(credential.sign_in_end if credential else None, shift),
+        "sign_in": _sign_in(credential.sign_in_end, shift) if credential else None,
     }
     if view.notices:
         status["notices"] = [_notice(notice) for notice in view.notices]
@@ -265,7 +275,7 @@ def _of_standing(index: Index, standing: Standing | None, now: datetime) -> Inde
         "health": health if valid else "expired",
         "issued_at": zulu(record.issued_at),
         "expires_at": zulu(record.expires_at),
-        "life_left_s": _left(record.expires_at, now),
+        "life_left_s": life_left(record.expires_at, now),
         "refresh_at": zulu(record.refresh_at),
         "delivered": valid,
     }
@@ -273,10 +283,6 @@ def _of_standing(index: Index, standing: Standing | None, now: datetime) -> Inde
 
 def _username(index: Index, login: str | None) -> str | None:
     return None if login is None else "****" if index.login_is_secret else login
-
-
-def _left(end: datetime | None, now: datetime) -> int | None:
-    return None if end is None else max(0, int((end - now).total_seconds()))
 
 
 def _notice(notice: Notice) -> NoticeStatus:

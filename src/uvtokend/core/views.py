@@ -9,7 +9,7 @@ from datetime import datetime
 from uvtokend.core import notices
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.lease import Lease
-from uvtokend.core.model import Entry, Index, LastError, Notice, Request, Sink, State
+from uvtokend.core.model import Credential, Entry, Index, LastError, Notice, Request, Sink, State
 
 Leases = Mapping[Request, Lease]
 Deliveries = Mapping[Sink, Delivery]
@@ -75,13 +75,28 @@ def snapshot(
     hosts: dict[str, list[Index]] = {}
     for index in indexes:
         hosts.setdefault(index.host, []).append(index)
+    occupied = any(delivery.foreign for delivery in deliveries.values())
     views = []
     for index in indexes:
-        lease = leases[index.request]
-        said = lease_notices(lease, told, now) + _alike(index, hosts[index.host], leases, now)
-        good = delivered(index, lease, deliveries, now)
-        error, again = _last_error(index, lease, deliveries), _retry_at(index, lease, deliveries)
-        views.append(IndexView(index, lease, _state(index, lease, deliveries), good, error, said, again))
+        lease, delivery = leases[index.request], _delivery(index, deliveries)
+        valid = lease.valid(now)
+        foreign = foreign_error(index, deliveries) if occupied else None
+        said = notices.of(valid, now)
+        if told:
+            said = told.get(lease.request, ()) + said
+        if index.sink == "uv-store":
+            said += _alike(index, hosts[index.host], leases, now)
+        views.append(
+            IndexView(
+                index,
+                lease,
+                _state(lease, delivery, foreign),
+                foreign is None and _delivered(index, valid, delivery, now),
+                foreign or _last_error(index, lease, delivery, deliveries),
+                said,
+                _retry_at(lease, delivery),
+            )
+        )
     problem = "; ".join(delivery.problem for delivery in deliveries.values() if delivery.problem is not None)
     return Snapshot(tuple(views), all(delivery.ok for delivery in deliveries.values()), problem or None)
 
@@ -100,18 +115,6 @@ def entry(index: Index, lease: Lease, now: datetime) -> Entry | None:
     """Return the entry that an index's sink should hold; None while its lease has no valid credential."""
     credential = lease.valid(now)
     return None if credential is None else Entry(index.host, credential.login, credential.password, index.service)
-
-
-def delivered(index: Index, lease: Lease, deliveries: Deliveries, now: datetime) -> bool:
-    """Return whether the index's valid credential is in its sink, and uv can read it there."""
-    wanted, delivery = entry(index, lease, now), _delivery(index, deliveries)
-    if wanted is None or delivery.voided or foreign_error(index, deliveries) is not None:
-        return False
-    if index.sink == "memory":
-        return True
-    if delivery.standing is None:
-        return False
-    return delivery.standing.get(index.target) == wanted or (delivery.held and delivery.valid(index.target, now))
 
 
 def lease_notices(lease: Lease, told: Mapping[Request, tuple[Notice, ...]], now: datetime) -> tuple[Notice, ...]:
@@ -145,23 +148,34 @@ def _delivery(index: Index, deliveries: Deliveries) -> Delivery:
     return deliveries.get(index.sink, _NONE)
 
 
-def _state(index: Index, lease: Lease, deliveries: Deliveries) -> State:
-    delivery = _delivery(index, deliveries)
-    if foreign_error(index, deliveries) is not None or delivery.contested:
+def _delivered(index: Index, valid: Credential | None, delivery: Delivery, now: datetime) -> bool:
+    """Return whether the valid credential of an index is in its sink, which no foreign entry occupies."""
+    if valid is None or delivery.voided:
+        return False
+    if index.sink == "memory":
+        return True
+    if delivery.standing is None:
+        return False
+    target = index.target
+    there = delivery.standing.get(target)
+    same = there is not None and (there.login, there.password) == (valid.login, valid.password)
+    return same or (delivery.held and delivery.valid(target, now))
+
+
+def _state(lease: Lease, delivery: Delivery, foreign: LastError | None) -> State:
+    if foreign is not None or delivery.contested:
         return "blocked"
     return "retrying" if delivery.failure is not None and lease.state == "waiting" else lease.state
 
 
-def _retry_at(index: Index, lease: Lease, deliveries: Deliveries) -> datetime | None:
+def _retry_at(lease: Lease, delivery: Delivery) -> datetime | None:
     if lease.state in {"retrying", "blocked"}:
         return lease.act_at
-    return _delivery(index, deliveries).retry_at if lease.state == "waiting" else None
+    return delivery.retry_at if lease.state == "waiting" else None
 
 
-def _last_error(index: Index, lease: Lease, deliveries: Deliveries) -> LastError | None:
-    delivery = _delivery(index, deliveries)
-    if (foreign := foreign_error(index, deliveries)) is not None:
-        return foreign
+def _last_error(index: Index, lease: Lease, delivery: Delivery, deliveries: Deliveries) -> LastError | None:
+    """Return the last failure of an index whose target no foreign entry occupies."""
     if lease.last_failure is not None and lease.failed_at is not None:
         failure = lease.last_failure
         return LastError(failure.kind, failure.reason, failure.message, failure.hint, lease.failed_at)

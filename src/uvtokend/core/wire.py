@@ -195,8 +195,16 @@ def decode_command(line: bytes) -> Command | Invalid:
     return Command(id_, method, params, notification)
 
 
-def encode_result(id_: Json, result: Json) -> bytes:
+class Encoded(str):
+    """A result that is JSON already."""
+
+    __slots__ = ()
+
+
+def encode_result(id_: Json, result: Json | Encoded) -> bytes:
     """Return the line that answers a request."""
+    if isinstance(result, Encoded):
+        return f'{{"jsonrpc": "2.0", "id": {json.dumps(id_)}, "result": {result}}}\n'.encode()
     return _dump({"jsonrpc": "2.0", "id": id_, "result": result})
 
 

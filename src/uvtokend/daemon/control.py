@@ -18,7 +18,7 @@ from typing import Protocol
 from uvtokend import errors, paths, peers
 from uvtokend.core import wire
 from uvtokend.core.model import Json
-from uvtokend.core.wire import Command, Invalid
+from uvtokend.core.wire import Command, Encoded, Invalid
 from uvtokend.daemon import processes
 from uvtokend.daemon.answers import NoMatchError
 from uvtokend.daemon.aside import aside
@@ -48,7 +48,7 @@ class UnknownNamesError(Exception):
 class ControlHandler(Protocol):
     """The methods that clients can call."""
 
-    async def status(self, names: list[str] | None) -> dict[str, Json]:
+    async def status(self, names: list[str] | None) -> dict[str, Json] | Encoded:
         """Return the status document."""
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
@@ -195,7 +195,7 @@ class ControlServer:
         except (UnknownNamesError, NoMatchError, UvtokendError, ValueError) as error:
             return wire.encode_error(command.id, *explained(error))
 
-    def _method(self, command: Command, peer: socket.socket) -> Awaitable[Json] | None:
+    def _method(self, command: Command, peer: socket.socket) -> Awaitable[Json | Encoded] | None:
         """Return the awaitable answer to a command, or None for an unknown method."""
         params, handler = command.params, self._handler
         match command.method:
@@ -256,7 +256,7 @@ async def _reload(handler: ControlHandler) -> Json:
     return await handler.reload()
 
 
-async def _status(handler: ControlHandler, params: dict[str, Json]) -> Json:
+async def _status(handler: ControlHandler, params: dict[str, Json]) -> Json | Encoded:
     return await handler.status(_names(params))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from uvtokend import __version__
 from uvtokend.clock import Clock
@@ -12,6 +13,9 @@ from uvtokend.core import status
 from uvtokend.core.agent import Agent
 from uvtokend.core.model import Index, Settings
 from uvtokend.core.status import StatusDocument
+from uvtokend.core.status_rows import Rows
+from uvtokend.core.views import Snapshot
+from uvtokend.core.wire import Encoded
 from uvtokend.daemon.config_files import ConfigFiles
 from uvtokend.daemon.hook import HookProgram
 
@@ -46,6 +50,7 @@ class Documents:
         self._hook = hook
         self.netrc = netrc
         self._socket = socket
+        self._rows = Rows()
 
     def whole(self, disabled: tuple[Index, ...] = (), names: Collection[str] | None = None) -> StatusDocument:
         """Return the status document.
@@ -55,7 +60,27 @@ class Documents:
             names: Show these indexes, and those that share a host with them; None means all.
         """
         now, shift = self._clock.now(), self._clock.shift()
-        frame = status.Frame(
+        hosts = {index.host for index in self._agent.indexes if not names or index.name in names}
+        snapshot = self._snapshot(now, (index for index in self._agent.indexes if index.host in hosts))
+        return status.of_daemon(self._frame(now, shift), snapshot, disabled, now, shift)
+
+    def text(self, disabled: tuple[Index, ...] = ()) -> Encoded:
+        """Return the status document of all indexes as JSON. Only rows that have changed since the last one are made.
+
+        Args:
+            disabled: The disabled indexes to show.
+        """
+        agent, now, shift = self._agent, self._clock.now(), self._clock.shift()
+        snapshot = self._snapshot(now, self._rows.outdated(agent.indexes, agent.leases, agent.deliveries, now, shift))
+        document = status.of_daemon(self._frame(now, shift), snapshot, disabled, now, shift)
+        return Encoded(self._rows.text(document, snapshot.indexes, agent.indexes, now))
+
+    def forget(self) -> None:
+        """Free the memory of what is kept for the next status."""
+        self._rows.forget()
+
+    def _frame(self, now: datetime, shift: timedelta) -> status.Frame:
+        return status.Frame(
             __version__,
             self._settings().file,
             self.netrc,
@@ -64,8 +89,7 @@ class Documents:
             os.getpid(),
             self._clock.started + shift,
         )
-        hosts = {index.host for index in self._agent.indexes if not names or index.name in names}
-        snapshot = self._agent.snapshot(now, (index for index in self._agent.indexes if index.host in hosts))
-        if snapshot.delivery_problem is None:
-            snapshot = replace(snapshot, delivery_problem=self._hook.problem)
-        return status.of_daemon(frame, snapshot, disabled, now, shift)
+
+    def _snapshot(self, now: datetime, indexes: Iterable[Index]) -> Snapshot:
+        snapshot = self._agent.snapshot(now, indexes)
+        return snapshot if snapshot.delivery_problem else replace(snapshot, delivery_problem=self._hook.problem)

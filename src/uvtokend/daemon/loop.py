@@ -123,7 +123,9 @@ class Daemon:
 
     def _build_views(self, netrc: str, socket: str | None) -> None:
         """Build what shows the status, and answers clients."""
-        documents = Documents(self.agent, self._clock, lambda: self.settings, self._files, self._hook, netrc, socket)
+        documents = self._documents = Documents(
+            self.agent, self._clock, lambda: self.settings, self._files, self._hook, netrc, socket
+        )
         self._status_line = StatusLine(lambda: views.one_line(self.agent.snapshot(self._clock.now()).indexes))
         self._outlook = None if socket is None else Outlook(documents.whole, lambda: self.settings, self._log.emit)
         answers = Answers(self.agent, self._clock, self._waiters.settled, self._log.emit)
@@ -205,7 +207,8 @@ class Daemon:
                 case Report():
                     self._log.emit(action)
         self._watch_if_needed()
-        if actions or not isinstance(event, events.Tick):
+        silent = isinstance(event, events.Tick | events.WaitAsked | events.WaiterLeft)  # they themselves change nothing
+        if not silent or any(not isinstance(action, events.Settled) for action in actions):
             self._changed()
 
     def _changed(self) -> None:
@@ -228,6 +231,7 @@ class Daemon:
         self._status_line.again()
         if self.worked and not self.agent.fetching:
             self.worked = False
+            self._documents.forget()
             memory.give_back()
 
     def _look_at_files(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import cast
@@ -11,6 +12,7 @@ from typing import cast
 from uvtokend import __version__
 from uvtokend.core import events, status
 from uvtokend.core.model import Index, Json
+from uvtokend.core.wire import Encoded
 from uvtokend.core.worker_environment import shown
 from uvtokend.daemon.answers import Answers
 from uvtokend.daemon.config_files import ConfigFiles
@@ -57,8 +59,8 @@ class Requests:
         self._answers = answers
         self._log = log
 
-    async def status(self, names: list[str] | None) -> dict[str, Json]:
-        """Return the status document for the current state of the netrc.
+    async def status(self, names: list[str] | None) -> Encoded:
+        """Return the status document, as JSON, for the current state of the netrc.
 
         While more tokens are being fetched, `status` waits only for a delivery that undoes another program's change.
         Otherwise more deliveries would follow at once, and a thousand of them would delay every `status`.
@@ -71,7 +73,9 @@ class Requests:
                 drifted = not daemon.agent.delivering and await daemon.look_for_drift()
                 if drifted or not daemon.agent.fetching:
                     await self._waiters.settled((), fetch=False)
-        return self._document(names, daemon.settings.disabled)
+        if not names:
+            return self._documents.text(daemon.settings.disabled)
+        return Encoded(json.dumps(self._document(names, daemon.settings.disabled)))
 
     async def refresh(self, names: list[str] | None, wait: bool) -> dict[str, Json]:
         """Fetch now and return the status document once it is delivered or has failed."""
