@@ -276,13 +276,14 @@ def test_watch_follows_a_daemon_that_ends_slowly(desk: Desk) -> None:
         )
         daemon = desk.popen("run", "--quiet")
         assert used.wait(PATIENCE)
-        with daemon, desk.terminal("status", "--watch") as terminal:
+        with desk.terminal("status", "--watch") as terminal:
             assert int(terminal.expect(FOOTER)[1]) == daemon.pid
             daemon.terminate()
             terminal.expect(rf"A daemon \(pid {daemon.pid}\) keeps")
             answers.set()
             terminal.expect("uvtokend is not running")
             assert terminal.interrupt() == 130
+        assert daemon.communicate(timeout=PATIENCE) == ("", "")
 
 
 def test_watch_on_a_terminal_waits_for_a_daemon_that_does_not_answer(desk: Desk) -> None:

@@ -30,6 +30,7 @@ class Desk:
 
     home: Path
     extra: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
 
     @property
     def env(self) -> dict[str, str]:
@@ -58,9 +59,10 @@ class Desk:
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command in a new Python."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen(
-            [sys.executable, "-m", "uvtokend", *args], stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes
-        )
+        words = [sys.executable, "-m", "uvtokend", *args]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=self.env, text=True, **pipes)
+        self.started.append(process)
+        return process
 
     def terminal(self, *args: str) -> Terminal:
         """Start a command on a terminal."""
@@ -103,7 +105,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    """Return a desk, and stop its daemon afterwards if it still runs."""
+    """Return a desk, and stop its daemon afterwards if it still runs; print what a command said that still runs."""
     tmp_path.chmod(0o700)
     (tmp_path / "run").mkdir(0o700)
     desk = Desk(tmp_path)
@@ -114,6 +116,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         process = psutil.Process(ask(desk.socket, "version")["pid"])
         process.terminate()
         gone(process)
+    for command in desk.started:
+        if command.poll() is None:
+            command.kill()
+            with contextlib.suppress(ValueError):  # the test has closed one of its pipes
+                print("This did not end:", command.args, *command.communicate())
 
 
 def gone(process: psutil.Process) -> None:

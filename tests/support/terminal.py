@@ -22,7 +22,7 @@ LINES, COLUMNS = 24, 60
 
 
 class Terminal:
-    """Runs a command on a terminal. A step that takes longer than `PATIENCE` fails, and tells what the terminal shows.
+    """Runs a command on a terminal. A step that takes longer than `PATIENCE` fails; a failure prints what was shown.
 
     Args:
         command: The command line.
@@ -50,10 +50,14 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if failure is not None:
+            while select.select([self._ours], [], [], 0)[0] and self._read_chunk():
+                pass
+            print(f"The terminal showed:\n{self.text}")
         os.close(self._ours)
 
     @property
@@ -66,7 +70,7 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         wanted = re.compile(pattern)
         while (match := wanted.search(self.text, self._expected)) is None:
-            assert self._read(deadline, repr(pattern)), f"The command ended before {pattern!r}. {self._told()}"
+            assert self._read(deadline, repr(pattern)), f"the command ended before it showed {pattern!r}"
         self._expected = match.end()
         return match
 
@@ -90,7 +94,10 @@ class Terminal:
         """Read what is shown next; return False if nothing can follow, because the last process there has ended."""
         left = max(0.0, deadline - time.monotonic())
         ready = select.select([self._ours], [], [], left)[0]
-        assert ready, f"After {PATIENCE:g} s, {awaited} is still awaited. {self._told()}"
+        assert ready, f"{awaited} is still awaited after {PATIENCE:g} s"
+        return self._read_chunk()
+
+    def _read_chunk(self) -> bool:
         try:
             chunk = os.read(self._ours, 65536)
         except OSError as error:
@@ -99,6 +106,3 @@ class Terminal:
             chunk = b""
         self._seen += chunk
         return bool(chunk)
-
-    def _told(self) -> str:
-        return f"The terminal shows:\n{self.text}"
