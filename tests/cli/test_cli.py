@@ -528,13 +528,20 @@ def test_the_log_continues_after_rotation_and_invalid_lines(desk: Desk) -> None:
     assert "not an event" in log.stdout.readline()
     events.write_text(f"{event('one')}\nnonsense\n{event('two')}\n")
     assert log.stdout.readline().endswith("two\n")
+    log.send_signal(signal.SIGSTOP)  # the daemon renames the file right after the event that fills it
+    with events.open("a") as file:
+        file.write(event("three") + "\n")
     events.rename(f"{events}.1")
-    events.write_text(event("three \x1b[31m") + "\n")
-    assert log.stdout.readline().endswith("three \\x1b[31m\n")
+    events.write_text(event("four \x1b[31m") + "\n")
+    log.send_signal(signal.SIGCONT)
+    assert log.stdout.readline().endswith("three\n")
+    assert log.stdout.readline().endswith("four \\x1b[31m\n")
     log.send_signal(signal.SIGINT)
     log.communicate(timeout=20)
     assert log.returncode == 130
-    assert [line.split()[-1] for line in desk.run("log").stdout.splitlines()] == ["one", "event)", "two", "\\x1b[31m"]
+    assert [line.split()[-1] for line in desk.run("log").stdout.splitlines()] == [
+        *("one", "event)", "two", "three", "\\x1b[31m")
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- other daemons

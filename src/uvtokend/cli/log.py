@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from datetime import datetime
+from io import FileIO
 
 from uvtokend import paths
 from uvtokend.cli import console
@@ -49,16 +50,16 @@ def log(follow: bool) -> int:
         UvtokendError: The file system of the events does not answer.
     """
     path = paths.events_file()
-    end = _Tail(path)
-    lines = answered(lambda: _lines(f"{path}.1") + end.read(), path)
-    for line in lines[-_LAST:]:
-        _show(line)
-    if not lines:
-        console.say(_why_empty(path))
-    while follow:
-        for line in end.read():
+    with _Tail(path) as end:
+        lines = answered(lambda: _lines(f"{path}.1") + end.read(), path)
+        for line in lines[-_LAST:]:
             _show(line)
-        time.sleep(_PAUSE)
+        if not lines:
+            console.say(_why_empty(path))
+        while follow:
+            time.sleep(_PAUSE)
+            for line in end.read():
+                _show(line)
     return OK
 
 
@@ -78,28 +79,55 @@ def unasked_end() -> str | None:
 
 
 class _Tail:
-    """Reads the lines added to a file, even if it has been replaced."""
+    """Reads the lines added to a file. If the file has been replaced, the last lines of the former file come first.
+
+    Args:
+        path: The file, which may be missing.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._at = (0, 0)
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> _Tail:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def read(self) -> list[bytes]:
-        try:
-            with open(files.open_regular(self._path, os.O_RDONLY), "rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if inode == self._at[0]:
-                    file.seek(self._at[1])
-                text = file.read()
-                whole = text.rfind(b"\n") + 1  # an incomplete line is read again when it is complete
-                self._at = (inode, file.tell() - len(text) + whole)
-                return text[:whole].splitlines()
-        except OSError:  # missing, or not a log
+        """Return the lines that were added since the last call."""
+        new = self._opened()  # before the former file is read: nothing is added to that one any more
+        lines = self._added()
+        if new is not None:
+            if self._file is not None:
+                self._file.close()
+            self._file = new
+            lines += self._added()
+        return lines
+
+    def _opened(self) -> FileIO | None:
+        """Return the file at the path; None if it is open already, is missing, or is not a log."""
+        with contextlib.suppress(OSError):
+            if self._file is None or not os.path.samestat(os.lstat(self._path), os.fstat(self._file.fileno())):
+                return FileIO(files.open_regular(self._path, os.O_RDONLY))
+        return None
+
+    def _added(self) -> list[bytes]:
+        if self._file is None:
             return []
+        start, text = self._file.tell(), b""
+        with contextlib.suppress(OSError):
+            text = self._file.readall()
+        whole = text.rfind(b"\n") + 1  # an incomplete line is read again when it is complete
+        self._file.seek(start + whole)
+        return text[:whole].splitlines()
 
 
 def _lines(path: str) -> list[bytes]:
-    return _Tail(path).read()
+    with _Tail(path) as tail:
+        return tail.read()
 
 
 def _show(line: bytes) -> None:
