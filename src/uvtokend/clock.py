@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from uvtokend.core.state import Boot
 
@@ -42,7 +43,9 @@ def boot() -> Boot:
     return Boot(name, at)
 
 
+@cache
 def _boot_id() -> str:
+    """Return the id of this boot, which stays the same while this process runs."""
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
             return file.read().strip()

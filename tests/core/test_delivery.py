@@ -267,6 +267,7 @@ LIVES: dict[str, Life] = {ONE.target: (after(1800), after(3600)), TWO.target: (a
 FLYING = Delivery(
     pending=False,
     lives={ONE.target: LIVES[ONE.target]},
+    short_at=after(1800),
     offered=LIVES,
     in_flight=True,
     began_at=NOW,
@@ -300,6 +301,7 @@ def test_every_field_after_a_delivery_succeeds() -> None:
         pending=False,
         standing=WANTED,
         lives={ONE.target: LIVES[ONE.target]},
+        short_at=after(1800),
         offered=LIVES,
         left=(ONE,),
         in_flight=False,

@@ -33,6 +33,7 @@ from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
 from uvtokend.disk import exchange, files
+from uvtokend.disk.journal import Journal
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
 
@@ -132,8 +133,8 @@ def test_simultaneous_tokens_share_a_delivery(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the arrival of a token and its entry, the disk is synced once, for the netrc. Everything else is
-    synced later."""
+    """Between the arrival of a token and its entry, the disk is synced once, for the netrc. It begins to write the new
+    text before the netrc is hashed and the note and the old text are written. Everything else is synced later."""
     steps: list[str] = []
 
     def recorded(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,12 +149,14 @@ def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.Monke
     async def story(daemon: Daemon) -> None:
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
         await daemon.requests.settle(None)
-        monkeypatch.setattr(files, "fsync", recorded("fsync", files.fsync))
+        for owner, name in ((files, "start_writing"), (Store, "note"), (Journal, "note_base"), (files, "fsync")):
+            monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
         monkeypatch.setattr(exchange, "swap", recorded("visible", exchange.swap))
+        monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=recorded("digest", hashlib.sha256)))
         await daemon.requests.refresh(None, wait=False)
         daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
-        assert steps[:2] == ["fsync", "visible"]
+        assert steps[:6] == ["start_writing", "digest", "note", "note_base", "fsync", "visible"]
         assert steps.count("visible") == 1
         assert steps.count("fsync") >= 4  # later: the netrc's directory, and the state file with its own
 
@@ -190,8 +193,8 @@ def test_a_new_token_is_delivered_before_any_other_work(tmp_path: Path, monkeypa
 
 
 def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until one new token among many is visible, the daemon reads and hashes the netrc once and renders one line. It
-    scans no text and reads no list of mounts."""
+    """Until one new token among many is visible, the daemon reads and hashes the netrc once, and renders the new line
+    and the old one. It scans no text and reads no list of mounts."""
     steps: list[str] = []
 
     def recorded(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
@@ -215,7 +218,7 @@ def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch
         monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=recorded("digest", hashlib.sha256)))
         daemon._fetch_ended(indexes[7].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
-        assert steps[: steps.index("swap")] == ["read_all", "digest", "_line"]
+        assert steps[: steps.index("swap")] == ["read_all", "_line", "_line", "digest"]
         daemon._deliveries.netrc.release(remove=True)
 
     (tmp_path / "netrc").write_text("machine theirs.example login u password p\n" * 1000)

@@ -768,6 +768,26 @@ class TestBetweenLookAndRead:
         assert done
         assert path.read_bytes() == block("t1") + theirs
 
+    def test_an_entry_of_the_same_length(self, path: Path) -> None:
+        """A foreign entry that takes the place of other text of the same length is foreign to the next delivery, which
+        knows that before it notes anything."""
+        entries = [entry("t1"), Entry("c.example", "aws", Secret("t1"))]
+        ours: dict[str, tuple[str, ...]] = {"a.example": (), "c.example": ()}
+        theirs = b"machine c.example login me password mine\n"
+        sink = NetrcSink(str(path))
+        noted: list[frozenset[str]] = []
+
+        def begin(foreign: frozenset[str]) -> dict[str, tuple[str, ...]]:
+            noted.append(foreign)
+            return ours
+
+        path.write_bytes(b"#" * (len(theirs) - 1) + b"\n")
+        assert sink.deliver([entry()], ours).changed
+        path.write_bytes(path.read_bytes()[: -len(theirs)] + theirs)
+        done = sink.deliver(entries, ours, [entry()], begin=begin)
+        assert noted == [done.foreign] == [frozenset({"c.example"})]
+        assert path.read_bytes() == block("t1") + theirs
+
     def test_the_other_programs_text_is_read_again(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The status is then older than the text, so uvtokend reads the text again before it exchanges the file."""
         path.write_bytes(FOREIGN)

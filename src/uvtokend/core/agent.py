@@ -67,6 +67,8 @@ class Agent:
         self._named: dict[str, Index] = {}
         self._served: dict[Request, tuple[Index, ...]] = {}
         self._wanted: dict[Sink, dict[str, Entry]] = {}
+        #: The lives of the tokens in `_wanted`, by target.
+        self._lives: dict[Sink, dict[str, leases.Life]] = {}
         self._planned: dict[Job, datetime] = {}
         self._told: Mapping[Request, tuple[Notice, ...]] = {}
         self._noticed: dict[Request, frozenset[str]] = {}
@@ -179,6 +181,7 @@ class Agent:
             served.setdefault(index.request, []).append(index)
         self._served = {request: tuple(indexes) for request, indexes in served.items()}
         self._wanted = {sink: {} for sink in event.sinks}  # memory is not a file and has no delivery
+        self._lives = {sink: {} for sink in event.sinks}
         for request in [request for request in self.leases if request not in served]:
             self._forget(request)
         self._planned.clear()  # a lease may have another name now
@@ -351,20 +354,23 @@ class Agent:
     def _refresh_wanted(self, request: Request, now: datetime) -> None:
         """Update what the sinks should hold for one lease."""
         for index in (index for index in self._served[request] if index.sink != "memory"):
-            wanted = self._wanted[index.sink]
-            entry = views.entry(index, self.leases[request], now)
-            if wanted.get(index.target) != entry:
+            wanted, lives, target = self._wanted[index.sink], self._lives[index.sink], index.target
+            lease = self.leases[request]
+            entry = views.entry(index, lease, now)
+            if entry is not None:
+                lives[target] = lease.life
+            if wanted.get(target) != entry:
                 if entry is None:
-                    del wanted[index.target]
+                    del wanted[target], lives[target]
                 else:
-                    wanted[index.target] = entry
+                    wanted[target] = entry
                 self.deliveries[index.sink] = deliveries.touched(self.deliveries[index.sink])
 
     def _deliver(self, sink: Sink, now: datetime) -> None:
         delivery = self.deliveries[sink]
         if deliveries.begins(delivery, now, self.fetching):
-            wanted = self._wanted[sink]
-            delivery, action = deliveries.begin(delivery, sink, wanted, self._lives(sink), now)
+            wanted, lives = self._wanted[sink], self._lives[sink].copy()
+            delivery, action = deliveries.begin(delivery, sink, wanted, lives, now)
             if action is not None:
                 self._actions.append(action)
         elif deliveries.hangs(delivery, now):
@@ -372,10 +378,6 @@ class Agent:
             self._report_failure(sink, before, delivery)
         self.deliveries[sink] = delivery
         self._plan(sink, sink, delivery.next_at(now, self.fetching))
-
-    def _lives(self, sink: Sink) -> dict[str, leases.Life]:
-        ours = [index for index in self.indexes if index.sink == sink and index.target in self._wanted[sink]]
-        return {index.target: self.leases[index.request].life for index in ours}
 
     # ------------------------------------------------------------------------------------------------------ reports
 

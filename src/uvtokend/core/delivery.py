@@ -55,6 +55,7 @@ class Delivery:
         pending: The sink may hold entries other than those we want.
         standing: What we wanted it to hold, by target, as far as we know that it does; None if nothing is known.
         lives: The lives of the tokens in `standing`, by target.
+        short_at: When the first of them has less than its promised life left; None if that never happens.
         offered: The entries being written, with their lives, while a delivery is in flight.
         left: The entries that we wrote last; None before the first delivery.
         in_flight: A delivery is under way.
@@ -75,6 +76,7 @@ class Delivery:
     pending: bool = True
     standing: Mapping[str, Entry] | None = None
     lives: Mapping[str, Life] = field(default_factory=dict)
+    short_at: datetime | None = None
     offered: Mapping[str, Life] = field(default_factory=dict)
     left: tuple[Entry, ...] | None = None
     in_flight: bool = False
@@ -208,7 +210,8 @@ def begin(
         return replace(delivery, pending=False, failures=0, failure=None, retry_at=None), None
     fought = delivery.rival_at is not None and now - delivery.rival_at < FIGHT
     lacking = delivery.lives.keys() != lives.keys() - delivery.foreign
-    urgent = delivery.standing is None or lacking or any(_short(life, now) for life in delivery.lives.values())
+    short = delivery.short_at is not None and now >= delivery.short_at
+    urgent = delivery.standing is None or lacking or short
     after = replace(
         delivery,
         pending=False,
@@ -219,7 +222,7 @@ def begin(
         begun=delivery.begun + 1,
         retry_at=None,
     )
-    return after, Deliver(tuple(wanted[target] for target in sorted(wanted)), sink, delivery.left, fought, urgent)
+    return after, Deliver(tuple(map(wanted.__getitem__, sorted(wanted))), sink, delivery.left, fought, urgent)
 
 
 def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
@@ -237,10 +240,12 @@ def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
 
 def succeeded(delivery: Delivery, event: DeliveryEnded, now: datetime) -> Delivery:
     """Note the end of a delivery that wrote the sink, or found the wanted entries in it."""
+    lives = {target: life for target, life in delivery.offered.items() if target not in event.foreign}
     return replace(
         delivery,
         standing={entry.target: entry for entry in event.wanted},
-        lives={target: life for target, life in delivery.offered.items() if target not in event.foreign},
+        lives=lives,
+        short_at=min((until for until, _ in lives.values() if until is not None), default=None),
         left=tuple(entry for entry in event.wanted if entry.target not in event.foreign),
         in_flight=False,
         took=_took(delivery, now),
@@ -284,8 +289,3 @@ def _took(delivery: Delivery, now: datetime) -> timedelta:
 
 def _due(at: datetime | None, now: datetime) -> bool:
     return at is not None and now >= at
-
-
-def _short(life: Life, now: datetime) -> bool:
-    promised_until = life[0]
-    return promised_until is not None and now >= promised_until

@@ -143,8 +143,15 @@ def joined(state: State, news: State) -> State:
         for host, digests in new.delivered.items():
             delivered[host] = tuple(dict.fromkeys((*digests, *delivered.get(host, ()))))[:KEPT]
         netrcs[path] = Netrc(new.config, known.created or new.created, delivered)
-    records = tuple(dict.fromkeys((*news.records, *state.records))) if news.records else state.records
-    return replace(state, records=records, netrcs=netrcs)
+    return replace(state, records=_joined(news.records, state.records), netrcs=netrcs)
+
+
+def _joined(new: tuple[Record, ...], records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Return some records with new ones before them, each once. The digest tells nearly all of them apart."""
+    if not new:
+        return records
+    digests = {record.digest for record in new}
+    return (*new, *(record for record in records if record.digest not in digests or record not in new))
 
 
 def names_more(state: State, news: State) -> bool:
@@ -182,7 +189,7 @@ def with_others(new: State, base: State, others: State) -> State:
 def began_store(state: State, path: str, records: Iterable[Record]) -> State:
     """Return the state while records are being written to a credential store of uv's; see `began`."""
     stores = tuple(dict.fromkeys((*state.stores, path)))
-    return replace(state, records=tuple(dict.fromkeys((*records, *state.records))), stores=stores)
+    return replace(state, records=_joined(tuple(records), state.records), stores=stores)
 
 
 def with_records(state: State, records: Iterable[Record], sink: Sink) -> State:

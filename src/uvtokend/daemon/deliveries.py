@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Self
 
 from uvtokend import clock, paths
 from uvtokend.core import delivery, state
@@ -106,6 +107,7 @@ class Deliveries:
         #: Entries whose digests the state knows, by host, and in which netrc.
         self._saved: dict[str, Entry] = {}
         self._saved_in = ""
+        self._hosts = _Hosts()
 
     def look(self, indexes: tuple[Index, ...]) -> FirstLook:
         """Return the records and entries of the previous daemon, and whether a delivery can be written.
@@ -262,14 +264,16 @@ class Deliveries:
 
     def _write_netrc(self, order: Order) -> DeliveryResult:
         action, path = order.deliver, self.netrc.path
-        hosts = {index.host for index in order.indexes}
-        shadowing = {index.host for index in order.indexes if index.sink != "netrc"}
-        ours = cleanup.ours(self.netrc, self._state, hosts)
-
-        saved = set(map(id, self._saved.values() if self._saved_in == path else ()))
+        if order.indexes is not self._hosts.indexes:
+            self._hosts = _Hosts.of(order.indexes)
+        hosts, shadowing = self._hosts.all, self._hosts.shadowing
+        known = path in self._state.netrcs
+        ours = self._state.ours(path, hosts) if known else cleanup.ours(self.netrc, self._state, hosts)
+        saved = self._saved if self._saved_in == path else {}
 
         def news(foreign: Collection[str]) -> State:
-            entries = [entry for entry in action.wanted if id(entry) not in saved and entry.host not in foreign]
+            new = [entry for entry in action.wanted if saved.get(entry.host) is not entry]
+            entries = [entry for entry in new if entry.host not in foreign]
             created = not os.path.lexists(path)
             return state.began(self._state, path, entries, order.records, order.config, created)
 
@@ -334,6 +338,27 @@ class Deliveries:
             hint = f"df -h {shlex.quote(os.path.dirname(path))}"
             self._unsaved = (Problem(path, "the file", message, hint, fatal=False),)
             self._tell(self._report, Report("warning", "state-file", (), message, hint))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hosts:
+    """The hosts of the configured indexes, kept from one delivery to the next.
+
+    Args:
+        indexes: The indexes.
+        all: The hosts of all of them.
+        shadowing: The hosts whose credentials are delivered elsewhere, so that an entry would shadow them.
+    """
+
+    indexes: tuple[Index, ...] = ()
+    all: frozenset[str] = frozenset()
+    shadowing: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, indexes: tuple[Index, ...]) -> Self:
+        """Return the hosts of some indexes."""
+        shadowing = frozenset(index.host for index in indexes if index.sink != "netrc")
+        return cls(indexes, frozenset(index.host for index in indexes), shadowing)
 
 
 def _resolve(future: asyncio.Future[object], result: object) -> None:

@@ -306,7 +306,8 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------- delivery
 
     def _deliver(self, action: events.Deliver) -> None:
-        records = self._records.of(action.sink, {entry.target for entry in action.wanted}, self._clock.shift())
+        targets = self.agent.deliveries[action.sink].offered.keys()
+        records = self._records.of(action.sink, targets, self._clock.shift())
         self._deliveries.begin(Order(action, records, self.settings.indexes, random.random(), self.settings.file))
 
     def _delivery_ended(self, event: events.DeliveryEnded) -> None:

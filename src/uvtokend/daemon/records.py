@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ class _Made:
         changed: The requests whose tokens are new since, in order.
     """
 
-    targets: Collection[str]
+    targets: frozenset[str]
     shift: timedelta
     served: dict[Request, tuple[str, ...]]
     records: dict[Request, Record]
@@ -52,7 +52,7 @@ class Records:
         elif isinstance(event, events.Configured | events.ClockTrusted):
             self._made.clear()
 
-    def of(self, sink: Sink, targets: Collection[str], shift: timedelta) -> tuple[Record, ...]:
+    def of(self, sink: Sink, targets: Set[str], shift: timedelta) -> tuple[Record, ...]:
         """Return the records of the tokens that some targets of a sink should hold, in wall-clock time.
 
         Args:
@@ -67,7 +67,7 @@ class Records:
                 if index.target in targets:
                     served.setdefault(index.request, set()).add(index.target)
             all_targets = {request: tuple(sorted(its_targets)) for request, its_targets in served.items()}
-            made = self._made[sink] = _Made(targets, shift, all_targets, {}, dict.fromkeys(served))
+            made = self._made[sink] = _Made(frozenset(targets), shift, all_targets, {}, dict.fromkeys(served))
         for request in (request for request in made.changed if request in made.served):
             record = self._of(request, made.served[request], made.shift)
             if record is None:

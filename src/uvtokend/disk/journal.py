@@ -3,9 +3,10 @@
 Beside ``~/.netrc`` there may be, all with mode 0600:
 
 ======================== ============================================================================================
-``..netrc.uvtokend.new`` a text that is still being written; useless after a crash ``..netrc.uvtokend``     a complete
-text: the new one before the exchange, the old one after it ``…uvtokend.base``       the text that the new one was made
-from, while the two are exchanged ``…uvtokend.old``        the same, while the new text is written over it in place
+``..netrc.uvtokend.new`` a text that is still being written; useless after a crash
+``..netrc.uvtokend``     a complete text: the new one before the exchange, the old one after it
+``…uvtokend.base``       the text that the new one was made from, while the two are exchanged
+``…uvtokend.old``        the same, while the new text is written over it in place
 ======================== ============================================================================================
 
 Numbered facts:
@@ -15,7 +16,9 @@ Numbered facts:
 2. Its changes are its differences from the old text beside it. Without that text (a power failure may lose it), every
    line of it counts.
 3. A crash in a write in place leaves a mixture of the old and the new text in the netrc. The new text then replaces it.
-4. Another user's file is not merged: that user created it while the directory was open to others.
+4. Without ``..netrc.uvtokend``, neither ``base`` nor ``old`` counts. While a crash's ``..netrc.uvtokend`` is still
+   there, the ``base`` beside it stays: with another one, lines that exist only in the netrc would seem to be deleted.
+5. Another user's file is not merged: that user created it while the directory was open to others.
 """
 
 from __future__ import annotations
@@ -114,6 +117,12 @@ class Journal:
         """Delete the files that can be deleted; the next delivery tries again."""
         with contextlib.suppress(OSError):
             self.clear()
+
+    def note_base(self, text: bytes) -> None:
+        """Write `base` while there is no ``..netrc.uvtokend`` yet: without that file it does not count."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.base)
+        files.create(self.base, text, durable=False)
 
     def note(self, name: str, text: bytes, *, durable: bool) -> None:
         """Write `base` or `old` in one step, so a crash leaves all of it or nothing."""

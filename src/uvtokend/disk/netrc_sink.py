@@ -105,8 +105,10 @@ class NetrcSink:
         Raises:
             UvtokendError: Another process owns the netrc.
         """
+        self._take(self.path)
+
+    def _take(self, path: str) -> None:
         self._owned = True
-        path = self.path
         if self._owner is not None and not self._owner.guards(path):
             owner, self._owner = self._owner, None
             owner.remove()
@@ -125,10 +127,10 @@ class NetrcSink:
         if owner is not None:
             (owner.remove if remove else owner.release)()
 
-    def _own(self) -> None:
+    def _own(self, path: str) -> None:
         try:
             if self._owned:
-                self.take_ownership()
+                self._take(path)
         except UvtokendError as error:
             raise DeliveryFailed("not-owner", error.message, error.hint) from None
 
@@ -195,17 +197,23 @@ class NetrcSink:
         edits: list[block.Edit] = []
         first: bytes | None = None
         rival = overtaken = False
+        read = b""
 
         def before_write() -> None:
             nonlocal ours
+            if not self._knows_layout(read):
+                raise OvertakenError
             if begin is not None:
                 ours = begin(edits[0].foreign)
 
         def edit(text: bytes) -> bytes:
-            nonlocal first, rival, overtaken
+            nonlocal first, read, rival, overtaken
+            read = text
             first = text if first is None else first
             overtaken = overtaken or text != first
             edited = block.edit(text, wanted, ours, self._path, shadowing, left or (), self._layout)
+            if edited.text == text and not self._knows_layout(text):
+                return edit(text)
             if left is not None:
                 before = block.block_entries(text, ours) if edited.before is None else edited.before
                 rival = before != {entry.host: entry for entry in left}
@@ -219,6 +227,13 @@ class NetrcSink:
         self._layout = edits[0].laid_out(problems)
         done = DeliveryResult(edits[0].foreign, problems, change.note, change.changed, rival, overtaken)
         return replace(done, fingerprint=change.fingerprint)
+
+    def _knows_layout(self, text: bytes) -> bool:
+        """Return whether an edit of a text was right about its layout. If not, forget the layout."""
+        if self._layout is None or self._layout.size != len(text) or self._layout.is_of(text):
+            return True
+        self._layout = None
+        return False
 
     def _contested(self) -> DeliveryFailed:
         message = f"Another program changes our block in {self._path} again and again, so it is left alone."
@@ -235,7 +250,8 @@ class NetrcSink:
             edit: The function. The text of its last call is written.
             urgent: Whether to write a file even if another program has it open for writing. A file that is empty or
                 shorter than before is never written, because that program's text is still to come.
-            before_write: Called when the result of the last `edit` is about to be written.
+            before_write: Called before a program may read the result of the last `edit`, while the disk writes it. If
+                it raises `OvertakenError`, `edit` is called again.
 
         Raises:
             DeliveryFailed: The netrc could not be written. With the reason ``held``, another program has it open for
@@ -243,7 +259,7 @@ class NetrcSink:
                 failed late.
         """
         path = self.path
-        self._own()
+        self._own(path)
         with netrc_failures.explained(path):
             directory = os.path.dirname(path)
             if not os.path.lexists(directory):
@@ -302,11 +318,9 @@ class NetrcSink:
         before = old.text if old else b""
         new = edit(kept.merged(before) if kept else before)
         note = self._in_place_because(path, old, writing=new != before)
-        write = NetrcWrite(path, old, new, Journal(path), self.visible)
+        write = NetrcWrite(path, old, new, Journal(path), before_write, self.visible)
         if old is not None and old.held and new != before:
             self._wait_for(path, old, urgent)
-        if new != before:
-            before_write()
         if new == before:
             write.journal.clear()
             if old and block.BEGIN in new:

@@ -45,6 +45,8 @@ class NetrcWrite:
         old: The content that was read; None if the netrc is missing.
         new: The new text.
         journal: The files beside the netrc.
+        begin: Called once before a program may read the new text, while the disk writes it. It may raise
+            `OvertakenError`: then the new text is dropped.
         visible: Called as soon as a program that opens the netrc reads the new text.
 
     Attributes:
@@ -57,9 +59,11 @@ class NetrcWrite:
         old: Content | None,
         new: bytes,
         journal: Journal,
+        begin: Callable[[], None] = lambda: None,
         visible: Callable[[], None] = lambda: None,
     ) -> None:
         self.fingerprint: Fingerprint = ()
+        self._begin = begin
         self._visible = visible
         self.journal = journal
         self._path = path
@@ -78,10 +82,9 @@ class NetrcWrite:
         """
         try:
             self._prepare()
-            self.journal.note(self.journal.base, self._old.text if self._old else b"", durable=False)
             # A file that is open for writing would look like one that another program holds.
             file = os.open(self.journal.text, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except (OSError, DeliveryFailed):
+        except (OSError, DeliveryFailed, OvertakenError):
             self._withdraw()
             raise
         try:
@@ -104,7 +107,10 @@ class NetrcWrite:
                 os.unlink(self.journal.draft)
 
     def _prepare(self) -> None:
-        """Write the new text beside the netrc, with the mode, owner and attributes of the netrc."""
+        """Write the new text beside the netrc, with the mode, owner and attributes of the netrc.
+
+        While the disk writes it, everything else is done that must be there before a program reads it.
+        """
         draft = self.journal.draft
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -117,10 +123,17 @@ class NetrcWrite:
                 _keep_owner(file, self._path, self._old.status)
             os.fchmod(file, mode)
             files.write_all(file, self._new)
+            files.start_writing(file)
+            self._begin()
+            base = self._old.text if self._old else b""
+            if self._fresh:
+                self.journal.note_base(base)
             files.fsync(file)
         finally:
             os.close(file)
         os.rename(draft, self.journal.text)
+        if not self._fresh:
+            self.journal.note(self.journal.base, base, durable=False)
 
     def _put(self) -> bool:
         try:
@@ -225,6 +238,7 @@ class NetrcWrite:
             OvertakenError: The file has changed since it was read.
         """
         assert self._old is not None  # noqa: S101 - for the type checker
+        self._begin()
         try:
             if beside:
                 self._note_both()

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import TypeAlias
 
 from uvtokend.core.model import Entry, Problem, Secret
@@ -51,25 +50,29 @@ class Layout:
     """How a text was made, without the text: a later edit of exactly this text need not read it again.
 
     Args:
+        size: The length of the text.
         digest: The SHA-256 of the text; empty if it was not computed.
         entries: host -> the entry in our block, in the order of their lines.
-        lengths: The length of each of these lines, with its line end.
         rest_at: Where the foreign text begins.
         absent: Hosts that have no entry in the foreign text.
         present: Hosts of ours, and of wanted or shadowing entries, that have one -> what was known to be ours of it.
         problems: The problems of the text, if they are known.
     """
 
+    size: int
     digest: bytes
     entries: Mapping[str, Entry]
-    lengths: tuple[int, ...]
     rest_at: int
     absent: frozenset[str]
     present: Mapping[str, tuple[str, ...]]
     problems: tuple[Problem, ...] | None = None
 
-    def holds(self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str]) -> bool:
-        """Return whether this is the layout of a text, and nothing else in that text has become ours since.
+    def is_of(self, text: bytes) -> bool:
+        """Return whether this is the layout of a text."""
+        return len(text) == self.size and hashlib.sha256(text).digest() == self.digest
+
+    def serves(self, text: bytes, ours: Ours, wanted: Collection[str], looked_for: Collection[str]) -> bool:
+        """Return whether nothing else in a text with this layout has become ours since.
 
         Args:
             text: The text.
@@ -77,11 +80,12 @@ class Layout:
             wanted: The wanted hosts.
             looked_for: These, and all others whose entries matter.
         """
-        if hashlib.sha256(text).digest() != self.digest or not self.entries.keys() <= {*ours, *wanted}:
+        names = {*ours, *wanted}
+        if not self.entries.keys() <= names:
             return False
         if any(tuple(ours.get(host, ())) != digests for host, digests in self.present.items()):
             return False
-        new = {*ours, *looked_for}.difference(self.absent, self.present)
+        new = names.union(looked_for).difference(self.absent, self.present)
         return not new or _scanned_for(text[self.rest_at :], new) is None
 
 
@@ -102,7 +106,7 @@ class Edit:
 
     text: bytes
     foreign: frozenset[str]
-    hosts: frozenset[str] = frozenset()
+    hosts: Set[str] = frozenset()
     file: str = "the netrc"
     layout: Layout | None = None
     before: Mapping[str, Entry] | None = None
@@ -163,25 +167,27 @@ def edit(
 
     Args:
         text: The current content of the file.
-        wanted: The entries to write, in any order.
+        wanted: The entries to write, in any order, at most one for each host.
         ours: The recent deliveries. It contains every host that we may have written, with no digests if the passwords
             are unknown: inside the block only the host counts.
         file: The name of the file in messages.
         shadowing: Hosts that must have no entry in the file at all, not even a ``default``.
         left: The entries of the last write, if they are known. A part of them may be left over; see
             `uvtokend.core.netrc.tail`.
-        layout: The layout of the last edit, which makes the next edit of the same text cheap.
+        layout: The layout of exactly this text, from the last edit, which makes this edit cheap. Nobody may see the
+            result before `Layout.is_of` has said so: it takes longer than the edit, so the caller chooses the moment.
 
     Raises:
         DeliveryFailed: A wanted entry cannot be written; see `check`.
     """
     hosts = [entry.host for entry in wanted]
     looked_for = [*hosts, *shadowing, *(["default"] if shadowing else [])]
-    if layout is not None and layout.holds(text, ours, hosts, looked_for):
+    if layout is not None and len(text) == layout.size and layout.serves(text, ours, hosts, looked_for):
         if not layout.absent.issuperset(ours) or not layout.absent.issuperset(looked_for):
             absent = layout.absent.union(ours, looked_for).difference(layout.present)
             layout = replace(layout, absent=absent)
-        return _edit_again(text, wanted, looked_for, layout, file)
+        if (again := _edit_again(text, wanted, looked_for, layout, file)) is not None:
+            return again
     for entry in wanted:
         check(entry)
     rest = _foreign(text, {*ours, *hosts}, ours, _written_lines({*ours, *hosts}, ours, wanted, left))
@@ -202,66 +208,77 @@ def _layout(
     if rest.startswith(BOM) or b"#uvtokend:" in rest:
         return None
     entries = {entry.host: entry for entry in sorted(written, key=lambda entry: entry.host)}
-    lengths, at = [], len(BEGIN) + 1
-    for _ in entries:
-        end = text.index(b"\n", at) + 1
-        lengths.append(end - at)
-        at = end
-    return Layout(b"", entries, tuple(lengths), len(text) - len(rest), absent, present)
+    return Layout(len(text), b"", entries, len(text) - len(rest), absent, present)
 
 
-def _edit_again(text: bytes, wanted: Sequence[Entry], looked_for: Collection[str], layout: Layout, file: str) -> Edit:
+def _edit_again(
+    text: bytes, wanted: Sequence[Entry], looked_for: Collection[str], layout: Layout, file: str
+) -> Edit | None:
     """Edit a text whose layout is known: lines that stay and the foreign text are taken from it as they are.
 
-    Nothing but the new lines is rendered, and no line that stays is looked at: only the bytes between are copied.
+    Only new lines and those that they replace are rendered. Of the others, only the bytes are copied. None means that
+    the text cannot have this layout.
     """
-    entries = {entry.host: entry for entry in wanted if entry.host not in layout.present}
-    if entries.keys() != layout.entries.keys():
-        entries = {host: entries[host] for host in sorted(entries)}
-    known, view = set(map(id, layout.entries.values())), memoryview(text)
-    fresh = {host: _checked(entry) for host, entry in entries.items() if id(entry) not in known}
-    lengths = dict(zip(layout.entries, layout.lengths, strict=True))
-    if entries.keys() == layout.entries.keys():
-        pieces: list[bytes | memoryview] = []
-        at = 0
-        entries = {**layout.entries, **entries}  # in the order of the lines
-        for host, start in _starts(lengths, fresh):
-            pieces += [view[at:start], fresh[host]]
-            at = start + lengths[host]
-        new = b"".join([*pieces, view[at:]])
-        lengths |= {host: len(line) for host, line in fresh.items()}
-        rest_at = len(new) - len(text) + layout.rest_at
-        known_problems = layout.problems  # they are in the foreign text, whose lines have not moved
+    before, present = layout.entries, layout.present
+    written = [entry for entry in wanted if entry.host not in present] if present else wanted
+    fresh = {entry.host: entry for entry in written if before.get(entry.host) is not entry}
+    lines = {host: _checked(fresh[host]) for host in sorted(fresh)}
+    rest = memoryview(text)[layout.rest_at :]
+    if same := len(written) == len(before) and fresh.keys() <= before.keys():
+        entries = {**before, **fresh}  # in the order of the lines
+        new = _with_lines(text, {_line(before[host]): line for host, line in lines.items()})
     else:
-        kept = {host: view[start : start + lengths[host]] for host, start in _starts(lengths, entries)}
-        lines = [fresh[host] if host in fresh else kept[host] for host in entries]
-        rest = view[layout.rest_at :]
-        new = b"".join([BEGIN, b"\n", *lines, END, b"\n", rest] if lines else [rest])
-        lengths = {host: len(line) for host, line in zip(entries, lines, strict=True)}
-        rest_at = len(new) - len(rest)
-        known_problems = None
-    foreign = frozenset(layout.present.keys() & looked_for)
-    before, hosts = layout.entries, frozenset(entries)
-    layout = replace(layout, digest=b"", entries=entries, lengths=tuple(lengths.values()), rest_at=rest_at)
-    return Edit(new, foreign, hosts, file, layout, before, known_problems)
+        entries = {entry.host: entry for entry in sorted(written, key=lambda entry: entry.host)}
+        new = _with_block(text[: layout.rest_at], before, entries, lines, rest)
+    if new is None:
+        return None
+    foreign = frozenset(present.keys() & looked_for)
+    layout = replace(layout, size=len(new), digest=b"", entries=entries, rest_at=len(new) - len(rest))
+    known = layout.problems if same else None  # they are in the foreign text, whose lines have not moved
+    return Edit(new, foreign, entries.keys(), file, layout, before, known)
+
+
+def _with_lines(text: bytes, lines: Mapping[bytes, bytes]) -> bytes | None:
+    """Return a text with some of its lines replaced; None if it does not contain them.
+
+    Args:
+        text: The text. Its first line stays.
+        lines: Line -> its replacement, in the order of the text.
+    """
+    pieces: list[bytes | memoryview] = []
+    view, at = memoryview(text), 0
+    for old, new in lines.items():
+        start = text.find(b"\n%b\n" % old, at) + 1
+        if not start:
+            return None
+        pieces += [view[at:start], new]
+        at = start + len(old)
+    return b"".join([*pieces, view[at:]])
+
+
+def _with_block(
+    block: bytes, before: Collection[str], hosts: Iterable[str], lines: Mapping[str, bytes], rest: memoryview
+) -> bytes | None:
+    """Return our block for other hosts above the foreign text; None if the block cannot have these lines.
+
+    Args:
+        block: The block as it was; empty if there was none.
+        before: The hosts of its lines, in their order.
+        hosts: The hosts of the new block, in their order.
+        lines: Host -> its line, for those that are new.
+        rest: The foreign text.
+    """
+    first, *kept = block.split(b"\n")
+    if (first, *kept[len(before) :]) != ((BEGIN, END, b"") if before else (b"",)):
+        return None
+    all_lines = {**dict(zip(before, kept, strict=False)), **lines}
+    return _block_above([all_lines[host] for host in hosts], rest)
 
 
 def _checked(entry: Entry) -> bytes:
-    """Return the line of an entry, with its line end."""
+    """Return the line of an entry."""
     check(entry)
-    return _line(entry) + b"\n"
-
-
-def _starts(lengths: Mapping[str, int], hosts: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Yield some hosts of a block in the order of their lines, and where each line begins.
-
-    Args:
-        lengths: host -> the length of its line, for all lines of the block in their order.
-        hosts: The hosts.
-    """
-    for host, start in zip(lengths, accumulate(lengths.values(), initial=len(BEGIN) + 1), strict=False):
-        if host in hosts:
-            yield host, start
+    return _line(entry)
 
 
 def block_entries(text: bytes, ours: Ours | None = None) -> dict[str, Entry]:
@@ -313,9 +330,13 @@ def split(text: bytes, hosts: Collection[str] | None = None) -> tuple[list[Entry
 def join(entries: Sequence[Entry], foreign: bytes) -> bytes:
     """Return a netrc with these entries in our block, sorted by host, above the foreign text."""
     lines = {entry.host: _line(entry) for entry in entries}
-    block = [BEGIN, *(lines[host] for host in sorted(lines)), END] if lines else []
     bom = BOM if foreign.startswith(BOM) else b""
-    return b"".join([bom, *(line + b"\n" for line in block), foreign[len(bom) :]])
+    return bom + _block_above([lines[host] for host in sorted(lines)], memoryview(foreign)[len(bom) :])
+
+
+def _block_above(lines: Sequence[bytes], rest: memoryview) -> bytes:
+    """Return our block with some lines above another text; without lines there is no block."""
+    return b"\n".join([BEGIN, *lines, END, rest]) if lines else bytes(rest)
 
 
 def _foreign(text: bytes, hosts: Collection[str], ours: Ours, written: Written) -> bytes:
