@@ -183,6 +183,13 @@ def test_start_imports_little_before_there_is_a_daemon(environment: dict[str, st
     assert not modules & {"psutil", "tomllib", "uvtokend.disk.configuration", "uvtokend.core.model"}
 
 
+def test_the_daemon_loads_its_scheduler_after_it_has_started_workers(environment: dict[str, str]) -> None:
+    """Everything between the daemon's start and its first worker delays the first token."""
+    modules = imported("from uvtokend.cli import parser, run; from uvtokend.daemon import control, main", environment)
+    assert "uvtokend.daemon.timer" in modules
+    assert not modules & {"apscheduler", "argcomplete", "email", "importlib.metadata", "multiprocessing", "tzlocal"}
+
+
 #: What no worker may load for a secret in a file or a variable: a thousand such fetches may be due at once.
 NOT_FOR_A_SECRET = {"asyncio", "email", "importlib.metadata", "pathlib", "tomllib", "uvtokend.core.uv_store", "zipfile"}
 

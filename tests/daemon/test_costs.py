@@ -32,6 +32,8 @@ from uvtokend.daemon import deliveries
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
+from uvtokend.daemon.timer import Timer
+from uvtokend.daemon.worker import Workers
 from uvtokend.disk import exchange, files
 from uvtokend.disk.journal import Journal
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
@@ -190,6 +192,34 @@ def test_a_new_token_is_delivered_before_any_other_work(tmp_path: Path, monkeypa
         assert steps == ["visible", "refreshed"]
 
     live(tmp_path, indexes, story)
+
+
+def test_the_first_workers_start_before_the_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon loads and opens its scheduler after it has started the first workers, whose tokens uv waits for."""
+    steps: list[str] = []
+    honest = Timer.open
+
+    def opened(timer: Timer) -> None:
+        steps.append("opened")
+        honest(timer)
+
+    def started(workers: Workers, *_: Any) -> None:
+        steps.append("started")
+
+    monkeypatch.setattr(Timer, "open", opened)
+    monkeypatch.setattr(Workers, "start", started)
+    indexes = many(2)
+
+    async def main() -> None:
+        settings = Settings("config.toml", indexes)
+        log, store = EventLog(str(tmp_path / "events.jsonl"), quiet=True), Store(str(tmp_path), 2)
+        daemon = Daemon(lambda: settings, settings, NetrcSink(str(tmp_path / "netrc")), store, log, None)
+        daemon.start()
+        assert steps == ["started", "started", "opened"]
+        assert len(daemon._timer.jobs) == 1  # the delivery in flight, which might hang
+        await daemon.close()
+
+    asyncio.run(main())
 
 
 def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,7 +512,8 @@ def ticks(lines: list[str]) -> list[int]:
 
 def test_an_idle_daemon_imports_only_what_it_needs() -> None:
     """An idle daemon has imported only the modules for the loop, the schedule, the socket and the netrc."""
-    code = "import sys, uvtokend.cli.parser, uvtokend.cli.run, uvtokend.daemon.main; print(*sys.modules)"
+    scheduler = "import apscheduler.schedulers.asyncio"  # loaded after the first workers were started
+    code = f"import sys, uvtokend.cli.parser, uvtokend.cli.run, uvtokend.daemon.main; {scheduler}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-P", "-S", "-c", code],
         capture_output=True,
@@ -491,7 +522,7 @@ def test_an_idle_daemon_imports_only_what_it_needs() -> None:
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     modules = set(done.stdout.split())
-    assert "apscheduler.schedulers.asyncio" in modules
+    assert "uvtokend.daemon.timer" in modules
     assert modules & NOT_WHEN_IDLE == set()
 
 

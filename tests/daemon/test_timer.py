@@ -22,6 +22,7 @@ class Stage:
         self.fired: asyncio.Queue[Job] = asyncio.Queue()
         self.again: Callable[[Job], None] = lambda _: None
         self.timer = Timer(self.now, self._due, lambda: None)
+        self.timer.open()
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
@@ -59,6 +60,27 @@ def test_one_job_per_lease_with_a_readable_name() -> None:
         assert list(stage.timer.jobs) == ["refresh corp", "refresh dev"]
 
     play(story)
+
+
+def test_plans_from_before_the_scheduler_was_opened() -> None:
+    """What was planned before the scheduler was opened fires, by its last plan. Closing it unopened does no harm."""
+
+    async def main() -> None:
+        fired: asyncio.Queue[Job] = asyncio.Queue()
+        early = Timer(lambda: datetime.now(UTC), fired.put_nowait, lambda: None)
+        plans: list[tuple[Job, float | None]]
+        plans = [(ACME, 0.0), (CORP, 0.0), (CORP, None), ("netrc", 1e6), ("netrc", 0.1)]
+        for job, at in plans:
+            early.plan(Plan(job, f"{job}", None if at is None else datetime.now(UTC) + timedelta(seconds=at)))
+        assert early.jobs == {}
+        early.again()
+        early.open()
+        assert [await fired.get(), await fired.get()] == [ACME, "netrc"]
+        assert early.jobs == {}
+        early.close()
+        Timer(lambda: datetime.now(UTC), fired.put_nowait, lambda: None).close()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_each_job_fires_once_at_its_time() -> None:
@@ -100,6 +122,7 @@ def test_a_plan_removed_as_it_fires_does_nothing() -> None:
         stage.plan(ACME, "refresh prod", 0)
         await stage.timer._fire(Plan(ACME, "refresh prod", stage.now()))
         assert stage.fired.empty()
+        assert stage.timer._scheduler is not None
         stage.timer._scheduler.remove_job("refresh prod")
         stage.plan(ACME, "refresh prod", None)
         stage.plan(CORP, "refresh corp", 0)

@@ -140,6 +140,7 @@ class Daemon:
         if first_look.failure is not None:
             self.feed(events.DeliveryEnded((), random.random(), first_look.failure))
         self.feed(self._configured(self._recover(first_look)))
+        self._timer.open()  # after the first workers were started
         self._judge()
         self._notices()
 
