@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from botocore import exceptions as raised
 from botocore.config import Config
-from botocore.loaders import JSONFileLoader, Loader
+from botocore.loaders import JSONFileLoader
 
 from support.loopback import forget
 from uvtokend.core import wire
@@ -55,12 +55,10 @@ def request(**options: Frozen) -> Request:
 
 @pytest.fixture(scope="module", autouse=True)
 def _models_are_read_once() -> Iterator[None]:
-    """Cache botocore's files; otherwise it would parse megabytes of JSON and list the directories of 400 services in
-    each test."""
-    read, known = cache(JSONFileLoader().load_file), cache(Loader().list_available_services)
+    """Cache botocore's files; otherwise it would parse megabytes of JSON in each test."""
+    read = cache(JSONFileLoader().load_file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
-        patch.setattr(Loader, "list_available_services", lambda _, type_name: known(type_name))
         yield
 
 
@@ -147,6 +145,22 @@ def test_a_token_with_its_expiry_and_its_identity(cloud: CodeArtifact) -> None:
     assert credential.skew == 0
     (request_call,) = (call for call in cloud.server.calls if call.path == "/v1/authorization-token")
     assert request_call.query == {"domain": "acme", "domain-owner": "123456789012"}
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_fetch_does_not_look_for_all_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore looks on the disk only for the models of the services that it calls, not for those of 400 others."""
+    looks: list[str] = []
+    honest = JSONFileLoader.exists
+
+    def exists(loader: JSONFileLoader, path: str) -> bool:
+        looks.append(path)
+        return bool(honest(loader, path))
+
+    monkeypatch.setattr(JSONFileLoader, "exists", exists)
+    aws.fetch(request(role_arn=ROLE))
+    services = {Path(path).parts[-3] for path in looks}
+    assert services == {"codeartifact", "sts"}
 
 
 @pytest.mark.usefixtures("keys")

@@ -107,7 +107,7 @@ class _AwsFetch:
         return SignInEnd(f"{name} of {sign_in.name}", end, sign_in.command) if end is not None else None
 
     def _session(self) -> boto3.Session:
-        core, profile = Session(), self._options.get("profile")
+        core, profile = _botocore_session(), self._options.get("profile")
         core.set_default_client_config(self._config)
         core.register("after-call.sts", self._see_role)
         core.register("after-call.sso-oidc", self._see_renewal)
@@ -132,7 +132,7 @@ class _AwsFetch:
     def _assume(self, session: boto3.Session, role: str) -> boto3.Session:
         """Assume a role with the identity that the chain found (STS API, AssumeRole)."""
         keys = _ask(session.client("sts").assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
-        core = Session()
+        core = _botocore_session()
         core.set_default_client_config(self._config)
         core.set_credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
         return boto3.Session(botocore_session=core, region_name=self._options["region"])
@@ -144,6 +144,20 @@ class _AwsFetch:
     def _see_renewal(self, **event: Any) -> None:
         """Remember the response of SSO to a renewal: botocore reports an expired session, whatever the reason."""
         self.renewal = event["parsed"]
+
+
+def _botocore_session() -> Session:
+    """Return a session that knows every service by the name of its directory.
+
+    To list the services, botocore looks at the disk 1,300 times for each client (``loaders.py``), although it only
+    wants to know whether the service exists.
+    """
+    core = Session()
+    loader = core.get_component("data_loader")
+    directories = [path for path in loader.search_paths if os.path.isdir(path)]
+    names = {name for path in directories for name in os.listdir(path)}
+    loader.list_available_services = lambda _: names
+    return core
 
 
 def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
