@@ -179,8 +179,12 @@ def test_version_imports_no_daemon_and_no_sdk(environment: dict[str, str]) -> No
 
 def test_start_imports_little_before_there_is_a_daemon(environment: dict[str, str]) -> None:
     """`start` spawns the daemon before it imports anything expensive, and imports the rest while the daemon starts."""
-    modules = imported("import uvtokend.cli.start", environment)
+    unused = {**environment, "UVTOKEND_SOCKET": environment["UVTOKEND_SOCKET"] + "-"}
+    code = "from uvtokend.cli import main, start; start._spawn = lambda _: 1 / 0; assert main.main(['start']) == 1"
+    modules = imported(code, unused)
+    assert "uvtokend.service.manager" in modules
     assert not modules & {"psutil", "tomllib", "uvtokend.disk.configuration", "uvtokend.core.model"}
+    assert not modules & {"dataclasses", "inspect", "pathlib", "platformdirs", "uvtokend.cli.status"}
 
 
 def test_the_daemon_loads_its_scheduler_after_it_has_started_workers(environment: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from platformdirs import unix
 
 from uvtokend.cli import service
 from uvtokend.errors import UvtokendError
@@ -142,3 +143,13 @@ def test_the_status_of_a_service_that_does_not_run(
     assert shown()[-1] == f"  fix: export XDG_RUNTIME_DIR=/run/user/{os.getuid()}"
     autostart.install(["uvtokend"])
     assert shown()[-1] == f"autostart entry {autostart.file_of()}"
+
+
+@pytest.mark.parametrize("base", ["/x", "", " ", None])
+def test_units_are_where_platformdirs_says(base: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own directories of units are those that platformdirs names, without importing it."""
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False) if base is None else monkeypatch.setenv(name, base)
+    configuration, data, *_ = manager.unit_directories()
+    assert configuration == str(unix.Unix().user_config_path / "systemd" / "user")
+    assert data == str(unix.Unix().user_data_path / "systemd" / "user")

@@ -9,11 +9,10 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from uvtokend import __version__, paths
-from uvtokend.cli import client, console, parser, status
+from uvtokend.cli import client, console, parser
 from uvtokend.core.document import under_way
 from uvtokend.errors import FAILED, OK, USAGE, NotRunning, UvtokendError
 from uvtokend.service import manager
@@ -68,7 +67,10 @@ def start(config_file: str | None, wait: float) -> int:
             _end(running["pid"], config_file)
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
-    status.show(_first_tokens(deadline), as_json=False, config=config_file)
+    document = _first_tokens(deadline)
+    from uvtokend.cli import status  # noqa: PLC0415 - while the workers run
+
+    status.show(document, as_json=False, config=config_file)
     return OK
 
 
@@ -159,8 +161,7 @@ class _StartFailedError(UvtokendError):
         self.overtaken = overtaken
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
+class _Child(NamedTuple):
     """The daemon that we have started.
 
     Args:

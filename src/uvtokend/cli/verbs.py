@@ -13,11 +13,10 @@ executes a command sets the default ``command=[]``, which receives everything af
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):  # `start` imports this before there is a daemon, and dataclasses takes longer than argparse
     """One row.
 
     Args:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+#: The name of our unit.
+SYSTEMD_UNIT = "uvtokend.service"
 #: The label of our agent, which launchd sets as ``XPC_SERVICE_NAME`` for the processes that it starts.
 LAUNCHD_LABEL = "io.github.uvtokend"
 

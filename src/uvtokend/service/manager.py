@@ -1,20 +1,25 @@
-"""The installed service of any service manager, for `start`, `status` and `service`."""
+"""The installed service of any service manager, for `start`, `status` and `service`.
+
+`start` looks for a service before it starts a daemon, and most people have none. So a manager's module, and what it
+imports, is loaded only if there is a service file.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
-from uvtokend.service import launchd, systemd
+from uvtokend.service import SYSTEMD_UNIT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """An installed unit or agent whose manager answers.
 
     Args:
@@ -37,6 +42,8 @@ def installed() -> Service | None:
 
 def lines() -> list[str]:
     """Return the service manager's report, as lines for a person."""
+    from uvtokend.service import launchd, systemd  # noqa: PLC0415 - see the module's docstring
+
     return launchd.lines() if sys.platform == "darwin" else systemd.lines()
 
 
@@ -45,6 +52,8 @@ def program() -> list[str]:
 
     The link on PATH that `uv tool install` and pipx create is better than the file that it points to now.
     """
+    import shutil  # noqa: PLC0415 - see the module's docstring
+
     called = os.path.abspath(sys.argv[0])
     on_path = shutil.which("uvtokend")
     if on_path is not None and os.path.basename(called) == "uvtokend" and os.path.samefile(on_path, called):
@@ -55,24 +64,37 @@ def program() -> list[str]:
 
 
 def _systemd() -> Service | None:
-    file = next(
-        (directory / systemd.UNIT for directory in _systemd_directories() if (directory / systemd.UNIT).is_file()), None
-    )
-    if file is None or not systemd.available():
+    units = (os.path.join(directory, SYSTEMD_UNIT) for directory in unit_directories())
+    unit = next((unit for unit in units if os.path.isfile(unit)), None)
+    if unit is None:
         return None
-    return Service(file, partial(systemd.ask, "start", systemd.UNIT), f"journalctl --user -u {systemd.UNIT} -n 20")
+    from pathlib import Path  # noqa: PLC0415 - see the module's docstring
+
+    from uvtokend.service import systemd  # noqa: PLC0415
+
+    if not systemd.available():
+        return None
+    return Service(
+        Path(unit), partial(systemd.ask, "start", SYSTEMD_UNIT), f"journalctl --user -u {SYSTEMD_UNIT} -n 20"
+    )
 
 
-def _systemd_directories() -> Iterator[Path]:
-    """Yield the directories of user units: systemd.unit(5), "User Unit Search Path"."""
-    from platformdirs import user_data_path  # noqa: PLC0415 - only for a service
+def unit_directories() -> Iterator[str]:
+    """Yield the directories of user units: systemd.unit(5), "User Unit Search Path".
 
-    yield systemd.directory()
-    yield user_data_path() / "systemd" / "user"
-    yield from map(Path, ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"))
+    The first two are those that platformdirs names; importing it would take longer than the whole search.
+    """
+    for variable, default in (("XDG_CONFIG_HOME", "~/.config"), ("XDG_DATA_HOME", "~/.local/share")):
+        base = os.environ.get(variable, "")
+        yield os.path.join(base if base.strip() else os.path.expanduser(default), "systemd", "user")
+    yield from ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user")
 
 
 def _launchd() -> Service | None:
+    from pathlib import Path  # noqa: PLC0415 - see the module's docstring
+
+    from uvtokend.service import launchd  # noqa: PLC0415
+
     directories = (launchd.file_of().parent, Path("/Library/LaunchAgents"))
     file = next((plist for directory in directories for plist in sorted(directory.glob("*uvtokend*.plist"))), None)
     where = launchd.domain() if file is not None else None

@@ -21,9 +21,9 @@ from pathlib import Path
 from uvtokend import paths
 from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
-from uvtokend.service import programs
+from uvtokend.service import SYSTEMD_UNIT, programs
 
-UNIT = "uvtokend.service"
+UNIT = SYSTEMD_UNIT
 #: Where `uv tool install` and pipx link the program.
 USUAL_PROGRAM = "%h/.local/bin/uvtokend"
 USUAL_ENVIRONMENT = "-%E/uvtokend/service.env"
