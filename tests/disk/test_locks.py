@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from support.namespace import in_namespace
+from uvtokend.core import fixes
 from uvtokend.core.model import Entry, Secret
 from uvtokend.core.netrc.adopt import TakeOver, restore, take_over
 from uvtokend.core.netrc.block import scan
@@ -229,6 +230,35 @@ class TestChanging:
         with locks.changing(str(netrc)), pytest.raises(DeliveryFailed) as caught:
             NetrcSink(str(netrc)).change(lambda text: text + b"#x\n")
         assert caught.value.reason == "busy"
+
+    @pytest.mark.linux("the list of locks is in /proc")
+    @pytest.mark.parametrize("kind", ["LOCK_EX", "LOCK_SH"])
+    def test_a_foreign_lock_is_named(self, kind: str, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If another program keeps the directory locked, the failure names the program, with the command that ends
+        it."""
+        monkeypatch.setattr(locks, "PATIENCE", 0.02)
+        words = f"import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.{kind}); print(flush=True); input()"
+        command = [sys.executable, "-c", words, str(netrc.parent)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as foreign:
+            assert foreign.stdout is not None
+            foreign.stdout.readline()
+            with pytest.raises(DeliveryFailed) as caught:
+                NetrcSink(str(netrc)).change(lambda text: text + b"#x\n")
+            name = Path(f"/proc/{foreign.pid}/comm").read_text().strip()
+            foreign.kill()
+        message = f"{name} (pid {foreign.pid}) has kept the directory {netrc.parent} of the netrc locked for 0.02 s."
+        assert (caught.value.message, caught.value.hint) == (message, f"let it finish, or: kill {foreign.pid}")
+
+    @pytest.mark.parametrize("locker", [None, locks.Owner(1 << 30, "here")])
+    def test_an_unknown_lock(self, locker: locks.Owner | None, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the system does not show which program keeps the directory locked, or that one has ended and a child of
+        it keeps the lock, the fix shows how to find it."""
+        monkeypatch.setattr(locks, "PATIENCE", 0.02)
+        monkeypatch.setattr(locks, "_listed", lambda *_: locker)
+        with locks.changing(str(netrc)), pytest.raises(DeliveryFailed) as caught:
+            NetrcSink(str(netrc)).change(lambda text: text + b"#x\n")
+        assert caught.value.message.startswith(f"Another program has kept the directory {netrc.parent} of the netrc")
+        assert caught.value.hint == fixes.users_of(str(netrc.parent))
 
     def test_where_directories_cannot_be_locked(self, netrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """NFS refuses to lock directories, and the netrc is written anyway."""

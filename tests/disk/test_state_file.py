@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from uvtokend.core import state
 from uvtokend.core.model import Credential, Entry, Request, Secret
 from uvtokend.core.state import State
-from uvtokend.disk import files, state_file
+from uvtokend.disk import files, locks, state_file
 from uvtokend.disk.state_file import Store
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -122,6 +124,71 @@ def test_two_daemons_with_one_state_directory(tmp_path: Path) -> None:
     assert Store(str(tmp_path)).load().netrcs.keys() == {"/home/me/0", "/home/me/1"}
     (tmp_path / "state.json").unlink()
     assert stores[0].save(states[0]).netrcs.keys() == {"/home/me/0", "/home/me/1"}
+
+
+def news_of(number: int) -> State:
+    """Return what is new when one of several daemons delivers to its own netrc."""
+    entry = Entry("a.example", "me", Secret(f"token {number}"))
+    return state.began(State(), f"/home/me/{number}", [entry], [], "/c", created=False)
+
+
+def test_two_saves_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If two processes save at the same moment, one waits for the other, and the file keeps the netrcs of both."""
+    writing, go_on, second_is_on = threading.Event(), threading.Event(), threading.Event()
+    replace, flocked = files.replace, locks._flocked
+
+    def slow(*args: Any) -> None:
+        if threading.current_thread() is first:
+            writing.set()
+            go_on.wait(60)
+        replace(*args)
+
+    def looked(file: int) -> bool:
+        taken = flocked(file)
+        if not taken:
+            second_is_on.set()
+        return taken
+
+    def save(number: int) -> None:
+        Store(str(tmp_path)).save(news_of(number))
+        if number == 1:
+            second_is_on.set()
+
+    monkeypatch.setattr(files, "replace", slow)
+    monkeypatch.setattr(locks, "_flocked", looked)
+    first, second = (threading.Thread(target=save, args=(number,)) for number in (0, 1))
+    first.start()
+    assert writing.wait(60)
+    second.start()
+    assert second_is_on.wait(60)
+    go_on.set()
+    for thread in (first, second):
+        thread.join()
+    assert Store(str(tmp_path)).load().netrcs.keys() == {"/home/me/0", "/home/me/1"}
+
+
+@pytest.mark.parametrize("order", ["note save", "note note", "save note"])
+def test_the_notes_of_two_daemons(tmp_path: Path, order: str) -> None:
+    """If two daemons with one state directory are killed after these steps, the netrcs of both are known."""
+    stores = [Store(str(tmp_path)) for _ in range(2)]
+    for store in stores:
+        store.load()
+    for number, step in enumerate(order.split()):
+        getattr(stores[number], step)(news_of(number))
+    assert Store(str(tmp_path)).load().netrcs.keys() == {"/home/me/0", "/home/me/1"}
+
+
+def test_a_lock_on_the_state_directory_is_not_waited_for_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another program keeps the state directory locked, the state is noted and saved all the same."""
+    monkeypatch.setattr(state_file, "_PATIENCE", 0.02)
+    store = Store(str(tmp_path))
+    with locks.changing_state(str(tmp_path), 60):
+        store.note(news_of(0))
+        assert Store(str(tmp_path)).load() == news_of(0)
+        store.save(news_of(1))
+    assert Store(str(tmp_path)).load() == news_of(1)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

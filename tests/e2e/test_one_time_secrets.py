@@ -45,7 +45,8 @@ def stop_while(machine: Machine, burning: Burning) -> None:
     machine.start()
     assert burning.burnt.wait(PATIENCE)
     assert machine.daemon is not None
-    (worker,) = psutil.Process(machine.daemon.pid).children()
+    daemon = psutil.Process(machine.daemon.pid)
+    (worker,) = until(lambda: len(running := daemon.children()) == 1 and running)  # an earlier one may still be ending
     machine.daemon.terminate()
     until(lambda: not worker.is_running() or signal.SIGTERM in pending(worker.pid))
     burning.go_on.set()

@@ -36,6 +36,13 @@ def holders(path: str) -> list[Holder]:
     return _on_macos(path) if sys.platform == "darwin" else _in_proc(path)
 
 
+def named(pid: int) -> str | None:
+    """Return the name of a process with its process ID, for a sentence; None if it has ended, or is not visible."""
+    with contextlib.suppress(OSError):
+        return f"{_program(pid)} (pid {pid})"
+    return None
+
+
 def _in_proc(path: str) -> list[Holder]:
     with contextlib.suppress(OSError):
         wanted = os.stat(path)

@@ -11,7 +11,8 @@ Numbered facts:
 4. `purge` deletes lock files. A lock on a deleted file guards nothing, so its inode is compared afterwards, and again
    before each change.
 5. A change is guarded by a lock on the netrc's directory, which needs no file. It is held for milliseconds. If the file
-   system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized.
+   system has no such lock (NFS refuses one on a file that is not open for writing), changes are not serialized. Any
+   program can lock that directory. The state directory is locked in the same way, while the state file is changed.
 6. On a file system without ``flock``, such as some network homes (ENOTSUP on macOS, ENOLCK on Linux), a netrc has no
    owner, and every lock succeeds.
 7. The owner is on this machine if its lock file names this host. macOS gives a machine another name in each network, so
@@ -30,16 +31,15 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from uvtokend.core import fixes
-from uvtokend.disk import files
-from uvtokend.errors import AlreadyOwned, DeliveryFailed, UvtokendError
+from uvtokend.disk import files, netrc_failures
+from uvtokend.errors import AlreadyOwned, UvtokendError
 
 #: Seconds between two tries to take a lock.
 _LOOK = 0.01
-#: Seconds to wait for another uvtokend that is changing the netrc.
+#: Seconds to wait for another process that has locked the netrc's directory.
 PATIENCE = 10.0
 
 _NO_SIBLING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -212,20 +212,46 @@ def changing(netrc: str) -> Iterator[None]:
         netrc: The resolved path; its directory exists.
 
     Raises:
-        DeliveryFailed: Another process did not finish within `PATIENCE` seconds.
+        DeliveryFailed: Another process kept the directory locked for `PATIENCE` seconds.
         OSError: The directory cannot be opened.
     """
     file = os.open(os.path.dirname(netrc), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not _flocked(file):
-            if time.monotonic() > deadline:
-                message = f"Another uvtokend has been changing {netrc} for {PATIENCE:g} s."
-                raise DeliveryFailed("busy", message, fixes.users_of(os.path.dirname(netrc)))
-            time.sleep(_LOOK)
+        if not _flocked_within(file, PATIENCE):
+            locker = _listed(file, ("READ", "WRITE"))
+            raise netrc_failures.locked(netrc, None if locker is None else locker.pid, PATIENCE)
         yield
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def changing_state(directory: str, patience: float) -> Iterator[None]:
+    """Keep other uvtokend processes from changing the state file, unless one of them does not finish in time.
+
+    Args:
+        directory: The state directory.
+        patience: The most seconds to wait. The file is then changed all the same: an old state costs a fetch, and no
+            state could cost an entry.
+
+    Raises:
+        OSError: The directory cannot be opened.
+    """
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _flocked_within(file, patience)
+        yield
+    finally:
+        os.close(file)
+
+
+def _flocked_within(file: int, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while not _flocked(file):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True
 
 
 def _flocked(file: int) -> bool:
@@ -318,13 +344,18 @@ def _boot_session() -> str:
     return session
 
 
-def _listed(file: int) -> Owner | None:
-    """Return the process that holds a lock on an open file, from proc_locks(5): type, pid, then device and inode."""
+def _listed(file: int, kinds: Collection[str] = ("WRITE",)) -> Owner | None:
+    """Return the process that holds a lock on an open file, from proc_locks(5): type, pid, then device and inode.
+
+    Args:
+        file: The file.
+        kinds: ``WRITE`` for an exclusive lock, ``READ`` for a shared one.
+    """
     status = os.fstat(file)
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as table:
         for line in table:
             words = line.split()  # a process that waits for the lock has "->" as its second word
-            if words[1] == "FLOCK" and words[3] == "WRITE" and words[5] == wanted and int(words[4]) > 0:
+            if words[1] == "FLOCK" and words[3] in kinds and words[5] == wanted and int(words[4]) > 0:
                 return Owner(int(words[4]), socket.gethostname())
     return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from uvtokend.core import fixes
 from uvtokend.disk import files
-from uvtokend.disk.holders import Holder
+from uvtokend.disk.holders import Holder, named
 from uvtokend.errors import DeliveryFailed
 
 #: The owner that root has in a user namespace such as systemd's PrivateUsers (kernel.overflowuid).
@@ -48,6 +48,20 @@ def held(path: str, holders: Sequence[Holder], *, emptied: bool) -> DeliveryFail
     message = f"{who} {verb} {path} open for writing{why}, so uvtokend waits."
     hint = f"let it finish, or: kill {' '.join(str(holder.pid) for holder in holders)}" if holders else None
     return DeliveryFailed("held", message, hint or fixes.users_of(path))
+
+
+def locked(path: str, locker: int | None, seconds: float) -> DeliveryFailed:
+    """Return the failure of a delivery that waited for another program's lock.
+
+    Args:
+        path: The netrc, resolved.
+        locker: The process ID of that program; None if it is unknown.
+        seconds: How long the delivery has waited.
+    """
+    directory = os.path.dirname(path)
+    who = None if locker is None else named(locker)
+    message = f"{who or 'Another program'} has kept the directory {directory} of the netrc locked for {seconds:g} s."
+    return DeliveryFailed("busy", message, f"let it finish, or: kill {locker}" if who else fixes.users_of(directory))
 
 
 def check_directory(directory: str) -> None:

@@ -8,6 +8,9 @@ be waiting for its token, so writing it takes no longer for a thousand tokens th
    in that netrc if the configuration named the host no longer after the power cut.
 3. Any other note survives only the end of the process, and is not waited for. If a power cut takes it, some tokens are
    fetched again: an entry in our block is ours if its host is known, whatever its token.
+
+A daemon for another netrc may use the same state directory. So each process changes the two files under a lock, and
+keeps what the others have written there since: otherwise a netrc could be forgotten with our entries in it.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from dataclasses import replace
 from uvtokend import clock
 from uvtokend.core import state, state_json
 from uvtokend.core.state import State
-from uvtokend.disk import files
+from uvtokend.disk import files, locks
 
 #: The longest state file, in bytes: a fixed part, and a part for each configured index.
 _LIMIT = files.LIMIT
 _LIMIT_PER_INDEX = 16 * 1024
+#: Seconds to wait for another process that changes them: for a save, and for a note, which precedes a delivery.
+_PATIENCE, _HURRY = 5.0, 0.02
 
 
 class Store:
@@ -36,24 +41,33 @@ class Store:
     """
 
     def __init__(self, directory: str, indexes: int = 0) -> None:
+        self._directory = directory
         self._path = os.path.join(directory, "state.json")
         self._note = f"{self._path}.began"
-        self._digest: bytes | None = None
         self._saved, self._news = State(), State()
+        #: The fingerprints of the state file and of the note as this process read or wrote them last, and the digest
+        #: of that state file.
         self._fingerprint: files.Fingerprint = ()
+        self._noted: files.Fingerprint = ()
+        self._digest = _digest(b"")
         self._limit = _LIMIT + indexes * _LIMIT_PER_INDEX
 
     def load(self) -> State:
         """Return the state, with times on the current wall clock. It is empty if the file is missing or damaged."""
-        self._fingerprint = files.fingerprint(self._path)
+        self._fingerprint, self._noted = files.fingerprint(self._path), files.fingerprint(self._note)
+        self._saved = self._read()
+        self._news = self._read_note()
+        return state.joined(self._saved, self._news)
+
+    def _read(self) -> State:
         text = self._text(self._path)
-        self._digest = hashlib.sha256(text).hexdigest().encode()
-        known = self._saved = state.on_clock(state_json.decode(text), clock.boot())
+        self._digest = _digest(text)
+        return state.on_clock(state_json.decode(text), clock.boot())
+
+    def _read_note(self) -> State:
+        """Return what the note adds to the state file that was read last."""
         belongs_to, _, news = self._text(self._note).partition(b"\n")
-        self._news = State()
-        if belongs_to == self._digest:
-            self._news = state.on_clock(state_json.decode(news), clock.boot())
-        return state.joined(known, self._news)
+        return state.on_clock(state_json.decode(news), clock.boot()) if belongs_to == self._digest else State()
 
     def _text(self, path: str) -> bytes:
         """Return the text of a file; empty if it is missing."""
@@ -71,12 +85,16 @@ class Store:
         Raises:
             OSError: The note could not be written.
         """
-        if self._digest is None:
-            self._digest = hashlib.sha256(self._text(self._path)).hexdigest().encode()
-        before = self._news if news.boot is None else state.on_clock(self._news, news.boot)
-        self._news = replace(state.joined(before, news), boot=news.boot)
-        text = self._digest + b"\n" + state_json.encode(self._news)
-        files.replace(self._note, text, durable=state.names_more(self._saved, self._news))
+        with locks.changing_state(self._directory, _HURRY):
+            before = self._news if news.boot is None else state.on_clock(self._news, news.boot)
+            if files.fingerprint(self._path) != self._fingerprint:  # another process has saved it
+                self._digest = _digest(self._text(self._path))
+            if files.fingerprint(self._note) != self._noted:
+                before = state.joined(before, self._read_note())
+            self._news = replace(state.joined(before, news), boot=news.boot)
+            text = self._digest + b"\n" + state_json.encode(self._news)
+            files.replace(self._note, text, durable=state.names_more(self._saved, self._news))
+            self._noted = files.fingerprint(self._note)
 
     def save(self, new: State, durable: bool = True) -> State:
         """Replace the file, delete the note, and return the new content, with the files that other processes wrote.
@@ -88,14 +106,19 @@ class Store:
         Raises:
             OSError: The file could not be written; the old one is still there.
         """
-        if files.fingerprint(self._path) != self._fingerprint:
-            others = state.on_clock(state_json.decode(self._text(self._path)), clock.boot())
-            new = state.with_others(new, self._saved, others)
-        text, self._digest = state_json.encode(new), None
-        files.replace(self._path, text, durable)
-        self._digest = hashlib.sha256(text).hexdigest().encode()
-        self._saved, self._news = new, State()
-        self._fingerprint = files.fingerprint(self._path)
-        with contextlib.suppress(OSError):  # it counts no longer
-            os.unlink(self._note)
+        with locks.changing_state(self._directory, _PATIENCE):
+            looks = files.fingerprint(self._path), files.fingerprint(self._note)
+            if looks != (self._fingerprint, self._noted):
+                new = state.with_others(new, self._saved, state.joined(self._read(), self._read_note()))
+            text = state_json.encode(new)
+            files.replace(self._path, text, durable)
+            self._digest, self._fingerprint = _digest(text), files.fingerprint(self._path)
+            self._saved, self._news = new, State()
+            with contextlib.suppress(OSError):  # it counts no longer
+                os.unlink(self._note)
+            self._noted = files.fingerprint(self._note)
         return new
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
