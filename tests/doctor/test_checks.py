@@ -17,6 +17,7 @@ import pytest
 
 from clouds.tls import TlsProxy
 from support.loopback import forget
+from support.waiting import PATIENCE
 from uvtokend import __version__
 from uvtokend.core.config.settings import parse
 from uvtokend.core.config.toml_document import Source
@@ -331,6 +332,7 @@ def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> N
     the fix is to export it for uv as well.
     """
     forget(monkeypatch, ["PROXY"])
+    monkeypatch.setattr(network, "PATIENCE", PATIENCE)  # on a busy machine, two seconds are too short for TLS
     with TlsProxy({"pkgs.example.com": lambda _: Answer(200)}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         base = facts()
