@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -463,6 +463,36 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         assert actions == ["WATCHDOG=1"] * 3
 
     indexes = many(10)
+    live(tmp_path, indexes, story)
+
+
+class Untouched(dict[Any, Any]):
+    """A dictionary of which only single entries may be looked at."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError
+
+    items = keys = values = __iter__
+
+
+def test_a_tick_at_rest_looks_at_no_lease(tmp_path: Path) -> None:
+    """A guard tick does not go through the leases or their plans, so it costs the same with a thousand indexes."""
+    indexes = many(3)
+
+    async def story(daemon: Daemon) -> None:
+        for index in indexes:
+            daemon._fetch_ended(index.request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        agent = daemon.agent
+        while daemon.worked or agent.delivering or not (daemon._looking is None or daemon._looking.done()):
+            daemon._tick()  # the first tick after work tidies up
+            await looked(daemon)
+        leases, agent.leases = agent.leases, Untouched(agent.leases)
+        planned, agent._planned = agent._planned, Untouched(agent._planned)
+        plans, daemon._timer._plans = daemon._timer._plans, Untouched(daemon._timer._plans)
+        daemon._tick()
+        agent.leases, agent._planned, daemon._timer._plans = leases, planned, plans
+
     live(tmp_path, indexes, story)
 
 

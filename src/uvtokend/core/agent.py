@@ -70,6 +70,10 @@ class Agent:
         #: The lives of the tokens in `_wanted`, by target.
         self._lives: dict[Sink, dict[str, leases.Life]] = {}
         self._planned: dict[Job, datetime] = {}
+        #: No job is planned before this time; None if none is planned.
+        self._first_at: datetime | None = None
+        #: The last answer of `doubts` and the shift that it is for; None if a lease has changed since.
+        self._doubted: tuple[timedelta, bool] | None = None
         self._told: Mapping[Request, tuple[Notice, ...]] = {}
         self._noticed: dict[Request, frozenset[str]] = {}
         #: Leases of indexes that move to memory; they fetch nothing while a sink is in `_unclean`.
@@ -121,7 +125,9 @@ class Agent:
         Args:
             shift: The difference between the wall clock and the daemon's own.
         """
-        return any(policy.doubt(lease.credential, shift) for lease in self.leases.values())
+        if self._doubted is None or self._doubted[0] != shift:
+            self._doubted = shift, any(policy.doubt(lease.credential, shift) for lease in self.leases.values())
+        return self._doubted[1]
 
     @property
     def delivering(self) -> bool:
@@ -145,7 +151,7 @@ class Agent:
                 self._planned.pop(job, None)
                 return (job,) if isinstance(job, Request) and job in self.leases else ()
             case Tick():
-                return [job for job, at in self._planned.items() if isinstance(job, Request) and at <= now]
+                return self._overdue(now)
             case Woke() | NetworkReturned():
                 return self._begin_anew(event, now)
             case ClockTrusted(shift):
@@ -207,6 +213,7 @@ class Agent:
         return released
 
     def _forget(self, request: Request) -> None:
+        self._doubted = None
         if self.leases.pop(request).state == "fetching":
             self._actions.append(CancelFetch(request))
         self._noticed.pop(request, None)
@@ -307,6 +314,7 @@ class Agent:
     # -------------------------------------------------------------------------------------------------- each lease
 
     def _change(self, changed: Mapping[Request, Lease]) -> None:
+        self._doubted = None
         for request, lease in changed.items():
             self.leases[request] = lease
             (self.blocked.add if lease.state == "blocked" else self.blocked.discard)(request)
@@ -347,7 +355,15 @@ class Agent:
             del self._planned[job]
         else:
             self._planned[job] = at
+            self._first_at = at if self._first_at is None else min(at, self._first_at)
         self._actions.append(Plan(job, f"refresh {name}" if isinstance(job, Request) else f"deliver {name}", at))
+
+    def _overdue(self, now: datetime) -> Collection[Request]:
+        """Return the leases whose time has come. Nearly always there are none, and no lease is looked at."""
+        if self._first_at is None or now < self._first_at:
+            return ()
+        self._first_at = min(self._planned.values(), default=None)
+        return [job for job, at in self._planned.items() if isinstance(job, Request) and at <= now]
 
     # ----------------------------------------------------------------------------------------------- each delivery
 

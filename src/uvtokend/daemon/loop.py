@@ -223,7 +223,6 @@ class Daemon:
         if not self.agent.stuck:
             notify("WATCHDOG=1")
         self._look_at_clocks(timedelta(seconds=GUARD_TICK))
-        self._look_at_files()
         self._orphans.reap()
         self.feed(events.Tick())
         self._judge()
@@ -234,6 +233,7 @@ class Daemon:
             self.worked = False
             self._documents.forget()
             memory.give_back()
+        self._look_at_files()  # last, so that its thread does not compete with this one
 
     def _look_at_files(self) -> None:
         """Check whether a sink or the installation has changed, and whether the disk answers at all."""
