@@ -23,6 +23,7 @@ HARMLESS = {
     "base64",
     "collections",
     "dataclasses",
+    "_datetime",  # the same classes
     "datetime",
     "difflib",
     "fnmatch",

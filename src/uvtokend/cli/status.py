@@ -6,7 +6,6 @@ import os
 import select
 import sys
 import time
-from datetime import UTC, datetime
 
 from uvtokend import __version__, paths
 from uvtokend.cli import client, console
@@ -19,7 +18,10 @@ from uvtokend.errors import FAILED, NOT_RUNNING, OK, NotRunning, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from datetime import UTC, datetime
     from typing import Any
+else:
+    from _datetime import UTC, datetime  # as in `uvtokend.core.text`
 
 EXAMPLES = (
     "uvtokend status",

@@ -11,15 +11,16 @@ The file is missing while no daemon runs. `uvtokend status --prompt` reads it, s
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from uvtokend.core.document import enabled, healthy, phase, ready
 from uvtokend.errors import FAILED, OK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
     from typing import Any
+else:
+    from _datetime import datetime  # as in `uvtokend.core.text`
 
 #: If no token has an end, a text holds until the end of the next half day, so that the file seldom changes.
 _HALF_DAY = 12 * 3600

@@ -9,8 +9,6 @@ daemon of another version, so keys that are newer than 1.0 are read with a defau
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from uvtokend.core.document import INVALID, STOPPED, VALID, enabled, healthy, phase
 from uvtokend.core.index_table import table
 from uvtokend.core.text import BOLD, DIM, GREEN, RED, YELLOW, Moment, clean, duration, paint, wrapped
@@ -18,7 +16,7 @@ from uvtokend.core.text import BOLD, DIM, GREEN, RED, YELLOW, Moment, clean, dur
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import tzinfo
+    from datetime import datetime, tzinfo
     from typing import Any
 
 #: What to do if nothing is configured yet.

@@ -6,11 +6,12 @@ would obey them. `uvtokend status` starts near Python's own floor, so this modul
 
 from __future__ import annotations
 
-from datetime import datetime
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from datetime import tzinfo
+    from datetime import datetime, tzinfo
+else:
+    # The same class. Before Python 3.12, the module around it takes a sixth of Python's own start.
+    from _datetime import datetime
 
 GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 
