@@ -49,28 +49,50 @@ class World:
         return records
 
 
-def test_one_new_token_is_one_new_record(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """Return a list of the requests whose records are made from now on."""
+    requests: list[Request] = []
+    honest = state.record
+
+    def record(request: Request, credential: Credential, refresh_at: datetime, targets: tuple[str, ...]) -> Record:
+        requests.append(request)
+        return honest(request, credential, refresh_at, targets)
+
+    monkeypatch.setattr(state, "record", record)
+    return requests
+
+
+def test_one_new_token_is_one_new_record(made: list[Request]) -> None:
     """Among a hundred tokens, only the record of the new one is made. The others are the same objects as before."""
     world = World()
     before = world.of()
     refreshed = INDEXES[42]
     world.agent.leases[refreshed.request] = replace(world.agent.leases[refreshed.request], state="fetching")
-    made: list[Request] = []
-    honest = state.record
-
-    def record(request: Request, credential: Credential, refresh_at: datetime, targets: tuple[str, ...]) -> Record:
-        made.append(request)
-        return honest(request, credential, refresh_at, targets)
-
     world.fetch([refreshed], "t1")
-    monkeypatch.setattr(state, "record", record)
+    made.clear()
     after = world.records.of("netrc", TARGETS, timedelta(microseconds=7))
     assert made == [refreshed.request]
     assert sum(one is not other for one, other in zip(before, after, strict=True)) == 1
 
 
+def test_a_new_target_is_one_new_record(made: list[Request]) -> None:
+    """While many tokens arrive one after the other, each is recorded once, with all targets of its request."""
+    world = World()
+    twin = replace(INDEXES[99], name="twin", host="twin.example")
+    world.feed(Configured(Settings("config.toml", (*INDEXES, twin)), {}, {}, ("netrc",)))
+    world.records.of("netrc", TARGETS - {INDEXES[42].target}, timedelta())
+    made.clear()
+    assert len(world.records.of("netrc", TARGETS, timedelta())) == len(INDEXES)
+    assert made == [INDEXES[42].request]
+    made.clear()
+    (record,) = {*world.records.of("netrc", TARGETS | {twin.target}, timedelta())} - {*world.of()}
+    assert made[0] == INDEXES[99].request
+    assert record.targets == (INDEXES[99].target, twin.target)
+
+
 def test_everything_else_makes_all_of_them_again() -> None:
-    """Other targets, a clock that was set and a trusted clock change every record."""
+    """Fewer targets, a clock that was set and a trusted clock change every record."""
     world = World()
     before = world.of()
     assert len(world.of(TARGETS - {INDEXES[0].target})) == len(before) - 1

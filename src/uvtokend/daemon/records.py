@@ -61,13 +61,10 @@ class Records:
             shift: The difference between the wall clock and the daemon's own.
         """
         made = self._made.get(sink)
-        if made is None or made.targets != targets or abs(made.shift - shift) >= _SAME:
-            served: dict[Request, set[str]] = {}
-            for index in self._agent.indexes:
-                if index.target in targets:
-                    served.setdefault(index.request, set()).add(index.target)
-            all_targets = {request: tuple(sorted(its_targets)) for request, its_targets in served.items()}
-            made = self._made[sink] = _Made(frozenset(targets), shift, all_targets, {}, dict.fromkeys(served))
+        if made is None or not made.targets <= targets or abs(made.shift - shift) >= _SAME:
+            made = self._made[sink] = _Made(frozenset(), shift, {}, {}, {})
+        if added := targets - made.targets:
+            self._add(made, added)
         for request in (request for request in made.changed if request in made.served):
             record = self._of(request, made.served[request], made.shift)
             if record is None:
@@ -76,6 +73,17 @@ class Records:
                 made.records[request] = record
         made.changed.clear()
         return tuple(made.records.values())
+
+    def _add(self, made: _Made, added: Set[str]) -> None:
+        """Add targets of tokens that are new."""
+        made.targets = made.targets | added
+        new = dict.fromkeys(index.request for index in self._agent.indexes if index.target in added)
+        served: dict[Request, set[str]] = {request: set() for request in new}
+        for index in self._agent.indexes:
+            if index.target in made.targets and index.request in served:
+                served[index.request].add(index.target)
+        made.served |= {request: tuple(sorted(its_targets)) for request, its_targets in served.items()}
+        made.changed |= new
 
     def _of(self, request: Request, targets: tuple[str, ...], shift: timedelta) -> Record | None:
         lease = self._agent.leases[request]
