@@ -151,3 +151,23 @@ def test_a_record_with_an_absurd_year_is_dropped(year: int, good: bool) -> None:
     text = state_json.encode(replace(STATE, records=(record,)))
     assert state_json.decode(text).records == ((record,) if good else ())
     assert json.loads(text)["version"] == 2
+
+
+def test_a_target_that_no_file_can_contain_is_damage() -> None:
+    """A host with a lone surrogate has no UTF-8 form, so that every delivery would fail. Its netrc is forgotten, like a
+    damaged one, and so is a record with such a target. A path that is not UTF-8 is kept."""
+
+    (here,) = STATE.netrcs
+
+    def host(document: Any) -> None:
+        document["netrcs"][here]["delivered"]["\ud800.example"] = [ENTRY.digest]
+
+    def target(document: Any) -> None:
+        document["tokens"][0]["targets"].append("\ud800.example")
+
+    def path(document: Any) -> None:
+        document["netrcs"]["/home/\udcff"] = document["netrcs"].pop(here)
+
+    assert edited(host).netrcs.keys() == STATE.netrcs.keys() - {here}
+    assert edited(target).records == STATE.records[1:]
+    assert edited(path).netrcs.keys() == STATE.netrcs.keys() - {here} | {"/home/\udcff"}

@@ -109,14 +109,16 @@ def _boot(document: dict[str, Any]) -> Boot | None:
 
 def _netrc(item: tuple[str, dict[str, Any]]) -> tuple[str, Netrc]:
     path, raw = item
-    delivered = {host: tuple(_text(one) for one in digests[:KEPT]) for host, digests in raw["delivered"].items()}
+    delivered = {
+        _target(host): tuple(_text(one) for one in digests[:KEPT]) for host, digests in raw["delivered"].items()
+    }
     return _path(path), Netrc(_text(raw["config"]), bool(raw["created"]), delivered)
 
 
 def _record(raw: dict[str, Any]) -> Record:
     return Record(
         request_key=_text(raw["request"]),
-        targets=tuple(_text(target) for target in raw["targets"]),
+        targets=tuple(_target(target) for target in raw["targets"]),
         digest=_text(raw["digest"]),
         issued_at=_time(raw["issued_at"]),
         expires_at=_time_or_none(raw["expires_at"]),
@@ -131,6 +133,13 @@ def _text(raw: object) -> str:
     if not isinstance(raw, str):
         raise TypeError
     return raw
+
+
+def _target(raw: object) -> str:
+    """Return a target, which could be written to a file: a lone surrogate has no UTF-8 form."""
+    target = _text(raw)
+    target.encode()
+    return target
 
 
 def _path(raw: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,17 @@ def test_shadowed_credentials_are_listed(stage: Stage) -> None:
     assert {each.why for each in shadowed} == {"uv has found a credential before it looks here"}
     doubled = decided(stage, Arrangement("twice", NETRC * 2)).shadowed
     assert ["the last entry" in each.why for each in doubled] == [True]
+
+
+def test_a_shadowed_credential_need_not_be_text(stage: Stage) -> None:
+    """A shadowed entry that is not UTF-8 is listed like any other."""
+    project, environment = stage.set(Arrangement("bytes", NETRC * 2))
+    uv = uv_projects.project(str(project), environment).configuration(environment)
+    netrc = uv_files.text_file(uv_files.netrc(environment))
+    assert netrc is not None
+    binary = replace(netrc, text=netrc.text.replace(b"login aws", b"login \xff\xfe", 1))
+    (shadowed,) = decide(Sources(uv, environment, binary), stage.url).shadowed
+    assert shadowed.credential.login == "\ufffd\ufffd"
 
 
 def test_why_a_credential_is_not_sent(stage: Stage) -> None:
