@@ -216,6 +216,17 @@ def test_a_profile(cloud: CodeArtifact, tmp_path: Path) -> None:
     assert not (tmp_path / ".aws" / "cli").exists(), "keys must not be written to disk"
 
 
+@pytest.mark.parametrize("of_shell", ["", "unknown"])
+def test_the_profile_of_the_shell_does_not_count(
+    cloud: CodeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_shell: str
+) -> None:
+    """An index's own profile works, and so does a role that it assumes, even if AWS_PROFILE names no profile."""
+    configure(tmp_path, "[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = x\n")
+    monkeypatch.setenv("AWS_PROFILE", of_shell)
+    assert aws.fetch(request(profile="base"))
+    assert aws.fetch(request(profile="base", role_arn=ROLE))
+
+
 def mfa(tmp_path: Path, cached: str | None) -> None:
     """Configure a role that needs MFA, and write the cache file of the aws command with its usual name."""
     device = "arn:aws:iam::123456789012:mfa/me"

@@ -107,17 +107,21 @@ class _AwsFetch:
         return SignInEnd(f"{name} of {sign_in.name}", end, sign_in.command) if end is not None else None
 
     def _session(self) -> boto3.Session:
-        core, profile = _botocore_session(), self._options.get("profile")
+        profile = self._options.get("profile")
+        core = Session(profile=profile)
         core.set_default_client_config(self._config)
         core.register("after-call.sts", self._see_role)
         core.register("after-call.sso-oidc", self._see_renewal)
-        if profile is not None:
-            core.set_config_variable("profile", profile)
         keys = profile is None and "AWS_ACCESS_KEY_ID" in os.environ  # botocore looks for the keys only then
         self.sign_in = find_sign_in(core.profile, keys, core.full_config, self._env)
-        session = boto3.Session(botocore_session=core, region_name=self._options["region"])
+        session = self._of(core)
         _no_prompts(core)
         return session
+
+    def _of(self, core: Session) -> boto3.Session:
+        """Return the session of boto3. An unknown profile is noticed here, where botocore looks up its own data."""
+        _name_services(core)
+        return boto3.Session(botocore_session=core, region_name=self._options["region"])
 
     def _use_keys(self, session: boto3.Session) -> None:
         """Let botocore's chain find the keys first: a helper's invalid answer must not look like CodeArtifact's."""
@@ -132,10 +136,10 @@ class _AwsFetch:
     def _assume(self, session: boto3.Session, role: str) -> boto3.Session:
         """Assume a role with the identity that the chain found (STS API, AssumeRole)."""
         keys = _ask(session.client("sts").assume_role, RoleArn=role, RoleSessionName=_ROLE_SESSION)["Credentials"]
-        core = _botocore_session()
+        core = Session(profile=self._options.get("profile"))  # AWS_PROFILE may name one that does not exist
         core.set_default_client_config(self._config)
         core.set_credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
-        return boto3.Session(botocore_session=core, region_name=self._options["region"])
+        return self._of(core)
 
     def _see_role(self, **event: Any) -> None:
         """Remember the role from STS, so that it need not be asked for the identity."""
@@ -146,18 +150,19 @@ class _AwsFetch:
         self.renewal = event["parsed"]
 
 
-def _botocore_session() -> Session:
-    """Return a session that knows every service by the name of its directory.
+def _name_services(core: Session) -> None:
+    """Let a session know every service by the name of its directory.
 
     To list the services, botocore looks at the disk 1,300 times for each client (``loaders.py``), although it only
     wants to know whether the service exists.
+
+    Args:
+        core: The session, whose profile is set: botocore reads the profile's settings to find its data.
     """
-    core = Session()
     loader = core.get_component("data_loader")
     directories = [path for path in loader.search_paths if os.path.isdir(path)]
     names = {name for path in directories for name in os.listdir(path)}
     loader.list_available_services = lambda _: names
-    return core
 
 
 def _ask(call: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
