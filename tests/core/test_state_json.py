@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.known_state import ENTRY, HOUR, NETRC, NOW, RECORD, REQUEST, STATE, TOKEN
 from uvtokend.core import state, state_json
 from uvtokend.core.model import Credential, Secret
-from uvtokend.core.state import Boot, State
+from uvtokend.core.state import Boot, Netrc, State
 
 
 def edited(change: Callable[[Any], object]) -> State:
@@ -36,6 +36,28 @@ def test_the_state_survives_the_disk_without_secrets() -> None:
     assert b"name-code" not in text
     endless = State((state.record(REQUEST, Credential("", Secret("x"), NOW), NOW, ("h",)),))
     assert state_json.decode(state_json.encode(endless)) == endless
+
+
+@pytest.mark.parametrize("size", [0, 1, state_json.PIECE, 2 * state_json.PIECE + 1])
+def test_many_tokens_are_encoded_in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder never gets more than a few tokens or hosts at once, since no other thread runs meanwhile. The text is
+    that of the whole document."""
+    records = tuple(replace(RECORD, targets=(f"h{n}.example",)) for n in range(size))
+    hosts = {f"h{n}.example": ("d", "e") for n in range(size)}
+    known = State(records, {"/a": Netrc("c", created=True, delivered=hosts), "/b\udcff": Netrc("", False, {})}, ("/s",))
+    pieces: list[int] = []
+    honest = json.dumps
+
+    def dumps(value: object) -> str:
+        pieces.append(len(value) if isinstance(value, (list, dict)) else 1)
+        return honest(value)
+
+    monkeypatch.setattr(json, "dumps", dumps)
+    text = state_json.encode(known)
+    monkeypatch.undo()
+    assert max(pieces) <= state_json.PIECE
+    assert state_json.decode(text) == known
+    assert json.dumps(json.loads(text)).encode() + b"\n" == text
 
 
 def test_version_1_is_still_read() -> None:
