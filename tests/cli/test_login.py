@@ -45,7 +45,7 @@ def test_login_runs_the_command_that_status_names(needing: Desk) -> None:
     """`login` runs the exact command that `status` names, once, fetches again, and exits with the outcome."""
     needing.run("start")
     error = needing.document("status", status=1)["indexes"][0]["last_error"]
-    assert error["kind"] == "login-required"
+    assert error["kind"] == "login-required", error
     done = needing.run("login", status=1)
     assert (needing.home / "calls").read_text() == f"{error['hint'].removeprefix('aws ')}\n"
     assert error["hint"] in done.stderr
