@@ -538,6 +538,51 @@ class TestFallbacks:
         assert path.read_bytes() == block("v") + foreign
         assert os.listdir(path.parent) == [".netrc"]
 
+    @pytest.mark.parametrize("linked", [True, False])
+    def test_a_line_that_is_deleted_after_a_crash_stays_deleted(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+    ) -> None:
+        """The crash comes before or after each step of the preparation, and the netrc is still the old one. A line that
+        the user deletes then does not come back, whether the netrc is written in place (linked) or not. What an
+        earlier crash left alone, the text of a write in place, changes nothing."""
+        mine = b"machine x.example login me password mine\n"
+
+        def crash_at(step: int) -> bool:
+            """Deliver, crash at a step, and return whether there was such a step."""
+            steps = iter(range(99))
+
+            def crashing(real: Callable[..., object]) -> Callable[..., object]:
+                def call(*args: object) -> object:
+                    if next(steps) == step:
+                        raise KeyboardInterrupt
+                    return real(*args)
+
+                return call
+
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                patch.setattr(os, "rename", crashing(os.rename))
+                patch.setattr(exchange, "swap", crashing(exchange.swap))
+                patch.setattr(files, "overwrite", crashing(files.overwrite))
+                deliver(path, entry("t2"))
+            return b"t2" not in path.read_bytes()
+
+        step = 0
+        while True:
+            path.unlink(missing_ok=True)
+            path.write_bytes(b"#first\n" + mine)
+            deliver(path, entry("t1"))
+            if linked:
+                path.with_name("second").unlink(missing_ok=True)
+                os.link(path, path.with_name("second"))
+            beside(path, ".old").write_bytes(b"#first\n")
+            if not crash_at(step):
+                break
+            path.write_bytes(path.read_bytes().replace(mine, b""))
+            deliver(path, entry("t3"))
+            assert (step, path.read_bytes()) == (step, block("t3") + b"#first\n")
+            step += 1
+        assert step == (3 if linked else 2)
+
     def test_a_rival_that_never_stops(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """After many attempts the delivery fails, and the rival's text stays."""
         path.write_bytes(b"#0\n")

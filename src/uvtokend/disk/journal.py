@@ -120,8 +120,9 @@ class Journal:
 
     def note_base(self, text: bytes) -> None:
         """Write `base` while there is no ``..netrc.uvtokend`` yet: without that file it does not count."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.base)
+        for name in (self.base, self.old):  # a crash may have left `old` alone
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
         files.create(self.base, text, durable=False)
 
     def note(self, name: str, text: bytes, *, durable: bool) -> None:

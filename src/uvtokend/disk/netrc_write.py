@@ -260,8 +260,9 @@ class NetrcWrite:
         for name in (journal.draft, journal.base):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
-        journal.note(journal.text, self._new, durable=True)
-        journal.note(journal.old, self._old.text, durable=True)
+        notes = [(journal.old, self._old.text), (journal.text, self._new)]  # neither counts without the other
+        for name, text in notes if self._fresh else reversed(notes):  # see fact 4 of `journal`
+            journal.note(name, text, durable=True)
         files.sync_directory(os.path.dirname(self._path))
 
 
