@@ -18,7 +18,7 @@ CHILD = """\
 import secrets, time
 import uvtokend.plugin
 token = secrets.token_hex(600)
-print(time.monotonic_ns(), token)
+print(time.monotonic_ns(), token, flush=True)
 """
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from support.daemons import ask, await_daemon, status_of
 from support.desk import Desk, desk
-from support.waiting import until
+from support.waiting import until, until_async
 from uvtokend.core import delivery, events
 from uvtokend.core.agent import Agent
 from uvtokend.core.model import Credential, Failure, Index, Json, Request, Secret, Settings
@@ -220,6 +220,33 @@ def test_the_first_workers_start_before_the_scheduler(tmp_path: Path, monkeypatc
         await daemon.close()
 
     asyncio.run(main())
+
+
+def test_only_a_token_that_has_just_come_gets_a_head_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, where there is nothing to deliver, and when tokens have waited for others, the loop goes on while
+    the disk works."""
+    waits: list[float | None] = []
+    honest = threading.Event.wait
+
+    def wait(event: threading.Event, timeout: float | None = None) -> bool:
+        waits.append(timeout)
+        return honest(event, timeout)
+
+    indexes = many(2)
+
+    async def story(daemon: Daemon) -> None:
+        delivered = daemon.agent.deliveries
+        await until_async(lambda: delivered["netrc"].ended == 1)
+        daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
+        await until_async(lambda: delivered["netrc"].ended == 2)
+        assert waits.count(60) == 0
+        daemon._fetch_ended(indexes[1].request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        assert (delivered["netrc"].ended, waits.count(60)) == (3, 1)
+
+    monkeypatch.setattr(deliveries, "HEAD_START", 60)
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    live(tmp_path, indexes, story)
 
 
 def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

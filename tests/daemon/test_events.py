@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_loop import live, until_async
+from test_loop import live
 
 from support.desk import Desk, desk
-from support.waiting import until
+from support.waiting import until, until_async
 from uvtokend.core.events import Report
 from uvtokend.daemon import events, loop
 from uvtokend.daemon.events import EventLog

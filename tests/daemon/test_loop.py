@@ -19,6 +19,7 @@ import pytest
 from plugin import install
 
 from support.daemons import status_of
+from support.waiting import until_async
 from uvtokend import clock
 from uvtokend.core import delivery, events, fixes
 from uvtokend.core.events import Report
@@ -311,21 +312,22 @@ def test_the_daemon_ends_in_spite_of_a_hung_disk(tmp_path: Path, monkeypatch: py
     disk.set()
 
 
+@pytest.mark.parametrize(("owner", "name"), [(NetrcSink, "check_writable"), (Store, "load")])
 def test_a_hung_disk_at_the_start_is_reported_and_blocks_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
-    """After its time limit the start continues without the entries of a former daemon, and the status says why. Once
-    the file system answers, the token is delivered."""
+    """If the netrc or the state file cannot be read in time, the start continues without the entries of a former
+    daemon, and the status says why. Once the file system answers, the token is delivered."""
     monkeypatch.setattr("uvtokend.daemon.deliveries.FIRST_LOOK", 0.1)
     monkeypatch.setattr("uvtokend.daemon.requests.SOON", 0.05)
     disk = threading.Event()
-    honest = NetrcSink.check_writable
+    honest = getattr(owner, name)
 
-    def hang(sink: NetrcSink) -> None:
+    def hang(self: object) -> object:
         disk.wait(60)
-        honest(sink)
+        return honest(self)
 
-    monkeypatch.setattr(NetrcSink, "check_writable", hang)
+    monkeypatch.setattr(owner, name, hang)
     status: list[Any] = []
 
     async def main() -> None:
@@ -494,13 +496,6 @@ def test_cycles_are_freed() -> None:
     finally:
         gc.enable()
     assert gone() is None
-
-
-async def until_async(condition: Callable[[], bool]) -> None:
-    """Wait until another thread's work has been processed by the loop."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_the_log_level_drops_lower_levels(tmp_path: Path) -> None:

@@ -217,7 +217,8 @@ def test_the_former_store_is_cleaned(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_a_netrc_whose_link_changes_is_cleaned(machine: Machine) -> None:
-    """If a dotfiles manager changes the netrc's link, a running daemon writes the new file and cleans the old one."""
+    """If a dotfiles manager changes the netrc's link, a running daemon writes the new file, names it in its status and
+    cleans the old one."""
     first, second = (machine.home / name for name in ("first", "second"))
     for file in (first, second):
         file.write_bytes(OWN.splitlines(keepends=True)[1])
@@ -230,3 +231,4 @@ def test_a_netrc_whose_link_changes_is_cleaned(machine: Machine) -> None:
     assert (done.returncode, "already has an owner" in done.stdout) == (0, False)
     assert first.read_bytes() == OWN.splitlines(keepends=True)[1]
     assert second.read_bytes() == block("a.example") + OWN.splitlines(keepends=True)[1]
+    assert json.loads(machine.uvtokend("status", "--json").stdout)["netrc"] == str(second)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -20,6 +21,13 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
     return value
+
+
+async def until_async(condition: Callable[[], bool]) -> None:
+    """Wait until another thread's work has been processed by the loop."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def runs(pid: int) -> bool:

@@ -230,8 +230,8 @@ def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
     what = "the netrc" if sink == "netrc" else "uv's credential store"
     seconds = int(HUNG.total_seconds())
     message = (
-        f"Writing {what} has not ended for {seconds} s: its file system does not answer. Until it does, it is "
-        "unknown what uv finds there, and a token that has expired may still be there."
+        f"Writing {what} has not ended for {seconds} s: its file system, or that of uvtokend's state directory, does "
+        "not answer. Until it does, it is unknown what uv finds there, and a token that has expired may still be there."
     )
     hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
     failure = Failure("transient", DELIVERY_HUNG, message, hint)

@@ -31,9 +31,9 @@ from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: Seconds that a delivery in flight gets when the daemon ends.
 LAST = 3.0
-#: Seconds that the loop stands still for a delivery. Python runs one thread at a time, and a thread that returns from
-#: the system waits up to 5 ms for a busy one: without the head start, a token that is a millisecond away would wait
-#: for the log and for the next worker. Deliveries begin half a second apart.
+#: Seconds that the loop stands still for the delivery of a token that has just come. Python runs one thread at a time,
+#: and a thread that returns from the system waits up to 5 ms for a busy one: without the head start, a token that is a
+#: millisecond away would wait for the log and for the next worker. A delivery that had to wait gets no head start.
 HEAD_START = 0.02
 #: Seconds that the file systems get to answer at the start.
 FIRST_LOOK = 5.0
@@ -99,10 +99,11 @@ class Deliveries:
         self._visible = threading.Event()
         netrc.visible = self._visible.set
         threading.Thread(target=self._work, name="delivery", daemon=True).start()
-        self._state = store.load()
+        self._state = State()
         self._fingerprints: dict[Sink, object] = {}
         self._noticed: dict[Sink, object] = {}
         self._uv_store: UvStoreSink | None = None
+        self._had_records = False  # uv's store may hold records of the previous daemon
         self._unsaved: tuple[Problem, ...] = ()
         #: Entries whose digests the state knows, by host, and in which netrc.
         self._saved: dict[str, Entry] = {}
@@ -124,8 +125,8 @@ class Deliveries:
             return answer.get(timeout=FIRST_LOOK)
         except Empty:
             message = (
-                f"The file system of the netrc has not answered for {FIRST_LOOK:g} s. Until it does, nothing is "
-                "delivered, and it is unknown what uv finds there."
+                f"The file system of the netrc, or of the state directory, has not answered for {FIRST_LOOK:g} s. "
+                "Until it does, nothing is delivered, and it is unknown what uv finds in the netrc."
             )
             hint = "make its file system answer again (dmesg says more), then: uvtokend restart"
             return FirstLook(Failure("transient", delivery.DELIVERY_HUNG, message, hint))
@@ -136,14 +137,20 @@ class Deliveries:
         Args:
             indexes: The configured indexes.
         """
-        used = any(index.sink == "uv-store" for index in indexes)
-        return ("netrc", "uv-store") if used or os.path.exists(paths.uv_ledger_file()) else ("netrc",)
+        used = self._had_records or self._uv_store is not None
+        return ("netrc", "uv-store") if used or any(index.sink == "uv-store" for index in indexes) else ("netrc",)
 
-    def begin(self, order: Order) -> None:
-        """Deliver in the disk thread, and call `ended`. Return when the entries are visible, or after `HEAD_START`."""
+    def begin(self, order: Order, ahead: bool) -> None:
+        """Deliver in the disk thread, and call `ended`.
+
+        Args:
+            order: The delivery.
+            ahead: Whether a token has just come. Then return when it is visible, or after `HEAD_START`.
+        """
         self._visible.clear()
         self._tasks.put(lambda: self._tell(self._ended, self._deliver(order)))
-        self._visible.wait(HEAD_START)
+        if ahead:
+            self._visible.wait(HEAD_START)
 
     async def drifted(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
         """Return the sinks that have changed since the last delivery.
@@ -187,6 +194,8 @@ class Deliveries:
             self._loop.call_soon_threadsafe(function, *args)
 
     def _first_look(self, indexes: tuple[Index, ...]) -> FirstLook:
+        self._state = self._store.load()
+        self._had_records = os.path.exists(paths.uv_ledger_file())
         failure = None
         try:
             self.netrc.check_writable()

@@ -29,7 +29,7 @@ class Documents:
         settings: Returns the loaded settings.
         files: The configuration files.
         hook: The program of ``on-delivered``.
-        netrc: The path of the netrc.
+        netrc: Returns the path of the netrc.
         socket: The control socket's path; None if there is no socket.
     """
 
@@ -40,7 +40,7 @@ class Documents:
         settings: Callable[[], Settings],
         files: ConfigFiles,
         hook: HookProgram,
-        netrc: str,
+        netrc: Callable[[], str],
         socket: str | None,
     ) -> None:
         self._agent = agent
@@ -83,7 +83,7 @@ class Documents:
         return status.Frame(
             __version__,
             self._settings().file,
-            self.netrc,
+            self.netrc(),
             self._socket,
             self._files.stale((now + shift).timestamp()),
             os.getpid(),

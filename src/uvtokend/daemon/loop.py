@@ -105,7 +105,7 @@ class Daemon:
         self._timer = Timer(self._clock.now, lambda job: self.feed(events.Due(job)), self._tick)
         self._waiters = Waiters(self.feed)
         self._build_watchers(load)
-        self._build_views(sink.path, socket)
+        self._build_views(lambda: sink.last_path, socket)
 
     def _build_watchers(self, load: Load) -> None:
         """Build what notices that the world has changed."""
@@ -121,7 +121,7 @@ class Daemon:
         )
         self._orphans = Orphans()
 
-    def _build_views(self, netrc: str, socket: str | None) -> None:
+    def _build_views(self, netrc: Callable[[], str], socket: str | None) -> None:
         """Build what shows the status, and answers clients."""
         documents = self._documents = Documents(
             self.agent, self._clock, lambda: self.settings, self._files, self._hook, netrc, socket
@@ -200,7 +200,7 @@ class Daemon:
                 case events.CancelFetch(request):
                     self._workers.cancel(request)
                 case events.Deliver():
-                    self._deliver(action)
+                    self._deliver(action, ahead=isinstance(event, events.FetchEnded))
                 case events.Plan():
                     self._timer.plan(action)
                 case events.Settled(waiter):
@@ -306,10 +306,12 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------- delivery
 
-    def _deliver(self, action: events.Deliver) -> None:
+    def _deliver(self, action: events.Deliver, ahead: bool) -> None:
         targets = self.agent.deliveries[action.sink].offered.keys()
         records = self._records.of(action.sink, targets, self._clock.shift())
-        self._deliveries.begin(Order(action, records, self.settings.indexes, random.random(), self.settings.file))
+        self._deliveries.begin(
+            Order(action, records, self.settings.indexes, random.random(), self.settings.file), ahead
+        )
 
     def _delivery_ended(self, event: events.DeliveryEnded) -> None:
         self.feed(event)
@@ -318,7 +320,7 @@ class Daemon:
 
     def _of_hook(self) -> dict[str, str]:
         names = (index.name for index in self.settings.indexes)
-        return self._environments.of_hook(names, self._deliveries.netrc.path)
+        return self._environments.of_hook(names, self._deliveries.netrc.last_path)
 
     def _hook_ended(self, problem: str | None) -> None:
         if problem is not None:

@@ -119,7 +119,7 @@ class Requests:
             "pid": os.getpid(),
             "stopping": self._daemon.stopped.is_set(),
             "config": settings.file,
-            "netrc": self._documents.netrc,
+            "netrc": self._documents.netrc(),
             "environment": environment,
         }
 

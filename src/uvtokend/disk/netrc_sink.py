@@ -78,10 +78,11 @@ class NetrcSink:
 
     Attributes:
         visible: Called as soon as a program that opens the netrc reads a new text.
+        last_path: `path` as it was resolved last, for those who cannot wait for a file system.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = self.last_path = path
         self._owner: Lock | None = None
         self._owned = False
         self._seen: tuple[str, int] | None = None
@@ -91,7 +92,8 @@ class NetrcSink:
     @property
     def path(self) -> str:
         """The file that is written, with symbolic links resolved."""
-        return files.real_path(self._path)
+        self.last_path = files.real_path(self._path)
+        return self.last_path
 
     # ------------------------------------------------------------------------------------------------------ owning
 
