@@ -140,9 +140,9 @@ def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.Monke
     steps: list[str] = []
 
     def recorded(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
-        def take(*args: Any) -> Any:
+        def take(*args: Any, **more: Any) -> Any:
             steps.append(step)
-            return honest(*args)
+            return honest(*args, **more)
 
         return take
 
@@ -154,7 +154,7 @@ def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.Monke
         for owner, name in ((files, "start_writing"), (Store, "note"), (Journal, "note_base"), (files, "fsync")):
             monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
         monkeypatch.setattr(exchange, "swap", recorded("visible", exchange.swap))
-        monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=recorded("digest", hashlib.sha256)))
+        monkeypatch.setattr(block, "hashlib", SimpleNamespace(blake2b=recorded("digest", hashlib.blake2b)))
         await daemon.requests.refresh(None, wait=False)
         daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
@@ -272,7 +272,7 @@ def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch
         for owner, name in ((files, "read_all"), (files, "is_mounted"), (exchange, "swap"), (block, "_line")):
             monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
         monkeypatch.setattr(block, "scan", recorded("scan", block.scan))
-        monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=recorded("digest", hashlib.sha256)))
+        monkeypatch.setattr(block, "hashlib", SimpleNamespace(blake2b=recorded("digest", hashlib.blake2b)))
         daemon._fetch_ended(indexes[7].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
         assert steps[: steps.index("swap")] == ["read_all", "_line", "_line", "digest"]

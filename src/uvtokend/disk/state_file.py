@@ -121,4 +121,4 @@ class Store:
 
 
 def _digest(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest().encode()
+    return hashlib.blake2b(text, digest_size=32, usedforsecurity=False).hexdigest().encode()

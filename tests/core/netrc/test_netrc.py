@@ -3,14 +3,12 @@ files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import netrc as oracle
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
@@ -1059,30 +1057,3 @@ class TestLayout:
         assert third.text == second.text.replace(
             b"h500.example login aws password t0", b"h500.example login aws password t1"
         )
-
-
-@pytest.mark.parametrize("size", [0, block.PIECE, 3 * block.PIECE + 1])
-def test_a_text_is_hashed_in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large text is hashed in pieces, because no other thread runs while Python's own SHA-256 computes one."""
-    pieces: list[int] = []
-    honest = hashlib.sha256
-
-    class Recorded:
-        def __init__(self) -> None:
-            self._whole = honest()
-            self.digest = self._whole.digest
-
-        def update(self, piece: memoryview) -> None:
-            pieces.append(len(piece))
-            self._whole.update(piece)
-
-    foreign = b"#" * size
-    made = edit(foreign, [entry("a.example")], {})
-    monkeypatch.setattr(block, "hashlib", SimpleNamespace(sha256=Recorded))
-    layout = made.laid_out()
-    assert layout is not None
-    assert layout.digest == honest(made.text).digest()
-    assert max(pieces) <= block.PIECE
-    assert sum(pieces) == len(made.text)
-    assert layout.is_of(made.text)
-    assert not layout.is_of(made.text[:-1] + b"!")
