@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from support.daemons import await_ready
-from support.waiting import until
+from support.waiting import PATIENCE, until
 from uvtokend import paths
 from uvtokend.cli import client
 from uvtokend.cli import start as start_verb
+from uvtokend.cli.console import Progress
 from uvtokend.disk.locks import Lock
 from uvtokend.errors import FAILED, USAGE, NotRunning, UvtokendError
 from uvtokend.sandbox.machine import Machine
@@ -111,6 +114,30 @@ def test_start_maps_the_daemons_exit_status(status: int, expected: int) -> None:
     """`start` exits with 1 or 2 only, even if Python ended the daemon with 120, as when it cannot flush its output."""
     failed = start_verb._StartFailedError(UvtokendError("It ended."), status, overtaken=False)
     assert failed.exit_status == expected
+
+
+def test_start_is_patient_with_a_daemon_that_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`start` waits for the daemon's first answer for as long as --wait says, even if one question stays unanswered."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("UVTOKEND_SOCKET", str(tmp_path / "s"))
+    monkeypatch.setattr(client, "SOON", 0.01)
+    answer = b'{"jsonrpc": "2.0", "id": 1, "result": {"pid": 7}}\n'
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(paths.socket_file())
+        server.listen()
+        assert start_verb._await_answer(time.monotonic(), Progress("Starting")) is None
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the test is over
+                while True:
+                    with server.accept()[0] as asker, contextlib.suppress(OSError):
+                        asker.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert start_verb._await_answer(time.monotonic() + PATIENCE, Progress("Starting")) == {"pid": 7}
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 class TestRefused:

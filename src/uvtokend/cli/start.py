@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -306,7 +307,9 @@ def _await_answer(deadline: float, progress: console.Progress) -> Any:
     """
     while True:
         left = deadline - time.monotonic()
-        running = _version(max(0.1, min(client.SOON, left)))
+        running = None
+        with contextlib.suppress(client.NoAnswerError):  # a daemon on a busy machine may answer the next time
+            running = _version(max(0.1, min(client.SOON, left)))
         if running is not None or left <= 0:
             return running
         progress.show()
