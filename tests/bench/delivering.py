@@ -93,7 +93,7 @@ def _visible(fleet: Fleet) -> float:
 
 def _rest(fleet: Fleet) -> float:
     """Return the seconds before each turn: the daemon delays a delivery that follows another one closely."""
-    return 6 if fleet.size > 100 else 2
+    return 6 if fleet.size > 100 else 1
 
 
 class _Bare:

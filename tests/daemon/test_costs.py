@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import itertools
 import re
@@ -11,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,8 +25,10 @@ import pytest
 from support.daemons import ask, await_daemon, status_of
 from support.desk import Desk, desk
 from support.waiting import until, until_async
-from uvtokend.core import delivery, events
+from uvtokend.core import delivery, events, wire
 from uvtokend.core.agent import Agent
+from uvtokend.core.config.settings import parse
+from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Credential, Failure, Index, Json, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.views import Snapshot
@@ -493,6 +497,45 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     live(tmp_path, indexes, story)
 
 
+#: The most bytes of live objects that one more lease takes, with a token of 900 bytes and a job of APScheduler.
+BYTES_OF_A_LEASE = 4800
+
+
+def test_a_lease_takes_little_memory(tmp_path: Path) -> None:
+    """From the text of its configuration to its delivered token, a lease takes only so much memory while the daemon is
+    idle: equal texts are shared, and no text of a whole file is kept."""
+
+    def used(size: int) -> int:
+        directory = tmp_path / str(size)
+        directory.mkdir()
+        table = '[[index]]\nname = "i{0}"\nurl = "https://i{0}.example/simple/"\nprovider = "static"\n'
+        table += 'username = "me"\npassword = {{ file = "secrets/i{0}" }}\n'
+        text = "".join(map(table.format, range(size)))
+        settings = parse([Source("config.toml", text.encode(), "/home/me")], "/home/me", {})
+        known = 0
+
+        async def story(daemon: Daemon) -> None:
+            nonlocal known
+            for index in settings.indexes:
+                answer = wire.encode_answer(Credential("me", Secret("x" * 900 + index.name), datetime.now(UTC)))
+                daemon._fetch_ended(index.request, wire.decode_answer(answer))
+            await daemon.requests.settle(None)
+            await at_rest(daemon)
+            gc.collect()
+            known = tracemalloc.get_traced_memory()[0]
+
+        live(directory, settings.indexes, story)
+        return known
+
+    used(1)  # what is loaded and kept once
+    tracemalloc.start()
+    try:
+        few, more = used(100), used(300)
+    finally:
+        tracemalloc.stop()
+    assert (more - few) / 200 <= BYTES_OF_A_LEASE
+
+
 class Untouched(dict[Any, Any]):
     """A dictionary of which only single entries may be looked at."""
 
@@ -510,10 +553,8 @@ def test_a_tick_at_rest_looks_at_no_lease(tmp_path: Path) -> None:
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
         await daemon.requests.settle(None)
+        await at_rest(daemon)
         agent = daemon.agent
-        while daemon.worked or agent.delivering or not (daemon._looking is None or daemon._looking.done()):
-            daemon._tick()  # the first tick after work tidies up
-            await looked(daemon)
         leases, agent.leases = agent.leases, Untouched(agent.leases)
         planned, agent._planned = agent._planned, Untouched(agent._planned)
         plans, daemon._timer._plans = daemon._timer._plans, Untouched(daemon._timer._plans)
@@ -521,6 +562,13 @@ def test_a_tick_at_rest_looks_at_no_lease(tmp_path: Path) -> None:
         agent.leases, agent._planned, daemon._timer._plans = leases, planned, plans
 
     live(tmp_path, indexes, story)
+
+
+async def at_rest(daemon: Daemon) -> None:
+    """Let the daemon tick until nothing is left to do: the first ticks after work tidy up."""
+    while daemon.worked or daemon.agent.delivering or not (daemon._looking is None or daemon._looking.done()):
+        daemon._tick()
+        await looked(daemon)
 
 
 async def looked(daemon: Daemon) -> None:

@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 
 from uvtokend.core.model import Credential, Entry, Record, Request, Sink, digest, sha256
 
@@ -99,7 +98,6 @@ def record(request: Request, credential: Credential, refresh_at: datetime, targe
     )
 
 
-@lru_cache(4096)
 def request_key(request: Request) -> str:
     """Return a digest of a request: another profile or role means another token."""
     text = json.dumps([request.provider, request.service, request.options, request.env])

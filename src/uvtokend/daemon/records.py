@@ -89,4 +89,5 @@ class Records:
         lease = self._agent.leases[request]
         if lease.credential is None or lease.refresh_at is None:
             return None
-        return state.shifted(state.record(request, lease.credential, lease.refresh_at, targets), shift)
+        record = state.record(request, lease.credential, lease.refresh_at, targets)
+        return state.shifted(record, shift) if shift else record  # otherwise it would get times of its own

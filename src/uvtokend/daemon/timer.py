@@ -44,6 +44,7 @@ class Timer:
         self._due = due
         self._tick = tick
         self._plans: dict[Job, Plan] = {}
+        self._when_due = self._fire
         self._loop = asyncio.get_running_loop()
         self._scheduler: AsyncIOScheduler | None = None
         self._shift = datetime.now(UTC) - now()
@@ -102,7 +103,8 @@ class Timer:
 
         assert plan.at is not None  # noqa: S101 - for the type checker: plans without a time are not kept
         at = datetime.now(UTC) + max(plan.at - self._now(), timedelta())
-        scheduler.add_job(self._fire, DateTrigger(at, UTC), (plan,), id=plan.label, replace_existing=True)
+        name = plan.label  # and one bound method: otherwise APScheduler makes a name and a method for each job
+        scheduler.add_job(self._when_due, DateTrigger(at, UTC), (plan,), id=name, name=name, replace_existing=True)
 
     async def _fire(self, plan: Plan) -> None:
         if self._plans.get(plan.job) is plan:  # otherwise it has been planned again

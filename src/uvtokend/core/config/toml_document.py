@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from uvtokend.core.model import Json, Problem
 
@@ -37,7 +38,7 @@ def read(source: Source) -> dict[str, Json] | Problem:
     if len(source.text) > LIMIT:
         return Problem(source.file, "the file", "It is larger than 1 MiB.", "name the right file")
     try:
-        document: dict[str, Json] = tomllib.loads(source.text.decode())
+        document: dict[str, Any] = tomllib.loads(source.text.decode())
     except UnicodeDecodeError:
         return Problem(source.file, "the file", "It is not UTF-8 text.", "save it as UTF-8")
     except (ValueError, RecursionError) as error:  # ValueError itself for a number of thousands of digits
@@ -46,7 +47,7 @@ def read(source: Source) -> dict[str, Json] | Problem:
         message = f"Invalid TOML{_reason(error, isinstance(error, tomllib.TOMLDecodeError))}."
         return Problem(source.file, where, message, "see https://toml.io for what a line may look like")
     unusable = _unusable(document)
-    return document if unusable is None else Problem(source.file, "the file", unusable, "remove it")
+    return _shared(document, {}) if unusable is None else Problem(source.file, "the file", unusable, "remove it")
 
 
 def printable(key: str) -> str:
@@ -87,3 +88,17 @@ def _unusable(document: Json) -> str | None:
         elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
             return "A number in it has more than 64 bits."
     return None
+
+
+def _shared(value: Any, texts: dict[str, str]) -> Any:
+    """Return a value in which equal texts are one object: a thousand indexes have the same keys and providers.
+
+    Args:
+        value: The value.
+        texts: The texts so far.
+    """
+    if isinstance(value, str):
+        return texts.setdefault(value, value)
+    if isinstance(value, dict):
+        return {texts.setdefault(key, key): _shared(item, texts) for key, item in value.items()}
+    return [_shared(item, texts) for item in value] if isinstance(value, list) else value
