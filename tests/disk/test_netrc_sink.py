@@ -1036,6 +1036,23 @@ class TestRivals:
         deliver(path, entry())
         assert path.read_bytes() in (block() + b"#old\n#1\n#2\n", block() + b"#old\n#2\n#1\n")
 
+    def test_two_edits_of_the_same_lines(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two programs, one after the other, change the place of a line that one of them has changed. The merge may
+        keep that line twice, but it is not merged again and again."""
+        path.write_bytes(b"#mine\nmachine x.example login me password old\n#end\n")
+
+        def change() -> None:
+            path.write_bytes(path.read_bytes().replace(b"old", b"new"))
+
+        def reorder() -> None:
+            path.write_bytes(path.read_bytes().replace(b"#mine\n", b"") + b"#mine\n")
+
+        self.overtake(monkeypatch, change, lambda: None, reorder)
+        deliver(path, entry())
+        lines = path.read_bytes().removeprefix(block()).splitlines()
+        assert set(lines) == {b"machine x.example login me password new", b"#end", b"#mine"}
+        assert len(lines) <= 4
+
     def test_twice_in_both_instants(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Four edits in a row, two of them on top of ours, are all kept."""
         path.write_bytes(b"")

@@ -46,17 +46,21 @@ class KeptText:
         base: The text that it was made from; None if it is unknown.
         in_place: Whether it was being written over `base` in place, so that the netrc may contain a mixture.
         newer: Whether it is newer where it differs from the netrc.
+        taken_in: A text of the netrc that we wrote with its changes; None if there is none yet.
     """
 
     text: bytes
     base: bytes | None = None
     in_place: bool = False
     newer: bool = False
+    taken_in: bytes | None = None
 
     def merged(self, text: bytes) -> bytes:
         """Return the text of the netrc with the changes of this one."""
         from uvtokend.core.netrc.merge import made_of, merge, mixture  # noqa: PLC0415 - rarely needed; brings difflib
 
+        if text == self.taken_in:  # a line that both changed would be added again each time
+            return text
         base = self.base
         if self.in_place and base is not None and text not in (base, self.text):
             if mixture(text, base, self.text):

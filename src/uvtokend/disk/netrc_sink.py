@@ -63,11 +63,12 @@ class DeliveryResult:
 
 @dataclass(frozen=True, slots=True)
 class NetrcChange:
-    """The result of `NetrcSink.change`; see `DeliveryResult`."""
+    """The result of `NetrcSink.change`, with the text of the netrc; see `DeliveryResult`."""
 
     note: str | None
     changed: bool
     fingerprint: Fingerprint
+    text: bytes
 
 
 class NetrcSink:
@@ -266,7 +267,7 @@ class NetrcSink:
             directory = os.path.dirname(path)
             if not os.path.lexists(directory):
                 if not edit(b""):
-                    return NetrcChange(None, changed=False, fingerprint=())
+                    return NetrcChange(None, changed=False, fingerprint=(), text=b"")
                 paths.make_directory(directory)
         with _changing(path):
             kept = Journal(path).leftover()
@@ -282,6 +283,7 @@ class NetrcSink:
                 changed = changed or change.changed
                 if not (overtaken and change.changed):
                     return replace(change, changed=changed)
+                kept = kept and replace(kept, taken_in=change.text)
                 time.sleep(netrc_write.GRACE)
         message = f"Another program changes {path} all the time, so it cannot be written safely."
         raise DeliveryFailed("busy", message, fixes.users_of(path))
@@ -335,7 +337,7 @@ class NetrcSink:
         if old is None or not old.held or new != before:
             self._seen = path, len(new)
         fingerprint = write.fingerprint if new != before else files.fingerprint_with(path, new)
-        return NetrcChange(note if old else None, new != before, fingerprint)
+        return NetrcChange(note if old else None, new != before, fingerprint, new)
 
     def _wait_for(self, path: str, old: Content, urgent: bool) -> None:
         """Refuse to write a file while the program that holds it has not written its own text.
