@@ -68,10 +68,9 @@ def start(config_file: str | None, wait: float) -> int:
             _end(running["pid"], config_file)
         running = _start(config_file, deadline, wait)
         console.say(f"uvtokend is running (pid {running['pid']}).")
-    document = _first_tokens(deadline)
     from uvtokend.cli import status  # noqa: PLC0415 - while the workers run
 
-    status.show(document, as_json=False, config=config_file)
+    status.show(_first_tokens(deadline), as_json=False, config=config_file)
     return OK
 
 
