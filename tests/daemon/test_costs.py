@@ -80,6 +80,7 @@ def live(directory: Path, indexes: tuple[Index, ...], story: Callable[[Daemon], 
         try:
             daemon.start()
             await asyncio.wait_for(story(daemon), 60)
+            await looked(daemon)  # its thread reads the environment, which pytest changes between tests
         finally:
             await daemon.close()
 
