@@ -12,8 +12,9 @@ import contextlib
 import functools
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from uvtokend import errors, paths, peers
 from uvtokend.core import wire
@@ -33,6 +34,9 @@ SLOW = 10.0
 LAST = 0.2
 #: The most events that wait for a listener; a slow listener loses events.
 _BACKLOG_OF_EVENTS = 100
+#: From Python 3.13 on, asyncio looks for the socket's file in the loop, and removes it when the server is closed
+#: (``loop.create_unix_server``). It must not, because the file's directory may not answer.
+_UNREMOVED: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _TOO_LONG = f"The line is longer than {wire.CONTROL_LIMIT // 1024} KiB."
 
 
@@ -102,7 +106,7 @@ class ControlServer:
             raise
         self._bound = paths.inode(self._path)
         self._server = await asyncio.start_unix_server(
-            self._connected, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS
+            self._connected, sock=listener, limit=wire.CONTROL_LIMIT, backlog=MAX_CLIENTS, **_UNREMOVED
         )
 
     def reachable(self) -> bool:
