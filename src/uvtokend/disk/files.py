@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 #: The largest file that is accepted as a netrc, in bytes.
 LIMIT = 16 << 20
+#: The size, in bytes, from which a file is large: writing it takes longer than the disk's other work for it.
+LARGE = 64 << 10
 #: How long to wait for a program that has the file open for writing, in seconds, and how often to look.
 PATIENCE = 1.0
 _LOOK = 0.002
@@ -352,13 +354,17 @@ def sync_directory(directory: str) -> None:
         os.close(file)
 
 
-def start_writing(file: int) -> None:
+def start_writing(file: int, size: int) -> None:
     """Let the system begin to write an open file to the medium, so that a later `fsync` takes less time.
 
     Linux does so for a program that says it needs the cached pages no longer (mm/fadvise.c, POSIX_FADV_DONTNEED);
-    pages that are not written yet stay in the cache. It is only a hint.
+    pages that are not written yet stay in the cache. It is only a hint, and for a small file it does not pay.
+
+    Args:
+        file: The file.
+        size: Its size, in bytes.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and size >= LARGE:
         with contextlib.suppress(OSError):
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 

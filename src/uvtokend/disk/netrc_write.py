@@ -123,7 +123,7 @@ class NetrcWrite:
                 _keep_owner(file, self._path, self._old.status)
             os.fchmod(file, mode)
             files.write_all(file, self._new)
-            files.start_writing(file)
+            files.start_writing(file, len(self._new))
             self._begin()
             base = self._old.text if self._old else b""
             if self._fresh:
