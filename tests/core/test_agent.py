@@ -916,14 +916,14 @@ def test_a_failure_that_a_person_must_fix_is_an_error(kind: FailureKind, level: 
 
 
 def test_one_lease_or_sink_sets_the_state_of_the_agent() -> None:
-    """The agent is fetching if one lease is, in doubt if one token is, and delivering or stuck if one sink is."""
+    """The agent is fetching if one lease is, in doubt if one token is, as often as it is asked, and delivering or stuck
+    if one sink is."""
     agent = Plain()
     assert (agent.fetching, agent.delivering, agent.stuck) == (False, False, False)
     agent.handle(Configured(SETTINGS, sinks=("netrc", "uv-store")), NOW)
     agent.handle(FetchEnded(ACME, replace(token("a"), wall_end=after(3600)), 0.5), NOW)
     assert agent.fetching
-    assert agent.doubts(timedelta(seconds=31))
-    assert not agent.doubts(timedelta(seconds=30))
+    assert [agent.doubts(timedelta(seconds=seconds)) for seconds in (31, 31, 30, 30)] == [True, True, False, False]
     agent.handle(DeliveryEnded((), 0.5, sink="uv-store"), NOW)
     assert agent.delivering
     agent.handle(Due("netrc"), after(20))
