@@ -1016,6 +1016,14 @@ class TestLayout:
         edit(bytes(other), second[0], second[1], "f", second[2], (), layout)
         assert layout is None or layout.is_of(bytes(other)) == (bytes(other) == made.text)
 
+    @pytest.mark.parametrize("wanted", [[entry("a.example", "t1")], [entry("b.example")]])
+    def test_a_layout_of_another_block(self, wanted: list[Entry]) -> None:
+        """If the block of a text cannot have the layout that it is said to have, the text is read."""
+        layout = edit(b"", [entry("a.example")], {}).laid_out()
+        other = b"#" * (layout.size - 1) + b"\n" if layout is not None else b""
+        fast, slow = (edit(other, wanted, {"a.example": ()}, layout=known) for known in (layout, None))
+        assert (fast.text, fast.before) == (slow.text, None)
+
     def test_a_foreign_entry_that_became_ours_is_taken_back(self) -> None:
         """An entry that was foreign to the last edit may match a later delivery; the next edit treats it as ours."""
         text = b"machine a.example login aws password t0\n"
