@@ -181,7 +181,9 @@ def test_version_imports_no_daemon_and_no_sdk(environment: dict[str, str]) -> No
 def test_start_imports_little_before_there_is_a_daemon(environment: dict[str, str]) -> None:
     """`start` spawns the daemon before it imports anything expensive, and imports the rest while the daemon starts."""
     unused = {**environment, "UVTOKEND_SOCKET": environment["UVTOKEND_SOCKET"] + "-"}
-    code = "from uvtokend.cli import main, start; start._spawn = lambda _: 1 / 0; assert main.main(['start']) == 1"
+    report = "print(*(set(sys.modules) - before), file=sys.stderr, flush=True)"  # as `imported` does at the end
+    spawn = f"lambda _: ({report}, os._exit(0))"
+    code = f"import os; from uvtokend.cli import main, start; start._spawn = {spawn}; main.main(['start'])"
     modules = imported(code, unused)
     assert "uvtokend.service.manager" in modules
     assert not modules & {"psutil", "tomllib", "uvtokend.disk.configuration", "uvtokend.core.model"}

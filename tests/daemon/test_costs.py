@@ -269,6 +269,7 @@ def test_one_new_token_among_many_causes_little_work(tmp_path: Path, monkeypatch
     indexes = many(50)
 
     async def story(daemon: Daemon) -> None:
+        await until_async(lambda: daemon.agent.deliveries["netrc"].ended == 1)
         daemon._deliveries.netrc.take_ownership()
         for index in indexes:
             daemon._fetch_ended(index.request, token(datetime.now(UTC)))
