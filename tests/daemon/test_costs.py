@@ -140,13 +140,16 @@ def test_simultaneous_tokens_share_a_delivery(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the arrival of a token and its entry, the disk is synced once, for the netrc. It begins to write the new
-    text before the netrc is hashed and the note and the old text are written. Everything else is synced later."""
+    """Between the arrival of a token and its entry, the disk is synced once, for the netrc. While it writes the new
+    text, the netrc is hashed, and the note and the old text are written. Everything else is synced later."""
     steps: list[str] = []
+    both = threading.Barrier(2, timeout=60)
 
     def recorded(step: str, honest: Callable[..., Any]) -> Callable[..., Any]:
         def take(*args: Any, **more: Any) -> Any:
             steps.append(step)
+            if step in ("fsync", "note") and steps.count(step) == 1:
+                both.wait()  # each is called while the other has not returned
             return honest(*args, **more)
 
         return take
@@ -156,14 +159,15 @@ def test_a_delivery_waits_for_one_sync(tmp_path: Path, monkeypatch: pytest.Monke
     async def story(daemon: Daemon) -> None:
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
         await daemon.requests.settle(None)
-        for owner, name in ((files, "start_writing"), (Store, "note"), (Journal, "note_base"), (files, "fsync")):
+        for owner, name in ((Store, "note"), (Journal, "note_base"), (files, "fsync")):
             monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
         monkeypatch.setattr(exchange, "swap", recorded("visible", exchange.swap))
         monkeypatch.setattr(block, "hashlib", SimpleNamespace(blake2b=recorded("digest", hashlib.blake2b)))
         await daemon.requests.refresh(None, wait=False)
         daemon._fetch_ended(indexes[0].request, replace(token(datetime.now(UTC)), login="other"))
         await daemon.requests.settle(None)
-        assert steps[:6] == ["start_writing", "digest", "note", "note_base", "fsync", "visible"]
+        assert sorted(steps[:4]) == ["digest", "fsync", "note", "note_base"]
+        assert steps[4] == "visible"
         assert steps.count("visible") == 1
         assert steps.count("fsync") >= 4  # later: the netrc's directory, and the state file with its own
 

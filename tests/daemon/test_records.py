@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -55,9 +56,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     requests: list[Request] = []
     honest = state.record
 
-    def record(request: Request, credential: Credential, refresh_at: datetime, targets: tuple[str, ...]) -> Record:
+    def record(request: Request, *rest: Any) -> Record:
         requests.append(request)
-        return honest(request, credential, refresh_at, targets)
+        return honest(request, *rest)
 
     monkeypatch.setattr(state, "record", record)
     return requests

@@ -144,6 +144,7 @@ def _delivered(order: Order, sink: NetrcSink, store: Store) -> DeliveryEnded:
     """Deliver in this thread, because a process with threads cannot be forked safely."""
     with mock.patch.object(asyncio, "get_running_loop", _Loop), mock.patch.object(threading, "Thread", _Thread):
         deliveries = Deliveries(sink, store, lambda _: None, lambda _: None)
+    sink.together = netrc_write.one_by_one
     deliveries._first_look(order.indexes)  # it reads the state file
     return deliveries._deliver(order)
 

@@ -83,10 +83,24 @@ class State:
         return {**dict.fromkeys(hosts, ()), **self.netrc(path).delivered}
 
 
-def record(request: Request, credential: Credential, refresh_at: datetime, targets: tuple[str, ...]) -> Record:
-    """Return what to remember about a token that is delivered to these targets."""
+def record(
+    request: Request,
+    credential: Credential,
+    refresh_at: datetime,
+    targets: tuple[str, ...],
+    former: Record | None = None,
+) -> Record:
+    """Return what to remember about a token that is delivered to these targets.
+
+    Args:
+        request: The request of the token.
+        credential: The token.
+        refresh_at: When it will be refreshed, aware UTC.
+        targets: The targets.
+        former: An earlier record of the same request, if there is one: then the request need not be hashed again.
+    """
     return Record(
-        request_key=request_key(request),
+        request_key=request_key(request) if former is None else former.request_key,
         targets=targets,
         digest=digest(credential.login, sha256(credential.password.reveal())),
         issued_at=credential.issued_at,

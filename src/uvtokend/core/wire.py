@@ -226,7 +226,7 @@ def _load(line: bytes) -> Any:
 
     A number that is too large is refused, too: Python reads it as infinite, and an ID written back as that is not JSON.
     """
-    return json.loads(line, parse_constant=_finite, parse_float=_finite)
+    return _DECODER.decode(line.decode(json.detect_encoding(line), "surrogatepass"))
 
 
 def _finite(raw: Any) -> float:
@@ -234,6 +234,10 @@ def _finite(raw: Any) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+#: `json.loads` makes a decoder each time that it is called with options.
+_DECODER = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
 
 
 def _dump(message: Json) -> bytes:

@@ -24,6 +24,7 @@ from uvtokend.core.events import Deliver, DeliveryEnded, Report
 from uvtokend.core.model import Entry, Failure, Index, Problem, Record, Sink
 from uvtokend.core.netrc.block import Ours, block_entries
 from uvtokend.core.state import State
+from uvtokend.daemon.alongside import Alongside
 from uvtokend.disk import cleanup, files
 from uvtokend.disk.netrc_sink import DeliveryResult, NetrcSink
 from uvtokend.disk.state_file import Store
@@ -98,6 +99,7 @@ class Deliveries:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._visible = threading.Event()
         netrc.visible = self._visible.set
+        netrc.together = self._alongside = Alongside()
         threading.Thread(target=self._work, name="delivery", daemon=True).start()
         self._state = State()
         self._fingerprints: dict[Sink, object] = {}
@@ -176,6 +178,7 @@ class Deliveries:
         """Wait a moment for the delivery in flight. Entries stay in their sinks."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._tasks.put(lambda: self._tell(_resolve, done, None))
+        self._tasks.put(self._alongside.close)
         self._tasks.put(None)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(done, LAST)

@@ -288,12 +288,13 @@ class Daemon:
     def _fetch_ended(self, request: Request, outcome: Credential | Failure) -> None:
         if isinstance(outcome, Credential):
             outcome = policy.on_our_clock(outcome, self._clock.shift(), self._clock.now())
+            self.feed(events.FetchEnded(request, outcome, random.random()))  # first: uv waits for the token
             self._sign_ins.succeeds(request)
-        elif outcome.kind != "transient":
+            return
+        if outcome.kind != "transient":
             self._sign_ins.fails(request)
         self.feed(events.FetchEnded(request, outcome, random.random()))
-        if isinstance(outcome, Failure):
-            self._judge()
+        self._judge()
 
     def _judge(self) -> None:
         """Remove tokens that have expired by a correct wall clock, if no fetch has replaced them."""

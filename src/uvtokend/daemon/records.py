@@ -66,7 +66,7 @@ class Records:
         if added := targets - made.targets:
             self._add(made, added)
         for request in (request for request in made.changed if request in made.served):
-            record = self._of(request, made.served[request], made.shift)
+            record = self._of(request, made)
             if record is None:
                 made.records.pop(request, None)
             else:
@@ -85,9 +85,10 @@ class Records:
         made.served |= {request: tuple(sorted(its_targets)) for request, its_targets in served.items()}
         made.changed |= new
 
-    def _of(self, request: Request, targets: tuple[str, ...], shift: timedelta) -> Record | None:
+    def _of(self, request: Request, made: _Made) -> Record | None:
         lease = self._agent.leases[request]
         if lease.credential is None or lease.refresh_at is None:
             return None
-        record = state.record(request, lease.credential, lease.refresh_at, targets)
-        return state.shifted(record, shift) if shift else record  # otherwise it would get times of its own
+        targets, former = made.served[request], made.records.get(request)
+        record = state.record(request, lease.credential, lease.refresh_at, targets, former)
+        return state.shifted(record, made.shift) if made.shift else record  # otherwise it would get times of its own

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 #: The largest file that is accepted as a netrc, in bytes.
 LIMIT = 16 << 20
-#: The size, in bytes, from which a file is large: writing it takes longer than the disk's other work for it.
-LARGE = 64 << 10
 #: How long to wait for a program that has the file open for writing, in seconds, and how often to look.
 PATIENCE = 1.0
 _LOOK = 0.002
@@ -124,6 +122,20 @@ def real_path(path: str) -> str:
 
         real = darwin.known_path(real)
     return real
+
+
+def leads_to(path: str, real: str) -> bool:
+    """Return whether a path leads to a regular file that `real_path` has found before, which takes two calls.
+
+    Args:
+        path: The path; it may be a symbolic link.
+        real: The path of the file.
+    """
+    try:
+        there = os.lstat(real)
+        return stat.S_ISREG(there.st_mode) and (path == real or os.path.samestat(os.stat(path), there))
+    except OSError:
+        return False
 
 
 def read_all(file: int, path: str, limit: int = LIMIT, expected: int = 0) -> bytes:
@@ -354,21 +366,6 @@ def sync_directory(directory: str) -> None:
         os.close(file)
 
 
-def start_writing(file: int, size: int) -> None:
-    """Let the system begin to write an open file to the medium, so that a later `fsync` takes less time.
-
-    Linux does so for a program that says it needs the cached pages no longer (mm/fadvise.c, POSIX_FADV_DONTNEED);
-    pages that are not written yet stay in the cache. It is only a hint, and for a small file it does not pay.
-
-    Args:
-        file: The file.
-        size: Its size, in bytes.
-    """
-    if sys.platform == "linux" and size >= LARGE:
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def fsync(file: int) -> None:
     """Write an open file to the medium.
 
@@ -385,9 +382,11 @@ def fsync(file: int) -> None:
 
 def _may_be_filling(file: int, held: bool | None) -> bool:
     """Return whether a program that the system does not show may have emptied a file to write it again."""
+    if held is not None:
+        return False
     status = os.fstat(file)
     age = time.clock_gettime_ns(time.CLOCK_REALTIME) - status.st_mtime_ns
-    return held is None and status.st_size == 0 and 0 <= age < PATIENCE * 1e9
+    return status.st_size == 0 and 0 <= age < PATIENCE * 1e9
 
 
 def _has_writer(file: int, path: str) -> bool | None:

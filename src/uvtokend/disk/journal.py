@@ -97,15 +97,22 @@ class Journal:
             DeliveryFailed: A file that is not ours has one of the names.
             OSError: The text cannot be read.
         """
-        for name in (self.draft, self.base, self.old):
-            if os.path.isdir(name) and not os.path.islink(name):
-                raise self._taken(name)
         left = self._read(self.text)
         if left is None or self._is_netrc(left.status):
             return None
         base, old = self._read(self.base), self._read(self.old)
         before = old or base
         return KeptText(left.text, before.text if before else None, in_place=old is not None)
+
+    def refuse_directories(self) -> None:
+        """Explain an error: a directory that has one of the names.
+
+        Raises:
+            DeliveryFailed: There is one.
+        """
+        for name in (self.draft, self.base, self.old):
+            if os.path.isdir(name) and not os.path.islink(name):
+                raise self._taken(name)
 
     def clear(self) -> None:
         """Delete the files beside the netrc.

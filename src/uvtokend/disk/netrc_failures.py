@@ -31,7 +31,7 @@ def explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _failure(error, path) from error
+        raise of(error, path) from error
 
 
 def held(path: str, holders: Sequence[Holder], *, emptied: bool) -> DeliveryFailed:
@@ -90,7 +90,13 @@ def not_ours(path: str, user: int) -> DeliveryFailed:
     return DeliveryFailed("not-ours", f"{path} belongs to another user.", f"sudo chown {user} {shlex.quote(path)}")
 
 
-def _failure(error: OSError, path: str) -> DeliveryFailed:
+def of(error: OSError, path: str) -> DeliveryFailed:
+    """Return the failure that explains a system error for a netrc.
+
+    Args:
+        error: The error.
+        path: The netrc, resolved.
+    """
     directory = os.path.dirname(path)
     file, place = shlex.quote(path), shlex.quote(directory)
     match error.errno:

@@ -25,7 +25,7 @@ from uvtokend.disk.files import Content, Fingerprint
 from uvtokend.disk.holders import holders
 from uvtokend.disk.journal import Journal, KeptText
 from uvtokend.disk.locks import Lock
-from uvtokend.disk.netrc_write import NetrcWrite, OvertakenError, tighten
+from uvtokend.disk.netrc_write import NetrcWrite, OvertakenError, Together, one_by_one, tighten
 from uvtokend.errors import DeliveryFailed, UvtokendError
 
 #: How often a delivery starts over because another program was faster.
@@ -79,6 +79,7 @@ class NetrcSink:
 
     Attributes:
         visible: Called as soon as a program that opens the netrc reads a new text.
+        together: Calls two functions, if possible at the same time; see `uvtokend.disk.netrc_write.Together`.
         last_path: `path` as it was resolved last, for those who cannot wait for a file system.
     """
 
@@ -89,11 +90,13 @@ class NetrcSink:
         self._seen: tuple[str, int] | None = None
         self._layout: block.Layout | None = None
         self.visible: Callable[[], None] = _nothing
+        self.together: Together = one_by_one
 
     @property
     def path(self) -> str:
         """The file that is written, with symbolic links resolved."""
-        self.last_path = files.real_path(self._path)
+        if not files.leads_to(self._path, self.last_path):
+            self.last_path = files.real_path(self._path)
         return self.last_path
 
     # ------------------------------------------------------------------------------------------------------ owning
@@ -163,6 +166,7 @@ class NetrcSink:
         path = self.path
         journal = Journal(path)
         with _changing(path):
+            journal.refuse_directories()
             old = files.read_settled(path)
             if journal.leftover() is None and (_may_create(path) or self._in_place_because(path, old) is None):
                 with contextlib.suppress(FileNotFoundError):
@@ -263,12 +267,11 @@ class NetrcSink:
         """
         path = self.path
         self._own(path)
-        with netrc_failures.explained(path):
-            directory = os.path.dirname(path)
-            if not os.path.lexists(directory):
-                if not edit(b""):
-                    return NetrcChange(None, changed=False, fingerprint=(), text=b"")
-                paths.make_directory(directory)
+        if not os.path.lexists(os.path.dirname(path)):
+            if not edit(b""):
+                return NetrcChange(None, changed=False, fingerprint=(), text=b"")
+            with netrc_failures.explained(path):
+                paths.make_directory(os.path.dirname(path))
         with _changing(path):
             kept = Journal(path).leftover()
             changed = overtaken = False
@@ -322,7 +325,7 @@ class NetrcSink:
         before = old.text if old else b""
         new = edit(kept.merged(before) if kept else before)
         note = self._in_place_because(path, old, writing=new != before)
-        write = NetrcWrite(path, old, new, Journal(path), before_write, self.visible)
+        write = NetrcWrite(path, old, new, Journal(path), before_write, self.visible, self.together)
         if old is not None and old.held and new != before:
             self._wait_for(path, old, urgent)
         if new == before:
@@ -388,7 +391,10 @@ def _may_create(path: str) -> bool:
 @contextlib.contextmanager
 def _changing(path: str) -> Iterator[None]:
     """Hold the lock for changes of a netrc, in a directory that is safe."""
-    with netrc_failures.explained(path):
+    try:
         netrc_failures.check_directory(os.path.dirname(path))
         with locks.changing(path):
             yield
+    except OSError as error:
+        Journal(path).refuse_directories()
+        raise netrc_failures.of(error, path) from error

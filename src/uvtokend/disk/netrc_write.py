@@ -17,6 +17,8 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from uvtokend.disk import exchange, files, netrc_failures
 from uvtokend.disk.files import Content, Fingerprint
@@ -25,6 +27,10 @@ from uvtokend.errors import DeliveryFailed
 
 #: How long a program may take from reading the file to writing it, in seconds, after we were in its way.
 GRACE = 0.02
+
+#: Calls two functions, at the same time or the second one first, returns when both have ended, and raises what one of
+#: them has raised.
+Together: TypeAlias = Callable[[Callable[[], None], Callable[[], None]], None]
 
 _ACL = "system.posix_acl_access"
 
@@ -35,6 +41,12 @@ class OvertakenError(Exception):
     def __init__(self, *kept: KeptText) -> None:
         super().__init__()
         self.kept = kept
+
+
+def one_by_one(one: Callable[[], None], other: Callable[[], None]) -> None:
+    """Call two functions, the second one first: for a command, which nobody waits for; see `Together`."""
+    other()
+    one()
 
 
 class NetrcWrite:
@@ -48,6 +60,7 @@ class NetrcWrite:
         begin: Called once before a program may read the new text, while the disk writes it. It may raise
             `OvertakenError`: then the new text is dropped.
         visible: Called as soon as a program that opens the netrc reads the new text.
+        together: Calls the disk's write of the new text, and what is done meanwhile.
 
     Attributes:
         fingerprint: The fingerprint of the netrc with the new text; empty until it is written.
@@ -59,12 +72,14 @@ class NetrcWrite:
         old: Content | None,
         new: bytes,
         journal: Journal,
-        begin: Callable[[], None] = lambda: None,
-        visible: Callable[[], None] = lambda: None,
+        begin: Callable[[], None],
+        visible: Callable[[], None],
+        together: Together,
     ) -> None:
         self.fingerprint: Fingerprint = ()
         self._begin = begin
         self._visible = visible
+        self._together = together
         self.journal = journal
         self._path = path
         self._old = old
@@ -112,9 +127,7 @@ class NetrcWrite:
         While the disk writes it, everything else is done that must be there before a program reads it.
         """
         draft = self.journal.draft
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = _created(draft)
         try:
             mode = 0o600
             if self._old:
@@ -123,17 +136,22 @@ class NetrcWrite:
                 _keep_owner(file, self._path, self._old.status)
             os.fchmod(file, mode)
             files.write_all(file, self._new)
-            files.start_writing(file, len(self._new))
-            self._begin()
-            base = self._old.text if self._old else b""
-            if self._fresh:
-                self.journal.note_base(base)
-            files.fsync(file)
+            self._together(partial(files.fsync, file), self._note)
         finally:
             os.close(file)
         os.rename(draft, self.journal.text)
         if not self._fresh:
-            self.journal.note(self.journal.base, base, durable=False)
+            self.journal.note(self.journal.base, self._base, durable=False)
+
+    def _note(self) -> None:
+        """Do what must be done before a program may read the new text."""
+        self._begin()
+        if self._fresh:
+            self.journal.note_base(self._base)
+
+    @property
+    def _base(self) -> bytes:
+        return self._old.text if self._old else b""
 
     def _put(self) -> bool:
         try:
@@ -264,6 +282,16 @@ class NetrcWrite:
         for name, text in notes if self._fresh else reversed(notes):  # see fact 4 of `journal`
             journal.note(name, text, durable=True)
         files.sync_directory(os.path.dirname(self._path))
+
+
+def _created(draft: str) -> int:
+    """Create a file, instead of one that a crash has left, and open it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(draft, flags, 0o600)
+    except FileExistsError:
+        os.unlink(draft)
+        return os.open(draft, flags, 0o600)
 
 
 def tighten(path: str, status: os.stat_result) -> None:
