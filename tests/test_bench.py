@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bench import plot, run
-from bench.front import Front, responder
+from bench import stage as stage_module
+from bench.front import Front, Responder, responder
+from bench.installs import Side, _Installer
 from bench.pages import Pages
+from bench.stage import QUICK, Stage
 from bench.table import Aim, Line, alone, compared, missing, shown
 from bench.turns import ratio, spread, turns
 from uvtokend.sandbox.machine import Machine
@@ -25,13 +31,29 @@ def test_a_ratio_is_formed_within_each_turn() -> None:
     assert (spread([1.0, 2.0, 3.0]).low, spread([1.0, 2.0, 3.0]).high) == (1.5, 2.5)
 
 
-def test_sides_take_turns_in_changing_order() -> None:
-    """Each side runs once as a warm-up and then once per turn, and a different side starts each turn."""
+def test_sides_take_turns_in_a_random_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each side runs once as a warm-up if it is cold; then a turn has all runs of all sides, in a new random order."""
     seen: list[str] = []
-    ticks = iter(range(1000))
-    figures = turns({name: lambda name=name: seen.append(name) for name in "abc"}, 3, lambda: next(ticks))  # type: ignore[misc]
-    assert "".join(seen) == "abc" + "abc" + "bca" + "cab"
-    assert figures == {name: [1, 1, 1] for name in "abc"}
+    monkeypatch.setattr("random.shuffle", lambda order: order.reverse())
+    turns({name: partial(seen.append, name) for name in "abc"}, 2, {"b": 2})
+    assert "".join(seen) == "abc" + "cbba" + "abbc"
+    turns({name: partial(seen.append, name) for name in "xy"}, 1, warm=True)
+    assert "".join(seen[11:]) == "yx"
+
+
+def test_the_figure_of_a_turn_is_the_median_of_its_runs() -> None:
+    """A side that runs several times per turn has one figure per turn, and what is called afterwards takes no time."""
+    now, lasts, afterwards = [0.0], iter([0.0, 5.0, 1.0, 3.0, 4.0, 2.0, 9.0]), []
+
+    def run_() -> None:
+        now[0] += next(lasts)
+
+    def renew() -> None:
+        now[0] += 1000.0
+        afterwards.append(now[0])
+
+    assert turns({"a": run_}, 2, {"a": 3}, {"a": renew}, clock=lambda: now[0]) == {"a": [3.0, 4.0]}
+    assert len(afterwards) == 7
 
 
 def test_an_aim_is_met_or_not() -> None:
@@ -82,16 +104,19 @@ def _through(front: Front) -> dict[str, str]:
     return {"HTTPS_PROXY": front.url, "SSL_CERT_FILE": front.ca_file, "UV_KEYRING_PROVIDER": "disabled"}
 
 
-def test_uv_installs_from_the_fast_index(front: Front, tmp_path: Path) -> None:
-    """uv accepts the pages, the metadata and the wheels of the fast index, which answers 401 to a wrong token."""
-    asked: list[bytes] = []
-    pages = Pages("/pypi", ("one", "two"), lambda login, token: (login, token) == ("me", "t"))
-
+def _recorded(pages: Pages, asked: list[bytes]) -> Responder:
     def answer(head: bytes, body: bytes) -> bytes:
         asked.append(head.split(b" ", 2)[1])
         return pages(head, body)
 
-    front.hosts["index.example"] = answer
+    return answer
+
+
+def test_uv_installs_from_the_fast_index(front: Front, tmp_path: Path) -> None:
+    """uv accepts the pages, the metadata and the wheels of the fast index, which answers 401 to a wrong token."""
+    asked: list[bytes] = []
+    pages = Pages("/pypi", ("one", "two"), lambda login, token: (login, token) == ("me", "t"))
+    front.hosts["index.example"] = _recorded(pages, asked)
     machine = Machine(tmp_path)
     index = ("--index-url", "https://me:{}@index.example/pypi/simple/")
     done = machine.install(tmp_path / "in", index[0], index[1].format("t"), "one", "two", env=_through(front))
@@ -101,6 +126,70 @@ def test_uv_installs_from_the_fast_index(front: Front, tmp_path: Path) -> None:
     assert sorted(path for path in asked if b"/one/" in path) == [b"/pypi/simple/one/", wheel, wheel + b".metadata"]
     refused = machine.install(tmp_path / "no", index[0], index[1].format("x"), "one", env=_through(front))
     assert "401" in refused.stderr
+
+
+def test_every_installation_starts_with_the_same_cache(front: Front, tmp_path: Path) -> None:
+    """A renewed cache knows the Python interpreter and no page or wheel, so each installation asks for all of them."""
+    asked: list[bytes] = []
+    front.hosts["index.example"] = _recorded(Pages("/pypi", ("wheel0",)), asked)
+    environment = {**Machine(tmp_path).environment, **_through(front)}
+    side = Side("https://index.example/pypi/simple/", environment, private=False)
+    with Stage(QUICK, tmp_path, print) as stage:
+        installer = _Installer(stage, side, ("wheel0",))
+        installer.install()
+        installer.renew()
+        installer.install()
+    assert len(set(asked)) == 3
+    assert sorted(asked[:3]) == sorted(asked[3:])
+
+
+def test_files_in_memory_need_a_place_with_enough_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The directory for many small files is in memory where that is possible, else on the disk; it is removed."""
+    monkeypatch.setattr(stage_module, "_MEMORY", str(tmp_path))
+    with Stage(QUICK, tmp_path, print) as stage:
+        inside = stage.memory()
+        assert inside.parent == tmp_path
+        monkeypatch.setattr(stage_module, "_ENOUGH", 1 << 60)
+        assert stage.memory().parent == Path(tempfile.gettempdir())
+        monkeypatch.setattr(stage_module, "_MEMORY", str(tmp_path / "missing"))
+        assert stage.memory().parent == Path(tempfile.gettempdir())
+    assert not inside.exists()
+
+
+def _secured(front: Front, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    connection = socket.create_connection(("127.0.0.1", int(front.url.rpartition(":")[2])), timeout=20.0)
+    connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode())
+    assert connection.recv(100) == b"HTTP/1.1 200 Connection Established\r\n\r\n"
+    try:
+        return context.wrap_socket(connection, server_hostname=host)
+    except ssl.SSLError:
+        connection.close()
+        raise
+
+
+def test_the_front_answers_in_order_and_in_full(front: Front) -> None:
+    """Requests that arrive together are answered one after the other, however long the response and slow the client."""
+    long = b"x" * (8 << 20)
+    front.hosts["api.example"] = lambda head, body: head.split(b" ")[1] + body + long
+    with _secured(front, "api.example", ssl.create_default_context(cafile=front.ca_file)) as client:
+        client.sendall(b"GET /a HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nc")
+        client.sendall(b"de")
+        expected = b"/a" + long + b"/bcde" + long
+        with client.makefile("rb") as file:
+            assert file.read(len(expected)) == expected
+
+
+def test_the_front_survives_a_client_that_does_not_trust_it(front: Front) -> None:
+    """A client that ends the handshake closes its own connection and no other."""
+    front.hosts["api.example"] = lambda _head, _body: b"yes"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        _secured(front, "api.example", ssl.create_default_context())
+    with _secured(front, "api.example", ssl.create_default_context(cafile=front.ca_file)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert client.recv(100) == b"yes"
+        front.down()
+        assert client.recv(100) == b""
+    front.up()
 
 
 def test_the_front_goes_down_and_comes_up_at_the_same_port(front: Front) -> None:

@@ -60,19 +60,17 @@ def signed_in(stage: Stage) -> list[Line]:
                 assert peer is not None
                 peer.ask()
 
-        ours, theirs = [], []
+        sides: dict[str, Callable[[], object]] = {"uvtokend start": begin}
+        if None not in asked_:
+            sides["the peers' commands"] = others
         try:
-            for _ in range(stage.scale.few):
-                ours.append(_timed(begin))
-                _forget(world)
-                if None not in asked_:
-                    theirs.append(_timed(others))
+            forget = {"uvtokend start": partial(_forget, world)}
+            seconds = turns(sides, stage.scale.few, afterwards=forget, warm=True)
         finally:
             world.machine.uvtokend("stop")  # the daemon that `start` has started is not a child process
-    if not theirs:
-        return [alone(row, "uvtokend start", ours, "s"), *missing(row, stage.peers.missing)]
-    figures = {"uvtokend start": ours, "the peers' commands": theirs}
-    return [compared(row, figures, "uvtokend start", "the peers' commands", Aim(0.5))]
+    if len(sides) == 1:
+        return [alone(row, "uvtokend start", seconds["uvtokend start"], "s"), *missing(row, stage.peers.missing)]
+    return [compared(row, seconds, "uvtokend start", "the peers' commands", Aim(0.5))]
 
 
 def network(stage: Stage) -> list[Line]:

@@ -2,21 +2,22 @@
 
 Clients reach it with ``HTTPS_PROXY`` and trust its `ca_file`, as with `clouds.tls.TlsProxy`. That proxy has a thread
 per connection and parses every request into objects, which is fine for tests but took longer than uv itself here.
-Like a real, fast index, this one keeps connections open, delays nothing (TCP_NODELAY) and uses an EC key.
+Like a real, fast index, this one keeps connections open, delays nothing (TCP_NODELAY) and uses an EC key. A real one
+also takes no CPU time from uv, so this one takes as little as it can: most of what is left are TLS handshakes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import selectors
+import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import trustme
@@ -25,7 +26,10 @@ from uvtokend.sandbox.web import Answer, Call, Site
 
 #: Takes the head of a request, without its last empty line, and the body; returns the complete response.
 Responder = Callable[[bytes, bytes], bytes]
-_T = TypeVar("_T")
+#: The most bytes that are received at a time.
+_PIECE = 1 << 16
+#: The most seconds that a client may leave a response unread.
+_PATIENCE = 10.0
 
 
 class Front:
@@ -44,11 +48,8 @@ class Front:
         self._directory = tempfile.TemporaryDirectory(prefix="uvtokend-ca-")
         self.ca_file = str(Path(self._directory.name, "ca.pem"))
         self._authority.cert_pem.write_to_path(self.ca_file)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._server = self._wait(self._serve(0))
-        self._port: int = self._server.sockets[0].getsockname()[1]
+        self._port = 0
+        self.up()
         self.url = f"http://127.0.0.1:{self._port}"
 
     def context(self, host: str) -> ssl.SSLContext:
@@ -59,32 +60,44 @@ class Front:
         return self._contexts[host]
 
     def down(self) -> None:
-        """Refuse connections until `up`."""
-        self._wait(self._end())
+        """Close all connections, and refuse others until `up`."""
+        self._serving = False
+        self._waker.close()
+        self._thread.join()
 
     def up(self) -> None:
         """Listen again on the same port."""
-        self._server = self._wait(self._serve(self._port))
+        listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        self._port = listener.getsockname()[1]
+        self._waker, woken = socket.socketpair()
+        self._serving = True
+        self._thread = threading.Thread(target=self._serve, args=(listener, woken))
+        self._thread.start()
 
     def close(self) -> None:
         """Stop, and drop the responses in progress."""
-        self._wait(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self.down()
         self._directory.cleanup()
 
-    async def _serve(self, port: int) -> asyncio.Server:
-        return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", port)
+    def _serve(self, listener: socket.socket, woken: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
 
-    async def _end(self) -> None:
-        self._server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
+            def accept() -> bool:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+                selector.register(connection, selectors.EVENT_READ, _Connection(self, connection).receive)
+                return True
 
-    def _wait(self, what: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result()
+            selector.register(listener, selectors.EVENT_READ, accept)
+            selector.register(woken, selectors.EVENT_READ, lambda: True)
+            while self._serving:
+                for key, _ in selector.select():
+                    if not key.data():
+                        selector.unregister(key.fileobj)
+                        cast("socket.socket", key.fileobj).close()
+            for key in selector.get_map().values():
+                cast("socket.socket", key.fileobj).close()
 
     def __enter__(self) -> Self:
         return self
@@ -95,51 +108,84 @@ class Front:
         self.close()
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: a ``CONNECT``, then TLS, then requests one after the other."""
+class _Connection:
+    """One connection: a ``CONNECT``, then TLS, then requests one after the other.
 
-    def __init__(self, front: Front) -> None:
+    Args:
+        front: What it is connected to.
+        connection: Its socket, which does not block.
+    """
+
+    def __init__(self, front: Front, connection: socket.socket) -> None:
         self._front = front
+        self._socket = connection
         self._received = b""
-        self._respond: Responder | None = None
-        self._transport: Any = None
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._established = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+    def receive(self) -> bool:
+        """Handle what has arrived, and return whether the connection remains open."""
+        try:
+            data = self._socket.recv(_PIECE)
+            return bool(data) and self._handle(data)
+        except OSError:  # the client disconnected, or it does not trust the authority
+            return False
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if self._transport is not None:  # otherwise TLS has just been set up, and _secure() will answer
-            self._answer()
+    def _handle(self, data: bytes) -> bool:
+        if self._tls is None:
+            self._received += data
+            return self._tunnel()
+        self._incoming.write(data)
+        try:
+            goes_on = self._proceed(self._tls)
+        except ssl.SSLWantReadError:  # the rest of a handshake or of a record has not arrived
+            goes_on = True
+        if self._outgoing.pending:
+            self._send(self._outgoing.read())
+        return goes_on
 
-    def _answer(self) -> None:
+    def _tunnel(self) -> bool:
+        head, end, rest = self._received.partition(b"\r\n\r\n")
+        if not end:
+            return True
+        host = head.split(b" ", 2)[1].decode().rpartition(":")[0].lower()
+        if host not in self._front.hosts:
+            self._send(b"HTTP/1.1 502 No such host\r\nContent-Length: 0\r\n\r\n")
+            return False
+        self._respond = self._front.hosts[host]
+        self._tls = self._front.context(host).wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._send(b"HTTP/1.1 200 Connection Established\r\n\r\n")
+        self._received = b""
+        return not rest or self._handle(rest)
+
+    def _proceed(self, tls: ssl.SSLObject) -> bool:
+        if not self._established:
+            tls.do_handshake()
+            self._established = True
+        while self._incoming.pending or tls.pending():
+            data = tls.read(_PIECE)
+            if not data:
+                return False
+            self._received += data
+            self._answer(tls)
+        return True
+
+    def _answer(self, tls: ssl.SSLObject) -> None:
         while True:
             head, end, rest = self._received.partition(b"\r\n\r\n")
             length = int(field(head, b"content-length") or 0) if end else 0
             if not end or len(rest) < length:
                 return
             self._received = rest[length:]
-            if self._respond is None:
-                self._tunnel(head)
-                return
-            self._transport.write(self._respond(head, rest[:length]))
+            tls.write(self._respond(head, rest[:length]))
 
-    def _tunnel(self, head: bytes) -> None:
-        host = head.split(b" ", 2)[1].decode().rpartition(":")[0].lower()
-        plain, self._transport = self._transport, None
-        self._respond = self._front.hosts.get(host)
-        if self._respond is None:
-            plain.write(b"HTTP/1.1 502 No such host\r\nContent-Length: 0\r\n\r\n")
-            plain.close()
-            return
-        plain.pause_reading()  # until TLS is set up
-        plain.write(b"HTTP/1.1 200 Connection Established\r\n\r\n")
-        self._task = asyncio.ensure_future(self._secure(plain, self._front.context(host)))
-
-    async def _secure(self, plain: asyncio.Transport, context: ssl.SSLContext) -> None:
-        with contextlib.suppress(OSError):  # the client disconnected
-            self._transport = await asyncio.get_running_loop().start_tls(plain, self, context, server_side=True)
-            self._answer()
+    def _send(self, data: bytes) -> None:
+        sent = self._socket.send(data)
+        if sent < len(data):  # a long response; the client has to read the beginning first
+            self._socket.settimeout(_PATIENCE)
+            self._socket.sendall(data[sent:])
+            self._socket.setblocking(False)
 
 
 def field(head: bytes, name: bytes) -> bytes:

@@ -3,7 +3,7 @@ with the peers, and without a credential.
 
 Every installation has its own cache, prepared before the clock starts: it knows the Python interpreter, which uv
 examines only once, and contains no page and no wheel. All sides get the same pages and wheels from one fast index
-(`bench.pages`), each with its own credential.
+(`bench.pages`), each with its own credential. The sides that run no peer are fast, so they run several times per turn.
 """
 
 from __future__ import annotations
@@ -54,15 +54,19 @@ class Side:
 def measure(stage: Stage) -> list[Line]:
     """Install one wheel and many, and sync an up-to-date project, in turns."""
     lines = []
-    rounds = stage.scale.rounds
+    rounds, runs = stage.scale.rounds, dict.fromkeys((OPEN, *OURS, FLOOR_NAME), stage.scale.runs)
     with _sides(stage) as sides:
         for count in (1, stage.scale.wheels):
-            installers = {name: _installer(stage, side, _names(count), rounds + 1) for name, side in sides.items()}
-            seconds = turns(installers | {FLOOR_NAME: quietly(FLOOR, {})}, rounds)
+            installers = {name: _Installer(stage, side, _names(count)) for name, side in sides.items()}
+            commands: dict[str, Callable[[], object]] = {name: each.install for name, each in installers.items()}
+            if count == 1:
+                commands[FLOOR_NAME] = quietly(FLOOR, {})
+            renew = {name: each.renew for name, each in installers.items()}
+            seconds = turns(commands, rounds, runs, renew, warm=count > 1)
             row = f"uv pip install, {count} {'wheel' if count == 1 else 'wheels'}"
-            lines += _lines(row, seconds, one=count == 1)
+            lines += _lines(row, seconds)
         syncs = {name: _syncer(stage, name, side) for name, side in sides.items()}
-        seconds = turns(syncs, rounds)
+        seconds = turns(syncs, rounds, runs)
         for name in list(seconds)[1:]:
             lines.append(
                 compared("uv sync, nothing to do", seconds, name, OPEN, Aim(1.03) if name == "netrc" else None)
@@ -73,25 +77,24 @@ def measure(stage: Stage) -> list[Line]:
 def keyring(stage: Stage) -> list[Line]:
     """Get one token with our ``keyring`` command and with those of the peers."""
     with _ours(stage) as laptop:
-        host = _host("memory")
-        command = (str(laptop.home / "bin" / "keyring"), "get", f"https://{host}/pypi/production/simple/", "aws")
+        command = (str(laptop.home / "bin" / "keyring"), "get", _url("memory"), "aws")
         rivals = [peer for peer in stage.peers.available if peer.keyring]
         sides: dict[str, Callable[[], object]] = {
             "shim": quietly(command, laptop.environment),
             FLOOR_NAME: quietly(FLOOR, {}),
             **{peer.name: quietly(peer.get, dict(peer.environment)) for peer in rivals},
         }
-        seconds = turns(sides, stage.scale.rounds)
+        seconds = turns(sides, stage.scale.rounds, dict.fromkeys(("shim", FLOOR_NAME), stage.scale.runs))
     lines = [compared("keyring get", seconds, "shim", FLOOR_NAME, Aim(2.0))]
     lines += [compared("keyring get", seconds, "shim", peer.name, Aim(4.0, at_least=True)) for peer in rivals]
     return lines + missing("keyring get", stage.peers.missing)
 
 
-def _lines(row: str, seconds: Figures, one: bool) -> list[Line]:
+def _lines(row: str, seconds: Figures) -> list[Line]:
     lines = [
         compared(row, seconds, "netrc", OPEN, Aim(1.03)),
         compared(row, seconds, "uv-store", OPEN),
-        _over_floor(row, seconds) if one else compared(row, seconds, SHIM, OPEN, Aim(1.25)),
+        _over_floor(row, seconds) if FLOOR_NAME in seconds else compared(row, seconds, SHIM, OPEN, Aim(1.25)),
     ]
     for peer in [name for name in seconds if name not in {OPEN, FLOOR_NAME, *OURS}]:
         lines.append(compared(row, seconds, "netrc", peer, Aim(4.0, at_least=True)))
@@ -121,11 +124,11 @@ def _sides(stage: Stage) -> Iterator[dict[str, Side]]:
     """Set up all sides: the same wheels behind the same front, each with another credential."""
     rivals = stage.peers
     hosts, names = rivals.front.hosts, _names(stage.scale.wheels)
-    hosts["open.example"] = Pages("", names)
+    hosts[_host("open")] = Pages(CODEARTIFACT.root, names)
     with _ours(stage) as laptop:
         through = {"HTTPS_PROXY": rivals.front.url, "SSL_CERT_FILE": rivals.front.ca_file, "NO_PROXY": "127.0.0.1"}
         nobody = {**laptop.environment, **through, "NETRC": os.devnull, "HOME": str(laptop.directory)}
-        sides = {OPEN: Side("https://open.example/simple/", nobody, private=False)}
+        sides = {OPEN: Side(_url("open"), nobody, private=False)}
         for name, sink in OURS.items():
             hosts[_host(sink)] = Pages(
                 CODEARTIFACT.root, names, lambda login, token: login == "aws" and laptop.cloud.valid(token)
@@ -133,7 +136,7 @@ def _sides(stage: Stage) -> Iterator[dict[str, Side]]:
             environment = {**laptop.environment, **through}
             if sink == "memory":
                 environment |= {"UV_KEYRING_PROVIDER": "subprocess", "NETRC": os.devnull}
-            sides[name] = Side(f"https://{_host(sink)}{CODEARTIFACT.root}/simple/", environment)
+            sides[name] = Side(_url(sink), environment)
         for peer in rivals.available:
             hosts[peer.host] = Pages(peer.registry.root, names, peer.valid)
             name = peer.name if peer.keyring else f"{peer.name} before it"
@@ -160,9 +163,7 @@ def _ours(stage: Stage) -> Iterator[AwsMachine]:
     """Run a daemon that delivers a token to each kind of sink, with our ``keyring`` command first on PATH."""
     with CodeArtifact() as cloud:
         laptop = AwsMachine(stage.directory(), cloud)
-        laptop.configure(
-            **{sink.replace("-", ""): f"https://{_host(sink)}/pypi/production/simple/" for sink in OURS.values()}
-        )
+        laptop.configure(**{sink.replace("-", ""): _url(sink) for sink in OURS.values()})
         text = laptop.config.read_text()
         for sink in OURS.values():
             domain = sink.replace("-", "")
@@ -184,6 +185,10 @@ def _host(sink: str) -> str:
     return f"{sink.replace('-', '')}-{ACCOUNT}.d.codeartifact.eu-central-1.amazonaws.com"
 
 
+def _url(sink: str) -> str:
+    return f"https://{_host(sink)}{CODEARTIFACT.root}/simple/"
+
+
 def _index(side: Side) -> str:
     authenticate = "always" if side.private else "never"
     return f'[[index]]\nname = "private"\nurl = "{side.url}"\ndefault = true\nauthenticate = "{authenticate}"\n'
@@ -193,25 +198,36 @@ def _names(count: int) -> tuple[str, ...]:
     return tuple(f"wheel{number}" for number in range(count))
 
 
-def _installer(stage: Stage, side: Side, wheels: tuple[str, ...], times: int) -> Callable[[], object]:
-    """Return a function that installs without a cached page or wheel; it can be called `times` times."""
-    directory = stage.directory()
-    (directory / "uv.toml").write_text(_index(side))
-    environment = {**side.environment, "UV_CONFIG_FILE": str(directory / "uv.toml")}
-    python = ("--quiet", "--python", sys.executable)
-    warm = directory / "warm"
-    run((find_uv(), "pip", "list", *python, "--cache-dir", str(warm)), environment)
-    directories = [directory / str(number) for number in range(times)]
-    for empty in directories:
-        shutil.copytree(warm, empty / "cache")
-    left = iter(directories)
+class _Installer:
+    """One side's installations, each without a cached page or wheel.
 
-    def install() -> None:
-        target = next(left)
-        where = ("--cache-dir", str(target / "cache"), "--target", str(target / "target"))
-        run((find_uv(), "pip", "install", *python, *where, *wheels), {**environment, **side.token()})
+    Args:
+        stage: Where it happens.
+        side: The side.
+        wheels: What is installed.
+    """
 
-    return install
+    def __init__(self, stage: Stage, side: Side, wheels: tuple[str, ...]) -> None:
+        directory = stage.memory()
+        (directory / "uv.toml").write_text(_index(side))
+        self._side = side
+        self._environment = {**side.environment, "UV_CONFIG_FILE": str(directory / "uv.toml")}
+        self._warm, self._cache, self._target = (directory / name for name in ("warm", "cache", "target"))
+        python = ("--quiet", "--python", sys.executable)
+        run((find_uv(), "pip", "list", *python, "--cache-dir", str(self._warm)), self._environment)
+        where = ("--cache-dir", str(self._cache), "--target", str(self._target))
+        self._command = (find_uv(), "pip", "install", *python, *where, *wheels)
+        self.renew()
+
+    def install(self) -> None:
+        """Install; before the next time, call `renew`."""
+        run(self._command, {**self._environment, **self._side.token()})
+
+    def renew(self) -> None:
+        """Delete what was installed, and prepare the cache for the next time."""
+        for used in (self._cache, self._target):
+            shutil.rmtree(used, ignore_errors=True)
+        shutil.copytree(self._warm, self._cache)
 
 
 def _syncer(stage: Stage, name: str, side: Side) -> Callable[[], object]:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from bench.front import field, response
 from uvtokend.sandbox.index import wheel
@@ -51,11 +52,12 @@ class Pages:
 
     def __call__(self, head: bytes, _body: bytes) -> bytes:
         """Answer one request."""
-        if self._valid is not None and not self._valid(*_credential(head)):
+        if self._valid is not None and not self._valid(*_credential(field(head, b"authorization"))):
             return _REFUSED
         return self._responses.get(head.split(b" ", 2)[1], _NOT_FOUND)
 
 
-def _credential(head: bytes) -> tuple[str, str]:
-    login, _, token = base64.b64decode(field(head, b"authorization").removeprefix(b"Basic ")).decode().partition(":")
+@lru_cache
+def _credential(authorization: bytes) -> tuple[str, str]:
+    login, _, token = base64.b64decode(authorization.removeprefix(b"Basic ")).decode().partition(":")
     return login, token

@@ -61,8 +61,9 @@ def main() -> int:
         for name in chosen:
             _say(f"measuring: {name}")
             lines += ROWS[name](stage)
+        versions = stage.versions()
     note = f"Medians of one run, in turns. Python {sys.version.split()[0]}, {load()}."
-    print(f"{note}\n")
+    print(f"{note}\n{versions}\n")
     print(table.shown(lines))
     if args.json:
         args.json.write_text(json.dumps([line.as_json() for line in lines], indent=1) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -17,7 +19,10 @@ from bench import peers as rivals
 from bench.fleet import Fleet
 from bench.peers import Peer, Peers
 from bench.processes import run
+from uvtokend.sandbox.machine import find_uv
 
+#: Where Linux keeps files in memory, and the least free space there, in bytes.
+_MEMORY, _ENOUGH = "/dev/shm", 32 << 20
 #: The fastest possible command of this Python.
 FLOOR = (sys.executable, "-I", "-c", "pass")
 
@@ -28,6 +33,7 @@ class Scale:
 
     Args:
         rounds: Turns of commands that take less than a second.
+        runs: Runs of a command within a turn, if it takes about a tenth of a second.
         few: Turns of commands that take seconds.
         sizes: Numbers of indexes, in ascending order.
         idle: Seconds for which an idle daemon is measured; more than one guard tick of 25 s.
@@ -36,6 +42,7 @@ class Scale:
     """
 
     rounds: int = 13
+    runs: int = 7
     few: int = 5
     sizes: tuple[int, ...] = (1, 10, 100, 1000)
     idle: float = 126.0
@@ -43,7 +50,7 @@ class Scale:
     wheels: int = 30
 
 
-QUICK = Scale(rounds=2, few=1, sizes=(1, 10, 50), idle=26.0, questions=1000, wheels=10)
+QUICK = Scale(rounds=2, runs=3, few=1, sizes=(1, 10, 50), idle=26.0, questions=1000, wheels=10)
 
 
 class Stage:
@@ -75,11 +82,27 @@ class Stage:
         """Return a new directory whose path is short enough for a socket."""
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="uvtokend-bench-")))
 
+    def memory(self) -> Path:
+        """Return a new directory for a few MiB, in memory if the system has a place for that.
+
+        It is for commands that create many files. How long a disk takes for them depends on what was deleted before:
+        ext4 skips inodes that were deleted within the last minutes, one by one (ext4's `recently_deleted`).
+        """
+        place = _MEMORY if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH else None
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="uvtokend-bench-", dir=place)))
+
     @cached_property
     def peers(self) -> Peers:
         """The peers, installed and called once."""
         self._say("installing the peers, or checking whether they are installed")
         return self._stack.enter_context(rivals.peers(self._cache))
+
+    def versions(self) -> str:
+        """Return the versions of uv and of the peers that were used."""
+        uv = " ".join(run((find_uv(), "--version"), {}).split()[:2])
+        used: Peers | None = self.__dict__.get("peers")  # set by cached_property
+        of_peers = {part for peer in used.available for part in peer.versions.split(", ")} if used else set()
+        return ", ".join([uv, *sorted(of_peers)])
 
     def peer(self, *words: str) -> Peer | None:
         """Return the peer whose name contains all of these words, or None if it is not available."""

@@ -1,10 +1,13 @@
 """Turns and statistics: the compared sides take turns, so that a busy machine slows all of them down alike.
 
-A ratio is formed within each turn; the table shows the median of these ratios and their quartiles.
+Within a turn, a side may run several times; its figure is the median of these runs. The order is random, because what
+ran before a side has left its own code and data in the caches of the CPU. A ratio is formed within each turn; the table
+shows the median of these ratios and their quartiles.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,23 +45,41 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> Spread:
 
 
 def turns(
-    sides: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int,
+    runs: Mapping[str, int] | None = None,
+    afterwards: Mapping[str, Callable[[], object]] | None = None,
+    warm: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Let all sides take turns, in another order each time, and return the seconds of each.
+    """Let all sides take turns, in a random order, and return the seconds of each in each turn.
 
     Args:
-        sides: Name -> what to measure. Each is called once before the first turn, to load everything from disk.
+        sides: Name -> what to measure.
         rounds: The number of turns.
+        runs: Name -> how often a side runs within a turn, unless it is once.
+        afterwards: Name -> what is called after each run of a side, while the clock stands still.
+        warm: Whether everything has been loaded from disk already; if not, each side is called before the first turn.
         clock: Returns seconds.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side()
-    names = list(sides)
+
+    def timed(name: str) -> float:
+        began = clock()
+        sides[name]()
+        seconds = clock() - began
+        if afterwards is not None and name in afterwards:
+            afterwards[name]()
+        return seconds
+
+    for name in () if warm else sides:
+        timed(name)
+    order = [name for name in sides for _ in range((runs or {}).get(name, 1))]
+    figures: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        for name in names:
-            began = clock()
-            sides[name]()
-            seconds[name].append(clock() - began)
-        names.append(names.pop(0))
-    return seconds
+        random.shuffle(order)
+        turn: dict[str, list[float]] = {name: [] for name in sides}
+        for name in order:
+            turn[name].append(timed(name))
+        for name, seconds in turn.items():
+            figures[name].append(statistics.median(seconds))
+    return figures
