@@ -234,12 +234,12 @@ def test_the_first_workers_start_before_the_scheduler(tmp_path: Path, monkeypatc
 def test_only_a_token_that_has_just_come_gets_a_head_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start, where there is nothing to deliver, and when tokens have waited for others, the loop goes on while
     the disk works."""
-    waits: list[float | None] = []
-    honest = threading.Event.wait
+    waits: list[bool] = []
+    honest = deliveries.Deliveries.begin
 
-    def wait(event: threading.Event, timeout: float | None = None) -> bool:
-        waits.append(timeout)
-        return honest(event, timeout)
+    def begin(self: deliveries.Deliveries, order: deliveries.Order, ahead: bool) -> None:
+        honest(self, order, ahead)
+        waits.append(ahead)
 
     indexes = many(2)
 
@@ -248,13 +248,13 @@ def test_only_a_token_that_has_just_come_gets_a_head_start(tmp_path: Path, monke
         await until_async(lambda: delivered["netrc"].ended == 1)
         daemon._fetch_ended(indexes[0].request, token(datetime.now(UTC)))
         await until_async(lambda: delivered["netrc"].ended == 2)
-        assert waits.count(60) == 0
+        assert not any(waits)
         daemon._fetch_ended(indexes[1].request, token(datetime.now(UTC)))
         await daemon.requests.settle(None)
-        assert (delivered["netrc"].ended, waits.count(60)) == (3, 1)
+        assert (delivered["netrc"].ended, waits.count(True)) == (3, 1)
 
     monkeypatch.setattr(deliveries, "HEAD_START", 60)
-    monkeypatch.setattr(threading.Event, "wait", wait)
+    monkeypatch.setattr(deliveries.Deliveries, "begin", begin)
     live(tmp_path, indexes, story)
 
 

@@ -97,8 +97,10 @@ class Deliveries:
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._visible = threading.Event()
-        netrc.visible = self._visible.set
+        #: Gets something when the delivery that began last is visible, or has ended. `threading.Event` would do, but it
+        #: is written in Python, which the disk thread would have to wait for.
+        self._visible: SimpleQueue[None] = SimpleQueue()
+        netrc.visible = self._show
         netrc.together = self._alongside = Alongside()
         threading.Thread(target=self._work, name="delivery", daemon=True).start()
         self._state = State()
@@ -149,10 +151,11 @@ class Deliveries:
             order: The delivery.
             ahead: Whether a token has just come. Then return when it is visible, or after `HEAD_START`.
         """
-        self._visible.clear()
+        visible = self._visible = SimpleQueue()
         self._tasks.put(lambda: self._tell(self._ended, self._deliver(order)))
         if ahead:
-            self._visible.wait(HEAD_START)
+            with contextlib.suppress(Empty):
+                visible.get(timeout=HEAD_START)
 
     async def drifted(self, sinks: Sequence[Sink]) -> tuple[Sink, ...]:
         """Return the sinks that have changed since the last delivery.
@@ -231,7 +234,10 @@ class Deliveries:
         try:
             return self._written(order)
         finally:
-            self._visible.set()
+            self._show()
+
+    def _show(self) -> None:
+        self._visible.put(None)
 
     def _written(self, order: Order) -> DeliveryEnded:
         """Write a sink, between two writes of the state file.

@@ -314,10 +314,12 @@ def replace(path: str, text: bytes, durable: bool = True, mode: int = 0o600) -> 
         OSError: The file could not be written; the old one is still there.
     """
     temporary = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
     try:
-        create(temporary, text, mode, durable)
+        try:
+            create(temporary, text, mode, durable)
+        except FileExistsError:  # a crash has left it
+            os.unlink(temporary)
+            create(temporary, text, mode, durable)
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):

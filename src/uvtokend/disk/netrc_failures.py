@@ -71,18 +71,17 @@ def check_directory(directory: str) -> None:
         DeliveryFailed: Other users could do so, or the path is not a directory.
         OSError: The directory cannot be checked.
     """
-    place = shlex.quote(directory)
     status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
         message = f"{directory}, where the netrc should be, is not a directory."
-        raise DeliveryFailed("directory-missing", message, f"ls -ld {place}")
+        raise DeliveryFailed("directory-missing", message, f"ls -ld {shlex.quote(directory)}")
     user = os.geteuid()
     if user != 0 and status.st_uid not in (user, 0, _NOBODY):
         message = f"The directory {directory} of the netrc belongs to another user, so no token is written there."
-        raise DeliveryFailed("open-directory", message, f"sudo chown {user} {place}")
+        raise DeliveryFailed("open-directory", message, f"sudo chown {user} {shlex.quote(directory)}")
     if status.st_mode & 0o022:
         message = f"Others may write to the directory {directory} of the netrc, so no token is written there."
-        raise DeliveryFailed("open-directory", message, f"chmod go-w {place}")
+        raise DeliveryFailed("open-directory", message, f"chmod go-w {shlex.quote(directory)}")
 
 
 def not_ours(path: str, user: int) -> DeliveryFailed:
