@@ -139,7 +139,7 @@ def test_a_status_for_a_person_needs_no_json_socket_or_datetime(environment: dic
     assert not modules & {"collections", "datetime", "enum", "json", "math", "operator", "re", "selectors", "socket"}
 
 
-#: What the keyring command may import: with -I, Python has loaded nearly everything else at its start.
+#: What the keyring command may import besides os and stat.
 KEYRING_OURS = {
     "uvtokend",
     "uvtokend.ask",

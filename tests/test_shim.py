@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -379,5 +380,17 @@ def test_isolated_mode(desk: Desk) -> None:
     desk.serve(result(RESULT))
     done = desk.run("get", URL, "me", PYTHONPATH=str(desk.directory), PYTHONSTARTUP=str(desk.directory / "uvtokend.py"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert Path(desk.shim).read_text().splitlines()[0].endswith(" -I")
     assert shim.is_ours(desk.shim)
+
+
+def test_no_package_runs_code_in_the_shim(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.pth` file in uvtokend's environment, which Python's `site` would run, does not run in the shim."""
+    environment = desk.directory / "venv"
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "plugin.pth").write_text("import os; os.write(2, b'hijacked')\n")
+    monkeypatch.setattr(sys, "executable", str(environment / "bin" / "python"))
+    desk.shim = shims.install(str(desk.directory / "clean"))
+    desk.serve(result(RESULT))
+    done = desk.run("get", URL, "me")
+    assert (done.returncode, done.stdout, done.stderr) == (0, 't"0ken\n', "")

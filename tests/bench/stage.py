@@ -23,7 +23,7 @@ from uvtokend.sandbox.machine import find_uv
 
 #: Where Linux keeps files in memory, and the least free space there, in bytes.
 _MEMORY, _ENOUGH = "/dev/shm", 32 << 20
-#: The fastest possible command of this Python.
+#: What every Python program takes at least, unless it starts without `site`, as our keyring command does.
 FLOOR = (sys.executable, "-I", "-c", "pass")
 
 

@@ -17,7 +17,9 @@ from uvtokend import paths, shim
 from uvtokend.disk import files
 from uvtokend.errors import UvtokendError
 
-#: The longest first line that every Linux accepts, in bytes: execve(2), "Interpreter scripts". `#!` and ` -I` count.
+#: Neither variables, the current directory, nor `.pth` files, which `site` would run, can change what the command does.
+_OPTIONS = "-IS"
+#: The longest first line that every Linux accepts, in bytes: execve(2), "Interpreter scripts". `#!` and options count.
 _FIRST_LINE = 127
 
 
@@ -84,15 +86,16 @@ def default_directory() -> str:
 
 def _text(path: str) -> str:
     python, where = sys.executable, os.path.dirname(os.path.dirname(os.path.abspath(uvtokend.__file__)))
-    first = f"#!{python} -I"
+    first = f"#!{python} {_OPTIONS}"
     if len(os.fsencode(first)) > _FIRST_LINE or any(each.isspace() for each in python):
         # A shell runs the second line and never reads the rest; for Python that line is a string.
-        first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} -I \"$0\" \"$@\"\n' '''"
+        first = f"#!/bin/sh\n'''exec' {shlex.quote(python)} {_OPTIONS} \"$0\" \"$@\"\n' '''"
     gone = f"uvtokend: {path} asks uvtokend, which is no longer installed. fix: rm {shlex.quote(path)}"
+    # The command leaves nothing to flush or to close, and Python's own end would take a sixth of its time: os._exit().
     return (
         f"{first}\n{shim.MARK} was made by 'uvtokend keyring install'; 'uvtokend keyring uninstall' removes it.\n"
-        f"import sys\n\nsys.path.append({where!r})\ntry:\n    from uvtokend.shim import main\n"
-        f"except ImportError:\n    sys.exit({gone!r})\nsys.exit(main())\n"
+        f"import os\nimport sys\n\nsys.path.append({where!r})\ntry:\n    from uvtokend.shim import main\n"
+        f"except ImportError:\n    sys.exit({gone!r})\nos._exit(main())\n"
     )
 
 
