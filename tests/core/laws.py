@@ -39,6 +39,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from uvtokend.core.model import Failure, Index, Request
+from uvtokend.core.slots import START
 
 #: The guard tick, see daemon/timer.py.
 TICK = 25.0
@@ -199,7 +200,8 @@ class Laws:
             late = now - max(suspension.until, self.ran_at)
             assert late <= EXACT, "the fetch does not begin when the status says"
         for since in self.lines.values():
-            longest = LINE if len(self.issuers) >= self.slots else 0.0  # with a slot for each lease, no fetch waits
+            # With a slot for each lease, a fetch waits only for a new worker of its kind.
+            longest = LINE if len(self.issuers) >= self.slots else START + EXACT
             assert now - max(since, self.ran_at) <= longest, "a fetch waits in line forever"
         if not writable:
             self.free_at = max(self.free_at, now + GRACE)

@@ -41,6 +41,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86400.0
 #: A metadata server, ``az`` and ``gcloud`` return the same token until it is valid for only this many seconds.
 WINDOW = 300.0
+CPUS = 2
 
 UNREACHABLE = Failure("transient", "unreachable", "No answer.")
 HUNG = Failure("transient", "deadline", "The fetch was killed at its deadline.")
@@ -87,6 +88,7 @@ class World:
         watch: False for a daemon that does not watch for a sign-in.
         notified: The kernel reports wake-ups, clock steps and the return of the network.
         slots: How many workers may run at once.
+        kinds: How many kinds of fetches share workers; with 0, none does.
     """
 
     dice: Random
@@ -96,6 +98,7 @@ class World:
     watch: bool = True
     notified: bool = False
     slots: int = 4
+    kinds: int = 0
     now: float = 0.0
     network: bool = True
     login: bool = True
@@ -140,7 +143,7 @@ class World:
         self.store = Store(directory, len(self.all_indexes))
         self.laws = Laws(issuers, self.slots)
         self.agent = Agent()
-        self.line: Slots[Request] = Slots(self.slots)
+        self.line: Slots[Request] = Slots(self.slots, CPUS)
         self.configure(self.all_indexes)
 
     # ------------------------------------------------------------------------------------------------------- time
@@ -220,7 +223,7 @@ class World:
                     self.laws.lined_up(request, self.now)
                     assert request not in self.line, "two fetches in flight for one lease"
                     (self.hung_before.add if hung else self.hung_before.discard)(request)
-                    self.line.ask(request, hung, spends=False)
+                    self.line.ask(request, self.now, kind=self._kind(request), hung=hung)
                     self._fill()
                 case events.RestartFetch(request, limit):
                     self.limits[request] = DEADLINE if limit is None else min(DEADLINE, limit)
@@ -245,7 +248,7 @@ class World:
     def _fill(self) -> None:
         for request in self.line.starts(self.now):
             self._begin(request)
-        at = self.line.look_at()
+        at = self.line.look_at(self.now)
         if at is not None:
             self.later(max(0.0, at - self.now), self._make_way)
 
@@ -255,6 +258,11 @@ class World:
             self.hung_before.add(request)
             self.laws.lined_up(request, self.now)
             self._fill()
+        self._fill()
+
+    def _kind(self, request: Request) -> int | None:
+        number = request.option("n")
+        return number % self.kinds if self.kinds and isinstance(number, int) else None
 
     def _begin(self, request: Request) -> None:
         self.serial += 1
@@ -281,6 +289,7 @@ class World:
             self.later(left, lambda: self._fetched(request, number, HUNG, 0.0), wire=True)
             return
         del self.flights[request]
+        heir = self.line.passes_on(request, self.now) if fate is not HUNG else None
         self.line.leave(request)
         self.laws.ended(request)
         answer = fate or self._answer(request)
@@ -288,6 +297,8 @@ class World:
         admitted = admit(outcome, "h.example", self.at())
         if not isinstance(admitted, Failure) and isinstance(answer, Token):
             self.laws.fetched(request, self.now, answer, self.skew + self.paused)
+        if heir is not None:
+            self._begin(heir)
         self._fill()
         self.feed(events.FetchEnded(request, outcome, self.dice.random()))
         if isinstance(admitted, Failure):
@@ -590,7 +601,7 @@ class World:
         indexes, self.agent = self.agent.indexes, Agent()
         self.flights.clear()
         self.plans.clear()
-        self.line = Slots(self.slots)
+        self.line = Slots(self.slots, CPUS)
         self.delivering = None
         self.boot += reboot
         with mock.patch.object(clock, "boot", self._boot):
@@ -646,7 +657,9 @@ def _time(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, often: float = 1.0) -> World:
+def run(
+    seed: int, days: float, guard_tick: bool = True, watch: bool = True, often: float = 1.0, kinds: int = 0
+) -> World:
     """Run one history with faults of every kind.
 
     Args:
@@ -655,6 +668,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, oft
         guard_tick: False for a daemon without a guard tick, which never notices a sleep.
         watch: False for a daemon that does not watch for a sign-in.
         often: A factor for the frequency of the faults.
+        kinds: How many kinds of fetches share workers.
 
     Raises:
         AssertionError: A law is broken.
@@ -663,7 +677,7 @@ def run(seed: int, days: float, guard_tick: bool = True, watch: bool = True, oft
     weights = (6, 6, 3, 3, 3, 2, 2, 0.3)
     issuers = dice.choices(ISSUERS, weights, k=dice.randint(1, 3))
     notified, slots = guard_tick and dice.random() < 0.5, dice.choice([1, 2, 4])
-    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, notified, slots)
+    world = World(dice, issuers, dice.randint(1, 3), guard_tick, watch, notified, slots, kinds)
     for gap, length, begin, end in _faults(world, dice):
         _plan(world, gap * DAY / often, length * 3600, begin, end)
     world.live(days * DAY)

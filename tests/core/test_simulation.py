@@ -31,11 +31,11 @@ DAYS, UNTIL = (45, 90) if HISTORIES > 2 else (15, 30)
 
 
 @settings(max_examples=HISTORIES, phases=(Phase.generate,))
-@given(st.integers(0, 2**32))
-def test_the_promise_holds_in_random_histories(seed: int) -> None:
+@given(st.integers(0, 2**32), st.integers(0, 2))
+def test_the_promise_holds_in_random_histories(seed: int, kinds: int) -> None:
     """In random histories of weeks with every kind of fault, the laws hold at every moment, and each index
     recovers in the end."""
-    run(seed, days=DAYS)
+    run(seed, days=DAYS, kinds=kinds)
 
 
 class Laptop(RuleBasedStateMachine):
@@ -46,9 +46,10 @@ class Laptop(RuleBasedStateMachine):
         issuers=st.lists(st.sampled_from([issuer for issuer in ISSUERS if issuer.life != 900]), min_size=1, max_size=3),
         shared=st.integers(1, 3),
         notified=st.booleans(),
+        kinds=st.integers(0, 2),
     )
-    def begin(self, seed: int, issuers: list[Issuer], shared: int, notified: bool) -> None:
-        self.world = World(Random(seed), issuers, shared, notified=notified)
+    def begin(self, seed: int, issuers: list[Issuer], shared: int, notified: bool, kinds: int) -> None:
+        self.world = World(Random(seed), issuers, shared, notified=notified, kinds=kinds)
         self.hosts = [index.host for index in self.world.all_indexes]
 
     @rule(hours=st.sampled_from([0.01, 0.5, 3.0, 24.0, 120.0]))

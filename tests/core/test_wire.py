@@ -106,8 +106,29 @@ def test_garbage_is_a_failure_and_is_not_repeated(line: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_worker_line_raises(line: bytes) -> None:
-    """Decoding any bytes returns a credential or a failure."""
-    assert isinstance(wire.decode_answer(line), Credential | Failure)
+    """Decoding any bytes returns a credential or a failure, and no worker takes another request after nonsense."""
+    outcome, again = wire.decode_reply(line)
+    assert isinstance(outcome, Credential | Failure)
+    assert not again
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_worker_says_whether_it_takes_another_request(again: bool) -> None:
+    """Only the word for it counts, with a credential as with a failure."""
+    issued = datetime(2026, 1, 31, 8, tzinfo=UTC)
+    for outcome in (Credential("aws", Secret("t"), issued), Failure("transient", "throttled", "Later.")):
+        line = wire.encode_answer(outcome, again)
+        assert wire.decode_reply(line) == (outcome, again)
+        assert wire.decode_answer(line) == outcome
+        assert wire.decode_reply(line.replace(b"true", b"1")) == (outcome, False)
+
+
+def test_an_order_survives_the_wire() -> None:
+    """A request for a worker that has answered is one line, with the seconds that it may take."""
+    request = Request("static", "https://a\nb", options=(("command", ("prog", "a\nb")),), env=(("A", "1\n"),))
+    line = wire.encode_order(request, 12.5)
+    assert wire.decode_order(line) == (request, 12.5)
+    assert line.count(b"\n") == 1
 
 
 def test_a_request_survives_the_wire() -> None:

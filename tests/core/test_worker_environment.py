@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Index, Request, Settings
-from uvtokend.core.worker_environment import CA_VARIABLES, FIXED, Environments, shown, worker_environment
+from uvtokend.core.worker_environment import (
+    CA_VARIABLES,
+    FIXED,
+    Environments,
+    shown,
+    worker_environment,
+    worker_kind,
+)
 
 MINE = Request("static", options=(("password", (("env", "MINE"),)),), env=(("EXTRA", "1"),))
 OTHERS = Request("static", options=(("password", (("env", "OTHERS"),)), ("username", "me")))
@@ -163,3 +170,27 @@ def test_a_worker_reads_neither_our_netrc_nor_our_keyring() -> None:
     """NETRC hides our netrc from `requests`, and UVTOKEND_IN_WORKER stops our own keyring command."""
     environment = worker_environment({"NETRC": "/home/me/.netrc"}, Request("static"), Settings("config.toml"))
     assert (environment["NETRC"], environment["UVTOKEND_IN_WORKER"]) == ("/dev/null", "1")
+
+
+def test_only_equal_environments_share_a_worker() -> None:
+    """Requests of one provider share workers if they name the same secret variables and have the same `env`. Then their
+    environments are equal, whatever the daemon's environment is."""
+    other = Request("static", options=(("password", (("env", "MINE"),)), ("username", "other")), env=MINE.env)
+    assert worker_kind(MINE) == worker_kind(other) is not None
+    assert worker_environment(BASE, MINE, BOTH) == worker_environment(BASE, other, BOTH)
+    strangers = (
+        OTHERS,
+        Request("static", options=MINE.options),
+        Request("nexus", options=MINE.options, env=MINE.env),
+        Request("static", options=(("password", (("file", "/secret"),)),), env=MINE.env),
+    )
+    assert worker_kind(MINE) not in map(worker_kind, strangers)
+
+
+def test_who_shares_no_worker() -> None:
+    """A plug-in, a program of the user, and a request that spends a one-time secret have workers of their own."""
+    chain = Request("jfrog-artifactory", options=(("refresh-token", (("file", "/token"),)),))
+    alone = [Request("a-plug-in"), Request("command", options=(("command", ("prog",)),)), chain]
+    assert {worker_kind(request) for request in alone} == {None}
+    shared = {provider for provider in CLOUDS if worker_kind(Request(provider)) is not None}
+    assert shared == {*CLOUDS} - {"command"}

@@ -1,8 +1,9 @@
-"""Encode and decode messages: the one line that a worker answers, and the lines of the control socket.
+"""Encode and decode messages: the lines between the daemon and a worker, and those of the control socket.
 
 All input is treated as hostile: sizes are bounded, and no unexpected exception escapes.
 
-A worker answers ``{"credential": {…}}`` or ``{"failure": {…}}``, one line. The control socket uses JSON-RPC 2.0
+A worker answers each request with one line, ``{"credential": {…}}`` or ``{"failure": {…}}``. With ``"again": true`` it
+can take another request, which is one line, too. The control socket uses JSON-RPC 2.0
 (https://www.jsonrpc.org/specification), one object per line.
 """
 
@@ -44,8 +45,30 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def encode_answer(outcome: Credential | Failure) -> bytes:
-    """Return a worker's answer as one line."""
+def encode_order(request: Request, seconds: float) -> bytes:
+    """Return the line that gives a request to a worker that has answered another one.
+
+    Args:
+        request: The request.
+        seconds: Seconds until the daemon kills the worker.
+    """
+    return json.dumps([encode_request(request), seconds]).encode() + b"\n"
+
+
+def decode_order(line: bytes) -> tuple[Request, float]:
+    """Return the request and the seconds that `encode_order` wrote."""
+    request, seconds = json.loads(line)
+    return decode_request(request), float(seconds)
+
+
+def encode_answer(outcome: Credential | Failure, again: bool = False) -> bytes:
+    """Return a worker's answer as one line.
+
+    Args:
+        outcome: The outcome of the fetch.
+        again: Whether the worker can take another request.
+    """
+    more = {"again": True} if again else {}
     if isinstance(outcome, Failure):
         failure = {
             "kind": outcome.kind,
@@ -54,7 +77,7 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
             "hint": outcome.hint,
             "retry_after": outcome.retry_after,
         }
-        return json.dumps({"failure": failure}).encode() + b"\n"
+        return json.dumps({"failure": failure, **more}).encode() + b"\n"
     end, notice = outcome.sign_in_end, outcome.notice
     credential = {
         "login": outcome.login,
@@ -68,18 +91,22 @@ def encode_answer(outcome: Credential | Failure) -> bytes:
         "sign_in_end": None if end is None else {"name": end.name, "at": zulu(end.at), "command": end.command},
         "notice": None if notice is None else {"reason": notice.reason, "message": notice.message, "hint": notice.hint},
     }
-    return json.dumps({"credential": credential}).encode() + b"\n"
+    return json.dumps({"credential": credential, **more}).encode() + b"\n"
 
 
 def decode_answer(line: bytes) -> Credential | Failure:
-    """Return a worker's answer. An invalid line is a failure whose message repeats nothing of it."""
+    """Return the outcome in a worker's answer. An invalid line is a failure whose message repeats nothing of it."""
+    return decode_reply(line)[0]
+
+
+def decode_reply(line: bytes) -> tuple[Credential | Failure, bool]:
+    """Return the outcome as `decode_answer` does, and whether the worker can take another request."""
     try:
         message = _load(line)
-        if "failure" in message:
-            return _failure(message["failure"])
-        return _credential(message["credential"])
+        outcome = _failure(message["failure"]) if "failure" in message else _credential(message["credential"])
+        return outcome, message.get("again") is True
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return Failure("rejected", "garbage", "The provider's answer is not a credential.")
+        return Failure("rejected", "garbage", "The provider's answer is not a credential."), False
 
 
 def _failure(raw: dict[str, Any]) -> Failure:

@@ -1,10 +1,11 @@
-"""The environment of a worker."""
+"""The environment of a worker, and what requests must have in common to share a worker."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
+from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Env, Frozen, Request, Settings
 
 #: `requests` would send our own netrc entry to the cloud instead of an explicit Bearer header. And a helper that asks
@@ -72,6 +73,19 @@ class Environments:
         """
         environment = {name: text for name, text in self._base.items() if name not in self._secrets}
         return {**environment, "UVTOKEND_INDEXES": " ".join(names), "UVTOKEND_NETRC": netrc}
+
+
+def worker_kind(request: Request) -> Hashable:
+    """Return what is equal for all requests that one worker may fetch, one after the other; None if it shares none.
+
+    Their workers have the same code and the same environment. So no worker ever has a secret variable of an index that
+    it does not fetch for. A plug-in does not share workers, since its author need not know about it. Neither does a
+    request that spends a one-time secret, since only the end of its worker shows that the successor is saved.
+    """
+    cloud = CLOUDS.get(request.provider)
+    if cloud is None or not cloud.shares_worker or cloud.spends(request):
+        return None
+    return request.provider, request.env, frozenset(secret_variables(request))
 
 
 def secret_variables(request: Request) -> set[str]:

@@ -1,8 +1,13 @@
-"""Run one child process for each fetch, with a deadline, and leave no process behind.
+"""Run fetches in child processes, each with a deadline, and leave no process behind.
 
 A child runs in its own session with its standard input closed, so that no prompt can hang. Its output is read up to a
 limit. When it has answered, ended or passed its deadline, its whole process group is killed before it is reaped: until
 then no other process can have its process ID. A helper that left the group on purpose keeps running.
+
+A child that has answered gets another request through a pipe, instead of being killed, if one of its kind waits for a
+slot at that moment (`uvtokend.core.worker_environment.worker_kind`), and the child says that it can take it. It has one
+request at a time, each with a deadline of its own. Once anything is wrong with a child, it gets no further request. It
+ends when the daemon does, since the pipe is closed then.
 
 A worker that spends a one-time secret is asked to end (SIGTERM to its group), and killed only after `SAVING` seconds:
 if the secret has been sent, it finishes and saves the successor.
@@ -10,7 +15,7 @@ if the secret has been sent, it finishes and saves the successor.
 The kernel does not end a child that waits for a disk that does not answer. The daemon gives up such a child, so that it
 can end itself.
 
-Which fetch runs when is decided in `uvtokend.core.slots`.
+Which fetch runs when, and in which child, is decided in `uvtokend.core.slots`.
 """
 
 from __future__ import annotations
@@ -26,8 +31,9 @@ from functools import partial
 
 from uvtokend.core import wire
 from uvtokend.core.clouds import spends_one_time_secret
-from uvtokend.core.model import Credential, Failure, Request
+from uvtokend.core.model import Credential, Failure, FailureKind, Request
 from uvtokend.core.slots import Slots
+from uvtokend.core.worker_environment import worker_kind
 
 #: Seconds that a worker which spends a one-time secret gets to end after SIGTERM: its call takes at most
 #: `uvtokend.providers.kit.once.TIMEOUT`, and saving the answer a moment. With `KILLED` this is less than the 20 s that
@@ -38,6 +44,7 @@ KILLED = 1.0
 _REAP_AGAIN = 0.1
 
 Outcome = Credential | Failure
+Done = Callable[[Outcome, bool], None]
 
 
 class Workers:
@@ -61,7 +68,7 @@ class Workers:
         self._environment = environment
         self._ended = ended
         self._loop = asyncio.get_running_loop()
-        self._slots: Slots[Request] = Slots(limit)
+        self._slots: Slots[Request] = Slots(limit, _cpus())
         self._limits: dict[Request, float | None] = {}
         self._running: dict[Request, _Worker] = {}
         self._ending: list[subprocess.Popen[bytes]] = []
@@ -88,7 +95,8 @@ class Workers:
             hung: Whether its last try hung, so that other requests go first.
         """
         self._limits[request] = limit
-        self._slots.ask(request, hung, spends_one_time_secret(request))
+        spends = spends_one_time_secret(request)
+        self._slots.ask(request, self._loop.time(), kind=worker_kind(request), hung=hung, spends=spends)
         self._fill()
 
     def restart(self, request: Request, limit: float | None = None) -> None:
@@ -138,11 +146,11 @@ class Workers:
         self._look_later()
 
     def _look_later(self) -> None:
-        """Plan a check for the time at which a fetch may have to give way to another."""
+        """Plan a check for the time at which a fetch may have to give way to another, or waits no longer for one."""
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        if (at := self._slots.look_at()) is not None:
+        if (at := self._slots.look_at(self._loop.time())) is not None:
             self._look = self._loop.call_at(at, self._make_way)
 
     def _make_way(self) -> None:
@@ -150,30 +158,50 @@ class Workers:
         while (request := self._slots.gives_way(self._loop.time())) is not None:
             self._end(request)
             self._fill()
-        self._look_later()
+        self._fill()
 
     # ----------------------------------------------------------------------------------------------------- workers
 
-    def _spawn(self, request: Request) -> None:
+    def _timeout(self, request: Request) -> float:
         limit = self._limits[request]
-        timeout = self.timeout if limit is None else min(self.timeout, limit)
-        done = partial(self._done, request)
+        return self.timeout if limit is None else min(self.timeout, limit)
+
+    def _spawn(self, request: Request) -> None:
+        done, shared = partial(self._done, request), worker_kind(request) is not None
         try:
-            self._running[request] = _Worker(request, self._environment(request), timeout, done)
+            worker = _Worker(request, self._environment(request), self._timeout(request), done, shared)
+            self._running[request] = worker
         except OSError as error:
             message = f"The worker could not be started: {error.strerror or 'the system refused'}."
             self._loop.call_soon(self._done, request, Failure("transient", "no-worker", message))
 
-    def _done(self, request: Request, outcome: Outcome) -> None:
+    def _done(self, request: Request, outcome: Outcome, again: bool = False) -> None:
         if request not in self._limits:
             return  # canceled meanwhile
-        process = self._running.pop(request).end() if request in self._running else None
+        worker = self._running.pop(request, None)
         del self._limits[request]
+        if worker is not None and again and self._pass_on(request, worker):
+            worker = None
         self._slots.leave(request)
+        process = None if worker is None else worker.end()
         self._ended(request, outcome)  # first: uv waits for the token, and nothing waits for the rest
         if process is not None:
             self._dismiss(request, process)
         self._fill()
+
+    def _pass_on(self, request: Request, worker: _Worker) -> bool:
+        """Let the worker of a request that has ended fetch for another one; return whether it does.
+
+        The child works while the daemon delivers the first token.
+        """
+        heir = self._slots.passes_on(request, self._loop.time())
+        if heir is None:
+            return False
+        if not worker.take(heir, self._environment(heir), self._timeout(heir), partial(self._done, heir)):
+            self._spawn(heir)
+            return False
+        self._running[heir] = worker
+        return True
 
     def _end(self, request: Request) -> None:
         self._dismiss(request, self._running.pop(request).end())
@@ -204,39 +232,90 @@ class Workers:
 
 
 class _Worker:
+    """A child process, and the fetch that it runs.
+
+    Args:
+        request: The first request.
+        environment: The environment.
+        timeout: Seconds until the first fetch has failed.
+        done: Called with the outcome, and with whether the child can take another request.
+        shared: Whether it may get another request.
+    """
+
     def __init__(
-        self, request: Request, environment: Mapping[str, str], timeout: float, done: Callable[[Outcome], None]
+        self, request: Request, environment: Mapping[str, str], timeout: float, done: Done, shared: bool
     ) -> None:
-        self._done = done
-        self._timeout = timeout
-        self._buffer = bytearray()
+        self._environment = environment
         self._loop = asyncio.get_running_loop()
-        self._process = subprocess.Popen(  # our own interpreter
-            [sys.executable, "-P", "-m", "uvtokend.providers.worker"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # helpers print secrets there
-            start_new_session=True,
-            cwd="/",
-            env={
-                **environment,
-                "UVTOKEND_REQUEST": wire.encode_request(request),
-                "UVTOKEND_FETCH_TIMEOUT": str(timeout),
-            },
-        )
+        pipe: tuple[int, int] | None = _pipe() if shared else None
+        theirs: int | None
+        self._orders: int | None
+        theirs, self._orders = pipe or (None, None)
+        more = {} if theirs is None else {"UVTOKEND_ORDERS": str(theirs)}
+        try:
+            self._process = subprocess.Popen(  # our own interpreter
+                [sys.executable, "-P", "-m", "uvtokend.providers.worker"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # helpers print secrets there
+                start_new_session=True,
+                cwd="/",
+                pass_fds=() if theirs is None else (theirs,),
+                env={
+                    **environment,
+                    **more,
+                    "UVTOKEND_REQUEST": wire.encode_request(request),
+                    "UVTOKEND_FETCH_TIMEOUT": str(timeout),
+                },
+            )
+        except BaseException:
+            self._close_orders()
+            raise
+        finally:
+            if theirs is not None:
+                os.close(theirs)
         assert self._process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         self._pipe = self._process.stdout.fileno()
         os.set_blocking(self._pipe, False)
         self._loop.add_reader(self._pipe, self._read)
-        self._deadline = self._loop.call_later(timeout, self._late)
+        self._begin(timeout, done)
+
+    def take(self, request: Request, environment: Mapping[str, str], timeout: float, done: Done) -> bool:
+        """Give another request to the child; return False if it cannot have it. The arguments are those of the class.
+
+        A request that the pipe does not take at once is not worth waiting for.
+        """
+        if self._orders is None or environment != self._environment:
+            return False
+        line = wire.encode_order(request, timeout)
+        try:
+            if os.write(self._orders, line) != len(line):
+                return False
+        except OSError:  # the child has ended
+            return False
+        self._deadline.cancel()
+        self._begin(timeout, done)
+        return True
 
     def end(self) -> subprocess.Popen[bytes]:
         """Stop listening, and return the child, which must be signaled and reaped."""
         self._deadline.cancel()
         self._loop.remove_reader(self._pipe)
+        self._close_orders()
         if self._process.stdout is not None:
             self._process.stdout.close()
         return self._process
+
+    def _begin(self, timeout: float, done: Done) -> None:
+        self._done = done
+        self._timeout = timeout
+        self._buffer = bytearray()
+        self._deadline = self._loop.call_later(timeout, self._late)
+
+    def _close_orders(self) -> None:
+        if self._orders is not None:
+            os.close(self._orders)
+            self._orders = None
 
     def _read(self) -> None:
         try:
@@ -244,17 +323,32 @@ class _Worker:
         except BlockingIOError:
             return
         self._buffer += data
-        line, newline, _ = self._buffer.partition(b"\n")
+        line, newline, rest = self._buffer.partition(b"\n")
         if newline:
-            self._done(wire.decode_answer(bytes(line)))
+            outcome, again = wire.decode_reply(bytes(line))
+            self._done(outcome, again and not rest)
         elif len(self._buffer) > wire.WORKER_LIMIT:
-            self._done(Failure("rejected", "too-much", "The response of the provider is far larger than a credential."))
+            self._fail("rejected", "too-much", "The response of the provider is far larger than a credential.")
         elif not data:
-            self._done(Failure("transient", "no-answer", "The worker ended without an answer."))
+            self._fail("transient", "no-answer", "The worker ended without an answer.")
 
     def _late(self) -> None:
-        message = f"The fetch did not end within {self._timeout:g} s and was killed."
-        self._done(Failure("transient", "deadline", message))
+        self._fail("transient", "deadline", f"The fetch did not end within {self._timeout:g} s and was killed.")
+
+    def _fail(self, kind: FailureKind, reason: str, message: str) -> None:
+        self._done(Failure(kind, reason, message), False)
+
+
+def _pipe() -> tuple[int, int]:
+    """Return the two ends of a pipe, the second of which never blocks."""
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, False)
+    return theirs, ours
+
+
+def _cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -1,7 +1,10 @@
-"""The worker: a child process that runs one fetch, prints one line and ends.
+"""The worker: a child process that runs a fetch, and prints one line.
 
 The request is in the environment, since the standard input is closed, and is removed from it at once, so that no helper
 inherits it. The answer is written to the original standard output. The output of SDKs is discarded.
+
+Then the worker ends, unless it is as good as a new one (`uvtokend.providers.reuse`) and the daemon has given it a pipe
+for more requests: it waits there until the daemon sends one, kills it or ends.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ import os
 import resource
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from uvtokend import undumpable
 from uvtokend.core import wire
 from uvtokend.core.clouds import CLOUDS
 from uvtokend.core.model import Credential, Failure, Request, Secret
 from uvtokend.errors import FetchFailed
+from uvtokend.providers import reuse
 from uvtokend.providers.kit import deadline
 from uvtokend.providers.kit.failures import rejected
 from uvtokend.providers.loading import load
@@ -32,7 +37,7 @@ _TOO_MUCH = Failure("rejected", "too-much", "The response that the provider rece
 
 
 def main() -> None:
-    """Run the fetch that the environment describes, and print the outcome."""
+    """Run the fetch that the environment describes, and print the outcome; then run those that the daemon sends."""
     gc.disable()  # it would take a tenth of the time of a fetch, for a process that runs for seconds
     undumpable.protect()  # before there is a token
     answer = os.dup(1)
@@ -41,12 +46,48 @@ def main() -> None:
     logging.disable()  # botocore's debug log prints the token
     os.dup2(2, 1)
     request = wire.decode_request(os.environ.pop("UVTOKEND_REQUEST"))
-    deadline.start(float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT")))
-    _say(answer, fetch(request))
+    seconds = float(os.environ.pop("UVTOKEND_FETCH_TIMEOUT"))
+    orders = _orders()
+    start = _Helper.start = reuse.Start()
+    while True:
+        deadline.start(seconds)
+        outcome = fetch(request, start.provider_loaded)
+        again = orders is not None and start.is_regained(outcome)
+        _say(answer, outcome, again)
+        order = _next(orders) if again and orders is not None else None
+        if order is None:
+            return
+        request, seconds = order
+        start.restore()
 
 
-def fetch(request: Request) -> Credential | Failure:
-    """Call the request's provider and return its credential, or a classified failure whatever happens."""
+def _orders() -> int | None:
+    """Return the file descriptor on which the daemon sends more requests, if it does. No helper inherits it."""
+    number = os.environ.pop("UVTOKEND_ORDERS", None)
+    if number is None:
+        return None
+    os.set_inheritable(int(number), False)
+    return int(number)
+
+
+def _next(orders: int) -> tuple[Request, float] | None:
+    """Return the next request and its limit in seconds, as soon as the daemon sends it; None if it has ended."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = os.read(orders, wire.WORKER_LIMIT)
+        if not piece:
+            return None
+        line += piece
+    return wire.decode_order(bytes(line))
+
+
+def fetch(request: Request, loaded: Callable[[], object] = lambda: None) -> Credential | Failure:
+    """Call the request's provider and return its credential, or a classified failure whatever happens.
+
+    Args:
+        request: The request.
+        loaded: Called when the provider has been imported.
+    """
     name = request.provider
     try:
         _know_all_options(request)
@@ -54,7 +95,9 @@ def fetch(request: Request) -> Credential | Failure:
             from uvtokend.providers.kit import bundle  # noqa: PLC0415 - few workers need it, and it imports ssl
 
             bundle.gather(os.environ)
-        outcome = load(name)(request)
+        provider = load(name)
+        loaded()
+        outcome = provider(request)
     except FetchFailed as error:
         return error.failure
     except MemoryError:
@@ -89,8 +132,8 @@ def _know_all_options(request: Request) -> None:
             raise rejected("bad-options", f"{request.provider} knows no option {key!r}.", "uvtokend restart")
 
 
-def _say(answer: int, outcome: Credential | Failure) -> None:
-    line = wire.encode_answer(outcome)
+def _say(answer: int, outcome: Credential | Failure, again: bool = False) -> None:
+    line = wire.encode_answer(outcome, again)
     while line:
         line = line[os.write(answer, line) :]
 
@@ -131,7 +174,11 @@ def _limit_memory(size: int) -> None:
 class _Helper(subprocess.Popen[Any]):
     """A helper program: it does not inherit our memory limit, which Java and Node exceed at start."""
 
+    start: ClassVar[reuse.Start | None] = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self.start is not None:
+            self.start.has_helpers = True
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
         try:

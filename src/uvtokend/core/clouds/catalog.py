@@ -158,6 +158,7 @@ class Cloud:
         together: Returns notices about some requests that follow from the other requests.
         defaults: Returns options for a new index, from the environment of a person's shell.
         spends: Returns whether a fetch spends a one-time secret, so that its worker must never be killed.
+        shares_worker: Whether a worker may fetch for one index after another.
         program: Its command line program.
         stored: The sign-in that the program keeps, if a fetch uses it only if an option says so.
         runs: Returns the programs that a fetch starts, by their names on PATH.
@@ -184,6 +185,7 @@ class Cloud:
     together: Callable[[Collection[Request]], Mapping[Request, Notice]] = _nothing_to_say
     defaults: Callable[[Env], dict[str, Json]] = _nothing_more
     spends: Callable[[Request], bool] = _never
+    shares_worker: bool = True
     program: CloudProgram | None = None
     stored: StoredSignIn | None = None
     runs: Callable[[Request], tuple[str, ...]] = _no_programs

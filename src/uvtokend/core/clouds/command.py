@@ -17,5 +17,6 @@ CLOUD = Cloud(
     title="the output of a program",
     module="uvtokend.providers.command",
     options={"command": Option(COMMAND, required=True)},
+    shares_worker=False,  # a program may leave processes behind, which end with their worker
     runs=_runs,
 )
