@@ -195,10 +195,11 @@ def field(head: bytes, name: bytes) -> bytes:
         head: The head of a request.
         name: The name in lower case.
     """
-    start = head.lower().find(b"\r\n" + name + b":")
-    if start < 0:
-        return b""
-    return head[start + len(name) + 3 :].partition(b"\r\n")[0].strip()
+    start = name + b":"
+    for line in head.split(b"\r\n"):
+        if line[: len(start)].lower() == start:  # lower() on a head with a token would take longer than all else here
+            return line[len(start) :].strip()
+    return b""
 
 
 def response(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
