@@ -14,7 +14,7 @@ import pytest
 
 from bench import plot, run
 from bench import stage as stage_module
-from bench.front import Front, Responder, responder
+from bench.front import Front, Responder, field, responder
 from bench.installs import Side, _Installer
 from bench.pages import Pages
 from bench.stage import QUICK, Stage
@@ -165,6 +165,12 @@ def _secured(front: Front, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     except ssl.SSLError:
         connection.close()
         raise
+
+
+def test_a_header_field_is_found_by_its_whole_name_in_any_case() -> None:
+    """Names of header fields are compared without case and as a whole; spaces around the value do not count."""
+    head = b"GET / HTTP/1.1\r\nX-Content-Length: 1\r\nContent-Length-X: 2\r\nCONTENT-length: \t3 \r\nA:b:c"
+    assert [field(head, name) for name in (b"content-length", b"a", b"b")] == [b"3", b"b:c", b""]
 
 
 def test_the_front_answers_in_order_and_in_full(front: Front) -> None:
