@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -32,7 +33,7 @@ from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Credential, Failure, Index, Json, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.views import Snapshot
-from uvtokend.daemon import deliveries
+from uvtokend.daemon import deliveries, memory
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
@@ -504,7 +505,7 @@ def test_a_tick_at_rest_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 #: The most bytes of live objects that one more lease takes, with a token of 900 bytes and a job of APScheduler.
-BYTES_OF_A_LEASE = 4800
+BYTES_OF_A_LEASE = 4500
 
 
 def test_a_lease_takes_little_memory(tmp_path: Path) -> None:
@@ -517,7 +518,10 @@ def test_a_lease_takes_little_memory(tmp_path: Path) -> None:
         table = '[[index]]\nname = "i{0}"\nurl = "https://i{0}.example/simple/"\nprovider = "static"\n'
         table += 'username = "me"\npassword = {{ file = "secrets/i{0}" }}\n'
         text = "".join(map(table.format, range(size)))
-        settings = parse([Source("config.toml", text.encode(), "/home/me")], "/home/me", {})
+        settings = parse([Source("config.toml", text.encode(), str(directory))], str(directory), {})
+        (directory / "secrets").mkdir()
+        for index in settings.indexes:
+            (directory / "secrets" / index.name).touch()
         known = 0
 
         async def story(daemon: Daemon) -> None:
@@ -568,6 +572,43 @@ def test_a_tick_at_rest_looks_at_no_lease(tmp_path: Path) -> None:
         agent.leases, agent._planned, daemon._timer._plans = leases, planned, plans
 
     live(tmp_path, indexes, story)
+
+
+#: The most Python functions that a guard tick at rest calls in the loop, and in the thread that looks at files.
+CALLS_IN_THE_LOOP, CALLS_IN_THE_THREAD = 85, 25
+
+
+def test_a_tick_at_rest_calls_few_functions(tmp_path: Path) -> None:
+    """After 25 s at rest the caches of the CPU are cold, so a guard tick costs what code it runs. The thread that looks
+    at files asks nothing that stays the same, such as where a configuration file is."""
+    calls: list[str] = []
+
+    def trace(frame: FrameType, what: str, _: object) -> None:
+        if what == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    async def story(daemon: Daemon) -> None:
+        for index in indexes:
+            daemon._fetch_ended(index.request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        await at_rest(daemon)
+        sys.setprofile(trace)
+        daemon._timer._guard_tick()
+        sys.setprofile(None)
+        assert "Daemon._look_at_files" in calls
+        assert len(calls) <= CALLS_IN_THE_LOOP, calls
+        await looked(daemon)
+        calls.clear()
+        daemon._files_watch.run(lambda: sys.setprofile(trace))
+        daemon._files_watch.look(("netrc",))
+        daemon._files_watch.run(daemon.at_tick)
+        daemon._files_watch.run(lambda: sys.setprofile(None))
+        await looked(daemon)
+
+    indexes = many(3)
+    live(tmp_path, indexes, story)
+    assert "ConfigFiles.check" in calls
+    assert len(calls) <= CALLS_IN_THE_THREAD, calls
 
 
 async def at_rest(daemon: Daemon) -> None:
@@ -663,3 +704,54 @@ def test_systemd_gets_each_status_line_once(tmp_path: Path, monkeypatch: pytest.
         return lines
 
     assert asyncio.run(story()) == [b"STATUS=one", b"STATUS=two"]
+
+
+#: A program whose threads hold memory, and which then prints what glibc says about its heaps (malloc_info(3)).
+HEAPS = """\
+import ctypes, sys, threading
+from uvtokend.daemon import memory
+memory.keep_small()
+held, ready, done = [], threading.Barrier(4), threading.Event()
+def hold():
+    held.append([bytes(1000 + n) for n in range(1000)])
+    ready.wait()
+    done.wait()
+threads = [threading.Thread(target=hold) for _ in range(3)]
+for thread in threads:
+    thread.start()
+ready.wait()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, out) if hasattr(libc, "malloc_info") else libc.fputs(b"<heap nr=", out)
+libc.fclose(out)
+done.set()
+"""
+
+
+def test_the_threads_of_the_daemon_share_a_heap(tmp_path: Path) -> None:
+    """However many threads allocate memory, glibc makes no further heap, whose gaps would come on top."""
+    file = tmp_path / "heaps"
+    subprocess.run([sys.executable, "-P", "-c", HEAPS, str(file)], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    assert file.read_text().count("<heap nr=") == 1
+
+
+def test_garbage_is_found_soon() -> None:
+    """Objects that refer only to themselves, as closed connections do, are freed before a few hundred have gathered."""
+
+    class Loop:
+        me: object
+
+    alive: weakref.WeakSet[Loop] = weakref.WeakSet()
+    before, most = gc.get_threshold(), 0
+    gc.collect()
+    try:
+        memory.keep_small()
+        for _ in range(3000):
+            loop = Loop()
+            loop.me = loop
+            alive.add(loop)
+            most = max(most, len(alive))
+    finally:
+        gc.set_threshold(*before)
+    assert most <= 300

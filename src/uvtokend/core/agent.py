@@ -163,7 +163,7 @@ class Agent:
                 return self._delivery_ended(event, now)
             case RefreshAsked(names, waiter):
                 return self._refresh_asked(names, waiter, now)
-            case WaitAsked(names, waiter):
+            case WaitAsked(names=names, waiter=waiter):
                 asked = self._requests(names)
                 fetching = {request for request in asked if self.leases[request].state == "fetching"}
                 self._waiting.begins(waiter, fetching | self._kept_back.intersection(asked))

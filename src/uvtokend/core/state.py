@@ -137,12 +137,13 @@ def began(
         created: The netrc does not exist yet.
     """
     known, same = state.netrc(path), set(map(id, state.records))
+    news = tuple(each for each in records if id(each) not in same)
+    digests = {each.digest: each.digest for each in news}  # equal texts are one object
     delivered = {
-        entry.host: (digest,)
+        entry.host: (digests.get(digest, digest),)
         for entry in entries
         if (digest := entry.digest) != next(iter(known.delivered.get(entry.host, ())), None)
     }
-    news = tuple(each for each in records if id(each) not in same)
     return State(news, {path: Netrc(config, created, delivered)}, boot=state.boot)
 
 

@@ -41,6 +41,7 @@ class ConfigFiles:
     def __init__(self, load: Load, settings: Settings) -> None:
         self._load = load
         self._settings = settings
+        self._site_file = paths.site_config_file()  # platformdirs takes longer than all checks of a guard tick
         self._compared = self._fingerprint()
         self._difference: Callable[[float], str] | None = None
         self._reading = threading.Lock()  # held by the thread that reads, even if it hangs
@@ -132,7 +133,7 @@ class ConfigFiles:
             self._difference = None if same else lambda now: f"config.toml changed {duration(now - changed)} ago."
 
     def _files(self) -> tuple[str, ...]:
-        return (self._settings.file, paths.site_config_file())
+        return (self._settings.file, self._site_file)
 
     def _fingerprint(self) -> tuple[object, ...]:
         return tuple(_looks(path) for path in self._files())

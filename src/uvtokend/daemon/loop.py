@@ -203,7 +203,7 @@ class Daemon:
                     self._deliver(action, ahead=isinstance(event, events.FetchEnded))
                 case events.Plan():
                     self._timer.plan(action)
-                case events.Settled(waiter):
+                case events.Settled(waiter=waiter):
                     self._waiters.end(waiter)
                 case Report():
                     self._log.emit(action)
@@ -261,10 +261,10 @@ class Daemon:
 
     def _clock_moved(self) -> None:
         """Handle the kernel's report that the machine woke up, or that its clock was set."""
+        self._timer.again()
         self._look_at_clocks(None)
 
     def _look_at_clocks(self, planned: timedelta | None) -> None:
-        self._timer.again()
         change = self._clocks.look(planned)
         for report in change.reports():
             self._log.emit(report)

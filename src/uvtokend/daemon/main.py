@@ -14,6 +14,7 @@ from functools import partial
 from uvtokend import __version__, paths, undumpable
 from uvtokend.core.events import Report
 from uvtokend.core.model import Json, Settings
+from uvtokend.daemon import memory
 from uvtokend.daemon.config_files import Load
 from uvtokend.daemon.control import UnknownNamesError
 from uvtokend.daemon.endpoint import Endpoint, SocketLock
@@ -49,6 +50,7 @@ def run(config_file: str | None = None, quiet: bool = False, ready: Callable[[],
         UvtokendError: The daemon could not start; the message says why.
     """
     _harden(executes=False)
+    memory.keep_small()
     sys.setswitchinterval(TURN)
     settings = configuration.load(config_file)
     socket = paths.socket_file()

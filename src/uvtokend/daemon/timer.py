@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from uvtokend.core.events import Job, Plan
 
@@ -44,7 +45,7 @@ class Timer:
         self._due = due
         self._tick = tick
         self._plans: dict[Job, Plan] = {}
-        self._when_due = self._fire
+        self._when_due = partial(self._fire)  # APScheduler keeps a name for each job of any other function
         self._loop = asyncio.get_running_loop()
         self._scheduler: AsyncIOScheduler | None = None
         self._shift = datetime.now(UTC) - now()
@@ -103,7 +104,7 @@ class Timer:
 
         assert plan.at is not None  # noqa: S101 - for the type checker: plans without a time are not kept
         at = datetime.now(UTC) + max(plan.at - self._now(), timedelta())
-        name = plan.label  # and one bound method: otherwise APScheduler makes a name and a method for each job
+        name = plan.label  # and one function: otherwise APScheduler makes a name and a method for each job
         scheduler.add_job(self._when_due, DateTrigger(at, UTC), (plan,), id=name, name=name, replace_existing=True)
 
     async def _fire(self, plan: Plan) -> None:
