@@ -16,7 +16,7 @@ import psutil
 import pytest
 from plugin import install
 
-from support.waiting import runs, until
+from support.waiting import runs, until, until_async
 from uvtokend.core import slots, wire
 from uvtokend.core.model import Credential, Failure, Frozen, Index, Request, Settings
 from uvtokend.core.worker_environment import worker_environment
@@ -249,6 +249,27 @@ def test_plug_ins_and_programs_are_not_shared(play: Callable[..., None]) -> None
     async def story(crew: Crew) -> None:
         await crew.all(*plug_ins, *programs)
         assert crew.started == [*plug_ins, *programs]
+
+    play(story)
+
+
+def test_the_token_comes_before_the_end_of_its_worker(play: Callable[..., None]) -> None:
+    """The worker still runs when the daemon gets the token: its end would take CPU time from the delivery."""
+
+    async def story(crew: Crew) -> None:
+        ran: list[bool] = []
+        end = crew.workers._ended
+
+        def ended(request: Request, outcome: Outcome) -> None:
+            with pytest.raises(psutil.TimeoutExpired):
+                psutil.Process(pid(outcome)).wait(0.5)
+            ran.append(True)
+            end(request, outcome)
+
+        crew.workers._ended = ended
+        (outcome,) = await crew.all(wanted("ok"))
+        assert ran == [True]
+        await until_async(lambda: not runs(pid(outcome)))
 
     play(story)
 
@@ -488,6 +509,19 @@ def test_a_worker_ends_with_its_daemon(child: Callable[..., Child]) -> None:
     """When the daemon has gone, the pipe is closed, and a worker that waits for a request ends."""
     one = child(wanted("ok"))
     assert one.answer()[1]
+    os.close(one.orders)
+    assert one.process.wait(60) == 0
+
+
+def test_a_worker_waits_for_its_dismissal(child: Callable[..., Child]) -> None:
+    """A worker that cannot take another request ends when its daemon closes the pipe, and not while the daemon is busy
+    with the answer."""
+    one = child(Request("command", options=(("command", ("echo", '{"username": "me", "password": "p"}')),)))
+    outcome, again = one.answer()
+    assert isinstance(outcome, Credential)
+    assert not again
+    with pytest.raises(subprocess.TimeoutExpired):
+        one.process.wait(0.5)
     os.close(one.orders)
     assert one.process.wait(60) == 0
 

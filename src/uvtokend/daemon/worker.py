@@ -167,10 +167,9 @@ class Workers:
         return self.timeout if limit is None else min(self.timeout, limit)
 
     def _spawn(self, request: Request) -> None:
-        done, shared = partial(self._done, request), worker_kind(request) is not None
+        done = partial(self._done, request)
         try:
-            worker = _Worker(request, self._environment(request), self._timeout(request), done, shared)
-            self._running[request] = worker
+            self._running[request] = _Worker(request, self._environment(request), self._timeout(request), done)
         except OSError as error:
             message = f"The worker could not be started: {error.strerror or 'the system refused'}."
             self._loop.call_soon(self._done, request, Failure("transient", "no-worker", message))
@@ -183,10 +182,9 @@ class Workers:
         if worker is not None and again and self._pass_on(request, worker):
             worker = None
         self._slots.leave(request)
-        process = None if worker is None else worker.end()
         self._ended(request, outcome)  # first: uv waits for the token, and nothing waits for the rest
-        if process is not None:
-            self._dismiss(request, process)
+        if worker is not None:
+            self._dismiss(request, worker.end())
         self._fill()
 
     def _pass_on(self, request: Request, worker: _Worker) -> bool:
@@ -239,19 +237,12 @@ class _Worker:
         environment: The environment.
         timeout: Seconds until the first fetch has failed.
         done: Called with the outcome, and with whether the child can take another request.
-        shared: Whether it may get another request.
     """
 
-    def __init__(
-        self, request: Request, environment: Mapping[str, str], timeout: float, done: Done, shared: bool
-    ) -> None:
+    def __init__(self, request: Request, environment: Mapping[str, str], timeout: float, done: Done) -> None:
         self._environment = environment
         self._loop = asyncio.get_running_loop()
-        pipe: tuple[int, int] | None = _pipe() if shared else None
-        theirs: int | None
-        self._orders: int | None
-        theirs, self._orders = pipe or (None, None)
-        more = {} if theirs is None else {"UVTOKEND_ORDERS": str(theirs)}
+        theirs, self._orders = _pipe()
         try:
             self._process = subprocess.Popen(  # our own interpreter
                 [sys.executable, "-P", "-m", "uvtokend.providers.worker"],
@@ -260,20 +251,19 @@ class _Worker:
                 stderr=subprocess.DEVNULL,  # helpers print secrets there
                 start_new_session=True,
                 cwd="/",
-                pass_fds=() if theirs is None else (theirs,),
+                pass_fds=(theirs,),
                 env={
                     **environment,
-                    **more,
+                    "UVTOKEND_ORDERS": str(theirs),
                     "UVTOKEND_REQUEST": wire.encode_request(request),
                     "UVTOKEND_FETCH_TIMEOUT": str(timeout),
                 },
             )
         except BaseException:
-            self._close_orders()
+            os.close(self._orders)
             raise
         finally:
-            if theirs is not None:
-                os.close(theirs)
+            os.close(theirs)
         assert self._process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         self._pipe = self._process.stdout.fileno()
         os.set_blocking(self._pipe, False)
@@ -285,7 +275,7 @@ class _Worker:
 
         A request that the pipe does not take at once is not worth waiting for.
         """
-        if self._orders is None or environment != self._environment:
+        if environment != self._environment:
             return False
         line = wire.encode_order(request, timeout)
         try:
@@ -301,7 +291,7 @@ class _Worker:
         """Stop listening, and return the child, which must be signaled and reaped."""
         self._deadline.cancel()
         self._loop.remove_reader(self._pipe)
-        self._close_orders()
+        os.close(self._orders)
         if self._process.stdout is not None:
             self._process.stdout.close()
         return self._process
@@ -311,11 +301,6 @@ class _Worker:
         self._timeout = timeout
         self._buffer = bytearray()
         self._deadline = self._loop.call_later(timeout, self._late)
-
-    def _close_orders(self) -> None:
-        if self._orders is not None:
-            os.close(self._orders)
-            self._orders = None
 
     def _read(self) -> None:
         try:

@@ -3,8 +3,10 @@
 The request is in the environment, since the standard input is closed, and is removed from it at once, so that no helper
 inherits it. The answer is written to the original standard output. The output of SDKs is discarded.
 
-Then the worker ends, unless it is as good as a new one (`uvtokend.providers.reuse`) and the daemon has given it a pipe
-for more requests: it waits there until the daemon sends one, kills it or ends.
+Then the worker waits at the pipe for more requests, if the daemon has given it one, until the daemon closes that pipe
+or kills the worker. If it is as good as a new one (`uvtokend.providers.reuse`), the daemon may send another request. It
+also waits if it is not: the daemon dismisses it when the token is delivered, and until then the end of a process would
+take CPU time from the delivery.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def main() -> None:
         outcome = fetch(request, start.provider_loaded)
         again = orders is not None and start.is_regained(outcome)
         _say(answer, outcome, again)
-        order = _next(orders) if again and orders is not None else None
+        order = None if orders is None else _next(orders)
         if order is None:
             return
         request, seconds = order
@@ -71,7 +73,7 @@ def _orders() -> int | None:
 
 
 def _next(orders: int) -> tuple[Request, float] | None:
-    """Return the next request and its limit in seconds, as soon as the daemon sends it; None if it has ended."""
+    """Return the next request and its limit in seconds, as soon as the daemon sends it; None if it sends none."""
     line = bytearray()
     while not line.endswith(b"\n"):
         piece = os.read(orders, wire.WORKER_LIMIT)
