@@ -231,6 +231,17 @@ def test_a_fetch_waits_for_a_new_worker_of_its_kind() -> None:
     assert list(slots.starts(START)) == ["b2"]
 
 
+def test_a_slow_issuer_is_not_waited_for() -> None:
+    """Once a fetch of a kind has run for long, all others of its kind start at once, as far as there are slots."""
+    slots = kinds(4, "a1 a2 a3 a4 a5", cpus=1)
+    assert list(slots.starts(0)) == ["a1"]
+    assert list(slots.starts(START)) == ["a2", "a3", "a4"]
+    assert slots.passes_on("a2", START + 0.1) == "a5"
+    slots.ask("a6", START + 0.2, kind="a")
+    slots.leave("a3")
+    assert list(slots.starts(START + 0.2)) == ["a6"]
+
+
 def test_nobody_waits_for_a_new_worker_if_a_cpu_is_idle() -> None:
     """On a machine with more CPUs than fetches, each fetch starts at once."""
     assert list(kinds(4, "a1 a2 a3", cpus=3).starts(0)) == ["a1", "a2", "a3"]

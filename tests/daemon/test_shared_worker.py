@@ -35,7 +35,7 @@ if "uvtokend.providers.worker" in sys.orig_argv:
     from uvtokend.providers.kit import deadline
 
     answer, honest, kept = os.dup(1), static.fetch, []
-    deadline._GRACE = 0.1
+    deadline._GRACE = float(os.environ.get("GRACE", "60"))
 
     def fetch(request):
         how, _, text = request.option("username").partition(" ")
@@ -465,7 +465,7 @@ class Child:
         environment = {**install(directory), "PLAIN": "a-secret"}
         (directory / "sitecustomize.py").write_text(SITE)
         theirs, self.orders = os.pipe()
-        more = {"UVTOKEND_ORDERS": str(theirs), "UVTOKEND_FETCH_TIMEOUT": str(seconds)}
+        more = {"UVTOKEND_ORDERS": str(theirs), "UVTOKEND_FETCH_TIMEOUT": str(seconds), "GRACE": "0.1"}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "uvtokend.providers.worker"],
             env={**environment, **more, "UVTOKEND_REQUEST": wire.encode_request(request)},

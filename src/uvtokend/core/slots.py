@@ -16,8 +16,8 @@ have a kind; only fetches of the same kind share a worker, one after the other, 
 * It also ends if a fetch of another kind, of which none is running, has waited for `SLICE` seconds in the first queue:
   that one needs the slot. So the kinds take turns, and none of them starves another.
 * While at least as many fetches run as there are CPUs, a fetch does not get a worker of its own if a new worker of its
-  kind has not answered yet: two starts at once would only delay each other. It waits for that worker, but not longer
-  than until that worker is `START` seconds old, since an issuer may be slow.
+  kind has not answered yet: two starts at once would only delay each other. It waits for that worker. But it does not
+  wait once any fetch of its kind has run for `START` seconds, since the issuer may be slow.
 
 Nothing here reads a clock: times are seconds on any clock that only goes forward.
 """
@@ -192,8 +192,8 @@ class Slots(Generic[Key]):
             now: The time in seconds.
         """
         if len(self._running) < self.limit:
-            new = self._new(now) if self._first or self._second else []
-            return min((one.began + START for one in new), default=None)
+            held = {*self._held(now)} & {*self._first.kinds, *self._second.kinds}
+            return min((one.began + START for one in self._running.values() if one.kind in held), default=None)
         if not self._first:
             return None
         return min((one.began + SLICE for one in self._running.values() if one.may_yield), default=None)
@@ -208,12 +208,10 @@ class Slots(Generic[Key]):
 
     def _held(self, now: float) -> Collection[Hashable]:
         """Return the kinds that wait for a new worker instead of getting another one."""
-        return {one.kind for one in self._new(now)} if len(self._running) >= self._cpus else ()
-
-    def _new(self, now: float) -> list[_Running]:
-        """Return the running fetches for whose worker another one of their kind may wait."""
-        running = self._running.values()
-        return [one for one in running if one.new and one.kind is not None and now < one.began + START]
+        if len(self._running) < self._cpus:
+            return ()
+        slow = {one.kind for one in self._running.values() if now >= one.began + START}
+        return {one.kind for one in self._running.values() if one.new} - slow - {None}
 
     def _is_slot_needed(self, kind: Hashable, now: float) -> bool:
         """Return whether a fetch of another kind has waited so long that a worker of this kind must end."""

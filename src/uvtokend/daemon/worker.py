@@ -333,7 +333,8 @@ def _pipe() -> tuple[int, int]:
 
 def _cpus() -> int:
     """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
