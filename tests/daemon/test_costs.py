@@ -33,7 +33,7 @@ from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Credential, Failure, Index, Json, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.views import Snapshot
-from uvtokend.daemon import deliveries, memory
+from uvtokend.daemon import deliveries, loop, memory
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
@@ -255,6 +255,30 @@ def test_only_a_token_that_has_just_come_gets_a_head_start(tmp_path: Path, monke
         assert (delivered["netrc"].ended, waits.count(True)) == (3, 1)
 
     monkeypatch.setattr(deliveries, "HEAD_START", 60)
+    monkeypatch.setattr(deliveries.Deliveries, "begin", begin)
+    live(tmp_path, indexes, story)
+
+
+def test_many_tokens_get_no_head_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many tokens that are delivered together, most have waited already. The loop goes on and answers clients."""
+    waits: list[tuple[int, bool]] = []
+    honest = deliveries.Deliveries.begin
+
+    def begin(self: deliveries.Deliveries, order: deliveries.Order, ahead: bool) -> None:
+        honest(self, order, ahead)
+        waits.append((len(order.deliver.wanted), ahead))
+
+    indexes = many(loop.FEW + 1)
+
+    async def story(daemon: Daemon) -> None:
+        await until_async(lambda: daemon.agent.deliveries["netrc"].ended == 1)
+        monkeypatch.setattr(delivery, "REST", timedelta(hours=1))
+        monkeypatch.setattr(delivery, "LONGEST_REST", timedelta(hours=1))
+        for index in indexes:
+            daemon._fetch_ended(index.request, token(datetime.now(UTC)))
+        await daemon.requests.settle(None)
+        assert waits == [(0, False), (len(indexes), False)]
+
     monkeypatch.setattr(deliveries.Deliveries, "begin", begin)
     live(tmp_path, indexes, story)
 

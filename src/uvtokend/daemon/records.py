@@ -52,6 +52,11 @@ class Records:
         elif isinstance(event, events.Configured | events.ClockTrusted):
             self._made.clear()
 
+    def changes(self, sink: Sink) -> int:
+        """Return for how many requests `of` may return another record than last time."""
+        made = self._made.get(sink)
+        return len(self._agent.leases if made is None else made.changed)
+
     def of(self, sink: Sink, targets: Set[str], shift: timedelta) -> tuple[Record, ...]:
         """Return the records of the tokens that some targets of a sink should hold, in wall-clock time.
 
