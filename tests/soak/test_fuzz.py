@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ def test_an_edit_that_quotes_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_wire_that_lets_infinity_in_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fuzzing detects a response with infinity, because it parses JSON strictly."""
-    monkeypatch.setattr(wire, "_finite", float)
+    monkeypatch.setattr(wire, "_DECODER", json.JSONDecoder())
     assert any("is not JSON" in law for law in broken_lines())
 
 
