@@ -1,4 +1,4 @@
-"""Rows: many leases due at once, as after a weekend, each with a real worker."""
+"""Rows: many leases due at once, as after a weekend, fetched by real workers."""
 
 from __future__ import annotations
 

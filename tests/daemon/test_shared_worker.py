@@ -16,12 +16,14 @@ import psutil
 import pytest
 from plugin import install
 
+from support.daemons import status
 from support.waiting import runs, until, until_async
 from uvtokend.core import slots, wire
 from uvtokend.core.model import Credential, Failure, Frozen, Index, Request, Settings
 from uvtokend.core.worker_environment import worker_environment
 from uvtokend.daemon import worker
 from uvtokend.daemon.worker import Outcome, Workers
+from uvtokend.sandbox.machine import Machine
 
 #: What the workers run first: one of our own providers, `static`, that does what the user name says. The identity of
 #: its credentials is the process ID.
@@ -58,6 +60,8 @@ if "uvtokend.providers.worker" in sys.orig_argv:
             threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         if how == "dirty":
             os.environ["DIRT"] = os.environ.pop("PLAIN")
+        if how == "plain":
+            return replace(honest(request), identity=str(os.getpid()), login="me")
         seen = " ".join(name for name in ("DIRT", "PLAIN", "ALPHA", "BETA") if name in os.environ)
         return replace(honest(request), identity=str(os.getpid()), login=seen)
 
@@ -566,6 +570,55 @@ def test_a_worker_without_a_pipe_ends_after_one_fetch(tmp_path: Path) -> None:
     outcome, again = wire.decode_reply(done.stdout)
     assert isinstance(outcome, Credential)
     assert not again
+
+
+# --------------------------------------------------------------------------------------------------- a whole daemon
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Return a machine on which `static` does what the user name says, one fetch at a time."""
+    created = Machine(tmp_path_factory.mktemp("m"))
+    site = created.directory / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SITE)
+    created.environment |= {"PYTHONPATH": str(site), "GRACE": "0.1", "PLAIN": "a-secret"}
+    yield created
+    created.stop()
+
+
+def configure(machine: Machine, hows: list[str], timeout: str) -> None:
+    machine.write(
+        f'[daemon]\nmax-workers = 1\nfetch-timeout = "{timeout}"\n',
+        *(
+            f'[[index]]\nname = "i{number}"\nurl = "https://h{number}.example/simple/"\nprovider = "static"\n'
+            f'username = "{how}"\npassword = {{ env = "PLAIN" }}\n'
+            for number, how in enumerate(hows)
+        ),
+    )
+
+
+def test_a_daemon_fetches_for_many_indexes_in_one_process(machine: Machine) -> None:
+    """After a start, the secrets of all indexes are read by one process, which ends when all are delivered."""
+    configure(machine, [f"plain {number}" for number in range(12)], "60s")
+    machine.start()
+    until(lambda: len(indexes := status(machine)["indexes"]) == 12 and all(index["delivered"] for index in indexes))
+    (identity,) = {index["identity"] for index in status(machine)["indexes"]}
+    until(lambda: not runs(int(identity)))
+
+
+def test_a_killed_daemon_leaves_no_shared_worker(machine: Machine) -> None:
+    """If the daemon is killed while a worker runs its second fetch, the worker ends itself at that fetch's deadline."""
+    configure(machine, ["ok", "hang"], "4s")
+    machine.start()
+    assert machine.daemon is not None
+    daemon = psutil.Process(machine.daemon.pid)
+    first = until(lambda: next((index["identity"] for index in status(machine)["indexes"] if index["identity"]), None))
+    (worker,) = until(lambda: [child for child in daemon.children() if runs(child.pid)])
+    assert worker.pid == int(first)
+    machine.daemon.kill()
+    machine.daemon.wait()
+    until(lambda: not runs(worker.pid))
 
 
 # ------------------------------------------------------------------------------------------------ random histories

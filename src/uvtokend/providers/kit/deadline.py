@@ -1,4 +1,4 @@
-"""The deadline of this worker, and the code during which it must not be interrupted."""
+"""The deadline of the current fetch, and the code during which this worker must not be interrupted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _GRACE = 5.0
 
 
 def start(seconds: float) -> None:
-    """Start the deadline. Shortly after it, this process kills its whole process group.
+    """Start the deadline of a fetch, and end that of the one before. Shortly after it, this process kills its whole
+    process group.
 
     Args:
         seconds: Seconds until the daemon kills this worker. The daemon started to count a little earlier, before Python
-            was running.
+            was running, or before it sent the request.
     """
     signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
     signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
