@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import tempfile
@@ -32,13 +33,19 @@ def test_a_ratio_is_formed_within_each_turn() -> None:
 
 
 def test_sides_take_turns_in_a_random_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each side runs once as a warm-up if it is cold; then a turn has all runs of all sides, in a new random order."""
+    """Each side runs once as a warm-up if it is cold; then a turn has all runs of all sides, in a new random order.
+    The runs of a side are spread over the turn."""
     seen: list[str] = []
-    monkeypatch.setattr("random.shuffle", lambda order: order.reverse())
-    turns({name: partial(seen.append, name) for name in "abc"}, 2, {"b": 2})
-    assert "".join(seen) == "abc" + "cbba" + "abbc"
+    monkeypatch.setattr("bench.turns.random", random.Random(3))
+    turns({name: partial(seen.append, name) for name in "abc"}, 50, {"a": 3, "b": 3})
+    assert "".join(seen[:3]) == "abc"
+    orders = ["".join(seen[start : start + 7]) for start in range(3, len(seen), 7)]
+    assert {"".join(sorted(order)) for order in orders} == {"aaabbbc"}
+    assert {order.replace("c", "")[part : part + 2] for order in orders for part in (0, 2, 4)} == {"ab", "ba"}
+    assert {order.index("c") for order in orders} == set(range(7))
     turns({name: partial(seen.append, name) for name in "xy"}, 1, warm=True)
-    assert "".join(seen[11:]) == "yx"
+    assert sorted(seen[-2:]) == ["x", "y"]
+    assert seen[-3] in "abc"
 
 
 def test_the_figure_of_a_turn_is_the_median_of_its_runs() -> None:

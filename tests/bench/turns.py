@@ -1,7 +1,8 @@
 """Turns and statistics: the compared sides take turns, so that a busy machine slows all of them down alike.
 
-Within a turn, a side may run several times; its figure is the median of these runs. The order is random, because what
-ran before a side has left its own code and data in the caches of the CPU. A ratio is formed within each turn; the table
+Within a turn, a side may run several times; its figure is the median of these runs. They are spread over the turn, so
+that all sides meet the same load. The order is random, because what ran before a side has left its own code and data in
+the caches of the CPU. A ratio is formed within each turn; the table
 shows the median of these ratios and their quartiles.
 """
 
@@ -73,13 +74,23 @@ def turns(
 
     for name in () if warm else sides:
         timed(name)
-    order = [name for name in sides for _ in range((runs or {}).get(name, 1))]
+    counts = {name: (runs or {}).get(name, 1) for name in sides}
     figures: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        random.shuffle(order)
         turn: dict[str, list[float]] = {name: [] for name in sides}
-        for name in order:
+        for name in _order(counts):
             turn[name].append(timed(name))
         for name, seconds in turn.items():
             figures[name].append(statistics.median(seconds))
     return figures
+
+
+def _order(counts: Mapping[str, int]) -> list[str]:
+    """Return the order of a turn: as many parts as the greatest count, and no part has a side twice."""
+    parts: list[list[str]] = [[] for _ in range(max(counts.values()))]
+    for name, count in counts.items():
+        for part in random.sample(parts, count):
+            part.append(name)
+    for part in parts:
+        random.shuffle(part)
+    return [name for part in parts for name in part]
