@@ -626,7 +626,8 @@ class World:
         now, agent = self.at(), self.agent
         outdated = self.rows.outdated(agent.indexes, agent.leases, agent.deliveries, now, timedelta())
         views = agent.snapshot(now, outdated).indexes
-        text = self.rows.text(_document(views, now), views, agent.indexes, now)
+        self.rows.take(_document(views, now)["indexes"], views, now)
+        text = self.rows.text(_document((), now), agent.indexes, now)
         assert json.loads(text) == _document(agent.snapshot(now).indexes, now), "the status shows what was true before"
 
     def heal(self) -> None:

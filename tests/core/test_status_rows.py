@@ -63,8 +63,9 @@ class World:
         now, indexes = NOW + timedelta(seconds=seconds), self.settings.indexes
         outdated = self.rows.outdated(indexes, self.leases, self.deliveries, now, shift)
         snapshot = self._snapshot(outdated, now)
-        document = status.of_daemon(FRAME, snapshot, self.settings.disabled, now, shift)
-        text = self.rows.text(document, snapshot.indexes, indexes, now)
+        self.rows.take(status.rows(snapshot, now, shift), snapshot.indexes, now)
+        document = status.of_daemon(FRAME, self._snapshot((), now), self.settings.disabled, now, shift)
+        text = self.rows.text(document, indexes, now)
         whole = status.of_daemon(FRAME, self._snapshot(indexes, now), self.settings.disabled, now, shift)
         assert text == json.dumps(whole)
         return [each.name for each in outdated]

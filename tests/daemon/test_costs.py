@@ -33,7 +33,7 @@ from uvtokend.core.config.toml_document import Source
 from uvtokend.core.model import Credential, Failure, Index, Json, Request, Secret, Settings
 from uvtokend.core.netrc import block
 from uvtokend.core.views import Snapshot
-from uvtokend.daemon import deliveries, loop, memory
+from uvtokend.daemon import deliveries, documents, loop, memory
 from uvtokend.daemon.events import EventLog
 from uvtokend.daemon.loop import Daemon
 from uvtokend.daemon.notify import StatusLine
@@ -376,17 +376,18 @@ def test_a_status_costs_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
         assert [row["name"] for row in rows(document)] == ["i5"]
         document = await status_of(daemon, ["twin"])
         assert [row["name"] for row in rows(document)] == ["twin"]
+        assert [size for size in sizes if size <= 2] == [1, 2]
         document = await status_of(daemon)
         assert len(rows(document)) == THOUSAND + 1
-        assert [size for size in sizes if size <= 2] == [1, 2]
 
     live(tmp_path, indexes, story)
 
 
 def test_a_status_makes_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a thousand indexes, a status makes only the rows that have changed since the last one. The next guard tick
-    frees the memory of the rows."""
+    """Of a thousand indexes, a status makes only the rows that have changed since the last one, and few at once. The
+    next guard tick frees the memory of the rows."""
     indexes = many(THOUSAND)
+    all_in_pieces = [documents.PIECE] * (THOUSAND // documents.PIECE)
 
     async def story(daemon: Daemon) -> None:
         for index in indexes:
@@ -401,9 +402,19 @@ def test_a_status_makes_what_has_changed(tmp_path: Path, monkeypatch: pytest.Mon
         daemon._fetch_ended(indexes[5].request, Failure("rejected", "denied", "No."))
         daemon._tick()
         await status_of(daemon)
-        assert sizes == [THOUSAND, 0, 1, THOUSAND]
+        assert sizes == [*all_in_pieces, 0, 0, 1, 0, *all_in_pieces, 0]
 
     live(tmp_path, indexes, story)
+
+
+def test_the_rows_of_uvs_store_are_made_together() -> None:
+    """The pieces contain each index once, and those of uv's store are one piece: their notices depend on each other."""
+    stored = [replace(index, sink="uv-store", service=index.url) for index in many(2 * documents.PIECE)]
+    others = list(many(documents.PIECE + 1))
+    mixed = [index for pair in itertools.zip_longest(stored, others) for index in pair if index is not None]
+    assert list(documents.pieces(mixed)) == [stored, others[:-1], others[-1:]]
+    assert list(documents.pieces(others[:2])) == [others[:2]]
+    assert list(documents.pieces([])) == []
 
 
 def test_a_question_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,6 +319,8 @@ class Agent:
             self.leases[request] = lease
             (self.blocked.add if lease.state == "blocked" else self.blocked.discard)(request)
             (self._fetching.add if lease.state == "fetching" else self._fetching.discard)(request)
+        if not self._fetching:
+            self._fetching.clear()  # an empty set keeps the memory of a thousand
 
     def _start_if_due(self, request: Request, now: datetime) -> None:
         act_at = self.leases[request].act_at

@@ -240,7 +240,9 @@ def hung(delivery: Delivery, sink: Sink, now: datetime) -> Delivery:
 
 def succeeded(delivery: Delivery, event: DeliveryEnded, now: datetime) -> Delivery:
     """Note the end of a delivery that wrote the sink, or found the wanted entries in it."""
-    lives = {target: life for target, life in delivery.offered.items() if target not in event.foreign}
+    lives = delivery.offered
+    if event.foreign:
+        lives = {target: life for target, life in lives.items() if target not in event.foreign}
     return replace(
         delivery,
         standing={entry.target: entry for entry in event.wanted},

@@ -138,9 +138,13 @@ def of_daemon(
         now: The same moment, on the daemon's clock.
         shift: The difference to add to the daemon's clock to get the wall clock.
     """
-    indexes = [_of_view(view, now, shift) for view in snapshot.indexes]
     delivery = DeliveryStatus(ok=snapshot.delivery_ok, problem=snapshot.delivery_problem)
-    return _document(frame, delivery, [*indexes, *map(_of_disabled, disabled)])
+    return _document(frame, delivery, [*rows(snapshot, now, shift), *map(_of_disabled, disabled)])
+
+
+def rows(snapshot: Snapshot, now: datetime, shift: timedelta) -> list[IndexStatus]:
+    """Return the entries of the enabled indexes; the arguments are those of `of_daemon`."""
+    return [_of_view(view, now, shift) for view in snapshot.indexes]
 
 
 def of_disk(

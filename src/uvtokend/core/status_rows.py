@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from uvtokend.core import notices
 from uvtokend.core.delivery import Delivery
 from uvtokend.core.lease import Lease
 from uvtokend.core.model import Index, Request, Sink
-from uvtokend.core.status import StatusDocument, life_left
+from uvtokend.core.status import IndexStatus, StatusDocument, life_left
 from uvtokend.core.views import IndexView
 
 #: A shift that moved by less is the same: two readings of two clocks are never quite equal.
@@ -53,10 +53,11 @@ class _Row:
 
 
 class Rows:
-    """The rows that are kept. Call `outdated`, make these rows, and call `text` with them."""
+    """The rows that are kept. Call `outdated`, make these rows, call `take` with them, and then `text`."""
 
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}
+        self._once: dict[str, str] = {}  # the rows of the next text that must not be kept
         self._deliveries: tuple[Delivery, ...] = ()
         self._shift = timedelta()
 
@@ -88,28 +89,36 @@ class Rows:
                 outdated.append(index)
         return outdated
 
-    def text(
-        self, document: StatusDocument, views: Sequence[IndexView], indexes: Iterable[Index], now: datetime
-    ) -> str:
-        """Return a document as JSON, complete with the rows that are kept.
+    def take(self, rows: Iterable[IndexStatus], views: Iterable[IndexView], now: datetime) -> None:
+        """Take the rows of outdated indexes for the next text.
 
         Args:
-            document: The document with the rows of the outdated indexes, and then those of other ones.
-            views: The views that the rows of the outdated indexes were made from, in the same order.
+            rows: The rows.
+            views: The views that they were made from, in the same order.
+            now: As in `outdated`.
+        """
+        for row, view in zip(rows, views, strict=True):
+            name, text = view.index.name, json.dumps(row)
+            kept = _kept(view, text, now)
+            if kept is None:
+                self._rows.pop(name, None)
+                self._once[name] = text
+            else:
+                self._rows[name] = kept
+
+    def text(self, document: StatusDocument, indexes: Iterable[Index], now: datetime) -> str:
+        """Return a document as JSON, complete with the rows that were taken and those that are kept.
+
+        Args:
+            document: The document, only with rows of other indexes.
             indexes: All indexes to show, in order; the other ones follow them.
             now: As in `outdated`.
         """
-        texts = [json.dumps(row) for row in document["indexes"]]
-        new = {view.index.name: text for view, text in zip(views, texts, strict=False)}
-        for view in views:
-            row = _kept(view, new[view.index.name], now)
-            if row is None:
-                self._rows.pop(view.index.name, None)
-            else:
-                self._rows[view.index.name] = row
-        shown = [new[index.name] if index.name in new else self._rows[index.name].text(now) for index in indexes]
+        once, self._once = self._once, {}
+        shown = [once[index.name] if index.name in once else self._rows[index.name].text(now) for index in indexes]
+        shown += map(json.dumps, document["indexes"])
         rest = json.dumps({key: value for key, value in document.items() if key != "indexes"})
-        return f'{rest[:-1]}, "indexes": [{", ".join(shown + texts[len(views) :])}]}}'
+        return f'{rest[:-1]}, "indexes": [{", ".join(shown)}]}}'
 
     def forget(self) -> None:
         """Keep no row any longer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,6 +18,9 @@ from uvtokend.core.views import Snapshot
 from uvtokend.core.wire import Encoded
 from uvtokend.daemon.config_files import ConfigFiles
 from uvtokend.daemon.hook import HookProgram
+
+#: How many rows are made at once.
+PIECE = 50
 
 
 class Documents:
@@ -71,9 +74,11 @@ class Documents:
             disabled: The disabled indexes to show.
         """
         agent, now, shift = self._agent, self._clock.now(), self._clock.shift()
-        snapshot = self._snapshot(now, self._rows.outdated(agent.indexes, agent.leases, agent.deliveries, now, shift))
-        document = status.of_daemon(self._frame(now, shift), snapshot, disabled, now, shift)
-        return Encoded(self._rows.text(document, snapshot.indexes, agent.indexes, now))
+        for piece in pieces(self._rows.outdated(agent.indexes, agent.leases, agent.deliveries, now, shift)):
+            snapshot = self._snapshot(now, piece)
+            self._rows.take(status.rows(snapshot, now, shift), snapshot.indexes, now)
+        document = status.of_daemon(self._frame(now, shift), self._snapshot(now, ()), disabled, now, shift)
+        return Encoded(self._rows.text(document, agent.indexes, now))
 
     def forget(self) -> None:
         """Free the memory of what is kept for the next status."""
@@ -93,3 +98,15 @@ class Documents:
     def _snapshot(self, now: datetime, indexes: Iterable[Index]) -> Snapshot:
         snapshot = self._agent.snapshot(now, indexes)
         return snapshot if snapshot.delivery_problem else replace(snapshot, delivery_problem=self._hook.problem)
+
+
+def pieces(indexes: Sequence[Index]) -> Iterator[Sequence[Index]]:
+    """Yield indexes in pieces, so that the rows of a thousand are never in memory at once.
+
+    Those of uv's store are one piece, because their notices depend on each other.
+    """
+    others = [index for index in indexes if index.sink != "uv-store"]
+    if len(others) < len(indexes):
+        yield [index for index in indexes if index.sink == "uv-store"]
+    for start in range(0, len(others), PIECE):
+        yield others[start : start + PIECE]
