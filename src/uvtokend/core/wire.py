@@ -163,7 +163,8 @@ def _time(raw: object) -> datetime | None:
 
 def _line(text: object) -> str:
     """Return a text without line breaks and other control characters, of a readable length."""
-    return "".join(char if char.isprintable() else " " for char in str(text))[:1000]
+    line = str(text)[:1000]
+    return line if line.isprintable() else "".join(char if char.isprintable() else " " for char in line)
 
 
 # --------------------------------------------------------------------------------------------------------- control

@@ -249,8 +249,6 @@ class Deliveries:
         """
         action = order.deliver
         ended = partial(DeliveryEnded, action.wanted, order.roll, sink=action.sink)
-        boot = clock.boot()
-        self._state = replace(state.on_clock(self._state, boot), boot=boot)
         self._unsaved = ()
         self._drifted(action.sink)  # otherwise an edit that this delivery reads would never be logged
         try:
@@ -273,6 +271,7 @@ class Deliveries:
         )
 
     def _write_store(self, order: Order) -> DeliveryResult:
+        self._set_clock()
         urls: dict[str, list[str]] = {}
         for index in order.indexes:
             urls.setdefault(index.service, []).append(index.url)
@@ -290,6 +289,7 @@ class Deliveries:
         saved = self._saved if self._saved_in == path else {}
 
         def news(foreign: Collection[str]) -> State:
+            self._set_clock()
             new = [entry for entry in action.wanted if saved.get(entry.host) is not entry]
             entries = [entry for entry in new if entry.host not in foreign]
             created = not os.path.lexists(path)
@@ -306,6 +306,11 @@ class Deliveries:
         self._saved_in = path
         self._state = state.without(self._state, self._state.ours(path).keys() - hosts)
         return replace(result, problems=(*result.problems, *self._clean_former(path, order.config)))
+
+    def _set_clock(self) -> None:
+        """Note the wall clock of this delivery, and adapt to it what is known from another one."""
+        boot = clock.boot()
+        self._state = replace(state.on_clock(self._state, boot), boot=boot)
 
     def _clean_former(self, current: str, config: str) -> list[Problem]:
         """Clean the files that were used before, and return a problem for each that still contains our entries."""

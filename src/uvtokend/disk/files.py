@@ -227,24 +227,18 @@ def fingerprint_of(file: int, text: bytes) -> Fingerprint:
 
 
 def unchanged(path: str, content: Content) -> bool:
-    """Return whether a file looks, without being read, as if it contained what was read from it before.
+    """Return whether a file looks, without being opened, as if it contained what was read from it before.
 
-    It is no proof; see `identity`.
+    It is no proof; see `identity`. A program may have opened it to write.
 
     Args:
         path: The file.
         content: What was read.
 
     Raises:
-        OSError: The file is missing or cannot be opened.
+        OSError: The file is missing.
     """
-    if not content.settled:
-        return False
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return not _has_writer(file, path) and identity(os.fstat(file)) == identity(content.status)
-    finally:
-        os.close(file)
+    return content.settled and identity(os.lstat(path)) == identity(content.status)
 
 
 def fingerprint_with(path: str, text: bytes) -> Fingerprint:
