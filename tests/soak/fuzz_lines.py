@@ -105,6 +105,8 @@ def _document(dice: random.Random, kind: str) -> str:
         return _object(members, dice)
     name, values = dice.choice([("credential", CREDENTIAL), ("failure", FAILURE)])
     members = {name: _object({key: json.dumps(value) for key, value in values.items()}, dice)}
+    if dice.random() < 0.5:
+        members["again"] = dice.choice(["true", *VALUES])
     if dice.random() < 0.1:
         members |= {"credential": json.dumps(CREDENTIAL), "failure": dice.choice(VALUES)}
     return _object(members, dice)
@@ -158,6 +160,13 @@ class Lines:
         sent = line(self.dice, "worker")
         self.counts["worker lines"] += 1
         self._guarded(sent, lambda: self._worker(wire.decode_answer(sent), sent))
+        self._guarded(sent, lambda: self._reply(*wire.decode_reply(sent), sent))
+
+    def _reply(self, decoded: Credential | Failure, again: bool, sent: bytes) -> None:
+        garbage = isinstance(decoded, Failure) and decoded.reason == "garbage"
+        self.counts["worker lines after which a worker gets another request"] += again
+        self._law("a worker that answers nonsense gets no other request", not (again and garbage), sent)
+        self._law("a worker gets another request only if it says so", not again or b"true" in sent, sent)
 
     def _worker(self, decoded: Credential | Failure, sent: bytes) -> None:
         self.counts["worker lines that are credentials"] += isinstance(decoded, Credential)
