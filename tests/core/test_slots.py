@@ -242,6 +242,26 @@ def test_a_slow_issuer_is_not_waited_for() -> None:
     assert list(slots.starts(START + 0.2)) == ["a6"]
 
 
+def test_the_slots_are_checked_again_when_the_oldest_start_takes_too_long() -> None:
+    """Fetches that wait for two new workers start after the first of the two should have answered, and no check is
+    planned for what nobody waits for."""
+    slots = kinds(4, "a1 b1", cpus=2)
+    assert list(slots.starts(0)) == ["a1", "b1"]
+    slots.ask("c1", 1, kind="c")
+    assert list(slots.starts(1)) == ["c1"]
+    assert slots.look_at(1) is None
+    slots.ask("c2", 1, kind="c")
+    assert list(slots.starts(1)) == []
+    assert slots.look_at(1) == 1 + START
+    slots.ask("a2", 1, kind="a")
+    assert slots.look_at(1) == START
+
+
+def test_a_start_takes_a_second_and_a_half() -> None:
+    """On a busy machine, three SDKs are imported within 1.5 s. A slow issuer delays the next lease by no more."""
+    assert START == 1.5
+
+
 def test_nobody_waits_for_a_new_worker_if_a_cpu_is_idle() -> None:
     """On a machine with more CPUs than fetches, each fetch starts at once."""
     assert list(kinds(4, "a1 a2 a3", cpus=3).starts(0)) == ["a1", "a2", "a3"]

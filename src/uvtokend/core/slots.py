@@ -92,9 +92,11 @@ class _Queue(Generic[Key]):
 
     def head(self, without: Collection[Hashable]) -> tuple[Key, _Waiting] | None:
         """Return the oldest fetch of all kinds but some."""
-        heads = (next(iter(line.items())) for kind, line in self._lines.items() if kind not in without)
-        key, (_, waiting) = min(heads, key=lambda head: head[1][0], default=(None, (0, None)))
-        return None if key is None or waiting is None else (key, waiting)
+        lines = [line for kind, line in self._lines.items() if kind not in without]
+        if not lines:
+            return None
+        key, (_, waiting) = min((next(iter(line.items())) for line in lines), key=lambda head: head[1][0])
+        return key, waiting
 
 
 class Slots(Generic[Key]):
