@@ -71,7 +71,7 @@ def _among(stage: Stage, row: str, size: int, others: str) -> list[Line]:
     try:
         fleet.start()
         with _Bare(directory / "bare", fleet.netrc.read_bytes(), fleet.environment) as floor:
-            for _ in range(stage.scale.few + 1):
+            for _ in range(2 * stage.scale.few + 1):
                 figures[DAEMON].append(_visible(fleet))
                 figures[BARE].append(floor.visible(_rest(fleet)))
                 figures[WRITE].append(_written(fleet.netrc))

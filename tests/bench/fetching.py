@@ -32,7 +32,7 @@ def cold(stage: Stage) -> list[Line]:
             environment = dict(world.machine.environment)
             request = {"UVTOKEND_REQUEST": wire.encode_request(asked(table)), "UVTOKEND_FETCH_TIMEOUT": "60"}
             answer = run(WORKER, environment | request)
-            if not answer.startswith('{"credential"'):
+            if not answer.lstrip().startswith('{"credential"'):
                 raise SystemExit(f"{provider}: {answer}")
             sides = {
                 "worker": quietly(WORKER, environment | request),

@@ -55,7 +55,7 @@ class Stage:
         """Deliver one entry and wait for the end."""
         self._ended.clear()
         wanted = (Entry("a.example", "me", Secret(token)),)
-        self.deliveries.begin(Order(Deliver(wanted), (), (), 0.5, "config.toml"), ahead=True)
+        self.deliveries.begin(Order(Deliver(wanted), tuple, (), 0.5, "config.toml"), ahead=True)
         await self._ended.wait()
         assert token in self.netrc.read_text()
 

@@ -45,8 +45,8 @@ class World:
 
     def of(self, targets: set[str] = TARGETS, shift: timedelta = timedelta()) -> tuple[Record, ...]:
         """Return the records, after checking that new ones would be equal."""
-        records = self.records.of("netrc", targets, shift)
-        assert set(records) == set(Records(self.agent).of("netrc", targets, shift))
+        records = self.records.of("netrc", targets, shift)()
+        assert set(records) == set(Records(self.agent).of("netrc", targets, shift)())
         return records
 
 
@@ -65,14 +65,18 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
 
 def test_one_new_token_is_one_new_record(made: list[Request]) -> None:
-    """Among a hundred tokens, only the record of the new one is made. The others are the same objects as before."""
+    """Among a hundred tokens, only the record of the new one is made, when the delivery asks for it. The others are
+    the same objects as before."""
     world = World()
     before = world.of()
     refreshed = INDEXES[42]
     world.agent.leases[refreshed.request] = replace(world.agent.leases[refreshed.request], state="fetching")
     world.fetch([refreshed], "t1")
     made.clear()
-    after = world.records.of("netrc", TARGETS, timedelta(microseconds=7))
+    records = world.records.of("netrc", TARGETS, timedelta(microseconds=7))
+    assert made == []
+    after = records()
+    assert after == records()
     assert made == [refreshed.request]
     assert sum(one is not other for one, other in zip(before, after, strict=True)) == 1
 
@@ -82,12 +86,12 @@ def test_a_new_target_is_one_new_record(made: list[Request]) -> None:
     world = World()
     twin = replace(INDEXES[99], name="twin", host="twin.example")
     world.feed(Configured(Settings("config.toml", (*INDEXES, twin)), {}, {}, ("netrc",)))
-    world.records.of("netrc", TARGETS - {INDEXES[42].target}, timedelta())
+    world.records.of("netrc", TARGETS - {INDEXES[42].target}, timedelta())()
     made.clear()
-    assert len(world.records.of("netrc", TARGETS, timedelta())) == len(INDEXES)
+    assert len(world.records.of("netrc", TARGETS, timedelta())()) == len(INDEXES)
     assert made == [INDEXES[42].request]
     made.clear()
-    (record,) = {*world.records.of("netrc", TARGETS | {twin.target}, timedelta())} - {*world.of()}
+    (record,) = {*world.records.of("netrc", TARGETS | {twin.target}, timedelta())()} - {*world.of()}
     assert made[0] == INDEXES[99].request
     assert record.targets == (INDEXES[99].target, twin.target)
 
@@ -112,4 +116,4 @@ def test_an_index_without_a_token_has_no_record() -> None:
     event = Configured(Settings("config.toml", INDEXES), {}, {}, ("netrc",))
     records.take(event)
     agent.handle(event, NOW)
-    assert records.of("netrc", TARGETS, timedelta()) == ()
+    assert records.of("netrc", TARGETS, timedelta())() == ()

@@ -265,7 +265,7 @@ class _Scene:
             entries.append(Entry(index.host, "aws", token))
             credential = Credential("aws", token, NOW, NOW + timedelta(hours=1))
             records.append(state.record(index.request, credential, NOW, (index.host,)))
-        order = Order(Deliver(tuple(entries)), tuple(records), INDEXES, 0.5, str(self._config))
+        order = Order(Deliver(tuple(entries)), lambda: tuple(records), INDEXES, 0.5, str(self._config))
         sink = NetrcSink(str(self._netrc))
         sink.take_ownership()
         try:

@@ -2,9 +2,9 @@
 
 All input is treated as hostile: sizes are bounded, and no unexpected exception escapes.
 
-A worker answers each request with one line, ``{"credential": {…}}`` or ``{"failure": {…}}``. With ``"again": true`` it
-can take another request, which is one line, too. The control socket uses JSON-RPC 2.0
-(https://www.jsonrpc.org/specification), one object per line.
+A worker answers each request with one line, which may begin with white space: ``{"credential": {…}}`` or
+``{"failure": {…}}``. With ``"again": true`` it can take another request, which is one line, too. The control socket
+uses JSON-RPC 2.0 (https://www.jsonrpc.org/specification), one object per line.
 """
 
 from __future__ import annotations
@@ -254,7 +254,11 @@ def _load(line: bytes) -> Any:
 
     A number that is too large is refused, too: Python reads it as infinite, and an ID written back as that is not JSON.
     """
-    return _DECODER.decode(line.decode(json.detect_encoding(line), "surrogatepass"))
+    text = line.decode().strip(" \t\r\n")
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError
+    return value
 
 
 def _finite(raw: Any) -> float:

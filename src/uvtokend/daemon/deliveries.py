@@ -50,14 +50,14 @@ class Order:
 
     Args:
         deliver: The delivery.
-        records: The records of its tokens, in wall-clock time.
+        records: Returns the records of its tokens, in wall-clock time; the same ones each time.
         indexes: The configured indexes.
         roll: A dice roll in [0, 1), for the back-off.
         config: The configuration file.
     """
 
     deliver: Deliver
-    records: tuple[Record, ...]
+    records: Callable[[], tuple[Record, ...]]
     indexes: tuple[Index, ...]
     roll: float
     config: str
@@ -253,7 +253,7 @@ class Deliveries:
         self._drifted(action.sink)  # otherwise an edit that this delivery reads would never be logged
         try:
             result = self._write_store(order) if action.sink == "uv-store" else self._write_netrc(order)
-            written = [known for known in order.records if not result.foreign.issuperset(known.targets)]
+            written = [known for known in order.records() if not result.foreign.issuperset(known.targets)]
             self._save(state.with_records(self._state, written, action.sink))
         except DeliveryFailed as error:
             self._fingerprints[action.sink] = self._fingerprint(action.sink)
@@ -276,7 +276,7 @@ class Deliveries:
         for index in order.indexes:
             urls.setdefault(index.service, []).append(index.url)
         private = {index.service for index in order.indexes if index.login_is_secret}
-        self._save(state.began_store(self._state, paths.uv_credentials_file(), order.records))
+        self._save(state.began_store(self._state, paths.uv_credentials_file(), order.records()))
         return self._store_sink().deliver(order.deliver.wanted, urls, private)
 
     def _write_netrc(self, order: Order) -> DeliveryResult:
@@ -293,7 +293,7 @@ class Deliveries:
             new = [entry for entry in action.wanted if saved.get(entry.host) is not entry]
             entries = [entry for entry in new if entry.host not in foreign]
             created = not os.path.lexists(path)
-            return state.began(self._state, path, entries, order.records, order.config, created)
+            return state.began(self._state, path, entries, order.records(), order.config, created)
 
         def begin(foreign: Collection[str]) -> Ours:
             self._note(news(foreign))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from uvtokend.core import events, state
 from uvtokend.core.agent import Agent
+from uvtokend.core.lease import Lease
 from uvtokend.core.model import Record, Request, Sink
 
 #: A shift that moved by less is the same: two readings of two clocks are never quite equal.
@@ -24,6 +26,7 @@ class _Made:
         served: The targets of each request, sorted.
         records: The record of each request that has a token.
         changed: The requests whose tokens are new since, in order.
+        leases: The leases whose records are to be made.
     """
 
     targets: frozenset[str]
@@ -31,6 +34,7 @@ class _Made:
     served: dict[Request, tuple[str, ...]]
     records: dict[Request, Record]
     changed: dict[Request, None]
+    leases: dict[Request, Lease]
 
 
 class Records:
@@ -57,8 +61,11 @@ class Records:
         made = self._made.get(sink)
         return len(self._agent.leases if made is None else made.changed)
 
-    def of(self, sink: Sink, targets: Set[str], shift: timedelta) -> tuple[Record, ...]:
-        """Return the records of the tokens that some targets of a sink should hold, in wall-clock time.
+    def of(self, sink: Sink, targets: Set[str], shift: timedelta) -> Callable[[], tuple[Record, ...]]:
+        """Return a function that returns the records of the tokens that some targets of a sink should hold.
+
+        The function may be called in another thread, so that the loop need not wait for a thousand records, but only
+        until `of` is called again for this sink. It returns the tokens of now, in wall-clock time.
 
         Args:
             sink: The sink.
@@ -67,17 +74,12 @@ class Records:
         """
         made = self._made.get(sink)
         if made is None or not made.targets <= targets or abs(made.shift - shift) >= _SAME:
-            made = self._made[sink] = _Made(frozenset(), shift, {}, {}, {})
+            made = self._made[sink] = _Made(frozenset(), shift, {}, {}, {}, {})
         if added := targets - made.targets:
             self._add(made, added)
-        for request in (request for request in made.changed if request in made.served):
-            record = self._of(request, made)
-            if record is None:
-                made.records.pop(request, None)
-            else:
-                made.records[request] = record
+        made.leases |= {request: self._agent.leases[request] for request in made.changed if request in made.served}
         made.changed.clear()
-        return tuple(made.records.values())
+        return partial(_all, made)
 
     def _add(self, made: _Made, added: Set[str]) -> None:
         """Add targets of tokens that are new."""
@@ -90,10 +92,22 @@ class Records:
         made.served |= {request: tuple(sorted(its_targets)) for request, its_targets in served.items()}
         made.changed |= new
 
-    def _of(self, request: Request, made: _Made) -> Record | None:
-        lease = self._agent.leases[request]
-        if lease.credential is None or lease.refresh_at is None:
-            return None
-        targets, former = made.served[request], made.records.get(request)
-        record = state.record(request, lease.credential, lease.refresh_at, targets, former)
-        return state.shifted(record, made.shift) if made.shift else record  # otherwise it would get times of its own
+
+def _all(made: _Made) -> tuple[Record, ...]:
+    """Return all records, after making those that are missing."""
+    for request, lease in made.leases.items():
+        record = _one(lease, made)
+        if record is None:
+            made.records.pop(request, None)
+        else:
+            made.records[request] = record
+    made.leases.clear()
+    return tuple(made.records.values())
+
+
+def _one(lease: Lease, made: _Made) -> Record | None:
+    if lease.credential is None or lease.refresh_at is None:
+        return None
+    targets, former = made.served[lease.request], made.records.get(lease.request)
+    record = state.record(lease.request, lease.credential, lease.refresh_at, targets, former)
+    return state.shifted(record, made.shift) if made.shift else record  # otherwise it would get times of its own

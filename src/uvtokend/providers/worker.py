@@ -33,6 +33,8 @@ from uvtokend.providers.loading import load
 
 #: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
 MEMORY = 512 << 20
+#: White space before an answer: the daemon wakes up while the answer is encoded.
+COMING = b" "
 #: Seconds between two checks of the memory if the system enforces no limit.
 _LOOK = 0.05
 _TOO_MUCH = Failure("rejected", "too-much", "The response that the provider received is far larger than a credential.")
@@ -54,6 +56,7 @@ def main() -> None:
     while True:
         deadline.start(seconds)
         outcome = fetch(request, start.provider_loaded)
+        os.write(answer, COMING)
         again = orders is not None and start.is_regained(outcome)
         _say(answer, outcome, again)
         order = None if orders is None else _next(orders)
