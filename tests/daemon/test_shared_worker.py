@@ -23,6 +23,7 @@ from uvtokend.core.model import Credential, Failure, Frozen, Index, Request, Set
 from uvtokend.core.worker_environment import worker_environment
 from uvtokend.daemon import worker
 from uvtokend.daemon.worker import Outcome, Workers
+from uvtokend.providers import reuse
 from uvtokend.sandbox.machine import Machine
 
 #: What the workers run first: one of our own providers, `static`, that does what the user name says. The identity of
@@ -515,6 +516,13 @@ def test_a_worker_ends_with_its_daemon(child: Callable[..., Child]) -> None:
     assert one.answer()[1]
     os.close(one.orders)
     assert one.process.wait(60) == 0
+
+
+def test_the_memory_of_the_daemon_does_not_count(child: Callable[..., Child]) -> None:
+    """A worker whose daemon fills much memory can take another request: only its own memory counts."""
+    ballast = b"x" * (2 * reuse.MOST)
+    assert child(wanted("ok")).answer()[1]
+    assert len(ballast) > reuse.MOST
 
 
 def test_a_worker_waits_for_its_dismissal(child: Callable[..., Child]) -> None:

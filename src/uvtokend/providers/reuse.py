@@ -17,7 +17,7 @@ from typing import Any
 
 from uvtokend.core.model import Failure
 
-#: Bytes of memory that a worker may have used; with an SDK loaded it takes 45 MiB.
+#: Bytes of memory that a worker may fill; with an SDK loaded it takes 45 MiB.
 MOST = 128 << 20
 #: Seconds for a thread to end that has already handed over its result.
 _MOMENT = 0.02
@@ -67,5 +67,14 @@ class Start:
 
 
 def _memory() -> int:
-    """Return the most bytes of memory that this process has used."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Return the bytes of memory that this process fills; on macOS the most that it has filled.
+
+    On Linux, the most counts the process that started this one, too (fs/exec.c, setmax_mm_hiwater_rss): getrusage(2)
+    would say how large the daemon is. proc(5), statm: the second number is in pages.
+    """
+    if sys.platform == "linux":
+        with open("/proc/self/statm", "rb") as numbers:
+            size = int(numbers.read().split()[1]) * resource.getpagesize()
+    else:
+        size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size
