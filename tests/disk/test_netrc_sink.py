@@ -853,6 +853,20 @@ class TestBetweenLookAndRead:
         assert not files.unchanged(str(path), content)
 
 
+def test_the_path_is_resolved(tmp_path: Path) -> None:
+    """A symbolic link on the way to the netrc is followed, also to its new target when it leads elsewhere."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "netrc").write_bytes(FOREIGN)
+    link = tmp_path / "link"
+    link.symlink_to("one")
+    sink = NetrcSink(str(link / "netrc"))
+    assert [sink.path, sink.path] == [str(tmp_path / "one" / "netrc")] * 2
+    link.unlink()
+    link.symlink_to("other")
+    assert sink.path == sink.last_path == str(tmp_path / "other" / "netrc")
+
+
 class TestErrors:
     """The system reports errors in the middle of a write."""
 

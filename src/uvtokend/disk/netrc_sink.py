@@ -85,6 +85,7 @@ class NetrcSink:
 
     def __init__(self, path: str) -> None:
         self._path = self.last_path = path
+        self._resolved = False
         self._owner: Lock | None = None
         self._owned = False
         self._seen: tuple[str, int] | None = None
@@ -95,8 +96,9 @@ class NetrcSink:
     @property
     def path(self) -> str:
         """The file that is written, with symbolic links resolved."""
-        if not files.leads_to(self._path, self.last_path):
+        if not (self._resolved and files.leads_to(self._path, self.last_path)):
             self.last_path = files.real_path(self._path)
+            self._resolved = True
         return self.last_path
 
     # ------------------------------------------------------------------------------------------------------ owning
